@@ -1,0 +1,89 @@
+# Tohum's vocabulary of tasks; people and CI use the same. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+# The torch build that fits the machine: e.g. TORCH="torch==2.13.0 --index-url <your mirror>"
+TORCH ?= torch==2.13.0
+# Installs the hashed lock in seconds where pip takes minutes.
+UV ?= uv==0.13.8
+NAME ?= embedded
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
+export GX_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup repro test check format lock plan profile ui flow register report chat try times bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: .venv/.ready ## the virtual environment from the lock
+
+.venv/.ready: requirements.lock
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(UV) $(TORCH)
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
+	touch $@
+
+repro: setup ## the whole pipeline on params.yaml, then register what passed
+	python -m pipeline.profiles --check
+	python -m pipeline.dvc_lock
+	dvc repro
+	python -m stages.register
+	python -m stages.summary
+
+test: setup ## all tests
+	python -m pytest
+
+check: setup ## format, lint, types, import contracts
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+format: setup ## formats and mends what can be mended
+	ruff format .
+	ruff check --fix .
+
+lock: setup ## resolves requirements.lock anew from pyproject.toml
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --no-emit-package torch --quiet -o requirements.lock
+
+plan: setup ## what would run, and why
+	@python -m pipeline.plan
+
+profile: setup ## applies infra/profiles/$(NAME).yaml to params.yaml
+	python -m pipeline.profiles $(NAME)
+
+ui: setup ## MLflow on 127.0.0.1:5000
+	mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \
+	  --host 127.0.0.1 --port 5000 --workers 1
+
+flow: setup ## the same graph as a Prefect flow
+	python -m pipeline.flow
+
+register: setup ## registers the models whose gate passed
+	python -m stages.register
+
+report: setup ## renders the page that also shows costs
+	python -m stages.report --costs
+
+chat: setup ## talks to a model: make chat MODEL=chat-lora
+	@python -m stages.chat $(or $(MODEL),chat-lora)
+
+try: setup ## the whole graph on your own file in minutes: make try DATA=file
+	python -m stages.try_data $(DATA)
+
+times: setup ## where the pipeline's time went
+	@python -m stages.summary --times
+
+bench: setup ## benchmarks, JSON
+	@for f in tests/bench/bench_*.py; do python $$f; done
+
+clean: ## removes what the pipeline made, not the cache
+	rm -rf data models reports .tohum
