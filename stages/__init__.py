@@ -1,0 +1,42 @@
+"""The verbs: one thin script per DVC stage, run as `python -m stages.<name>`.
+
+`entry` is what they share: quiet tools, and every failure a sentence and an exit code instead of a traceback.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from pipeline.config import UserError
+
+# Telemetry of every tool off, before any of them is imported.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def entry(main: Callable[[], None]) -> None:
+    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 130 interrupted."""
+    os.environ.update(QUIET)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: interrupted; the next `dvc repro` continues", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = error.filename or "a file"
+        print(f"error: {where}: {error.strerror}; free space or rights, then run again", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,104 @@
+"""params.yaml is checked before anything runs: without it a typo costs a training run, or silently does nothing."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.config import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def raw() -> dict:
+    return yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+
+
+def put(raw: dict, path: str, value: object) -> dict:
+    changed = copy.deepcopy(raw)
+    place = changed
+    *steps, last = path.split(".")
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    return changed
+
+
+def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
+    """A clone would otherwise start with something nobody tested."""
+    committed = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert committed == (ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8")
+    assert config.load(ROOT / "params.yaml").pretrain.objective.name == "next_token"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("sample.decontaminat", True, ["sample.decontaminat", "did you mean 'decontaminate'", "deduplicate"]),
+        ("pretrain.schedule.steps", "many", ["pretrain.schedule.steps", "integer", "'many'"]),
+        ("pretrain.optimizer.lerning_rate", 1.0, ["pretrain.optimizer.lerning_rate", "did you mean 'learning_rate'"]),
+        ("finetune.spam-lora.tuner.name", "lorra", ["finetune.spam-lora.tuner", "'lorra'", "lora", "full", "layers"]),
+        ("finetune.spam-lora.tuner.rank", 0, ["finetune.spam-lora.tuner.rank", "greater than 0"]),
+        ("finetune.spam-lora.from", "bases", ["finetune.spam-lora.from", "'bases'", "spam-full"]),
+        ("finetune.spam-lora.data", "spam", ["finetune.spam-lora.data", "labelled"]),
+        ("download.sources.world.licence", None, ["download.sources.world.licence"]),
+        ("download.sources.world.peple", 3, ["download.sources.world.peple", "people"]),
+        ("split.validation", 0.96, ["split", "leave nothing to train on"]),
+        ("pretrain.model.n_kv_heads", 3, ["pretrain.model", "n_kv_heads 3 does not divide"]),
+        ("gates.row", {}, ["gates.row", "raw", "samples"]),
+        ("evaluations.base.measures.perplexityy", {}, ["perplexityy", "perplexity"]),
+        ("register.models", ["nobody"], ["nobody", "spam-full"]),
+        ("colour", "red", ["colour", "compute"]),
+        ("pretrain.optimizer.learning_rate", float("nan"), ["pretrain.optimizer.learning_rate"]),
+    ],
+)
+def test_a_wrong_value_is_refused_with_path_value_and_choices(raw: dict, path: str, value: object, words: list) -> None:
+    with pytest.raises(UserError) as caught:
+        config.check(put(raw, path, value))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_key_is_an_error_because_no_default_hides(raw: dict) -> None:
+    del raw["pretrain"]["schedule"]["warmup_steps"]
+    with pytest.raises(UserError, match=r"pretrain\.schedule\.warmup_steps is missing"):
+        config.check(raw)
+
+
+def test_evaluations_must_match_the_recipes(raw: dict) -> None:
+    """A recipe without evaluation would never be judged."""
+    del raw["evaluations"]["spam-lora"]
+    with pytest.raises(UserError, match="spam-lora"):
+        config.check(raw)
+
+
+def test_broken_yaml_and_missing_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        config.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1", encoding="utf-8")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_sections_are_frozen(raw: dict) -> None:
+    params = config.check(raw)
+    with pytest.raises(ValueError, match="frozen"):
+        params.compute.threads = 8  # type: ignore[misc]
+
+
+def test_seeds_differ_by_purpose_and_step_and_repeat() -> None:
+    assert config.seed_for(1, "order", 2) == config.seed_for(1, "order", 2)
+    assert len({config.seed_for(s, p, i) for s in (1, 2) for p in ("order", "dropout") for i in range(50)}) == 200
+
+
+def test_config_loads_no_heavy_library() -> None:
+    """Every stage pays for what config imports."""
+    import subprocess
+    import sys
+
+    code = "import sys, pipeline.config as c; c.load(); print([m for m in ('torch','mlflow','prefect','datasets','great_expectations') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
