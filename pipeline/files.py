@@ -35,17 +35,29 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder beside `path`; swaps it in if the block ends well, removes it if not."""
+    """Yields an empty temporary folder beside `path`; swaps it in if the block ends well, removes it if not.
+
+    A kill between the two renames of the swap leaves the old folder under `kept_aside(path)`. The names carry no
+    process id, so that what a killed process left is cleared by the next.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, aside = path.with_name(f".{path.name}.new.tmp"), kept_aside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            path.replace(aside)
         temporary.replace(path)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def kept_aside(path: Path) -> Path:
+    """Where `replace_folder` keeps the old folder during the swap."""
+    return path.with_name(f".{path.name}.old.tmp")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,46 @@
+"""The record types that travel from the sources to everything else, and their Arrow schemas.
+
+Every record has an `id` (hash of its content, so equal content has an equal id and a split that never moves), the
+`source` entry it came from, its `language` (ISO 639-1, or "und"), a `split` its source pinned it to (null: decided by
+the hash), and its `origin`: file and line, or the generator's index, for error messages.
+"""
+
+import hashlib
+import unicodedata
+
+import pyarrow as pa
+
+from pipeline.config import Kind
+
+_COMMON = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("language", pa.string(), nullable=False),
+    pa.field("split", pa.string()),
+    pa.field("origin", pa.string(), nullable=False),
+]
+# What makes a record of each kind; the columns a source must deliver.
+CONTENT: dict[Kind, tuple[str, ...]] = {
+    "documents": ("text",),
+    "labelled": ("text", "label"),
+    "instructions": ("instruction", "input", "output"),
+    "preferences": ("instruction", "input", "chosen", "rejected"),
+}
+# Bits that a perfect model of the source would need for the text; null where nobody can know.
+_EXTRA: dict[Kind, list[pa.Field]] = {"documents": [pa.field("bits", pa.float64())]}
+
+SCHEMAS: dict[Kind, pa.Schema] = {
+    kind: pa.schema([*_COMMON, *(pa.field(name, pa.string(), nullable=False) for name in columns),
+                     *_EXTRA.get(kind, [])])
+    for kind, columns in CONTENT.items()
+}
+SPLITS = ("train", "validation", "test")
+
+
+def record_id(kind: Kind, *content: str) -> str:
+    """16 hexadecimal digits (64 bits) of the SHA-256 of the record's content columns in NFC, in schema order.
+
+    Composed and decomposed letters are one text; letter case and spaces count.
+    """
+    text = "\0".join([kind, *(unicodedata.normalize("NFC", part) for part in content)])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""If these fail, a test record drifts into training when data is added, and every score is worth nothing."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Split
+from pipeline.data.split import resolve, resolve_column, split_of
+
+GOLDEN = ["train", "test", "validation", "test", "test", "validation", "test", "train"]
+IDS = [f"{number:016x}" for number in range(20_000)]
+SHARES = st.floats(0, 0.4)
+
+
+def test_shares_are_met() -> None:
+    split = Split(seed=1, validation=0.1, test=0.2)
+    found = [split_of(record, split) for record in IDS]
+    assert found.count("validation") / len(IDS) == pytest.approx(0.1, abs=0.01)
+    assert found.count("test") / len(IDS) == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_hash_is_the_same_on_every_machine() -> None:
+    split = Split(seed=1, validation=0.3, test=0.3)
+    assert [split_of(record, split) for record in "abcdefgh"] == GOLDEN
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20), st.integers(), SHARES, SHARES, SHARES, SHARES)
+def test_enlarging_a_share_moves_records_out_of_training_only(
+    record: str, seed: int, validation: float, test: float, more_validation: float, more_test: float
+) -> None:
+    before = split_of(record, Split(seed=seed, validation=validation, test=test))
+    larger = Split(
+        seed=seed, validation=min(0.49, max(validation, more_validation)), test=max(test, more_test)
+    )
+    after = split_of(record, larger)
+    assert after == before or before == "train"
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20), st.integers())
+def test_empty_shares_get_nothing(record: str, seed: int) -> None:
+    assert split_of(record, Split(seed=seed, validation=0, test=0)) == "train"
+
+
+def test_a_pinned_split_wins_and_the_column_form_agrees() -> None:
+    split = Split(seed=3, validation=0.2, test=0.2)
+    pinned = ["train", None, "validation", "test", None] * 20
+    ids = IDS[:100]
+    column = resolve_column(pa.chunked_array([ids[:30], ids[30:]]), pa.array(pinned, pa.string()), split)
+    assert column.to_pylist() == [resolve(record, at, split) for record, at in zip(ids, pinned, strict=True)]
+    assert all(found == at for found, at in zip(column.to_pylist(), pinned, strict=True) if at)
+    assert resolve_column(pa.array([], pa.string()), pa.array([], pa.string()), split).type == pa.string()
+
+
+def test_another_seed_is_another_split() -> None:
+    one, other = (Split(seed=seed, validation=0.2, test=0.2) for seed in (1, 2))
+    assert [split_of(record, one) for record in IDS] != [split_of(record, other) for record in IDS]
