@@ -35,7 +35,7 @@ def entry(main: Callable[[], None]) -> None:
         print("error: interrupted; the next `dvc repro` continues", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
         where = error.filename or "a file"
         print(f"error: {where}: {error.strerror}; free space or rights, then run again", file=sys.stderr)

@@ -1,0 +1,216 @@
+"""All sources become data/raw: one parquet per record kind, where each came from, and an account of every
+row.
+
+Sources are read in the order they are written in params.yaml, a bounded table at a time. A record gets its id
+(hash of its content) and its source's name here; a source with a weight below 1 keeps the records whose
+stable hash of (source, id) falls below it, so equal records share a fate and a raised weight only adds.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from pipeline import plugins
+from pipeline.config import KINDS, Download, Kind, Source, UserError
+from pipeline.data.ledger import Ledger, Rejection
+from pipeline.data.records import CONTENT, SCHEMAS, record_id
+from pipeline.files import replace_folder, write_json
+
+REJECTIONS = pa.schema(
+    [
+        ("source", pa.string()),
+        ("kind", pa.string()),
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+_GROUP_ROWS = 1 << 14
+_GROUP_BYTES = 32 << 20
+
+
+def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
+    """Reads every source and replaces the folder `out` by what they gave; on any error `out` stays as it was.
+
+    Writes documents, labelled, instructions and preferences .parquet (each always, maybe with no row; see
+    records.SCHEMAS), provenance.json, ledger.json, rejections.parquet and truth.json. Equal inputs give equal
+    bytes.
+
+    Returns:
+        {source: {"rows": {kind: {"rows_in", "kept", "rejected", "sampled_out"}}, "reasons": {kind: {reason:
+        n}}}}.
+
+    Raises:
+        UserError: no source, or a source that cannot be read.
+    """
+    if not download.sources:
+        raise UserError("params.yaml: download.sources is empty; expected at least one source")
+    summary: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+    truth: dict[str, Any] = {}
+    with replace_folder(out) as folder:
+        with ExitStack() as stack:
+            writers = {
+                kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", SCHEMAS[kind]))
+                for kind in KINDS
+            }
+            rejections = stack.enter_context(_Writer(folder / "rejections.parquet", REJECTIONS))
+            for entry, source in download.sources.items():
+                ledger = Ledger(entry, lambda found: rejections.write(_rejected(found)))
+                counts = _Counts()
+                bar = tqdm(desc=entry, unit=" rows", disable=None if progress else True, leave=False)
+                with bar:
+                    for kind, table in _read(entry, source, ledger, counts):
+                        writers[kind].write(table)
+                        bar.update(len(table))
+                ledger.flush()
+                summary[entry] = _summary(entry, ledger, counts)
+                provenance[entry] = _provenance(entry, source, counts)
+                truth[entry] = _truth(entry, source)
+        write_json(folder / "provenance.json", {"sources": provenance})
+        rows = {entry: account["rows"] for entry, account in summary.items()}
+        write_json(folder / "ledger.json", {"sources": rows})
+        write_json(folder / "truth.json", {"sources": truth})
+    return summary
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """What `collect` returned as a table for people: rows by source and kind, then rejections by reason."""
+    lines = [f"{'source':<20} {'kind':<13} {'rows in':>10} {'kept':>10} {'rejected':>9} {'left out':>9}"]
+    for entry, account in summary.items():
+        for kind, n in account["rows"].items():
+            lines.append(
+                f"{entry:<20} {kind:<13} {n['rows_in']:>10,} {n['kept']:>10,} {n['rejected']:>9,} "
+                f"{n['sampled_out']:>9,}"
+            )
+    for entry, account in summary.items():
+        for kind, reasons in account["reasons"].items():
+            counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
+            lines.append(
+                f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)"
+            )
+    return "\n".join(lines)
+
+
+class _Counts:
+    """What happened to one source's rows after the reader handed them on."""
+
+    def __init__(self) -> None:
+        self.kept: Counter[Kind] = Counter()
+        self.sampled_out: Counter[Kind] = Counter()
+        self.bytes = 0
+
+
+class _Writer:
+    """A parquet file written in row groups of like size, however small the tables that arrive."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema, self.held, self.rows, self.bytes = schema, [schema.empty_table()], 0, 0
+        self.writer = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None:
+            self._flush()
+        try:
+            self.writer.close()
+        except OSError:
+            if failed is None:  # a full disk fails the close too; the first error is the one to show
+                raise
+
+    def write(self, table: pa.Table) -> None:
+        self.held.append(table)
+        self.rows += len(table)
+        self.bytes += table.nbytes
+        if self.rows >= _GROUP_ROWS or self.bytes >= _GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(self.held)
+        if len(table):
+            self.writer.write_table(table, row_group_size=_GROUP_ROWS)
+        self.held, self.rows, self.bytes = [self.schema.empty_table()], 0, 0
+
+
+def _read(entry: str, source: Source, ledger: Ledger, counts: _Counts) -> Iterator[tuple[Kind, pa.Table]]:
+    settings = source.settings("data/sources", f"download.sources.{entry}")
+    for kind, table in plugins.load("data/sources", source.name).read(settings, entry, ledger):
+        whole = _completed(table, kind, entry)
+        if source.weight < 1:
+            within = [_place(entry, one) < source.weight for one in whole.column("id").to_pylist()]
+            whole = whole.filter(pa.array(within, pa.bool_()))
+        counts.kept[kind] += len(whole)
+        counts.sampled_out[kind] += len(table) - len(whole)
+        counts.bytes += sum(
+            pc.sum(pc.binary_length(whole.column(name))).as_py() or 0 for name in CONTENT[kind]
+        )
+        yield kind, whole
+
+
+def _completed(table: pa.Table, kind: Kind, entry: str) -> pa.Table:
+    """The table with id and source, in the schema's order."""
+    columns = [table.column(name).to_pylist() for name in CONTENT[kind]]
+    ids = [record_id(kind, *content) for content in zip(*columns, strict=True)]
+    added = {"id": pa.array(ids, pa.string()), "source": pa.repeat(pa.scalar(entry, pa.string()), len(ids))}
+    arrays = [added[name] if name in added else table.column(name) for name in SCHEMAS[kind].names]
+    return pa.Table.from_arrays(arrays, names=SCHEMAS[kind].names).cast(SCHEMAS[kind])
+
+
+def _place(entry: str, one: str) -> float:
+    """Where a record stands in [0, 1), by a stable hash."""
+    digest = hashlib.sha256(f"{entry}\0{one}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _rejected(found: list[Rejection]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(rejection) for rejection in found], schema=REJECTIONS)
+
+
+def _summary(entry: str, ledger: Ledger, counts: _Counts) -> dict[str, Any]:
+    """The account of one source; a reader whose own count differs from what arrived has lost rows."""
+    rows: dict[str, dict[str, int]] = {}
+    reasons: dict[str, dict[str, int]] = {}
+    for kind in KINDS:
+        kept, sampled_out, rejected = counts.kept[kind], counts.sampled_out[kind], ledger.rejected(kind)
+        assert ledger.accepted[kind] == kept + sampled_out, (
+            f"{entry}: the reader counts {ledger.accepted[kind]} {kind}"
+        )
+        if rows_in := kept + sampled_out + rejected:
+            rows[kind] = {"rows_in": rows_in, "kept": kept, "rejected": rejected, "sampled_out": sampled_out}
+        if rejected:
+            reasons[kind] = {reason: n for (of, reason), n in sorted(ledger.reasons.items()) if of == kind}
+    return {"rows": rows, "reasons": reasons}
+
+
+def _provenance(entry: str, source: Source, counts: _Counts) -> dict[str, Any]:
+    settings = source.settings("data/sources", f"download.sources.{entry}")
+    known = plugins.load("data/sources", source.name).provenance(settings)
+    return {
+        "name": source.name,
+        "licence": source.licence,
+        "consent": source.consent,
+        "address": known["address"],
+        "sha256": known["sha256"],
+        "revision": known["revision"],
+        "bytes": counts.bytes,
+        "rows": {kind: n for kind, n in counts.kept.items() if n},
+    }
+
+
+def _truth(entry: str, source: Source) -> dict[str, Any]:
+    module = plugins.load("data/sources", source.name)
+    if not hasattr(module, "truth"):
+        return {}
+    return dict(module.truth(source.settings("data/sources", f"download.sources.{entry}")))

@@ -1,0 +1,168 @@
+"""Bytes to text to lines, strictly: the first wrong byte is named, nothing is replaced, rows end at LF or
+CRLF only.
+
+Streams: a chunk at a time, so a file of any size and a line of any length pass through bounded memory. A
+UTF-8 or UTF-16 byte order mark at the start is taken off (it is no text); a NUL means binary and is refused.
+"""
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import UserError
+
+CHUNK = 1 << 20
+MAX_RECORD_BYTES = 32 << 20
+"""No line, field or document of a text format may be larger; `max_characters` of txt cuts larger
+documents."""
+
+# What people put where text is expected, by first bytes.
+_MAGIC = {
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip (also docx, xlsx, epub)",
+    b"\x1f\x8b": "gzip without .gz in its name",
+    b"PAR1": "parquet",
+    b"\x89PNG": "a PNG image",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"SQLite": "SQLite",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xd0\xcf\x11\xe0": "an old Office file",
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to read: where its bytes are, how errors call it, how records call it (also tells gz by its
+    end)."""
+
+    path: Path
+    shown: str
+    name: str
+
+
+def chunks(file: File) -> Iterator[bytes]:
+    """The file's bytes, decompressed if its name ends in .gz.
+
+    Raises:
+        UserError: empty file, or broken or cut off gzip.
+    """
+    if file.path.stat().st_size == 0:
+        raise UserError(f"{file.shown}: the file is empty (0 bytes); expected records")
+    if not file.name.endswith(".gz"):
+        with file.path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+        return
+    try:
+        with gzip.open(file.path, "rb") as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{file.shown}: not a whole gzip file ({error}); expected gzip as its name says: fetch it again"
+        ) from None
+
+
+def text(file: File, encoding: str) -> Iterator[str]:
+    """The file's text in pieces, byte order mark removed.
+
+    Raises:
+        UserError: a byte that is no text in this encoding, named by its place; a NUL; known binary formats.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    read, first = 0, True
+    for chunk in _with_end(chunks(file)):
+        if first:
+            _refuse_known(file, chunk, encoding)
+        held = len(decoder.getstate()[0])
+        try:
+            piece = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise UserError(_undecodable(file, encoding, error, read - held)) from None
+        read += len(chunk)
+        if first and piece:
+            piece, first = piece.removeprefix("\ufeff"), False
+        if "\0" in piece:
+            raise UserError(
+                f"{file.shown}: holds a NUL character before byte {read:,}: binary, not text; "
+                f"expected text in {encoding}"
+            )
+        if piece:
+            yield piece
+
+
+def lines(file: File, encoding: str) -> Iterator[tuple[int, str | None]]:
+    """Numbered lines with their line ends, split at LF only; null in place of a line over
+    MAX_RECORD_BYTES."""
+    number, held, size = 1, [""], 0
+    for piece in text(file, encoding):
+        head, *rest = piece.split("\n")
+        size += len(head)
+        if size <= MAX_RECORD_BYTES:
+            held.append(head)
+        else:
+            held = []  # dropped at once: memory stays bounded however long the line is
+        for part in rest:
+            yield number, _line(held, "\n", size)
+            number, held, size = number + 1, [part], len(part)
+    if size:
+        yield number, _line(held, "", size)
+
+
+def body(line: str) -> str:
+    """A line without its line end: one LF or CRLF."""
+    return line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+
+
+def _line(held: list[str], end: str, size: int) -> str | None:
+    if size > MAX_RECORD_BYTES:
+        return None
+    line = "".join(held) + end
+    if 4 * size > MAX_RECORD_BYTES and len(line.encode("utf-8", "surrogatepass")) > MAX_RECORD_BYTES:
+        return None
+    return line
+
+
+def _with_end(parts: Iterator[bytes]) -> Iterator[bytes]:
+    yield from parts
+    yield b""
+
+
+def _refuse_known(file: File, chunk: bytes, encoding: str) -> None:
+    for magic, what in _MAGIC.items():
+        if chunk.startswith(magic):
+            raise UserError(f"{file.shown}: is {what}, not text; expected text in {encoding}")
+    wide = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_nul(chunk[:2000])
+    if wide and encoding != "utf-16":
+        raise UserError(
+            f"{file.shown}: looks like UTF-16; expected {encoding}: set encoding: utf-16, "
+            "or save the file as UTF-8"
+        )
+
+
+def _every_other_nul(head: bytes) -> bool:
+    return (
+        len(head) > 3
+        and any(head[k::2].count(0) > 0.4 * len(head[k::2]) for k in (0, 1))
+        and head.count(0) <= 0.6 * len(head)
+    )
+
+
+def _undecodable(file: File, encoding: str, error: UnicodeDecodeError, base: int) -> str:
+    place = base + error.start
+    found = (
+        f"byte {place:,} is 0x{error.object[error.start]:02x}"
+        if error.start < len(error.object)
+        else "cut off"
+    )
+    inside = " of the decompressed text" if file.name.endswith(".gz") else ""
+    return (
+        f"{file.shown}: {found}{inside}: not {encoding.upper()} ({error.reason}); expected encoding "
+        f"{encoding}: "
+        "save the file as UTF-8, or name its encoding where the format has that setting (windows-1254 and "
+        "iso-8859-9 are usual for older Turkish files)"
+    )

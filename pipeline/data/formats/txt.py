@@ -1,0 +1,180 @@
+"""Plain text: a document per file, line, paragraph, or between separator lines; long ones cut at paragraph
+ends.
+
+Blank lines and empty documents are no records. A whole file that is not cut keeps every byte of its text;
+otherwise line ends at a record's edges are taken off. Cut pieces end, in this order of preference, where a
+paragraph, a line, a sentence or a word ends.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import model_validator
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.data.formats._shape import Bad, Row, Shape
+from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
+
+_SENTENCE = re.compile(r"[.!?…][\"'”’)]?\s")
+
+
+class Settings(Section):
+    """Where one document ends and how large it may be."""
+
+    encoding: Literal["utf-8", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
+    documents: Literal["file", "line", "paragraph", "separator"]
+    separator: str | None
+    """With `documents: separator`: the line that stands between two documents; null otherwise."""
+    max_characters: Positive | None
+    """Longer documents are cut into records of at most this many characters; null leaves them whole."""
+
+    @model_validator(mode="after")
+    def _separator_fits(self) -> "Settings":
+        if (self.documents == "separator") != bool(self.separator):
+            raise ValueError("separator is a line's text with `documents: separator`, and null otherwise")
+        return self
+
+
+def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
+    """Documents with the line they start at.
+
+    Raises:
+        UserError: undecodable or binary file, or a shape that is not documents of one text column.
+    """
+    if shape.kind != "documents" or shape.columns:
+        raise UserError(
+            f"{shape.where}: format txt reads documents and has no columns; found kind {shape.kind}, "
+            f"columns {shape.columns}; expected kind: documents and columns: {{}}"
+        )
+    collected = _Document(settings)
+    for number, line in lines(file, settings.encoding):
+        if line is not None and _is_boundary(line, settings):
+            yield from collected.end()
+            continue
+        yield from collected.add(number, line)
+        if settings.documents == "line":
+            yield from collected.end()
+    yield from collected.end()
+
+
+def _is_boundary(line: str, settings: Settings) -> bool:
+    if settings.documents == "separator":
+        return body(line) == settings.separator
+    return settings.documents in ("line", "paragraph") and not line.strip()
+
+
+class _Document:
+    """The document being read: whole, or given out in pieces as soon as they are full."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.mode, self.limit = settings.documents, settings.max_characters
+        self._reset()
+
+    def _reset(self) -> None:
+        self.start: int | None = None
+        self.piece: list[str] = []  # whole paragraphs when cutting, else every line
+        self.size = 0
+        self.paragraph: list[str] = []
+        self.paragraph_start = 0
+        self.paragraph_size = 0
+        self.too_large: int | None = None
+
+    def add(self, number: int, line: str | None) -> Iterator[Row]:
+        if self.too_large is not None:
+            return
+        self.start = self.start or number
+        if line is None or self.size > MAX_RECORD_BYTES:
+            self._reset()
+            self.too_large = number
+        elif self.limit is None:
+            self.piece.append(line)
+            self.size += len(line.encode("utf-8", "surrogatepass"))
+        elif line.strip():
+            yield from self._add_to_paragraph(number, line)
+        else:
+            yield from self._end_paragraph()
+            if self.piece:
+                self.piece.append(line)
+                self.size += len(line)
+
+    def _add_to_paragraph(self, number: int, line: str) -> Iterator[Row]:
+        assert self.limit is not None
+        self.paragraph_start = self.paragraph_start if self.paragraph else number
+        self.paragraph.append(line)
+        self.paragraph_size += len(line)
+        if self.paragraph_size <= self.limit:
+            return
+        yield from self._give()
+        text, at, start = "".join(self.paragraph), 0, self.paragraph_start
+        while len(text) - at > self.limit:
+            cut = _cut(text, at, self.limit)
+            yield from _record(start, text[at:cut])
+            start += text.count("\n", at, cut)
+            at = cut
+        self.paragraph, self.paragraph_start, self.paragraph_size = [text[at:]], start, len(text) - at
+
+    def _end_paragraph(self) -> Iterator[Row]:
+        if not self.paragraph:
+            return
+        assert self.limit is not None
+        if self.size + self.paragraph_size > self.limit:
+            yield from self._give()
+        if not self.piece:
+            self.start = self.paragraph_start
+        self.piece += self.paragraph
+        self.size += self.paragraph_size
+        self.paragraph, self.paragraph_size = [], 0
+
+    def _give(self) -> Iterator[Row]:
+        if self.piece:
+            yield from _record(self.start or 1, "".join(self.piece))
+        self.piece, self.size, self.start = [], 0, self.paragraph_start
+
+    def end(self) -> Iterator[Row]:
+        """The document ends here: at a boundary, or with the file."""
+        if self.too_large is not None:
+            yield (
+                self.too_large,
+                Bad(
+                    "too_large",
+                    f"a line or document over {MAX_RECORD_BYTES:,} bytes; "
+                    "expected less: set max_characters to cut documents",
+                ),
+            )
+        elif self.limit is not None:
+            yield from self._end_paragraph()
+            yield from self._give()
+        elif self.start is not None:
+            text = "".join(self.piece)
+            if self.mode == "file":
+                yield self.start, (text,)
+            elif text.strip():
+                yield from _record(self.start, text)
+        self._reset()
+
+
+def _record(line: int, text: str) -> Iterator[Row]:
+    lead = len(text) - len(text.lstrip("\r\n"))
+    if text.strip():
+        yield line + text.count("\n", 0, lead), (text.strip("\r\n"),)
+
+
+def _cut(text: str, at: int, limit: int) -> int:
+    """The best place to cut text[at:] so that at most `limit` characters come before it."""
+    window = text[at : at + limit]
+    least = limit // 3  # a better place that leaves a stub is not better
+    line = window.rfind("\n") + 1
+    if line > least:
+        return at + line
+    ends = [match.end() for match in _SENTENCE.finditer(window, least)]
+    if ends:
+        return at + ends[-1]
+    space = window.rfind(" ") + 1
+    if space > least:
+        return at + space
+    cut = at + limit
+    while cut > at + 1 and unicodedata.combining(text[cut]):
+        cut -= 1  # a letter keeps its accent
+    return cut

@@ -1,0 +1,24 @@
+"""Stage download: every source of params.yaml -> data/raw, with provenance and an account of every row."""
+
+from pathlib import Path
+
+from pipeline import config, tracking
+from pipeline.data.collect import collect, describe
+from stages import entry
+
+RAW = Path("data/raw")
+
+
+def main() -> None:
+    """Reads `download.sources` of params.yaml."""
+    params = config.load()
+    with tracking.stage("download", params) as run:
+        with run.work():
+            summary = collect(params.download, RAW, params.runtime.progress)
+        rows = [n for account in summary.values() for n in account["rows"].values()]
+        run.log({f"rows_{key}": sum(n[key] for n in rows) for key in ("kept", "rejected", "sampled_out")})
+    print(describe(summary))
+
+
+if __name__ == "__main__":
+    entry(main)

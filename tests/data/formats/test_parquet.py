@@ -1,0 +1,40 @@
+"""parquet: text arrives, everything else is rejected with its row."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import UserError
+
+
+def test_parquet_rows_arrive_and_what_is_no_text_is_rejected(read, tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["a", None, "", "NA", "e"], "label": pa.array([0, 1, 0, 1, 2], pa.int64())})
+    pq.write_table(table, path)
+    rows = read.read(str(path), format={"name": "parquet"}, labels={"0": "ham", "1": "spam"})
+    assert [(r["text"], r["label"], r["origin"]) for r in rows] == [
+        ("a", "ham", "a.parquet:1"),
+        ("NA", "spam", "a.parquet:4"),
+    ]
+    assert read.reasons() == [(2, "null"), (3, "empty"), (5, "not_text")]
+
+
+def test_broken_parquet_is_refused(read, tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a" * 1000] * 10}), path)
+    whole = path.read_bytes()
+    for broken in (
+        whole[:-20],
+        b"PAR1" + b"\0" * 100,
+        b"text\nhello\n",
+        whole[:4] + b"\xff" * 60 + whole[64:],
+    ):
+        with pytest.raises(UserError, match=r"a\.parquet"):
+            read("a.parquet", broken, "documents", format={"name": "parquet"})
+    bad = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"text": bad}), path)
+    with pytest.raises(UserError, match="rows 1 to 1: text that is not UTF-8"):
+        read.read(str(path), "documents", format={"name": "parquet"})
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"]), path)
+    with pytest.raises(UserError, match="stand more than once"):
+        read.read(str(path), "documents", format={"name": "parquet"})

@@ -1,0 +1,55 @@
+"""Plain text: documents begin and end where params say, and cutting them loses nothing."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import UserError
+from tests.data.reading import TXT, texts
+
+
+def test_a_whole_text_file_keeps_every_byte(read):
+    text = "\n\nBir\r\n\n  iki \rüç\n\n"
+    assert texts(read("a.txt", text, "documents", format=TXT)) == [text]
+
+
+def test_documents_by_line_paragraph_and_separator(read):
+    by = lambda how, separator=None: TXT | {"documents": how, "separator": separator}  # noqa: E731
+    data = "one\ntwo\n\n \nthree\n<|endoftext|>\nfour\n<|endoftext|>\n"
+    assert texts(read("a.txt", data, "documents", format=by("line")))[:3] == ["one", "two", "three"]
+    rows = read("a.txt", data, "documents", format=by("paragraph"))
+    assert [(r["text"], r["origin"]) for r in rows] == [
+        ("one\ntwo", "a.txt:1"),
+        ("three\n<|endoftext|>\nfour\n<|endoftext|>", "a.txt:5"),
+    ]
+    rows = read("a.txt", data, "documents", format=by("separator", "<|endoftext|>"))
+    assert [(r["text"], r["origin"]) for r in rows] == [
+        ("one\ntwo\n\n \nthree", "a.txt:1"),
+        ("four", "a.txt:7"),
+    ]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(alphabet="ab. \n\té́ı", min_size=1), limit=st.integers(3, 30))
+def test_cutting_a_document_loses_nothing_but_space_and_keeps_the_limit(read, text, limit):
+    """Text lost at a cut would be text the model never reads, without a word in the ledger."""
+    text = "x" + text
+    rows = read("a.txt", text, "documents", format=TXT | {"max_characters": limit})
+    assert all(len(row["text"]) <= limit for row in rows)
+    assert "".join("".join(texts(rows)).split()) == "".join(text.split())
+    lines = text.split("\n")
+    for row in rows:
+        start = int(row["origin"].rsplit(":", 1)[1])
+        assert row["text"].split("\n")[0] in lines[start - 1]
+
+
+def test_cuts_fall_between_paragraphs_and_sentences(read):
+    text = "One one one.\n\nTwo two two.\n\nThree is long. It has two sentences."
+    rows = read("a.txt", text, "documents", format=TXT | {"max_characters": 30})
+    assert texts(rows) == ["One one one.\n\nTwo two two.", "Three is long. ", "It has two sentences."]
+    assert [row["origin"] for row in rows] == ["a.txt:1", "a.txt:5", "a.txt:5"]
+
+
+def test_txt_reads_documents_only(read):
+    with pytest.raises(UserError, match="format txt reads documents"):
+        read("a.txt", "hi", "labelled", format=TXT)

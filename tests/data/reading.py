@@ -1,0 +1,49 @@
+"""What the tests of formats and of the source files share: write bytes, read them as the download stage
+would."""
+
+from pathlib import Path
+
+from pipeline.data.ledger import Ledger
+from pipeline.data.sources import files
+
+TXT = {"name": "txt", "encoding": "utf-8", "documents": "file", "separator": None, "max_characters": None}
+CSV = {"name": "csv", "encoding": "utf-8", "delimiter": ",", "header": True, "quoting": "standard"}
+TSV = {"name": "tsv", "encoding": "utf-8", "header": False, "quoting": "none"}
+HEADERLESS = {"label": "0", "text": "1"}
+
+
+class Reader:
+    """Writes bytes to a file, reads them through the source, keeps rows and rejections."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rejections: list = []
+
+    def __call__(self, name: str, data: bytes | str, kind: str = "labelled", **fields) -> list[dict]:
+        path = self.folder / name
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return self.read(str(path), kind, **fields)
+
+    def read(self, path: str, kind: str = "labelled", **fields) -> list[dict]:
+        spelled = {
+            "sha256": None,
+            "columns": {},
+            "labels": {},
+            "language": "en",
+            "split": None,
+            "format": CSV,
+        }
+        entry = files.Settings.model_validate({"path": path, "kind": kind} | spelled | fields)
+        self.rejections = []
+        ledger = Ledger("mine", self.rejections.extend)
+        rows = [row for _, table in files.read(entry, "mine", ledger) for row in table.to_pylist()]
+        ledger.flush()
+        assert ledger.accepted[kind] == len(rows)
+        return rows
+
+    def reasons(self) -> list[tuple[int, str]]:
+        return [(one.line, one.reason) for one in self.rejections]
+
+
+def texts(rows):
+    return [row["text"] for row in rows]

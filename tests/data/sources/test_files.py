@@ -1,0 +1,143 @@
+"""The user's own files: found, checked, mapped as params say, and refused in a sentence otherwise."""
+
+import hashlib
+import json
+
+import pytest
+
+from pipeline.config import Part, UserError
+from pipeline.data.sources import files
+from tests.data.reading import CSV, TXT
+
+
+def test_labels_columns_and_split_are_what_params_say(read):
+    rows = read(
+        "a.csv",
+        "Label,Text\n0,hi\n1,buy\n",
+        columns={"text": "Text", "label": "Label"},
+        labels={"0": "ham", "1": "spam"},
+        split="validation",
+    )
+    assert [(r["label"], r["split"], r["language"]) for r in rows] == [
+        ("ham", "validation", "en"),
+        ("spam", "validation", "en"),
+    ]
+
+
+def test_split_and_language_may_come_from_columns(read):
+    data = "text,label,part,lang\nmerhaba,a,test,tr\nhello,a,train,en\nx,a,dev,en\n"
+    rows = read("a.csv", data, columns={"split": "part", "language": "lang"}, language="auto")
+    assert [(r["split"], r["language"]) for r in rows] == [("test", "tr"), ("train", "en")]
+    assert read.reasons() == [(4, "unknown_split")]
+
+
+def test_number_labels_are_taken_only_when_labels_names_them(read):
+    data = '{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n{"text": "c", "label": true}\n'
+    rows = read("a.jsonl", data, format={"name": "jsonl"}, labels={"1": "spam", "0": "ham"})
+    assert [(r["text"], r["label"]) for r in rows] == [("a", "spam")]
+    assert read.reasons() == [(2, "not_text"), (3, "not_text")]
+
+
+def test_a_pattern_reads_all_its_files_in_the_order_of_their_names(read, tmp_path):
+    for name in ("b/2.txt", "a/1.txt", "a/skip.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    rows = read.read(f"{tmp_path}/**/*.txt", "documents", format=TXT)
+    assert [(r["text"], r["origin"]) for r in rows] == [("a/1.txt", "a/1.txt:1"), ("b/2.txt", "b/2.txt:1")]
+
+
+def test_instructions_without_an_input_column_have_an_empty_input(read):
+    rows = read(
+        "a.jsonl",
+        '{"question": "2+2?", "answer": "4"}\n',
+        "instructions",
+        format={"name": "jsonl"},
+        columns={"instruction": "question", "output": "answer"},
+    )
+    assert (rows[0]["instruction"], rows[0]["input"], rows[0]["output"]) == ("2+2?", "", "4")
+
+
+def test_preferences_that_prefer_nothing_are_rejected(read):
+    pairs = [{"instruction": "q", "input": "", "chosen": a, "rejected": "no"} for a in ("yes", "no")]
+    assert len(read("a.json", json.dumps(pairs, indent=1), "preferences", format={"name": "json"})) == 1
+    assert read.reasons() == [(8, "equal_pair")]
+
+
+def test_a_missing_file_and_a_folder_are_refused_with_what_stands_there(read, tmp_path):
+    (tmp_path / "mesages.csv").write_text("x")
+    with pytest.raises(
+        UserError, match=r"messages\.csv: no such file; .*'mesages\.csv'.*download\.sources\.mine\.path"
+    ):
+        read.read(str(tmp_path / "messages.csv"))
+    with pytest.raises(UserError, match="is a folder; expected a file or a pattern"):
+        read.read(str(tmp_path))
+    with pytest.raises(UserError, match="no file has such a name"):
+        read.read(f"{tmp_path}/*.parquet")
+    with pytest.raises(UserError, match="there is no folder"):
+        read.read(f"{tmp_path}/none/a.csv")
+
+
+def test_a_wrong_sha256_is_refused_before_a_row_is_read(read, tmp_path):
+    data = b"text,label\nhi,ham\n"
+    right = hashlib.sha256(data).hexdigest()
+    assert len(read("a.csv", data, sha256=right)) == 1
+    with pytest.raises(UserError, match=f"sha256 is {right}; expected {'0' * 64}"):
+        read("a.csv", data, sha256="0" * 64)
+    (tmp_path / "b.csv").write_bytes(data)
+    assert len(read.read(f"{tmp_path}/*.csv", sha256={"a.csv": right, "b.csv": right})) == 2
+    with pytest.raises(UserError, match="expected one for each of"):
+        read.read(f"{tmp_path}/*.csv", sha256=right)
+
+
+def test_provenance_names_the_file_and_its_hash(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"hi")
+    entry = files.Settings.model_validate(
+        {
+            "path": str(path),
+            "sha256": None,
+            "kind": "documents",
+            "columns": {},
+            "labels": {},
+            "language": "und",
+            "split": None,
+            "format": TXT,
+        }
+    )
+    assert files.provenance(entry) == {
+        "address": str(path),
+        "sha256": hashlib.sha256(b"hi").hexdigest(),
+        "revision": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"columns": {"body": "x"}}, "columns names ['body']"),
+        ({"kind": "documents", "labels": {"a": "b"}}, "labels is for kind labelled"),
+        ({"split": "test", "columns": {"split": "s"}}, "keep one of them"),
+        ({"language": "Turkish"}, "download.sources.mine.language"),
+        ({"sha256": "abc"}, "download.sources.mine.sha256"),
+        ({"format": {"name": "cvs"}}, "format.name is 'cvs'; one of: csv, json, jsonl, parquet, tsv, txt"),
+        ({"format": CSV | {"delimeter": ";"}}, "did you mean 'delimiter'?"),
+        ({"format": TXT | {"separator": "--"}}, "separator is a line's text with `documents: separator`"),
+        ({"path": None}, "download.sources.mine.path"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused_with_params(fields, expected):
+    """Refused when params.yaml is read, before a stage writes anything."""
+    whole = {
+        "name": "files",
+        "path": "a.csv",
+        "sha256": None,
+        "kind": "labelled",
+        "columns": {},
+        "labels": {},
+        "language": "en",
+        "split": None,
+        "format": CSV,
+    } | fields
+    with pytest.raises(UserError) as error:
+        Part.model_validate(whole).settings("data/sources", "download.sources.mine")
+    assert expected in str(error.value)
