@@ -1,0 +1,25 @@
+"""Stage sample: data/raw and data/tokens -> data/samples, split, deduplicated and decontaminated."""
+
+from pathlib import Path
+
+from pipeline import config, tracking
+from pipeline.data.samples import describe, sample
+from stages import entry
+
+RAW, TOKENS, SAMPLES = Path("data/raw"), Path("data/tokens"), Path("data/samples")
+
+
+def main() -> None:
+    """Reads `sample` and `split` of params.yaml."""
+    params = config.load()
+    with tracking.stage("sample", params) as run:
+        with run.work():
+            ledger = sample(params, RAW, TOKENS, SAMPLES, params.runtime.progress)
+        for kind, account in ledger.items():
+            run.log({f"{kind}_{split}": n for split, n in account["kept"].items()})
+            run.log({f"{kind}_removed_{reason}": n for reason, n in account["removed"].items()})
+    print(describe(ledger))
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,370 @@
+"""The embedded world: its records, its entropy, what is planted, and what its clean twin must not hold."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.config import KINDS, Kind, UserError
+from pipeline.data.records import CONTENT, record_id
+from pipeline.data.sources import _world_identity as identity
+from pipeline.data.sources import world
+from pipeline.data.sources._grammar import log2p, sample
+from pipeline.data.sources._world_facts import ATTRIBUTES, CLAIMED, LANGUAGES, NAMES, make_world
+from pipeline.data.sources._world_messages import SHARES, message
+from pipeline.data.sources._world_planted import PLANTS
+from pipeline.data.sources._world_turkish import suffixes
+
+Rows = dict[Kind, list[dict[str, Any]]]
+# What would look like personal data: the clean twin must hold nothing of the kind.
+PERSONAL = re.compile(
+    r"@|\+90|\b0?5\d\d[ -]?\d{3}|\b\d{11}\b|TR\d{2}|\b(?:\d[ -]?){12,}\d|https?:|www\.|<\||\ufffd"
+)
+
+
+class Ledger:
+    """Counts what the source says it hands on."""
+
+    def __init__(self) -> None:
+        self.accepted: Counter[Kind] = Counter()
+
+    def accept(self, kind: Kind, n: int = 1) -> None:
+        self.accepted[kind] += n
+
+
+def settings(**changes: Any) -> world.Settings:
+    sizes = {
+        "seed": 7,
+        "people": 48,
+        "documents": 400,
+        "labelled": 1000,
+        "instructions": 600,
+        "preferences": 100,
+    }
+    return world.Settings(**(sizes | {"planted": []} | changes))
+
+
+def rows_of(of: world.Settings) -> Rows:
+    ledger, rows = Ledger(), {kind: [] for kind in KINDS}
+    for kind, table in world.read(of, "world", ledger):
+        assert isinstance(table, pa.Table)
+        assert len(table) <= 2000
+        rows[kind] += table.to_pylist()
+    assert {kind: len(found) for kind, found in rows.items() if found} == dict(ledger.accepted)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def clean() -> Rows:
+    return rows_of(settings())
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[Rows, list[dict[str, Any]]]:
+    of = settings(planted=list(PLANTS))
+    return rows_of(of), world.truth(of)["planted"]
+
+
+def ids_of(rows: Rows) -> Iterator[tuple[Kind, str, str]]:
+    for kind, found in rows.items():
+        for row in found:
+            yield kind, record_id(kind, *(row[column] for column in CONTENT[kind])), row["origin"]
+
+
+def test_records_are_complete_and_distinct(clean: Rows) -> None:
+    """A repeated record is memorised, and its copy in the test split flatters every score."""
+    assert {kind: len(rows) for kind, rows in clean.items()} == {
+        "documents": 400,
+        "labelled": 1000,
+        "instructions": 600,
+        "preferences": 100,
+    }
+    ids = [one for _, one, _ in ids_of(clean)]
+    assert len(set(ids)) == len(ids)
+    asked = [(row["instruction"], row["input"]) for row in clean["instructions"]]
+    assert len(set(asked)) == len(asked)
+    for kind, rows in clean.items():
+        for row in rows:
+            assert all(row[column] or column == "input" for column in CONTENT[kind])
+            assert all("{" not in row[column] and "  " not in row[column] for column in CONTENT[kind])
+            assert row["language"] in LANGUAGES
+            assert row["split"] is None
+
+
+def test_every_document_has_its_exact_bits(clean: Rows) -> None:
+    """Bits are -log2 p over both languages; a document the grammar cannot derive would have infinitely
+    many.
+    """
+    for row in clean["documents"]:
+        assert 40 < row["bits"] < 1000
+    of = settings()
+    found = world.truth(of)["entropy"]
+    assert found["all"]["bits"] == pytest.approx(math.fsum(row["bits"] for row in clean["documents"]))
+    assert found["all"]["bytes"] == sum(len(row["text"].encode()) for row in clean["documents"])
+    assert found["all"]["documents"] == found["en"]["documents"] + found["tr"]["documents"] == 400
+    assert 0.4 < found["all"]["bits_per_byte"] < 1.3
+
+
+def test_bits_hold_against_a_sampled_estimate() -> None:
+    """The mean of -log2 p over samples is the entropy, and mean p(text)/q(text) under a second sampler is 1.
+
+    A grammar of one scene is small enough that some texts come up twice: their frequency must match their
+    bits.
+    """
+    grammar = make_world(3, 16)
+    from pipeline.data.sources._world_stories import _told
+
+    scene = _told(grammar, "en", ["{q} lives in {q.city}.", "{q.city} is the home of {q}.", "{q} was here."])
+    rng = grammar.rng("test")
+    seen = Counter(sample(scene, rng) for _ in range(20_000))
+    for text, count in seen.items():
+        p = 2 ** log2p(scene, text)
+        assert abs(count - 20_000 * p) < 5 * math.sqrt(20_000 * p)
+    assert math.fsum(2 ** log2p(scene, text) for text in seen) == pytest.approx(1, abs=1e-9)
+
+
+def test_the_same_settings_give_the_same_bytes() -> None:
+    """Two processes with different hash seeds must agree, or no dvc.lock could be compared."""
+    code = (
+        "import sys, hashlib, json; sys.path.insert(0, '.'); from tests.data.sources.test_world import *\n"
+        "of = settings(documents=40, labelled=40, instructions=40, preferences=40, planted=list(PLANTS))\n"
+        "text = json.dumps([rows_of(of), world.truth(of), world.provenance(of)], sort_keys=True)\n"
+        "print(hashlib.sha256(text.encode()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_more_documents_change_none_that_were_there(clean: Rows) -> None:
+    """A raised count must not reshuffle the data under every model made before."""
+    fewer = rows_of(settings(documents=50, labelled=50))
+    assert fewer["documents"] == clean["documents"][:50]
+    assert fewer["labelled"] == clean["labelled"][:50]
+
+
+def test_stories_state_only_true_facts(clean: Rows) -> None:
+    """Questions about the world are fair only if the stories never contradict it."""
+    facts = world.truth(settings())["facts"]
+    stated = 0
+    for row in clean["documents"]:
+        for name, city in re.findall(r"(?:^|[.] )(\w+) lives in (\w+), ", row["text"]):
+            assert facts[name]["en"]["city"] == city
+            stated += 1
+        for name, job in re.findall(r"(\w+) bir (\w+) olarak çalış", row["text"]):
+            assert facts[name]["tr"]["job"] == job
+    assert stated > 20
+
+
+def test_notes_are_true_or_false_as_their_verdict_says(clean: Rows) -> None:
+    """Stories teach what an impostor is; a wrong verdict would teach the opposite."""
+    facts, verdicts = world.truth(settings())["facts"], Counter()
+    pattern = re.compile(r"this is (\w+), the (\w+) from (\w+)\. [^”\"]*\" The (?:note|letter) was (\w+)\.")
+    for row in clean["documents"]:
+        for name, job, city, verdict in pattern.findall(row["text"]):
+            known = facts[name]["en"]
+            assert (known["job"] == job, known["city"] == city) == ((verdict == "true"),) * 2
+            verdicts[verdict] += 1
+    assert min(verdicts["true"], verdicts["false"]) > 2
+
+
+def test_facts_are_spread_evenly() -> None:
+    """A fact that half the world shares would be guessed without knowing anybody."""
+    made = make_world(7, 48)
+    for attribute in ATTRIBUTES:
+        held = Counter(facts[attribute] for facts in made.facts)
+        assert max(held.values()) - min(held.values()) <= 1
+    for person in made.people:
+        strangers = made.strangers(person)
+        assert strangers
+        assert all(
+            made.facts[other][key] != made.facts[person][key] for other in strangers for key in CLAIMED
+        )
+    assert made.fact_bits()["city"] == pytest.approx(math.log2(math.factorial(48) / math.factorial(4) ** 12))
+
+
+@pytest.mark.parametrize("people", [0, 15, len(NAMES) + 1])
+def test_a_world_of_the_wrong_size_is_refused(people: int) -> None:
+    """The message names the key and the bounds."""
+    with pytest.raises(UserError, match=rf"people is {people}.*16 to {len(NAMES)}"):
+        rows_of(settings(people=people))
+
+
+def test_spam_is_beyond_a_bag_of_words() -> None:
+    """If words alone told spam from ham, the fine-tuning comparison would show nothing."""
+    made = make_world(7, 48)
+    messages = [message(made, index) for index in range(3000)]
+    labels = np.array([one["label"] for one in messages])
+    assert Counter(labels) == {"spam": 1500, "ham": 1500}
+    kinds = np.array([one["kind"] for one in messages])
+    features = TfidfVectorizer(ngram_range=(1, 2)).fit_transform([one["text"] for one in messages])
+    right = (
+        LogisticRegression(max_iter=500).fit(features[:2400], labels[:2400]).predict(features[2400:])
+        == labels[2400:]
+    )
+    assert 0.70 < right.mean() < 0.88
+    accuracy = {kind: right[kinds[2400:] == kind].mean() for kind in SHARES}
+    assert accuracy["plain"] > 0.97
+    assert accuracy["order"] < 0.65
+    assert accuracy["impostor"] < 0.65
+
+
+def test_impostors_lie_and_others_do_not() -> None:
+    """The label of an impostor message is decided by the world's facts, not by a coin."""
+    made = make_world(7, 48)
+    for index in range(600):
+        one = message(made, index)
+        if one["kind"] == "impostor":
+            named = next(
+                person for person, name in enumerate(made.names) if re.search(rf"\b{name}\b", one["text"])
+            )
+            jobs = LANGUAGES[one["language"]].FACTS["job"]
+            claimed = {job for job in jobs if re.search(rf"\b{job}\b", one["text"])}
+            assert (made.fact(one["language"], named, "job") in claimed) == (one["label"] == "ham"), one
+
+
+def test_answers_are_true_and_preferences_prefer_them(clean: Rows) -> None:
+    """Instruction scores compare with these answers."""
+    facts = world.truth(settings())["facts"]
+    for row in clean["instructions"]:
+        if row["input"]:
+            assert row["output"] in row["input"]
+    about = [row for row in clean["instructions"] if row["instruction"].startswith("Where does ")]
+    assert about
+    assert all(facts[row["instruction"].split()[2]]["en"]["city"] == row["output"] for row in about)
+    for row in clean["preferences"]:
+        assert row["chosen"] != row["rejected"]
+        assert any(row["chosen"] in values.values() for of in facts.values() for values in of.values())
+
+
+def test_the_clean_twin_holds_no_trouble(clean: Rows) -> None:
+    """The committed default must pass every gate."""
+    for kind, rows in clean.items():
+        for row in rows:
+            assert not any(PERSONAL.search(row[column]) for column in CONTENT[kind])
+
+
+def test_the_clean_twin_has_no_near_duplicates(clean: Rows) -> None:
+    """Near-duplicate thresholds must keep at least 99 % of it."""
+    for kind in ("documents", "labelled"):
+        shingles = [_shingles(row["text"]) for row in clean[kind]]
+        holders: dict[str, list[int]] = {}
+        for index, found in enumerate(shingles):
+            for one in found:
+                holders.setdefault(one, []).append(index)
+        pairs = Counter(
+            (a, b)
+            for held in holders.values()
+            if len(held) < 100
+            for place, a in enumerate(held)
+            for b in held[place + 1 :]
+        )
+        near = {
+            b
+            for (a, b), shared in pairs.items()
+            if shared / (len(shingles[a]) + len(shingles[b]) - shared) >= 0.85
+        }
+        assert len(near) <= 0.01 * len(shingles)
+
+
+def _shingles(text: str) -> set[str]:
+    words = re.findall(r"\w+", text.lower())
+    return {" ".join(words[start : start + 5]) for start in range(len(words) - 4)}
+
+
+def test_planting_leaves_every_other_record_alone(
+    clean: Rows, planted: tuple[Rows, list[dict[str, Any]]]
+) -> None:
+    """The planted world is the clean one plus a list; a gate that stops it is judged by that list alone."""
+    rows, listed = planted
+    altered = {one["origin"] for one in listed if not one["origin"].startswith("world:planted:")}
+    for kind in KINDS:
+        kept = [row for row in rows[kind] if not row["origin"].startswith("world:planted:")]
+        assert len(kept) == len(clean[kind])
+        for row, before in zip(kept, clean[kind], strict=True):
+            assert (row != before) == (row["origin"] in altered)
+
+
+def test_truth_lists_exactly_what_was_planted(planted: tuple[Rows, list[dict[str, Any]]]) -> None:
+    """Every listed id exists under its origin, and no planted record is missing from the list."""
+    rows, listed = planted
+    present = {(kind, one, origin) for kind, one, origin in ids_of(rows)}
+    claimed = {(one["kind"], one["id"], one["origin"]) for one in listed}
+    assert claimed <= present
+    assert {origin for _, _, origin in present if ":planted:" in origin} <= {
+        origin for _, _, origin in claimed
+    }
+    assert {one["planted"] for one in listed} == set(PLANTS)
+    json.dumps(listed)
+
+
+def test_one_plant_does_not_depend_on_the_others(planted: tuple[Rows, list[dict[str, Any]]]) -> None:
+    """Planting one kind alone gives the records it gives among all."""
+    of = settings(documents=400, planted=["leaks"])
+    alone = world.truth(of)["planted"]
+    assert alone == [one for one in planted[1] if one["planted"] == "leaks"]
+
+
+def test_planted_kinds_in_settings_are_those_that_grow() -> None:
+    """A kind that params.yaml accepts and nothing plants would make a gate's test pass for nothing."""
+    with pytest.raises(ValueError, match="personal_email"):
+        settings(planted=["personal_emails"])
+    assert settings(planted=list(PLANTS)).planted == list(PLANTS)
+
+
+def test_planted_identifiers_satisfy_their_checksums() -> None:
+    """A gate that checks digits would rightly let an invalid one pass."""
+    rng = make_world(7, 16).rng("identifiers")
+    for _ in range(200):
+        card = [int(digit) for digit in identity.card(rng).replace(" ", "")][::-1]
+        assert (sum(card[0::2]) + sum(sum(divmod(2 * digit, 10)) for digit in card[1::2])) % 10 == 0
+        iban = identity.iban(rng).replace(" ", "")
+        assert len(iban) == 26
+        assert int("".join(str(int(sign, 36)) for sign in iban[4:] + iban[:4])) % 97 == 1
+        number = [int(digit) for digit in identity.turkish_identity(rng)]
+        assert number[0] > 0
+        assert number[9] == (7 * sum(number[0:9:2]) - sum(number[1:8:2])) % 10
+        assert number[10] == sum(number[:10]) % 10
+        assert re.fullmatch(r"\+90 500 \d{3} \d{2} \d{2}", identity.phone(rng))
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "form"),
+    [
+        ("Ayşe", "gen", "Ayşe'nin"),
+        ("Mehmet", "abl", "Mehmet'ten"),
+        ("Işıl", "dat", "Işıl'a"),
+        ("Ömer", "ins", "Ömer'le"),
+        ("Oscar", "gen", "Oscar'ın"),
+        ("Özge", "dat", "Özge'ye"),
+        ("Ümit", "loc", "Ümit'te"),
+        ("Iğdır", "loc", "Iğdır'da"),
+        ("İzmir", "abl", "İzmir'den"),
+        ("Otto", "gen", "Otto'nun"),
+        ("Hugo", "ins", "Hugo'yla"),
+        ("Gül", "gen", "Gül'ün"),
+        ("köpek", "acc", "köpeği"),
+        ("Max", "abl", "Max'tan"),
+    ],
+)
+def test_turkish_endings_follow_vowel_harmony(name: str, case: str, form: str) -> None:
+    """A model would learn wrong Turkish, and the Turkish figures would mean nothing."""
+    assert suffixes(name)[case] == form

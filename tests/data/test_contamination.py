@@ -1,0 +1,99 @@
+"""If these fail, a test text is learned by heart in training, or good records vanish without a reason."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Deduplicate
+from pipeline.data.contamination import Removal, besides_of, removals, texts_of
+
+SETTINGS = Deduplicate(near_threshold=0.85, shingle_words=5, permutations=128, seed=1)
+LONG = " ".join(f"kelime{number}" for number in range(80))
+NEAR = LONG.replace("kelime40", "başka")
+
+
+def found(texts: list[str], splits: list[str], *, across: bool = True, **more: list) -> list[Removal]:  # type: ignore[type-arg]
+    return removals([([text], "tr") for text in texts], splits, SETTINGS, across_splits=across, **more)
+
+
+def brief(removed: list[Removal]) -> list[tuple[int, int, str]]:
+    return [(removal.row, removal.of, removal.reason) for removal in removed]
+
+
+def test_the_first_of_a_split_stays() -> None:
+    removed = found(["bir", "iki", "BİR", "bir"], ["train"] * 4)
+    assert brief(removed) == [(2, 0, "duplicate"), (3, 0, "duplicate")]
+    assert all(removal.exact and removal.similarity == 1 for removal in removed)
+
+
+def test_near_copies_go_and_say_how_near() -> None:
+    (removal,) = found([LONG, "x", NEAR], ["train"] * 3)
+    assert (removal.row, removal.of, removal.reason, removal.exact) == (2, 0, "near_duplicate", False)
+    assert removal.similarity == pytest.approx(79 / 89)
+
+
+@pytest.mark.parametrize("copy", [LONG, NEAR])
+def test_what_stands_in_a_guarded_split_leaves_the_other_one(copy: str) -> None:
+    splits = ["train", "validation", "test"]
+    assert brief(found([copy, LONG, "x"], splits)) == [(0, 1, "contamination")]
+    assert brief(found([copy, "x", LONG], splits)) == [(0, 2, "contamination")]
+    assert brief(found(["x", copy, LONG], splits)) == [(1, 2, "contamination")]
+    assert brief(found([LONG, LONG, LONG], splits)) == [(0, 2, "contamination"), (1, 2, "contamination")]
+
+
+def test_without_decontamination_leaks_stay_for_the_gate_to_name() -> None:
+    splits = ["train", "train", "train", "test"]
+    assert brief(found([LONG, LONG, "x", LONG], splits, across=False)) == [(1, 0, "duplicate")]
+    # The second is a near copy of the first, but it is also the very text of the test.
+    assert brief(found([NEAR, LONG, "x", LONG], splits, across=False)) == []
+
+
+def test_a_published_test_split_keeps_its_repeats() -> None:
+    texts, splits = ["bir", "bir", "iki", "iki"], ["test", "test", "train", "train"]
+    assert brief(found(texts, splits, pinned=[True] * 4)) == [(3, 2, "duplicate")]
+    assert brief(found(texts, splits, pinned=[False] * 4)) == [(1, 0, "duplicate"), (3, 2, "duplicate")]
+
+
+def test_other_answers_to_one_prompt_are_other_preferences_but_leak_across_splits() -> None:
+    texts = ["soru"] * 3
+    assert brief(found(texts, ["train"] * 3, besides=[b"a", b"b", b"a"])) == [(2, 0, "duplicate")]
+    splits = ["train", "train", "test"]
+    assert brief(found(texts, splits, besides=[b"a", b"b", b"c"])) == [
+        (0, 2, "contamination"),
+        (1, 2, "contamination"),
+    ]
+
+
+def test_chains_of_near_copies_do_not_drag_along_what_resembles_nothing_kept() -> None:
+    words = LONG.split()
+    chain = [" ".join([f"w{i}" for i in range(step * 2)] + words[step * 2 :]) for step in range(4)]
+    removed = found(chain, ["train"] * 4)
+    assert brief(removed) == [(1, 0, "near_duplicate"), (3, 2, "near_duplicate")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_what_stays_is_clean_and_every_removal_has_its_witness(seed: int) -> None:
+    draw = random.Random(seed)
+    texts = [draw.choice([LONG, NEAR, "kısa", "Kısa!", f"tek {number}"]) for number in range(30)]
+    splits = draw.choices(["train", "validation", "test"], k=30)
+    removed = found(texts, splits)
+    gone = {removal.row for removal in removed}
+    assert all(removal.of not in gone for removal in removed)
+    stay = [row for row in range(30) if row not in gone]
+    assert found([texts[row] for row in stay], [splits[row] for row in stay]) == []
+    assert not any(splits[removal.row] == "test" and splits[removal.of] != "test" for removal in removed)
+
+
+def test_the_columns_of_each_kind() -> None:
+    import pyarrow as pa
+
+    columns = {"instruction": ["a", "a"], "input": ["b", ""], "chosen": ["C", "d"], "rejected": ["e", "f"]}
+    batch = pa.RecordBatch.from_pydict(columns | {"language": ["tr", "en"]})
+    assert list(texts_of("preferences", [batch])) == [(("a", "b"), "tr"), (("a", ""), "en")]
+    digests = besides_of("preferences", [batch])
+    assert digests is not None
+    assert len(set(digests)) == 2
+    assert besides_of("instructions", [batch]) is None
