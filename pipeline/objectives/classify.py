@@ -1,0 +1,81 @@
+"""Classification: a linear head on the last token of the text (Radford et al. 2018, section 3.2).
+
+The head is transformers' `score`, so the trained folder loads as <Family>ForSequenceClassification. The text ends with
+the end-of-text token, which is where the head looks. Long texts keep their beginning and their end.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.objectives import Batch, Context, padded
+
+
+class Settings(Section):
+    max_tokens: Positive
+    """Longest text in tokens, the end-of-text token included; at most the model's context_length."""
+
+
+def build(settings: Settings, context: Context) -> "Classify":
+    """The objective for the labels of `context`. Raises UserError on fewer than two labels or too long a limit."""
+    if len(context.labels) < 2:
+        found = ", ".join(context.labels) or "none"
+        raise UserError(f"data/samples/labelled/train.parquet: labels found: {found}; two or more are expected")
+    if settings.max_tokens > context.context_length:
+        raise UserError(
+            f"params.yaml: objective.max_tokens is {settings.max_tokens}, the model's context_length is "
+            f"{context.context_length}; lower max_tokens"
+        )
+    return Classify(settings, context)
+
+
+class Classify:
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.labels = list(context.labels)
+        self.task: dict[str, Any] = {
+            "objective": "classify",
+            "labels": self.labels,
+            "max_tokens": settings.max_tokens,
+        }
+        self._tokenizer = context.tokenizer
+        self._max_tokens = settings.max_tokens
+        self._index = {label: i for i, label in enumerate(self.labels)}
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+        """Adds a fresh `score` head unless the model already has one for as many classes."""
+        if model.score is None or model.score.out_features != len(self.labels):
+            model.add_score(len(self.labels), generator)  # type: ignore[operator]
+
+    def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
+        """Ids of the text with its end-of-text token, and the class number."""
+        if record["label"] not in self._index:
+            raise UserError(
+                f"{record['origin']}: label {record['label']!r} is not among the labels of the training split: "
+                f"{', '.join(self.labels)}"
+            )
+        return encode(self._tokenizer, record["text"], self._max_tokens), self._index[record["label"]]
+
+    def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
+        """inputs_BT padded on the right, mask_BT (true on tokens), targets_B."""
+        rows = [ids for ids, _ in examples]
+        lengths = torch.tensor([len(row) for row in rows])
+        inputs = padded(rows, self._tokenizer.pad)
+        mask = torch.arange(inputs.shape[1])[None] < lengths[:, None]
+        return {"inputs": inputs, "mask": mask, "targets": torch.tensor([target for _, target in examples])}
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """losses_B: cross-entropy in nats of the true class."""
+        logits_BC = model.classify(batch["inputs"], batch["mask"])  # type: ignore[operator]
+        return nn.functional.cross_entropy(logits_BC.float(), batch["targets"], reduction="none")
+
+
+def encode(tokenizer: Any, text: str, max_tokens: int) -> list[int]:
+    """Ids of a text for the head: ended by end-of-text, cut in the middle where longer than `max_tokens`."""
+    ids = tokenizer.encode(text)
+    if len(ids) >= max_tokens:
+        head = (max_tokens - 1) // 2
+        ids = ids[:head] + ids[len(ids) - (max_tokens - 1 - head) :]
+    return [*ids, tokenizer.end_of_text]

@@ -1,0 +1,72 @@
+"""Instruction tuning: next-token prediction on the answer alone (Wei et al. 2022; the mask as in Alpaca).
+
+The prompt is read but not learned: its targets are IGNORED. An example that is too long for `max_tokens` loses the
+middle of its prompt, never its answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.data import templates
+from pipeline.objectives import IGNORED, Batch, Context, padded, token_losses
+
+
+class Settings(Section):
+    template: Literal["chat", "alpaca"]
+    max_tokens: Positive
+    """Longest prompt and answer together; at most the model's context_length."""
+
+
+def build(settings: Settings, context: Context) -> "Instruct":
+    """The objective for one template. Raises UserError when max_tokens is over the context_length."""
+    if settings.max_tokens > context.context_length:
+        raise UserError(
+            f"params.yaml: objective.max_tokens is {settings.max_tokens}, the model's context_length is "
+            f"{context.context_length}; lower max_tokens"
+        )
+    return Instruct(settings, context)
+
+
+class Instruct:
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.task: dict[str, Any] = {
+            "objective": "instruct",
+            "template": settings.template,
+            "max_tokens": settings.max_tokens,
+        }
+        self._tokenizer = context.tokenizer
+        self._settings = settings
+        templates.prompt_ids(context.tokenizer, settings.template, "", "")  # the vocabulary must know the markers
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+        """A language model needs nothing more."""
+
+    def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
+        """Ids of prompt and answer, and the length of the prompt."""
+        template, limit = self._settings.template, self._settings.max_tokens
+        prompt = templates.prompt_ids(self._tokenizer, template, record["instruction"], record["input"])
+        answer = templates.answer_ids(self._tokenizer, template, record["output"])
+        room = limit - len(answer)
+        if room < 16:
+            raise UserError(
+                f"{record['origin']}: its answer has {len(answer)} tokens, objective.max_tokens is {limit}; "
+                "raise max_tokens or leave the record out"
+            )
+        if len(prompt) > room:
+            head = room // 2
+            prompt = prompt[:head] + prompt[len(prompt) - (room - head) :]
+        return prompt + answer, len(prompt)
+
+    def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
+        """inputs_BT padded on the right, targets_BT IGNORED on prompt and padding."""
+        inputs = padded([ids[:-1] for ids, _ in examples], self._tokenizer.pad)
+        targets = padded([[IGNORED] * (n - 1) + ids[n:] for ids, n in examples], IGNORED)
+        return {"inputs": inputs, "targets": targets}
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """losses_B: mean cross-entropy in nats an answer token. Causal attention needs no padding mask here."""
+        return token_losses(model(batch["inputs"]), batch["targets"])

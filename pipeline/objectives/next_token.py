@@ -1,0 +1,40 @@
+"""Next-token prediction on packed windows: the objective of pretraining (Radford et al. 2019)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.objectives import Batch, Context, token_losses
+
+
+class Settings(Section):
+    """Nothing to set: the window is the model's context_length."""
+
+
+def build(settings: Settings, context: Context) -> "NextToken":
+    """The objective for windows of context_length + 1 ids."""
+    return NextToken()
+
+
+class NextToken:
+    task: dict[str, Any] = {"objective": "next_token"}
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+        """A language model needs nothing more."""
+
+    def example(self, record: Mapping[str, Any]) -> np.ndarray:
+        """`record["ids"]`: a window of T + 1 token ids."""
+        return record["ids"]
+
+    def collate(self, examples: Sequence[np.ndarray]) -> Batch:
+        """inputs_BT and targets_BT, the targets one position ahead."""
+        ids = torch.from_numpy(np.stack(examples).astype(np.int64))
+        return {"inputs": ids[:, :-1], "targets": ids[:, 1:]}
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """losses_B: mean cross-entropy in nats a token."""
+        return token_losses(model(batch["inputs"]), batch["targets"])

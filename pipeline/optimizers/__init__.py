@@ -1,0 +1,1 @@
+"""By which rule weights move. Each file is one rule: `build(settings, groups) -> torch.optim.Optimizer`."""

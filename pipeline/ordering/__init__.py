@@ -1,0 +1,16 @@
+"""Which examples come when. Each file is one order: `build(settings) -> Ordering`.
+
+An order is a pure function of (seed, step): any step can be asked for and none needs the one before, which is what
+makes a run resumable without saving the state of a random generator.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Ordering(Protocol):
+    batch_size: int
+
+    def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
+        """rows_B: the numbers of the examples of one micro-batch, int64."""

@@ -1,0 +1,104 @@
+"""The one loop: ask for a batch, reduce the weighted losses, step, yield. No disk, no clock, no tracker.
+
+It knows no objective, tuner or optimizer by name. Every step is a function of (weights, optimizer state, seed, step), so
+a run that stops and continues ends with the same bits as one that never stopped.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Compute, Schedule, seed_for
+from pipeline.model.device import autocast
+from pipeline.objectives import Batch, Objective
+from pipeline.ordering import Ordering
+from pipeline.training.schedule import factor
+
+Examples = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe is made of, built and ready."""
+
+    objective: Objective
+    ordering: Ordering
+    weighting: Callable[[Tensor, Batch], Tensor]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    compute: Compute
+    seed: int
+
+
+class Step(NamedTuple):
+    """One update. `loss` stays a tensor, so that nobody waits for the device who does not look."""
+
+    number: int
+    """Updates done, from 1."""
+    loss: Tensor
+    """Mean over the update's examples, nats."""
+    learning_rate: float
+    gradient_norm: Tensor
+    """Before clipping; 0 where clipping is off."""
+    tokens: int
+    """Input positions of the update, padding included."""
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device; copies nothing when it is there already."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def fit(model: nn.Module, parts: Parts, examples: Examples, start: int = 0) -> Iterator[Step]:
+    """Trains `model` in place from update `start` to the last of the schedule, yielding after each update."""
+    trained = [p for group in parts.optimizer.param_groups for p in group["params"]]
+    device = trained[0].device
+    for number in range(start, parts.schedule.steps):
+        model.train()
+        rate = factor(parts.schedule, number)
+        for group in parts.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        torch.manual_seed(seed_for(parts.seed, "dropout", number))
+        loss, tokens = _accumulate(model, parts, examples, number, device)
+        norm = torch.zeros(())
+        if parts.schedule.clip_norm:
+            norm = nn.utils.clip_grad_norm_(trained, parts.schedule.clip_norm)
+        parts.optimizer.step()
+        parts.optimizer.zero_grad(set_to_none=True)
+        yield Step(number + 1, loss, parts.optimizer.param_groups[0]["lr"], norm, tokens)
+
+
+def _accumulate(
+    model: nn.Module, parts: Parts, examples: Examples, number: int, device: torch.device
+) -> tuple[Tensor, int]:
+    """Gradients of one update, summed over its micro-batches; the mean loss and the positions seen."""
+    total, tokens = torch.zeros((), device=device), 0
+    for micro in range(parts.schedule.accumulate):
+        rows = parts.ordering.rows(len(examples), number * parts.schedule.accumulate + micro, parts.seed)
+        batch = to_device(parts.objective.collate([examples[int(i)] for i in rows]), device)
+        with autocast(parts.compute):
+            losses_B = parts.objective.losses(model, batch)
+        weights_B = parts.weighting(losses_B, batch)
+        loss = (weights_B * losses_B).sum() / weights_B.sum()
+        (loss / parts.schedule.accumulate).backward()
+        total += loss.detach() / parts.schedule.accumulate
+        tokens += batch["inputs"].numel()
+    return total, tokens
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, parts: Parts, examples: Examples, batches: int) -> float:
+    """Mean loss in nats over the first examples (at most `batches` batches): the same examples at every call."""
+    model.eval()
+    device = next(model.parameters()).device
+    size, total, seen = parts.ordering.batch_size, 0.0, 0
+    for first in range(0, min(len(examples), batches * size), size):
+        chosen = [examples[i] for i in range(first, min(first + size, len(examples)))]
+        with autocast(parts.compute):
+            losses_B = parts.objective.losses(model, to_device(parts.objective.collate(chosen), device))
+        total += float(losses_B.double().sum())
+        seen += len(chosen)
+    return total / seen

@@ -1,0 +1,30 @@
+"""The learning rate at a step, as a share of its peak: warm-up, then one of four shapes.
+
+Sources: cosine, Loshchilov & Hutter 2017 (SGDR, eq. 5, one cycle); trapezoid, Zhai et al. 2022 (section 3.5), with the
+last fifth of the steps as the way down (Hägele et al. 2024, section 3).
+"""
+
+import math
+
+from pipeline.config import Schedule
+
+COOLDOWN = 0.2
+"""Share of the steps that a trapezoid spends going down (Hägele et al. 2024, figure 5: 20 % is enough)."""
+
+
+def factor(schedule: Schedule, step: int) -> float:
+    """Learning rate of update `step` (from 0) as a share of the peak, in (0, 1]."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    after = max(1, schedule.steps - schedule.warmup_steps)
+    progress = min(1.0, (step - schedule.warmup_steps + 1) / after)
+    floor = schedule.final_share
+    match schedule.shape:
+        case "constant":
+            return 1.0
+        case "linear":
+            return floor + (1 - floor) * (1 - progress)
+        case "trapezoid":
+            return floor + (1 - floor) * min(1.0, (1 - progress) / COOLDOWN)
+        case "cosine":
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

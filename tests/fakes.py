@@ -1,0 +1,30 @@
+"""Small stand-ins that tests share: a byte-level vocabulary without training, and records."""
+
+from typing import Any
+
+SPECIALS = ["<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+
+
+class ByteTokenizer:
+    """One id per byte, then the special tokens: the interface of pipeline.tokenizer.Tokenizer."""
+
+    def __init__(self, specials: list[str] | None = None) -> None:
+        names = SPECIALS if specials is None else specials
+        self.special = {name: 256 + i for i, name in enumerate(names)}
+        self.vocab_size = 256 + len(names)
+        self.end_of_text = self.special["<|endoftext|>"]
+        self.pad = self.special.get("<|pad|>", self.end_of_text)
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Any) -> str:
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+def labelled(text: str, label: str, **more: Any) -> dict[str, Any]:
+    return {"text": text, "label": label, "origin": "test:1", "language": "tr"} | more
+
+
+def instruction(text: str, output: str, given: str = "", **more: Any) -> dict[str, Any]:
+    return {"instruction": text, "input": given, "output": output, "origin": "test:1", "language": "tr"} | more

@@ -1,0 +1,172 @@
+"""Training goes on after a kill and ends with the same bits; if it did not, a night on a GPU would be lost or wrong."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import plugins
+from pipeline.config import Compute, Model, Runtime, Schedule, UserError, Validation
+from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.objectives.next_token import NextToken
+from pipeline.training import state as states
+from pipeline.training.loop import Parts, fit, mean_loss
+from pipeline.training.run import Progress, Trainer
+
+COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+SHAPE = Model(
+    family="llama", n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, d_model=16, d_ff=32, context_length=16,
+    dropout=0.1, tie_embeddings=True, bias=False, rope_theta=10000.0, norm_epsilon=1e-5,
+)  # fmt: skip
+ADAMW = {"learning_rate": 1e-2, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
+
+
+def examples(n: int, seed: int) -> list[np.ndarray]:
+    """Windows of a sequence that can be learned: each id is the one before plus one, modulo 32."""
+    starts = np.random.default_rng(seed).integers(0, 32, n)
+    return [(start + np.arange(17)) % 32 for start in starts]
+
+
+class Log:
+    """Counts what it is told; can pull the plug at a step."""
+
+    def __init__(self, die_at: int | None = None) -> None:
+        self.record: dict[str, Any] = {}
+        self.steps: list[int] = []
+        self.die_at = die_at
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.steps.append(step or 0)
+        if step == self.die_at:
+            raise KeyboardInterrupt
+
+
+def trainer(log: Log, *, steps: int = 24, log_every: int = 1, keep: str = "best", patience: int = 0, **changes: Any) -> Trainer:
+    model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=32), torch.Generator().manual_seed(1))
+    settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)  # type: ignore[attr-defined]
+    groups = [{"params": list(model.parameters()), "factor": 1.0}]
+    parts = Parts(
+        objective=NextToken(),
+        ordering=plugins.load("ordering", "shuffled").Shuffled(4),
+        weighting=lambda losses, batch: torch.ones_like(losses),
+        optimizer=plugins.load("optimizers", "adamw").build(settings, groups),
+        schedule=Schedule(shape="cosine", steps=steps, warmup_steps=2, final_share=0.1, accumulate=2, clip_norm=1.0),
+        compute=COMPUTE,
+        seed=3,
+    )
+    cadence = Validation(every=6, batches=2, patience=patience, keep=keep)  # type: ignore[arg-type]
+    runtime = Runtime.model_validate(
+        {"log_every": log_every, "checkpoint_every": 5, "progress": False,
+         "tracking": {"enabled": False, "uri": "", "experiment": ""}}
+    )  # fmt: skip
+    return Trainer(model, parts, examples(40, 1), examples(8, 2), cadence, runtime, log, "test")
+
+
+def finished(tmp_path: Path, plan: Trainer) -> tuple[dict[str, torch.Tensor], Progress]:
+    torch.use_deterministic_algorithms(True)
+    tmp_path.mkdir(exist_ok=True)
+    progress = plan.run(states.State(tmp_path))
+    return plan.model.state_dict(), progress
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    _, progress = finished(tmp_path, trainer(Log(), steps=60))
+    assert progress.best_loss < 0.7 * math.log(32)
+
+
+@pytest.mark.parametrize("die_at", [1, 5, 6, 7, 13, 23])
+def test_killed_at_any_step_it_ends_bitwise_equal(tmp_path: Path, die_at: int) -> None:
+    """Dropout, accumulation, best weights and the optimizer's moments included."""
+    whole, plain = finished(tmp_path / "whole", trainer(Log()))
+    torch.manual_seed(die_at)  # a resumed process starts with another global generator
+    with pytest.raises(KeyboardInterrupt):
+        finished(tmp_path / "cut", trainer(Log(die_at=die_at)))
+    torch.manual_seed(99)
+    again = trainer(Log())
+    weights, progress = finished(tmp_path / "cut", again)
+    assert again.log.record["resumed_at_step"] == die_at - (1 if die_at % 5 == 0 else 0) - (die_at - (1 if die_at % 5 == 0 else 0)) % 5
+    assert progress.as_json() == plain.as_json()
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
+def test_a_changed_log_interval_changes_no_bit(tmp_path: Path) -> None:
+    often, a = finished(tmp_path / "a", trainer(Log(), log_every=1))
+    seldom, b = finished(tmp_path / "b", trainer(Log(), log_every=7))
+    assert a.curve == b.curve
+    assert all(torch.equal(often[name], seldom[name]) for name in often)
+
+
+def test_a_damaged_state_is_a_fresh_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        finished(tmp_path, trainer(Log(die_at=13)))
+    tensors = tmp_path / "current/tensors.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-5] ^= 1
+    tensors.write_bytes(data)
+    again = trainer(Log())
+    finished(tmp_path, again)
+    assert again.log.record["resumed_at_step"] == 0
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_fingerprints_differ_by_settings_and_data_and_not_by_runtime(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("1")
+    one = states.fingerprint({"recipe": {"learning_rate": 1}}, [tmp_path / "data"])
+    assert one == states.fingerprint({"recipe": {"learning_rate": 1}}, [tmp_path / "data"])
+    assert one != states.fingerprint({"recipe": {"learning_rate": 2}}, [tmp_path / "data"])
+    (tmp_path / "data").write_text("2")
+    assert one != states.fingerprint({"recipe": {"learning_rate": 1}}, [tmp_path / "data"])
+
+
+def test_two_trainers_never_share_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with states.locked("k"), pytest.raises(UserError, match="another process"), states.locked("k"):
+        pass
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
+    """Validation data of another world gets worse while training learns its own; the best step is not the last."""
+    plan = trainer(Log(), steps=120, patience=2)
+    plan.validation = [np.random.default_rng(i).integers(0, 32, 17) for i in range(8)]
+    _, progress = finished(tmp_path, plan)
+    assert progress.stopped_early
+    assert progress.step < 120
+    assert progress.best_step < progress.step
+    assert progress.best_loss == min(p["validation_loss_nats"] for p in progress.curve)
+    assert mean_loss(plan.model, plan.parts, plan.validation, 2) == progress.best_loss
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+    plan = trainer(Log())
+    with torch.no_grad():
+        plan.model.embed.weight.fill_(float("nan"))  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="training loss is nan at step 1"):
+        finished(tmp_path, plan)
+
+
+def test_nothing_to_train_on_is_named(tmp_path: Path) -> None:
+    plan = trainer(Log())
+    plan.train = []
+    with pytest.raises(UserError, match="train split gives no example"):
+        finished(tmp_path, plan)
+
+
+def test_accumulation_equals_one_large_batch() -> None:
+    """Two micro-batches of four move the weights as one of eight does (float32 sums differ in the last bits)."""
+    small, large = trainer(Log(), steps=1), trainer(Log(), steps=1)
+    for plan in (small, large):
+        plan.model.config = plan.model.config.model_copy(update={"dropout": 0.0})
+        for module in plan.model.modules():
+            if hasattr(module, "dropout") and isinstance(module.dropout, float):
+                module.dropout = 0.0
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    object.__setattr__(large.parts, "schedule", large.parts.schedule.model_copy(update={"accumulate": 1}))
+    object.__setattr__(large.parts, "ordering", plugins.load("ordering", "shuffled").Shuffled(8))
+    next(fit(small.model, small.parts, small.train))
+    next(fit(large.model, large.parts, large.train))
+    for a, b in zip(small.model.parameters(), large.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
