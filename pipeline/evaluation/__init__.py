@@ -1,0 +1,72 @@
+"""HOW WELL. Each file is one measure: `measure(settings, subject) -> (metrics, details)`.
+
+Metrics are flat, finite, deterministic numbers with the unit in the name; details hold what a person wants to look at.
+Measures live apart from objectives, so that rewording a metric retrains nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from pipeline import files, plugins
+from pipeline.config import Compute, Evaluation, UserError
+from pipeline.model import checkpoint
+from pipeline.model.gpt import GPT
+from pipeline.tokenizer import Tokenizer
+from pipeline.model.device import set_up
+
+
+class Subject(NamedTuple):
+    """A model and what it may be measured on."""
+
+    name: str
+    model: GPT
+    tokenizer: Tokenizer
+    task: dict[str, Any]
+    """What its objective wrote into tohum.json."""
+    samples: Path
+    """data/samples."""
+    compute: Compute
+
+
+def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
+    """The records of one kind and split, in the order of the file."""
+    return pq.read_table(subject.samples / kind / f"{split}.parquet").to_pylist()
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of `size` that cover 0..n-1."""
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
+
+
+def open_subject(name: str, compute: Compute, models: Path = Path("models")) -> Subject:
+    """Loads models/<name> with its vocabulary and task, in evaluation mode, on the device of the params."""
+    folder = models / name
+    device = set_up(compute)
+    model = checkpoint.load(folder, str(device)).eval()
+    path = folder / "tohum.json"
+    task = files.read_json(path) if path.exists() else {}
+    return Subject(name, model, Tokenizer.load(folder), task, Path("data/samples"), compute)
+
+
+def measure_all(subject: Subject, evaluation: Evaluation) -> tuple[dict[str, float], dict[str, Any]]:
+    """Every measure that the params name, merged; details carry the hash of the bytes that were measured.
+
+    Raises:
+        UserError: two measures give the same metric, or a metric is not a finite number.
+    """
+    metrics: dict[str, float] = {}
+    details: dict[str, Any] = {"model_sha256": files.sha256_of(Path("models") / subject.name)}
+    for name, fields in evaluation.measures.items():
+        settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
+        found, shown = plugins.load("evaluation", name).measure(settings, subject)
+        if twice := sorted(set(found) & set(metrics)):
+            raise UserError(f"evaluations.{subject.name}: two measures give {twice}; keep one of them")
+        if odd := {key: value for key, value in found.items() if not math.isfinite(value)}:
+            raise UserError(f"{subject.name}: {odd} is not finite; the model is broken, look at its training curve")
+        metrics |= found
+        details[name] = shown
+    return metrics, details

@@ -1,0 +1,78 @@
+"""Accuracy, F1 and the confusion matrix of a classifier on held-out labelled texts."""
+
+import math
+from typing import Any, Literal
+
+import torch
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.evaluation import Subject, records, slices
+from pipeline.objectives import padded
+from pipeline.objectives.classify import encode
+from pipeline.model.device import autocast
+
+
+class Settings(Section):
+    split: Literal["validation", "test"]
+    batch_size: Positive
+
+
+def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+    """accuracy, macro_f1, f1 and accuracy by language, loss_nats; details: confusion matrix and every wrong answer."""
+    rows = records(subject, "labelled", settings.split)
+    labels = subject.task.get("labels", [])
+    unknown = sorted({row["label"] for row in rows} - set(labels))
+    if unknown:
+        raise UserError(
+            f"data/samples/labelled/{settings.split}.parquet: labels {unknown} were never trained on; "
+            f"{subject.name} knows {labels}"
+        )
+    probabilities = predict(subject, [row["text"] for row in rows], settings.batch_size)
+    guesses = [labels[int(p.argmax())] for p in probabilities]
+    confusion = {true: dict.fromkeys(labels, 0) for true in labels}
+    for row, guess in zip(rows, guesses, strict=True):
+        confusion[row["label"]][guess] += 1
+    right = [row["label"] == guess for row, guess in zip(rows, guesses, strict=True)]
+    nats = [-math.log(max(float(p[labels.index(row["label"])]), 1e-30)) for row, p in zip(rows, probabilities, strict=True)]
+    scores = {label: f1(confusion, label) for label in labels}
+    metrics = {
+        "accuracy": sum(right) / len(rows),
+        "macro_f1": sum(scores.values()) / len(labels),
+        "class_loss_nats": sum(nats) / len(rows),
+        "examples": float(len(rows)),
+    }
+    for language in sorted({row["language"] for row in rows}):
+        chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == language]
+        metrics[f"accuracy_{language}"] = sum(chosen) / len(chosen)
+    wrong = [
+        {"text": row["text"][:300], "label": row["label"], "answer": guess, "origin": row["origin"]}
+        for row, guess, ok in zip(rows, guesses, right, strict=True)
+        if not ok
+    ]
+    return metrics, {"confusion": confusion, "f1": scores, "wrong": wrong[:50]}
+
+
+def f1(confusion: dict[str, dict[str, int]], label: str) -> float:
+    """Harmonic mean of precision and recall of one label; 0 where it was never right."""
+    hits = confusion[label][label]
+    found = sum(row[label] for row in confusion.values())
+    true = sum(confusion[label].values())
+    return 2 * hits / (found + true) if found + true else 0.0
+
+
+@torch.no_grad()
+def predict(subject: Subject, texts: list[str], batch_size: int) -> torch.Tensor:
+    """probabilities_NC of the classes, on the CPU; texts of like length share a batch."""
+    limit = subject.task["max_tokens"]
+    rows = [encode(subject.tokenizer, text, limit) for text in texts]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    out = torch.zeros(len(rows), len(subject.task["labels"]))
+    device = next(subject.model.parameters()).device
+    for part in slices(len(rows), batch_size):
+        chosen = [rows[i] for i in order[part]]
+        inputs = padded(chosen, subject.tokenizer.pad)
+        mask = torch.arange(inputs.shape[1])[None] < torch.tensor([len(row) for row in chosen])[:, None]
+        with autocast(subject.compute):
+            logits_BC = subject.model.classify(inputs.to(device), mask.to(device))
+        out[order[part]] = logits_BC.float().softmax(-1).cpu()
+    return out

@@ -1,0 +1,74 @@
+"""Share of held-out instructions whose greedy answer is the expected one, compared as the language compares."""
+
+from typing import Any, Literal
+
+from pipeline.config import Positive, Section
+from pipeline.data import language, templates
+from pipeline.evaluation import Subject, records, slices
+from pipeline.generation import generate
+
+
+class Settings(Section):
+    split: Literal["validation", "test"]
+    batch_size: Positive
+    max_tokens: Positive
+    """Longest answer."""
+    max_records: Positive | None
+    """The first so many records; null: all."""
+
+
+def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+    """exact_match, overall and by language; details: right and wrong answers to look at."""
+    rows = records(subject, "instructions", settings.split)[: settings.max_records]
+    answers = answer(subject, rows, settings.batch_size, settings.max_tokens)
+    right = [
+        language.exact_match(given, row["output"], row["language"])
+        for given, row in zip(answers, rows, strict=True)
+    ]
+    metrics = {
+        "exact_match": sum(right) / len(rows),
+        "empty_share": sum(not given.strip() for given in answers) / len(rows),
+        "examples": float(len(rows)),
+    }
+    for code in sorted({row["language"] for row in rows}):
+        chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == code]
+        metrics[f"exact_match_{code}"] = sum(chosen) / len(chosen)
+    shown = [
+        {
+            "instruction": row["instruction"][:300],
+            "input": row["input"][:300],
+            "expected": row["output"][:300],
+            "answer": given[:300],
+            "right": ok,
+        }
+        for row, given, ok in zip(rows, answers, right, strict=True)
+    ]
+    shown.sort(key=lambda item: bool(item["right"]))
+    return metrics, {"answers": shown[:40] + shown[40:][-10:]}
+
+
+def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
+    """Greedy answers in the order of `rows`; prompts of like length share a batch."""
+    template = subject.task["template"]
+    room = subject.model.config.context_length - max_tokens
+    prompts = []
+    for row in rows:
+        ids = templates.prompt_ids(subject.tokenizer, template, row["instruction"], row["input"])
+        prompts.append(ids if len(ids) <= room else ids[: room // 2] + ids[len(ids) - (room - room // 2) :])
+    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
+    stop = templates.stop_id(subject.tokenizer, template)
+    texts = [""] * len(rows)
+    for part in slices(len(rows), batch_size):
+        chosen = order[part]
+        outputs = generate(
+            subject.model,
+            [prompts[i] for i in chosen],
+            max_tokens=max_tokens,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            stop=[stop],
+        )
+        for i, ids in zip(chosen, outputs, strict=True):
+            texts[i] = subject.tokenizer.decode(ids)
+    return texts

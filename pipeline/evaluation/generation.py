@@ -1,0 +1,42 @@
+"""Samples from a language model, and the numbers that tell a degenerate one (Li et al. 2016, distinct-n)."""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from pipeline.config import Count, Positive, Section, seed_for
+from pipeline.evaluation import Subject
+from pipeline.generation import generate
+
+
+class Settings(Section):
+    samples: Positive
+    max_tokens: Positive
+    temperature: Annotated[float, Field(ge=0)]
+    top_k: Count
+    """0 keeps all."""
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    seed: int
+
+
+def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+    """distinct_2 (share of different token pairs), repetition_share (tokens equal to the one before), empty_share."""
+    start = [subject.tokenizer.end_of_text]
+    outputs = generate(
+        subject.model,
+        [start] * settings.samples,
+        max_tokens=min(settings.max_tokens, subject.model.config.context_length - 1),
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        stop=[subject.tokenizer.end_of_text],
+        generator=torch.Generator().manual_seed(seed_for(settings.seed, "generation")),
+    )
+    pairs = [pair for ids in outputs for pair in zip(ids, ids[1:], strict=False)]
+    metrics = {
+        "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0,
+        "repetition_share": sum(a == b for a, b in pairs) / len(pairs) if pairs else 1.0,
+        "empty_share": sum(not ids for ids in outputs) / len(outputs),
+    }
+    return metrics, {"samples": [subject.tokenizer.decode(ids) for ids in outputs]}

@@ -1,0 +1,116 @@
+"""Loss, perplexity and bits per byte on held-out documents, beside what the best possible model would need.
+
+Each document is scored from its start, after an end-of-text token; its own end-of-text token counts as a prediction. A
+document longer than the context is scored in windows that overlap by half, each token once, with at least half a
+window of text before it (Press et al. 2021, section 3.2). bits_per_byte = nats / ln 2 / UTF-8 bytes, which does not
+depend on the tokenizer. `bits_per_byte_over_known` compares with the bits that a perfect model of the source needs.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.data.shards import Shard
+from pipeline.evaluation import Subject
+from pipeline.model.device import autocast
+
+
+class Settings(Section):
+    split: Literal["validation", "test"]
+    batch_size: Positive
+    max_documents: Positive | None
+    """The first so many documents; null: all."""
+
+
+def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+    """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats."""
+    shard = Shard.open(subject.samples / "documents", settings.split)
+    count = min(len(shard), settings.max_documents or len(shard))
+    if not count:
+        raise UserError(f"data/samples/documents/{settings.split}.parquet has no documents; raise split.{settings.split}")
+    nats, tokens, n_bytes = document_nats(subject, shard, count, settings.batch_size)
+    metrics = {
+        "loss_nats": float(nats.sum() / tokens.sum()),
+        "perplexity": float(math.exp(nats.sum() / tokens.sum())),
+        "bits_per_byte": float(nats.sum() / math.log(2) / n_bytes.sum()),
+        "unigram_entropy_nats": unigram_entropy(subject, shard, count),
+        "documents": float(count),
+        "bytes_per_token": float(n_bytes.sum() / tokens.sum()),
+    }
+    known = shard.bits[:count]
+    has = ~np.isnan(known)
+    if has.any():
+        metrics["bits_per_byte_known"] = float(known[has].sum() / n_bytes[has].sum())
+        metrics["bits_per_byte_over_known"] = float(nats[has].sum() / math.log(2) / known[has].sum())
+    return metrics, {"hardest_documents": _hardest(subject, shard, nats / math.log(2) / n_bytes)}
+
+
+@torch.no_grad()
+def document_nats(subject: Subject, shard: Shard, count: int, batch_size: int) -> tuple[Any, Any, Any]:
+    """Negative log-likelihood in nats, tokens and bytes of each of the first `count` documents; arrays [count]."""
+    context = subject.model.config.context_length
+    pieces: list[tuple[int, np.ndarray, int]] = []  # document, ids of the window, how many last targets count
+    for row in range(count):
+        ids = np.concatenate([[shard.end_of_text], shard.document(row)]).astype(np.int64)
+        pieces += [(row, *piece) for piece in _windows(ids, context)]
+    pieces.sort(key=lambda piece: len(piece[1]))  # equal lengths together: less padding
+    nats = np.zeros(count)
+    for first in range(0, len(pieces), batch_size):
+        chosen = pieces[first : first + batch_size]
+        for (row, _, _), value in zip(chosen, _window_nats(subject, chosen), strict=True):
+            nats[row] += value
+    return nats, shard.lengths[:count].astype(np.int64), shard.bytes[:count].astype(np.int64)
+
+
+def _windows(ids: np.ndarray, context: int) -> list[tuple[np.ndarray, int]]:
+    """Windows of at most context + 1 ids in which every target of `ids` counts exactly once."""
+    if len(ids) <= context + 1:
+        return [(ids, len(ids) - 1)]
+    found = [(ids[: context + 1], context)]
+    done = context  # targets counted so far
+    while done < len(ids) - 1:
+        end = min(done + context // 2, len(ids) - 1)
+        found.append((ids[end - context : end + 1], end - done))
+        done = end
+    return found
+
+
+def _window_nats(subject: Subject, chosen: list[tuple[int, np.ndarray, int]]) -> list[float]:
+    longest = max(len(ids) for _, ids, _ in chosen)
+    inputs = torch.zeros((len(chosen), longest - 1), dtype=torch.long)
+    targets = torch.full_like(inputs, -100)
+    for i, (_, ids, counted) in enumerate(chosen):
+        n = len(ids) - 1
+        inputs[i, :n] = torch.from_numpy(ids[:-1])
+        targets[i, n - counted : n] = torch.from_numpy(ids[1 + n - counted :])
+    device = next(subject.model.parameters()).device
+    with autocast(subject.compute):
+        logits_BTV = subject.model(inputs.to(device))
+    losses_BT = nn.functional.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), targets.to(device).flatten(), ignore_index=-100, reduction="none"
+    ).view_as(targets)
+    return [float(x) for x in losses_BT.double().sum(1)]
+
+
+def unigram_entropy(subject: Subject, shard: Shard, count: int) -> float:
+    """Nats a token that a unigram model of the training split needs on these documents (add-one smoothing)."""
+    train = Shard.open(subject.samples / "documents", "train")
+    size = max(shard.vocab_size, int(shard.ids.max()) + 1 if len(shard.ids) else 0)
+    counts = np.bincount(train.ids, minlength=size) + 1.0
+    end = int(shard.starts[count - 1] + shard.lengths[count - 1])
+    return float(-np.log(counts / counts.sum())[shard.ids[:end]].mean())
+
+
+def _hardest(subject: Subject, shard: Shard, bits_per_byte: np.ndarray) -> list[dict[str, Any]]:
+    rows = np.argsort(-bits_per_byte, kind="stable")[:5]
+    return [
+        {
+            "bits_per_byte": round(float(bits_per_byte[row]), 4),
+            "text": subject.tokenizer.decode(shard.document(int(row))[:-1].tolist())[:300],
+        }
+        for row in rows
+    ]

@@ -1,0 +1,200 @@
+"""How well: a wrong measure promotes the wrong model."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pipeline import files, plugins
+from pipeline.config import Compute, Evaluation, Model, UserError
+from pipeline.data.shards import Shard
+from pipeline.evaluation import Subject, classification, exact_match, measure_all, perplexity
+from pipeline.model.gpt import GPT, ModelConfig
+from tests.fakes import ByteTokenizer
+
+COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+TOKENIZER = ByteTokenizer()
+SHAPE = Model(
+    family="llama", n_layers=2, n_heads=2, n_kv_heads=2, head_dim=4, d_model=8, d_ff=16, context_length=16,
+    dropout=0.0, tie_embeddings=True, bias=False, rope_theta=1e4, norm_epsilon=1e-5,
+)  # fmt: skip
+
+
+def subject(samples: Path, **task: Any) -> Subject:
+    model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
+    if "labels" in task:
+        model.add_score(len(task["labels"]), torch.Generator().manual_seed(4))
+    return Subject("m", model.eval(), TOKENIZER, task, samples, COMPUTE)  # type: ignore[arg-type]
+
+
+def write_documents(folder: Path, texts: list[str], bits: list[float | None]) -> None:
+    folder.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        rows = [TOKENIZER.encode(text) + [TOKENIZER.end_of_text] for text in texts]
+        np.concatenate(rows).astype("<u2").tofile(folder / f"{split}.bin")
+        lengths = [len(row) for row in rows]
+        starts = [sum(lengths[:i]) for i in range(len(rows))]
+        index = {
+            "id": [str(i) for i in range(len(rows))], "start": starts, "length": pa.array(lengths, pa.int32()),
+            "bytes": pa.array([len(t.encode()) for t in texts], pa.int32()), "bits": pa.array(bits, pa.float64()),
+        }  # fmt: skip
+        pq.write_table(pa.table(index), folder / f"{split}.parquet")
+    meta = {"dtype": "uint16", "vocab_size": TOKENIZER.vocab_size, "end_of_text": TOKENIZER.end_of_text}
+    files.write_json(folder / "meta.json", meta)
+
+
+TEXTS = ["kısa", "orta boy bir ışık", "bu metin pencereden çok daha uzun, üç pencereye sığar ancak"]
+
+
+def test_perplexity_is_the_likelihood_of_every_token_once(tmp_path: Path) -> None:
+    """Against one token at a time with as much past as the windows promise; padding and batching change nothing."""
+    write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0])
+    one = subject(tmp_path)
+    shard = Shard.open(tmp_path / "documents", "test")
+    together, tokens, _ = perplexity.document_nats(one, shard, 3, batch_size=8)
+    alone, _, _ = perplexity.document_nats(one, shard, 3, batch_size=1)
+    assert np.allclose(together, alone, atol=1e-4)
+    assert tokens.tolist() == [len(t.encode()) + 1 for t in TEXTS]
+    short = [TOKENIZER.end_of_text, *TOKENIZER.encode(TEXTS[0]), TOKENIZER.end_of_text]
+    logits = one.model(torch.tensor([short[:-1]]))[0].log_softmax(-1)
+    by_hand = -sum(float(logits[i, target]) for i, target in enumerate(short[1:]))
+    assert together[0] == pytest.approx(by_hand, abs=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 16, 17, 18, 24, 25, 100])
+def test_windows_count_each_target_once_with_half_a_window_before_it(length: int) -> None:
+    ids = np.arange(length + 1)
+    seen: list[int] = []
+    for window, counted in perplexity._windows(ids, 16):
+        assert len(window) <= 17
+        assert counted == len(window) - 1 or len(window) - 1 - counted >= 8
+        seen += window[len(window) - counted :].tolist()
+    assert seen == list(range(1, length + 1))
+
+
+def test_a_perfect_uniform_model_needs_the_bits_it_should(tmp_path: Path) -> None:
+    """With all weights zero every id is equally likely: loss = ln V, bits per byte follow, known bits are compared."""
+    write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0])
+    one = subject(tmp_path)
+    with torch.no_grad():
+        one.model.embed.weight.zero_()
+    settings = perplexity.Settings(split="test", batch_size=2, max_documents=None)
+    metrics, details = perplexity.measure(settings, one)
+    tokens = [len(t.encode()) + 1 for t in TEXTS]
+    size = [len(t.encode()) for t in TEXTS]
+    assert metrics["loss_nats"] == pytest.approx(math.log(TOKENIZER.vocab_size), abs=1e-5)
+    assert metrics["perplexity"] == pytest.approx(TOKENIZER.vocab_size, rel=1e-4)
+    expected = math.log2(TOKENIZER.vocab_size) * sum(tokens) / sum(size)
+    assert metrics["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["bits_per_byte_known"] == pytest.approx(40 / (size[0] + size[2]))
+    over = math.log2(TOKENIZER.vocab_size) * (tokens[0] + tokens[2]) / 40
+    assert metrics["bits_per_byte_over_known"] == pytest.approx(over, rel=1e-5)
+    assert metrics["unigram_entropy_nats"] < metrics["loss_nats"]
+    assert details["hardest_documents"][0]["text"] in TEXTS
+
+
+def write_labelled(folder: Path, rows: list[tuple[str, str, str]]) -> None:
+    folder.mkdir(parents=True)
+    table = pa.table(
+        {
+            "text": [r[0] for r in rows],
+            "label": [r[1] for r in rows],
+            "language": [r[2] for r in rows],
+            "origin": [f"t:{i}" for i in range(len(rows))],
+        }
+    )
+    for split in ("train", "validation", "test"):
+        pq.write_table(table, folder / f"{split}.parquet")
+
+
+def test_accuracy_f1_and_confusion_agree_with_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.metrics import confusion_matrix, f1_score
+
+    rng = np.random.default_rng(1)
+    rows = [("x" * int(rng.integers(1, 12)) + str(i), str(rng.choice(["a", "b", "c"])), "tr") for i in range(40)]
+    write_labelled(tmp_path / "labelled", rows)
+    one = subject(tmp_path, labels=["a", "b", "c"], max_tokens=16)
+    metrics, details = classification.measure(classification.Settings(split="test", batch_size=7), one)
+    probabilities = classification.predict(one, [r[0] for r in rows], 40)
+    guesses = ["abc"[i] for i in probabilities.argmax(1)]
+    truth = [r[1] for r in rows]
+    assert metrics["accuracy"] == sum(a == b for a, b in zip(guesses, truth, strict=True)) / 40
+    assert metrics["macro_f1"] == pytest.approx(f1_score(truth, guesses, average="macro", zero_division=0))
+    expected = confusion_matrix(truth, guesses, labels=["a", "b", "c"])
+    assert [[details["confusion"][t][g] for g in "abc"] for t in "abc"] == expected.tolist()
+    assert metrics["accuracy_tr"] == metrics["accuracy"]
+
+
+def test_a_label_never_trained_on_is_named(tmp_path: Path) -> None:
+    write_labelled(tmp_path / "labelled", [("x", "phish", "tr")])
+    with pytest.raises(UserError, match="phish"):
+        classification.measure(
+            classification.Settings(split="test", batch_size=7), subject(tmp_path, labels=["a", "b"], max_tokens=16)
+        )
+
+
+def test_exact_match_compares_as_the_language_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """İSTANBUL answers istanbul in Turkish and does not in English; punctuation around it does not count."""
+    folder = tmp_path / "instructions"
+    folder.mkdir()
+    rows = [("q1", "istanbul", "tr"), ("q2", "istanbul", "en"), ("q3", "ığdır", "tr"), ("q4", "yes", "en")]
+    table = pa.table(
+        {
+            "instruction": [r[0] for r in rows],
+            "input": [""] * 4,
+            "output": [r[1] for r in rows],
+            "language": [r[2] for r in rows],
+        }
+    )
+    pq.write_table(table, folder / "test.parquet")
+    monkeypatch.setattr(exact_match, "answer", lambda *_: ["İSTANBUL.", "İSTANBUL", "IĞDIR", ""])
+    settings = exact_match.Settings(split="test", batch_size=2, max_tokens=4, max_records=None)
+    metrics, details = exact_match.measure(settings, subject(tmp_path, template="chat"))
+    assert metrics["exact_match"] == 0.5
+    assert metrics["exact_match_tr"] == 1.0
+    assert metrics["exact_match_en"] == 0.0
+    assert metrics["empty_share"] == 0.25
+    assert [item["right"] for item in details["answers"]] == [False, False, True, True]
+
+
+def test_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:
+    """Prompts are sorted by length to save padding; a mix-up would score one question's answer with another."""
+    one = subject(tmp_path, template="alpaca")
+    short = one._replace(model=GPT(ModelConfig(**SHAPE.model_copy(update={"context_length": 128}).model_dump(),
+                                               vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3)))  # fmt: skip
+    rows = [{"instruction": "x" * n, "input": ""} for n in (30, 3, 17)]
+    together = exact_match.answer(short, rows, 3, 5)
+    assert together == [exact_match.answer(short, [row], 1, 5)[0] for row in rows]
+
+
+def test_every_measure_named_twice_or_not_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/m").mkdir(parents=True)
+    write_documents(tmp_path / "documents", TEXTS, [None] * 3)
+    one = subject(tmp_path)
+    with torch.no_grad():
+        one.model.embed.weight.fill_(float("nan"))
+    evaluation = Evaluation(
+        measures={"perplexity": {"split": "test", "batch_size": 2, "max_documents": None}}, thresholds={}
+    )
+    with pytest.raises(UserError, match="not finite"):
+        measure_all(one, evaluation)
+
+
+def test_generation_tells_a_loop_from_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generation = plugins.load("evaluation", "generation")
+    fields = {"samples": 2, "max_tokens": 8, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
+    settings = plugins.settings_class("evaluation", "generation").model_validate(fields)  # type: ignore[attr-defined]
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: [[65] * 8, []])
+    looping, _ = generation.measure(settings, subject(tmp_path))
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: [list(range(65, 73)), [70, 71]])
+    varied, details = generation.measure(settings, subject(tmp_path))
+    assert looping == {"distinct_2": 1 / 7, "repetition_share": 1.0, "empty_share": 0.5}
+    assert varied["distinct_2"] > 0.8
+    assert varied["repetition_share"] == 0.0
+    assert details["samples"][0] == "ABCDEFGH"
