@@ -1,0 +1,265 @@
+"""One MLflow store as the sender sees it: runs, batches of metrics, small files, models by reference.
+
+Every call may be repeated: what is already there is found by its tag and not made again. Failures come out as
+`AwayError` (try later) or `GoneError` (the run is no longer in the store); what the store will never take is
+said in the log and left out. Importing this module imports mlflow; only the sender does.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Our own patience is in the sender, with the lines safe on disk: mlflow shall give up quickly.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from pipeline import files
+
+if TYPE_CHECKING:
+    from pipeline.sender import Cursor
+
+BATCH = 1000
+_PARAMS_A_CALL = 100
+_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+_TEXT = 5000
+
+
+class AwayError(OSError):
+    """The store cannot be reached or asks to come back later."""
+
+
+class GoneError(LookupError):
+    """A run that was delivered before is no longer in the store."""
+
+
+class Delivery:
+    """A store and an experiment in it."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self._uri = uri
+        self._name = experiment
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+        self._parents: dict[str, str] = {}
+
+    def open(self, start: dict[str, Any], cursor: "Cursor") -> bool:
+        """Finds or makes the run of a `start` line below its pipeline's run; False if a person deleted it."""
+        with _translated():
+            client = self._connect()
+            parent = self._parent(client, start)
+            cursor.run_id = self._find(client, "tohum.run_uid", start["uid"], "stage", ViewType.ALL)
+            tags = {
+                "tohum.run_uid": start["uid"],
+                "tohum.pipeline_uid": start["pipeline_uid"],
+                "tohum.kind": "stage",
+                "mlflow.parentRunId": parent,
+            }
+            if cursor.run_id is None:
+                made = client.create_run(self._experiment, start["time_ms"], tags, start["stage"])
+                cursor.run_id = made.info.run_id
+            elif not self._is_active(cursor.run_id):
+                return False
+            before = client.get_run(cursor.run_id).data.tags["mlflow.parentRunId"]
+            client.update_run(cursor.run_id, status="RUNNING")
+            self._texts(cursor.run_id, "tags", start["tags"] | tags)
+            self._texts(cursor.run_id, "params", start["params"])
+            if before != parent:  # continued under another pipeline; the first one ends without it
+                self._end_parent(client, before, start["time_ms"])
+        return True
+
+    def send(self, cursor: "Cursor", events: list[dict[str, Any]]) -> int:
+        """Delivers one file's lines in order; returns how many metrics."""
+        pending: list[Metric] = []
+        last: dict[str, Any] = {}
+        active = cursor.run_id is not None and self._is_active(cursor.run_id)
+        for event in events:
+            kind = event.get("event")
+            if kind == "start":
+                active = self.open(event, cursor)
+            if not active:
+                continue  # a person deleted the run: its lines have nowhere to go
+            assert cursor.run_id is not None
+            if kind in ("metrics", "end"):
+                pending += _metrics(event, cursor)
+            elif kind in ("params", "tags"):
+                self._texts(cursor.run_id, kind, event["values"])
+            elif kind == "artifact":
+                self._artifact(cursor.run_id, event)
+            elif kind == "model":
+                pending += self._model(cursor.run_id, event)
+            last = event if kind in ("start", "end") else last
+        with _translated():
+            for first in range(0, len(pending), BATCH):
+                self._batch(str(cursor.run_id), metrics=pending[first : first + BATCH])
+        if last:
+            cursor.ended = False
+        if last.get("event") == "end":
+            self.end(cursor, last["status"], last["time_ms"])
+        return len(pending)
+
+    def end(self, cursor: "Cursor", status: str, time_ms: int) -> None:
+        """Closes a run, and its pipeline's run with the worst status of the stages so far."""
+        cursor.ended = True
+        if cursor.run_id is None or not self._is_active(cursor.run_id):
+            return
+        with _translated():
+            client = self._connect()
+            client.set_terminated(cursor.run_id, status, time_ms)
+            parent = client.get_run(cursor.run_id).data.tags.get("mlflow.parentRunId")
+            if parent:
+                self._end_parent(client, parent, time_ms)
+
+    def _is_active(self, run_id: str) -> bool:
+        with _translated():
+            return str(self._connect().get_run(run_id).info.lifecycle_stage) == "active"
+
+    def _end_parent(self, client: MlflowClient, parent: str, time_ms: int) -> None:
+        query = f"tags.`mlflow.parentRunId` = '{parent}'"
+        children = client.search_runs([self._experiment], query, max_results=1000)
+        found = {child.info.status for child in children}
+        worst = next((status for status in ("RUNNING", "FAILED", "KILLED") if status in found), "FINISHED")
+        if worst != "RUNNING" and self._is_active(parent):
+            client.set_terminated(parent, worst if found else "KILLED", time_ms)
+
+    def _connect(self) -> MlflowClient:
+        if self._client is not None and self._experiment:
+            return self._client
+        client = self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        found = client.get_experiment_by_name(self._name)
+        if found is None:
+            place = Path("mlartifacts").absolute().as_uri() if self._uri.startswith("sqlite") else None
+            self._experiment = client.create_experiment(self._name, artifact_location=place)
+        else:
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+            self._experiment = found.experiment_id
+        return client
+
+    def _find(self, client: MlflowClient, tag: str, value: str, kind: str, view: int) -> str | None:
+        query = f"tags.`{tag}` = '{value}' and tags.`tohum.kind` = '{kind}'"
+        runs = client.search_runs(
+            [self._experiment], query, view, max_results=1, order_by=["attributes.start_time ASC"]
+        )
+        return runs[0].info.run_id if runs else None
+
+    def _parent(self, client: MlflowClient, start: dict[str, Any]) -> str:
+        uid = start["pipeline_uid"]
+        if uid not in self._parents:
+            known = self._find(client, "tohum.pipeline_uid", uid, "pipeline", ViewType.ACTIVE_ONLY)
+            if known is None:
+                tags = {"tohum.pipeline_uid": uid, "tohum.kind": "pipeline"}
+                tags |= {key: text for key, text in start["tags"].items() if key.startswith("git.")}
+                made = client.create_run(self._experiment, start["time_ms"], tags, f"pipeline {uid[:8]}")
+                known = made.info.run_id
+            self._parents[uid] = known
+        client.update_run(self._parents[uid], status="RUNNING")
+        return self._parents[uid]
+
+    def _texts(self, run_id: str, kind: str, values: dict[str, str]) -> None:
+        make = {"tags": RunTag, "params": Param}[kind]
+        with _translated():
+            for some in _pieces([make(key, text[:_TEXT]) for key, text in values.items()]):
+                self._batch(run_id, **{kind: some})
+
+    def _batch(self, run_id: str, **items: list[Any]) -> None:
+        """One call; where the store refuses something in it, one call an item, so that the rest arrives."""
+        client = self._connect()
+        try:
+            client.log_batch(run_id, synchronous=True, **items)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            for name, some in items.items():
+                for item in some:
+                    self._one(client, run_id, name, item)
+
+    def _one(self, client: MlflowClient, run_id: str, name: str, item: Any) -> None:
+        arguments: dict[str, Any] = {name: [item]}
+        try:
+            client.log_batch(run_id, synchronous=True, **arguments)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            print(f"sender: MLflow refuses {item.key!r} of run {run_id}: {error.message}", flush=True)
+
+    def _artifact(self, run_id: str, event: dict[str, Any]) -> None:
+        path = Path(event["path"])
+        try:
+            if files.sha256_of(path) != event["sha256"]:
+                print(f"sender: {path} changed before it was delivered; left out", flush=True)
+                return
+        except OSError as error:
+            print(f"sender: {error}; left out", flush=True)
+            return
+        with _translated():
+            client = self._connect()
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), path.name)
+            else:
+                client.log_artifact(run_id, str(path))
+
+    def _model(self, run_id: str, event: dict[str, Any]) -> list[Metric]:
+        """The model with these bytes, made here or (an evaluation) known already; its metrics, tied to it."""
+        with _translated():
+            client = self._connect()
+            query = f"params.sha256 = '{event['sha256']}'"
+            known = list(client.search_logged_models([self._experiment], query, max_results=1))
+            if known:
+                model = known[0]
+            else:
+                params = {"path": event["path"], "sha256": event["sha256"]}
+                model = client.create_logged_model(
+                    self._experiment, event["name"], run_id, params=params, tags={"tohum.by": "reference"}
+                )
+            if str(model.status) != "READY":
+                client.finalize_logged_model(model.model_id, "READY")
+            if model.model_id not in _linked(client.get_run(run_id)):
+                if model.source_run_id == run_id:
+                    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+                else:
+                    client.log_inputs(run_id, models=[LoggedModelInput(model.model_id)])
+        return [
+            Metric(key, value, event["time_ms"], 0, model_id=model.model_id, run_id=run_id)
+            for key, value in event["values"].items()
+        ]
+
+
+def _metrics(event: dict[str, Any], cursor: "Cursor") -> list[Metric]:
+    step = event.get("step")
+    if step is None:
+        return [Metric(key, value, event["time_ms"], 0) for key, value in event["values"].items()]
+    fresh = {key: value for key, value in event["values"].items() if step > cursor.last_step.get(key, -1)}
+    cursor.last_step |= dict.fromkeys(fresh, step)
+    return [Metric(key, value, event["time_ms"], step) for key, value in fresh.items()]
+
+
+def _linked(run: Any) -> set[str]:
+    """Ids of the models that a run made or read."""
+    made = run.outputs.model_outputs if run.outputs else []
+    read = run.inputs.model_inputs if run.inputs else []
+    return {link.model_id for link in [*made, *read]}
+
+
+def _pieces(items: list[Any]) -> Iterable[list[Any]]:
+    return (items[first : first + _PARAMS_A_CALL] for first in range(0, len(items), _PARAMS_A_CALL))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turns what mlflow, its HTTP client and its database driver raise into AwayError and GoneError."""
+    try:
+        yield
+    except (AwayError, GoneError):
+        raise
+    except Exception as error:
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            raise GoneError(str(error)) from error
+        raise AwayError(f"MLflow: {type(error).__name__}: {error}") from error

@@ -1,0 +1,153 @@
+"""Where a result comes from: the git commit, DVC's hashes of inputs, the gates' verdicts, the pipeline.
+
+Everything here reads what lies on disk and never fails for what is missing: a lineage with holes is still
+worth keeping, and the registry, which insists, checks for itself.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import files
+
+GATES = Path("reports/gates")
+LOCK = Path("dvc.lock")
+
+
+def git_state(root: Path = Path(".")) -> dict[str, str]:
+    """`{"git.commit": 40 hex digits, "git.dirty": "true"|"false"}`; empty outside a git repository."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"git.commit": commit, "git.dirty": str(bool(changes)).lower()}
+
+
+def dvc_inputs(stage: str, root: Path = Path(".")) -> dict[str, str]:
+    """Dependency path -> DVC's hash of the out that holds it, for one stage of dvc.yaml.
+
+    `stage` as DVC calls it (`finetune@spam-lora`). dvc.lock's own entry of the stage is the one of its
+    previous run, so the paths come from dvc.yaml and the hashes from the outs of the stages before it,
+    which `dvc repro` has just written.
+    """
+    outs = dvc_outs(root)
+    found = {}
+    for path in stage_deps(stage, root):
+        holder = next((out for out in outs if path == out or path.startswith(out + "/")), None)
+        if holder is not None:
+            found[path] = outs[holder]
+    return found
+
+
+def dvc_outs(root: Path = Path(".")) -> dict[str, str]:
+    """Path -> hash of every out that dvc.lock records."""
+    stages = _yaml(root / LOCK).get("stages") or {}
+    return {
+        out["path"]: out[out.get("hash", "md5")]
+        for entry in stages.values()
+        for out in entry.get("outs") or []
+        if out.get(out.get("hash", "md5"))
+    }
+
+
+def stage_deps(stage: str, root: Path = Path(".")) -> list[str]:
+    """The resolved `deps` of one stage of dvc.yaml; empty if there is no such stage."""
+    name, _, key = stage.partition("@")
+    entry = (_yaml(root / "dvc.yaml").get("stages") or {}).get(name) or {}
+    values: dict[str, Any] = _yaml(root / "params.yaml")
+    if "do" in entry:
+        items = entry.get("foreach")
+        if isinstance(items, str):
+            items = _look_up(items.strip("${} "), values)
+        values = values | {"key": key, "item": (items or {}).get(key) if isinstance(items, dict) else key}
+        entry = entry["do"]
+    return [
+        re.sub(r"\$\{([^}]*)\}", lambda m: str(_look_up(m.group(1).strip(), values)), str(dep))
+        for dep in entry.get("deps") or []
+    ]
+
+
+def gate_verdicts(root: Path = Path(".")) -> dict[str, str]:
+    """Gate or model -> `passed`, `passed, N waived` or `failed`, from reports/gates."""
+    found = {}
+    for path in sorted((root / GATES).glob("*/verdict.json")):
+        try:
+            verdict = files.read_json(path)
+            found[path.parent.name] = verdict_summary(verdict)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def verdict_summary(verdict: dict[str, Any]) -> str:
+    """One verdict in a few words."""
+    waived = len(waived_expectations(verdict))
+    words = "passed" if verdict.get("passed") is True else "failed"
+    return f"{words}, {waived} waived" if waived else words
+
+
+def waived_expectations(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a verdict that passed only because a waiver covers them."""
+    return [
+        entry
+        for value in verdict.values()
+        if isinstance(value, list)
+        for entry in value
+        if isinstance(entry, dict) and entry.get("waived")
+    ]
+
+
+def pipeline_uid() -> str | None:
+    """Shared by every stage of one `dvc repro` or one flow run; None when neither started this process.
+
+    The flow says so in TOHUM_PIPELINE_UID; under plain DVC it is a hash of the nearest dvc process's id and
+    start time.
+    """
+    if uid := os.environ.get("TOHUM_PIPELINE_UID"):
+        return uid
+    try:
+        import psutil
+    except ImportError:  # a bare training box has no DVC either
+        return None
+    for parent in psutil.Process().parents():
+        try:
+            words = [Path(word).name for word in parent.cmdline()[:3]]
+            if parent.name() == "dvc" or "dvc" in words:
+                return hashlib.sha256(f"{parent.pid} {parent.create_time()}".encode()).hexdigest()[:32]
+        except psutil.Error:
+            continue
+    return None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            capture_output=True,
+            timeout=10,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
+
+
+def _look_up(path: str, values: Any) -> Any:
+    for step in path.split("."):
+        values = values.get(step) if isinstance(values, dict) else None
+    return values
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        # The C parser where there is one: dvc.lock is read at the start of every stage.
+        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,54 @@
+"""A model folder as an MLflow model: the folder, the package's code, a signature; no pickle anywhere."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+_SERVED_WITH = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "tiktoken",
+    "tokenizers",
+    "regex",
+    "pydantic",
+    "PyYAML",
+    "pandas",
+)
+
+
+def pack(folder: Path, target: Path, task: dict[str, Any]) -> None:
+    """Writes `target` as an MLflow model: the folder's files, the package's code, a signature; no pickle."""
+    from importlib.metadata import version
+
+    package = Path(__file__).parent
+    example = ["Where does Ayşe live?"] if task.get("objective") == "instruct" else ["Merhaba"]
+    requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advises type hints, though a signature is given
+        mlflow.pyfunc.save_model(
+            str(target),
+            python_model=str(package / "_pyfunc.py"),
+            artifacts={"model": str(folder)},
+            code_paths=[str(package)],
+            signature=signature(task),
+            input_example=example,
+            pip_requirements=requirements,
+        )
+
+
+def signature(task: dict[str, Any]) -> mlflow.models.ModelSignature:
+    """Texts in; label and score, or a completion with its generation settings, out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    from pipeline.serving import GENERATION
+
+    texts = Schema([ColSpec("string")])
+    if task.get("objective") == "classify":
+        return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score")]))
+    kinds = {int: "long", float: "double"}
+    settings = [ParamSpec(key, kinds[type(value)], value) for key, value in GENERATION.items()]
+    return ModelSignature(texts, Schema([ColSpec("string", "completion")]), ParamSchema(settings))

@@ -1,0 +1,47 @@
+"""Registers the chosen models: `python -m stages.register [--models a,b]`. Outside the graph, after it.
+
+Refuses what must not be registered: a stale graph, a gate that did not pass, a waiver past its date, bytes
+that are not those that were evaluated. One version per content; running it twice changes nothing.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline import admission, config, sender
+from stages import QUIET, entry
+
+
+def main() -> None:
+    """Admits and registers; a refused model does not keep the others out, but the exit code says so."""
+    parser = argparse.ArgumentParser(prog="python -m stages.register", description=__doc__)
+    parser.add_argument("--models", help="comma-separated; default: register.models of params.yaml")
+    options = parser.parse_args()
+    os.environ.update(QUIET)
+    params = config.load()
+    models = options.models.split(",") if options.models else list(params.register_.models)
+    admission.require_models(models, params)
+    admission.require_current(models)
+    refused: list[str] = []
+    admitted = []
+    for model in models:
+        try:
+            admitted.append((model, admission.admit(model, params)))
+        except config.UserError as error:
+            refused.append(str(error))
+    if admitted:
+        if params.runtime.tracking.enabled:
+            sender.drain(timeout_s=60)
+        from pipeline.registry import Registry
+
+        registry = Registry(params)
+        for model, facts in admitted:
+            version, new = registry.register(facts, Path("models") / model)
+            state = "registered" if new else "already there"
+            print(f"{version.name} version {version.version}: {state}, candidate, sha256 {facts.sha256}")
+    if refused:
+        raise config.UserError("\nerror: ".join(refused))
+
+
+if __name__ == "__main__":
+    entry(main)

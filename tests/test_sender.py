@@ -1,0 +1,310 @@
+"""The sender: what a stage said reaches MLflow once and whole, whatever is killed and however long away."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import sender, tracking
+from pipeline.delivery import AwayError
+from tests.test_tracking import params
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite store for the module: making its tables takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@pytest.fixture
+def here(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project whose runs go to an experiment of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOHUM_PIPELINE_UID", uuid.uuid4().hex)
+    monkeypatch.setattr(tracking, "start_sender", lambda: None)
+    return tmp_path
+
+
+def settings(uri: str) -> Any:
+    """The params of this project: an experiment of its own in the store."""
+    return params(uri=uri, experiment=Path.cwd().name)
+
+
+def rows(uri: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def steps(uri: str, uid: str, key: str = "loss_nats") -> list[int]:
+    query = (
+        "select m.step from metrics m join tags t on t.run_uuid = m.run_uuid "
+        "where t.key = 'tohum.run_uid' and t.value = ? and m.key = ? order by m.step"
+    )
+    return [step for (step,) in rows(uri, query, uid, key)]
+
+
+def status(uri: str, uid: str, tag: str = "tohum.run_uid") -> str:
+    query = (
+        "select r.status from runs r join tags t on t.run_uuid = r.run_uuid where t.key = ? and t.value = ?"
+    )
+    ((found,),) = rows(uri, query + " and r.name not like 'pipeline%'", tag, uid)
+    return found
+
+
+def test_everything_a_run_said_arrives(here: Path, store: str) -> None:
+    model = Path("models/base")
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(uuid.uuid4().bytes)
+    Path("curve.csv").write_text("step,loss\n")
+    with tracking.stage("pretrain", settings(store)) as run:
+        for step in range(1, 1501):
+            run.log({"loss_nats": 1 / step, "learning_rate": 1e-3}, step=step)
+        run.tag(note="ğüşöçİ")
+        run.artifact(Path("curve.csv"))
+        run.model(model, {"best_loss_nats": 0.5})
+        run.record["tokens_per_second"] = 7.0
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == list(range(1, 1501))
+    assert status(store, run.uid) == "FINISHED"
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(here.name)
+    runs = client.search_runs([experiment.experiment_id])
+    parent, stage = sorted(runs, key=lambda run: "mlflow.parentRunId" in run.data.tags)
+    assert stage.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.data.tags["tohum.pipeline_uid"] == os.environ["TOHUM_PIPELINE_UID"]
+    assert parent.info.status == "FINISHED"
+    assert stage.data.tags["note"] == "ğüşöçİ"
+    assert stage.data.params["pretrain.model.n_layers"] == "4"
+    assert stage.data.metrics["tokens_per_second"] == 7.0
+    assert [file.path for file in client.list_artifacts(stage.info.run_id)] == ["curve.csv"]
+    assert stage.info.artifact_uri == (here / "mlartifacts" / stage.info.run_id / "artifacts").as_uri()
+    (made,) = client.search_logged_models([experiment.experiment_id])
+    assert made.params == {"path": "models/base", "sha256": tracking.files.sha256_of(model)}
+    assert (made.source_run_id, str(made.status)) == (stage.info.run_id, "READY")
+    assert [(m.key, m.value) for m in made.metrics] == [("best_loss_nats", 0.5)]
+    assert not list(here.rglob("mlartifacts/**/model.safetensors"))  # by reference: nothing copied
+
+    with tracking.stage("evaluate@base", settings(store)) as measured:
+        measured.model(model, {"accuracy": 0.75})
+    assert sender.drain(timeout_s=60) == 0
+    (same,) = client.search_logged_models([experiment.experiment_id])
+    assert {m.key for m in same.metrics} == {"best_loss_nats", "accuracy"}
+
+
+def test_a_sender_killed_between_delivery_and_its_note_repeats_nothing(
+    here: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking.stage("pretrain", settings(store)) as run:
+        for step in range(40):
+            run.log({"loss_nats": float(step)}, step=step)
+
+    def killed(self: sender.Outbox) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Outbox, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sender.Sender().round()
+    assert steps(store, run.uid) == list(range(40))
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == list(range(40))
+    assert len(rows(store, "select 1 from tags where key = 'tohum.run_uid' and value = ?", run.uid)) == 1
+
+
+def test_steps_that_a_resumed_training_repeats_are_delivered_once(here: Path, store: str) -> None:
+    state = here / "state"
+    for first, last in ((0, 27), (20, 40)):  # checkpoint at 20, killed at 27
+        with tracking.stage("pretrain", settings(store)) as run:
+            run.continue_in(state)
+            for step in range(first, last):
+                run.log({"loss_nats": float(step)}, step=step)
+        assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == list(range(40))
+
+
+def test_a_stage_that_was_killed_is_shown_as_killed(here: Path, store: str) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from pipeline import tracking
+from tests.test_tracking import params
+tracking.start_sender = lambda: None
+stage = tracking.stage("pretrain", params(uri={store!r}, experiment=Path.cwd().name))
+run = stage.__enter__()
+run.log({{"loss_nats": 1.0}}, step=1)
+print(run.uid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    uid = done.stdout.strip()
+    courier = sender.Sender()
+    assert courier.round()
+    assert status(store, uid) == "RUNNING"
+    courier.round()
+    assert status(store, uid) == "KILLED"
+    assert not courier.round()  # nothing left to do: the sender may go home
+
+
+def test_what_the_store_refuses_does_not_hold_up_the_rest(
+    here: Path, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.params({"rank": 8})
+        run.params({"rank": 16})  # MLflow's params never change
+        run.log({"bad\nname": 1.0, "loss_nats": 2.0}, step=1)
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == [1]
+    assert "'rank'" in capsys.readouterr().out
+
+
+def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nobody(here: Path, store: str) -> None:
+    from mlflow import MlflowClient
+
+    state = here / "state"
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.continue_in(state)
+    assert sender.drain(timeout_s=60) == 0
+    ((run_id,),) = rows(store, "select run_uuid from tags where key = 'tohum.run_uid' and value = ?", run.uid)
+    MlflowClient(store).delete_run(run_id)
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.continue_in(state)
+        run.log({"loss_nats": 1.0}, step=1)
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == []
+
+
+def test_a_store_that_was_emptied_gets_everything_again(here: Path, store: str) -> None:
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.log({"loss_nats": 1.0}, step=1)
+        sender.Sender().round()
+        with sqlite3.connect(store.removeprefix("sqlite:///")) as connection:
+            for table in ("latest_metrics", "metrics", "params", "tags", "runs"):
+                connection.execute(f"delete from {table}")
+        run.log({"loss_nats": 0.5}, step=2)
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == [1, 2]
+
+
+def test_damaged_lines_are_left_out(here: Path, store: str) -> None:
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.log({"loss_nats": 1.0}, step=1)
+        assert isinstance(run, tracking.Run)
+        assert run._file is not None
+        run._file.write('{"event": "metr\n[1, 2]\n')
+        run.log({"loss_nats": 1.0}, step=2)
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == [1, 2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(store: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    """A real MLflow server, as `make ui` starts it; returns when it answers."""
+    places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "mlartifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder
+        )
+    for _ in range(900):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+            return server
+        except OSError:
+            assert server.poll() is None, (folder / "server.log").read_text()[-2000:]
+            time.sleep(0.2)
+    kill(server)
+    raise AssertionError("the server did not answer in three minutes")
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def until(condition: Any, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: Path, store: str) -> None:
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    server = serve(store, port, here)
+    courier = None
+    try:
+        with tracking.stage("pretrain", settings(uri)) as run:
+            for step in range(100):
+                run.log({"loss_nats": float(step)}, step=step)
+            courier = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.sender", "--idle", "5"],
+                env=environment,
+                start_new_session=True,
+            )
+            until(lambda: len(steps(store, run.uid)) == 100)  # live: the run has not ended
+            assert status(store, run.uid) == "RUNNING"
+            kill(server)
+            began = time.perf_counter()
+            for step in range(100, 200):
+                run.log({"loss_nats": float(step)}, step=step)
+            assert time.perf_counter() - began < 1  # the training does not notice
+            time.sleep(2)
+            kill(courier)
+        with pytest.raises(AwayError):
+            sender.Sender().round()
+        assert sender.drain(timeout_s=1) == 1
+        server = serve(store, port, here)
+        assert sender.drain(timeout_s=60) == 0
+    finally:
+        for process in (server, courier):
+            if process is not None and process.poll() is None:
+                kill(process)
+    assert steps(store, run.uid) == list(range(200))
+    assert status(store, run.uid) == "FINISHED"
+
+
+def test_a_second_sender_leaves_the_first_alone(
+    here: Path, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.stage("pretrain", settings(store)):
+        pass
+    with sender._lock(tracking.QUEUE) as held:
+        assert held is not None
+        assert sender.drain(timeout_s=1) == 1
+    assert "another sender" in capsys.readouterr().err
+    assert sender.drain(timeout_s=60) == 0
+
+
+def test_following_ends_by_itself_when_nothing_happens(here: Path, store: str) -> None:
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.log({"loss_nats": 1.0}, step=1)
+    sender.follow(idle_seconds=1)
+    assert steps(store, run.uid) == [1]
+    assert json.loads((tracking.QUEUE / f"{run.uid}.cursor").read_text())["ended"] is True
