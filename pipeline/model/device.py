@@ -1,0 +1,27 @@
+"""Where and how numbers are computed: threads, deterministic algorithms, precision. All of it is a tracked param."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from pipeline.config import Compute, UserError
+
+
+def set_up(compute: Compute) -> torch.device:
+    """Fixes what changes bits: threads and deterministic algorithms. Raises UserError when the device is not there."""
+    torch.set_num_threads(compute.threads)
+    if compute.device == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("params.yaml: compute.device is cuda, torch sees no GPU; set it to cpu")
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.use_deterministic_algorithms(True)
+    return torch.device(compute.device)
+
+
+def autocast(compute: Compute) -> AbstractContextManager[Any]:
+    """Where products run in bfloat16 when the params say so; nothing for float32."""
+    if compute.precision == "float32":
+        return nullcontext()
+    return torch.autocast(compute.device, torch.bfloat16)

@@ -1,0 +1,512 @@
+"""The network: GPT-2, Llama and Qwen3, one readable file, architecture and nothing else.
+
+Offers `ModelConfig`, `GPT`, the KV `Cache` and `apart` (mask and positions that keep packed documents apart).
+Sources: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023; RoPE Su et al. 2021, SwiGLU Shazeer 2020,
+grouped queries Ainslie et al. 2023), Qwen3 (2025: per-head RMSNorm of queries and keys). The parts correspond
+one to one to those of the transformers library, so weights and adapters map by name (see checkpoint.py);
+numbers agree to 1e-5.
+
+Shapes are in the names: B batch, T new tokens, S past + new tokens, P prefix, D d_model, H query heads,
+G key-value heads, K head_dim, F d_ff, V vocab_size, C classes.
+
+Randomness: weights come from an explicit generator. Dropout draws from torch's global generator (torch offers
+no other); whoever trains with dropout seeds that generator before every step.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import Model, Positive, Section, UserError
+from pipeline.model.past import Cache, KeyValue, Past, Prefix
+
+
+class RopeScaling(Section):
+    """Llama 3's stretching of the slow rotations ("llama3" in config.json). Source: Llama 3.1, 2024."""
+
+    rope_type: Literal["llama3"]
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+class ModelConfig(Model):
+    """The shape of a network: `pretrain.model` of params.yaml, the vocabulary, what open weights ask for."""
+
+    vocab_size: Positive
+    mlp_bias: bool | None = None
+    """Biases in the MLP; null: as `bias` (a Qwen3 MLP never has any)."""
+    rope_scaling: RopeScaling | None = None
+
+    @model_validator(mode="after")
+    def _rotates(self) -> Self:
+        if self.family != "gpt2" and self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number")
+        if self.family == "qwen3" and self.mlp_bias:
+            raise ValueError("family qwen3 has no biases in its MLP; set mlp_bias to null")
+        return self
+
+    @property
+    def biased_mlp(self) -> bool:
+        """Whether the MLP has biases."""
+        return (self.bias and self.family != "qwen3") if self.mlp_bias is None else self.mlp_bias
+
+
+class Output(NamedTuple):
+    """What `forward` returns when more than logits is asked for."""
+
+    logits_BTV: Tensor  # noqa: N815
+    hidden: dict[int, Tensor]
+    """Layer number -> [B, T, D]: 0 the embeddings, n what block n puts out, n_layers after the final norm."""
+    attentions: dict[int, Tensor]
+    """Block number from 0 -> [B, H, T, S] attention weights."""
+
+
+class Shown:
+    """Which layers' inner values a caller wants to see, and what was seen."""
+
+    def __init__(self, hidden: Collection[int] = (), attentions: Collection[int] = ()) -> None:
+        self.wanted_hidden, self.wanted_attentions = frozenset(hidden), frozenset(attentions)
+        self.hidden: dict[int, Tensor] = {}
+        self.attentions: dict[int, Tensor] = {}
+
+
+class Context(NamedTuple):
+    """What every block of one forward pass shares."""
+
+    rope: tuple[Tensor, Tensor] | None
+    mask: Tensor | None
+    is_causal: bool
+    past: Past | None
+    shown: Shown | None
+
+
+def rope_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
+    """Radians per position of each rotated pair of features, [K / 2], as transformers computes them."""
+    steps = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
+    plain = 1.0 / (config.rope_theta**steps)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return plain
+    length = scaling.original_max_position_embeddings
+    turns = length * plain / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    # Slow rotations (below `low` turns in the original context) are stretched, fast ones kept, between them
+    # blended.
+    share = ((turns - low) / (high - low)).clamp(0, 1)
+    return plain * share + plain / scaling.factor * (1 - share)
+
+
+def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions, half-split: feature i turns with feature i + K/2. cos, sin: [B or 1, 1, T, K/2]."""
+    a, b = x_BHTK.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_BHTK.dtype)
+
+
+def apart(segments_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Keeps documents packed into one row apart.
+
+    Args:
+        segments_BT: a number per token that differs between neighbouring documents of a row.
+
+    Returns:
+        mask [B, 1, T, T] (a token sees its own document's past only) and positions [B, T] (from 0 in each
+        document).
+    """
+    T = segments_BT.shape[1]
+    index_T = torch.arange(T, device=segments_BT.device)
+    starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    first_BT = torch.where(starts_BT, index_T, 0).cummax(dim=1).values
+    mask_BTT = (first_BT[:, :, None] == first_BT[:, None, :]).tril()
+    return mask_BTT[:, None], index_T - first_BT
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention, with its weights shown when a caller wants this layer's."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.dropout = layer, config.dropout
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
+
+    def heads(self, x_BTX: Tensor, n_heads: int) -> Tensor:
+        """[B, T, n_heads * K] -> [B, n_heads, T, K]."""
+        return x_BTX.unflatten(-1, (n_heads, self.head_dim)).transpose(1, 2)
+
+    def attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, context: Context) -> Tensor:
+        """softmax(q k / sqrt(K)) v over past and new tokens: [B, T, H * K]."""
+        k_BGSK, v_BGSK = k_BGTK, v_BGTK
+        if context.past is not None:
+            k_BGSK, v_BGSK = context.past.extend(self.layer, k_BGTK, v_BGTK)
+        if self.n_kv_heads != self.n_heads:
+            # Each group of query heads shares one key-value head.
+            repeats = self.n_heads // self.n_kv_heads
+            k_BGSK, v_BGSK = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats, 1)
+        dropout = self.dropout if self.training else 0.0
+        if context.shown is not None and self.layer in context.shown.wanted_attentions:
+            out_BHTK, context.shown.attentions[self.layer] = self._slow(
+                q_BHTK, k_BGSK, v_BGSK, context, dropout
+            )
+        else:
+            out_BHTK = F.scaled_dot_product_attention(
+                q_BHTK, k_BGSK, v_BGSK, context.mask, dropout_p=dropout, is_causal=context.is_causal
+            )
+        return out_BHTK.transpose(1, 2).flatten(2)
+
+    def _slow(
+        self, q: Tensor, k: Tensor, v: Tensor, context: Context, dropout: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same sum, spelled out because the weights are wanted too: ([B, H, T, K], [B, H, T, S])."""
+        scores_BHTS = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
+        mask = context.mask
+        if context.is_causal:
+            mask = causal_mask(q.shape[2], k.shape[2], q.device)
+        if mask is not None:
+            scores_BHTS = (
+                scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
+            )
+        weights_BHTS = scores_BHTS.softmax(-1)
+        return F.dropout(weights_BHTS, dropout) @ v, weights_BHTS
+
+
+class FusedAttention(Attention):
+    """GPT-2: one projection makes queries, keys and values."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        q, k, v = (self.heads(part, self.n_heads) for part in self.qkv(x_BTD).chunk(3, dim=-1))
+        return self.out(self.attend(q, k, v, context))
+
+
+class RotaryAttention(Attention):
+    """Llama and Qwen3: rotary positions, key-value heads shared by query heads; Qwen3 norms q and k."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        d_model, d_query, d_key = (
+            config.d_model,
+            config.n_heads * config.head_dim,
+            config.n_kv_heads * config.head_dim,
+        )
+        self.q = nn.Linear(d_model, d_query, bias=config.bias)
+        self.k = nn.Linear(d_model, d_key, bias=config.bias)
+        self.v = nn.Linear(d_model, d_key, bias=config.bias)
+        self.out = nn.Linear(d_query, d_model, bias=config.bias)
+        normed = config.family == "qwen3"
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        assert context.rope is not None
+        q_BHTK = self.q_norm(self.heads(self.q(x_BTD), self.n_heads))
+        k_BGTK = self.k_norm(self.heads(self.k(x_BTD), self.n_kv_heads))
+        v_BGTK = self.heads(self.v(x_BTD), self.n_kv_heads)
+        return self.out(
+            self.attend(rotate(q_BHTK, *context.rope), rotate(k_BGTK, *context.rope), v_BGTK, context)
+        )
+
+
+class GeluMLP(nn.Module):
+    """GPT-2: up, GELU in its tanh form, down."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        return self.down(F.gelu(self.up(x_BTD), approximate="tanh"))
+
+
+class GatedMLP(nn.Module):
+    """Llama and Qwen3: SwiGLU, silu(gate) * up, down."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+
+
+def norm(config: ModelConfig) -> nn.Module:
+    """LayerNorm for GPT-2, RMSNorm for Llama and Qwen3."""
+    if config.family == "gpt2":
+        return nn.LayerNorm(config.d_model, eps=config.norm_epsilon, bias=config.bias)
+    return nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on a normed copy of the stream and added back to it."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        fused = config.family == "gpt2"
+        self.norm1 = norm(config)
+        self.attention = FusedAttention(config, layer) if fused else RotaryAttention(config, layer)
+        self.norm2 = norm(config)
+        self.mlp = GeluMLP(config) if fused else GatedMLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        x_BTD = x_BTD + self.dropout(self.attention(self.norm1(x_BTD), context))
+        return x_BTD + self.dropout(self.mlp(self.norm2(x_BTD)))
+
+
+def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
+    """[T, S], true where one of the T newest tokens may look: itself and all before it."""
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+
+
+class GPT(nn.Module):
+    """A decoder-only language model, with an optional classification head `score`.
+
+    `head` shares its weight with `embed` when the embeddings are tied. It is None in a classifier that was
+    loaded from a folder without a language head.
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None) -> None:
+        """Builds the network and draws its weights.
+
+        Args:
+            config: the shape.
+            generator: source of the weights, on the device they shall be on. None leaves the network on
+                torch's meta device, shapes without storage, for counting parameters or for
+                `load_state_dict(assign=True)`.
+        """
+        super().__init__()
+        self.config = config
+        self.score: nn.Linear | None = None
+        with torch.device("meta"):
+            self.embed = nn.Embedding(config.vocab_size, config.d_model)
+            learned = config.family == "gpt2"
+            self.positions = nn.Embedding(config.context_length, config.d_model) if learned else None
+            self.dropout = nn.Dropout(config.dropout)
+            self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+            self.final_norm = norm(config)
+            self.head: nn.Linear | None = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if generator is not None:
+            self.to_empty(device=generator.device)
+        self.tie()
+        if generator is not None:
+            self._initialise(generator)
+
+    def tie(self) -> None:
+        """Makes `head` share the weight of `embed` where the config says so."""
+        if self.config.tie_embeddings and self.head is not None:
+            self.head.weight = self.embed.weight
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; what the stream receives: / sqrt(2 n_layers)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
+                parameter.normal_(0.0, deviation, generator=generator)
+
+    def add_score(self, n_labels: int, generator: torch.Generator) -> None:
+        """Adds (or replaces) the classification head: [C, D], no bias, normal(0, 0.02)."""
+        device = self.embed.weight.device
+        weight = torch.empty(n_labels, self.config.d_model, device=generator.device).normal_(
+            0.0, 0.02, generator=generator
+        )
+        with torch.device("meta"):
+            self.score = nn.Linear(self.config.d_model, n_labels, bias=False)
+        self.score.weight = nn.Parameter(weight.to(device))
+
+    def num_parameters(self, trainable: bool = False) -> int:
+        """How many numbers the network has (tied ones once), or only those that training may move."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
+
+    def forward(
+        self,
+        ids_BT: Tensor | None = None,
+        *,
+        embeddings_BTD: Tensor | None = None,
+        mask: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        prefix: Sequence[KeyValue] | None = None,
+        cache: Cache | None = None,
+        hidden: Collection[int] | None = None,
+        attentions: Collection[int] | None = None,
+    ) -> Tensor | Output:
+        """Logits for every new token.
+
+        Args:
+            ids_BT: token ids, int64; or none and `embeddings_BTD` instead of their rows of `embed`.
+            mask: none: causal. Boolean [B, T] or [B, S]: causal, and false keys (padding) are not seen; every
+                token still sees itself, so rows of padding stay finite. [B, 1 or H, T, S]: the whole rule,
+                causality included, boolean (true: may look) or added to the scores.
+            positions_BT: [B or 1, T]; none: counted on from prefix and cache.
+            prefix: keys and values before the first token, one pair per layer. With a cache: into the empty
+                cache.
+            cache: read and extended in place; not for training.
+            hidden, attentions: layers to show, numbered as in `Output`; others cost nothing.
+
+        Returns:
+            logits [B, T, V], or `Output` when hidden states or attentions are asked for.
+
+        Raises:
+            ValueError: shapes that do not fit, or more tokens than the context has positions for.
+        """
+        shown = None if hidden is None and attentions is None else Shown(hidden or (), attentions or ())
+        x_BTD = self.hidden(
+            ids_BT,
+            embeddings_BTD=embeddings_BTD,
+            mask=mask,
+            positions_BT=positions_BT,
+            prefix=prefix,
+            cache=cache,
+            shown=shown,
+        )
+        logits_BTV = self.logits(x_BTD)
+        return logits_BTV if shown is None else Output(logits_BTV, shown.hidden, shown.attentions)
+
+    def hidden(
+        self,
+        ids_BT: Tensor | None = None,
+        *,
+        embeddings_BTD: Tensor | None = None,
+        mask: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        prefix: Sequence[KeyValue] | None = None,
+        cache: Cache | None = None,
+        shown: Shown | None = None,
+    ) -> Tensor:
+        """The stream after the final norm, [B, T, D], at no cost of logits; arguments as in `forward`."""
+        if (ids_BT is None) == (embeddings_BTD is None):
+            raise ValueError("give either ids_BT or embeddings_BTD")
+        x_BTD = self.embed(ids_BT) if embeddings_BTD is None else embeddings_BTD
+        B, T, _ = x_BTD.shape
+        past, start = self._past(prefix, cache, B)
+        if positions_BT is None:
+            if start + T > self.config.context_length:
+                raise ValueError(
+                    f"{start + T} tokens do not fit in a context of {self.config.context_length}"
+                )
+            positions_BT = torch.arange(start, start + T, device=x_BTD.device)[None]
+        rope = None
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions(positions_BT)
+        else:
+            rope = self._rope(positions_BT)
+        context = Context(rope, *self._rule(mask, T, start, x_BTD.device), past, shown)
+        x_BTD = self.dropout(x_BTD)
+        for layer, block in enumerate(self.blocks):
+            if shown is not None and layer in shown.wanted_hidden:
+                shown.hidden[layer] = x_BTD
+            x_BTD = block(x_BTD, context)
+        x_BTD = self.final_norm(x_BTD)
+        if shown is not None and self.config.n_layers in shown.wanted_hidden:
+            shown.hidden[self.config.n_layers] = x_BTD
+        if cache is not None:
+            cache.advance(T)
+        return x_BTD
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        """The language head: [..., D] -> [..., V]. Raises UserError in a classifier that has none."""
+        if self.head is None:
+            raise UserError(
+                "this model is a classifier without a language head; start from a language model instead"
+            )
+        return self.head(x_BTD)
+
+    def classify(
+        self,
+        ids_BT: Tensor | None = None,
+        mask_BT: Tensor | None = None,
+        *,
+        embeddings_BTD: Tensor | None = None,
+        prefix: Sequence[KeyValue] | None = None,
+    ) -> Tensor:
+        """Class scores [B, C], read at each row's last real token, as <Family>ForSequenceClassification does.
+
+        Args:
+            ids_BT: token ids, or `embeddings_BTD` instead.
+            mask_BT: boolean, false on padding; none: no padding.
+            prefix: as in `forward`.
+
+        Raises:
+            UserError: the model has no classification head.
+        """
+        if self.score is None:
+            raise UserError(
+                "this model has no classification head; fine-tune it with objective classify first"
+            )
+        rule = mask_BT
+        if mask_BT is not None and bool(mask_BT[:, 0].all()):
+            rule = (
+                None  # padding on the right only: causal attention never sees it, so the fast path is exact
+            )
+        x_BTD = self.hidden(ids_BT, embeddings_BTD=embeddings_BTD, mask=rule, prefix=prefix)
+        if mask_BT is None:
+            return self.score(x_BTD[:, -1])
+        index_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        last_B = (index_T * mask_BT).argmax(dim=1)
+        return self.score(x_BTD[torch.arange(len(last_B), device=x_BTD.device), last_B])
+
+    def _past(
+        self, prefix: Sequence[KeyValue] | None, cache: Cache | None, batch: int
+    ) -> tuple[Past | None, int]:
+        """What stands before the new tokens, and how many positions it takes."""
+        if prefix is not None and len(prefix) != self.config.n_layers:
+            raise ValueError(f"the prefix has {len(prefix)} layers, the model {self.config.n_layers}")
+        if cache is None:
+            return (None, 0) if prefix is None else (Prefix(prefix), prefix[0][0].shape[2])
+        if prefix is not None:
+            if cache.length:
+                raise ValueError("a prefix goes into an empty cache; later calls read it from there")
+            for layer, (k, v) in enumerate(prefix):
+                cache.extend(layer, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1))
+            cache.advance(prefix[0][0].shape[2])
+        return cache, cache.length
+
+    def _rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of every angle, each [B or 1, 1, T, K / 2], float32."""
+        with torch.autocast(positions_BT.device.type, enabled=False):
+            angles = positions_BT[:, None, :, None].float() * rope_frequencies(
+                self.config, positions_BT.device
+            )
+            return angles.cos(), angles.sin()
+
+    @staticmethod
+    def _rule(mask: Tensor | None, T: int, start: int, device: torch.device) -> tuple[Tensor | None, bool]:
+        """Who may look where: (mask or None, is_causal) for scaled_dot_product_attention."""
+        S = start + T
+        if mask is None:
+            if start == 0:
+                return None, True
+            return (None if T == 1 else causal_mask(T, S, device)), False
+        if mask.dim() == 4:
+            return mask, False
+        if mask.dim() != 2 or mask.shape[1] not in (T, S):
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}; expected [B, {T}], [B, {S}] or [B, 1 or H, {T}, {S}]"
+            )
+        keys_BS = F.pad(mask.bool(), (S - mask.shape[1], 0), value=True)
+        itself_TS = torch.eye(T, dtype=torch.bool, device=device)
+        itself_TS = F.pad(itself_TS, (start, 0))
+        return (keys_BS[:, None, None] & causal_mask(T, S, device)) | itself_TS, False

@@ -1,0 +1,62 @@
+"""What stands before the new tokens: keys and values of a learned prefix, or of the tokens seen so far.
+
+Prefix tuning and the generation cache are one mechanism: both hand every layer its keys and values with
+something in front. Shapes: B batch, G key-value heads, P prefix, T new tokens, S past + new tokens, K
+head_dim.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each [B or 1, G, P, K]."""
+
+
+class Past(Protocol):
+    """Keys and values that stand before the new tokens."""
+
+    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
+        """Past and new keys and values of a layer: each [B, G, S, K]."""
+
+
+class Prefix:
+    """Learned keys and values before the first token of every layer (prefix tuning, Li and Liang 2021)."""
+
+    def __init__(self, layers: Sequence[KeyValue]) -> None:
+        self.layers = layers
+
+    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
+        """Concatenates, so that gradients reach the prefix."""
+        k_GPK, v_GPK = (x.expand(k_BGTK.shape[0], -1, -1, -1) for x in self.layers[layer])
+        return torch.cat((k_GPK, k_BGTK), 2), torch.cat((v_GPK, v_BGTK), 2)
+
+
+class Cache:
+    """Keys and values of the tokens seen so far: room for `capacity` positions, written in place."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._layers: dict[int, KeyValue] = {}
+
+    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
+        """Stores the new keys and values of a layer; raises ValueError when there is no room."""
+        end = self.length + k_BGTK.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"the cache has room for {self.capacity} positions, {end} were asked for")
+        if layer not in self._layers:
+            B, G, _, K = k_BGTK.shape
+            self._layers[layer] = (
+                k_BGTK.new_empty(B, G, self.capacity, K),
+                v_BGTK.new_empty(B, G, self.capacity, K),
+            )
+        keys, values = self._layers[layer]
+        keys[:, :, self.length : end], values[:, :, self.length : end] = k_BGTK, v_BGTK
+        return keys[:, :, :end], values[:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Moves on after all layers stored their part."""
+        self.length += tokens

@@ -1,0 +1,219 @@
+"""LoRA: the pretrained weights stay, every chosen projection learns a low-rank addition.
+
+h = W x + (alpha / rank) B A x, with B zero at the start (Hu et al. 2021, equation 3 and section 4.1); A is
+drawn as peft draws it, Kaiming-uniform. A classification head trains in full. Adapters are written and read
+in peft's file layout, so peft puts ours onto the exported base; peft itself is never imported (its import
+costs 12 s).
+"""
+
+import copy
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline import files
+from pipeline.config import Positive, Section, UserError
+from pipeline.model import checkpoint
+from pipeline.model.gpt import GPT
+
+
+class Settings(Section):
+    """Size and place of the additions."""
+
+    rank: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    """The addition is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """On what enters the addition, in training only."""
+    targets: Annotated[list[Literal["attention", "mlp"]], Field(min_length=1)]
+
+
+def build(settings: Settings) -> "LoRA":
+    """The tuner of these settings."""
+    return LoRA(settings)
+
+
+class LoRALinear(nn.Module):
+    """A frozen projection and its low-rank addition."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.base, self.rank, self.scale = base, rank, alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, device=base.weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
+
+    def draw(self, generator: torch.Generator) -> None:
+        """A uniform within 1 / sqrt(fan-in) (Kaiming, a = sqrt 5), B zero: the model starts unchanged."""
+        bound = 1 / math.sqrt(self.base.in_features)
+        drawn = torch.empty(self.lora_A.shape, device=generator.device).uniform_(
+            -bound, bound, generator=generator
+        )
+        with torch.no_grad():
+            self.lora_A.copy_(drawn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return self.base(x) + F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B * self.scale)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The projection with the addition in its weight."""
+        self.base.weight += (self.lora_B @ self.lora_A) * self.scale
+        return self.base
+
+
+class LoRA:
+    """Inserts, saves and merges the additions."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def apply(self, model: GPT, generator: torch.Generator) -> None:
+        """Freezes the model (embeddings and head too), inserts the additions, frees the `score` head."""
+        rank, alpha, dropout = self.settings.rank, self.settings.alpha, self.settings.dropout
+        model.requires_grad_(False)
+        for name in _targets(model, self.settings.targets):
+            addition = _insert(model, name, rank, alpha, dropout)
+            addition.draw(generator)
+        if model.score is not None:
+            model.score.requires_grad_(True)
+
+    def groups(self, model: GPT) -> list[dict[str, Any]]:
+        """One group with the additions and the classification head, learning-rate factor 1."""
+        return [{"params": [p for p in model.parameters() if p.requires_grad], "factor": 1.0}]
+
+    def state(self, model: GPT) -> dict[str, Tensor]:
+        """The adapter's tensors under our names: additions, and the classification head if there is one."""
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def merge(self, model: GPT) -> GPT:
+        """A plain copy of the model with the additions in its weights; the given model is left as it is."""
+        plain = copy.deepcopy(model)
+        for name, addition in _additions(plain).items():
+            _replace(plain, name, addition.merged())
+        return plain.requires_grad_(True)
+
+    def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
+        """Writes adapter_config.json and adapter_model.safetensors as peft does; equal adapters give equal
+        bytes.
+
+        Args:
+            model: the model with its additions (not the merged one).
+            folder: made anew.
+            base_name: what the config calls the base model; no path, so that bytes do not depend on a
+                machine.
+        """
+        family = model.config.family
+        additions = _additions(model)
+        tensors = {}
+        for name, addition in additions.items():
+            place = f"base_model.model.{checkpoint.exported_name(family, name)}"
+            tensors[f"{place}.lora_A.weight"] = addition.lora_A.detach()
+            tensors[f"{place}.lora_B.weight"] = addition.lora_B.detach()
+        if model.score is not None:
+            tensors["base_model.model.score.weight"] = model.score.weight.detach()
+        with files.replace_folder(folder) as temporary:
+            checkpoint.write_tensors(temporary / "adapter_model.safetensors", tensors)
+            files.write_json(
+                temporary / "adapter_config.json", self._config(model, list(additions), base_name)
+            )
+
+    def _config(self, model: GPT, names: list[str], base_name: str | None) -> dict[str, Any]:
+        exported = [checkpoint.exported_name(model.config.family, name) for name in names]
+        # GPT-2 calls two projections of a block c_proj; peft matches by suffix, so the parent's name goes
+        # along.
+        words = 2 if model.config.family == "gpt2" else 1
+        targets = sorted({".".join(name.split(".")[-words:]) for name in exported})
+        return {
+            "base_model_name_or_path": base_name,
+            "bias": "none",
+            "fan_in_fan_out": model.config.family == "gpt2",
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "lora_alpha": self.settings.alpha,
+            "lora_dropout": self.settings.dropout,
+            "modules_to_save": None if model.score is None else ["score"],
+            "peft_type": "LORA",
+            "r": self.settings.rank,
+            "target_modules": targets,
+            "task_type": "CAUSAL_LM" if model.score is None else "SEQ_CLS",
+        }
+
+
+def load_adapter(model: GPT, folder: Path) -> None:
+    """Inserts an adapter in peft's layout into a plain model and freezes the rest.
+
+    Raises:
+        UserError: not a plain LoRA adapter, or one whose tensors do not fit the model.
+    """
+    config = checkpoint.read_json(folder / "adapter_config.json")
+    odd = sorted(
+        key
+        for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "bias")
+        if config.get(key) and config[key] != "none"
+    )
+    if config.get("peft_type") != "LORA" or odd:
+        raise UserError(
+            f"{folder}: an adapter of type {config.get('peft_type')} with {odd} set; expected plain LoRA: "
+            "save it merged into its base instead"
+        )
+    tensors = checkpoint.read_tensors(folder / "adapter_model.safetensors")
+    model.requires_grad_(False)
+    for key in sorted(tensors):
+        place, value = key.removeprefix("base_model.model."), tensors[key]
+        if place == "score.weight" and model.score is not None and model.score.weight.shape == value.shape:
+            model.score.weight.data.copy_(value)
+            model.score.requires_grad_(True)
+            continue
+        exported, _, part = place.removesuffix(".weight").rpartition(".")
+        name = checkpoint.internal_name(model.config.family, exported)
+        if part not in ("lora_A", "lora_B") or name not in _projections(model):
+            raise UserError(
+                f"{folder}/adapter_model.safetensors: {key} has no place in a {model.config.family} model; "
+                "use the base model the adapter was made for"
+            )
+        addition = _additions(model).get(name) or _insert(
+            model, name, config["r"], config["lora_alpha"], config["lora_dropout"]
+        )
+        parameter = getattr(addition, part)
+        if parameter.shape != value.shape:
+            raise UserError(
+                f"{folder}/adapter_model.safetensors: {key} has shape {tuple(value.shape)}, this base needs "
+                f"{tuple(parameter.shape)}; use the base model the adapter was made for"
+            )
+        parameter.data.copy_(value)
+
+
+def _targets(model: GPT, kinds: list[Literal["attention", "mlp"]]) -> list[str]:
+    return [name for name in _projections(model) if name.split(".")[2] in kinds]
+
+
+def _projections(model: GPT) -> list[str]:
+    """Names of every projection of every block, wrapped or not: `blocks.0.attention.q`."""
+    names = [
+        name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)
+    ]
+    return [name.removesuffix(".base") for name in names]
+
+
+def _additions(model: GPT) -> dict[str, LoRALinear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def _insert(model: GPT, name: str, rank: int, alpha: float, dropout: float) -> LoRALinear:
+    base = model.get_submodule(name)
+    assert isinstance(base, nn.Linear)
+    addition = LoRALinear(base, rank, alpha, dropout)
+    _replace(model, name, addition)
+    return addition
+
+
+def _replace(model: GPT, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,418 @@
+"""Folders of transformers load in ours and ours in theirs, with equal logits; damage is named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import plugins
+from pipeline.config import Start, UserError
+from pipeline.files import sha256_of
+from pipeline.model import checkpoint
+from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.layout import exported_name, internal_name, model_config
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+ROTARY = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
+ROTARY |= {"vocab_size": 61, "max_position_embeddings": 64}
+THEIRS: dict[str, dict[str, object]] = {
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 64,
+        "vocab_size": 61,
+    },
+    "gpt2-untied": {
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 64,
+        "vocab_size": 61,
+        "tie_word_embeddings": False,
+        "n_inner": 48,
+    },
+    "llama": {"model_type": "llama", **ROTARY, "num_key_value_heads": 4},
+    "llama-grouped-tied": {
+        "model_type": "llama",
+        **ROTARY,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "llama-biased-wide": {
+        "model_type": "llama",
+        **ROTARY,
+        "num_key_value_heads": 1,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "head_dim": 12,
+    },
+    "llama-attention-bias": {"model_type": "llama", **ROTARY, "attention_bias": True, "rms_norm_eps": 1e-3},
+    "llama-3.2": {
+        "model_type": "llama",
+        **ROTARY,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_theta": 5000.0, **LLAMA3},
+    },
+    "qwen3": {"model_type": "qwen3", **ROTARY, "num_key_value_heads": 2, "head_dim": 16},
+    "qwen3-tied": {
+        "model_type": "qwen3",
+        **ROTARY,
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
+    },
+}
+SPECIAL = {"bos_token_id": None, "eos_token_id": 59, "pad_token_id": 60}
+
+
+def theirs_of(name: str, kind: str = "CausalLM", **more: object):
+    """A random model of transformers', every weight moved off its initial value (norms and biases too)."""
+    import transformers
+
+    torch.manual_seed(0)
+    fields = THEIRS[name] | SPECIAL | more
+    config = transformers.AutoConfig.for_model(**fields)
+    model = getattr(transformers, f"AutoModelFor{kind}").from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def ids_of(batch: int = 2, length: int = 20) -> torch.Tensor:
+    return torch.randint(0, 58, (batch, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """The files of a tokenizer, as far as a model folder needs them."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    added = [
+        {"content": "<|endoftext|>", "id": 59},
+        {"content": "<|pad|>", "id": 60},
+        {"content": "<|end|>", "id": 58},
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"vocab": {}}}))
+    settings = {"eos_token": "<|endoftext|>", "pad_token": {"content": "<|pad|>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "ranks.tiktoken").write_text("IQ== 0\n")
+    return folder
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A small Llama folder of ours."""
+    folder = tmp_path / "saved"
+    checkpoint.save(ours_of("llama-grouped-tied"), folder)
+    return folder
+
+
+def ours_of(name: str, **changes: object) -> GPT:
+    config = model_config(dict(THEIRS[name]), "test").model_copy(update=changes)
+    return GPT(config, torch.Generator().manual_seed(0)).eval()
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_theirs_loads_in_ours_and_comes_back(name: str, tmp_path: Path) -> None:
+    """Lost otherwise: open weights would compute other numbers here, and ours elsewhere."""
+    import transformers
+
+    theirs = theirs_of(name)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = checkpoint.load(tmp_path / "theirs")
+    ids_BT, logits_BTV = ids_of(), theirs(ids_of()).logits
+    torch.testing.assert_close(ours(ids_BT), logits_BTV, atol=1e-5, rtol=0)
+    checkpoint.save(ours, tmp_path / "ours")
+    back, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert type(back) is type(theirs)
+    assert not any(info.values()), info
+    torch.testing.assert_close(back(ids_BT).logits, logits_BTV, atol=1e-5, rtol=0)
+    stored = load_file(tmp_path / "ours/model.safetensors")
+    assert set(stored) == set(load_file(tmp_path / "theirs/model.safetensors"))
+    assert checkpoint.load(tmp_path / "ours").config == ours.config
+
+
+def test_configs_of_older_transformers_load(tmp_path: Path) -> None:
+    """Lost otherwise: Llama 3.2 and SmolLM2, published before transformers 5, would rotate wrongly."""
+    theirs = theirs_of("llama-3.2")
+    theirs.save_pretrained(tmp_path / "m")
+    path = tmp_path / "m/config.json"
+    raw = json.loads(path.read_text())
+    del raw["rope_parameters"], raw["head_dim"]
+    path.write_text(
+        json.dumps(raw | {"rope_theta": 5000.0, "rope_scaling": LLAMA3, "rope_interleaved": False})
+    )
+    torch.testing.assert_close(
+        checkpoint.load(tmp_path / "m")(ids_of()), theirs(ids_of()).logits, atol=1e-5, rtol=0
+    )
+
+
+def test_an_unmerged_model_is_not_saved(tmp_path: Path) -> None:
+    """Lost otherwise: the folder would miss what the adapter learned."""
+    model = ours_of("llama")
+    lora = plugins.load("tuners", "lora")
+    settings = lora.Settings(rank=1, alpha=1.0, dropout=0.0, targets=["mlp"])
+    lora.build(settings).apply(model, torch.Generator())
+    with pytest.raises(ValueError, match="merge the adapter before saving"):
+        checkpoint.save(model, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama-grouped-tied", "qwen3", "qwen3-tied"])
+def test_classifiers_travel_both_ways(name: str, tmp_path: Path, tokenizer: Path) -> None:
+    """Lost otherwise: a spam filter served elsewhere would give other answers than the evaluated one."""
+    import transformers
+
+    labels = {"id2label": {0: "ham", 1: "spam", 2: "çöp"}, "label2id": {"ham": 0, "spam": 1, "çöp": 2}}
+    theirs = theirs_of(name, "SequenceClassification", **labels)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = checkpoint.load(tmp_path / "theirs")
+    names = checkpoint.labels(tmp_path / "theirs")
+    assert names == ["ham", "spam", "çöp"]
+    ids_BT = ids_of()
+    ids_BT[0, 12:] = 60
+    mask_BT = ids_BT != 60
+    scores_BC = theirs(ids_BT, attention_mask=mask_BT.long()).logits
+    torch.testing.assert_close(ours.classify(ids_BT, mask_BT), scores_BC, atol=1e-5, rtol=0)
+    checkpoint.save(ours, tmp_path / "ours", tokenizer=tokenizer, labels=names)
+    back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours")
+    torch.testing.assert_close(
+        back(ids_BT, attention_mask=mask_BT.long()).logits, scores_BC, atol=1e-5, rtol=0
+    )
+    assert back.config.id2label == labels["id2label"]
+    again = checkpoint.load(tmp_path / "ours")
+    assert torch.equal(again.classify(ids_BT, mask_BT), ours.classify(ids_BT, mask_BT))
+    if not ours.config.tie_embeddings:
+        with pytest.raises(UserError, match="classifier without a language head"):
+            again(ids_BT)
+
+
+def test_gpt2_without_biases_travels_as_zeros(tmp_path: Path) -> None:
+    """Lost otherwise: nanoGPT's bias-free benchmark could be trained and never exported."""
+    import transformers
+
+    ours = ours_of("gpt2", bias=False)
+    checkpoint.save(ours, tmp_path / "ours")
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    torch.testing.assert_close(back(ids_of()).logits, ours(ids_of()), atol=1e-5, rtol=0)
+    assert not any(name.endswith("bias") for name in checkpoint.load(tmp_path / "ours").state_dict())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3"])
+def test_shards_half_precision_and_names_without_a_root_load(name: str, tmp_path: Path) -> None:
+    """Lost otherwise: real open weights (sharded, bfloat16, GPT-2's bare names) would be refused."""
+    import transformers
+
+    theirs_of(name).to(torch.bfloat16).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "shards", dtype=torch.float32)
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    ours = checkpoint.load(tmp_path / "shards")
+    assert {p.dtype for p in ours.parameters()} == {torch.float32}
+    torch.testing.assert_close(ours(ids_of()), theirs(ids_of()).logits, atol=1e-5, rtol=0)
+    assert len(checkpoint.weights_sha256(tmp_path / "shards")) == 64
+    root = "transformer." if name == "gpt2" else "model."
+    bare = {key.removeprefix(root): value.contiguous() for key, value in theirs.state_dict().items()}
+    if name == "gpt2":
+        bare |= {"h.0.attn.bias": torch.ones(1, 1, 64, 64), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+        del bare["lm_head.weight"]
+    theirs.config.save_pretrained(tmp_path / "bare")
+    save_file(bare, tmp_path / "bare/model.safetensors")
+    assert torch.equal(checkpoint.load(tmp_path / "bare")(ids_of()), ours(ids_of()))
+
+
+def test_equal_models_give_equal_folders(tmp_path: Path, tokenizer: Path) -> None:
+    """Lost otherwise: dvc.lock would change with every run."""
+    for place in ("a", "b/c"):
+        checkpoint.save(ours_of("qwen3"), tmp_path / place, tokenizer=tokenizer, metadata={"b": 1, "a": [2]})
+    assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b/c")
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {
+        "config.json",
+        "generation_config.json",
+        "manifest.json",
+        "model.safetensors",
+        "ranks.tiktoken",
+        "tohum.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert (config["eos_token_id"], config["pad_token_id"], config["bos_token_id"]) == (59, 60, None)
+    assert json.loads((tmp_path / "a/generation_config.json").read_text())["eos_token_id"] == [58, 59]
+    manifest = json.loads((tmp_path / "a/manifest.json").read_text())
+    assert set(manifest) == names - {"manifest.json"}
+
+
+def test_an_adapter_is_part_of_the_folder_and_its_manifest(tmp_path: Path) -> None:
+    """Lost otherwise: an adapter beside its model could be damaged unseen."""
+
+    def adapter(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text("{}")
+
+    checkpoint.save(ours_of("llama"), tmp_path / "a", adapter=adapter)
+    checkpoint.load(tmp_path / "a")
+    (tmp_path / "a/adapter/adapter_config.json").write_text("{ }")
+    with pytest.raises(UserError, match=r"adapter/adapter_config\.json: sha256 is"):
+        checkpoint.load(tmp_path / "a")
+
+
+def test_tied_weights_are_stored_once_and_stay_tied(saved: Path) -> None:
+    """Lost otherwise: fine-tuning a tied model would pull its two halves apart."""
+    assert "lm_head.weight" not in load_file(saved / "model.safetensors")
+    model = checkpoint.load(saved)
+    assert model.head.weight is model.embed.weight
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_flipped_bit_is_found(saved: Path) -> None:
+    """Lost otherwise: a damaged file would be evaluated, registered and served."""
+    path = saved / "model.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-7] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"model\.safetensors: sha256 is .* manifest\.json says"):
+        checkpoint.load(saved)
+    path.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors is missing, manifest\.json lists it"):
+        checkpoint.load(saved)
+
+
+def changed(folder: Path, **fields: object) -> Path:
+    """The folder with other values in config.json, as a foreign one without a manifest."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | fields))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "mamba"}, "model_type is 'mamba'; one of: gpt2, llama, qwen3"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; we compute only 'silu'"),
+        ({"quantization_config": {"bits": 4}}, "weights are quantized"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type is 'yarn'"),
+        ({"num_key_value_heads": 3}, "does not divide"),
+        ({"intermediate_size": 64}, r"gate_proj\.weight is \[80, 32\], expected \[64, 32\]"),
+        ({"num_hidden_layers": 3}, r"missing: model\.layers\.2\.input_layernorm\.weight.* and more \(9\)"),
+        ({"num_hidden_layers": 1}, r"not of this model: model\.layers\.1\.input_layernorm"),
+        ({"tie_word_embeddings": False}, r"missing: lm_head\.weight"),
+    ],
+)
+def test_what_does_not_fit_is_named(saved: Path, fields: dict[str, object], message: str) -> None:
+    """Lost otherwise: a wrong model would run and answer nonsense."""
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(changed(saved, **fields))
+
+
+def test_missing_key_pickle_and_damage_are_named(saved: Path, tmp_path: Path) -> None:
+    """Lost otherwise: pickled weights could run code; a cut download would end in a traceback."""
+    changed(saved)
+    weights = saved / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="not readable as safetensors"):
+        checkpoint.load(saved)
+    weights.rename(saved / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"only pytorch_model\.bin: pickled weights can run code"):
+        checkpoint.load(saved)
+    (saved / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="key num_attention_heads is missing"):
+        checkpoint.load(saved)
+    (saved / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        checkpoint.load(saved)
+    with pytest.raises(UserError, match=r"no config\.json there"):
+        checkpoint.load(tmp_path / "nowhere")
+
+
+def test_labels_must_fit_the_head(tmp_path: Path) -> None:
+    """Lost otherwise: scores would be read under the wrong names."""
+    model = ours_of("llama")
+    model.add_score(2, torch.Generator())
+    for labels in (None, ["ham"], ["ham", "ham"]):
+        with pytest.raises(UserError, match="for a classification head of 2"):
+            checkpoint.save(model, tmp_path / "m", labels=labels)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+def test_names_translate_back(family: str) -> None:
+    """Lost otherwise: a tensor would land in another module of the same shape."""
+    config = ModelConfig.model_validate(
+        model_config(dict(THEIRS[family]), "test").model_dump() | {"tie_embeddings": False}
+    )
+    model = GPT(config, None)
+    names = [*model.state_dict(), *dict(model.named_modules())]
+    exported = [exported_name(family, name) for name in names if name]
+    assert len(set(exported)) == len(exported)
+    assert [internal_name(family, name) for name in exported] == [name for name in names if name]
+
+
+def start(**fields: object) -> Start:
+    whole = {"kind": "folder", "path": None, "revision": None, "sha256": None, "licence": "MIT"}
+    return Start.model_validate(whole | fields)
+
+
+def test_fetch_takes_only_what_was_pinned(saved: Path, tmp_path: Path) -> None:
+    """Lost otherwise: weights changed under a name would be trained on as if reviewed."""
+    found = sha256_of(saved / "model.safetensors")
+    assert checkpoint.fetch(start(path=str(saved), sha256=found), tmp_path) == saved
+    with pytest.raises(UserError, match=f"if you trust these, write {found}"):
+        checkpoint.fetch(start(path=str(saved)), tmp_path)
+    with pytest.raises(UserError, match="these are other weights than were pinned"):
+        checkpoint.fetch(start(path=str(saved), sha256="0" * 64), tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        checkpoint.fetch(start(path=str(tmp_path / "x"), sha256=found), tmp_path)
+    with pytest.raises(UserError, match="open weights need kind folder or hub"):
+        checkpoint.fetch(start(kind="scratch"), tmp_path)
+
+
+def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: Path, monkeypatch) -> None:
+    """Lost otherwise: a moving branch or a pickle could enter through the hub."""
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot(repository: str, **options: object) -> str:
+        asked.update(options, repository=repository)
+        return shutil.copytree(saved, tmp_path / "hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    found = sha256_of(saved / "model.safetensors")
+    pinned = start(kind="hub", path="someone/small", revision="a" * 40, sha256=found)
+    assert checkpoint.fetch(pinned, tmp_path / "cache") == tmp_path / "hub"
+    assert asked["revision"] == "a" * 40
+    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt"]
+    for revision in ("main", None, "a" * 39):
+        with pytest.raises(UserError, match="expected the 40 hexadecimal digits"):
+            checkpoint.fetch(
+                start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path
+            )
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(
+        UserError, match=r"not downloaded: no route to host; check .* set pretrain\.start\.kind"
+    ):
+        checkpoint.fetch(pinned, tmp_path / "cache")

@@ -1,0 +1,60 @@
+"""Exactly the named end of the network moves."""
+
+import pytest
+import torch
+
+from pipeline.config import UserError
+from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.tuners.layers import Settings, build
+
+GENERATOR = torch.Generator()
+
+
+def model_of(tied: bool) -> GPT:
+    config = ModelConfig(
+        family="gpt2",
+        n_layers=3,
+        n_heads=2,
+        n_kv_heads=2,
+        head_dim=8,
+        d_model=16,
+        d_ff=32,
+        context_length=16,
+        dropout=0.0,
+        tie_embeddings=tied,
+        bias=True,
+        rope_theta=1e4,
+        norm_epsilon=1e-5,
+        vocab_size=30,
+    )
+    model = GPT(config, GENERATOR)
+    model.add_score(2, GENERATOR)
+    return model
+
+
+def moving(model: GPT) -> set[str]:
+    """Names of what moves, cut to the module that matters."""
+    return {
+        ".".join(name.split(".")[: 2 if name.startswith("blocks") else 1])
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_only_the_named_layers_move(tied: bool) -> None:
+    """Lost otherwise: the book's `last block` recipe would train something else."""
+    model = model_of(tied)
+    build(Settings(last=1, embeddings=False)).apply(model, GENERATOR)
+    assert moving(model) == {"blocks.2", "final_norm", "score"}
+    build(Settings(last=2, embeddings=True)).apply(model, GENERATOR)
+    heads = set() if tied else {"head"}
+    assert moving(model) == {"blocks.1", "blocks.2", "final_norm", "score", "embed", "positions"} | heads
+    build(Settings(last=0, embeddings=False)).apply(model, GENERATOR)
+    assert moving(model) == {"final_norm", "score"}
+
+
+def test_more_layers_than_there_are_is_an_error() -> None:
+    """Lost otherwise: `last: 12` on a small model would silently train everything."""
+    with pytest.raises(UserError, match=r"tuner\.last is 4, the model has 3 blocks"):
+        build(Settings(last=4, embeddings=False)).apply(model_of(True), GENERATOR)

@@ -1,0 +1,162 @@
+"""Our LoRA is peft's: same files, same numbers; peft is the oracle here and nowhere else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline.config import UserError
+from pipeline.files import sha256_of
+from pipeline.model import checkpoint
+from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.tuners.lora import LoRALinear, Settings, build, load_adapter
+
+FAMILIES = ("gpt2", "llama", "qwen3")
+IDS_BT = torch.randint(0, 28, (2, 8), generator=torch.Generator().manual_seed(0))
+
+
+def model_of(family: str, score: bool = False) -> GPT:
+    config = ModelConfig(
+        family=family,
+        n_layers=2,
+        n_heads=2,
+        n_kv_heads=2 if family == "gpt2" else 1,
+        head_dim=8,
+        d_model=16,
+        d_ff=32,
+        context_length=16,
+        dropout=0.0,
+        tie_embeddings=True,
+        bias=family == "gpt2",
+        rope_theta=1e4,
+        norm_epsilon=1e-5,
+        vocab_size=30,
+    )
+    model = GPT(config, torch.Generator().manual_seed(0))
+    if score:
+        model.add_score(3, torch.Generator().manual_seed(1))
+    return model.eval()
+
+
+def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp")):
+    """The model with an adapter that does something, as if trained, and its tuner."""
+    tuner = build(Settings(rank=3, alpha=6.0, dropout=0.0, targets=list(targets)))
+    tuner.apply(model, torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in tuner.groups(model)[0]["params"]:
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return tuner
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"added_tokens": [{"content": "<|pad|>", "id": 29}], "model": {}})
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<|pad|>"}))
+    return folder
+
+
+@pytest.mark.parametrize("score", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_puts_our_adapter_on_the_exported_base(
+    family: str, score: bool, tmp_path: Path, tokenizer: Path
+) -> None:
+    """Lost otherwise: an adapter served by vLLM or peft would answer differently from the evaluated model."""
+    import peft
+    import transformers
+
+    model = model_of(family, score)
+    labels = ["ham", "spam", "other"] if score else None
+    checkpoint.save(model, tmp_path / "base", tokenizer=tokenizer, labels=labels)
+    tuner = tuned(model)
+    tuner.save_adapter(model, tmp_path / "adapter", None)
+    kind = transformers.AutoModelForSequenceClassification if score else transformers.AutoModelForCausalLM
+    theirs = peft.PeftModel.from_pretrained(
+        kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    ).eval()
+    ours = model.classify(IDS_BT) if score else model(IDS_BT)
+    torch.testing.assert_close(theirs(input_ids=IDS_BT).logits, ours, atol=1e-5, rtol=0)
+    fresh = checkpoint.load(tmp_path / "base")
+    before = fresh.classify(IDS_BT) if score else fresh(IDS_BT)
+    assert (before - ours).abs().max() > 1e-2
+    load_adapter(fresh, tmp_path / "adapter")
+    torch.testing.assert_close(fresh.classify(IDS_BT) if score else fresh(IDS_BT), ours, atol=0, rtol=0)
+    # What peft itself writes comes back too.
+    theirs.save_pretrained(tmp_path / "peft")
+    again = checkpoint.load(tmp_path / "base")
+    load_adapter(again, tmp_path / "peft")
+    torch.testing.assert_close(again.classify(IDS_BT) if score else again(IDS_BT), ours, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_targets_change(family: str, tmp_path: Path) -> None:
+    """Lost otherwise: `targets: [attention]` would train the MLP as well."""
+    for targets, inside in ((("attention",), {"attention"}), (("mlp",), {"mlp"})):
+        model = model_of(family)
+        tuner = tuned(model, targets)
+        wrapped = [name for name, module in model.named_modules() if isinstance(module, LoRALinear)]
+        assert {name.split(".")[2] for name in wrapped} == inside
+        assert {name.rsplit(".", 1)[1] for name in tuner.state(model)} == {"lora_A", "lora_B"}
+        assert not model.embed.weight.requires_grad
+        tuner.save_adapter(model, tmp_path / targets[0], None)
+        load_adapter(fresh := model_of(family), tmp_path / targets[0])
+        assert torch.equal(fresh(IDS_BT), model(IDS_BT))
+
+
+def test_state_is_all_that_training_needs_to_keep() -> None:
+    """Lost otherwise: a resumed LoRA run would lose part of what it learned."""
+    model = model_of("llama", score=True)
+    tuner = tuned(model)
+    state = {name: value.clone() for name, value in tuner.state(model).items()}
+    assert "score.weight" in state
+    other = model_of("llama", score=True)
+    tuner.apply(other, torch.Generator().manual_seed(9))
+    assert not other.load_state_dict(state, strict=False).unexpected_keys
+    assert torch.equal(other.classify(IDS_BT), model.classify(IDS_BT))
+
+
+def test_equal_adapters_give_equal_bytes(tmp_path: Path) -> None:
+    """Lost otherwise: dvc.lock would change with every run."""
+    for place in ("a", "b"):
+        model = model_of("gpt2")
+        tuned(model).save_adapter(model, tmp_path / place, "base")
+    assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b")
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    assert config["target_modules"] == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+    assert config["fan_in_fan_out"] is True
+
+
+def test_dropout_acts_on_the_addition_in_training_only() -> None:
+    """Lost otherwise: evaluation would be random."""
+    model = model_of("llama")
+    tuner = build(Settings(rank=2, alpha=2.0, dropout=0.5, targets=["mlp"]))
+    tuner.apply(model, torch.Generator())
+    with torch.no_grad():
+        for addition in model.modules():
+            if isinstance(addition, LoRALinear):
+                addition.lora_B.fill_(1.0)
+    assert torch.equal(model.eval()(IDS_BT), model(IDS_BT))
+    assert not torch.equal(model.train()(IDS_BT), model(IDS_BT))
+
+
+def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Lost otherwise: another model's adapter, or an unknown kind, would load and answer nonsense."""
+    model = model_of("llama")
+    tuned(model).save_adapter(model, tmp_path / "a", None)
+    with pytest.raises(UserError, match="has no place in a gpt2 model"):
+        load_adapter(model_of("gpt2"), tmp_path / "a")
+    wide = GPT(model.config.model_copy(update={"d_ff": 40}), torch.Generator())
+    with pytest.raises(UserError, match=r"mlp.* has shape .* this base needs"):
+        load_adapter(wide, tmp_path / "a")
+    config = tmp_path / "a/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
+    with pytest.raises(UserError, match=r"\['use_dora'\] set; expected plain LoRA"):
+        load_adapter(model_of("llama"), tmp_path / "a")
+    with pytest.raises(ValidationError):
+        Settings(rank=1, alpha=1.0, dropout=0.0, targets=["head"])

@@ -1,0 +1,98 @@
+"""What every tuner promises, tested for each file in the folder the day it arrives."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import plugins
+from pipeline.model.gpt import GPT, ModelConfig
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "layers": {"last": 1, "embeddings": False},
+    "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": ["attention", "mlp"]},
+}
+FAMILIES = ("gpt2", "llama", "qwen3")
+
+
+def model_of(family: str, score: bool) -> GPT:
+    config = ModelConfig(
+        family=family,
+        n_layers=2,
+        n_heads=2,
+        n_kv_heads=2 if family == "gpt2" else 1,
+        head_dim=8,
+        d_model=16,
+        d_ff=32,
+        context_length=16,
+        dropout=0.0,
+        tie_embeddings=False,
+        bias=family == "gpt2",
+        rope_theta=1e4,
+        norm_epsilon=1e-5,
+        vocab_size=30,
+    )
+    model = GPT(config, torch.Generator().manual_seed(0))
+    if score:
+        model.add_score(3, torch.Generator().manual_seed(1))
+    return model
+
+
+def tuner_of(name: str) -> Any:
+    return plugins.load("tuners", name).build(plugins.settings_class("tuners", name)(**SETTINGS[name]))
+
+
+def out_of(model: GPT, ids_BT: torch.Tensor) -> torch.Tensor:
+    return model(ids_BT) if model.score is None else model.classify(ids_BT)
+
+
+def test_every_tuner_is_tested_here() -> None:
+    """Lost otherwise: a new tuner would arrive untested."""
+    assert sorted(SETTINGS) == plugins.choices("tuners")
+
+
+@pytest.mark.parametrize("score", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_tuning_moves_what_its_groups_say_and_merges_to_a_plain_equal(
+    name: str, family: str, score: bool
+) -> None:
+    """Lost otherwise: frozen weights would drift, or the exported model differ from the trained one."""
+    model, tuner, ids_BT = model_of(family, score), tuner_of(name), torch.arange(12).view(2, 6)
+    plain = copy.deepcopy(model)
+    tuner.apply(model, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(out_of(model, ids_BT), out_of(plain, ids_BT), atol=1e-6, rtol=0)
+    groups = tuner.groups(model)
+    moving = {id(p) for group in groups for p in group["params"]}
+    assert moving == {id(p) for p in model.parameters() if p.requires_grad}
+    assert all(group["factor"] > 0 for group in groups)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for group in groups for p in group["params"]], lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        out_of(model, ids_BT).square().mean().backward()
+        optimizer.step()
+    names = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    still = [
+        key for key, old in before.items() if not names[key] and not torch.equal(old, model.state_dict()[key])
+    ]
+    assert not still
+    trained = out_of(model, ids_BT)
+    assert (trained - out_of(plain, ids_BT)).abs().max() > 1e-3
+    merged = tuner.merge(model)
+    assert set(merged.state_dict()) == set(plain.state_dict())
+    assert all(p.requires_grad for p in merged.parameters())
+    torch.testing.assert_close(out_of(merged, ids_BT), trained, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_same_generator_gives_the_same_start(name: str) -> None:
+    """Lost otherwise: two clean runs of a recipe would differ."""
+    models = [model_of("llama", True) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        tuner_of(name).apply(model, torch.Generator().manual_seed(seed))
+    first, second, other = ([p.detach() for p in model.parameters()] for model in models)
+    assert all(map(torch.equal, first, second))
+    assert all(map(torch.equal, first, other)) == (name != "lora")
