@@ -160,6 +160,8 @@ class Model(Section):
     def _fits(self) -> "Model":
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
+        if self.family != "gpt2" and self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number")
         if self.family == "gpt2" and (self.n_kv_heads != self.n_heads or self.head_dim * self.n_heads != self.d_model):
             raise ValueError("family gpt2 has n_kv_heads = n_heads and head_dim = d_model / n_heads")
         return self

@@ -43,7 +43,8 @@ class Instruct:
         templates.prompt_ids(context.tokenizer, settings.template, "", "")  # the vocabulary must know the markers
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
-        """A language model needs nothing more."""
+        """A language model needs nothing more; a classifier's head, if it started from one, goes."""
+        model.score = None
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
         """Ids of prompt and answer, and the length of the prompt."""

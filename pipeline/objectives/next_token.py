@@ -24,7 +24,8 @@ class NextToken:
     task: dict[str, Any] = {"objective": "next_token"}
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
-        """A language model needs nothing more."""
+        """A language model needs nothing more; a classifier's head, if it started from one, goes."""
+        model.score = None
 
     def example(self, record: Mapping[str, Any]) -> np.ndarray:
         """`record["ids"]`: a window of T + 1 token ids."""
