@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from pipeline.config import KINDS, Kind, UserError
 from pipeline.data.records import CONTENT, record_id
 from pipeline.data.sources import _world_identity as identity
 from pipeline.data.sources import world
 from pipeline.data.sources._grammar import log2p, sample
+from pipeline.data.sources._turkish_endings import suffixes
 from pipeline.data.sources._world_facts import ATTRIBUTES, CLAIMED, LANGUAGES, NAMES, make_world
 from pipeline.data.sources._world_messages import SHARES, message
 from pipeline.data.sources._world_planted import PLANTS
-from pipeline.data.sources._world_turkish import suffixes
+from pipeline.data.sources._world_stories import _told
 
 Rows = dict[Kind, list[dict[str, Any]]]
 # What would look like personal data: the clean twin must hold nothing of the kind.
@@ -46,7 +45,7 @@ def settings(**changes: Any) -> world.Settings:
     sizes = {
         "seed": 7,
         "people": 48,
-        "documents": 400,
+        "documents": 300,
         "labelled": 1000,
         "instructions": 600,
         "preferences": 100,
@@ -84,7 +83,7 @@ def ids_of(rows: Rows) -> Iterator[tuple[Kind, str, str]]:
 def test_records_are_complete_and_distinct(clean: Rows) -> None:
     """A repeated record is memorised, and its copy in the test split flatters every score."""
     assert {kind: len(rows) for kind, rows in clean.items()} == {
-        "documents": 400,
+        "documents": 300,
         "labelled": 1000,
         "instructions": 600,
         "preferences": 100,
@@ -111,21 +110,15 @@ def test_every_document_has_its_exact_bits(clean: Rows) -> None:
     found = world.truth(of)["entropy"]
     assert found["all"]["bits"] == pytest.approx(math.fsum(row["bits"] for row in clean["documents"]))
     assert found["all"]["bytes"] == sum(len(row["text"].encode()) for row in clean["documents"])
-    assert found["all"]["documents"] == found["en"]["documents"] + found["tr"]["documents"] == 400
-    assert 0.4 < found["all"]["bits_per_byte"] < 1.3
+    assert found["all"]["documents"] == found["en"]["documents"] + found["tr"]["documents"] == 300
+    assert 0.45 < found["all"]["bits_per_byte"] < 1.3
 
 
 def test_bits_hold_against_a_sampled_estimate() -> None:
-    """The mean of -log2 p over samples is the entropy, and mean p(text)/q(text) under a second sampler is 1.
-
-    A grammar of one scene is small enough that some texts come up twice: their frequency must match their
-    bits.
-    """
-    grammar = make_world(3, 16)
-    from pipeline.data.sources._world_stories import _told
-
-    scene = _told(grammar, "en", ["{q} lives in {q.city}.", "{q.city} is the home of {q}.", "{q} was here."])
-    rng = grammar.rng("test")
+    """Texts of a one-scene grammar come up as often as their bits say, and their probabilities sum to 1."""
+    made = make_world(3, 16)
+    scene = _told(made, "en", ["{q} lives in {q.city}.", "{q.city} is the home of {q}.", "{q} was here."])
+    rng = made.rng("test")
     seen = Counter(sample(scene, rng) for _ in range(20_000))
     for text, count in seen.items():
         p = 2 ** log2p(scene, text)
@@ -137,7 +130,7 @@ def test_the_same_settings_give_the_same_bytes() -> None:
     """Two processes with different hash seeds must agree, or no dvc.lock could be compared."""
     code = (
         "import sys, hashlib, json; sys.path.insert(0, '.'); from tests.data.sources.test_world import *\n"
-        "of = settings(documents=40, labelled=40, instructions=40, preferences=40, planted=list(PLANTS))\n"
+        "of = settings(people=16, documents=9, labelled=40, preferences=9, planted=list(PLANTS))\n"
         "text = json.dumps([rows_of(of), world.truth(of), world.provenance(of)], sort_keys=True)\n"
         "print(hashlib.sha256(text.encode()).hexdigest())"
     )
@@ -163,7 +156,7 @@ def test_more_documents_change_none_that_were_there(clean: Rows) -> None:
 
 def test_stories_state_only_true_facts(clean: Rows) -> None:
     """Questions about the world are fair only if the stories never contradict it."""
-    facts = world.truth(settings())["facts"]
+    facts = make_world(7, 48).table()
     stated = 0
     for row in clean["documents"]:
         for name, city in re.findall(r"(?:^|[.] )(\w+) lives in (\w+), ", row["text"]):
@@ -171,12 +164,12 @@ def test_stories_state_only_true_facts(clean: Rows) -> None:
             stated += 1
         for name, job in re.findall(r"(\w+) bir (\w+) olarak çalış", row["text"]):
             assert facts[name]["tr"]["job"] == job
-    assert stated > 20
+    assert stated > 5
 
 
 def test_notes_are_true_or_false_as_their_verdict_says(clean: Rows) -> None:
     """Stories teach what an impostor is; a wrong verdict would teach the opposite."""
-    facts, verdicts = world.truth(settings())["facts"], Counter()
+    facts, verdicts = make_world(7, 48).table(), Counter()
     pattern = re.compile(r"this is (\w+), the (\w+) from (\w+)\. [^”\"]*\" The (?:note|letter) was (\w+)\.")
     for row in clean["documents"]:
         for name, job, city, verdict in pattern.findall(row["text"]):
@@ -210,6 +203,9 @@ def test_a_world_of_the_wrong_size_is_refused(people: int) -> None:
 
 def test_spam_is_beyond_a_bag_of_words() -> None:
     """If words alone told spam from ham, the fine-tuning comparison would show nothing."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     made = make_world(7, 48)
     messages = [message(made, index) for index in range(3000)]
     labels = np.array([one["label"] for one in messages])
@@ -243,7 +239,7 @@ def test_impostors_lie_and_others_do_not() -> None:
 
 def test_answers_are_true_and_preferences_prefer_them(clean: Rows) -> None:
     """Instruction scores compare with these answers."""
-    facts = world.truth(settings())["facts"]
+    facts = make_world(7, 48).table()
     for row in clean["instructions"]:
         if row["input"]:
             assert row["output"] in row["input"]
@@ -316,9 +312,24 @@ def test_truth_lists_exactly_what_was_planted(planted: tuple[Rows, list[dict[str
     json.dumps(listed)
 
 
+def test_planted_pairs_are_near(planted: tuple[Rows, list[dict[str, Any]]]) -> None:
+    """A pair that is too different would be asked of the samples gate in vain."""
+    rows, listed = planted
+    texts = {row["origin"]: row["text"] for row in rows["documents"]}
+    pairs: dict[int, list[str]] = {}
+    for one in listed:
+        if one["planted"] == "near_duplicates":
+            pairs.setdefault(one["pair"], []).append(texts[one["origin"]])
+    assert len(pairs) == 15
+    for first, second in pairs.values():
+        a, b = _shingles(first), _shingles(second)
+        assert first != second
+        assert len(a & b) / len(a | b) >= 0.85
+
+
 def test_one_plant_does_not_depend_on_the_others(planted: tuple[Rows, list[dict[str, Any]]]) -> None:
     """Planting one kind alone gives the records it gives among all."""
-    of = settings(documents=400, planted=["leaks"])
+    of = settings(documents=300, planted=["leaks"])
     alone = world.truth(of)["planted"]
     assert alone == [one for one in planted[1] if one["planted"] == "leaks"]
 
