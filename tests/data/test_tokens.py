@@ -130,9 +130,7 @@ def test_characters_cover_held_out_documents(tmp_path: Path) -> None:
 
 def test_the_summary_counts_words_by_language(tmp_path: Path) -> None:
     """Nobody would see that a vocabulary is wrong for a language."""
-    source = documents(
-        tmp_path / "documents.parquet", ["ab ab ab", "zz"] * 40, dict.fromkeys(range(80), "train")
-    )
+    source = documents(tmp_path / "documents.parquet", ["ab ab ab", "zz"] * 40, dict.fromkeys(range(80), "train"))
     summary = tokenize(method(vocab_size=1000), SPLIT, source, tmp_path / "out")
     assert summary["tokens_per_word"] == {"en": 1.0, "tr": 1.0}
     assert summary["bytes_per_token"] == pytest.approx(10 / 4)

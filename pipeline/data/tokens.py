@@ -1,0 +1,211 @@
+"""Documents -> token ids: the vocabulary, a flat file of ids, and an index of where each document stands.
+
+    data/tokens/ids.bin         every document's ids and the end-of-text id, in the order of
+                                documents.parquet; little-endian uint16, uint32 for more than 65,536 ids
+    data/tokens/index.parquet   id, source, language, split (resolved), start, length (ids, end-of-text
+                                included), bytes (UTF-8 bytes of the text), bits
+    data/tokens/meta.json       dtype, vocab_size, n_documents, n_tokens, end_of_text
+    data/tokens/tokenizer/      see pipeline.tokenizer
+
+Two streamed passes: one trains on the training split, the other encodes everything. No corpus is ever held
+in memory.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import files, tokenizer
+from pipeline.config import Split, Tokenize, UserError
+from pipeline.data.split import resolve_column
+from pipeline.tokenizer import Tokenizer
+
+INDEX = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("bytes", pa.int32(), nullable=False),
+        pa.field("bits", pa.float64()),
+    ]
+)
+_COPIED = ("id", "source", "language", "bits")
+_ROWS = 512  # documents read, encoded and written at a time
+_GROUP = 1 << 16  # rows of one row group of the index
+# What each method needs in params.yaml, and what would be ignored.
+_NEEDS = {"train": ("vocab_size", "pattern"), "ranks": ("pattern", "path"), "folder": ("path",)}
+_MAY = {"train": (), "characters": ()}
+
+
+def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progress: bool = False) -> dict[str, Any]:
+    """Makes the vocabulary and encodes every document; `out` is replaced as a whole.
+
+    Args:
+        settings: the `tokenize` section.
+        split: decides which documents train the vocabulary.
+        documents: a parquet file in the schema of pipeline.data.records.
+        out: the folder data/tokens.
+        progress: shows a bar on standard error.
+
+    Returns:
+        meta.json's content with `bytes_per_token` and `tokens_per_word` (by language; words between white
+        space, end-of-text not counted).
+
+    Raises:
+        UserError: no documents, none to train on, settings that do not fit the method, an unreadable
+            vocabulary.
+    """
+    _require_fitting(settings)
+    source = _open(documents)
+    vocabulary = _vocabulary(settings, source, split)
+    with files.replace_folder(out) as folder:
+        vocabulary.save(folder / "tokenizer")
+        summary = _encode_all(vocabulary, source, split, folder, progress)
+    return summary
+
+
+def describe(summary: dict[str, Any], settings: Tokenize) -> str:
+    """A few lines for the terminal."""
+    asked = settings.vocab_size or 0
+    fewer = f" ({asked:,} asked; the text has no more pairs)" if asked > summary["vocab_size"] else ""
+    words = ", ".join(f"{language} {n:.2f}" for language, n in summary["tokens_per_word"].items())
+    return (
+        f"tokenize: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens, "
+        f"vocabulary {summary['vocab_size']:,}{fewer}\n"
+        f"  bytes per token {summary['bytes_per_token']:.2f}; tokens per word: {words}"
+    )
+
+
+def _require_fitting(settings: Tokenize) -> None:
+    method = settings.method
+    needs = _NEEDS.get(method, ())
+    may = {*needs, *_MAY.get(method, ("path", "sha256"))}
+    for key in ("vocab_size", "pattern", "path", "sha256"):
+        value = getattr(settings, key)
+        if value is None and key in needs:
+            raise UserError(f"params.yaml: tokenize.{key} is null; method {method} needs it")
+        if value is not None and key not in may:
+            raise UserError(f"params.yaml: tokenize.{key} is {value!r}; with method {method} it is null")
+
+
+def _open(documents: Path) -> pq.ParquetFile:
+    try:
+        source = pq.ParquetFile(documents)
+    except FileNotFoundError:
+        raise UserError(f"{documents}: no such file; run the stage before: dvc repro download") from None
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{documents}: not readable as parquet ({error}); run: dvc repro download") from None
+    if source.metadata.num_rows == 0:
+        raise UserError(
+            f"{documents}: 0 documents; there is nothing to tokenize. A source of params.yaml: "
+            "download.sources must deliver documents (rejected rows stand in data/raw/rejections.parquet)"
+        )
+    return source
+
+
+def _vocabulary(settings: Tokenize, source: pq.ParquetFile, split: Split) -> Tokenizer:
+    path = Path(settings.path) if settings.path else None
+    match settings.method:
+        case "train":
+            assert settings.vocab_size is not None
+            assert settings.pattern is not None
+            return tokenizer.train(_training_texts(source, split), settings.vocab_size, settings.pattern)
+        case "characters":
+            return tokenizer.characters(_alphabet(source))
+        case "ranks":
+            assert path is not None
+            assert settings.pattern is not None
+            return tokenizer.from_ranks(path, settings.pattern, settings.sha256)
+        case "folder":
+            assert path is not None
+            return tokenizer.adopt(path, settings.sha256)
+        case name:
+            return tokenizer.preset(name, path, settings.sha256, add_specials=True)
+
+
+def _training_texts(source: pq.ParquetFile, split: Split) -> Iterator[str]:
+    for batch in source.iter_batches(_ROWS, columns=["id", "split", "text"]):
+        chosen = pc.equal(resolve_column(batch["id"], batch["split"], split), "train")
+        yield from batch["text"].filter(chosen).to_pylist()
+
+
+def _alphabet(source: pq.ParquetFile) -> set[str]:
+    """The characters of every document, held-out ones too, as nanoGPT takes them: which letters there are,
+    not how often, so that no held-out document has a letter without an id."""
+    found: set[str] = set()
+    for batch in source.iter_batches(_ROWS, columns=["text"]):
+        for text in batch["text"].to_pylist():
+            found.update(text)
+    return found
+
+
+def _encode_all(
+    vocabulary: Tokenizer, source: pq.ParquetFile, split: Split, folder: Path, progress: bool
+) -> dict[str, Any]:
+    dtype = np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4")
+    words: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    start = n_bytes = 0
+    with (
+        (folder / "ids.bin").open("wb") as ids,
+        pq.ParquetWriter(folder / "index.parquet", INDEX, compression="zstd") as writer,
+    ):
+        waiting: list[pa.RecordBatch] = []
+        for batch in _batches(source, progress):
+            texts = batch["text"].to_pylist()
+            encoded = vocabulary.encode_batch(texts)
+            for one, text, language in zip(encoded, texts, batch["language"].to_pylist(), strict=True):
+                ids.write(one.astype(dtype).tobytes())
+                ids.write(dtype.type(vocabulary.end_of_text).tobytes())
+                words[language] += len(text.split())
+                tokens[language] += len(one)
+            lengths = np.array([len(one) + 1 for one in encoded], dtype=np.int64)
+            waiting.append(_index(batch, split, start, lengths))
+            start += int(lengths.sum())
+            n_bytes += pc.sum(waiting[-1]["bytes"]).as_py()
+            if sum(map(len, waiting)) >= _GROUP:
+                _flush(writer, waiting)
+        _flush(writer, waiting)
+    meta = {
+        "dtype": "uint16" if dtype.itemsize == 2 else "uint32",
+        "vocab_size": vocabulary.vocab_size,
+        "n_documents": source.metadata.num_rows,
+        "n_tokens": start,
+        "end_of_text": vocabulary.end_of_text,
+    }
+    files.write_json(folder / "meta.json", meta)
+    fertility = {key: tokens[key] / words[key] for key in sorted(words) if words[key]}
+    return {**meta, "bytes_per_token": n_bytes / max(sum(tokens.values()), 1), "tokens_per_word": fertility}
+
+
+def _batches(source: pq.ParquetFile, progress: bool) -> Iterator[pa.RecordBatch]:
+    from tqdm import tqdm
+
+    with tqdm(total=source.metadata.num_rows, desc="tokenize", unit="doc", disable=not progress) as bar:
+        for batch in source.iter_batches(_ROWS, columns=[*_COPIED, "split", "text"]):
+            yield batch
+            bar.update(len(batch))
+
+
+def _index(batch: pa.RecordBatch, split: Split, start: int, lengths: np.ndarray) -> pa.RecordBatch:
+    columns = {name: batch[name] for name in _COPIED}
+    columns["split"] = resolve_column(batch["id"], batch["split"], split)
+    columns["start"] = pa.array(start + np.cumsum(lengths) - lengths)
+    columns["length"] = pa.array(lengths.astype(np.int32))
+    columns["bytes"] = pc.binary_length(batch["text"]).cast(pa.int32())
+    return pa.RecordBatch.from_arrays([columns[name] for name in INDEX.names], schema=INDEX)
+
+
+def _flush(writer: pq.ParquetWriter, waiting: list[pa.RecordBatch]) -> None:
+    if waiting:
+        writer.write_table(pa.Table.from_batches(waiting, schema=INDEX), row_group_size=_GROUP)
+        waiting.clear()

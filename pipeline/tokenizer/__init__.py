@@ -1,0 +1,291 @@
+"""Text <-> ids: a trained byte-level BPE, the published vocabularies, adopted ones, and characters.
+
+    tokenizer = Tokenizer.load(folder)
+    ids = tokenizer.encode("ışık")        # user text: never a special token, whatever it says
+    tokenizer.decode(ids) == "ışık"
+    ids.append(tokenizer.end_of_text)     # only code places special tokens
+
+Encoding is tiktoken's, from an encoding that was given no special tokens, so that no text can reach one. A
+saved folder holds ranks.tiktoken, tokenizer.json and tokenizer_config.json (equal ids in transformers, but
+for special tokens written inside user text, which that format matches) and tohum-tokenizer.json, what `load`
+needs beyond the ranks.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import files
+from pipeline.config import UserError
+from pipeline.tokenizer import adopted, vocabulary
+from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.encoders import BytePairs, Characters, Engine, Ids, Library
+from pipeline.tokenizer.pretokenizer import PATTERNS, short_runs
+from pipeline.tokenizer.vocabulary import END_OF_TEXT, PAD, SPECIALS
+
+OURS, RANKS, TOKENIZER, SETTINGS = "tohum-tokenizer.json", "ranks.tiktoken", *FILES[:2]
+_UNKNOWN = "\ufffd".encode()  # what an id that stands for no token decodes to
+Preset = Literal["gpt2", "cl100k_base", "o200k_base"]
+
+# sha256 of the published files, as tiktoken_ext/openai_public.py gives them; special tokens likewise.
+PUBLISHED = {
+    "gpt2": "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+}
+PUBLISHED_GPT2 = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+_PUBLISHED_SPECIALS = {
+    "gpt2": {END_OF_TEXT: 50256},
+    "cl100k_base": {
+        END_OF_TEXT: 100257,
+        "<|fim_prefix|>": 100258,
+        "<|fim_middle|>": 100259,
+        "<|fim_suffix|>": 100260,
+        "<|endofprompt|>": 100276,
+    },
+    "o200k_base": {END_OF_TEXT: 199999, "<|endofprompt|>": 200018},
+}
+
+
+class Tokenizer:
+    """A vocabulary: `special` (text -> id), `end_of_text`, `pad`, `vocab_size` (largest id + 1), `method`."""
+
+    def __init__(self, engine: Engine, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> None:
+        """`facts`: what tohum-tokenizer.json says. `content`: the files of the folder, by name."""
+        self._engine = engine
+        self._files = dict(content)
+        self.method: str = facts["method"]
+        self.special: dict[str, int] = dict(facts["special"])
+        self.end_of_text: int = self.special[facts["end_of_text"]]
+        self.pad: int = self.special[facts["pad"]]
+        self._table = engine.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
+        self.vocab_size: int = max(self._table) + 1
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Reads a folder that `save` wrote (a model folder holds the same files), or adopts another's.
+
+        Raises:
+            UserError: no vocabulary there, or one that cannot be read or encode every text.
+        """
+        folder = Path(folder)
+        if not (folder / OURS).is_file():
+            return adopt(folder)
+        names = [name for name in (OURS, RANKS, *FILES) if (folder / name).is_file()]
+        content = {name: (folder / name).read_bytes() for name in names}
+        try:
+            facts = json.loads(content[OURS])
+            return cls(_engine(facts, content, folder), facts, content)
+        except (ValueError, KeyError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{folder}: a damaged tokenizer ({error!r}); run: dvc repro tokenize") from None
+
+    def save(self, folder: Path) -> None:
+        """Writes the files of the vocabulary into `folder`, beside what is there; equal vocabularies, equal
+        bytes."""
+        for name, data in self._files.items():
+            with files.replacing(Path(folder) / name) as temporary:
+                temporary.write_bytes(data)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ordinary text; a special token's name in it stays text."""
+        return self._engine.encode([text])[0].tolist()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """`encode` of each text, in parallel threads; uint32 arrays."""
+        return self._engine.encode(texts)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that the ids stand for; an id without a token gives U+FFFD, a special token its name."""
+        return b"".join(self._table.get(int(number), _UNKNOWN) for number in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that the ids stand for; bytes that are no UTF-8 (a letter cut in two) become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+
+def train(texts: Iterable[str], vocab_size: int, pattern: str) -> Tokenizer:
+    """Byte-level BPE learned from texts (rustbpe; deterministic), the six special tokens after the merges.
+
+    Args:
+        texts: read once, streamed. vocab_size: ids in all: 256 bytes, merges, special tokens. Texts with too
+            few distinct pairs give fewer. pattern: gpt2, cl100k_base or o200k_base.
+
+    Raises:
+        UserError: a vocabulary below 262 ids, or no text.
+    """
+    least = 256 + len(SPECIALS)
+    if vocab_size < least:
+        raise UserError(
+            f"params.yaml: tokenize.vocab_size is {vocab_size}; expected at least {least}: 256 bytes, "
+            f"{len(SPECIALS)} special tokens, and the merges to learn"
+        )
+    import rustbpe
+
+    count = 0
+
+    def stream() -> Iterator[str]:
+        nonlocal count
+        for text in texts:
+            count += bool(text)
+            yield from short_runs(text)
+
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(stream(), vocab_size - len(SPECIALS), pattern=PATTERNS[pattern].tiktoken)
+    if not count:
+        raise UserError("tokenize: no text to train on; the training split is empty")
+    return _byte_pairs("train", dict(trainer.get_mergeable_ranks()), pattern, {}, add_specials=True)
+
+
+def preset(name: Preset, path: Path | None = None, sha256: str | None = None, *, add_specials: bool) -> Tokenizer:
+    """A published vocabulary with its own ids: from a file (`path`), else through tiktoken's download.
+
+    Args:
+        name: which one.
+        path: its ranks file, or for gpt2 also a folder with encoder.json and vocab.bpe. Checked against the
+            published hashes.
+        sha256: of that file (of vocab.bpe in a folder), where params.yaml pins it.
+        add_specials: append those of our six special tokens that it lacks, after its last id.
+
+    Raises:
+        UserError: no network and no path, or a file that is another vocabulary.
+    """
+    ranks = _downloaded(name) if path is None else _published(name, Path(path), sha256)
+    return _byte_pairs(name, ranks, name, _PUBLISHED_SPECIALS[name], add_specials=add_specials)
+
+
+def from_ranks(path: Path, pattern: str, sha256: str | None = None) -> Tokenizer:
+    """The user's own tiktoken ranks file with one of the named patterns; special tokens come after the last
+    rank.
+
+    Raises:
+        UserError: unreadable, another hash, a byte without a token.
+    """
+    ranks = vocabulary.parse_ranks(adopted.read_checked(Path(path), sha256), str(path))
+    return _byte_pairs("ranks", ranks, pattern, {}, add_specials=True)
+
+
+def characters(alphabet: Iterable[str]) -> Tokenizer:
+    """One id per distinct character, sorted by code point as nanoGPT does, then the six special tokens.
+
+    Any other character is refused by `encode` (UserError). The folder has no ranks.tiktoken.
+    """
+    letters = "".join(sorted(set(alphabet)))
+    if not letters:
+        raise UserError("tokenize: the documents hold no character; give text, or use another tokenize.method")
+    special = _appended({}, len(letters))
+    content = {TOKENIZER: vocabulary.characters_json(letters, special)}
+    facts = {"method": "characters", "engine": "characters", "alphabet": letters, "special": special}
+    return _made(Characters(letters), facts, content)
+
+
+def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False) -> Tokenizer:
+    """The byte-level BPE of a Hugging Face folder (GPT-2, Llama 3, Qwen, SmolLM2...), with equal ids.
+
+    Encoded by tiktoken where that is proved and probed to give equal ids, else by the tokenizers library. Its
+    files are kept as they are. Tokens that its authors added (special, or control words like `<think>`) are
+    never matched in user text.
+
+    Args:
+        folder: holds tokenizer.json, perhaps tokenizer_config.json.
+        sha256: of tokenizer.json.
+        add_specials: append those of our six that it lacks (the model's embedding must then grow).
+
+    Raises:
+        UserError: no such file, no byte-level BPE, or one that changes text before encoding it (NFC
+            excepted).
+    """
+    found = adopted.read(Path(folder), sha256)
+    content = dict(found.content)
+    special = dict(found.special)
+    if add_specials:
+        special = _appended(special, found.vocab_size)
+        content[TOKENIZER] = adopted.with_tokens(content[TOKENIZER], special)
+    facts: dict[str, Any] = {"method": "folder", "special": special, "end_of_text": found.end_of_text}
+    facts["pad"] = PAD if PAD in special else found.pad
+    if found.ranks is None:
+        return _made(Library(content[TOKENIZER]), facts | {"engine": "tokenizers"}, content)
+    content[RANKS] = vocabulary.dump_ranks(found.ranks)
+    facts |= {"engine": "tiktoken", "pattern": found.pattern, "normalizer": found.normalizer}
+    return _made(BytePairs(found.ranks, str(found.pattern), found.normalizer), facts, content)
+
+
+def _byte_pairs(
+    method: str, ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int], *, add_specials: bool
+) -> Tokenizer:
+    if add_specials:
+        special = _appended(special, max([*ranks.values(), *special.values()]) + 1)
+    written = vocabulary.byte_level_json(ranks, pattern, special)
+    content = {TOKENIZER: written, RANKS: vocabulary.dump_ranks(ranks)}
+    expression = PATTERNS[pattern].tiktoken
+    facts = {
+        "method": method,
+        "engine": "tiktoken",
+        "pattern": expression,
+        "normalizer": None,
+        "special": dict(special),
+    }
+    return _made(BytePairs(ranks, expression), facts, content)
+
+
+def _made(engine: Engine, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> Tokenizer:
+    """A new tokenizer, its files completed with what is derived from the facts."""
+    end = facts.get("end_of_text", END_OF_TEXT)
+    whole = {"end_of_text": end, "pad": PAD if PAD in facts["special"] else end, **facts}
+    settings = vocabulary.to_json(vocabulary.settings_json(whole["special"], end))
+    return Tokenizer(engine, whole, {SETTINGS: settings, **content, OURS: vocabulary.to_json(whole)})
+
+
+def _appended(special: Mapping[str, int], start: int) -> dict[str, int]:
+    """`special` and those of our six that it lacks, numbered from `start`."""
+    missing = [token for token in SPECIALS if token not in special]
+    return {**special, **{token: start + i for i, token in enumerate(missing)}}
+
+
+def _engine(facts: Mapping[str, Any], content: Mapping[str, bytes], folder: Path) -> Engine:
+    match facts["engine"]:
+        case "characters":
+            return Characters(facts["alphabet"])
+        case "tokenizers":
+            return Library(content[TOKENIZER])
+        case "tiktoken":
+            ranks = vocabulary.parse_ranks(content[RANKS], str(folder / RANKS))
+            return BytePairs(ranks, facts["pattern"], facts["normalizer"])
+    raise UserError(f"{folder / OURS}: engine is {facts['engine']!r}; make it again")
+
+
+def _published(name: Preset, path: Path, sha256: str | None) -> dict[bytes, int]:
+    if name == "gpt2" and path.is_dir():
+        pinned = {"encoder.json": None, "vocab.bpe": sha256}
+        data = {file: adopted.read_checked(path / file, pin) for file, pin in pinned.items()}
+        for file, expected in PUBLISHED_GPT2.items():
+            _require_published(name, path / file, data[file], expected)
+        return vocabulary.parse_gpt2(data["encoder.json"], data["vocab.bpe"], str(path))
+    data_ = adopted.read_checked(path, sha256)
+    _require_published(name, path, data_, PUBLISHED[name])
+    return vocabulary.parse_ranks(data_, str(path))
+
+
+def _require_published(name: str, path: Path, data: bytes, expected: str) -> None:
+    if (found := adopted.sha256_hex(data)) != expected:
+        raise UserError(
+            f"{path}: sha256 {found} is not the published {name} ({expected}); for another vocabulary use "
+            "tokenize.method ranks with its pattern"
+        )
+
+
+def _downloaded(name: str) -> dict[bytes, int]:
+    import tiktoken
+
+    try:
+        return dict(tiktoken.get_encoding(name)._mergeable_ranks)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise UserError(
+            f"tokenize.method {name}: the vocabulary could not be downloaded ({type(error).__name__}); set "
+            "tokenize.path to its file (a tiktoken ranks file, or OpenAI's encoder.json and vocab.bpe folder)"
+        ) from None

@@ -1,0 +1,214 @@
+"""A byte-level BPE from a Hugging Face folder, taken over with equal ids.
+
+`read` understands tokenizer.json of the GPT-2, Llama 3, Qwen and SmolLM2 kinds and says how to encode:
+  - by tiktoken (`ranks`), when ids follow the merge order, the listed pair of every token is the one that
+    merging by rank uses (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and a set of tricky
+    texts gives equal ids;
+  - else by the tokenizers library itself (`Library`), equal by construction.
+In both, tokens added to the vocabulary (special tokens, control words) are never matched in text; white space
+that was added as a token (GPT-NeoX) is text, so it is matched. What alters text before encoding is refused,
+except NFC.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import UserError
+from pipeline.tokenizer import encoders, vocabulary
+from pipeline.tokenizer.encoders import BytePairs, Library, Normalizer
+from pipeline.tokenizer.pretokenizer import flat, recognize
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+"""Files of a vocabulary's folder that are kept as they are."""
+_ENDS = ("<|endoftext|>", "<|end_of_text|>")
+
+# Where pre-tokenizers and merges are known to differ: contractions, digits, blanks, line ends, marks,
+# scripts, emoji.
+PROBES = (
+    "",
+    " ",
+    "  ",
+    "a",
+    " a",
+    "a ",
+    "\n",
+    "\r\n",
+    "\t",
+    " \n ",
+    "a\n",
+    "a \n\n b",
+    "   a",
+    "a   ",
+    "\n\n\n\n",
+    "a\r\rb",
+    "Hello, world! It's we'LL 'S 'x I'd've DON'T they'RE 's's ''s",
+    "'ſ 'ſt Kelvin \u212a",
+    "x=1;y = 2\nfor i in range(10):\n\tprint(i)\n",
+    "0 1 12 123 1234 12345 1234567890 3.14159 1,000,000 ½ ² Ⅷ ٣٤٥ १२३ 1 2  3   4",
+    "  12  34 \n 5",
+    "1a2b 3c",
+    "a1 b22 c333",
+    "İstanbul'da ışıl ışıl bir gün; çiğ köfte yedik. I İ ı i Ğ ğ Ş ş Ç ç Ö ö Ü ü Â â ŞIĞÜÖÇ",
+    "c\u0327ig\u0306 ko\u0308fte I\u0307stanbul e\u0301 !\u0301 \u0301a",
+    "Ĳ ǅ ß ẞ ﬁ Å Å ｆｕｌｌ",
+    "日本語の文章。中文句子，没有空格。한국어 문장 ไทย",
+    "👍 👩‍👩‍👧‍👦 🏳️‍🌈 🇹🇷 a👍b ❤️",
+    "... !!! ?!?! --- ___ *** /* */ // \\n {}[]() <>=!= a/b//c http://x.y/z?q=1&r=2#s",
+    "!\n\n? \n.\r\n/\n/",
+    "<|endoftext|> <|pad|><|user|>x<|im_start|>y</s><s><think>z</think>[INST] <|eot_id|>",
+    "\u00a0a\u2003b\u3000c\u2028d\u0085e\u200bf\ufeffg",
+    "\x00\x01\x1f\x7f\x80 \ufffd \ue000 \U0010ffff \u0378",
+    "a" * 70 + " " * 70 + "\n" * 9 + "1" * 33 + "." * 40,
+    "aaaa bbbbb abababab \n \n \n",
+    "CamelCaseHTTPServer snake_case kebab-case UPPER lower Title don’t l’été rock'n'roll",
+)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a folder's vocabulary is; `ranks` and `pattern` are null when only the library gives equal ids."""
+
+    special: dict[str, int]
+    end_of_text: str
+    pad: str
+    vocab_size: int
+    ranks: dict[bytes, int] | None
+    pattern: str | None
+    normalizer: Normalizer
+    content: dict[str, bytes]
+
+
+def read(folder: Path, sha256: str | None = None) -> Adopted:
+    """What stands in `folder`; see pipeline.tokenizer.adopt, which explains the arguments and errors."""
+    name = str(folder / FILES[0])
+    data = read_checked(folder / FILES[0], sha256)
+    try:
+        raw = json.loads(data)
+        _require_byte_level(raw, name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name}: not a tokenizer.json of the tokenizers library ({error!r})") from None
+    content = {file: (folder / file).read_bytes() for file in FILES if (folder / file).is_file()}
+    added = sorted(raw.get("added_tokens") or [], key=lambda token: token["id"])
+    special = {token["content"]: token["id"] for token in added if encoders.is_control(token)}
+    end, pad = _roles(content, special, name)
+    normalizer: Normalizer = "NFC" if raw.get("normalizer") else None
+    ranks, pattern = _ranks(raw, name), recognize(raw.get("pre_tokenizer"))
+    size = max([*raw["model"]["vocab"].values(), *(token["id"] for token in added)]) + 1
+    if ranks is None or pattern is None or not _equal(Library(data), ranks, pattern, normalizer):
+        ranks = pattern = None
+    return Adopted(special, end, pad, size, ranks, pattern, normalizer, content)
+
+
+def with_tokens(data: bytes, special: Mapping[str, int]) -> bytes:
+    """tokenizer.json with those special tokens added that it lacks."""
+    raw = json.loads(data)
+    known = {token["content"] for token in raw.get("added_tokens") or []}
+    new = [vocabulary.added_token(text, number) for text, number in special.items() if text not in known]
+    raw["added_tokens"] = [*(raw.get("added_tokens") or []), *new]
+    return vocabulary.to_json(raw)
+
+
+def read_checked(path: Path, sha256: str | None) -> bytes:
+    """The bytes of a file, if its hash is `sha256` (null: any); else UserError naming both."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(f"{path}: no such file; set tokenize.path to where it is") from None
+    if sha256 is not None and sha256_hex(data) != sha256.lower():
+        raise UserError(
+            f"{path}: sha256 is {sha256_hex(data)}, params.yaml: tokenize.sha256 is {sha256}; take the file "
+            "that was meant, or correct the params"
+        )
+    return data
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _require_byte_level(raw: Mapping[str, Any], name: str) -> None:
+    """Raises UserError for a tokenizer.json that is no byte-level BPE or alters text."""
+    model, steps = raw["model"], flat(raw.get("pre_tokenizer"))
+    normalizer = raw.get("normalizer") or {}
+    inner = normalizer.get("normalizers", [normalizer]) if normalizer else []
+    reasons = [
+        (model.get("type") == "BPE", f"model.type is {model.get('type')}, expected BPE"),
+        (not model.get("byte_fallback"), "it falls back to bytes, as SentencePiece does"),
+        (not model.get("dropout"), "it has dropout, so ids change from call to call"),
+        (not model.get("continuing_subword_prefix"), "it marks parts of words"),
+        (not model.get("end_of_word_suffix"), "it marks ends of words"),
+        (any(step["type"] == "ByteLevel" for step in steps), "its pre_tokenizer has no ByteLevel step"),
+        (not any(step.get("add_prefix_space") for step in steps), "add_prefix_space alters the text"),
+        (all(step.get("type") == "NFC" for step in inner), f"its normalizer changes text: {inner}"),
+    ]
+    found = [reason for fine, reason in reasons if not fine]
+    letters = set(vocabulary.byte_letters()) if not found else set()
+    strange = [] if found else [token for token in encoders.ordinary(raw) if not letters.issuperset(token)]
+    if strange:
+        found.append(f"token {strange[0]!r} has characters that stand for no byte")
+    if not found and (missing := [letter for letter in sorted(letters) if letter not in model["vocab"]]):
+        found.append(f"{len(missing)} of the 256 bytes have no token, so not every text could be encoded")
+    if found:
+        raise UserError(
+            f"{name}: cannot be adopted with equal ids: {'; '.join(found)}; expected a byte-level BPE as of "
+            "GPT-2, Llama 3, Qwen or SmolLM2"
+        )
+
+
+def _ranks(raw: Mapping[str, Any], name: str) -> dict[bytes, int] | None:
+    """The vocabulary as ranks, if merging by rank provably equals merging by its listed pairs."""
+    if encoders.blanks(raw):
+        return None
+    try:
+        ranks = {vocabulary.unspelled(token): number for token, number in encoders.ordinary(raw).items()}
+        listed = [tuple(map(vocabulary.unspelled, pair)) for pair in _pairs(raw["model"]["merges"])]
+        order = [ranks[left + right] for left, right in listed]
+    except KeyError:
+        return None
+    if order != sorted(order) or len(set(ranks.values())) != len(ranks):
+        return None
+    needed = vocabulary.merge_pairs(ranks)
+    reached = len(needed) == sum(len(token) > 1 for token in ranks)
+    if not set(needed) <= set(listed) or not (reached or raw["model"].get("ignore_merges")):
+        return None
+    return vocabulary.checked(ranks, name)
+
+
+def _equal(library: Library, ranks: dict[bytes, int], pattern: str, normalizer: Normalizer) -> bool:
+    try:
+        ours = BytePairs(ranks, pattern, normalizer).encode(PROBES)
+    except ValueError:  # an expression that tiktoken cannot read
+        return False
+    return all(np.array_equal(a, b) for a, b in zip(ours, library.encode(PROBES), strict=True))
+
+
+def _roles(content: Mapping[str, bytes], special: Mapping[str, int], name: str) -> tuple[str, str]:
+    """The tokens that end a text and that fill a batch."""
+    settings = json.loads(content.get(FILES[1], b"{}"))
+
+    def role(key: str) -> str | None:
+        value = settings.get(key)
+        text = value.get("content") if isinstance(value, dict) else value
+        return text if text in special else None
+
+    end = next((token for token in _ENDS if token in special), role("eos_token"))
+    if end is None:
+        raise UserError(
+            f"{name}: none of its {len(special)} special tokens ends a text; expected {' or '.join(_ENDS)}, "
+            f"or eos_token in {FILES[1]}"
+        )
+    return end, role("pad_token") or end
+
+
+def _pairs(merges: Sequence[Any]) -> Iterator[Sequence[str]]:
+    for merge in merges:
+        yield merge.split(" ") if isinstance(merge, str) else merge

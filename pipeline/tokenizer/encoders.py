@@ -1,0 +1,146 @@
+"""What turns ordinary text into ids: tiktoken, the tokenizers library, or a table of characters.
+
+None of them knows a special token, so no text can reach one, whatever it says.
+"""
+
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from os import cpu_count
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from pipeline.config import UserError
+from pipeline.tokenizer import vocabulary
+from pipeline.tokenizer.pretokenizer import parts
+
+Ids = np.ndarray
+"""One text's ids, uint32 [n_tokens]."""
+Normalizer = Literal["NFC"] | None
+
+
+class Engine(Protocol):
+    """What turns ordinary text into ids."""
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of each text."""
+
+    def table(self) -> dict[int, bytes]:
+        """The bytes that each id stands for."""
+
+
+class BytePairs:
+    """tiktoken, over parts that its regular expression can read; special tokens are unknown to it."""
+
+    def __init__(self, ranks: Mapping[bytes, int], pattern: str, normalizer: Normalizer = None) -> None:
+        from tiktoken import Encoding
+
+        self._ranks = ranks
+        self._normalizer = normalizer
+        self._encoding = Encoding("tohum", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """See Engine."""
+        if self._normalizer:
+            texts = [unicodedata.normalize(self._normalizer, text) for text in texts]
+        cut = [parts(text) for text in texts]
+        flat = [part for pieces in cut for part in pieces]
+        threads = min(cpu_count() or 1, len(flat))
+        if threads > 1:
+            found = iter(self._encoding.encode_ordinary_batch(flat, num_threads=threads))
+        else:
+            found = map(self._encoding.encode_ordinary, flat)
+        return [_joined([next(found) for _ in pieces]) for pieces in cut]
+
+    def table(self) -> dict[int, bytes]:
+        """See Engine."""
+        return {rank: token for token, rank in self._ranks.items()}
+
+
+class Characters:
+    """One id per character, in the order of `alphabet`."""
+
+    def __init__(self, alphabet: str) -> None:
+        self._alphabet = alphabet
+        self._points = np.array([ord(letter) for letter in alphabet], dtype=np.uint32)
+        self._order = np.argsort(self._points)
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """See Engine. Raises UserError naming the first character that has no id, and where it stands."""
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> Ids:
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        places = np.searchsorted(self._points, points, sorter=self._order)
+        ids = self._order[places.clip(max=len(self._order) - 1)]
+        strange = np.flatnonzero(self._points[ids] != points)
+        if len(strange):
+            at = int(strange[0])
+            raise UserError(
+                f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} of the text has no id; the "
+                f"vocabulary has the {len(self._alphabet)} characters of its training text; for any text use "
+                "tokenize.method train"
+            )
+        return ids.astype(np.uint32)
+
+    def table(self) -> dict[int, bytes]:
+        """See Engine."""
+        return {number: letter.encode("utf-8") for number, letter in enumerate(self._alphabet)}
+
+
+class Library:
+    """Encodes with the tokenizers library, from a tokenizer.json without its control tokens."""
+
+    def __init__(self, data: bytes) -> None:
+        from tokenizers import Tokenizer
+
+        raw = json.loads(data)
+        self._bytes = {number: vocabulary.unspelled(token) for token, number in ordinary(raw).items()}
+        self._bytes |= {token["id"]: token["content"].encode("utf-8") for token in blanks(raw)}
+        self._tokenizer = Tokenizer.from_str(json.dumps(without_control(raw)))
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, uint32."""
+        return [_joined([self._ids(part) for part in parts(text)]) for text in texts]
+
+    def table(self) -> dict[int, bytes]:
+        """The bytes that each id stands for."""
+        return dict(self._bytes)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def is_control(token: Mapping[str, Any]) -> bool:
+    return bool(token.get("special")) or not token["content"].isspace()
+
+
+def blanks(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [token for token in raw.get("added_tokens") or [] if not is_control(token)]
+
+
+def ordinary(raw: Mapping[str, Any]) -> dict[str, int]:
+    """The model's vocabulary without the added tokens that some list in it too."""
+    added = {token["content"] for token in raw.get("added_tokens") or []}
+    return {token: number for token, number in raw["model"]["vocab"].items() if token not in added}
+
+
+def without_control(raw: Mapping[str, Any]) -> dict[str, Any]:
+    model = {**raw["model"], "vocab": ordinary(raw), "unk_token": None}
+    # Ids of added tokens are assigned by the library, so a blank must stay in the vocabulary to keep its own.
+    model["vocab"] |= {token["content"]: token["id"] for token in blanks(raw)}
+    return {
+        **raw,
+        "model": model,
+        "added_tokens": blanks(raw),
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+    }
+
+
+def _joined(pieces: list[list[int]]) -> Ids:
+    if len(pieces) == 1:
+        return np.array(pieces[0], dtype=np.uint32)
+    return np.concatenate([np.array(piece, dtype=np.uint32) for piece in pieces])

@@ -1,0 +1,24 @@
+"""Stage tokenize: data/raw/documents.parquet -> data/tokens, the vocabulary and every document's ids."""
+
+from pathlib import Path
+
+from pipeline import config, tracking
+from pipeline.data.tokens import describe, tokenize
+from stages import entry
+
+DOCUMENTS, TOKENS = Path("data/raw/documents.parquet"), Path("data/tokens")
+
+
+def main() -> None:
+    """Reads `tokenize` and `split` of params.yaml."""
+    params = config.load()
+    with tracking.stage("tokenize", params) as run:
+        with run.work():
+            summary = tokenize(params.tokenize, params.split, DOCUMENTS, TOKENS, params.runtime.progress)
+        run.log({key: summary[key] for key in ("vocab_size", "n_documents", "n_tokens", "bytes_per_token")})
+        run.log({f"tokens_per_word_{language}": n for language, n in summary["tokens_per_word"].items()})
+    print(describe(summary, params.tokenize))
+
+
+if __name__ == "__main__":
+    entry(main)
