@@ -1,0 +1,37 @@
+"""Stages validate@<gate> and validate-model@<model>: judge what the stage before wrote.
+
+`python -m stages.validate raw|tokens|samples` exits 1 when the verdict is no, and the graph stops there.
+`python -m stages.validate model <name>` exits 0 either way: a weak model is kept out of the registry, not the
+others.
+"""
+
+import sys
+from pathlib import Path
+
+from pipeline import config, tracking
+from pipeline.gates import _run, _verdict
+from stages import entry
+
+REPORTS = Path("reports")
+
+
+def main() -> None:
+    """Judges what the command line names; prints what did not hold."""
+    params = config.load()
+    what, *rest = sys.argv[1:] or [""]
+    if what == "model":
+        name = config.choice("model", rest, list(params.evaluations))
+        with tracking.stage(f"validate-model@{name}", params) as run:
+            verdict = _run.judge_model(name, params, reports=REPORTS, work=run.work)
+            print(_verdict.table(verdict, REPORTS / "gates" / name))
+    else:
+        name = config.choice("gate", sys.argv[1:], [*_run.DATA_GATES, "model"])
+        with tracking.stage(f"validate@{name}", params) as run:
+            verdict = _run.judge_data(name, params, data=Path("data"), reports=REPORTS, work=run.work)
+            print(_verdict.table(verdict, REPORTS / "gates" / name))
+            if not verdict["passed"]:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    entry(main)

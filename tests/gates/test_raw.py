@@ -1,0 +1,195 @@
+"""If these fail, records that must not be learned from pass the first gate, or clean ones are stopped."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import UserError
+from pipeline.data.records import SCHEMAS
+from pipeline.gates import raw
+from tests.gates.builders import GATES, Raw, entry, failed, record, text_of, verdict_on
+from tests.gates.test_personal import PERSON, TURKISH, VISA
+
+SETTINGS = raw.Settings.model_validate(GATES["raw"])
+RULES = raw.expectations(SETTINGS)
+
+
+def judged(made: Raw, data: Path) -> dict[str, Any]:
+    return verdict_on("raw", raw.profile(SETTINGS, made.write(data)), RULES)
+
+
+def _text(value: str, kind: Any = "documents", language: str = "en") -> Callable[[Raw], None]:
+    return lambda made: made.add(kind, f"{made.rows[kind][0]['text']} {value}", language)
+
+
+def _set(kind: Any, name: str, value: Any, row: int = 3) -> Callable[[Raw], None]:
+    return lambda made: made.rows[kind][row].update({name: value})
+
+
+def _source(name: str, value: Any) -> Callable[[Raw], None]:
+    return lambda made: made.sources["made"].update({name: value})
+
+
+def _account(name: str, change: int) -> Callable[[Raw], None]:
+    def spoil(made: Raw) -> None:
+        made.account = made.ledger()
+        made.account["made"]["documents"][name] += change
+
+    return spoil
+
+
+def _wrong_type(made: Raw) -> None:
+    made.tables["documents"] = pa.Table.from_pylist(
+        [row | {"bits": "many"} for row in made.rows["documents"]],
+        schema=SCHEMAS["documents"].set(6, pa.field("bits", pa.string())),
+    )
+
+
+def _surrogate(made: Raw) -> None:
+    table = pa.Table.from_pylist(made.rows["documents"], schema=SCHEMAS["documents"])
+    texts = [text.encode() for text in table["text"].to_pylist()]
+    texts[2] += b" \xed\xa0\x80"
+    made.tables["documents"] = table.set_column(
+        5, SCHEMAS["documents"].field("text"), pa.array(texts).view(pa.string())
+    )
+
+
+def _rare_label(made: Raw) -> None:
+    made.rows["labelled"][0]["label"] = "scam"
+
+
+def _one_label(made: Raw) -> None:
+    for row in made.rows["labelled"]:
+        row["label"] = "ham"
+
+
+def _contradiction(made: Raw) -> None:
+    first = made.rows["labelled"][0]
+    made.add("labelled", first["text"].upper(), label="ham" if first["label"] == "spam" else "spam")
+
+
+def _all_english(made: Raw) -> None:
+    made.rows["documents"] = [row for row in made.rows["documents"] if row["language"] == "en"]
+
+
+def _mostly_rejected(made: Raw) -> None:
+    made.account = made.ledger()
+    made.account["made"]["documents"] |= {"rows_in": 80, "rejected": 40}
+    made.rejections = [
+        {"source": "made", "kind": "documents", "file": "a.txt", "line": n, "reason": "empty", "detail": ""}
+        for n in range(40)
+    ]
+
+
+def _unlisted_rejection(made: Raw) -> None:
+    made.account = made.ledger()
+    made.account["made"]["documents"] |= {"rows_in": 41, "rejected": 1}
+
+
+def _lost(made: Raw) -> None:
+    made.account = made.ledger()
+    made.rows["documents"].pop()
+
+
+# column that must fail -> what breaks it. A second column may fail with it where one cause breaks both.
+CASES: list[tuple[set[str], Callable[[Raw], Any]]] = [
+    ({"found_type"}, _wrong_type),
+    ({"rows"}, lambda made: made.rows["labelled"].__delitem__(slice(8, None))),
+    ({"nulls"}, _set("documents", "origin", None)),
+    ({"blank", "too_short"}, lambda made: made.rows["documents"][3].update(text=" \n ")),
+    ({"blank"}, _set("instructions", "output", "  ")),
+    ({"unknown_splits"}, _set("documents", "split", "dev")),
+    ({"too_short"}, _set("documents", "text", "Short.")),
+    ({"too_long"}, lambda made: made.add("documents", "the house and the river with this. " * 100)),
+    ({"invalid_utf8", "replacement_characters"}, _surrogate),
+    ({"replacement_characters"}, _text("br\ufffdken")),
+    ({"nul_characters"}, _text("a\x00b", "labelled")),
+    ({"control_characters"}, _text("a\x08b")),
+    ({"mojibake"}, _text("GÃ¼naydÄ±n")),
+    ({"personal_email"}, _text("ask me@mail.example", "labelled")),
+    ({"personal_phone"}, _text("call 0532 123 45 67")),
+    ({"personal_card"}, _text(f"card {VISA}")),
+    ({"personal_iban"}, _text(f"to {TURKISH}", "labelled")),
+    ({"personal_identity"}, lambda made: made.rows["instructions"][0].update(output=f"number {PERSON}")),
+    ({"spelled_specials"}, _text("then <|endoftext|> is written")),
+    ({"duplicate_share"}, lambda made: made.rows["documents"].append(made.rows["documents"][5])),
+    ({"language_disagreement_share"}, _set("documents", "language", "tr", 2)),
+    ({"document_share"}, _all_english),
+    ({"label_share"}, _rare_label),
+    ({"n_labels"}, _one_label),
+    ({"contradictions"}, _contradiction),
+    ({"licence_stated"}, _source("licence", " ")),
+    ({"consent_stated"}, _source("consent", None)),
+    ({"licence_stated", "consent_stated"}, lambda made: made.sources.clear()),
+    ({"rows_in"}, _account("rows_in", 1)),
+    ({"kept"}, _lost),
+    ({"rejected"}, _unlisted_rejection),
+    ({"rejected_share"}, _mostly_rejected),
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "spoil"), CASES, ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else ""
+)
+def test_what_is_broken_is_stopped_and_nothing_else_is_blamed(
+    columns: set[str], spoil: Callable[[Raw], Any], tmp_path: Path
+) -> None:
+    made = Raw()
+    spoil(made)
+    verdict = judged(made, tmp_path)
+    assert failed(verdict) == columns
+    assert verdict["passed"] == (columns == {"spelled_specials"}), "only a warning lets the graph go on"
+    for column in columns:
+        assert entry(verdict, column)["offenders"]
+        assert entry(verdict, column)["count"] >= 1
+
+
+def test_every_expectation_has_an_input_that_breaks_it() -> None:
+    assert {rule.column for rule in RULES} == set().union(*(columns for columns, _ in CASES))
+    assert len({(rule.expectation, rule.column) for rule in RULES}) == len(RULES), "a waiver must mean one expectation"
+
+
+def test_clean_records_pass(tmp_path: Path) -> None:
+    assert judged(Raw(), tmp_path)["passed"]
+
+
+def test_no_labelled_records_are_no_fault(tmp_path: Path) -> None:
+    made = Raw()
+    made.rows["labelled"] = []
+    settings = raw.Settings.model_validate(GATES["raw"] | {"min_rows": dict.fromkeys(GATES["raw"]["min_rows"], 0)})
+    frames = raw.profile(settings, made.write(tmp_path))
+    assert verdict_on("raw", frames, raw.expectations(settings))["passed"]
+
+
+def test_offenders_are_named_counted_once_and_masked(tmp_path: Path) -> None:
+    made = Raw()
+    for i in range(3):
+        made.add("documents", f"The card in the house of the friend is {VISA} number {i}, also {VISA}.")
+    found = entry(judged(made, tmp_path), "personal_card")
+    assert found["count"] == 3
+    assert [record["origin"] for record in found["records"]] == [f"made:documents:{n}" for n in (40, 41, 42)]
+    assert VISA not in str(found)
+    assert VISA[4:12] not in str(found)
+    assert found["params_key"] == "gates.raw.max_personal.card"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    data = Raw().write(tmp_path)
+    (data / "raw" / "ledger.json").unlink()
+    with pytest.raises(UserError, match=r"ledger.json.*dvc repro download"):
+        raw.profile(SETTINGS, data)
+
+
+def test_a_sample_of_languages_looks_at_evenly_spaced_records(tmp_path: Path) -> None:
+    made = Raw()
+    texts = [text_of(random.Random(i), "en", 30) for i in range(100)]
+    made.rows["documents"] = [record("documents", {"text": text}, "tr", i) for i, text in enumerate(texts)]
+    language = GATES["raw"]["language"] | {"sample": 10, "min_share": {}}
+    settings = raw.Settings.model_validate(GATES["raw"] | {"language": language})
+    frame = raw.profile(settings, made.write(tmp_path))["records"]
+    assert frame.rows[0]["language_disagreements"] == 10
+    assert frame.rows[0]["language_disagreement_share"] == 1.0

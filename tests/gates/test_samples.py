@@ -1,0 +1,146 @@
+"""If these fail, a model is measured on what it has read, or samples are not what they say."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import UserError
+from pipeline.gates import samples
+from tests.gates.builders import GATES, Raw, Samples, Tokens, entry, failed, text_of, verdict_on
+
+SETTINGS = samples.Settings.model_validate(GATES["samples"])
+RULES = samples.expectations(SETTINGS)
+
+
+def judged(made: Samples, data: Path, **changed: Any) -> dict[str, Any]:
+    settings = samples.Settings.model_validate(GATES["samples"] | changed)
+    return verdict_on("samples", samples.profile(settings, made.write(data)), samples.expectations(settings))
+
+
+def _leak(kind: Any, change: Callable[[str], str], of: str = "test", to: str = "train") -> Callable[[Samples], None]:
+    field = "text" if kind in ("documents", "labelled") else "instruction"
+
+    def spoil(made: Samples) -> None:
+        row = next(row for row in made.rows[kind][of] if row["language"] == "en")
+        made.rows[kind][to][0] = row | {field: change(row[field]), "id": "copy"}
+
+    return spoil
+
+
+def _longer_test_text(made: Samples) -> None:
+    row = made.rows["labelled"]["test"][0]
+    row["text"] = text_of(random.Random(1), row["language"], 90)
+    made.rows["labelled"]["train"][0] = row | {"text": row["text"] + " river", "id": "copy"}
+
+
+def _no_validation(made: Samples) -> None:
+    made.rows["instructions"]["train"] += made.rows["instructions"]["validation"]
+    made.rows["instructions"]["validation"] = []
+
+
+def _unseen(made: Samples) -> None:
+    for row in made.rows["labelled"]["test"][:2]:
+        row["label"] = "scam"
+
+
+def _rare(made: Samples) -> None:
+    for row in made.rows["labelled"]["train"]:
+        row["label"] = "ham"
+    made.rows["labelled"]["train"][0]["label"] = "spam"
+
+
+def _uncounted(made: Samples) -> None:
+    made.account = {"labelled": made.ledger()["labelled"] | {"rows_in": 30}}
+
+
+def _unwritten(made: Samples) -> None:
+    made.account = {"labelled": made.ledger()["labelled"]}
+    made.rows["labelled"]["train"].pop()
+
+
+def _forgotten(made: Samples) -> None:
+    made.rows["labelled"]["train"].pop()
+
+
+def _thinned(made: Samples) -> None:
+    kept = made.rows["documents"]["train"]
+    removed = len(kept) - 10
+    made.rows["documents"]["train"] = kept[:10]
+    account = made.ledger()["documents"]
+    account["removed"]["duplicate"], account["rows_in"] = removed, account["rows_in"] + removed
+    made.account = {"documents": account}
+
+
+CASES: list[tuple[str, Callable[[Samples], Any], dict[str, Any]]] = [
+    ("verbatim_overlap", _leak("labelled", str), {}),
+    ("verbatim_overlap", _leak("documents", str), {}),
+    ("verbatim_overlap", _leak("instructions", str, of="validation"), {}),
+    ("verbatim_overlap", _leak("preferences", str, to="validation"), {}),
+    ("folded_overlap", _leak("documents", lambda text: text.replace(" ", "  ", 3)), {}),
+    ("folded_overlap", _leak("labelled", lambda text: text.swapcase()), {}),
+    ("near_overlap", _longer_test_text, {}),
+    ("records", _no_validation, {}),
+    ("tokens", lambda made: None, {"min_document_tokens": {"train": 10**6, "validation": 1, "test": 1}}),
+    ("tokens_in_file", lambda made: setattr(made, "cut_ids", 1), {}),
+    ("class_share", _rare, {}),
+    ("in_train", _unseen, {}),
+    (
+        "too_long_share",
+        lambda made: None,
+        {"max_tokens": {"labelled": 5, "instructions": 200, "preferences": 200}},
+    ),
+    ("rows_in", _uncounted, {}),
+    ("kept", _unwritten, {}),
+    ("rows_admitted", _forgotten, {}),
+    ("coverage_share", _thinned, {}),
+]
+
+
+@pytest.mark.parametrize(("column", "spoil", "changed"), CASES, ids=[case[0] for case in CASES])
+def test_what_is_broken_is_stopped(
+    column: str, spoil: Callable[[Samples], Any], changed: dict[str, Any], tmp_path: Path
+) -> None:
+    made = Samples(Tokens(Raw()))
+    spoil(made)
+    verdict = judged(made, tmp_path, **changed)
+    assert column in failed(verdict)
+    assert not verdict["passed"]
+    assert entry(verdict, column)["offenders"]
+    assert entry(verdict, column)["params_key"]
+
+
+def test_every_expectation_has_an_input_that_breaks_it() -> None:
+    assert {rule.column for rule in RULES} == {case[0] for case in CASES}
+    assert len({(rule.expectation, rule.column) for rule in RULES}) == len(RULES)
+
+
+def test_clean_samples_pass(tmp_path: Path) -> None:
+    verdict = judged(Samples(Tokens(Raw())), tmp_path)
+    assert verdict["passed"], failed(verdict)
+
+
+def test_every_leaked_record_is_named_repeats_included(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    test, train = made.rows["labelled"]["test"], made.rows["labelled"]["train"]
+    train += [row | {"id": f"copy{i}"} for i, row in enumerate(test)]
+    test.append(test[0] | {"id": "again", "origin": "made:again"})
+    found = entry(judged(made, tmp_path), "verbatim_overlap")
+    assert found["count"] == len(test)
+    assert {record["id"] for record in found["records"]} == {row["id"] for row in test}
+
+
+def test_a_kind_without_records_is_no_fault(tmp_path: Path) -> None:
+    raw = Raw()
+    raw.rows["labelled"], raw.rows["preferences"] = [], []
+    verdict = judged(Samples(Tokens(raw)), tmp_path)
+    assert verdict["passed"], failed(verdict)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    data = Samples(Tokens(Raw())).write(tmp_path)
+    (data / "samples" / "labelled" / "test.parquet").unlink()
+    with pytest.raises(UserError, match=r"test.parquet.*dvc repro sample"):
+        samples.profile(SETTINGS, data)
