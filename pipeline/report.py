@@ -1,0 +1,206 @@
+"""One page that compares all models of the graph: scores against thresholds, curves, samples, mistakes, gates.
+
+`render` is deterministic and stands in the graph; `render_costs` adds times, memory and energy from the run records and
+stands outside it. Pages are whole in one file: pictures are inline SVG, nothing is loaded from anywhere.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline import files
+from pipeline.config import Params
+
+REPORTS = Path("reports")
+TEMPLATES = Path(__file__).parent / "pages"
+# One leading score per kind of model, in the order they are looked for.
+SCORES = ("accuracy", "exact_match", "bits_per_byte_over_known", "bits_per_byte")
+
+
+def render(params: Params) -> str:
+    """The comparison page as HTML, from the models that params names."""
+    models = [_model(name, params) for name in params.evaluations]
+    gates = [_verdict(name) for name in ("raw", "tokens", "samples")]
+    known = _known_bits(models)
+    return _page(
+        "report.html",
+        models=models,
+        gates=[gate for gate in gates if gate],
+        score_picture=_score_picture(models),
+        curve_picture=_curve_picture(models),
+        bits_picture=_bits_picture(known) if known else "",
+        waivers=[waiver.model_dump() for waiver in params.waivers],
+    )
+
+
+def render_costs(params: Params) -> str:
+    """The page of costs: what every stage took, beside what its model scored."""
+    rows = []
+    for path in sorted((REPORTS / "runs").glob("*.json")):
+        record = files.read_json(path)
+        _, _, model = str(record["stage"]).partition("@")
+        model = "base" if record["stage"] == "pretrain" else model
+        score = _leading(_metrics(model)) if record["stage"].startswith(("pretrain", "finetune")) else None
+        rows.append(record | {"model": model, "score": score})
+    total = sum(row.get("seconds_total", 0.0) for row in rows)
+    return _page("costs.html", rows=rows, total=total, picture=_cost_picture(rows))
+
+
+def leading_score(model: str) -> tuple[str, float] | None:
+    """The first of SCORES that the model has, with its value."""
+    return _leading(_metrics(model))
+
+
+def _model(name: str, params: Params) -> dict[str, Any]:
+    folder = REPORTS / "evaluation" / name
+    metrics = files.read_json(folder / "metrics.json")
+    recipe = params.finetune.get(name)
+    parts = f"{recipe.objective.name} + {recipe.tuner.name}, from {recipe.start}" if recipe else "next_token + full"
+    return {
+        "name": name,
+        "parts": parts,
+        "metrics": metrics,
+        "details": files.read_json(folder / "details.json"),
+        "training": files.read_json(REPORTS / "training" / f"{name}.json"),
+        "curve": _curve(name),
+        "thresholds": _judged(metrics, params.evaluations[name].thresholds),
+        "verdict": _verdict(name),
+        "leading": _leading(metrics),
+    }
+
+
+def _metrics(model: str) -> dict[str, float]:
+    path = REPORTS / "evaluation" / model / "metrics.json"
+    return files.read_json(path) if path.exists() else {}
+
+
+def _leading(metrics: dict[str, float]) -> tuple[str, float] | None:
+    return next(((key, metrics[key]) for key in SCORES if key in metrics), None)
+
+
+def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for metric, bound in thresholds.items():
+        value = metrics.get(metric)
+        low, high = bound.at_least, bound.at_most
+        passed = value is not None and (low is None or value >= low) and (high is None or value <= high)
+        rows.append({"metric": metric, "value": value, "at_least": low, "at_most": high, "passed": passed})
+    return rows
+
+
+def _verdict(name: str) -> dict[str, Any] | None:
+    path = REPORTS / "gates" / name / "verdict.json"
+    return files.read_json(path) | {"name": name} if path.exists() else None
+
+
+def _curve(name: str) -> list[dict[str, float]]:
+    with (REPORTS / "training" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _known_bits(models: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Bits per byte of the base beside what a perfect model and a unigram model need; empty where unknown."""
+    base: dict[str, float] = next((m["metrics"] for m in models if "bits_per_byte" in m["metrics"]), {})
+    if "bits_per_byte_known" not in base:
+        return []
+    unigram = base["unigram_entropy_nats"] / 0.6931471805599453 / base["bytes_per_token"]
+    return [
+        ("perfect model", base["bits_per_byte_known"]),
+        ("this model", base["bits_per_byte"]),
+        ("unigram model", unigram),
+    ]
+
+
+def _page(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _figure(width: float, height: float) -> Any:
+    """A matplotlib figure whose SVG is the same bytes in every process."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": "tohum", "svg.fonttype": "none", "font.size": 9}
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
+    names = [name for name, _ in pairs]
+    bars = axes.barh(names, [value for _, value in pairs], color="#3b7a57")
+    axes.bar_label(bars, fmt=form, padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+
+
+def _score_picture(models: list[dict[str, Any]]) -> str:
+    pairs = [(m["name"], m["leading"][1]) for m in models if m["leading"] and m["leading"][0] in SCORES[:2]]
+    if not pairs:
+        return ""
+    figure = _figure(7, 0.6 + 0.35 * len(pairs))
+    axes = figure.subplots()
+    _bars(axes, pairs, "%.3f")
+    axes.set_xlim(0, 1.15)
+    axes.set_xlabel("accuracy or exact match, held-out records")
+    return _svg(figure)
+
+
+def _bits_picture(pairs: list[tuple[str, float]]) -> str:
+    figure = _figure(7, 1.7)
+    axes = figure.subplots()
+    _bars(axes, pairs, "%.3f")
+    axes.set_xlabel("bits per byte, held-out documents")
+    return _svg(figure)
+
+
+def _curve_picture(models: list[dict[str, Any]]) -> str:
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    figure = _figure(3.2 * columns, 2.2 * rows)
+    for axes, model in zip(figure.subplots(rows, columns, squeeze=False).flat, models, strict=False):
+        steps = [point["step"] for point in model["curve"]]
+        for key, style in (("train_loss_nats", "--"), ("validation_loss_nats", "-")):
+            axes.plot(
+                steps,
+                [point[key] for point in model["curve"]],
+                style,
+                label=key.split("_")[0],
+                color="#3b7a57",
+            )
+        axes.set_title(model["name"])
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats")
+        axes.legend(frameon=False)
+    for axes in list(figure.axes)[len(models) :]:
+        axes.remove()
+    return _svg(figure)
+
+
+def _cost_picture(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    figure = _figure(8, 0.8 + 0.25 * len(rows))
+    axes = figure.subplots()
+    names = [row["stage"] for row in rows]
+    work = [row.get("seconds_work", 0.0) for row in rows]
+    rest = [max(0.0, row.get("seconds_total", 0.0) - w) for row, w in zip(rows, work, strict=True)]
+    axes.barh(names, work, color="#3b7a57", label="work")
+    axes.barh(names, rest, left=work, color="#c9b458", label="start-up, imports, hashing")
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.legend(frameon=False)
+    return _svg(figure)

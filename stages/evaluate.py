@@ -1,0 +1,28 @@
+"""Stage evaluate@<model>: a model folder and the samples -> reports/evaluation/<model>."""
+
+import sys
+from pathlib import Path
+
+from pipeline import config, files, tracking
+from pipeline.evaluation import measure_all, open_subject
+from stages import entry
+
+
+def main() -> None:
+    """Measures the model named on the command line as `evaluations` says."""
+    params = config.load()
+    name = config.choice("model", sys.argv[1:], list(params.evaluations))
+    with tracking.stage(f"evaluate@{name}", params) as run, run.work():
+        subject = open_subject(name, params.compute)
+        metrics, details = measure_all(subject, params.evaluations[name])
+        with files.replace_folder(Path("reports/evaluation") / name) as folder:
+            files.write_json(folder / "metrics.json", metrics)
+            files.write_json(folder / "details.json", details)
+        run.log(metrics)
+        run.model(Path("models") / name, metrics)
+        width = max(map(len, metrics))
+        print("\n".join(f"  {key:<{width}}  {value:.4f}" for key, value in sorted(metrics.items())))
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,36 @@
+"""Stage pretrain: packed documents -> models/base, from fresh weights or from open ones."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline import config, tracking
+from pipeline.model import checkpoint
+from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.tokenizer import Tokenizer
+from pipeline.training.recipe import SAMPLES, train
+from stages import entry
+
+TOKENIZER = Path("data/tokens/tokenizer")
+
+
+def main() -> None:
+    """Trains `pretrain` of params.yaml."""
+    params = config.load()
+    recipe = params.pretrain
+    inputs = [SAMPLES / "documents", TOKENIZER]
+    if recipe.start.kind != "scratch":
+        inputs.append(checkpoint.fetch(recipe.start, Path(".tohum/downloads")))
+
+    def load(generator: torch.Generator, device: torch.device) -> GPT:
+        if recipe.start.kind != "scratch":
+            return checkpoint.load(inputs[-1], str(device))
+        vocabulary = Tokenizer.load(TOKENIZER).vocab_size
+        return GPT(ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary), generator).to(device)
+
+    with tracking.stage("pretrain", params) as run:
+        train("base", "pretrain", recipe, "documents", load, inputs, params, run, TOKENIZER)
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,22 @@
+"""Stage report: every evaluation -> reports/report.html. With --costs, outside the graph: reports/costs.html."""
+
+import sys
+
+from pipeline import config, files, report, tracking
+from stages import entry
+
+
+def main() -> None:
+    """Renders the comparison, or the page of costs."""
+    params = config.load()
+    if "--costs" in sys.argv[1:]:
+        files.write_text(report.REPORTS / "costs.html", report.render_costs(params))
+        print(report.REPORTS / "costs.html")
+        return
+    with tracking.stage("report", params) as run, run.work():
+        files.write_text(report.REPORTS / "report.html", report.render(params))
+    print(report.REPORTS / "report.html")
+
+
+if __name__ == "__main__":
+    entry(main)
