@@ -35,6 +35,7 @@ repro: setup ## the whole pipeline on params.yaml, then register what passed
 	python -m pipeline.dvc_lock
 	dvc repro
 	python -m stages.register
+	python -m pipeline.sender --drain
 	python -m stages.summary
 
 test: setup ## all tests
@@ -61,7 +62,7 @@ profile: setup ## applies infra/profiles/$(NAME).yaml to params.yaml
 	python -m pipeline.profiles $(NAME)
 
 ui: setup ## MLflow on 127.0.0.1:5000
-	mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \
 	  --host 127.0.0.1 --port 5000 --workers 1
 
 flow: setup ## the same graph as a Prefect flow

@@ -222,8 +222,13 @@ class Recipe(Section):
         return getattr(self, axis).settings(AXES[axis], f"{where}.{axis}")
 
 
-AXES = {"objective": "objectives", "tuner": "tuners", "weighting": "weighting", "ordering": "ordering",
-        "optimizer": "optimizers"}
+AXES = {
+    "objective": "objectives",
+    "tuner": "tuners",
+    "weighting": "weighting",
+    "ordering": "ordering",
+    "optimizer": "optimizers",
+}
 
 
 class Pretrain(Recipe):
@@ -297,7 +302,9 @@ class Params(Section):
         models = {"base", *self.finetune}
         if models != set(self.evaluations):
             odd = sorted(models ^ set(self.evaluations))
-            raise ValueError(f"`evaluations` must name base and every recipe of `finetune`, no other; differs in: {odd}")
+            raise ValueError(
+                f"`evaluations` must name base and every recipe of `finetune`, no other; differs in: {odd}"
+            )
         for name, recipe in self.finetune.items():
             if recipe.start not in models - {name}:
                 raise ValueError(f"finetune.{name}.from is {recipe.start!r}; one of: {sorted(models - {name})}")

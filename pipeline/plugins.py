@@ -38,9 +38,8 @@ def settings_class(folder: str, name: str, where: str = "") -> type:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     body: list[ast.stmt] = []
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module in _SETTINGS_IMPORTS:
-            body.append(node)
-        elif isinstance(node, ast.ClassDef) and _is_section(node):
+        wanted = isinstance(node, ast.ImportFrom) and node.module in _SETTINGS_IMPORTS
+        if wanted or (isinstance(node, ast.ClassDef) and _is_section(node)):
             body.append(node)
     namespace: dict[str, object] = {"__name__": f"pipeline.{folder.replace('/', '.')}.{name}"}
     exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), namespace)

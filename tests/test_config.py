@@ -39,8 +39,16 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
     [
         ("sample.decontaminat", True, ["sample.decontaminat", "did you mean 'decontaminate'", "deduplicate"]),
         ("pretrain.schedule.steps", "many", ["pretrain.schedule.steps", "integer", "'many'"]),
-        ("pretrain.optimizer.lerning_rate", 1.0, ["pretrain.optimizer.lerning_rate", "did you mean 'learning_rate'"]),
-        ("finetune.spam-lora.tuner.name", "lorra", ["finetune.spam-lora.tuner", "'lorra'", "lora", "full", "layers"]),
+        (
+            "pretrain.optimizer.lerning_rate",
+            1.0,
+            ["pretrain.optimizer.lerning_rate", "did you mean 'learning_rate'"],
+        ),
+        (
+            "finetune.spam-lora.tuner.name",
+            "lorra",
+            ["finetune.spam-lora.tuner", "'lorra'", "lora", "full", "layers"],
+        ),
         ("finetune.spam-lora.tuner.rank", 0, ["finetune.spam-lora.tuner.rank", "greater than 0"]),
         ("finetune.spam-lora.from", "bases", ["finetune.spam-lora.from", "'bases'", "spam-full"]),
         ("finetune.spam-lora.data", "spam", ["finetune.spam-lora.data", "labelled"]),
@@ -99,6 +107,7 @@ def test_config_loads_no_heavy_library() -> None:
     import subprocess
     import sys
 
-    code = "import sys, pipeline.config as c; c.load(); print([m for m in ('torch','mlflow','prefect','datasets','great_expectations') if m in sys.modules])"
+    heavy = ("torch", "mlflow", "prefect", "datasets", "great_expectations")
+    code = f"import sys, pipeline.config as c; c.load(); print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

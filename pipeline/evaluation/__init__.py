@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from pipeline import files, plugins
 from pipeline.config import Compute, Evaluation, UserError
 from pipeline.model import checkpoint
+from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
-from pipeline.model.device import set_up
 
 
 class Subject(NamedTuple):

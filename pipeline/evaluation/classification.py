@@ -7,9 +7,9 @@ import torch
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.evaluation import Subject, records, slices
+from pipeline.model.device import autocast
 from pipeline.objectives import padded
 from pipeline.objectives.classify import encode
-from pipeline.model.device import autocast
 
 
 class Settings(Section):
@@ -33,7 +33,9 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     for row, guess in zip(rows, guesses, strict=True):
         confusion[row["label"]][guess] += 1
     right = [row["label"] == guess for row, guess in zip(rows, guesses, strict=True)]
-    nats = [-math.log(max(float(p[labels.index(row["label"])]), 1e-30)) for row, p in zip(rows, probabilities, strict=True)]
+    nats = [
+        -math.log(max(float(p[labels.index(row["label"])]), 1e-30)) for row, p in zip(rows, probabilities, strict=True)
+    ]
     scores = {label: f1(confusion, label) for label in labels}
     metrics = {
         "accuracy": sum(right) / len(rows),

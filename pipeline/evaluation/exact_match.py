@@ -22,8 +22,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     rows = records(subject, "instructions", settings.split)[: settings.max_records]
     answers = answer(subject, rows, settings.batch_size, settings.max_tokens)
     right = [
-        language.exact_match(given, row["output"], row["language"])
-        for given, row in zip(answers, rows, strict=True)
+        language.exact_match(given, row["output"], row["language"]) for given, row in zip(answers, rows, strict=True)
     ]
     metrics = {
         "exact_match": sum(right) / len(rows),

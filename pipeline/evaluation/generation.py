@@ -1,5 +1,6 @@
 """Samples from a language model, and the numbers that tell a degenerate one (Li et al. 2016, distinct-n)."""
 
+import itertools
 from typing import Annotated, Any
 
 import torch
@@ -33,7 +34,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         stop=[subject.tokenizer.end_of_text],
         generator=torch.Generator().manual_seed(seed_for(settings.seed, "generation")),
     )
-    pairs = [pair for ids in outputs for pair in zip(ids, ids[1:], strict=False)]
+    pairs = [pair for ids in outputs for pair in itertools.pairwise(ids)]
     metrics = {
         "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0,
         "repetition_share": sum(a == b for a, b in pairs) / len(pairs) if pairs else 1.0,

@@ -31,7 +31,9 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     shard = Shard.open(subject.samples / "documents", settings.split)
     count = min(len(shard), settings.max_documents or len(shard))
     if not count:
-        raise UserError(f"data/samples/documents/{settings.split}.parquet has no documents; raise split.{settings.split}")
+        raise UserError(
+            f"data/samples/documents/{settings.split}.parquet has no documents; raise split.{settings.split}"
+        )
     nats, tokens, n_bytes = document_nats(subject, shard, count, settings.batch_size)
     metrics = {
         "loss_nats": float(nats.sum() / tokens.sum()),

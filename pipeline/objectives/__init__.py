@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
@@ -31,7 +32,7 @@ class Objective(Protocol):
     task: dict[str, Any]
     """What the model must remember to be used: written into its folder as tohum.json."""
 
-    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+    def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """Adds what the objective needs to the model: a head, a frozen teacher; often nothing."""
 
     def example(self, record: Mapping[str, Any]) -> Any:
@@ -40,7 +41,7 @@ class Objective(Protocol):
     def collate(self, examples: Sequence[Any]) -> Batch:
         """Examples as tensors, padded to the longest of the batch."""
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: one loss per example in nats, not reduced."""
 
 

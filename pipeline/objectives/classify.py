@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import Positive, Section, UserError
+from pipeline.model.gpt import GPT
 from pipeline.objectives import Batch, Context, padded
 
 
@@ -44,10 +45,10 @@ class Classify:
         self._max_tokens = settings.max_tokens
         self._index = {label: i for i, label in enumerate(self.labels)}
 
-    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+    def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """Adds a fresh `score` head unless the model already has one for as many classes."""
         if model.score is None or model.score.out_features != len(self.labels):
-            model.add_score(len(self.labels), generator)  # type: ignore[operator]
+            model.add_score(len(self.labels), generator)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
         """Ids of the text with its end-of-text token, and the class number."""
@@ -66,9 +67,9 @@ class Classify:
         mask = torch.arange(inputs.shape[1])[None] < lengths[:, None]
         return {"inputs": inputs, "mask": mask, "targets": torch.tensor([target for _, target in examples])}
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: cross-entropy in nats of the true class."""
-        logits_BC = model.classify(batch["inputs"], batch["mask"])  # type: ignore[operator]
+        logits_BC = model.classify(batch["inputs"], batch["mask"])
         return nn.functional.cross_entropy(logits_BC.float(), batch["targets"], reduction="none")
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.data import templates
+from pipeline.model.gpt import GPT
 from pipeline.objectives import IGNORED, Batch, Context, padded, token_losses
 
 
@@ -42,7 +43,7 @@ class Instruct:
         self._settings = settings
         templates.prompt_ids(context.tokenizer, settings.template, "", "")  # the vocabulary must know the markers
 
-    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+    def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """A language model needs nothing more; a classifier's head, if it started from one, goes."""
         model.score = None
 
@@ -68,6 +69,6 @@ class Instruct:
         targets = padded([[IGNORED] * (n - 1) + ids[n:] for ids, n in examples], IGNORED)
         return {"inputs": inputs, "targets": targets}
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: mean cross-entropy in nats an answer token. Causal attention needs no padding mask here."""
         return token_losses(model(batch["inputs"]), batch["targets"])

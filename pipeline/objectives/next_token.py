@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.config import Section
+from pipeline.model.gpt import GPT
 from pipeline.objectives import Batch, Context, token_losses
 
 
@@ -21,9 +22,10 @@ def build(settings: Settings, context: Context) -> "NextToken":
 
 
 class NextToken:
-    task: dict[str, Any] = {"objective": "next_token"}
+    def __init__(self) -> None:
+        self.task: dict[str, Any] = {"objective": "next_token"}
 
-    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+    def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """A language model needs nothing more; a classifier's head, if it started from one, goes."""
         model.score = None
 
@@ -36,6 +38,6 @@ class NextToken:
         ids = torch.from_numpy(np.stack(examples).astype(np.int64))
         return {"inputs": ids[:, :-1], "targets": ids[:, 1:]}
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: mean cross-entropy in nats a token."""
         return token_losses(model(batch["inputs"]), batch["targets"])

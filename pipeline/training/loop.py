@@ -1,23 +1,30 @@
 """The one loop: ask for a batch, reduce the weighted losses, step, yield. No disk, no clock, no tracker.
 
-It knows no objective, tuner or optimizer by name. Every step is a function of (weights, optimizer state, seed, step), so
-a run that stops and continues ends with the same bits as one that never stopped.
+It knows no objective, tuner or optimizer by name. Every step is a function of (weights, optimizer state, seed, step),
+so a run that stops and continues ends with the same bits as one that never stopped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.config import Compute, Schedule, seed_for
 from pipeline.model.device import autocast
+from pipeline.model.gpt import GPT
 from pipeline.objectives import Batch, Objective
 from pipeline.ordering import Ordering
 from pipeline.training.schedule import factor
 
-Examples = Sequence[Any]
+
+class Examples(Protocol):
+    """What training draws from: examples by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def fit(model: nn.Module, parts: Parts, examples: Examples, start: int = 0) -> Iterator[Step]:
+def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterator[Step]:
     """Trains `model` in place from update `start` to the last of the schedule, yielding after each update."""
     trained = [p for group in parts.optimizer.param_groups for p in group["params"]]
     device = trained[0].device
@@ -71,9 +78,7 @@ def fit(model: nn.Module, parts: Parts, examples: Examples, start: int = 0) -> I
         yield Step(number + 1, loss, parts.optimizer.param_groups[0]["lr"], norm, tokens)
 
 
-def _accumulate(
-    model: nn.Module, parts: Parts, examples: Examples, number: int, device: torch.device
-) -> tuple[Tensor, int]:
+def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:
     """Gradients of one update, summed over its micro-batches; the mean loss and the positions seen."""
     total, tokens = torch.zeros((), device=device), 0
     for micro in range(parts.schedule.accumulate):
@@ -90,7 +95,7 @@ def _accumulate(
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, parts: Parts, examples: Examples, batches: int) -> float:
+def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> float:
     """Mean loss in nats over the first examples (at most `batches` batches): the same examples at every call."""
     model.eval()
     device = next(model.parameters()).device

@@ -96,9 +96,7 @@ def train(
         )
         with states.locked(key) as state:
             run.continue_in(state.folder)
-            trainer = Trainer(
-                model, parts, train_set, validation_set, recipe.validation, params.runtime, run, name
-            )
+            trainer = Trainer(model, parts, train_set, validation_set, recipe.validation, params.runtime, run, name)
             progress = trainer.run(state)
             summary = _summary(progress, model)
             _write(name, model, tuner, objective, recipe, tokenizer_folder, progress, summary)
@@ -110,9 +108,7 @@ def train(
 def examples(objective: Objective, kind: Kind, split: str, model: GPT) -> Examples:
     """The examples of one split: windows of documents, or every record tokenized once."""
     if kind == "documents":
-        return PackedWindows(
-            windows(Shard.open(SAMPLES / kind, split), model.config.context_length), objective
-        )
+        return PackedWindows(windows(Shard.open(SAMPLES / kind, split), model.config.context_length), objective)
     table = pq.read_table(SAMPLES / kind / f"{split}.parquet")
     return [objective.example(record) for record in table.to_pylist()]
 
@@ -130,9 +126,7 @@ def _learn(
             "model of this vocabulary, or set tokenize.method to `folder` with the model's own"
         )
     context = Context(tokenizer, model.config.context_length, labels)
-    objective = plugins.load("objectives", recipe.objective.name).build(
-        recipe.part("objective", where), context
-    )
+    objective = plugins.load("objectives", recipe.objective.name).build(recipe.part("objective", where), context)
     tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", where))
     objective.prepare(model, generator)
     tuner.apply(model, generator)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.config import Runtime, UserError, Validation
+from pipeline.model.gpt import GPT
 from pipeline.training import state as states
 from pipeline.training.loop import Examples, Parts, fit, mean_loss
 
@@ -56,7 +57,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: GPT,
         parts: Parts,
         train: Examples,
         validation: Examples,
@@ -83,7 +84,11 @@ class Trainer:
         resumed_at, began, seen = self.progress.step, time.perf_counter(), 0
         steps = self.parts.schedule.steps
         bar = tqdm(
-            total=steps, initial=resumed_at, desc=self.name, unit="step", disable=None if self.runtime.progress else True
+            total=steps,
+            initial=resumed_at,
+            desc=self.name,
+            unit="step",
+            disable=None if self.runtime.progress else True,
         )
         if not self.progress.stopped_early:
             for step in fit(self.model, self.parts, self.train, resumed_at):

@@ -31,7 +31,7 @@ _EXEMPT = {"pipeline.config", "pipeline.plugins", "pipeline.tracking", "pipeline
 def fingerprint(settings: dict[str, Any], inputs: list[Path]) -> str:
     """Hash of everything that decides the bits: settings, input files, the project's loaded code, torch."""
     code = {
-        name: sha256_of(Path(module.__file__))
+        name: sha256_of(Path(str(module.__file__)))
         for name, module in sorted(sys.modules.items())
         if name.startswith("pipeline.") and name not in _EXEMPT and getattr(module, "__file__", None)
     }
@@ -86,7 +86,9 @@ def locked(key: str) -> Iterator[State]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another process is training with the same inputs; wait for it or stop it") from None
+            raise UserError(
+                f"{folder}: another process is training with the same inputs; wait for it or stop it"
+            ) from None
         handle.write(str(os.getpid()))
         handle.flush()
         yield State(folder)
@@ -94,7 +96,7 @@ def locked(key: str) -> Iterator[State]:
 
 def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Trainable weights, buffers and optimizer state as flat named tensors."""
-    tensors = {f"model.{k}": p for k, p in model.named_parameters() if p.requires_grad}
+    tensors: dict[str, Tensor] = {f"model.{k}": p for k, p in model.named_parameters() if p.requires_grad}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
     return tensors

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.model.gpt import GPT
+from pipeline.tuners import moving
 
 
 class Settings(Section):
@@ -32,7 +33,7 @@ class Full:
 
     def groups(self, model: GPT) -> list[dict[str, Any]]:
         """One group with all weights, learning-rate factor 1."""
-        return [{"params": list(model.parameters()), "factor": 1.0}]
+        return [moving(model)]
 
     def state(self, model: GPT) -> dict[str, Tensor]:
         """No adapter: empty."""

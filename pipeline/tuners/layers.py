@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Count, Section, UserError
 from pipeline.model.gpt import GPT
+from pipeline.tuners import moving
 
 
 class Settings(Section):
@@ -52,7 +53,7 @@ class Layers:
 
     def groups(self, model: GPT) -> list[dict[str, Any]]:
         """One group with the moving weights, learning-rate factor 1."""
-        return [{"params": [p for p in model.parameters() if p.requires_grad], "factor": 1.0}]
+        return [moving(model)]
 
     def state(self, model: GPT) -> dict[str, Tensor]:
         """No adapter: empty."""

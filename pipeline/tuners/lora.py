@@ -20,6 +20,7 @@ from pipeline import files
 from pipeline.config import Positive, Section, UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
+from pipeline.tuners import moving
 
 
 class Settings(Section):
@@ -51,9 +52,7 @@ class LoRALinear(nn.Module):
     def draw(self, generator: torch.Generator) -> None:
         """A uniform within 1 / sqrt(fan-in) (Kaiming, a = sqrt 5), B zero: the model starts unchanged."""
         bound = 1 / math.sqrt(self.base.in_features)
-        drawn = torch.empty(self.lora_A.shape, device=generator.device).uniform_(
-            -bound, bound, generator=generator
-        )
+        drawn = torch.empty(self.lora_A.shape, device=generator.device).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
             self.lora_A.copy_(drawn)
 
@@ -86,7 +85,7 @@ class LoRA:
 
     def groups(self, model: GPT) -> list[dict[str, Any]]:
         """One group with the additions and the classification head, learning-rate factor 1."""
-        return [{"params": [p for p in model.parameters() if p.requires_grad], "factor": 1.0}]
+        return [moving(model)]
 
     def state(self, model: GPT) -> dict[str, Tensor]:
         """The adapter's tensors under our names: additions, and the classification head if there is one."""
@@ -120,9 +119,7 @@ class LoRA:
             tensors["base_model.model.score.weight"] = model.score.weight.detach()
         with files.replace_folder(folder) as temporary:
             checkpoint.write_tensors(temporary / "adapter_model.safetensors", tensors)
-            files.write_json(
-                temporary / "adapter_config.json", self._config(model, list(additions), base_name)
-            )
+            files.write_json(temporary / "adapter_config.json", self._config(model, list(additions), base_name))
 
     def _config(self, model: GPT, names: list[str], base_name: str | None) -> dict[str, Any]:
         exported = [checkpoint.exported_name(model.config.family, name) for name in names]
@@ -196,9 +193,7 @@ def _targets(model: GPT, kinds: list[Literal["attention", "mlp"]]) -> list[str]:
 
 def _projections(model: GPT) -> list[str]:
     """Names of every projection of every block, wrapped or not: `blocks.0.attention.q`."""
-    names = [
-        name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)
-    ]
+    names = [name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)]
     return [name.removesuffix(".base") for name in names]
 
 

@@ -35,7 +35,7 @@ def subject(samples: Path, **task: Any) -> Subject:
 def write_documents(folder: Path, texts: list[str], bits: list[float | None]) -> None:
     folder.mkdir(parents=True)
     for split in ("train", "validation", "test"):
-        rows = [TOKENIZER.encode(text) + [TOKENIZER.end_of_text] for text in texts]
+        rows = [[*TOKENIZER.encode(text), TOKENIZER.end_of_text] for text in texts]
         np.concatenate(rows).astype("<u2").tofile(folder / f"{split}.bin")
         lengths = [len(row) for row in rows]
         starts = [sum(lengths[:i]) for i in range(len(rows))]
@@ -134,7 +134,8 @@ def test_a_label_never_trained_on_is_named(tmp_path: Path) -> None:
     write_labelled(tmp_path / "labelled", [("x", "phish", "tr")])
     with pytest.raises(UserError, match="phish"):
         classification.measure(
-            classification.Settings(split="test", batch_size=7), subject(tmp_path, labels=["a", "b"], max_tokens=16)
+            classification.Settings(split="test", batch_size=7),
+            subject(tmp_path, labels=["a", "b"], max_tokens=16),
         )
 
 
@@ -164,9 +165,9 @@ def test_exact_match_compares_as_the_language_does(tmp_path: Path, monkeypatch: 
 
 def test_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:
     """Prompts are sorted by length to save padding; a mix-up would score one question's answer with another."""
-    one = subject(tmp_path, template="alpaca")
-    short = one._replace(model=GPT(ModelConfig(**SHAPE.model_copy(update={"context_length": 128}).model_dump(),
-                                               vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3)))  # fmt: skip
+    shape = SHAPE.model_copy(update={"context_length": 128}).model_dump()
+    model = GPT(ModelConfig(**shape, vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
+    short = subject(tmp_path, template="alpaca")._replace(model=model)
     rows = [{"instruction": "x" * n, "input": ""} for n in (30, 3, 17)]
     together = exact_match.answer(short, rows, 3, 5)
     assert together == [exact_match.answer(short, [row], 1, 5)[0] for row in rows]

@@ -44,7 +44,9 @@ class Log:
             raise KeyboardInterrupt
 
 
-def trainer(log: Log, *, steps: int = 24, log_every: int = 1, keep: str = "best", patience: int = 0, **changes: Any) -> Trainer:
+def trainer(
+    log: Log, *, steps: int = 24, log_every: int = 1, keep: str = "best", patience: int = 0, **changes: Any
+) -> Trainer:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=32), torch.Generator().manual_seed(1))
     settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)  # type: ignore[attr-defined]
     groups = [{"params": list(model.parameters()), "factor": 1.0}]
@@ -87,7 +89,10 @@ def test_killed_at_any_step_it_ends_bitwise_equal(tmp_path: Path, die_at: int) -
     torch.manual_seed(99)
     again = trainer(Log())
     weights, progress = finished(tmp_path / "cut", again)
-    assert again.log.record["resumed_at_step"] == die_at - (1 if die_at % 5 == 0 else 0) - (die_at - (1 if die_at % 5 == 0 else 0)) % 5
+    assert (
+        again.log.record["resumed_at_step"]
+        == die_at - (1 if die_at % 5 == 0 else 0) - (die_at - (1 if die_at % 5 == 0 else 0)) % 5
+    )
     assert progress.as_json() == plain.as_json()
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
 

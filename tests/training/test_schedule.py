@@ -1,5 +1,6 @@
 """A wrong schedule trains a worse model and nobody sees why."""
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,14 @@ from pipeline.training.schedule import factor
 
 
 def schedule(shape: str, **changes: float) -> Schedule:
-    fields = {"shape": shape, "steps": 100, "warmup_steps": 10, "final_share": 0.1, "accumulate": 1, "clip_norm": 1.0}
+    fields = {
+        "shape": shape,
+        "steps": 100,
+        "warmup_steps": 10,
+        "final_share": 0.1,
+        "accumulate": 1,
+        "clip_norm": 1.0,
+    }
     return Schedule.model_validate(fields | changes)
 
 
@@ -19,7 +27,7 @@ def test_warm_up_rises_to_the_peak_and_nothing_exceeds_it(shape: str) -> None:
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == 1.0
     assert max(rates) == 1.0
-    assert all(b <= a for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(rates))
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "trapezoid"])
@@ -28,7 +36,9 @@ def test_the_last_step_is_at_the_floor(shape: str) -> None:
 
 
 def test_cosine_is_half_way_down_in_the_middle() -> None:
-    assert factor(schedule("cosine", warmup_steps=0), 49) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert factor(schedule("cosine", warmup_steps=0), 49) == pytest.approx(
+        0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2))
+    )
 
 
 def test_trapezoid_stays_flat_until_its_last_fifth() -> None:

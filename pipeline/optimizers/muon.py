@@ -1,0 +1,113 @@
+"""Muon for the matrices inside the blocks, AdamW for everything else.
+
+Muon makes every update of a matrix an (almost) orthogonal one: the momentum's singular values are brought to about one
+by five Newton-Schulz steps (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the quintic
+coefficients are theirs). The step is scaled by sqrt(max(1, rows / columns)), as there. Matrices of one shape go through
+the iteration together: one batched product instead of many small ones.
+"""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config import Section, Share
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_STEPS = 5
+
+
+class Settings(Section):
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak for embeddings, heads and vectors (AdamW); the schedule and a tuner's factors multiply it."""
+    matrix_learning_rate: Annotated[float, Field(gt=0)]
+    """Peak for the matrices of the blocks (Muon)."""
+    momentum: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    """On matrices, decoupled, times the learning rate."""
+    beta1: Share
+    beta2: Share
+    epsilon: Annotated[float, Field(gt=0)]
+
+
+def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Muon over the matrices of the blocks among a tuner's groups, AdamW over tables, heads and vectors."""
+    return Muon(settings, groups)
+
+
+class Muon(torch.optim.Optimizer):
+    """One optimizer with two rules, chosen per group by `rule`."""
+
+    def __init__(self, settings: Settings, groups: list[dict[str, Any]]) -> None:
+        self.settings = settings
+        split = []
+        for group in groups:
+            inside = [
+                p.dim() == 2 and name.startswith("blocks.")
+                for p, name in zip(group["params"], group["names"], strict=True)
+            ]
+            matrices = [p for p, is_inside in zip(group["params"], inside, strict=True) if is_inside]
+            rest = [p for p, is_inside in zip(group["params"], inside, strict=True) if not is_inside]
+            for rule, params, rate in (
+                ("muon", matrices, settings.matrix_learning_rate),
+                ("adamw", rest, settings.learning_rate),
+            ):
+                if params:
+                    peak = rate * group["factor"]
+                    split.append({"params": params, "lr": peak, "peak": peak, "rule": rule})
+        super().__init__(split, {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            (self._muon if group["rule"] == "muon" else self._adamw)(params, group["lr"])
+
+    def _muon(self, params: list[Tensor], rate: float) -> None:
+        by_shape: dict[torch.Size, list[Tensor]] = {}
+        for p in params:
+            by_shape.setdefault(p.shape, []).append(p)
+        for shape, same in by_shape.items():
+            momenta = []
+            for p in same:
+                assert p.grad is not None
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                buffer = state["momentum"].lerp_(p.grad, 1 - self.settings.momentum)
+                momenta.append(p.grad.lerp(buffer, self.settings.momentum))  # Nesterov
+            updates = orthogonal(torch.stack(momenta))
+            scale = max(1.0, shape[0] / shape[1]) ** 0.5
+            for p, update in zip(same, updates, strict=True):
+                p.mul_(1 - rate * self.settings.weight_decay).add_(update, alpha=-rate * scale)
+
+    def _adamw(self, params: list[Tensor], rate: float) -> None:
+        settings = self.settings
+        for p in params:
+            assert p.grad is not None
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["first"], state["second"] = torch.zeros_like(p), torch.zeros_like(p)
+            state["step"] += 1
+            t = float(state["step"])
+            state["first"].lerp_(p.grad, 1 - settings.beta1)
+            state["second"].lerp_(p.grad.square(), 1 - settings.beta2)
+            spread = (state["second"] / (1 - settings.beta2**t)).sqrt_().add_(settings.epsilon)
+            if p.dim() >= 2:
+                p.mul_(1 - rate * settings.weight_decay)
+            p.addcdiv_(state["first"], spread, value=-rate / (1 - settings.beta1**t))
+
+
+def orthogonal(matrices_NRC: Tensor) -> Tensor:
+    """U V^T of each matrix, approximately (singular values in about [0.7, 1.2]), shape [N, R, C]."""
+    a, b, c = _QUINTIC
+    x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    for _ in range(_STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
