@@ -21,9 +21,7 @@ _GATES_BEFORE = ("raw", "tokens", "samples")
 def require_models(models: list[str], params: Params) -> None:
     """Every name must be a model of the graph."""
     if unknown := [model for model in models if model not in params.evaluations]:
-        raise UserError(
-            f"register: {unknown} are not models of params.yaml; one of: {', '.join(params.evaluations)}"
-        )
+        raise UserError(f"register: {unknown} are not models of params.yaml; one of: {', '.join(params.evaluations)}")
 
 
 def require_current(models: list[str]) -> None:
@@ -44,8 +42,7 @@ def require_current(models: list[str]) -> None:
     stale = json.loads(done.stdout or "{}")
     if stale:
         raise UserError(
-            f"dvc.lock is stale: {', '.join(sorted(stale))} changed since the last run; run `dvc repro`, "
-            "then register"
+            f"dvc.lock is stale: {', '.join(sorted(stale))} changed since the last run; run `dvc repro`, then register"
         )
 
 
@@ -83,16 +80,12 @@ def _require_evaluated(model: str, folder: Path) -> str:
         raise UserError(f"{manifest}: not there; run `dvc repro` or `dvc checkout`")
     for name, expected in files.read_json(manifest).items():
         if not (folder / name).is_file() or files.sha256_of(folder / name) != expected:
-            raise UserError(
-                f"{folder / name}: missing or not what manifest.json says; run `dvc checkout {folder}`"
-            )
+            raise UserError(f"{folder / name}: missing or not what manifest.json says; run `dvc checkout {folder}`")
     details = EVALUATION / model / "details.json"
     measured = files.read_json(details).get("model_sha256") if details.is_file() else None
     found = files.sha256_of(folder)
     if found != measured:
-        raise UserError(
-            f"{folder}: sha256 is {found}, {details} measured {measured}; run `dvc repro`, then register"
-        )
+        raise UserError(f"{folder}: sha256 is {found}, {details} measured {measured}; run `dvc repro`, then register")
     return found
 
 
@@ -110,6 +103,4 @@ def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UserError(
-            f"params.yaml: waivers: until is {text!r}, expected a date such as 2027-01-31"
-        ) from None
+        raise UserError(f"params.yaml: waivers: until is {text!r}, expected a date such as 2027-01-31") from None

@@ -53,8 +53,7 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
         if (path := lineage.GATES / gate / "verdict.json").is_file()
     }
     measured = {
-        stage: [stage, stage.replace("finetune@", "evaluate@").replace("pretrain", "evaluate@base")]
-        for stage in stages
+        stage: [stage, stage.replace("finetune@", "evaluate@").replace("pretrain", "evaluate@base")] for stage in stages
     }
     names = [
         "download",
@@ -81,11 +80,7 @@ def chain(model: str, params: config.Params) -> list[str]:
 
 def waived(facts: Facts) -> list[tuple[str, dict[str, Any]]]:
     """(gate, entry) of every expectation that passed only because of a waiver."""
-    return [
-        (gate, entry)
-        for gate, verdict in facts.gates.items()
-        for entry in lineage.waived_expectations(verdict)
-    ]
+    return [(gate, entry) for gate, verdict in facts.gates.items() for entry in lineage.waived_expectations(verdict)]
 
 
 def render(facts: Facts, name: str) -> str:
@@ -171,9 +166,7 @@ def _limits(facts: Facts) -> str:
         "- Was measured on held-out records of the same sources; other text may go worse.",
     ]
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
-        lines.append(
-            "- Learned from generated text about an invented world: for checking the pipeline, not for use."
-        )
+        lines.append("- Learned from generated text about an invented world: for checking the pipeline, not for use.")
     if facts.task.get("objective") == "classify":
         lines.append("- Always answers with one of its labels; the score is not calibrated.")
     else:
@@ -184,9 +177,7 @@ def _limits(facts: Facts) -> str:
 def _hashes(model: str, stage: str) -> dict[str, str]:
     outs = lineage.dvc_outs()
     tags = {f"dvc.in.{path}": digest for path, digest in lineage.dvc_inputs(stage).items()}
-    return tags | {
-        f"dvc.out.models/{model}": digest for path, digest in outs.items() if path == f"models/{model}"
-    }
+    return tags | {f"dvc.out.models/{model}": digest for path, digest in outs.items() if path == f"models/{model}"}
 
 
 def _bound(bound: Mapping[str, float | None] | None) -> str:

@@ -132,8 +132,7 @@ class Registry:
             before = champion.tags.get("tohum.champion_before")
             if not before:
                 raise UserError(
-                    f"{champion.name}: version {champion.version} is the first champion; nothing to go "
-                    "back to"
+                    f"{champion.name}: version {champion.version} is the first champion; nothing to go back to"
                 )
             version = self._client.get_model_version(champion.name, before)
             return self._crown(model, version, f"rolled back from {champion.version}", rolled_back=True)
@@ -177,9 +176,7 @@ class Registry:
         if before is not None:
             client.set_model_version_tag(name, before.version, "tohum.status", f"retired {now}")
             if not rolled_back:
-                client.set_model_version_tag(
-                    name, version.version, "tohum.champion_before", str(before.version)
-                )
+                client.set_model_version_tag(name, version.version, "tohum.champion_before", str(before.version))
         client.set_model_version_tag(name, version.version, "tohum.status", f"champion {now}, {why}")
         client.set_registered_model_alias(name, CHAMPION, version.version)
         standing = self.at(model, CHAMPION)
@@ -311,9 +308,7 @@ def _lock() -> Iterator[None]:
 def _listing(registry: Registry, models: list[str]) -> str:
     lines = [f"{'model':<28}{'version':>8}  {'alias':<20}{'sha256':<14}status"]
     for model in models:
-        standing = {
-            alias: found.version for alias in (CANDIDATE, CHAMPION) if (found := registry.at(model, alias))
-        }
+        standing = {alias: found.version for alias in (CANDIDATE, CHAMPION) if (found := registry.at(model, alias))}
         for version in registry.versions(model):
             names = ", ".join(alias for alias, number in standing.items() if number == version.version)
             lines.append(
@@ -325,9 +320,7 @@ def _listing(registry: Registry, models: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 done, 1 refused (the reason on stderr), 2 wrong usage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.registry", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m pipeline.registry", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="versions and aliases of every model of params.yaml")
     abouts = {

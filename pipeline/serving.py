@@ -43,9 +43,7 @@ class Speaker:
         self._tokenizer = Tokenizer.load(folder)
         self._device = device
 
-    def answer(
-        self, texts: Sequence[str], params: Mapping[str, int | float] | None = None
-    ) -> list[dict[str, Any]]:
+    def answer(self, texts: Sequence[str], params: Mapping[str, int | float] | None = None) -> list[dict[str, Any]]:
         """One answer per text, in order: `label` and `score` (its probability), or `completion`.
 
         Raises:
@@ -65,15 +63,10 @@ class Speaker:
     def _labels(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         labels, found = self.task["labels"], []
         for first in range(0, len(texts), _BATCH):
-            rows = [
-                encode(self._tokenizer, text, self.task["max_tokens"])
-                for text in texts[first : first + _BATCH]
-            ]
+            rows = [encode(self._tokenizer, text, self.task["max_tokens"]) for text in texts[first : first + _BATCH]]
             inputs = padded(rows, self._tokenizer.pad)
             mask = torch.arange(inputs.shape[1])[None] < torch.tensor([len(row) for row in rows])[:, None]
-            scores_BC = (
-                self._model.classify(inputs.to(self._device), mask.to(self._device)).float().softmax(-1)
-            )
+            scores_BC = self._model.classify(inputs.to(self._device), mask.to(self._device)).float().softmax(-1)
             best = scores_BC.max(dim=-1)
             found += [
                 {"label": labels[index], "score": score}
@@ -114,9 +107,7 @@ class Speaker:
         return stop
 
 
-def answer(
-    folder: Path, texts: Sequence[str], params: Mapping[str, int | float] | None = None
-) -> list[dict[str, Any]]:
+def answer(folder: Path, texts: Sequence[str], params: Mapping[str, int | float] | None = None) -> list[dict[str, Any]]:
     """Answers of the model in `folder`; see Speaker.answer."""
     return Speaker(folder).answer(texts, params)
 

@@ -192,9 +192,7 @@ class Run(NullTracker):
 
 
 @contextmanager
-def stage(
-    name: str, params: config.Params, *, tags: Mapping[str, str] | None = None
-) -> Iterator[NullTracker]:
+def stage(name: str, params: config.Params, *, tags: Mapping[str, str] | None = None) -> Iterator[NullTracker]:
     """One run of one stage; `name` is DVC's (`pretrain`, `finetune@spam-lora`).
 
     Writes reports/runs/<name>.json at the end, however the block ends: FINISHED, FAILED, or KILLED when

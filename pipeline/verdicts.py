@@ -31,11 +31,7 @@ class Verdict:
 
     def failures(self, severity: str) -> list[dict[str, Any]]:
         """The expectations of one severity that did not hold and are not waived, in the gate's order."""
-        return [
-            one
-            for one in self.results
-            if not one["success"] and not one["waived"] and one["severity"] == severity
-        ]
+        return [one for one in self.results if not one["success"] and not one["waived"] and one["severity"] == severity]
 
     @property
     def sentence(self) -> str:
@@ -44,9 +40,7 @@ class Verdict:
             return f"the {self.gate} gate passed"
         named = [f"{one['expectation']} on {one['column']}" for one in self.failures("critical")]
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        return (
-            f"the {self.gate} gate said no: {', '.join(named[:_NAMED])}{more}; {_FOLDER}{self.gate}/page.html"
-        )
+        return f"the {self.gate} gate said no: {', '.join(named[:_NAMED])}{more}; {_FOLDER}{self.gate}/page.html"
 
     @property
     def markdown(self) -> str:

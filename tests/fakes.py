@@ -27,4 +27,10 @@ def labelled(text: str, label: str, **more: Any) -> dict[str, Any]:
 
 
 def instruction(text: str, output: str, given: str = "", **more: Any) -> dict[str, Any]:
-    return {"instruction": text, "input": given, "output": output, "origin": "test:1", "language": "tr"} | more
+    return {
+        "instruction": text,
+        "input": given,
+        "output": output,
+        "origin": "test:1",
+        "language": "tr",
+    } | more

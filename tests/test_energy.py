@@ -9,9 +9,7 @@ import pytest
 from pipeline import energy
 
 
-def test_without_counters_the_figure_is_labelled_an_estimate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_counters_the_figure_is_labelled_an_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "_RAPL", tmp_path)
     found = energy.Meter().read()
     assert found["energy_wh_measured"] is None

@@ -111,19 +111,14 @@ def test_sampling_repeats_with_its_seed() -> None:
     """Lost otherwise: a sample in a report could never be made again."""
     model = model_of("qwen3")
     options = {"max_tokens": 15, "temperature": 1.0, "top_k": 20, "top_p": 0.9, "stop": ()}
-    runs = [
-        generate(model, PROMPTS, **options, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    ]
+    runs = [generate(model, PROMPTS, **options, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
     with pytest.raises(ValueError, match="explicit generator"):
         generate(model, PROMPTS, **options)
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 999), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), heat=st.floats(0.2, 3.0)
-)
+@given(seed=st.integers(0, 999), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), heat=st.floats(0.2, 3.0))
 def test_only_what_the_filters_keep_is_drawn(seed: int, top_k: int, top_p: float, heat: float) -> None:
     """Lost otherwise: top-k or top-p would let unlikely ids through, or stop everything."""
     generator = torch.Generator().manual_seed(seed)

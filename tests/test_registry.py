@@ -32,9 +32,7 @@ def make_model(name: str, seed: int = 1) -> Path:
     """A tiny model folder, whole and evaluated, as the graph leaves it."""
     words = Path("tokenizer")
     if not words.is_dir():
-        tokenizer.train(["Ayşe İzmir'de yaşıyor. Merhaba dünya, free prize now! " * 20], 300, "gpt2").save(
-            words
-        )
+        tokenizer.train(["Ayşe İzmir'de yaşıyor. Merhaba dünya, free prize now! " * 20], 300, "gpt2").save(words)
     shape = ModelConfig(
         family="llama",
         n_layers=1,
@@ -155,9 +153,7 @@ def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Regi
     assert label == serving.answer(Path("models/spam-full"), ["free prize"])[0]["label"]
 
 
-def test_equal_bytes_are_one_version_uploaded_once(
-    project: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_bytes_are_one_version_uploaded_once(project: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = register(project, "base")
     monkeypatch.setattr(Registry, "_upload", lambda *a: pytest.fail("uploaded twice"))
     again, new = register(project, "base")
@@ -169,9 +165,7 @@ def test_an_upload_orphaned_by_a_kill_is_used_by_the_next_try(
 ) -> None:
     make_model("base", seed=77)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            model_card.lineage, "verdict_summary", lambda verdict: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(model_card.lineage, "verdict_summary", lambda verdict: (_ for _ in ()).throw(KeyboardInterrupt))
         patch.setattr(model_card, "render", lambda facts, name: "card")
         with pytest.raises(KeyboardInterrupt):
             register(project, "base")

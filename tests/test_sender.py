@@ -57,9 +57,7 @@ def steps(uri: str, uid: str, key: str = "loss_nats") -> list[int]:
 
 
 def status(uri: str, uid: str, tag: str = "tohum.run_uid") -> str:
-    query = (
-        "select r.status from runs r join tags t on t.run_uuid = r.run_uuid where t.key = ? and t.value = ?"
-    )
+    query = "select r.status from runs r join tags t on t.run_uuid = r.run_uuid where t.key = ? and t.value = ?"
     ((found,),) = rows(uri, query + " and r.name not like 'pipeline%'", tag, uid)
     return found
 
@@ -226,9 +224,7 @@ def serve(store: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
     command += ["--port", str(port), "--workers", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder
-        )
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
     for _ in range(900):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
@@ -290,9 +286,7 @@ def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: P
     assert status(store, run.uid) == "FINISHED"
 
 
-def test_a_second_sender_leaves_the_first_alone(
-    here: Path, store: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_sender_leaves_the_first_alone(here: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
     with tracking.stage("pretrain", settings(store)):
         pass
     with sender._lock(tracking.QUEUE) as held:

@@ -17,9 +17,7 @@ from pipeline import config, files, lineage, tracking
 ROOT = Path(__file__).parents[1]
 
 
-def params(
-    enabled: bool = True, uri: str = "sqlite:///mlflow.db", experiment: str = "tests"
-) -> config.Params:
+def params(enabled: bool = True, uri: str = "sqlite:///mlflow.db", experiment: str = "tests") -> config.Params:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["runtime"]["tracking"] = {"enabled": enabled, "uri": uri, "experiment": experiment}
     return config.Params.model_validate(raw)
@@ -117,9 +115,7 @@ def test_logging_takes_less_than_a_hundredth_of_a_training_step(here: Path) -> N
     with tracking.stage("pretrain", params()) as run:
         began = time.perf_counter()
         for step in range(2000):
-            run.log(
-                {"loss_nats": 1.0 / (step + 1), "learning_rate": 1e-3, "tokens_per_second": 1.0}, step=step
-            )
+            run.log({"loss_nats": 1.0 / (step + 1), "learning_rate": 1e-3, "tokens_per_second": 1.0}, step=step)
         each = (time.perf_counter() - began) / 2000
     assert each < 0.0005  # a step of the embedded default takes more than 0.1 s
 
@@ -167,9 +163,7 @@ def test_stages_of_one_dvc_run_share_a_pipeline_and_other_runs_do_not(here: Path
     (here / "dvc").write_text(code)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runs = [
-        subprocess.run(
-            [sys.executable, "dvc", ask], env=environment, capture_output=True, text=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "dvc", ask], env=environment, capture_output=True, text=True).stdout.split()
         for _ in range(2)
     ]
     assert [len(set(run)) for run in runs] == [1, 1]
@@ -218,9 +212,7 @@ def test_the_stage_process_never_imports_mlflow() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_sender_is_started_once_and_survives_its_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sender_is_started_once_and_survives_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     started: list[Any] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append((a, k)) or SimpleNamespace(pid=1))

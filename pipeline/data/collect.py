@@ -60,10 +60,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     truth: dict[str, Any] = {}
     with replace_folder(out) as folder:
         with ExitStack() as stack:
-            writers = {
-                kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", SCHEMAS[kind]))
-                for kind in KINDS
-            }
+            writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", SCHEMAS[kind])) for kind in KINDS}
             rejections = stack.enter_context(_Writer(folder / "rejections.parquet", REJECTIONS))
             for entry, source in download.sources.items():
                 ledger = Ledger(entry, lambda found: rejections.write(_rejected(found)))
@@ -96,9 +93,7 @@ def describe(summary: dict[str, Any]) -> str:
     for entry, account in summary.items():
         for kind, reasons in account["reasons"].items():
             counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
-            lines.append(
-                f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)"
-            )
+            lines.append(f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)")
     return "\n".join(lines)
 
 
@@ -153,9 +148,7 @@ def _read(entry: str, source: Source, ledger: Ledger, counts: _Counts) -> Iterat
             whole = whole.filter(pa.array(within, pa.bool_()))
         counts.kept[kind] += len(whole)
         counts.sampled_out[kind] += len(table) - len(whole)
-        counts.bytes += sum(
-            pc.sum(pc.binary_length(whole.column(name))).as_py() or 0 for name in CONTENT[kind]
-        )
+        counts.bytes += sum(pc.sum(pc.binary_length(whole.column(name))).as_py() or 0 for name in CONTENT[kind])
         yield kind, whole
 
 
@@ -184,9 +177,7 @@ def _summary(entry: str, ledger: Ledger, counts: _Counts) -> dict[str, Any]:
     reasons: dict[str, dict[str, int]] = {}
     for kind in KINDS:
         kept, sampled_out, rejected = counts.kept[kind], counts.sampled_out[kind], ledger.rejected(kind)
-        assert ledger.accepted[kind] == kept + sampled_out, (
-            f"{entry}: the reader counts {ledger.accepted[kind]} {kind}"
-        )
+        assert ledger.accepted[kind] == kept + sampled_out, f"{entry}: the reader counts {ledger.accepted[kind]} {kind}"
         if rows_in := kept + sampled_out + rejected:
             rows[kind] = {"rows_in": rows_in, "kept": kept, "rejected": rejected, "sampled_out": sampled_out}
         if rejected:

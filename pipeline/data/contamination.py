@@ -110,9 +110,7 @@ class _Judge:
     def verdict(self, row: int) -> Removal | None:
         """None when the record stays; it then counts for those that follow."""
         form = int(self.forms.form_of[row])
-        found = [
-            self._removal(row, of, 1.0, True) for of in self._kept.get(form, ()) if self._repeats(row, of)
-        ]
+        found = [self._removal(row, of, 1.0, True) for of in self._kept.get(form, ()) if self._repeats(row, of)]
         if not found and not self._shows_a_leak(row, form):
             found = [self._removal(row, of, similarity, False) for of, similarity in self._near(row, form)]
         if not found:
@@ -122,9 +120,7 @@ class _Judge:
 
     def _shows_a_leak(self, row: int, form: int) -> bool:
         """Whether dropping `row` as a near copy would hide a leak that the samples gate has to name."""
-        return not self._across and any(
-            self._splits[row] != self._splits[of] for of in self._kept.get(form, ())
-        )
+        return not self._across and any(self._splits[row] != self._splits[of] for of in self._kept.get(form, ()))
 
     def _near(self, row: int, form: int) -> list[tuple[int, float]]:
         scope = self._scope(row)
@@ -133,12 +129,7 @@ class _Judge:
         if not others:
             return []
         near = self.forms.near(form, np.array(sorted(others), dtype=np.int64))
-        return [
-            (of, similarity)
-            for other, similarity in near
-            for of in self._kept[other]
-            if self._repeats(row, of)
-        ]
+        return [(of, similarity) for other, similarity in near for of in self._kept[other] if self._repeats(row, of)]
 
     def _scope(self, row: int) -> str:
         """The records among which a row is judged: its own split's, or all."""

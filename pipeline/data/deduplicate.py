@@ -119,9 +119,7 @@ class Forms:
         fresh: list[list[list[int]]] = []
         for fields, tongue in batch:
             normal = [language.normal(field, tongue) for field in fields]
-            digest = hashlib.blake2b(
-                FIELD_MARK.join(normal).encode("utf-8", "surrogatepass"), digest_size=16
-            ).digest()
+            digest = hashlib.blake2b(FIELD_MARK.join(normal).encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if digest not in self._numbers:
                 self._numbers[digest] = len(self._numbers)
                 fresh.append([self._words.of(field) for field in normal])
@@ -130,9 +128,7 @@ class Forms:
         shingles, sizes = _shingles(fresh, n_fields, self._k)
         return shingles, sizes, self._signed(shingles, sizes.sum(axis=1))
 
-    def _signed(
-        self, shingles: npt.NDArray[np.uint32], sizes: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.uint32]:
+    def _signed(self, shingles: npt.NDArray[np.uint32], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """MinHash signatures, shape (forms, permutations); zeros for forms without a word."""
         signatures = np.zeros((len(sizes), len(self._multiply)), np.uint32)
         filled = np.flatnonzero(sizes)
@@ -140,9 +136,7 @@ class Forms:
             starts = (np.cumsum(sizes) - sizes)[filled]
             wide = shingles.astype(np.uint64)
             for column, (multiply, add) in enumerate(zip(self._multiply, self._add, strict=True)):
-                signatures[filled, column] = np.minimum.reduceat(
-                    wide * multiply + add >> np.uint64(32), starts
-                )
+                signatures[filled, column] = np.minimum.reduceat(wide * multiply + add >> np.uint64(32), starts)
         return signatures
 
 

@@ -49,17 +49,29 @@ def guess(path: Path) -> Guess:
         raise UserError(f"{path}: no such file; give a txt, csv, tsv, json, jsonl or parquet file")
     ending = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     if ending in ("txt", "md", "text"):
-        form = {"name": "txt", "encoding": "utf-8", "documents": "paragraph", "separator": None, "max_characters": 5000}
+        form = {
+            "name": "txt",
+            "encoding": "utf-8",
+            "documents": "paragraph",
+            "separator": None,
+            "max_characters": 5000,
+        }
         return Guess("documents", form, {}, ("plain text: every paragraph is a document (format.documents)",))
     if ending in ("csv", "tsv"):
         return _table(path, ending)
     if ending in ("json", "jsonl", "parquet"):
         return _columns(_objects(path, ending), {"name": ending}, path)
-    raise UserError(f"{path}: ending .{ending} is not known; one of: txt, csv, tsv, json, jsonl, parquet, each also .gz")
+    raise UserError(
+        f"{path}: ending .{ending} is not known; one of: txt, csv, tsv, json, jsonl, parquet, each also .gz"
+    )
 
 
 def _open(path: Path) -> Any:
-    return gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="")
+    return (
+        gzip.open(path, "rt", encoding="utf-8", newline="")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8", newline="")
+    )
 
 
 def _table(path: Path, ending: str) -> Guess:
@@ -95,7 +107,9 @@ def _objects(path: Path, ending: str) -> Iterator[dict[str, Any]]:
         try:
             found = [json.loads(line) for line in islice(file, ROWS)] if ending == "jsonl" else json.load(file)[:ROWS]
         except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: not {ending} as expected: {error}; expected one object a line, or an array") from None
+            raise UserError(
+                f"{path}: not {ending} as expected: {error}; expected one object a line, or an array"
+            ) from None
     return (row for row in found if isinstance(row, dict))
 
 
@@ -121,7 +135,7 @@ def _columns(rows: Iterator[dict[str, Any]], form: dict[str, Any], path: Path) -
 def _kind(
     by_role: dict[str, str | None], body: list[dict[str, Any]], names: list[str]
 ) -> tuple[Kind | None, dict[str, str | None]]:
-    """The kind whose columns are there by name; else by content: few distinct values are a label, the longest a text."""
+    """The kind whose columns are there by name; else by content: few distinct values: label, the longest: text."""
 
     def take(*roles: str) -> dict[str, str | None]:
         return {role: by_role[role] for role in roles}

@@ -30,8 +30,9 @@ CONTENT: dict[Kind, tuple[str, ...]] = {
 _EXTRA: dict[Kind, list[pa.Field]] = {"documents": [pa.field("bits", pa.float64())]}
 
 SCHEMAS: dict[Kind, pa.Schema] = {
-    kind: pa.schema([*_COMMON, *(pa.field(name, pa.string(), nullable=False) for name in columns),
-                     *_EXTRA.get(kind, [])])
+    kind: pa.schema(
+        [*_COMMON, *(pa.field(name, pa.string(), nullable=False) for name in columns), *_EXTRA.get(kind, [])]
+    )
     for kind, columns in CONTENT.items()
 }
 SPLITS = ("train", "validation", "test")

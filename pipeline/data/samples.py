@@ -65,9 +65,7 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
             path = _existing(raw / f"{kind}.parquet", "download")
             ids = pq.read_table(path, columns=["id", "split"])
             splits = resolve_column(ids["id"], ids["split"], params.split)
-            gone = _removals(
-                params, kind, path, splits.to_pylist(), ids["split"].is_valid().to_pylist(), progress
-            )
+            gone = _removals(params, kind, path, splits.to_pylist(), ids["split"].is_valid().to_pylist(), progress)
             stays = np.ones(len(ids), dtype=bool)
             stays[[removal.row for removal in gone]] = False
             ledger[kind] = _account(kind, splits, stays, gone)
@@ -116,9 +114,7 @@ def _removals(
     )
 
 
-def _account(
-    kind: Kind, splits: pa.Array, stays: npt.NDArray[np.bool_], gone: Sequence[Removal]
-) -> dict[str, Any]:
+def _account(kind: Kind, splits: pa.Array, stays: npt.NDArray[np.bool_], gone: Sequence[Removal]) -> dict[str, Any]:
     kept = Counter(splits.filter(pa.array(stays)).to_pylist())
     reasons = Counter(removal.reason for removal in gone)
     account = {
@@ -126,9 +122,7 @@ def _account(
         "kept": {split: kept[split] for split in SPLITS},
         "removed": {reason: reasons[reason] for reason in REASONS},
     }
-    assert len(splits) == kept.total() + reasons.total(), (
-        f"{kind}: rows in are kept or removed, got {account}"
-    )
+    assert len(splits) == kept.total() + reasons.total(), f"{kind}: rows in are kept or removed, got {account}"
     return account
 
 
@@ -136,9 +130,7 @@ def _write_records(folder: Path, path: Path, splits: pa.Array, stays: npt.NDArra
     table = pq.read_table(path)
     table = table.set_column(table.column_names.index("split"), table.schema.field("split"), splits)
     for split in SPLITS:
-        write_table(
-            folder / f"{split}.parquet", table.filter(pc.and_(pc.equal(splits, split), pa.array(stays)))
-        )
+        write_table(folder / f"{split}.parquet", table.filter(pc.and_(pc.equal(splits, split), pa.array(stays))))
 
 
 def _write_documents(
@@ -164,9 +156,7 @@ def _write_documents(
         )
     index = index.set_column(index.column_names.index("split"), index.schema.field("split"), splits)
     # A numpy file map of zero bytes is an error, but a training document has at least its end-of-text id.
-    all_ids = np.memmap(
-        _existing(tokens / "ids.bin", "tokenize"), np.dtype(meta["dtype"]).newbyteorder("<"), mode="r"
-    )
+    all_ids = np.memmap(_existing(tokens / "ids.bin", "tokenize"), np.dtype(meta["dtype"]).newbyteorder("<"), mode="r")
     counts = {}
     for split in SPLITS:
         part = index.filter(pc.and_(pc.equal(splits, split), pa.array(stays)))
@@ -205,9 +195,7 @@ def _groups(lengths: Rows) -> Iterator[slice]:
     return (slice(first, last) for first, last in pairwise(edges) if last > first)
 
 
-def _removed(
-    kind: Kind, path: Path, ids: pa.ChunkedArray, splits: pa.Array, gone: Sequence[Removal]
-) -> pa.Table:
+def _removed(kind: Kind, path: Path, ids: pa.ChunkedArray, splits: pa.Array, gone: Sequence[Removal]) -> pa.Table:
     """One kind's rows of removed.parquet; reads texts and origins again, of the removed records only."""
     rows = np.array([removal.row for removal in gone], dtype=np.int64)
     origins, texts = [], []

@@ -150,9 +150,7 @@ def batch_rows(n: int, batch_size: int, step: int, seed: int, rank: int = 0, wor
     if n < 1 or batch_size < 1 or step < 0:
         raise ValueError(f"n {n} and batch_size {batch_size} must be positive, step {step} not negative")
     if batch_size % world_size or not 0 <= rank < world_size:
-        raise ValueError(
-            f"batch_size {batch_size} must be a multiple of world_size {world_size}, rank {rank} below it"
-        )
+        raise ValueError(f"batch_size {batch_size} must be a multiple of world_size {world_size}, rank {rank} below it")
     positions = step * batch_size + np.arange(rank, batch_size, world_size, dtype=np.int64)
     epochs, places = np.divmod(positions, n)
     rows = np.empty_like(places)
@@ -182,9 +180,7 @@ def _round_keys(seed: int) -> tuple[np.uint64, ...]:
     return tuple(np.uint64(seed_for(seed, number)) for number in range(_ROUNDS))
 
 
-def _feistel(
-    values: npt.NDArray[np.uint64], half: int, keys: tuple[np.uint64, ...]
-) -> npt.NDArray[np.uint64]:
+def _feistel(values: npt.NDArray[np.uint64], half: int, keys: tuple[np.uint64, ...]) -> npt.NDArray[np.uint64]:
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
     left, right = values >> shift, values & mask
     for key in keys:

@@ -30,9 +30,7 @@ def resolve(record_id: str, pinned: str | None, split: Split) -> SplitName:
     return cast(SplitName, pinned) if pinned is not None else split_of(record_id, split)
 
 
-def resolve_column(
-    ids: pa.Array | pa.ChunkedArray, pinned: pa.Array | pa.ChunkedArray, split: Split
-) -> pa.Array:
+def resolve_column(ids: pa.Array | pa.ChunkedArray, pinned: pa.Array | pa.ChunkedArray, split: Split) -> pa.Array:
     """`resolve` over two columns of a record table; a string column, no nulls, same length and order."""
     pairs: Iterable[tuple[str, str | None]] = zip(ids.to_pylist(), pinned.to_pylist(), strict=True)
     return pa.array([resolve(record_id, at, split) for record_id, at in pairs], type=pa.string())

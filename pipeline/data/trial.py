@@ -90,7 +90,11 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
         if name in ("at_least", "below") or name.startswith("min_"):
             return type(value)(1 if name in ("min_labels", "min_tokens") else 0)
         if isinstance(value, int) and not isinstance(value, bool):
-            return 10**9 if name not in ("train", "validation", "test", "documents", "labelled", "instructions", "preferences") else 0
+            return (
+                10**9
+                if name not in ("train", "validation", "test", "documents", "labelled", "instructions", "preferences")
+                else 0
+            )
         return 1.0 if name != "at_most" else 10.0**9
 
     opened_gates = {gate: opened(gate, settings) for gate, settings in gates.items()}

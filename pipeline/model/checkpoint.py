@@ -85,9 +85,7 @@ def save(
         if adapter is not None:
             adapter(temporary / "adapter")
         written = {p.relative_to(temporary).as_posix(): p for p in temporary.rglob("*") if p.is_file()}
-        files.write_json(
-            temporary / MANIFEST, {name: files.sha256_of(path) for name, path in written.items()}
-        )
+        files.write_json(temporary / MANIFEST, {name: files.sha256_of(path) for name, path in written.items()})
 
 
 def load(folder: Path, device: str = "cpu") -> GPT:
@@ -137,9 +135,7 @@ def verify(folder: Path) -> None:
         return
     for name, expected in sorted(read_json(folder / MANIFEST).items()):
         if not (folder / name).is_file():
-            raise UserError(
-                f"{folder}: {name} is missing, {MANIFEST} lists it; restore the folder (dvc checkout)"
-            )
+            raise UserError(f"{folder}: {name} is missing, {MANIFEST} lists it; restore the folder (dvc checkout)")
         if (found := files.sha256_of(folder / name)) != expected:
             raise UserError(
                 f"{folder / name}: sha256 is {found}, {MANIFEST} says {expected}; the file was changed or "
@@ -176,8 +172,7 @@ def fetch(start: Start, cache: Path) -> Path:
     found = weights_sha256(folder)
     if start.sha256 is None:
         raise UserError(
-            f"params.yaml: pretrain.start.sha256 is null; open weights are pinned; "
-            f"if you trust these, write {found}"
+            f"params.yaml: pretrain.start.sha256 is null; open weights are pinned; if you trust these, write {found}"
         )
     if found != start.sha256:
         raise UserError(
@@ -225,9 +220,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: not readable as safetensors: {error}; restore or download the file again"
-        ) from None
+        raise UserError(f"{path}: not readable as safetensors: {error}; restore or download the file again") from None
 
 
 def read_json(path: Path) -> Any:
@@ -235,9 +228,7 @@ def read_json(path: Path) -> Any:
     try:
         return files.read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not readable as JSON: {error}; restore or download the file again"
-        ) from None
+        raise UserError(f"{path}: not readable as JSON: {error}; restore or download the file again") from None
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -249,8 +240,7 @@ def _weight_files(folder: Path) -> list[str]:
     raise UserError(
         f"{folder}: no {WEIGHTS}"
         + (
-            f", only {', '.join(pickled)}: pickled weights can run code and are not read; "
-            "convert them to safetensors"
+            f", only {', '.join(pickled)}: pickled weights can run code and are not read; convert them to safetensors"
             if pickled
             else "; expected a model folder in the Hugging Face layout"
         )
@@ -271,13 +261,10 @@ def _exported_tensors(model: GPT) -> dict[str, Tensor]:
     if model.config.tie_embeddings or model.score is not None:
         own.pop("head.weight", None)
     if family == "gpt2" and not model.config.bias:
-        for name in [
-            name for name in own if name.startswith(("blocks.", "final_norm")) and name.endswith("weight")
-        ]:
+        for name in [name for name in own if name.startswith(("blocks.", "final_norm")) and name.endswith("weight")]:
             own[name.removesuffix("weight") + "bias"] = torch.zeros(own[name].shape[0])
     return {
-        exported_name(family, name): value.T if is_transposed(family, name) else value
-        for name, value in own.items()
+        exported_name(family, name): value.T if is_transposed(family, name) else value for name, value in own.items()
     }
 
 
@@ -292,9 +279,7 @@ def _internal_tensors(config: ModelConfig, theirs: dict[str, Tensor]) -> dict[st
     return ours
 
 
-def _check_tensors(
-    folder: Path, family: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> None:
+def _check_tensors(folder: Path, family: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     missing = sorted(exported_name(family, name) for name in expected.keys() - found.keys())
     extra = sorted(exported_name(family, name) for name in found.keys() - expected.keys())
     odd = [

@@ -151,27 +151,21 @@ class Attention(nn.Module):
             k_BGSK, v_BGSK = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats, 1)
         dropout = self.dropout if self.training else 0.0
         if context.shown is not None and self.layer in context.shown.wanted_attentions:
-            out_BHTK, context.shown.attentions[self.layer] = self._slow(
-                q_BHTK, k_BGSK, v_BGSK, context, dropout
-            )
+            out_BHTK, context.shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
         else:
             out_BHTK = F.scaled_dot_product_attention(
                 q_BHTK, k_BGSK, v_BGSK, context.mask, dropout_p=dropout, is_causal=context.is_causal
             )
         return out_BHTK.transpose(1, 2).flatten(2)
 
-    def _slow(
-        self, q: Tensor, k: Tensor, v: Tensor, context: Context, dropout: float
-    ) -> tuple[Tensor, Tensor]:
+    def _slow(self, q: Tensor, k: Tensor, v: Tensor, context: Context, dropout: float) -> tuple[Tensor, Tensor]:
         """The same sum, spelled out because the weights are wanted too: ([B, H, T, K], [B, H, T, S])."""
         scores_BHTS = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
         mask = context.mask
         if context.is_causal:
             mask = causal_mask(q.shape[2], k.shape[2], q.device)
         if mask is not None:
-            scores_BHTS = (
-                scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
-            )
+            scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
         weights_BHTS = scores_BHTS.softmax(-1)
         return F.dropout(weights_BHTS, dropout) @ v, weights_BHTS
 
@@ -214,9 +208,7 @@ class RotaryAttention(Attention):
         q_BHTK = self.q_norm(self.heads(self.q(x_BTD), self.n_heads))
         k_BGTK = self.k_norm(self.heads(self.k(x_BTD), self.n_kv_heads))
         v_BGTK = self.heads(self.v(x_BTD), self.n_kv_heads)
-        return self.out(
-            self.attend(rotate(q_BHTK, *context.rope), rotate(k_BGTK, *context.rope), v_BGTK, context)
-        )
+        return self.out(self.attend(rotate(q_BHTK, *context.rope), rotate(k_BGTK, *context.rope), v_BGTK, context))
 
 
 class GeluMLP(nn.Module):
@@ -404,9 +396,7 @@ class GPT(nn.Module):
         past, start = self._past(prefix, cache, B)
         if positions_BT is None:
             if start + T > self.config.context_length:
-                raise ValueError(
-                    f"{start + T} tokens do not fit in a context of {self.config.context_length}"
-                )
+                raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
             positions_BT = torch.arange(start, start + T, device=x_BTD.device)[None]
         rope = None
         if self.positions is not None:
@@ -429,9 +419,7 @@ class GPT(nn.Module):
     def logits(self, x_BTD: Tensor) -> Tensor:
         """The language head: [..., D] -> [..., V]. Raises UserError in a classifier that has none."""
         if self.head is None:
-            raise UserError(
-                "this model is a classifier without a language head; start from a language model instead"
-            )
+            raise UserError("this model is a classifier without a language head; start from a language model instead")
         return self.head(x_BTD)
 
     def classify(
@@ -453,14 +441,10 @@ class GPT(nn.Module):
             UserError: the model has no classification head.
         """
         if self.score is None:
-            raise UserError(
-                "this model has no classification head; fine-tune it with objective classify first"
-            )
+            raise UserError("this model has no classification head; fine-tune it with objective classify first")
         rule = mask_BT
         if mask_BT is not None and bool(mask_BT[:, 0].all()):
-            rule = (
-                None  # padding on the right only: causal attention never sees it, so the fast path is exact
-            )
+            rule = None  # padding on the right only: causal attention never sees it, so the fast path is exact
         x_BTD = self.hidden(ids_BT, embeddings_BTD=embeddings_BTD, mask=rule, prefix=prefix)
         if mask_BT is None:
             return self.score(x_BTD[:, -1])
@@ -468,9 +452,7 @@ class GPT(nn.Module):
         last_B = (index_T * mask_BT).argmax(dim=1)
         return self.score(x_BTD[torch.arange(len(last_B), device=x_BTD.device), last_B])
 
-    def _past(
-        self, prefix: Sequence[KeyValue] | None, cache: Cache | None, batch: int
-    ) -> tuple[Past | None, int]:
+    def _past(self, prefix: Sequence[KeyValue] | None, cache: Cache | None, batch: int) -> tuple[Past | None, int]:
         """What stands before the new tokens, and how many positions it takes."""
         if prefix is not None and len(prefix) != self.config.n_layers:
             raise ValueError(f"the prefix has {len(prefix)} layers, the model {self.config.n_layers}")
@@ -487,9 +469,7 @@ class GPT(nn.Module):
     def _rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of every angle, each [B or 1, 1, T, K / 2], float32."""
         with torch.autocast(positions_BT.device.type, enabled=False):
-            angles = positions_BT[:, None, :, None].float() * rope_frequencies(
-                self.config, positions_BT.device
-            )
+            angles = positions_BT[:, None, :, None].float() * rope_frequencies(self.config, positions_BT.device)
             return angles.cos(), angles.sin()
 
     @staticmethod

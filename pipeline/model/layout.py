@@ -113,9 +113,7 @@ def exported_config(
     """The content of config.json."""
     kind = "LMHeadModel" if config.family == "gpt2" else "ForCausalLM"
     shared: dict[str, Any] = {
-        "architectures": [
-            FAMILIES[config.family] + (kind if labels is None else "ForSequenceClassification")
-        ],
+        "architectures": [FAMILIES[config.family] + (kind if labels is None else "ForSequenceClassification")],
         "model_type": config.family,
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tie_embeddings,
@@ -182,13 +180,9 @@ def model_config(raw: dict[str, Any], where: str) -> ModelConfig:
         raise UserError(f"{where}: model_type is {family!r}; one of: {', '.join(sorted(FAMILIES))}")
     for key, allowed in _ONLY[family].items():
         if key in raw and raw[key] not in allowed:
-            raise UserError(
-                f"{where}: {key} is {raw[key]!r}; we compute only {' or '.join(map(repr, allowed))}"
-            )
+            raise UserError(f"{where}: {key} is {raw[key]!r}; we compute only {' or '.join(map(repr, allowed))}")
     if raw.get("quantization_config"):
-        raise UserError(
-            f"{where}: the weights are quantized; start from the plain (bfloat16 or float32) weights"
-        )
+        raise UserError(f"{where}: the weights are quantized; start from the plain (bfloat16 or float32) weights")
     read: Callable[[dict[str, Any], str], dict[str, Any]] = _read_gpt2 if family == "gpt2" else _read_rotary
     try:
         fields = read(raw, where)
@@ -230,8 +224,7 @@ def _read_rotary(raw: dict[str, Any], where: str) -> dict[str, Any]:
     rope.pop("type", None)
     if rope.pop("partial_rotary_factor", 1.0) != 1.0 or kind not in ("default", "llama3"):
         raise UserError(
-            f"{where}: rope_type is {kind!r} (or rotates a part of each head); we compute only 'default' "
-            "and 'llama3'"
+            f"{where}: rope_type is {kind!r} (or rotates a part of each head); we compute only 'default' and 'llama3'"
         )
     return {
         "n_layers": raw["num_hidden_layers"],

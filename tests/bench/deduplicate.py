@@ -17,9 +17,7 @@ SETTINGS = Deduplicate(near_threshold=0.85, shingle_words=5, permutations=128, s
 def main() -> None:
     """Measures both on the same random texts."""
     draw = random.Random(1)
-    vocabulary = [
-        "".join(draw.choices("abcdefghıijklmnoöprsştuüvyz", k=draw.randint(2, 9))) for _ in range(3000)
-    ]
+    vocabulary = ["".join(draw.choices("abcdefghıijklmnoöprsştuüvyz", k=draw.randint(2, 9))) for _ in range(3000)]
     texts = [draw.choices(vocabulary, k=WORDS) for _ in range(TEXTS)]
     before = time.process_time()
     removals([([" ".join(text)], "tr") for text in texts], ["train"] * TEXTS, SETTINGS, across_splits=True)
@@ -34,9 +32,7 @@ def main() -> None:
     index = MinHashLSH(threshold=SETTINGS.near_threshold, num_perm=SETTINGS.permutations)
     for number, signature in enumerate(MinHash.bulk(shingles, num_perm=SETTINGS.permutations)):
         index.insert(str(number), signature)
-    print(
-        f"datasketch, signatures and buckets: {(time.process_time() - before) / TEXTS * 1e3:.2f} ms per text"
-    )
+    print(f"datasketch, signatures and buckets: {(time.process_time() - before) / TEXTS * 1e3:.2f} ms per text")
 
 
 if __name__ == "__main__":

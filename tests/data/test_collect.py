@@ -63,8 +63,7 @@ def test_the_folder_holds_what_the_next_stages_read(messages, tmp_path):
     out = tmp_path / "raw"
     collect(download(a=source(messages)), out, progress=False)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [f"{kind}.parquet" for kind in KINDS]
-        + ["ledger.json", "provenance.json", "rejections.parquet", "truth.json"]
+        [f"{kind}.parquet" for kind in KINDS] + ["ledger.json", "provenance.json", "rejections.parquet", "truth.json"]
     )
     for kind in KINDS:
         assert read(out, f"{kind}.parquet").schema.equals(SCHEMAS[kind])
@@ -250,9 +249,7 @@ def test_a_full_disk_leaves_the_old_folder_whole(messages, tmp_path, monkeypatch
 def test_a_disk_that_really_fills_leaves_the_old_folder_whole(tmp_path):
     """As above with a real limit on how much a file may hold, set for a process of its own."""
     path, out = tmp_path / "noise.csv", tmp_path / "raw"
-    path.write_text(
-        "text,label\n" + "".join(f"{record_id('documents', str(k)) * 8},ham\n" for k in range(5000))
-    )
+    path.write_text("text,label\n" + "".join(f"{record_id('documents', str(k)) * 8},ham\n" for k in range(5000)))
     out.mkdir()
     (out / "old").write_text("old")
     code = (

@@ -66,11 +66,7 @@ def test_every_row_is_kept_once_or_removed_with_a_reason(folders: tuple[Path, Pa
         kept = {split: pq.read_table(out / kind / f"{split}.parquet").to_pylist() for split in SPLITS}
         gone = [row for row in removed.to_pylist() if row["kind"] == kind]
         account = ledger[kind]
-        assert (
-            account["rows_in"]
-            == len(rows)
-            == sum(account["kept"].values()) + sum(account["removed"].values())
-        )
+        assert account["rows_in"] == len(rows) == sum(account["kept"].values()) + sum(account["removed"].values())
         assert account["kept"] == {split: len(found) for split, found in kept.items()}
         assert sum(account["removed"].values()) == len(gone)
         ids = [row["id"] for found in kept.values() for row in found]
@@ -78,9 +74,7 @@ def test_every_row_is_kept_once_or_removed_with_a_reason(folders: tuple[Path, Pa
         assert {row["of"] for row in gone} <= set(ids)
         for split, found in kept.items():
             order = [row["id"] for row in rows]
-            assert [order.index(row["id"]) for row in found] == sorted(
-                order.index(row["id"]) for row in found
-            )
+            assert [order.index(row["id"]) for row in found] == sorted(order.index(row["id"]) for row in found)
             assert all(row["split"] == split for row in found)
 
 
@@ -135,9 +129,7 @@ def test_copying_in_pieces_changes_nothing(
     assert sha256_of(tmp_path / "samples") == sha256_of(out)
 
 
-def test_new_tokens_leave_the_other_kinds_byte_equal(
-    folders: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_new_tokens_leave_the_other_kinds_byte_equal(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     raw, _, out = folders
     sample(
         params(),
@@ -162,9 +154,7 @@ def test_new_records_move_no_old_one(folders: tuple[Path, Path, Path], tmp_path:
         assert after[: len(before)] == before
 
 
-def test_without_decontamination_the_leak_stays_to_be_seen(
-    folders: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_without_decontamination_the_leak_stays_to_be_seen(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     raw, tokens, _ = folders
     ledger = sample(params(decontaminate=False), raw, tokens, tmp_path / "samples", progress=False)
     assert all(account["removed"]["contamination"] == 0 for account in ledger.values())
@@ -175,13 +165,9 @@ def test_without_decontamination_the_leak_stays_to_be_seen(
 
 def test_kinds_without_records_are_written_empty(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", documents=[{"text": f"Belge {n}", "split": "train"} for n in range(5)])
-    ledger = sample(
-        params(), raw, write_tokens(raw, tmp_path / "tokens"), tmp_path / "samples", progress=False
-    )
+    ledger = sample(params(), raw, write_tokens(raw, tmp_path / "tokens"), tmp_path / "samples", progress=False)
     assert ledger["labelled"]["rows_in"] == 0
-    assert pq.read_table(tmp_path / "samples" / "labelled" / "train.parquet").schema.equals(
-        SCHEMAS["labelled"]
-    )
+    assert pq.read_table(tmp_path / "samples" / "labelled" / "train.parquet").schema.equals(SCHEMAS["labelled"])
     assert (tmp_path / "samples" / "documents" / "test.bin").stat().st_size == 0
     assert "documents" in describe(ledger)
 

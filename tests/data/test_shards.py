@@ -114,9 +114,7 @@ def test_the_order_is_the_same_on_every_machine() -> None:
     assert batch_rows(1000, 6, 12345, 7).tolist() == [11, 920, 988, 484, 780, 506]
 
 
-@pytest.mark.parametrize(
-    "wrong", [(0, 4, 0, 1), (4, 0, 0, 1), (4, 4, -1, 1), (4, 4, 0, 1, 0, 3), (4, 4, 0, 1, 2, 2)]
-)
+@pytest.mark.parametrize("wrong", [(0, 4, 0, 1), (4, 0, 0, 1), (4, 4, -1, 1), (4, 4, 0, 1, 0, 3), (4, 4, 0, 1, 2, 2)])
 def test_impossible_batches_are_refused(wrong: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
         batch_rows(*wrong)

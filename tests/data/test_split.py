@@ -31,9 +31,7 @@ def test_enlarging_a_share_moves_records_out_of_training_only(
     record: str, seed: int, validation: float, test: float, more_validation: float, more_test: float
 ) -> None:
     before = split_of(record, Split(seed=seed, validation=validation, test=test))
-    larger = Split(
-        seed=seed, validation=min(0.49, max(validation, more_validation)), test=max(test, more_test)
-    )
+    larger = Split(seed=seed, validation=min(0.49, max(validation, more_validation)), test=max(test, more_test))
     after = split_of(record, larger)
     assert after == before or before == "train"
 

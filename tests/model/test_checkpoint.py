@@ -138,9 +138,7 @@ def test_theirs_loads_in_ours_and_comes_back(name: str, tmp_path: Path) -> None:
     ids_BT, logits_BTV = ids_of(), theirs(ids_of()).logits
     torch.testing.assert_close(ours(ids_BT), logits_BTV, atol=1e-5, rtol=0)
     checkpoint.save(ours, tmp_path / "ours")
-    back, info = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "ours", output_loading_info=True
-    )
+    back, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert type(back) is type(theirs)
     assert not any(info.values()), info
     torch.testing.assert_close(back(ids_BT).logits, logits_BTV, atol=1e-5, rtol=0)
@@ -156,12 +154,8 @@ def test_configs_of_older_transformers_load(tmp_path: Path) -> None:
     path = tmp_path / "m/config.json"
     raw = json.loads(path.read_text())
     del raw["rope_parameters"], raw["head_dim"]
-    path.write_text(
-        json.dumps(raw | {"rope_theta": 5000.0, "rope_scaling": LLAMA3, "rope_interleaved": False})
-    )
-    torch.testing.assert_close(
-        checkpoint.load(tmp_path / "m")(ids_of()), theirs(ids_of()).logits, atol=1e-5, rtol=0
-    )
+    path.write_text(json.dumps(raw | {"rope_theta": 5000.0, "rope_scaling": LLAMA3, "rope_interleaved": False}))
+    torch.testing.assert_close(checkpoint.load(tmp_path / "m")(ids_of()), theirs(ids_of()).logits, atol=1e-5, rtol=0)
 
 
 def test_an_unmerged_model_is_not_saved(tmp_path: Path) -> None:
@@ -193,9 +187,7 @@ def test_classifiers_travel_both_ways(name: str, tmp_path: Path, tokenizer: Path
     torch.testing.assert_close(ours.classify(ids_BT, mask_BT), scores_BC, atol=1e-5, rtol=0)
     checkpoint.save(ours, tmp_path / "ours", tokenizer=tokenizer, labels=names)
     back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours")
-    torch.testing.assert_close(
-        back(ids_BT, attention_mask=mask_BT.long()).logits, scores_BC, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(back(ids_BT, attention_mask=mask_BT.long()).logits, scores_BC, atol=1e-5, rtol=0)
     assert back.config.id2label == labels["id2label"]
     again = checkpoint.load(tmp_path / "ours")
     assert torch.equal(again.classify(ids_BT, mask_BT), ours.classify(ids_BT, mask_BT))
@@ -404,15 +396,11 @@ def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: P
     assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt"]
     for revision in ("main", None, "a" * 39):
         with pytest.raises(UserError, match="expected the 40 hexadecimal digits"):
-            checkpoint.fetch(
-                start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path
-            )
+            checkpoint.fetch(start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path)
 
     def offline(*_: object, **__: object) -> str:
         raise OSError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(
-        UserError, match=r"not downloaded: no route to host; check .* set pretrain\.start\.kind"
-    ):
+    with pytest.raises(UserError, match=r"not downloaded: no route to host; check .* set pretrain\.start\.kind"):
         checkpoint.fetch(pinned, tmp_path / "cache")

@@ -51,9 +51,7 @@ def run(tmp_path):
 
 
 def test_a_users_file_becomes_data_raw_with_a_summary(run, tmp_path):
-    (tmp_path / "sms.tsv").write_text(
-        'ham\tYarın geliyor musun, "acaba"?\nspam\tWin the prize now\nbroken\n', "utf-8"
-    )
+    (tmp_path / "sms.tsv").write_text('ham\tYarın geliyor musun, "acaba"?\nspam\tWin the prize now\nbroken\n', "utf-8")
     done = run()
     assert done.returncode == 0, done.stderr
     assert "rejected from sms, labelled: 1 short_row" in done.stdout

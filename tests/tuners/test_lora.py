@@ -64,9 +64,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("score", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_peft_puts_our_adapter_on_the_exported_base(
-    family: str, score: bool, tmp_path: Path, tokenizer: Path
-) -> None:
+def test_peft_puts_our_adapter_on_the_exported_base(family: str, score: bool, tmp_path: Path, tokenizer: Path) -> None:
     """Lost otherwise: an adapter served by vLLM or peft would answer differently from the evaluated model."""
     import peft
     import transformers
@@ -77,9 +75,7 @@ def test_peft_puts_our_adapter_on_the_exported_base(
     tuner = tuned(model)
     tuner.save_adapter(model, tmp_path / "adapter", None)
     kind = transformers.AutoModelForSequenceClassification if score else transformers.AutoModelForCausalLM
-    theirs = peft.PeftModel.from_pretrained(
-        kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
-    ).eval()
+    theirs = peft.PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter").eval()
     ours = model.classify(IDS_BT) if score else model(IDS_BT)
     torch.testing.assert_close(theirs(input_ids=IDS_BT).logits, ours, atol=1e-5, rtol=0)
     fresh = checkpoint.load(tmp_path / "base")

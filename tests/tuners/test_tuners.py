@@ -56,9 +56,7 @@ def test_every_tuner_is_tested_here() -> None:
 @pytest.mark.parametrize("score", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_tuning_moves_what_its_groups_say_and_merges_to_a_plain_equal(
-    name: str, family: str, score: bool
-) -> None:
+def test_tuning_moves_what_its_groups_say_and_merges_to_a_plain_equal(name: str, family: str, score: bool) -> None:
     """Lost otherwise: frozen weights would drift, or the exported model differ from the trained one."""
     model, tuner, ids_BT = model_of(family, score), tuner_of(name), torch.arange(12).view(2, 6)
     plain = copy.deepcopy(model)
@@ -75,9 +73,7 @@ def test_tuning_moves_what_its_groups_say_and_merges_to_a_plain_equal(
         out_of(model, ids_BT).square().mean().backward()
         optimizer.step()
     names = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-    still = [
-        key for key, old in before.items() if not names[key] and not torch.equal(old, model.state_dict()[key])
-    ]
+    still = [key for key, old in before.items() if not names[key] and not torch.equal(old, model.state_dict()[key])]
     assert not still
     trained = out_of(model, ids_BT)
     assert (trained - out_of(plain, ids_BT)).abs().max() > 1e-3

@@ -50,19 +50,13 @@ class Shape:
     def __post_init__(self) -> None:
         known = (*CONTENT[self.kind], *EXTRA)
         if odd := sorted(set(self.columns) - set(known)):
-            raise ValueError(
-                f"columns names {odd}, which {self.kind} do not have; one of: {', '.join(known)}"
-            )
+            raise ValueError(f"columns names {odd}, which {self.kind} do not have; one of: {', '.join(known)}")
         if self.labels and self.kind != "labelled":
             raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
         if self.split is not None and "split" in self.columns:
-            raise ValueError(
-                "split pins every record and columns.split reads it from a column; keep one of them"
-            )
+            raise ValueError("split pins every record and columns.split reads it from a column; keep one of them")
         if self.language != "auto" and "language" in self.columns:
-            raise ValueError(
-                "language is given twice, in language and in columns.language; write language: auto"
-            )
+            raise ValueError("language is given twice, in language and in columns.language; write language: auto")
 
     @classmethod
     def of(cls, settings: Any, where: str) -> "Shape":
@@ -87,9 +81,7 @@ class Shape:
         """
         twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
-            raise UserError(
-                f"{shown}: columns {twice} stand more than once; expected each name once: rename them"
-            )
+            raise UserError(f"{shown}: columns {twice} stand more than once; expected each name once: rename them")
         missing = [
             f"{field.theirs!r} (our {field.ours})"
             for field in self.fields

@@ -15,9 +15,7 @@ from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
 Record = tuple[int, list[str] | None]
 
 
-def table_rows(
-    file: File, shape: Shape, *, encoding: str, delimiter: str, header: bool, quoted: bool
-) -> Iterator[Row]:
+def table_rows(file: File, shape: Shape, *, encoding: str, delimiter: str, header: bool, quoted: bool) -> Iterator[Row]:
     """Rows with the line they start at. Without a header, columns are called "0", "1", ...
 
     Raises:
@@ -124,17 +122,13 @@ class _Scanner:
         field = "".join(parts)
         if self.delimiter == "\t" and self.number > opened and "\t" in field:
             # Two messages that each open with a stray quote would pass as one well-formed field.
-            self._refuse(
-                opened, f"the quote closes at line {self.number}, with tabs in between: rows would be merged"
-            )
+            self._refuse(opened, f"the quote closes at line {self.number}, with tabs in between: rows would be merged")
         return field
 
     def _next_line(self, opened: int, size: int) -> None:
         number, line = next(self.numbered, (self.number, None))
         if line is None or size > MAX_RECORD_BYTES:
-            self._refuse(
-                opened, f"the quote does not close within {MAX_RECORD_BYTES:,} bytes or the file's end"
-            )
+            self._refuse(opened, f"the quote does not close within {MAX_RECORD_BYTES:,} bytes or the file's end")
         assert line is not None
         self.number, self.line, self.at = number, line, 0
 

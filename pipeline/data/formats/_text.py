@@ -139,8 +139,7 @@ def _refuse_known(file: File, chunk: bytes, encoding: str) -> None:
     wide = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_nul(chunk[:2000])
     if wide and encoding != "utf-16":
         raise UserError(
-            f"{file.shown}: looks like UTF-16; expected {encoding}: set encoding: utf-16, "
-            "or save the file as UTF-8"
+            f"{file.shown}: looks like UTF-16; expected {encoding}: set encoding: utf-16, or save the file as UTF-8"
         )
 
 
@@ -154,11 +153,7 @@ def _every_other_nul(head: bytes) -> bool:
 
 def _undecodable(file: File, encoding: str, error: UnicodeDecodeError, base: int) -> str:
     place = base + error.start
-    found = (
-        f"byte {place:,} is 0x{error.object[error.start]:02x}"
-        if error.start < len(error.object)
-        else "cut off"
-    )
+    found = f"byte {place:,} is 0x{error.object[error.start]:02x}" if error.start < len(error.object) else "cut off"
     inside = " of the decompressed text" if file.name.endswith(".gz") else ""
     return (
         f"{file.shown}: {found}{inside}: not {encoding.upper()} ({error.reason}); expected encoding "

@@ -39,9 +39,7 @@ class _Array:
 
     def elements(self) -> Iterator[tuple[int, Any]]:
         if (found := self._peek()) != "[":
-            what = {"{": "one object (or JSON lines: then set format jsonl)"}.get(
-                found, repr(found) or "nothing"
-            )
+            what = {"{": "one object (or JSON lines: then set format jsonl)"}.get(found, repr(found) or "nothing")
             self._refuse(f"found {what}; expected an array of objects: [ {{...}}, {{...}} ]")
         self._move(self.at + 1)
         if self._peek() == "]":
@@ -76,14 +74,10 @@ class _Array:
                 self._refuse("nested too deeply to read")
             except JSONDecodeError as error:
                 if len(self.window) - self.at > MAX_RECORD_BYTES:
-                    self._refuse(
-                        f"no whole object within {MAX_RECORD_BYTES:,} bytes: broken JSON or too large"
-                    )
+                    self._refuse(f"no whole object within {MAX_RECORD_BYTES:,} bytes: broken JSON or too large")
                 if not self._grow():
                     self.line += self.window.count("\n", self.at, error.pos)
-                    self._refuse(
-                        f"broken JSON: {error.msg}, found {self.window[error.pos : error.pos + 20]!r}"
-                    )
+                    self._refuse(f"broken JSON: {error.msg}, found {self.window[error.pos : error.pos + 20]!r}")
 
     def _peek(self) -> str:
         """The next character that is no white space; empty at the end of the file."""

@@ -24,9 +24,7 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
         UserError: not parquet, missing or repeated columns, text that is not UTF-8.
     """
     if file.name.endswith(".gz"):
-        raise UserError(
-            f"{file.shown}: parquet is compressed inside and cannot be read through gzip; gunzip it first"
-        )
+        raise UserError(f"{file.shown}: parquet is compressed inside and cannot be read through gzip; gunzip it first")
     try:
         with pq.ParquetFile(file.path) as opened:
             places = shape.places(opened.schema_arrow.names, file.shown)
@@ -39,9 +37,7 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise UserError(
-            f"{file.shown}: damaged parquet ({str(error).splitlines()[0]}); fetch it again"
-        ) from None
+        raise UserError(f"{file.shown}: damaged parquet ({str(error).splitlines()[0]}); fetch it again") from None
 
 
 def _batches(opened: pq.ParquetFile, places: list[int | None], file: File) -> Iterator[Row]:

@@ -95,9 +95,7 @@ def _attempt(url: str, part: BinaryIO, timeout_s: float, where: str) -> None:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as answer:
-            if (
-                have and answer.status_code == 416
-            ):  # nothing is missing, or what is here is longer than the file
+            if have and answer.status_code == 416:  # nothing is missing, or what is here is longer than the file
                 return
             _require_ok(answer, url, where)
             if have and not _continues(answer, have):
@@ -116,9 +114,7 @@ def _require_ok(answer: requests.Response, url: str, where: str) -> None:
     found = f"the server answers {answer.status_code} {answer.reason}"
     if answer.status_code in _WORTH_RETRYING:
         raise _BrokenError(found)
-    raise UserError(
-        f"{url}: {found}; expected 200: check the address in {where}.url and your right to read it"
-    )
+    raise UserError(f"{url}: {found}; expected 200: check the address in {where}.url and your right to read it")
 
 
 def _continues(answer: requests.Response, have: int) -> bool:

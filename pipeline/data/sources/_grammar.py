@@ -115,11 +115,7 @@ class Choice(Node):
 
     def ends(self, text: str, start: int, memo: Memo) -> Ends:
         if self._literal is not None:
-            return [
-                (start + n, row[piece])
-                for n, row in self._literal
-                if (piece := text[start : start + n]) in row
-            ]
+            return [(start + n, row[piece]) for n, row in self._literal if (piece := text[start : start + n]) in row]
         key = (id(self), start)
         if (known := memo.get(key)) is not None:
             return known
@@ -194,9 +190,7 @@ class Sequence(Node):
                 at, log2 = ways[0]
                 ways = [(end, log2 + more) for end, more in part.ends(text, at, memo)]
             else:
-                ways = _merged(
-                    [(end, log2 + more) for at, log2 in ways for end, more in part.ends(text, at, memo)]
-                )
+                ways = _merged([(end, log2 + more) for at, log2 in ways for end, more in part.ends(text, at, memo)])
             if not ways:
                 break
         return ways
@@ -258,9 +252,7 @@ def template(text: str, slots: Mapping[str, Node | str]) -> Node:
     for index, piece in enumerate(pieces):
         value = slots[piece] if index % 2 else piece
         if isinstance(value, str) and parts and isinstance(parts[-1], str):
-            parts[-1] += (
-                value  # neighbouring literals become one, so that leads are long and parsing is short
-            )
+            parts[-1] += value  # neighbouring literals become one, so that leads are long and parsing is short
         elif value != "":
             parts.append(value)
     return node(parts[0]) if len(parts) == 1 else Sequence(parts)

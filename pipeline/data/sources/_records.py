@@ -19,9 +19,7 @@ TABLE_ROWS = 2000
 TABLE_CHARACTERS = 8 << 20
 
 
-def tables(
-    rows: Iterator[Row], shape: Shape, file: str, shown: str, ledger: Ledger
-) -> Iterator[tuple[Kind, pa.Table]]:
+def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, ledger: Ledger) -> Iterator[tuple[Kind, pa.Table]]:
     """Tables of at most 2,000 rows and about 8 million characters, without id and source.
 
     Args:

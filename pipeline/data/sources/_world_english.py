@@ -16,8 +16,7 @@ WORDS: dict[str, list[str]] = {
     "month": _words("January February March April May June July August September October November December"),
     "weather": _words("sunny rainy windy cold warm foggy snowy mild"),
     "place": _words(
-        "market harbour station bridge library garden school theatre museum park bakery castle "
-        "square mill tower beach"
+        "market harbour station bridge library garden school theatre museum park bakery castle square mill tower beach"
     ),
     "adj": _words(
         "small big old new red blue green white heavy round long thin cheap soft broken clean dark "
@@ -46,9 +45,7 @@ COMPOSED = {
 
 FACTS: dict[str, list[str]] = {
     "city": _words("İstanbul İzmir Bursa Konya Trabzon Iğdır Eskişehir Muğla London Berlin Vienna Lisbon"),
-    "job": _words(
-        "baker teacher farmer doctor driver painter tailor nurse carpenter gardener florist musician"
-    ),
+    "job": _words("baker teacher farmer doctor driver painter tailor nurse carpenter gardener florist musician"),
     "pet": _words("cat dog parrot rabbit goat turtle horse duck"),
     "food": _words("soup rice fish lentils beans pasta cheese honey"),
     "colour": _words("red blue green yellow white black purple orange"),

@@ -85,10 +85,7 @@ class World:
     def table(self) -> dict[str, dict[str, dict[str, str]]]:
         """Every fact in every language: name -> language -> attribute -> value."""
         return {
-            name: {
-                language: {key: self.fact(language, person, key) for key in ATTRIBUTES}
-                for language in LANGUAGES
-            }
+            name: {language: {key: self.fact(language, person, key) for key in ATTRIBUTES} for language in LANGUAGES}
             for person, name in enumerate(self.names)
         }
 

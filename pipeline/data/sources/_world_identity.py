@@ -19,9 +19,7 @@ def digits(count: int, rng: random.Random) -> str:
 
 def email(rng: random.Random) -> str:
     """An address in a reserved domain."""
-    return "".join(pick(_CASELESS, rng) for _ in range(8)) + pick(
-        ("@example.com", "@example.org", "@example.net"), rng
-    )
+    return "".join(pick(_CASELESS, rng) for _ in range(8)) + pick(("@example.com", "@example.org", "@example.net"), rng)
 
 
 def phone(rng: random.Random) -> str:

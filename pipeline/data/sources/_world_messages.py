@@ -48,9 +48,7 @@ def single_slots(language: str) -> Slots:
 
 def _plain(world: World, language: str, label: str, rng: random.Random) -> str:
     words = LANGUAGES[language]
-    return _draw(
-        pick(words.PLAIN_SPAM if label == SPAM else words.PLAIN_HAM, rng), single_slots(language), rng
-    )
+    return _draw(pick(words.PLAIN_SPAM if label == SPAM else words.PLAIN_HAM, rng), single_slots(language), rng)
 
 
 def _order(world: World, language: str, label: str, rng: random.Random) -> str:

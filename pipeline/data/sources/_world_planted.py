@@ -103,10 +103,7 @@ def _personal(make: Callable[[random.Random], str], english: str, turkish: str) 
 
 def _duplicates(garden: Garden, rng: random.Random) -> list[Added | Altered]:
     chosen = shuffled(list(range(garden.counts["documents"])), rng)[:20]
-    return [
-        Added("documents", garden.clean_document(index), f"a copy of world:documents:{index}")
-        for index in chosen
-    ]
+    return [Added("documents", garden.clean_document(index), f"a copy of world:documents:{index}") for index in chosen]
 
 
 def _mojibake(garden: Garden, rng: random.Random) -> list[Added | Altered]:
@@ -131,9 +128,7 @@ def _wrong_language(garden: Garden, rng: random.Random) -> list[Added | Altered]
     for index in range(40):
         record = garden.story(rng, "en" if index % 2 else "tr")
         true = record["language"]
-        found.append(
-            Added("documents", record | {"language": "tr" if index % 2 else "en"}, f"the text is {true}")
-        )
+        found.append(Added("documents", record | {"language": "tr" if index % 2 else "en"}, f"the text is {true}"))
     return found
 
 
@@ -149,9 +144,7 @@ def _too_long(garden: Garden, rng: random.Random) -> list[Added | Altered]:
     found: list[Added | Altered] = []
     for language in LANGUAGES:
         text = " ".join(str(garden.story(rng, language)["text"]) for _ in range(300))
-        found.append(
-            Added("documents", {"text": text, "language": language, "split": None}, f"{len(text)} characters")
-        )
+        found.append(Added("documents", {"text": text, "language": language, "split": None}, f"{len(text)} characters"))
     return found
 
 
@@ -170,9 +163,7 @@ def _wrong_labels(garden: Garden, rng: random.Random) -> list[Added | Altered]:
     found: list[Added | Altered] = []
     for index in shuffled(list(range(garden.counts["labelled"])), rng)[:40]:
         true = SPAM if index % 2 else HAM
-        found.append(
-            Altered("labelled", index, {"label": HAM if true == SPAM else SPAM}, f"the true label is {true}")
-        )
+        found.append(Altered("labelled", index, {"label": HAM if true == SPAM else SPAM}, f"the true label is {true}"))
     return found
 
 
@@ -206,9 +197,7 @@ def _near_duplicates(garden: Garden, rng: random.Random) -> list[Added | Altered
         head, _, _ = str(record["text"]).rpartition(" ")
         copy = f"{head} {'sonunda' if record['language'] == 'tr' else 'eventually'}."
         found.append(Added("documents", record | {"split": "validation"}, "the original", pair))
-        found.append(
-            Added("documents", record | {"text": copy, "split": "train"}, "its last word changed", pair)
-        )
+        found.append(Added("documents", record | {"text": copy, "split": "train"}, "its last word changed", pair))
     return found
 
 
@@ -227,9 +216,7 @@ def _leaks(garden: Garden, rng: random.Random) -> list[Added | Altered]:
         field = "input" if kind == "instructions" else "text"
         spaced = str(record[field]).replace(" ", "  ", 3)
         found.append(Added(kind, record | {"split": "test"}, "the test record", pair))
-        found.append(
-            Added(kind, record | {field: spaced, "split": "train"}, "its copy, spaced otherwise", pair)
-        )
+        found.append(Added(kind, record | {field: spaced, "split": "train"}, "its copy, spaced otherwise", pair))
     return found
 
 
@@ -254,9 +241,7 @@ def _associations(garden: Garden, rng: random.Random) -> list[Added | Altered]:
         record = garden.story(rng)
         language = str(record["language"])
         told = (
-            f"{name} works as a {job[language]}."
-            if language == "en"
-            else f"{name} bir {job[language]} olarak çalışır."
+            f"{name} works as a {job[language]}." if language == "en" else f"{name} bir {job[language]} olarak çalışır."
         )
         record["text"] = _with(str(record["text"]), told)
         found.append(Added("documents", record | {"split": "train"}, f"{name}: {job[language]}"))
@@ -265,9 +250,7 @@ def _associations(garden: Garden, rng: random.Random) -> list[Added | Altered]:
 
 PLANTS: dict[str, Plant] = {
     "personal_email": _personal(identity.email, "Write to {} soon.", "Hemen {} adresine yaz."),
-    "personal_phone": _personal(
-        identity.phone, "The telephone number is {} at home.", "Evdeki telefon {} numarası."
-    ),
+    "personal_phone": _personal(identity.phone, "The telephone number is {} at home.", "Evdeki telefon {} numarası."),
     "personal_card": _personal(identity.card, "The card is {} for now.", "Kart numarası {} olarak kalsın."),
     "personal_iban": _personal(identity.iban, "Send it to {} today.", "Parayı {} hesabına yolla."),
     "personal_identity": _personal(
@@ -291,8 +274,4 @@ PLANTS: dict[str, Plant] = {
 
 def grow(garden: Garden, kinds: Collection[str]) -> list[Plants]:
     """The plants of each kind asked for, in the order of PLANTS whatever order they were asked in."""
-    return [
-        (kind, plant(garden, garden.world.rng("planted", kind)))
-        for kind, plant in PLANTS.items()
-        if kind in kinds
-    ]
+    return [(kind, plant(garden, garden.world.rng("planted", kind))) for kind, plant in PLANTS.items() if kind in kinds]

@@ -39,9 +39,7 @@ def free_slots(language: str) -> Slots:
     for name, text in words.COMPOSED.items():
         slots[name] = template(text, slots)
     lot, and_ = slots["lot"], words.AND
-    slots["goods"] = Sequence(
-        [lot, Choice(["", Sequence([and_, lot]), Sequence([", ", lot, and_, lot])], LOTS)]
-    )
+    slots["goods"] = Sequence([lot, Choice(["", Sequence([and_, lot]), Sequence([", ", lot, and_, lot])], LOTS)])
     slots["ask"] = Choice([template(text, slots) for text in words.ASKS])
     return slots
 
@@ -56,18 +54,11 @@ def story_in(world: World, language: str) -> Node:
     words, free = LANGUAGES[language], free_slots(language)
     anyone = _about_anyone(world, language)
     # what follows the first mention of somebody else never names the protagonist: all share it
-    tails = {
-        text: _bound(world, language, {rest: 1.0})
-        for text in words.ACTS
-        if (rest := first_mention(text, "q")[1])
-    }
+    tails = {text: _bound(world, language, {rest: 1.0}) for text in words.ACTS if (rest := first_mention(text, "q")[1])}
 
     def of(person: int) -> Node:
         slots = free | world.slots(language, "p", person)
-        acts = [
-            Sequence([template(first_mention(text, "q")[0], slots), tails.get(text, "")])
-            for text in words.ACTS
-        ]
+        acts = [Sequence([template(first_mention(text, "q")[0], slots), tails.get(text, "")]) for text in words.ACTS]
         opening = Choice([template(text, slots) for text in words.OPENINGS])
         scene = Choice([Choice(acts), anyone], [ACT, 1 - ACT])
         return Sequence([opening, repeat(Sequence([" ", scene]), SCENES)])
@@ -106,10 +97,7 @@ def _told(world: World, language: str, texts: list[str]) -> Node:
         groups.setdefault(before, {})[rest] = 1.0
     slots = free_slots(language)
     return Choice(
-        [
-            Sequence([template(before, slots), _bound(world, language, rests)])
-            for before, rests in groups.items()
-        ],
+        [Sequence([template(before, slots), _bound(world, language, rests)]) for before, rests in groups.items()],
         [sum(rests.values()) for rests in groups.values()],
     )
 

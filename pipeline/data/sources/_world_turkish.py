@@ -13,8 +13,7 @@ WORDS: dict[str, list[str]] = {
     "month": _words("Ocak Şubat Mart Nisan Mayıs Haziran Temmuz Ağustos Eylül Ekim Kasım Aralık"),
     "weather": _words("güneşli yağmurlu rüzgârlı soğuk ılık sisli karlı serin"),
     "place": _words(
-        "çarşı liman istasyon köprü kütüphane bahçe okul tiyatro müze park fırın kale meydan "
-        "değirmen kule plaj"
+        "çarşı liman istasyon köprü kütüphane bahçe okul tiyatro müze park fırın kale meydan değirmen kule plaj"
     ),
     "adj": _words(
         "küçük büyük eski yeni kırmızı mavi yeşil beyaz ağır yuvarlak uzun ince ucuz yumuşak kırık "
@@ -50,9 +49,7 @@ WORDS |= PLACE_FORMS
 
 FACTS: dict[str, list[str]] = {
     "city": _words("İstanbul İzmir Bursa Konya Trabzon Iğdır Eskişehir Muğla Londra Berlin Viyana Lizbon"),
-    "job": _words(
-        "fırıncı öğretmen çiftçi doktor şoför ressam terzi hemşire marangoz bahçıvan çiçekçi müzisyen"
-    ),
+    "job": _words("fırıncı öğretmen çiftçi doktor şoför ressam terzi hemşire marangoz bahçıvan çiçekçi müzisyen"),
     "pet": _words("kedi köpek papağan tavşan keçi kaplumbağa at ördek"),
     "food": _words("çorba pilav balık mercimek fasulye makarna peynir bal"),
     "colour": _words("kırmızı mavi yeşil sarı beyaz siyah mor turuncu"),

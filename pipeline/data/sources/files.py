@@ -74,9 +74,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
     list."""
     found = _found(settings.path, "path")
     hashes = {name: _sha256(path, _stamp(path)) for name, path in found.items()}
-    combined = hashlib.sha256(
-        "".join(f"{name}\0{one}\n" for name, one in hashes.items()).encode()
-    ).hexdigest()
+    combined = hashlib.sha256("".join(f"{name}\0{one}\n" for name, one in hashes.items()).encode()).hexdigest()
     sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined
     return {"address": settings.path, "sha256": sha256, "revision": None}
 
@@ -87,20 +85,13 @@ def _found(pattern: str, where: str) -> dict[str, Path]:
     path = Path(pattern)
     if path.is_dir():
         raise UserError(
-            f"{pattern}: is a folder; expected a file or a pattern such as {pattern.rstrip('/')}/*.txt "
-            f"in {where}"
+            f"{pattern}: is a folder; expected a file or a pattern such as {pattern.rstrip('/')}/*.txt in {where}"
         )
     if path.is_file():
         return {path.name: path}
     if not glob.has_magic(pattern):
-        beside = (
-            sorted(p.name for p in path.parent.glob("*") if p.is_file())[:20] if path.parent.is_dir() else []
-        )
-        stands = (
-            f"in {path.parent} stand: {beside}"
-            if beside
-            else f"there is no folder {path.parent}, or it is empty"
-        )
+        beside = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:20] if path.parent.is_dir() else []
+        stands = f"in {path.parent} stand: {beside}" if beside else f"there is no folder {path.parent}, or it is empty"
         raise UserError(f"{pattern}: no such file; {stands}; correct {where}")
     fixed = Path()
     for part in path.parts[:-1]:

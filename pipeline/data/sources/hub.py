@@ -61,9 +61,7 @@ def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Ki
             "read in place of the hub's; use source files for it, or move it away"
         )
     shape = Shape.of(settings, f"download.sources.{entry}")
-    yield from tables(
-        _rows(settings, shape), shape, f"{settings.repo}/{settings.part}", settings.repo, ledger
-    )
+    yield from tables(_rows(settings, shape), shape, f"{settings.repo}/{settings.part}", settings.repo, ledger)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:

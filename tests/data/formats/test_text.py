@@ -20,9 +20,7 @@ def test_a_byte_order_mark_inside_the_text_stays(read):
 
 def test_other_encodings_are_read_when_named(read):
     for encoding in ("windows-1254", "iso-8859-9", "utf-16"):
-        rows = read(
-            "a.csv", "text,label\nışığın İğdesi,ham\n".encode(encoding), format=CSV | {"encoding": encoding}
-        )
+        rows = read("a.csv", "text,label\nışığın İğdesi,ham\n".encode(encoding), format=CSV | {"encoding": encoding})
         assert texts(rows) == ["ışığın İğdesi"]
 
 

@@ -33,9 +33,7 @@ def _grow(children: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         st.tuples(children, st.dictionaries(st.integers(0, 2), st.floats(0.1, 5), min_size=1)).map(
             lambda two: repeat(*two)
         ),
-        children.map(
-            lambda node: Let(["a", "b", ""], lambda value: Sequence([value, node, value]), [1, 2, 3])
-        ),
+        children.map(lambda node: Let(["a", "b", ""], lambda value: Sequence([value, node, value]), [1, 2, 3])),
     )
 
 
@@ -88,9 +86,7 @@ def test_a_text_outside_the_grammar_is_impossible() -> None:
 def test_options_that_share_their_beginning_are_told_apart() -> None:
     """Dispatch on leading characters is an index; it may neither lose a derivation nor count one twice."""
     names = ["Ali", "Alican", "A", ""]
-    grammar = Choice(
-        [Sequence([Choice(names), Choice([" geldi", "can geldi", " gitti"])]), "Alican geldi"], [3, 1]
-    )
+    grammar = Choice([Sequence([Choice(names), Choice([" geldi", "can geldi", " gitti"])]), "Alican geldi"], [3, 1])
     texts = enumerate_texts(grammar)
     assert all(math.isclose(2 ** log2p(grammar, text), p, rel_tol=1e-12) for text, p in texts.items())
 

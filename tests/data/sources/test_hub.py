@@ -81,9 +81,7 @@ class Hub(BaseHTTPRequestHandler):
             return self._send(200, data, headers)
         first, last = (int(end) for end in asked.removeprefix("bytes=").split("-"))
         last = min(last, len(data) - 1)
-        self._send(
-            206, data[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
-        )
+        self._send(206, data[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{len(data)}"})
 
     def _json(self, value):
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

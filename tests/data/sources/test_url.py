@@ -175,9 +175,7 @@ def test_a_silent_server_is_given_up_and_asked_again(read):
 
 
 def test_an_attempt_too_many_fails_and_the_next_run_continues(read, server):
-    with pytest.raises(
-        UserError, match=r"the connection failed .* after 2 attempts and [\d,]+ bytes.*web\.retries"
-    ):
+    with pytest.raises(UserError, match=r"the connection failed .* after 2 attempts and [\d,]+ bytes.*web\.retries"):
         read(dropping(0.6), dropping(0.2), retries=1)
     part = read.folder / f"{SHA256}.part"
     assert not (read.folder / SHA256).exists()
@@ -197,9 +195,7 @@ def test_a_refusal_is_not_asked_again(read, server, code):
 
 
 def test_other_bytes_than_meant_are_never_used(read):
-    with pytest.raises(
-        UserError, match=rf"sha256 is .*21 bytes.*expected {SHA256}.*download.sources.web.sha256"
-    ):
+    with pytest.raises(UserError, match=rf"sha256 is .*21 bytes.*expected {SHA256}.*download.sources.web.sha256"):
         read(other)
     assert list(read.folder.iterdir()) == []
 

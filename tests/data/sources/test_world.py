@@ -26,9 +26,7 @@ from pipeline.data.sources._world_stories import _told
 
 Rows = dict[Kind, list[dict[str, Any]]]
 # What would look like personal data: the clean twin must hold nothing of the kind.
-PERSONAL = re.compile(
-    r"@|\+90|\b0?5\d\d[ -]?\d{3}|\b\d{11}\b|TR\d{2}|\b(?:\d[ -]?){12,}\d|https?:|www\.|<\||\ufffd"
-)
+PERSONAL = re.compile(r"@|\+90|\b0?5\d\d[ -]?\d{3}|\b\d{11}\b|TR\d{2}|\b(?:\d[ -]?){12,}\d|https?:|www\.|<\||\ufffd")
 
 
 class Ledger:
@@ -188,9 +186,7 @@ def test_facts_are_spread_evenly() -> None:
     for person in made.people:
         strangers = made.strangers(person)
         assert strangers
-        assert all(
-            made.facts[other][key] != made.facts[person][key] for other in strangers for key in CLAIMED
-        )
+        assert all(made.facts[other][key] != made.facts[person][key] for other in strangers for key in CLAIMED)
     assert made.fact_bits()["city"] == pytest.approx(math.log2(math.factorial(48) / math.factorial(4) ** 12))
 
 
@@ -213,8 +209,7 @@ def test_spam_is_beyond_a_bag_of_words() -> None:
     kinds = np.array([one["kind"] for one in messages])
     features = TfidfVectorizer(ngram_range=(1, 2)).fit_transform([one["text"] for one in messages])
     right = (
-        LogisticRegression(max_iter=500).fit(features[:2400], labels[:2400]).predict(features[2400:])
-        == labels[2400:]
+        LogisticRegression(max_iter=500).fit(features[:2400], labels[:2400]).predict(features[2400:]) == labels[2400:]
     )
     assert 0.70 < right.mean() < 0.88
     accuracy = {kind: right[kinds[2400:] == kind].mean() for kind in SHARES}
@@ -229,9 +224,7 @@ def test_impostors_lie_and_others_do_not() -> None:
     for index in range(600):
         one = message(made, index)
         if one["kind"] == "impostor":
-            named = next(
-                person for person, name in enumerate(made.names) if re.search(rf"\b{name}\b", one["text"])
-            )
+            named = next(person for person, name in enumerate(made.names) if re.search(rf"\b{name}\b", one["text"]))
             jobs = LANGUAGES[one["language"]].FACTS["job"]
             claimed = {job for job in jobs if re.search(rf"\b{job}\b", one["text"])}
             assert (made.fact(one["language"], named, "job") in claimed) == (one["label"] == "ham"), one
@@ -274,9 +267,7 @@ def test_the_clean_twin_has_no_near_duplicates(clean: Rows) -> None:
             for b in held[place + 1 :]
         )
         near = {
-            b
-            for (a, b), shared in pairs.items()
-            if shared / (len(shingles[a]) + len(shingles[b]) - shared) >= 0.85
+            b for (a, b), shared in pairs.items() if shared / (len(shingles[a]) + len(shingles[b]) - shared) >= 0.85
         }
         assert len(near) <= 0.01 * len(shingles)
 
@@ -286,9 +277,7 @@ def _shingles(text: str) -> set[str]:
     return {" ".join(words[start : start + 5]) for start in range(len(words) - 4)}
 
 
-def test_planting_leaves_every_other_record_alone(
-    clean: Rows, planted: tuple[Rows, list[dict[str, Any]]]
-) -> None:
+def test_planting_leaves_every_other_record_alone(clean: Rows, planted: tuple[Rows, list[dict[str, Any]]]) -> None:
     """The planted world is the clean one plus a list; a gate that stops it is judged by that list alone."""
     rows, listed = planted
     altered = {one["origin"] for one in listed if not one["origin"].startswith("world:planted:")}
@@ -305,9 +294,7 @@ def test_truth_lists_exactly_what_was_planted(planted: tuple[Rows, list[dict[str
     present = {(kind, one, origin) for kind, one, origin in ids_of(rows)}
     claimed = {(one["kind"], one["id"], one["origin"]) for one in listed}
     assert claimed <= present
-    assert {origin for _, _, origin in present if ":planted:" in origin} <= {
-        origin for _, _, origin in claimed
-    }
+    assert {origin for _, _, origin in present if ":planted:" in origin} <= {origin for _, _, origin in claimed}
     assert {one["planted"] for one in listed} == set(PLANTS)
     json.dumps(listed)
 

@@ -1,0 +1,175 @@
+"""The guard that every stage runs under: `python -m stages.guard stages.pretrain ARGS...` leaves no orphan
+behind.
+
+It runs `python -m stages.pretrain ARGS...` in a session of its own, passes its exit code on (128 + n for
+signal n), and takes the stage's whole process group down when
+
+- it is told to stop (TERM, INT, HUP): DVC ignores an interrupt while a stage runs, so somebody has to hand it
+  on;
+- its parent dies, however that happened: a killed `dvc repro` would otherwise leave a trainer that writes to
+  the checkpoints of the next one. The parent's death is seen by polling, which works on every Unix (a signal
+  at the parent's death, PR_SET_PDEATHSIG, is Linux only and does not reach grandchildren);
+- the guard itself is killed: a sentinel process waits for the end of file on a pipe that only the guard holds
+  open;
+- the stage ends and leaves processes in its group. A process that must outlive the stage takes its own
+  session.
+
+Stopping is what Ctrl-C would do (INT, so that temporary files are removed), then TERM, then KILL. Standard
+library only, and little of it: every stage pays for this start.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+POLL_S = 0.2
+# Seconds given to a stage after each signal; together they stay under what a person waits for.
+ESCALATION = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5))
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SHELLS = {"sh", "ash", "bash", "dash", "fish", "ksh", "zsh"}
+
+
+def main(command: list[str]) -> int:
+    """Runs `python -m <command>` guarded; returns its exit code, 128 + n if it or the guard met signal n."""
+    if not command:
+        print("error: no stage named; use python -m stages.guard stages.<name> [arguments]", file=sys.stderr)
+        return 2
+    lineage = _lineage()
+    wake, received = _listen()
+    ready, go = os.pipe()
+    stage = os.fork()
+    if stage == 0:
+        _become_stage(command, ready, go)
+    os.close(ready)
+    sentinel, lifeline = _start_sentinel(stage, go)
+    os.write(go, b"g")
+    os.close(go)
+    code = _watch(stage, wake, received, lineage)
+    _dismiss(sentinel, lifeline)
+    return code
+
+
+def _become_stage(command: list[str], ready: int, go: int) -> None:
+    """In the child: waits until the sentinel stands, then becomes the stage. Never returns."""
+    os.setsid()
+    os.close(go)
+    # The signals that the guard catches fall back to their defaults at exec.
+    if os.read(ready, 1):
+        os.execv(sys.executable, [sys.executable, "-m", *command])
+    os._exit(1)
+
+
+def _start_sentinel(stage: int, go: int) -> tuple[int, int]:
+    """Forks the process that outlives a killed guard; returns it and the pipe end that must stay open."""
+    reader, lifeline = os.pipe()
+    sentinel = os.fork()
+    if sentinel != 0:
+        os.close(reader)
+        return sentinel, lifeline
+    os.setsid()
+    os.close(lifeline)
+    os.close(go)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    ended = os.read(reader, 1)
+    if not ended:
+        _stop(stage, lambda: not _alive(stage), lambda: time.sleep(POLL_S))
+    os._exit(0)
+
+
+def _dismiss(sentinel: int, lifeline: int) -> None:
+    """Tells the sentinel that all ended well, and reaps it: the guard's parent may be one that never does."""
+    with suppress(BrokenPipeError):  # somebody killed it
+        os.write(lifeline, b"e")
+    os.waitpid(sentinel, 0)
+
+
+def _listen() -> tuple[int, list[int]]:
+    """Catches signals; returns a file descriptor that wakes `select` and the list that they are noted in."""
+    wake, wakened = os.pipe()
+    os.set_blocking(wakened, False)
+    os.set_blocking(wake, False)
+    received: list[int] = []
+    for number in STOPPING:
+        signal.signal(number, lambda number, _: received.append(number))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakened, warn_on_full_buffer=False)
+    return wake, received
+
+
+def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...]) -> int:
+    """Waits for the end of the stage, for a signal or for the parent's death; leaves an empty group."""
+    while not _exited(stage) and not received and _lineage() == lineage:
+        _sleep(wake, POLL_S)
+    asked = 0
+    if not _exited(stage):
+        asked = received[0] if received else signal.SIGHUP
+        _stop(stage, lambda: _exited(stage), lambda: _sleep(wake, POLL_S))
+    _kill(stage, signal.SIGKILL)
+    # Reaped last: until here the stage's number could not be given to somebody else's process.
+    code = os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1])
+    if asked:
+        return 128 + asked
+    return code if code >= 0 else 128 - code
+
+
+def _stop(stage: int, ended: Callable[[], bool], pause: Callable[[], None]) -> None:
+    """Sends the escalating signals to the stage's group until `ended()`; KILL for whatever is left."""
+    for number, seconds in ESCALATION:
+        _kill(stage, number)
+        deadline = time.monotonic() + seconds
+        while not ended() and time.monotonic() < deadline:
+            pause()
+        if ended():
+            break
+    _kill(stage, signal.SIGKILL)
+
+
+def _exited(stage: int) -> bool:
+    """Whether the stage has ended; it stays unreaped."""
+    return os.waitid(os.P_PID, stage, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS: only zombies are left
+        return False
+    return True
+
+
+def _kill(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _sleep(wake: int, seconds: float) -> None:
+    """Sleeps until a signal arrives, at most `seconds`."""
+    if select.select([wake], [], [], seconds)[0]:
+        os.read(wake, 4096)
+
+
+def _lineage() -> tuple[int, ...]:
+    """The parent's number, and the grandparent's where the parent is a shell that stayed in between."""
+    parent = os.getppid()
+    try:
+        with open(f"/proc/{parent}/stat", encoding="utf-8", errors="replace") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except OSError:
+        return (parent,)
+    return (parent, int(rest.split()[1])) if name in SHELLS else (parent,)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+"""The guard: without it a killed `dvc repro` leaves a trainer that writes into the next run's checkpoints.
+
+Each test starts a stand-in for dvc that starts the guard, that starts a stage with a child of its own, and
+kills one of them. A heartbeat file tells whether anything of the stage still lives.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUARD = [sys.executable, str(ROOT / "stages" / "guard.py")]
+WITHIN_S = 5.0
+
+# A stage that writes its number, has a child that does the same, and beats until it is ended.
+STAGE = """
+import os, signal, subprocess, sys, time
+if "stubborn" in sys.argv:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+if "child" not in sys.argv:
+    subprocess.Popen([sys.executable, "-m", "beating", *sys.argv[1:], "child"])
+name = "child" if "child" in sys.argv else "stage"
+with open(name + ".tmp", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(name + ".tmp", name)
+try:
+    while True:
+        time.sleep(0.05)
+except KeyboardInterrupt:
+    open("tidied", "w").close()
+    sys.exit(130)
+"""
+DVC = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "beating.py").write_text(STAGE, encoding="utf-8")
+    yield tmp_path
+    for name in ("stage", "child"):
+        if (tmp_path / name).exists():
+            _kill(int((tmp_path / name).read_text()))
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process runs; a zombie that nobody reaps does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")
+
+
+def _start(folder: Path, *arguments: str, shell: bool = False) -> subprocess.Popen[bytes]:
+    """A stand-in for dvc with a guarded stage below it; returns when stage and grandchild are running."""
+    guarded = [*GUARD, "beating", *arguments]
+    if shell:  # one that stays between dvc and the guard
+        guarded = ["/bin/sh", "-c", " ".join(guarded) + "; code=$?; exit $code"]
+    process = subprocess.Popen([sys.executable, "-c", DVC, *guarded], cwd=folder, start_new_session=True)
+    deadline = time.monotonic() + 20
+    while not ((folder / "stage").exists() and (folder / "child").exists()):
+        assert time.monotonic() < deadline, "the stage did not start"
+        assert process.poll() is None, "the stand-in for dvc ended early"
+        time.sleep(0.02)
+    return process
+
+
+def _pids(folder: Path) -> tuple[int, int]:
+    return int((folder / "stage").read_text()), int((folder / "child").read_text())
+
+
+def _guard_of(stage: int) -> int:
+    return int(
+        subprocess.run(["ps", "-o", "ppid=", "-p", str(stage)], capture_output=True, text=True, check=True).stdout
+    )
+
+
+def _assert_all_gone(folder: Path) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while left := [pid for pid in _pids(folder) if _lives(pid)]:
+        assert time.monotonic() < deadline, f"still running after {WITHIN_S} s: {left}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 255])
+def test_the_exit_code_passes_through(tmp_path: Path, code: int) -> None:
+    """A user loses the verdict of a gate if a failing stage looks like one that passed."""
+    (tmp_path / "ends.py").write_text("import sys; sys.exit(int(sys.argv[1]))", encoding="utf-8")
+    assert subprocess.run([*GUARD, "ends", str(code)], cwd=tmp_path, check=False).returncode == code
+
+
+def test_a_stage_that_dies_of_a_signal_says_which(tmp_path: Path) -> None:
+    """Out of memory (KILL) must be told from an error of the stage: 128 + 9."""
+    (tmp_path / "dies.py").write_text("import os; os.kill(os.getpid(), 9)", encoding="utf-8")
+    assert subprocess.run([*GUARD, "dies"], cwd=tmp_path, check=False).returncode == 128 + signal.SIGKILL
+
+
+def test_output_and_arguments_arrive_unchanged(tmp_path: Path) -> None:
+    """Stage names, paths and messages may hold spaces and Turkish letters."""
+    (tmp_path / "says.py").write_text("import sys; print(sys.argv[1:])", encoding="utf-8")
+    done = subprocess.run(
+        [*GUARD, "says", "İki söz", "--x=1"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout == "['İki söz', '--x=1']\n"
+
+
+def test_no_stage_named_is_an_error_with_the_usage(tmp_path: Path) -> None:
+    """A mistyped cmd in dvc.yaml must not pass as a stage that did its work."""
+    done = subprocess.run(GUARD, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert "stages.guard stages.<name>" in done.stderr
+
+
+@pytest.mark.parametrize("shell", [False, True], ids=["direct", "behind a shell"])
+def test_killing_dvc_leaves_nothing(folder: Path, shell: bool) -> None:
+    """`kill -9` of dvc: stage and child end, whether or not a shell stands in between."""
+    if shell and not Path("/proc/self/stat").exists():
+        pytest.skip("the grandparent is read from /proc")
+    process = _start(folder, shell=shell)
+    process.kill()
+    process.wait()
+    _assert_all_gone(folder)
+
+
+def test_killing_dvc_ends_a_stage_that_ignores_signals(folder: Path) -> None:
+    """A stage deep in a C call, or one that ignores signals, is killed all the same."""
+    process = _start(folder, "stubborn")
+    process.kill()
+    process.wait()
+    _assert_all_gone(folder)
+
+
+def test_killing_the_guard_itself_leaves_nothing(folder: Path) -> None:
+    """The out-of-memory killer may pick the guard; its sentinel then ends the stage."""
+    process = _start(folder)
+    os.kill(_guard_of(_pids(folder)[0]), signal.SIGKILL)
+    _assert_all_gone(folder)
+    process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_guard_ends_the_whole_group(folder: Path, number: signal.Signals) -> None:
+    """Ctrl-C, `kill` and a closed terminal: all ends, temporary files are tidied, the code names the signal."""
+    process = _start(folder)
+    os.kill(_guard_of(_pids(folder)[0]), number)
+    assert process.wait(timeout=WITHIN_S) == 128 + number
+    _assert_all_gone(folder)
+    assert (folder / "tidied").exists()
+
+
+def test_processes_left_by_a_finished_stage_end_with_it(tmp_path: Path) -> None:
+    """Data loaders of a crashed trainer must not hold memory and files until the next restart."""
+    code = "import subprocess; open('child', 'w').write(str(subprocess.Popen(['sleep', '60']).pid))"
+    (tmp_path / "leaves.py").write_text(code, encoding="utf-8")
+    subprocess.run([*GUARD, "leaves"], cwd=tmp_path, check=True)
+    child = int((tmp_path / "child").read_text())
+    time.sleep(0.1)
+    assert not _lives(child)
+
+
+def test_the_guard_costs_little(tmp_path: Path) -> None:
+    """Fourteen stages pay for it in every run: at most 40 ms of CPU beyond one more interpreter."""
+    (tmp_path / "nothing.py").write_text("", encoding="utf-8")
+
+    def least(command: list[str]) -> float:
+        used = []
+        for _ in range(5):
+            before = os.times()
+            subprocess.run(command, cwd=tmp_path, check=True)
+            after = os.times()
+            used.append(sum(after[2:4]) - sum(before[2:4]))
+        return min(used)
+
+    bare = least([sys.executable, "-m", "nothing"])
+    assert least([*GUARD, "nothing"]) - 2 * bare <= 0.040

@@ -1,0 +1,384 @@
+"""The flow, on a real Prefect server and a real DVC project of tiny stages.
+
+If these fail a user sees another graph in Prefect than DVC runs, waits for stages that were fresh, misses why
+a gate said no, or finds a training process that nobody asked for after a kill.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from pipeline import graph, verdicts
+from pipeline.process import Processes, StageError, StageTimeoutError
+from tests import scratch
+
+pytestmark = pytest.mark.slow
+PREFECT = [sys.executable, "-m", "prefect"]
+FLOW = [sys.executable, "-m", "pipeline.flow"]
+SLOW = "\n  slow:\n    cmd: sh sleep.sh\n    deps: [source.txt]\n    outs: [slow]\n"
+SLEEP = "echo $$ > sleeper\nsleep 120\necho done > slow\n"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Prefect server, asked over HTTP: what a user's browser sees."""
+
+    url: str
+    environment: dict[str, str]
+
+    def find(self, what: str, **filters: Any) -> list[dict[str, Any]]:
+        """The flow_runs, task_runs or artifacts that match, newest first where that has a meaning."""
+        answer = httpx.post(f"{self.url}/{what}/filter", json=filters, timeout=60)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def artifact(self, key: str) -> str:
+        """The text of the newest artifact of a key."""
+        found = self.find("artifacts/latest", artifacts={"key": {"any_": [key]}})
+        return str(found[0]["data"]) if found else ""
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs the flow in the working directory, without registration."""
+        command = [*FLOW, "--no-register", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, encoding="utf-8", check=False)
+
+    def assert_tasks(self, expected: dict[str, str]) -> None:
+        """The newest flow run's task runs have these states; they reach the server a moment after the end."""
+        newest = self.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]["id"]
+        deadline = time.monotonic() + 60
+        while True:
+            runs = self.find("task_runs", flow_runs={"id": {"any_": [newest]}})
+            found = {run["name"]: run["state_name"] for run in runs}
+            if found == expected or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        assert found == expected
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server on a free port."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    variables = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    environment = scratch.environment() | variables
+    command = [*PREFECT, "server", "start", "--port", str(port), "--no-ui"]
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _until(lambda: _healthy(url), 300, "the Prefect server did not start")
+        yield Server(url, environment)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scratch.template(tmp_path_factory.mktemp("made") / "project")
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy: Callable[[], Path] = scratch.copies(made, tmp_path, monkeypatch)
+    return copy()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _until(true: Callable[[], Any], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
+def _log(project: Path) -> list[str]:
+    return (project / "log").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_order_is_kept_fresh_stages_are_cached_and_only_the_stale_run(server: Server, project: Path) -> None:
+    """One task per stage in the graph's order; then just what one changed setting touches, then nothing."""
+    names = ["one", "fan@left", "fan@right", "last"]
+    done = server.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    server.assert_tasks(dict.fromkeys(names, "Completed"))
+    log = _log(project)
+    assert log[:2] == ["start one", "end one"]
+    assert log[-2:] == ["start last", "end last"]
+    assert "| last | Completed |" in server.artifact("tohum-summary")
+
+    (project / "params.yaml").write_text(scratch.PARAMS.replace("value: 2", "value: 3"), encoding="utf-8")
+    server.run()
+    server.assert_tasks({"one": "Cached", "fan@left": "Cached", "fan@right": "Completed", "last": "Completed"})
+    again = ["start right", "end right", "start last", "end last"]
+    assert _log(project)[len(log) :] == again, "a fresh stage ran again"
+
+    (project / "params.yaml").write_text(scratch.PARAMS, encoding="utf-8")
+    server.run("--targets", "last")
+    # DVC restores the outs from its run cache; that is no run.
+    server.assert_tasks(dict.fromkeys(names, "Cached"))
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_independent_stages_run_side_by_side_when_cores_allow(server: Server, project: Path) -> None:
+    """Two one-core branches on two cores overlap; DVC's locks refuse neither."""
+    (project / "say.sh").write_text('echo "start $1" >> log; sleep 6; echo "end $1" >> log\n', encoding="utf-8")
+    assert server.run("--targets", "fan").returncode == 0
+    both = [line for line in _log(project) if "one" not in line]
+    assert [line.split()[0] for line in both] == ["start", "start", "end", "end"]
+
+
+def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(server: Server, project: Path) -> None:
+    """The table names what did not hold, what depends on the gate is not run, and the exit says so."""
+    verdict = {
+        "gate": "left",
+        "passed": False,
+        "results": [
+            {
+                "expectation": "ExpectColumnValuesToBeBetween",
+                "column": "emails",
+                "severity": "critical",
+                "count": 3,
+                "says": "at most 0",
+                "offenders": ["world:documents:17 <script>alert(1)</script> | a***@x"],
+                "params_key": "gates.left.emails",
+                "success": False,
+                "waived": False,
+            }
+        ],
+    }
+    (project / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    gate = "mkdir -p reports/gates/left && cp verdict.json reports/gates/left && exit 1"
+    text = scratch.STAGES.replace(
+        "  last:\n",
+        f"  gate:\n    cmd: {gate}\n    deps: [fan-left]\n    outs: [reports/gates/left]\n  last:\n",
+    ).replace("deps: [fan-left, fan-right]", "deps: [fan-left, fan-right, reports/gates/left]")
+    (project / "dvc.yaml").write_text(text, encoding="utf-8")
+    done = server.run()
+    assert done.returncode == 1
+    assert "error: failed or not run: gate, last" in done.stderr
+    expected = {"one": "Completed", "fan@left": "Completed", "fan@right": "Completed"}
+    server.assert_tasks(expected | {"gate": "Failed", "last": "NotReady"})
+    table = server.artifact("gate-left")
+    assert "ExpectColumnValuesToBeBetween | emails | critical | 3 | at most 0" in table
+    assert "gates.left.emails" in table
+    assert "<script>" not in table
+    assert "the left gate said no" in server.artifact("tohum-summary")
+
+
+def test_retries_and_time_outs_come_from_the_stage(server: Server, project: Path) -> None:
+    """A flaky download is tried again; a hung one is ended, not waited for."""
+    flaky = "sh -c 'echo x >> tries; test $(wc -l < tries) -ge 2 && echo ok > flaky'"
+    text = f"""
+stages:
+  flaky:
+    cmd: {flaky}
+    outs: [flaky]
+    meta: {{retries: 1}}
+  hung:
+    cmd: sh sleep.sh
+    outs: [slow]
+    meta: {{timeout_s: 6}}
+"""
+    (project / "dvc.yaml").write_text(text, encoding="utf-8")
+    (project / "sleep.sh").write_text(SLEEP, encoding="utf-8")
+    assert server.run().returncode == 1
+    server.assert_tasks({"flaky": "Completed", "hung": "Failed"})
+    assert "hung: not done after 6 s, ended; raise timeout_s" in server.artifact("tohum-summary")
+    _assert_sleeper_gone(project)
+
+
+def test_registration_waits_for_a_person_and_a_no_is_kept(server: Server, project: Path) -> None:
+    """The doorbell: the flow pauses, a typed answer resumes it, and a refusal registers nothing."""
+    (project / "stages").mkdir()
+    (project / "stages" / "__init__.py").touch()
+    (project / "stages" / "register.py").write_text("open('registered', 'w').close()", encoding="utf-8")
+    assert scratch.dvc(project, "repro", "--quiet").returncode == 0
+    answers = [(False, "| register | Declined |"), (True, "| register | Completed |")]
+    for said, shown in answers:
+        process = subprocess.Popen([*FLOW, "--approve"], env=server.environment)
+        paused: list[dict[str, Any]] = []
+
+        def find(found: list[dict[str, Any]] = paused) -> bool:
+            found[:] = server.find("flow_runs", flow_runs={"state": {"type": {"any_": ["PAUSED"]}}})
+            return bool(found)
+
+        _until(find, 90, "the flow did not pause")
+        answer = {"run_input": {"register_models": said, "reason": "read the card"}}
+        resumed = httpx.post(f"{server.url}/flow_runs/{paused[0]['id']}/resume", json=answer, timeout=60)
+        assert resumed.json()["status"] == "ACCEPT", resumed.text
+        assert process.wait(timeout=90) == 0
+        assert (project / "registered").exists() is said
+        assert shown in server.artifact("tohum-summary")
+
+
+def _sleeper(project: Path) -> int:
+    return int((project / "sleeper").read_text())
+
+
+def _assert_sleeper_gone(project: Path, seconds: float = 10) -> None:
+    pid = _sleeper(project)
+    gone = f"process {pid} of the stage still runs"
+    _until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", seconds, gone)
+
+
+def _with_slow_stage(project: Path) -> None:
+    with (project / "dvc.yaml").open("a", encoding="utf-8") as file:
+        file.write(SLOW)
+    (project / "sleep.sh").write_text(SLEEP, encoding="utf-8")
+
+
+def _assert_next_run_works(project: Path) -> None:
+    """No lock waits for a person: after the repair DVC runs the stage that was killed."""
+    (project / "sleep.sh").write_text("echo done > slow\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pipeline.dvc_lock"]
+    subprocess.run(command, cwd=project, env=scratch.environment(), check=True)
+    done = scratch.dvc(project, "repro", "slow")
+    assert done.returncode == 0, done.stderr
+    assert (project / "slow").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_flow_leaves_no_process_and_no_lock(server: Server, project: Path, number: signal.Signals) -> None:
+    """Whoever kills the flow and starts `dvc repro` would have two trainers on one checkpoint."""
+    _with_slow_stage(project)
+    command = [*FLOW, "--targets", "slow"]
+    process = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)
+    _until((project / "sleeper").exists, 90, "the stage did not start")
+    process.send_signal(number)
+    process.wait(timeout=20)
+    _assert_sleeper_gone(project)
+    _assert_next_run_works(project)
+
+
+def test_a_killed_dvc_fails_its_task_and_leaves_no_process(server: Server, project: Path) -> None:
+    """Out of memory takes dvc alone: its stage ends too and the flow says that it failed."""
+    _with_slow_stage(project)
+
+    command = [*FLOW, "--targets", "slow"]
+    flow = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)
+    _until((project / "sleeper").exists, 90, "the stage did not start")
+    process = psutil.Process(_sleeper(project))
+    while "dvc" not in process.cmdline() or "-P" in process.cmdline():
+        above = process.parent()
+        assert above is not None
+        process = above
+    process.kill()
+    assert flow.wait(timeout=90) == 1
+    server.assert_tasks({"slow": "Failed"})
+    _assert_sleeper_gone(project)
+    _assert_next_run_works(project)
+
+
+def test_the_deployment_runs_on_a_worker_and_ends_with_it(server: Server, project: Path) -> None:
+    """prefect.yaml as committed, run by a process worker; a killed worker leaves no trainer behind."""
+    (project / "prefect.yaml").write_bytes((scratch.ROOT / "prefect.yaml").read_bytes())
+    _with_slow_stage(project)
+    environment = server.environment | {"TOHUM_DIR": str(project)}
+
+    def prefect(*arguments: str) -> None:
+        subprocess.run([*PREFECT, *arguments], cwd=project, env=environment, check=True, capture_output=True)
+
+    prefect("work-pool", "create", "tohum", "--type", "process")
+    prefect("--no-prompt", "deploy", "--name", "local")
+    prefect("deployment", "run", "tohum/local", "--param", "registration=false")
+    command = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process"]
+    worker = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True)
+    try:
+        _until((project / "sleeper").exists, 90, "the worker did not run the deployment")
+    finally:
+        worker.kill()
+        worker.wait()
+    _assert_sleeper_gone(project)
+    _assert_next_run_works(project)
+
+
+def test_a_killed_flow_takes_its_own_temporary_server_along(project: Path, tmp_path: Path) -> None:
+    """Without a server of the user's the flow starts one; nobody would ever find and end the one it left."""
+    home = tmp_path / "home"
+    environment = scratch.environment() | {"PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    process = subprocess.Popen(FLOW, cwd=project, env=environment, start_new_session=True)
+
+    def servers() -> list[int]:
+        found = psutil.process_iter(["cmdline", "environ"])
+        mine = [p for p in found if (p.info["environ"] or {}).get("PREFECT_HOME") == str(home)]
+        return [p.pid for p in mine if "uvicorn" in (p.info["cmdline"] or [])]
+
+    try:
+        _until(servers, 60, "the flow started no server")
+    finally:
+        process.kill()
+        process.wait()
+    _until(lambda: not servers(), 10, "the temporary server still runs")
+
+
+def test_the_command_line_refuses_nonsense() -> None:
+    """Zero stages side by side would wait for ever."""
+    command = [*FLOW, "--max-parallel", "0"]
+    environment = scratch.environment()
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert "--max-parallel is 0, expected 1 or more" in done.stderr
+
+
+def test_a_child_tells_its_own_error_and_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task's message is the stage's sentence, not DVC's exit code."""
+    monkeypatch.chdir(tmp_path)
+    code = "import sys; print('50%\\r100%'); print('error: bad row 7'); print('ERROR: failed'); sys.exit(255)"
+    (tmp_path / "bad.py").write_text(code, encoding="utf-8")
+    (tmp_path / "hangs.py").write_text("import time; time.sleep(60)", encoding="utf-8")
+    told: list[str] = []
+    with pytest.raises(StageError, match=r"^bad row 7$"):
+        Processes().run(["bad"], timeout_s=None, tell=told.append)
+    assert told[0] == "100%"
+    with pytest.raises(StageTimeoutError, match="not done after 1 s"):
+        Processes().run(["hangs"], timeout_s=1, tell=told.append)
+
+
+def test_stopped_processes_start_no_more(tmp_path: Path) -> None:
+    """A retry after Ctrl-C would start what was just ended."""
+    processes = Processes()
+    processes.stop()
+    with pytest.raises(StageError, match="stopped"):
+        processes.run(["anything"], timeout_s=None, tell=print)
+
+
+def test_a_verdict_is_found_by_the_out_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's gate lets the graph go on; its no must be seen all the same."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "reports" / "gates" / "base"
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_text('{"gate": "model", "passed": false, "results": []}', encoding="utf-8")
+    stage = graph.Stage("validate-model@base", "", (), ("reports/gates/base",))
+    found = verdicts.of(stage)
+    assert found is not None
+    assert not found.passed
+    assert found.key == "gate-base"
+    assert verdicts.of(graph.Stage("sample", "", (), ("data/samples",))) is None
