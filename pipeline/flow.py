@@ -24,8 +24,8 @@ from typing import Any
 
 from pipeline.process import GUARD
 
-# Guarded itself: a killed flow would leave the temporary Prefect server that it started. Done before Prefect is
-# imported, which costs seconds.
+# Guarded itself: a killed flow would leave the temporary Prefect server that it started. Before the imports of
+# Prefect, which cost seconds.
 # ruff: noqa: E402
 _GUARDED = "TOHUM_FLOW_GUARDED"
 if __name__ == "__main__" and _GUARDED not in os.environ:

@@ -8,8 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 
-from pipeline.config import UserError
-
 # Telemetry of every tool off, before any of them is imported.
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -25,6 +23,8 @@ QUIET = {
 
 def entry(main: Callable[[], None]) -> None:
     """Runs a stage's main and exits: 0 done, 1 the user must mend something, 130 interrupted."""
+    from pipeline.config import UserError  # the guard lives in this package too and should start at once
+
     os.environ.update(QUIET)
     try:
         main()

@@ -259,7 +259,8 @@ def _assert_next_run_works(project: Path) -> None:
     (project / "sleep.sh").write_text("echo done > slow\n", encoding="utf-8")
     command = [sys.executable, "-m", "pipeline.dvc_lock"]
     subprocess.run(command, cwd=project, env=scratch.environment(), check=True)
-    done = scratch.dvc(project, "repro", "slow")
+    # The dvc that was told to end may still be letting go of its locks.
+    done = scratch.dvc(project, "--wait-for-lock", "repro", "slow")
     assert done.returncode == 0, done.stderr
     assert (project / "slow").read_text() == "done\n"
 

@@ -26,7 +26,9 @@ def _alpaca(instruction: str, given: str) -> list[Piece]:
 
 TEMPLATES: dict[str, tuple[Callable[[str, str], list[Piece]], str | None]] = {
     # name: (prompt pieces, special token that ends an answer; None: end-of-text)
-    "chat": (_chat, "<|end|>"),
+    # An answer ends with end-of-text, which pretraining has taught: a frozen row of a marker that no text ever showed
+    # cannot be given a high logit by an adapter.
+    "chat": (_chat, None),
     "alpaca": (_alpaca, None),
 }
 

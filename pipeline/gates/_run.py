@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import plugins
 from pipeline.config import Params
-from pipeline.gates import _expectations, _tickets, _verdict, model
+from pipeline.gates import _expectations, _tickets, _verdict
 
 DATA_GATES = ("raw", "tokens", "samples")
 Work = Callable[[], AbstractContextManager[Any]]
@@ -36,6 +36,7 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Wo
 def judge_model(name: str, params: Params, *, reports: Path, work: Work = nullcontext) -> dict[str, Any]:
     """The verdict on a model; there is no ticket, the registry reads the verdict."""
     thresholds = params.evaluations[name].thresholds
+    model = plugins.load("gates", "model")
     settings = _settings(model, params, "model")
     _expectations.door()
     with work():

@@ -34,7 +34,8 @@ END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM, END = SPECIALS = (
 # apply_chat_template.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '' if loop.first else '\n' }}"
-    "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{{ '<|endoftext|>' if message['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
     "{{ '\n<|assistant|>\n' if add_generation_prompt else '' }}"
 )
 

@@ -84,7 +84,7 @@ def test_instruct_learns_the_answer_and_its_end_only() -> None:
     ids, prompt = learned.example(RECORDS["instruct"][1])
     batch = learned.collate([(ids, prompt)])
     seen = batch["targets"][0][batch["targets"][0] != IGNORED].tolist()
-    assert seen == [*"Ayşe".encode(), TOKENIZER.special["<|end|>"]]
+    assert seen == [*"Ayşe".encode(), TOKENIZER.end_of_text]
     assert TOKENIZER.decode(ids[:prompt]) == "\nKim?\nAyşe geldi.\n\n"
 
 

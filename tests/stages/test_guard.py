@@ -151,7 +151,7 @@ def test_killing_the_guard_itself_leaves_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_guard_ends_the_whole_group(folder: Path, number: signal.Signals) -> None:
-    """Ctrl-C, `kill` and a closed terminal: all ends, temporary files are tidied, the code names the signal."""
+    """Ctrl-C, `kill` and a closed terminal: all ends, temporary files are tidied, the code names it."""
     process = _start(folder)
     os.kill(_guard_of(_pids(folder)[0]), number)
     assert process.wait(timeout=WITHIN_S) == 128 + number

@@ -17,7 +17,7 @@ from pipeline.data.sources._world_facts import LANGUAGES, World, pick
 from pipeline.data.sources._world_stories import Slots, free_slots
 
 SPAM, HAM = "spam", "ham"
-SHARES = {"plain": 0.56, "order": 0.22, "impostor": 0.22}
+SHARES = {"plain": 0.56, "order": 0.38, "impostor": 0.06}
 
 
 def message(world: World, index: int, attempt: int = 0) -> dict[str, str]:
