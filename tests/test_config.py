@@ -55,7 +55,7 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
         ("download.sources.world.licence", None, ["download.sources.world.licence"]),
         ("download.sources.world.peple", 3, ["download.sources.world.peple", "people"]),
         ("split.validation", 0.96, ["split", "leave nothing to train on"]),
-        ("pretrain.model.n_kv_heads", 3, ["pretrain.model", "n_kv_heads 3 does not divide"]),
+        ("pretrain.model.n_kv_heads", 2, ["pretrain.model", "n_kv_heads 2 does not divide"]),
         ("gates.row", {}, ["gates.row", "raw", "samples"]),
         ("evaluations.base.measures.perplexityy", {}, ["perplexityy", "perplexity"]),
         ("register.models", ["nobody"], ["nobody", "spam-full"]),

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"\bmake ([a-z]+)", README)))
-MODULES = sorted(set(re.findall(r"python -m ((?:stages|pipeline)\.[a-z_.]+)", README)))
+COMMANDS = sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.M)))
+MODULES = sorted(set(re.findall(r"bin/python -m ((?:stages|pipeline)\.[a-z_.]+)", README)))
 
 
 def sources() -> list[str]:

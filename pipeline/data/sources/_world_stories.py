@@ -14,7 +14,7 @@ from pipeline.data.sources._world_facts import ATTRIBUTES, LANGUAGES, World
 Slots = dict[str, Node | str]
 
 # Shares of the scenes.
-ACT, OTHER, SCENERY, NOTE, QUESTION = 0.15, 0.33, 0.30, 0.12, 0.10
+ACT, OTHER, SCENERY, NOTE, QUESTION = 0.20, 0.28, 0.22, 0.04, 0.26
 # One, two or three lots of goods.
 LOTS = (0.1, 0.4, 0.5)
 # Scenes after the opening -> weight.
