@@ -84,7 +84,7 @@ times: setup ## where the pipeline's time went
 	@python -m stages.summary --times
 
 bench: setup ## benchmarks, JSON
-	@for f in tests/bench/bench_*.py; do python $$f; done
+	@for f in tests/bench/*.py; do python -m tests.bench.$$(basename $$f .py); done
 
 clean: ## removes what the pipeline made, not the cache
 	rm -rf data models reports .tohum

@@ -8,6 +8,7 @@ number. dvc.lock is written in place too: a damaged one is moved aside, and DVC'
 stages without running them.
 """
 
+import argparse
 import fcntl
 import json
 import sys
@@ -138,6 +139,7 @@ def _require_no_dvc(path: Path, root: Path) -> None:
 
 def main() -> int:
     """Repairs the project in the working directory; returns the exit code."""
+    argparse.ArgumentParser(prog="python -m pipeline.dvc_lock", description=__doc__).parse_args()
     try:
         for line in repair():
             print(line)

@@ -1,0 +1,93 @@
+"""The whole graph, for real, small: two runs in different folders, one of them killed in the middle of training.
+
+A user loses the promise of the project if this fails: the run can be repeated, and a kill costs nothing.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.data.guess import guess
+from pipeline.data.trial import workspace
+
+pytestmark = pytest.mark.slow
+WORDS = "ışık deniz yol ev kedi sabah akşam güzel büyük küçük kırmızı mavi gitti geldi gördü sevdi içti yazdı".split()
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def project(folder: Path) -> Path:
+    """A try of a text of 300 paragraphs, with few steps, frequent checkpoints and no progress bars."""
+    rng = random.Random(1)
+    lines = (" ".join(rng.choice(WORDS) for _ in range(30)) + "." for _ in range(300))
+    data = folder / "metin.txt"
+    data.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    root = folder / "project"
+    workspace(data, guess(data), root)
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    params["download"]["sources"]["own"]["path"] = "../metin.txt"
+    params["runtime"] |= {"checkpoint_every": 10, "progress": False}
+    params["pretrain"]["schedule"]["steps"] = 60
+    params["pretrain"]["validation"]["every"] = 20
+    (root / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+    subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=root, env=environment(), check=True)
+    return root
+
+
+def repro(root: Path) -> subprocess.CompletedProcess:
+    found = subprocess.run(["dvc", "repro"], cwd=root, env=environment(), capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found
+
+
+def hashes(root: Path) -> dict[str, str]:
+    lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
+    return {
+        out["path"]: out["md5"]
+        for stage in lock["stages"].values()
+        for out in stage["outs"]
+        if not out["path"].startswith("reports/runs/")
+    }
+
+
+def kill_in_training(root: Path) -> None:
+    """Kills dvc with a signal that nobody can catch, once a state was saved."""
+    running = subprocess.Popen(["dvc", "repro", "--quiet"], cwd=root, env=environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(root.glob(".tohum/state/*/current/manifest.json")):
+        assert running.poll() is None, "the run ended before it saved a state"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    while subprocess.run(["pgrep", "-f", "stages.pretrain"], capture_output=True, text=True).stdout:
+        assert time.monotonic() < deadline, "a trainer outlived dvc"
+        time.sleep(0.2)
+    subprocess.run([sys.executable, "-m", "pipeline.dvc_lock"], cwd=root, env=environment(), check=True)
+
+
+def test_a_killed_run_ends_with_the_hashes_of_an_unbroken_one_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, cut = project(tmp_path / "whole"), project(tmp_path / "cut")
+    repro(whole)
+    kill_in_training(cut)
+    assert not (cut / "models/base").exists()
+    repro(cut)
+    record = json.loads((cut / "reports/runs/pretrain.json").read_text(encoding="utf-8"))
+    assert record["resumed_at_step"] > 0
+    assert hashes(cut) == hashes(whole)
+    assert len(hashes(whole)) > 10
+    again = repro(whole)
+    assert "Data and pipelines are up to date" in again.stdout
+    assert not list(cut.rglob("*.tmp"))

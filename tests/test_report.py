@@ -1,0 +1,76 @@
+"""The page that models are compared on must say the same every time, escape hostile text and load nothing."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config, files, report
+from pipeline.config import Params
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "<script>alert(1)</script> & ışık"
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    raw["finetune"] = {"spam-full": raw["finetune"]["spam-full"]}
+    raw["evaluations"] = {name: raw["evaluations"][name] for name in ("base", "spam-full")}
+    raw["register"]["models"] = ["base"]
+    monkeypatch.chdir(tmp_path)
+    bits = {"bits_per_byte": 0.5, "bits_per_byte_known": 0.45, "bits_per_byte_over_known": 1.2}
+    tokens = {"loss_nats": 1.4, "unigram_entropy_nats": 6.0, "bytes_per_token": 4.0}
+    write("base", bits | tokens, {"generation": {"samples": [HOSTILE]}})
+    confusion = {"ham": {"ham": 8, "spam": 1}, "spam": {"ham": 0, "spam": 9}}
+    wrong = [{"text": HOSTILE, "label": "ham", "answer": "spam", "origin": "x:1"}]
+    write("spam-full", {"accuracy": 0.97}, {"classification": {"confusion": confusion, "wrong": wrong}})
+    return config.check(raw)
+
+
+def write(name: str, metrics: dict, details: dict) -> None:
+    files.write_json(Path(f"reports/evaluation/{name}/metrics.json"), metrics)
+    files.write_json(Path(f"reports/evaluation/{name}/details.json"), details)
+    training = {"parameters": 10, "trainable_parameters": 10, "trainable_share": 1.0, "steps": 2, "best_step": 2}
+    files.write_json(Path(f"reports/training/{name}.json"), training)
+    files.write_text(Path(f"reports/training/{name}.csv"),
+                     '"step","train_loss_nats","validation_loss_nats"\n1,3.0,3.1\n2,2.0,2.5\n')  # fmt: skip
+    verdict = {"passed": name != "base", "results": [{"success": name != "base"}]}
+    files.write_json(Path(f"reports/gates/{name}/verdict.json"), verdict)
+
+
+def test_equal_inputs_give_equal_bytes_and_nothing_is_loaded_from_anywhere(params: Params) -> None:
+    page = report.render(params)
+    assert page == report.render(params)
+    loads = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)
+    assert [link for link in loads if "http" in link] == []
+    assert "<svg" in page
+
+
+def test_hostile_text_is_shown_not_run(params: Params) -> None:
+    page = report.render(params)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "ışık" in page
+
+
+def test_a_failed_model_is_shown_as_such(params: Params) -> None:
+    page = report.render(params)
+    assert "failed: kept out of the registry" in page
+    assert "missed" in page  # base: 1.2 over the bound of 1.1
+    assert "reached" in page  # spam-full
+
+
+def test_a_removed_recipe_leaves_the_report(params: Params) -> None:
+    write("old-recipe", {"accuracy": 0.1}, {})
+    assert "old-recipe" not in report.render(params)
+
+
+def test_costs_show_every_stage(params: Params) -> None:
+    record = {"stage": "finetune@spam-full", "status": "FINISHED", "seconds_total": 9.0, "seconds_work": 7.0,
+              "peak_memory_mib": 300.0, "tokens_per_second": 5000.0, "energy_wh_estimated": 0.01}  # fmt: skip
+    files.write_json(Path("reports/runs/finetune@spam-full.json"), record)
+    page = report.render_costs(params)
+    assert "finetune@spam-full" in page
+    assert "accuracy 0.970" in page
