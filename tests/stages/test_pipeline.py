@@ -19,7 +19,26 @@ from pipeline.data.guess import guess
 from pipeline.data.trial import workspace
 
 pytestmark = pytest.mark.slow
-WORDS = "ışık deniz yol ev kedi sabah akşam güzel büyük küçük kırmızı mavi gitti geldi gördü sevdi içti yazdı".split()
+WORDS = [
+    "ışık",
+    "deniz",
+    "yol",
+    "ev",
+    "kedi",
+    "sabah",
+    "akşam",
+    "güzel",
+    "büyük",
+    "küçük",
+    "kırmızı",
+    "mavi",
+    "gitti",
+    "geldi",
+    "gördü",
+    "sevdi",
+    "içti",
+    "yazdı",
+]
 
 
 def environment() -> dict[str, str]:
