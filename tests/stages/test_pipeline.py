@@ -35,7 +35,6 @@ def project(folder: Path) -> Path:
     root = folder / "project"
     workspace(data, guess(data), root)
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    params["download"]["sources"]["own"]["path"] = "../metin.txt"
     params["runtime"] |= {"checkpoint_every": 10, "progress": False}
     params["pretrain"]["schedule"]["steps"] = 60
     params["pretrain"]["validation"]["every"] = 20
