@@ -174,7 +174,7 @@ def test_notes_are_true_or_false_as_their_verdict_says(clean: Rows) -> None:
             known = facts[name]["en"]
             assert (known["job"] == job, known["city"] == city) == ((verdict == "true"),) * 2
             verdicts[verdict] += 1
-    assert min(verdicts["true"], verdicts["false"]) > 2
+    assert set(verdicts) == {"true", "false"}  # both occur: one scene in 25 is a note
 
 
 def test_facts_are_spread_evenly() -> None:
