@@ -27,7 +27,7 @@ def test_warm_up_rises_to_the_peak_and_nothing_exceeds_it(shape: str) -> None:
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == 1.0
     assert max(rates) == 1.0
-    assert all(b <= a for a, b in itertools.pairwise(rates))
+    assert all(b <= a for a, b in itertools.pairwise(rates[9:]))
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "trapezoid"])
