@@ -1,9 +1,12 @@
 """Where and how numbers are computed: threads, deterministic algorithms, precision. All of it is a tracked param."""
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.config import Compute, UserError
 
@@ -25,3 +28,20 @@ def autocast(compute: Compute) -> AbstractContextManager[Any]:
     if compute.precision == "float32":
         return nullcontext()
     return torch.autocast(compute.device, torch.bfloat16)
+
+
+def compiled(model: nn.Module, compute: Compute) -> nn.Module:
+    """The model with its `forward` compiled in place when the params say so; names of weights stay.
+
+    Raises:
+        UserError: no C++ compiler. Falling back to plain code would silently give other bits.
+    """
+    if compute.compile:
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            raise UserError(
+                f"params.yaml: compute.compile is true and there is no C++ compiler ({compiler!r} is not on the PATH); "
+                "install g++, or set it to false"
+            )
+        model.compile()
+    return model

@@ -18,7 +18,7 @@ from pipeline import files, plugins
 from pipeline.config import Kind, Params, Recipe, UserError, seed_for
 from pipeline.data.shards import Shard, Windows, windows
 from pipeline.model import checkpoint
-from pipeline.model.device import set_up
+from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Context, Objective
 from pipeline.tokenizer import Tokenizer
@@ -96,6 +96,7 @@ def train(
         )
         with states.locked(key) as state:
             run.continue_in(state.folder)
+            compiled(model, params.compute)
             trainer = Trainer(model, parts, train_set, validation_set, recipe.validation, params.runtime, run, name)
             progress = trainer.run(state)
             summary = _summary(progress, model)
