@@ -5,9 +5,14 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from hypothesis import settings
+
 from stages import QUIET
 
 os.environ.update(QUIET)
+# A deadline is a timed assertion: a busy machine would fail it.
+settings.register_profile("tohum", deadline=None)
+settings.load_profile("tohum")
 
 
 def pytest_configure() -> None:

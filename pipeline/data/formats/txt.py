@@ -128,6 +128,8 @@ class _Document:
         self.paragraph, self.paragraph_size = [], 0
 
     def _give(self) -> Iterator[Row]:
+        while self.piece and not self.piece[-1].strip():
+            self.piece.pop()  # blank lines between two pieces belong to neither, and could exceed the limit
         if self.piece:
             yield from _record(self.start or 1, "".join(self.piece))
         self.piece, self.size, self.start = [], 0, self.paragraph_start

@@ -1,7 +1,7 @@
 """Plain text: documents begin and end where params say, and cutting them loses nothing."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import UserError
@@ -31,6 +31,7 @@ def test_documents_by_line_paragraph_and_separator(read):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="ab. \n\té́ı", min_size=1), limit=st.integers(3, 30))
+@example(text="aa\n ", limit=4)
 def test_cutting_a_document_loses_nothing_but_space_and_keeps_the_limit(read, text, limit):
     """Text lost at a cut would be text the model never reads, without a word in the ledger."""
     text = "x" + text
