@@ -58,8 +58,8 @@ def _become_stage(command: list[str], ready: int, go: int) -> None:
     os.setsid()
     os.close(go)
     # The signals that the guard catches fall back to their defaults at exec.
-    # OpenMP's threads spin while they wait; beside any other process that costs four fifths of the speed (2 threads on
-    # 2 busy cores: 2,100 tokens/s; 11,800 with a short spin), and on idle cores nothing. It changes no bit.
+    # OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the sender, another
+    # stage). A short spin gives them back; it changes no bit.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if os.read(ready, 1):
         os.execv(sys.executable, [sys.executable, "-m", *command])
