@@ -165,16 +165,17 @@ def test_stories_state_only_true_facts(clean: Rows) -> None:
     assert stated > 5
 
 
-def test_notes_are_true_or_false_as_their_verdict_says(clean: Rows) -> None:
+def test_notes_are_true_or_false_as_their_verdict_says() -> None:
     """Stories teach what an impostor is; a wrong verdict would teach the opposite."""
     facts, verdicts = make_world(7, 48).table(), Counter()
     pattern = re.compile(r"this is (\w+), the (\w+) from (\w+)\. [^”\"]*\" The (?:note|letter) was (\w+)\.")
-    for row in clean["documents"]:
+    made = rows_of(settings(documents=2400, labelled=0, instructions=0, preferences=0))  # one scene in 25 is a note
+    for row in made["documents"]:
         for name, job, city, verdict in pattern.findall(row["text"]):
             known = facts[name]["en"]
             assert (known["job"] == job, known["city"] == city) == ((verdict == "true"),) * 2
             verdicts[verdict] += 1
-    assert set(verdicts) == {"true", "false"}  # both occur: one scene in 25 is a note
+    assert min(verdicts["true"], verdicts["false"]) > 2
 
 
 def test_facts_are_spread_evenly() -> None:
