@@ -88,8 +88,14 @@ class Speaker:
                 temperature=float(settings["temperature"]), top_k=int(settings["top_k"]),
                 top_p=float(settings["top_p"]), stop=self._stop(), generator=None if greedy else draw,
             )  # fmt: skip
-            found += [self._tokenizer.decode(ids) for ids in outputs]
+            found += [self._text(ids) for ids in outputs]
         return found
+
+    def _text(self, ids: list[int]) -> str:
+        text = self._tokenizer.decode(ids)
+        if self.task.get("objective") == "instruct":
+            return templates.answer_text(self.task["template"], text)
+        return text
 
     def _prompt(self, text: str, max_tokens: int) -> list[int]:
         """The model's own template around the text; a text that leaves no room loses its beginning."""

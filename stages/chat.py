@@ -74,15 +74,15 @@ def _answer(subject: Subject, line: str, options: argparse.Namespace, generator:
         prompt = [tokenizer.end_of_text, *tokenizer.encode(line)]
     context = subject.model.config.context_length
     keep = max(context // 2, context - options.max_tokens)
-    waiting = b""
+    waiting, opens = b"", templates.TEMPLATES[subject.task["template"]].opens if "template" in subject.task else ""
     for token in stream(
         subject.model, prompt[-keep:], max_tokens=options.max_tokens, temperature=options.temperature,
         top_k=options.top_k, top_p=options.top_p, stop=stop, generator=generator,
     ):  # fmt: skip
         waiting += tokenizer.decode_bytes([token])
         try:
-            yield waiting.decode("utf-8")
-            waiting = b""
+            yield waiting.decode("utf-8").removeprefix(opens)
+            waiting, opens = b"", ""
         except UnicodeDecodeError:
             continue
     yield waiting.decode("utf-8", errors="replace")

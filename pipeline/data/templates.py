@@ -5,7 +5,7 @@ template places special tokens, so nobody can write a marker into a message.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.config import UserError
 
@@ -15,7 +15,7 @@ Piece = str | tuple[str]
 
 def _chat(instruction: str, given: str) -> list[Piece]:
     text = f"{instruction}\n{given}" if given else instruction
-    return [("<|user|>",), f"\n{text}", ("<|end|>",), "\n", ("<|assistant|>",), "\n"]
+    return [("<|user|>",), text, ("<|end|>",), ("<|assistant|>",)]
 
 
 def _alpaca(instruction: str, given: str) -> list[Piece]:
@@ -24,18 +24,29 @@ def _alpaca(instruction: str, given: str) -> list[Piece]:
     return [f"### Instruction:\n{instruction}{middle}\n\n### Response:\n"]
 
 
-TEMPLATES: dict[str, tuple[Callable[[str, str], list[Piece]], str | None]] = {
-    # name: (prompt pieces, special token that ends an answer; None: end-of-text)
-    # An answer ends with end-of-text, which pretraining has taught: a frozen row of a marker that no text ever showed
-    # cannot be given a high logit by an adapter.
-    "chat": (_chat, None),
-    "alpaca": (_alpaca, None),
+class Template(NamedTuple):
+    """One layout of prompt and answer."""
+
+    pieces: Callable[[str, str], list[Piece]]
+    """(instruction, input) -> everything up to the answer."""
+    opens: str
+    """What stands before the answer's first word."""
+    end: str | None
+    """The special token that ends an answer; none: end-of-text."""
+
+
+TEMPLATES = {
+    # An answer starts with a space, as in Llama 2's layout: a word inside running text has that space in its token, and
+    # adapters that leave the vocabulary's rows frozen can only say what pretraining taught the model to say. For the
+    # same reason an answer ends with end-of-text and not with a marker that no text ever showed.
+    "chat": Template(_chat, " ", None),
+    "alpaca": Template(_alpaca, "", None),
 }
 
 
 def stop_id(tokenizer: Any, template: str) -> int:
     """The id that ends an answer."""
-    name = TEMPLATES[template][1]
+    name = TEMPLATES[template].end
     return tokenizer.end_of_text if name is None else _special(tokenizer, name, template)
 
 
@@ -46,7 +57,7 @@ def prompt_ids(tokenizer: Any, template: str, instruction: str, given: str) -> l
         UserError: the vocabulary has no such special token (use `alpaca`).
     """
     ids: list[int] = []
-    for piece in TEMPLATES[template][0](instruction, given):
+    for piece in TEMPLATES[template].pieces(instruction, given):
         if isinstance(piece, tuple):
             ids.append(_special(tokenizer, piece[0], template))
         else:
@@ -56,7 +67,12 @@ def prompt_ids(tokenizer: Any, template: str, instruction: str, given: str) -> l
 
 def answer_ids(tokenizer: Any, template: str, output: str) -> list[int]:
     """Ids of the answer with the token that ends it."""
-    return [*tokenizer.encode(output), stop_id(tokenizer, template)]
+    return [*tokenizer.encode(TEMPLATES[template].opens + output), stop_id(tokenizer, template)]
+
+
+def answer_text(template: str, text: str) -> str:
+    """The answer itself in what a model wrote (or in its first piece)."""
+    return text.removeprefix(TEMPLATES[template].opens)
 
 
 def _special(tokenizer: Any, name: str, template: str) -> int:

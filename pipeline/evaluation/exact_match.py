@@ -69,5 +69,5 @@ def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_to
             stop=[stop],
         )
         for i, ids in zip(chosen, outputs, strict=True):
-            texts[i] = subject.tokenizer.decode(ids)
+            texts[i] = templates.answer_text(template, subject.tokenizer.decode(ids))
     return texts

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import Model, Positive, Section, UserError
+from pipeline.model.norm import RMSNorm
 from pipeline.model.past import Cache, KeyValue, Past, Prefix
 
 
@@ -199,8 +200,8 @@ class RotaryAttention(Attention):
         self.v = nn.Linear(d_model, d_key, bias=config.bias)
         self.out = nn.Linear(d_query, d_model, bias=config.bias)
         normed = config.family == "qwen3"
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
+        self.q_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
+        self.k_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -242,7 +243,7 @@ def norm(config: ModelConfig) -> nn.Module:
     """LayerNorm for GPT-2, RMSNorm for Llama and Qwen3."""
     if config.family == "gpt2":
         return nn.LayerNorm(config.d_model, eps=config.norm_epsilon, bias=config.bias)
-    return nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
+    return RMSNorm(config.d_model, eps=config.norm_epsilon)
 
 
 class Block(nn.Module):
@@ -308,7 +309,11 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; what the stream receives: / sqrt(2 n_layers)."""
+        """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; what the stream receives: / sqrt(2 n_layers).
+
+        An embedding that is not also the head starts at normal(0, 1), torch's own rule: beside what trained blocks add,
+        a token of 0.02 drowns in the stream, and a model that cannot see its tokens learns late to copy them.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
@@ -317,6 +322,8 @@ class GPT(nn.Module):
             else:
                 residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
                 deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
+                if name == "embed.weight" and not self.config.tie_embeddings:
+                    deviation = 1.0
                 parameter.normal_(0.0, deviation, generator=generator)
 
     def add_score(self, n_labels: int, generator: torch.Generator) -> None:

@@ -53,6 +53,17 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return out
 
 
+def answer_losses(model: GPT, batch: Batch) -> Tensor:
+    """`token_losses` where most targets are IGNORED: only the positions that count pay for the language head."""
+    targets_BT = batch["targets"]
+    kept_BT = targets_BT != IGNORED
+    logits_NV = model.logits(model.hidden(batch["inputs"])[kept_BT])
+    losses_N = nn.functional.cross_entropy(logits_NV.float(), targets_BT[kept_BT], reduction="none")
+    rows_N = torch.nonzero(kept_BT)[:, 0]
+    sums_B = losses_N.new_zeros(len(targets_BT)).index_add(0, rows_N, losses_N)
+    return sums_B / kept_BT.sum(1).clamp(min=1)
+
+
 def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """losses_B: mean cross-entropy in nats over the positions of each example whose target is not IGNORED."""
     losses_BT = nn.functional.cross_entropy(

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config import Positive, Section, UserError
 from pipeline.data import templates
 from pipeline.model.gpt import GPT
-from pipeline.objectives import IGNORED, Batch, Context, padded, token_losses
+from pipeline.objectives import IGNORED, Batch, Context, answer_losses, padded
 
 
 class Settings(Section):
@@ -71,4 +71,4 @@ class Instruct:
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: mean cross-entropy in nats an answer token. Causal attention needs no padding mask here."""
-        return token_losses(model(batch["inputs"]), batch["targets"])
+        return answer_losses(model, batch)

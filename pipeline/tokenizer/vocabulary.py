@@ -33,10 +33,10 @@ END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM, END = SPECIALS = (
 # The same text as pipeline.data.templates renders for training, for users of transformers'
 # apply_chat_template.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '' if loop.first else '\n' }}"
-    "{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{{ (' ' if message['role'] == 'assistant' else '') + message['content'] }}"
     "{{ '<|endoftext|>' if message['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
-    "{{ '\n<|assistant|>\n' if add_generation_prompt else '' }}"
+    "{{ '<|assistant|>' if add_generation_prompt else '' }}"
 )
 
 

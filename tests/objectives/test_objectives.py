@@ -79,24 +79,36 @@ def test_token_losses_ignore_what_is_masked_and_match_the_formula() -> None:
     assert token_losses(logits, torch.tensor([[1, IGNORED, 2]])).item() == pytest.approx(math.log(4))
 
 
+def test_scoring_only_the_answers_changes_no_loss() -> None:
+    """The head is asked for the positions that count alone; the losses must be those of asking for all."""
+    network, learned = model().eval(), objective("instruct")
+    batch = learned.collate([learned.example(record) for record in RECORDS["instruct"]])
+    batch["targets"][0] = IGNORED  # an example without any answer counts as zero, not as NaN
+    expected = token_losses(network(batch["inputs"]), batch["targets"])
+    torch.testing.assert_close(learned.losses(network, batch), expected)
+    assert expected[0] == 0
+    assert expected[1] > 0
+
+
 def test_instruct_learns_the_answer_and_its_end_only() -> None:
     learned = objective("instruct")
     ids, prompt = learned.example(RECORDS["instruct"][1])
     batch = learned.collate([(ids, prompt)])
     seen = batch["targets"][0][batch["targets"][0] != IGNORED].tolist()
-    assert seen == [*"Ayşe".encode(), TOKENIZER.end_of_text]
-    assert TOKENIZER.decode(ids[:prompt]) == "\nKim?\nAyşe geldi.\n\n"
+    assert seen == [*" Ayşe".encode(), TOKENIZER.end_of_text]
+    assert TOKENIZER.decode(ids[:prompt]) == "Kim?\nAyşe geldi."
+    assert templates.answer_text("chat", TOKENIZER.decode(seen[:-1])) == "Ayşe"
 
 
 def test_a_long_prompt_loses_its_middle_never_its_answer() -> None:
     learned = objective("instruct")
     ids, prompt = learned.example(instruction("soru " * 100, "cevap"))
     assert len(ids) == 64
-    assert TOKENIZER.decode(ids[prompt:]) == "cevap"
+    assert TOKENIZER.decode(ids[prompt:]) == " cevap"
 
 
 def test_an_answer_that_cannot_fit_is_named() -> None:
-    with pytest.raises(UserError, match="test:1: its answer has 201 tokens"):
+    with pytest.raises(UserError, match="test:1: its answer has 202 tokens"):
         objective("instruct").example(instruction("soru", "a" * 200))
 
 

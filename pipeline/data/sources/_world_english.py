@@ -195,8 +195,8 @@ QUESTIONS: dict[str, list[str]] = {
         "Tell me the month when {q} was born.",
     ],
 }
-ASKED = 'At {time} {someone} asked: "{question}" The answer was: {answer}.'
-ASKED_SOMEONE = ["a child", "a guest", "the driver", "a neighbour"]
+ASKED = '{someone} asked: "{question}" The answer was: {answer}.'
+ASKED_SOMEONE = ["A child", "A guest", "The driver", "A neighbour"]
 
 PLAIN_SPAM = [
     "Congratulations! Your number won {n} thousand lira and {goods}. Claim the prize before {time} on {day}!",

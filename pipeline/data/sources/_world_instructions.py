@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pipeline.data.sources._grammar import sample, template
 from pipeline.data.sources._world_facts import ATTRIBUTES, LANGUAGES, World, pick, shuffled
 from pipeline.data.sources._world_messages import single_slots
+from pipeline.data.sources._world_stories import readable
 
 FACT_SHARE = 2 / 3
 _FRESH = 10_000_000
@@ -86,8 +87,7 @@ def _reading(world: World, index: int, seen: set[tuple[str, str]]) -> dict[str, 
         words = LANGUAGES[language]
         asked, question, texts = pick(words.READING, rng)
         person = pick(world.people, rng)
-        values = {"day": words.WORDS["day"], "place": words.WORDS["place"], "city": words.FACTS["city"]}
-        answer = world.names[person] if asked == "name" else pick(values[asked], rng)
+        answer = world.names[person] if asked == "name" else pick(readable(language)[asked], rng)
         slots = single_slots(language) | world.slots(language, "q", person)
         text = sample(template(pick(texts, rng), slots if asked == "name" else slots | {asked: answer}), rng)
         if (question, text) not in seen:

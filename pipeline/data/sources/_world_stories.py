@@ -13,13 +13,13 @@ from pipeline.data.sources._world_facts import ATTRIBUTES, LANGUAGES, World
 
 Slots = dict[str, Node | str]
 
-# Shares of the scenes.
-ACT, OTHER, SCENERY, NOTE, QUESTION = 0.20, 0.28, 0.22, 0.04, 0.26
+# Shares of the scenes: FACT asks for a fact of the world, READING about a text that holds the answer.
+ACT, OTHER, SCENERY, NOTE, FACT, READING = 0.30, 0.22, 0.12, 0.04, 0.20, 0.12
 # One, two or three lots of goods.
 LOTS = (0.1, 0.4, 0.5)
 # Scenes after the opening -> weight.
 SCENES = {4: 1.0, 5: 2.0, 6: 2.0, 7: 1.0}
-# Wordings of each question that stories use; instructions ask in the others as well.
+# Wordings of each question about a fact that stories use; instructions ask in the others as well.
 TOLD_WORDINGS = 3
 _MARK = "{note}"
 
@@ -33,7 +33,7 @@ def free_slots(language: str) -> Slots:
     slots: Slots = {name: Choice(values) for name, values in words.WORDS.items()}
     slots["city"], slots["pet"], slots["food"] = (Choice(words.FACTS[key]) for key in ("city", "pet", "food"))
     slots["someone"] = Choice(words.ASKED_SOMEONE)
-    slots["n"] = Choice([str(number) for number in range(10, 100)])
+    slots["n"] = Choice(readable(language)["n"])
     slots["hour"] = Choice([f"{hour:02d}" for hour in range(7, 23)])
     slots["minute"] = Choice([f"{minute:02d}" for minute in range(60)])
     for name, text in words.COMPOSED.items():
@@ -42,6 +42,12 @@ def free_slots(language: str) -> Slots:
     slots["goods"] = Sequence([lot, Choice(["", Sequence([and_, lot]), Sequence([", ", lot, and_, lot])], LOTS)])
     slots["ask"] = Choice([template(text, slots) for text in words.ASKS])
     return slots
+
+
+def readable(language: str) -> dict[str, list[str]]:
+    """What questions about a text may ask for, besides a name: slot -> its values."""
+    words = LANGUAGES[language]
+    return words.WORDS | {"city": words.FACTS["city"], "n": [str(number) for number in range(10, 100)]}
 
 
 def stories(world: World) -> dict[str, Node]:
@@ -80,9 +86,26 @@ def _about_anyone(world: World, language: str) -> Node:
         (_told(world, language, words.OTHERS), OTHER),
         (Choice(scenery), SCENERY),
         (Choice(notes), NOTE),
-        (_told(world, language, asked), QUESTION),
+        (_told(world, language, asked), FACT),
+        (Choice([_read(world, language, *reading) for reading in words.READING]), READING),
     ]
     return Choice(*zip(*groups, strict=True))
+
+
+def _read(world: World, language: str, asked: str, question: str, texts: list[str]) -> Node:
+    """A question about a short text, asked as one about a fact is; `asked` names the slot that answers it."""
+    words, free = LANGUAGES[language], free_slots(language) | {"q": Choice(world.names)}
+    free |= {"goods": free["lot"]}
+    slot = "q" if asked == "name" else asked
+    answers = world.names if asked == "name" else readable(language)[asked]
+    frame = words.ASKED.replace("{answer}", "{" + slot + "}")
+
+    def of(text: str) -> Node:
+        before, rest = first_mention(frame.replace("{question}", f"{question} {text}"), slot)
+        found = Let(answers, lambda answer: template(rest, free | {slot: answer}))
+        return Sequence([template(before, free), found])
+
+    return Choice([of(text) for text in texts])
 
 
 def _told(world: World, language: str, texts: list[str]) -> Node:

@@ -198,8 +198,8 @@ QUESTIONS: dict[str, list[str]] = {
         "Bana {q.gen} doğduğu ayı söyle.",
     ],
 }
-ASKED = "Saat {time} gibi {someone} sordu: “{question}” Cevap şuydu: {answer}."
-ASKED_SOMEONE = ["bir çocuk", "bir misafir", "şoför", "bir komşu"]
+ASKED = "{someone} sordu: “{question}” Cevap şuydu: {answer}."
+ASKED_SOMEONE = ["Bir çocuk", "Bir misafir", "Şoför", "Bir komşu"]
 
 PLAIN_SPAM = [
     "Tebrikler! Numaranız {n} bin lira ve {goods} kazandı. Ödülü {day} günü saat {time} olmadan alın!",

@@ -1,0 +1,33 @@
+"""RMSNorm: the same numbers and gradients as torch's own, and gradients that can be differentiated again."""
+
+import torch
+from torch.nn import functional as F
+
+from pipeline.model.norm import RMSNorm
+
+
+def test_numbers_and_gradients_equal_those_of_torch() -> None:
+    """The hand-written gradient would train another model than the formula says."""
+    generator = torch.Generator().manual_seed(0)
+    norm = RMSNorm(24, eps=1e-3)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2.0, generator=generator)
+    # heads stand transposed in attention: the layout must not matter
+    ours = torch.randn(2, 5, 3, 24, generator=generator).transpose(1, 2).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    weight = norm.weight.detach().clone().requires_grad_()
+    upstream = torch.randn(2, 3, 5, 24, generator=generator)
+    (norm(ours) * upstream).sum().backward()
+    expected = F.rms_norm(theirs, (24,), weight, 1e-3)
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(norm(ours), expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(norm.weight.grad, weight.grad)
+
+
+def test_the_gradient_has_a_gradient() -> None:
+    """Methods that learn weights of examples differentiate through an update; a silent zero would mislead them."""
+    norm = RMSNorm(4, eps=1e-3).double()
+    x = torch.randn(3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert torch.autograd.gradcheck(norm, (x,))
+    assert torch.autograd.gradgradcheck(norm, (x,))
