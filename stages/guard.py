@@ -59,8 +59,9 @@ def _become_stage(command: list[str], ready: int, go: int) -> None:
     os.close(go)
     # The signals that the guard catches fall back to their defaults at exec.
     # OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the sender, another
-    # stage). A short spin gives them back; it changes no bit.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # stage): training beside one busy process is five times faster with a short spin, and no slower alone. It changes
+    # no bit; tests/bench/spin.py measures it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if os.read(ready, 1):
         os.execv(sys.executable, [sys.executable, "-m", *command])
     os._exit(1)

@@ -66,39 +66,39 @@ class Muon(torch.optim.Optimizer):
             (self._muon if group["rule"] == "muon" else self._adamw)(params, group["lr"])
 
     def _muon(self, params: list[Tensor], rate: float) -> None:
-        by_shape: dict[torch.Size, list[Tensor]] = {}
-        for p in params:
-            by_shape.setdefault(p.shape, []).append(p)
+        settings = self.settings
+        grads = [p.grad for p in params if p.grad is not None]
+        momenta = [self._state(p, "momentum") for p in params]
+        torch._foreach_lerp_(momenta, grads, 1 - settings.momentum)
+        nesterov = torch._foreach_lerp(grads, momenta, settings.momentum)
+        torch._foreach_mul_(params, 1 - rate * settings.weight_decay)
+        by_shape: dict[torch.Size, list[int]] = {}
+        for i, p in enumerate(params):
+            by_shape.setdefault(p.shape, []).append(i)
         for shape, same in by_shape.items():
-            momenta = []
-            for p in same:
-                assert p.grad is not None
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                buffer = state["momentum"].lerp_(p.grad, 1 - self.settings.momentum)
-                momenta.append(p.grad.lerp(buffer, self.settings.momentum))  # Nesterov
-            updates = orthogonal(torch.stack(momenta))
+            updates = orthogonal(torch.stack([nesterov[i] for i in same])).unbind()
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            for p, update in zip(same, updates, strict=True):
-                p.mul_(1 - rate * self.settings.weight_decay).add_(update, alpha=-rate * scale)
+            torch._foreach_add_([params[i] for i in same], updates, alpha=-rate * scale)
 
     def _adamw(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
-        for p in params:
-            assert p.grad is not None
-            state = self.state[p]
-            if not state:
-                state["step"] = torch.zeros(())
-                state["first"], state["second"] = torch.zeros_like(p), torch.zeros_like(p)
-            state["step"] += 1
-            t = float(state["step"])
-            state["first"].lerp_(p.grad, 1 - settings.beta1)
-            state["second"].lerp_(p.grad.square(), 1 - settings.beta2)
-            spread = (state["second"] / (1 - settings.beta2**t)).sqrt_().add_(settings.epsilon)
-            if p.dim() >= 2:
-                p.mul_(1 - rate * settings.weight_decay)
-            p.addcdiv_(state["first"], spread, value=-rate / (1 - settings.beta1**t))
+        grads = [p.grad for p in params if p.grad is not None]
+        steps = [self._state(p, "step", torch.zeros(())) for p in params]
+        first, second = ([self._state(p, name) for p in params] for name in ("first", "second"))
+        torch._foreach_add_(steps, 1)
+        torch._foreach_lerp_(first, grads, 1 - settings.beta1)
+        torch._foreach_lerp_(second, torch._foreach_mul(grads, grads), 1 - settings.beta2)
+        torch._foreach_mul_([p for p in params if p.dim() >= 2], 1 - rate * settings.weight_decay)
+        for p, step, mean, square in zip(params, steps, first, second, strict=True):
+            t = float(step)
+            spread = (square / (1 - settings.beta2**t)).sqrt_().add_(settings.epsilon)
+            p.addcdiv_(mean, spread, value=-rate / (1 - settings.beta1**t))
+
+    def _state(self, p: Tensor, name: str, start: Tensor | None = None) -> Tensor:
+        state = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p) if start is None else start
+        return state[name]  # type: ignore[no-any-return]
 
 
 def orthogonal(matrices_NRC: Tensor) -> Tensor:
