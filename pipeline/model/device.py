@@ -19,9 +19,10 @@ def set_up(compute: Compute) -> torch.device:
             raise UserError("params.yaml: compute.device is cuda, torch sees no GPU; set it to cpu")
         torch.set_float32_matmul_precision("high")
     else:
-        torch.use_deterministic_algorithms(True)
+        # The same switch as use_deterministic_algorithms(True), which also imports torch's compiler: 2 s a stage.
+        torch.set_deterministic_debug_mode("error")
         # Nothing here reads memory that it has not written; filling it first costs 5 % of a step.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device(compute.device)
 
 
