@@ -264,6 +264,11 @@ class Block(nn.Module):
         return x_BTD + self.dropout(self.mlp(self.norm2(x_BTD)))
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding that draws nothing when it is made: drawing on the meta device imports torch's compiler, 2 s."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
     """[T, S], true where one of the T newest tokens may look: itself and all before it."""
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
@@ -289,9 +294,9 @@ class GPT(nn.Module):
         self.config = config
         self.score: nn.Linear | None = None
         with torch.device("meta"):
-            self.embed = nn.Embedding(config.vocab_size, config.d_model)
+            self.embed = _table(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
-            self.positions = nn.Embedding(config.context_length, config.d_model) if learned else None
+            self.positions = _table(config.context_length, config.d_model) if learned else None
             self.dropout = nn.Dropout(config.dropout)
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
             self.final_norm = norm(config)

@@ -1,5 +1,8 @@
 """What changes bits is said in params and never falls back in silence."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -37,3 +40,17 @@ def test_precision_follows_the_params() -> None:
         assert (a @ a).dtype == torch.float32
     with autocast(CPU.model_copy(update={"precision": "bfloat16"})):
         assert (a @ a).dtype == torch.bfloat16
+
+
+def test_a_model_is_made_without_the_compiler() -> None:
+    """Deterministic algorithms or a table drawn on the meta device would import torch's compiler: 2 s a stage."""
+    code = (
+        "import sys, torch; from pipeline import config; from pipeline.model import device; "
+        "from pipeline.model.gpt import GPT, ModelConfig; params = config.load(); device.set_up(params.compute); "
+        "shape = ModelConfig(**params.pretrain.model.model_dump(), vocab_size=300); "
+        "GPT(shape, None); GPT(shape, torch.Generator().manual_seed(1))(torch.zeros(1, 4, dtype=torch.long)); "
+        "assert torch.are_deterministic_algorithms_enabled(); "
+        "print([name for name in ('torch._dynamo', 'sympy', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
