@@ -1,5 +1,6 @@
 """Profiles: without these a switch of profile could write a broken params.yaml or eat a user's changes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_there_and_back_again_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_changes_of_the_users_own_are_not_overwritten(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     profiles.apply(["embedded"], target=target)
-    mine = target.read_text(encoding="utf-8").replace("steps: 460", "steps: 461")
+    mine = re.sub(r"steps: \d+", "steps: 17", target.read_text(encoding="utf-8"))
     target.write_text(mine, encoding="utf-8")
     with pytest.raises(UserError, match="holds changes that no profile made"):
         profiles.apply(["files"], target=target)
