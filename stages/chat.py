@@ -66,25 +66,26 @@ def _answer(subject: Subject, line: str, options: argparse.Namespace, generator:
         return
     tokenizer = subject.tokenizer
     stop = {tokenizer.end_of_text}
-    if subject.task.get("objective") == "instruct":
-        template = subject.task["template"]
+    template: str | None = subject.task["template"] if subject.task.get("objective") == "instruct" else None
+    if template is not None:
         prompt = templates.prompt_ids(tokenizer, template, line, "")
         stop.add(templates.stop_id(tokenizer, template))
     else:
         prompt = [tokenizer.end_of_text, *tokenizer.encode(line)]
     context = subject.model.config.context_length
     keep = max(context // 2, context - options.max_tokens)
-    waiting, opens = b"", templates.TEMPLATES[subject.task["template"]].opens if "template" in subject.task else ""
+    waiting, opening = b"", True
     for token in stream(
         subject.model, prompt[-keep:], max_tokens=options.max_tokens, temperature=options.temperature,
         top_k=options.top_k, top_p=options.top_p, stop=stop, generator=generator,
     ):  # fmt: skip
         waiting += tokenizer.decode_bytes([token])
         try:
-            yield waiting.decode("utf-8").removeprefix(opens)
-            waiting, opens = b"", ""
+            piece = waiting.decode("utf-8")
         except UnicodeDecodeError:
             continue
+        yield templates.answer_text(template, piece) if opening and template else piece
+        waiting, opening = b"", False
     yield waiting.decode("utf-8", errors="replace")
 
 

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.config import Compute, UserError
+from pipeline.model.gpt import GPT
 
 
 def set_up(compute: Compute) -> torch.device:
@@ -22,7 +22,7 @@ def set_up(compute: Compute) -> torch.device:
         # The same switch as use_deterministic_algorithms(True), which also imports torch's compiler: 2 s a stage.
         torch.set_deterministic_debug_mode("error")
         # Nothing here reads memory that it has not written; filling it first costs 5 % of a step.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
     return torch.device(compute.device)
 
 
@@ -33,8 +33,11 @@ def autocast(compute: Compute) -> AbstractContextManager[Any]:
     return torch.autocast(compute.device, torch.bfloat16)
 
 
-def compiled(model: nn.Module, compute: Compute) -> nn.Module:
-    """The model with its `forward` compiled in place when the params say so; names of weights stay.
+def compiled(model: GPT, compute: Compute) -> GPT:
+    """The model with its blocks compiled in place when the params say so; names of weights stay.
+
+    Block by block, because objectives enter the model by several doors (logits, hidden states, a class) and all of them
+    run the blocks; and blocks are alike, so one is compiled and all use it.
 
     Raises:
         UserError: no C++ compiler. Falling back to plain code would silently give other bits.
@@ -46,5 +49,6 @@ def compiled(model: nn.Module, compute: Compute) -> nn.Module:
                 f"params.yaml: compute.compile is true and there is no C++ compiler ({compiler!r} is not on the PATH); "
                 "install g++, or set it to false"
             )
-        model.compile()
+        for block in model.blocks:
+            block.compile()
     return model

@@ -17,6 +17,7 @@ class RMSNorm(nn.RMSNorm):
         """[..., D] -> [..., D]."""
         if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
             return super().forward(x)
+        # torch declares no types for Function.apply
         return _CPU.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -29,6 +30,7 @@ class _CPU(torch.autograd.Function):
         ctx.epsilon = epsilon
         return normed * weight
 
+    # torch declares any number of gradients, this has one
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         x, weight, normed, scale = ctx.saved_tensors

@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
     def _adamw(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
         grads = [p.grad for p in params if p.grad is not None]
-        steps = [self._state(p, "step", torch.zeros(())) for p in params]
+        steps = [self._state(p, "step", ()) for p in params]
         first, second = ([self._state(p, name) for p in params] for name in ("first", "second"))
         torch._foreach_add_(steps, 1)
         torch._foreach_lerp_(first, grads, 1 - settings.beta1)
@@ -94,11 +94,11 @@ class Muon(torch.optim.Optimizer):
             spread = (square / (1 - settings.beta2**t)).sqrt_().add_(settings.epsilon)
             p.addcdiv_(mean, spread, value=-rate / (1 - settings.beta1**t))
 
-    def _state(self, p: Tensor, name: str, start: Tensor | None = None) -> Tensor:
-        state = self.state[p]
+    def _state(self, p: Tensor, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        state: dict[str, Tensor] = self.state[p]
         if name not in state:
-            state[name] = torch.zeros_like(p) if start is None else start
-        return state[name]  # type: ignore[no-any-return]
+            state[name] = torch.zeros_like(p) if shape is None else torch.zeros(shape)
+        return state[name]
 
 
 def orthogonal(matrices_NRC: Tensor) -> Tensor:

@@ -2,28 +2,58 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
 from pipeline.config import Compute, UserError
 from pipeline.model.device import autocast, compiled, set_up
+from pipeline.model.gpt import GPT, ModelConfig
 
 CPU = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPILE = CPU.model_copy(update={"compile": True})
+
+
+def network() -> GPT:
+    shape = ModelConfig(
+        family="qwen3", n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8, d_model=16, d_ff=32, context_length=16,
+        dropout=0.0, tie_embeddings=True, bias=False, rope_theta=10000.0, norm_epsilon=1e-5, vocab_size=30,
+    )  # fmt: skip
+    return GPT(shape, torch.Generator().manual_seed(0))
 
 
 def test_a_missing_compiler_is_an_error_and_no_silent_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"compute\.compile is true and there is no C\+\+ compiler"):
-        compiled(nn.Linear(2, 2), CPU.model_copy(update={"compile": True}))
+        compiled(network(), COMPILE)
 
 
 def test_compiling_keeps_the_names_of_the_weights() -> None:
     """They are the names in the checkpoint."""
-    model = nn.Linear(2, 2)
+    model = network()
     before = list(model.state_dict())
-    assert list(compiled(model, CPU.model_copy(update={"compile": True})).state_dict()) == before
+    assert list(compiled(model, COMPILE).state_dict()) == before
+
+
+def test_every_way_through_the_model_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are learned from hidden states and classes from a head of their own: neither enters by `forward`."""
+    calls: list[str] = []
+
+    def counting(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*given: object, **named: object) -> object:
+            calls.append("block")
+            return function(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", counting)
+    model = compiled(network(), COMPILE)
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    for enter in (model, model.hidden):
+        calls.clear()
+        enter(ids)
+        assert len(calls) == 2
 
 
 def test_a_missing_gpu_is_named() -> None:

@@ -33,7 +33,7 @@ def free_slots(language: str) -> Slots:
     slots: Slots = {name: Choice(values) for name, values in words.WORDS.items()}
     slots["city"], slots["pet"], slots["food"] = (Choice(words.FACTS[key]) for key in ("city", "pet", "food"))
     slots["someone"] = Choice(words.ASKED_SOMEONE)
-    slots["n"] = Choice(readable(language)["n"])
+    slots["n"] = Choice([str(number) for number in range(10, 100)])
     slots["hour"] = Choice([f"{hour:02d}" for hour in range(7, 23)])
     slots["minute"] = Choice([f"{minute:02d}" for minute in range(60)])
     for name, text in words.COMPOSED.items():
@@ -47,7 +47,7 @@ def free_slots(language: str) -> Slots:
 def readable(language: str) -> dict[str, list[str]]:
     """What questions about a text may ask for, besides a name: slot -> its values."""
     words = LANGUAGES[language]
-    return words.WORDS | {"city": words.FACTS["city"], "n": [str(number) for number in range(10, 100)]}
+    return words.WORDS | {"city": words.FACTS["city"]}
 
 
 def stories(world: World) -> dict[str, Node]:

@@ -22,7 +22,7 @@ from pipeline.data.sources._turkish_endings import suffixes
 from pipeline.data.sources._world_facts import ATTRIBUTES, CLAIMED, LANGUAGES, NAMES, make_world
 from pipeline.data.sources._world_messages import SHARES, message
 from pipeline.data.sources._world_planted import PLANTS
-from pipeline.data.sources._world_stories import _told
+from pipeline.data.sources._world_stories import _read, _told, free_slots
 
 Rows = dict[Kind, list[dict[str, Any]]]
 # What would look like personal data: the clean twin must hold nothing of the kind.
@@ -123,6 +123,36 @@ def test_bits_hold_against_a_sampled_estimate() -> None:
         p = 2 ** log2p(scene, text)
         assert abs(count - 20_000 * p) < 5 * math.sqrt(20_000 * p)
     assert math.fsum(2 ** log2p(scene, text) for text in seen) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("language", list(LANGUAGES))
+def test_questions_about_a_text_are_answered_from_it(language: str) -> None:
+    """A wrong or missing answer would teach the model to make answers up."""
+    made = make_world(3, 16)
+    rng = made.rng("test")
+    for asked, question, texts in LANGUAGES[language].READING:
+        scene = _read(made, language, asked, question, texts)
+        for _ in range(50):
+            text = sample(scene, rng)
+            told, answer = re.split(r" (?:The answer was|Cevap şuydu): ", text)
+            assert question in told
+            assert answer.rstrip(".") in told.split(question)[1]
+            assert math.isfinite(log2p(scene, text))
+
+
+def test_bits_of_a_question_about_a_text_are_those_of_its_draws() -> None:
+    """Who asks, who pays and how much are drawn evenly; the answer costs nothing, the text has told it."""
+    made = make_world(3, 16)
+    scene = _read(made, "en", "name", "Name the person in the text.", ["{q} paid {n} lira for {goods}."])
+    lot = free_slots("en")["lot"]
+    assert not isinstance(lot, str)
+    rng = made.rng("test")
+    for _ in range(50):
+        text = sample(scene, rng)
+        found = re.search(r"paid \d\d lira for (.*)\.\" The answer", text)
+        assert found
+        drawn = math.log2(4) + math.log2(16) + math.log2(90) - log2p(lot, found[1])
+        assert -log2p(scene, text) == pytest.approx(drawn)
 
 
 def test_the_same_settings_give_the_same_bytes() -> None:
