@@ -23,7 +23,21 @@ def set_up(compute: Compute) -> torch.device:
         torch.set_deterministic_debug_mode("error")
         # Nothing here reads memory that it has not written; filling it first costs 5 % of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
+    if not compute.compile:
+        _leave_the_compiler_out()
     return torch.device(compute.device)
+
+
+def _leave_the_compiler_out() -> None:
+    """Optimizers import torch's compiler (2 s) at their first call, only to be told that it shall not touch them.
+
+    torch keeps that answer beside each method (`torch._compile`); given here, nobody asks. Where a later torch asks
+    differently, this does nothing.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None:
+            plain.__dynamo_disable = plain
 
 
 def autocast(compute: Compute) -> AbstractContextManager[Any]:

@@ -109,5 +109,6 @@ def orthogonal(matrices_NRC: Tensor) -> Tensor:
     x = x.mT if tall else x
     for _ in range(_STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x

@@ -110,7 +110,8 @@ def examples(objective: Objective, kind: Kind, split: str, model: GPT) -> Exampl
     """The examples of one split: windows of documents, or every record tokenized once."""
     if kind == "documents":
         return PackedWindows(windows(Shard.open(SAMPLES / kind, split), model.config.context_length), objective)
-    table = pq.read_table(SAMPLES / kind / f"{split}.parquet")
+    # pq.read_table would import pandas: half a second a stage
+    table = pq.ParquetFile(SAMPLES / kind / f"{split}.parquet").read()
     return [objective.example(record) for record in table.to_pylist()]
 
 
@@ -119,7 +120,7 @@ def _learn(
 ) -> tuple[Objective, Any]:
     labels: list[str] = []
     if kind == "labelled":
-        table = pq.read_table(SAMPLES / kind / "train.parquet", columns=["label"])
+        table = pq.ParquetFile(SAMPLES / kind / "train.parquet").read(columns=["label"])
         labels = sorted(set(table["label"].to_pylist()))
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(

@@ -72,13 +72,19 @@ def test_precision_follows_the_params() -> None:
         assert (a @ a).dtype == torch.bfloat16
 
 
-def test_a_model_is_made_without_the_compiler() -> None:
-    """Deterministic algorithms or a table drawn on the meta device would import torch's compiler: 2 s a stage."""
+def test_a_model_is_made_and_moved_without_the_compiler() -> None:
+    """Deterministic algorithms, a table drawn on the meta device, or an optimizer would import it: 2 s a stage."""
     code = (
         "import sys, torch; from pipeline import config; from pipeline.model import device; "
-        "from pipeline.model.gpt import GPT, ModelConfig; params = config.load(); device.set_up(params.compute); "
+        "from pipeline.model.gpt import GPT, ModelConfig; from pipeline.optimizers import muon; "
+        "params = config.load(); device.set_up(params.compute); "
         "shape = ModelConfig(**params.pretrain.model.model_dump(), vocab_size=300); "
-        "GPT(shape, None); GPT(shape, torch.Generator().manual_seed(1))(torch.zeros(1, 4, dtype=torch.long)); "
+        "GPT(shape, None); model = GPT(shape, torch.Generator().manual_seed(1)); "
+        "names, weights = zip(*model.named_parameters()); "
+        "settings = muon.Settings(**params.pretrain.part('optimizer', 'pretrain').model_dump()); "
+        "optimizer = muon.build(settings, [{'params': weights, 'names': names, 'factor': 1.0}]); "
+        "model(torch.zeros(1, 4, dtype=torch.long)).sum().backward(); "
+        "optimizer.step(); optimizer.zero_grad(); optimizer.load_state_dict(optimizer.state_dict()); "
         "assert torch.are_deterministic_algorithms_enabled(); "
         "print([name for name in ('torch._dynamo', 'torch._inductor', 'pandas') if name in sys.modules])"
     )
