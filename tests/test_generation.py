@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pipeline.config import UserError
 from pipeline.generation import choose, generate, stream
 from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT, Cache, ModelConfig
+from pipeline.model.gpt import GPT, Cache
+from tests.models import shape
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}
@@ -19,22 +20,10 @@ PROMPTS = [[5, 9, 2], [7], [1, 2, 3, 4, 5, 6, 7], [11, 30]]
 
 def model_of(family: str, context_length: int = 40) -> GPT:
     """A small random network with peaked answers, so that no tie is decided by rounding."""
-    config = ModelConfig(
-        family=family,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=4 if family == "gpt2" else 2,
-        head_dim=8,
-        d_model=32,
-        d_ff=64,
-        context_length=context_length,
-        dropout=0.0,
-        tie_embeddings=False,
-        bias=family == "gpt2",
-        rope_theta=1e4,
-        norm_epsilon=1e-5,
-        vocab_size=50,
-    )
+    config = shape(
+        family, n_heads=4, n_kv_heads=4 if family == "gpt2" else 2, d_model=32, d_ff=64, context_length=context_length,
+        tie_embeddings=False, vocab_size=50,
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(2)
     model = GPT(config, generator)
     with torch.no_grad():

@@ -14,8 +14,9 @@ import yaml
 from pipeline import admission, config, files, model_card, registry, serving, tokenizer
 from pipeline.config import UserError
 from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.registry import CANDIDATE, CHAMPION, CONTENT, Registry
+from tests.models import shape
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["Merhaba, İzmir nasıl?", "free prize now", "ı"]
@@ -33,24 +34,9 @@ def make_model(name: str, seed: int = 1) -> Path:
     words = Path("tokenizer")
     if not words.is_dir():
         tokenizer.train(["Ayşe İzmir'de yaşıyor. Merhaba dünya, free prize now! " * 20], 300, "gpt2").save(words)
-    shape = ModelConfig(
-        family="llama",
-        n_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        head_dim=8,
-        d_model=16,
-        d_ff=32,
-        context_length=64,
-        dropout=0.0,
-        tie_embeddings=True,
-        bias=False,
-        rope_theta=1e4,
-        norm_epsilon=1e-5,
-        vocab_size=tokenizer.Tokenizer.load(words).vocab_size,
-    )
+    vocabulary = tokenizer.Tokenizer.load(words).vocab_size
     draw = torch.Generator().manual_seed(seed)
-    model = GPT(shape, draw)
+    model = GPT(shape(n_layers=1, n_kv_heads=2, context_length=64, vocab_size=vocabulary), draw)
     tasks: dict[str, dict[str, Any]] = {
         "base": {"objective": "next_token"},
         "spam-full": {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 32},

@@ -9,18 +9,10 @@ import torch
 
 from pipeline.config import Compute, UserError
 from pipeline.model.device import autocast, compiled, set_up
-from pipeline.model.gpt import GPT, ModelConfig
+from tests.models import network
 
 CPU = Compute(device="cpu", threads=1, precision="float32", compile=False)
 COMPILE = CPU.model_copy(update={"compile": True})
-
-
-def network() -> GPT:
-    shape = ModelConfig(
-        family="qwen3", n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8, d_model=16, d_ff=32, context_length=16,
-        dropout=0.0, tie_embeddings=True, bias=False, rope_theta=10000.0, norm_epsilon=1e-5, vocab_size=30,
-    )  # fmt: skip
-    return GPT(shape, torch.Generator().manual_seed(0))
 
 
 def test_a_missing_compiler_is_an_error_and_no_silent_fallback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,29 +4,15 @@ import pytest
 import torch
 
 from pipeline.config import UserError
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.tuners.layers import Settings, build
+from tests.models import shape
 
 GENERATOR = torch.Generator()
 
 
 def model_of(tied: bool) -> GPT:
-    config = ModelConfig(
-        family="gpt2",
-        n_layers=3,
-        n_heads=2,
-        n_kv_heads=2,
-        head_dim=8,
-        d_model=16,
-        d_ff=32,
-        context_length=16,
-        dropout=0.0,
-        tie_embeddings=tied,
-        bias=True,
-        rope_theta=1e4,
-        norm_epsilon=1e-5,
-        vocab_size=30,
-    )
+    config = shape("gpt2", n_layers=3, tie_embeddings=tied)
     model = GPT(config, GENERATOR)
     model.add_score(2, GENERATOR)
     return model

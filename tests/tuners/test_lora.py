@@ -10,34 +10,16 @@ from pydantic import ValidationError
 from pipeline.config import UserError
 from pipeline.files import sha256_of
 from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.tuners.lora import LoRALinear, Settings, build, load_adapter
+from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 IDS_BT = torch.randint(0, 28, (2, 8), generator=torch.Generator().manual_seed(0))
 
 
 def model_of(family: str, score: bool = False) -> GPT:
-    config = ModelConfig(
-        family=family,
-        n_layers=2,
-        n_heads=2,
-        n_kv_heads=2 if family == "gpt2" else 1,
-        head_dim=8,
-        d_model=16,
-        d_ff=32,
-        context_length=16,
-        dropout=0.0,
-        tie_embeddings=True,
-        bias=family == "gpt2",
-        rope_theta=1e4,
-        norm_epsilon=1e-5,
-        vocab_size=30,
-    )
-    model = GPT(config, torch.Generator().manual_seed(0))
-    if score:
-        model.add_score(3, torch.Generator().manual_seed(1))
-    return model.eval()
+    return network(family, labels=3 if score else 0).eval()
 
 
 def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp")):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline import plugins
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.gpt import GPT
+from tests.models import network
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -18,26 +19,7 @@ FAMILIES = ("gpt2", "llama", "qwen3")
 
 
 def model_of(family: str, score: bool) -> GPT:
-    config = ModelConfig(
-        family=family,
-        n_layers=2,
-        n_heads=2,
-        n_kv_heads=2 if family == "gpt2" else 1,
-        head_dim=8,
-        d_model=16,
-        d_ff=32,
-        context_length=16,
-        dropout=0.0,
-        tie_embeddings=False,
-        bias=family == "gpt2",
-        rope_theta=1e4,
-        norm_epsilon=1e-5,
-        vocab_size=30,
-    )
-    model = GPT(config, torch.Generator().manual_seed(0))
-    if score:
-        model.add_score(3, torch.Generator().manual_seed(1))
-    return model
+    return network(family, labels=3 if score else 0, tie_embeddings=False)
 
 
 def tuner_of(name: str) -> Any:
