@@ -7,11 +7,12 @@ stage sees is what the file says. No defaults hide here; every key is spelled ou
 
 import difflib
 import hashlib
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline import plugins
 
@@ -270,6 +271,12 @@ class Waiver(Section):
     reason: str
     until: str
     """ISO date; judged when a model is registered, never inside the graph."""
+
+    @field_validator("until")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        date.fromisoformat(value)
+        return value
 
 
 class Register(Section):

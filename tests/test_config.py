@@ -59,6 +59,11 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
         ("gates.row", {}, ["gates.row", "raw", "samples"]),
         ("evaluations.base.measures.perplexityy", {}, ["perplexityy", "perplexity"]),
         ("register.models", ["nobody"], ["nobody", "spam-full"]),
+        (
+            "waivers",
+            [{"gate": "raw", "expectation": "e", "column": "c", "reason": "r", "until": "next spring"}],
+            ["waivers.0.until", "isoformat", "next spring"],
+        ),
         ("colour", "red", ["colour", "compute"]),
         ("pretrain.optimizer.learning_rate", float("nan"), ["pretrain.optimizer.learning_rate"]),
     ],
