@@ -1,9 +1,11 @@
 """LoRA: the pretrained weights stay, every chosen projection learns a low-rank addition.
 
 h = W x + (alpha / rank) B A x, with B zero at the start (Hu et al. 2021, equation 3 and section 4.1); A is
-drawn as peft draws it, Kaiming-uniform. A classification head trains in full. Adapters are written and read
-in peft's file layout, so peft puts ours onto the exported base; peft itself is never imported (its import
-costs 12 s).
+drawn as peft draws it, Kaiming-uniform. Two settings vary it: `rank_stabilised` scales by alpha / sqrt(rank)
+(Kalajdzievski 2023, equation 5), `decompose` learns the length of every row of the weight apart from its
+direction (DoRA: Liu et al. 2024, equation 5). A classification head trains in full. Adapters are written and
+read in peft's file layout, so peft puts ours onto the exported base; peft itself is never imported (its
+import costs 12 s).
 """
 
 import copy
@@ -28,7 +30,11 @@ class Settings(Section):
 
     rank: Positive
     alpha: Annotated[float, Field(gt=0)]
-    """The addition is scaled by alpha / rank."""
+    """The addition is scaled by alpha / rank, or alpha / sqrt(rank)."""
+    rank_stabilised: bool
+    """Scale by alpha / sqrt(rank), so that a larger rank is not a smaller step."""
+    decompose: bool
+    """Learn each row's length apart from its direction (DoRA)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     """On what enters the addition, in training only."""
     targets: Annotated[list[Literal["attention", "mlp"]], Field(min_length=1)]
@@ -42,12 +48,15 @@ def build(settings: Settings) -> "LoRA":
 class LoRALinear(nn.Module):
     """A frozen projection and its low-rank addition."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(self, base: nn.Linear, settings: Settings) -> None:
         super().__init__()
-        self.base, self.rank, self.scale = base, rank, alpha / rank
-        self.dropout = nn.Dropout(dropout)
-        self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, device=base.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
+        self.base, self.rank = base, settings.rank
+        self.scale = settings.alpha / (math.sqrt(settings.rank) if settings.rank_stabilised else settings.rank)
+        self.dropout = nn.Dropout(settings.dropout)
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.zeros(settings.rank, base.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, settings.rank, device=device))
+        self.magnitude = nn.Parameter(self._lengths().clone()) if settings.decompose else None
 
     def draw(self, generator: torch.Generator) -> None:
         """A uniform within 1 / sqrt(fan-in) (Kaiming, a = sqrt 5), B zero: the model starts unchanged."""
@@ -58,12 +67,29 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return self.base(x) + F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B * self.scale)
+        dropped = self.dropout(x)
+        added = F.linear(F.linear(dropped, self.lora_A), self.lora_B * self.scale)
+        if self.magnitude is None:
+            return self.base(x) + added
+        # The lengths are taken as constants: section 4.3 of the paper, half the memory, the same scores.
+        share = self.magnitude / self._lengths().detach()
+        turned = (F.linear(dropped, self.base.weight) + added) * share
+        return turned if self.base.bias is None else turned + self.base.bias
+
+    def _weight(self) -> Tensor:
+        return self.base.weight + (self.lora_B @ self.lora_A) * self.scale
+
+    def _lengths(self) -> Tensor:
+        """Euclidean length of each row of the weight with the addition: [out]."""
+        return self._weight().norm(dim=1)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The projection with the addition in its weight."""
-        self.base.weight += (self.lora_B @ self.lora_A) * self.scale
+        weight = self._weight()
+        if self.magnitude is not None:
+            weight *= (self.magnitude / self._lengths())[:, None]
+        self.base.weight.copy_(weight)
         return self.base
 
 
@@ -75,11 +101,9 @@ class LoRA:
 
     def apply(self, model: GPT, generator: torch.Generator) -> None:
         """Freezes the model (embeddings and head too), inserts the additions, frees the `score` head."""
-        rank, alpha, dropout = self.settings.rank, self.settings.alpha, self.settings.dropout
         model.requires_grad_(False)
         for name in _targets(model, self.settings.targets):
-            addition = _insert(model, name, rank, alpha, dropout)
-            addition.draw(generator)
+            _insert(model, name, self.settings).draw(generator)
         if model.score is not None:
             model.score.requires_grad_(True)
 
@@ -115,6 +139,8 @@ class LoRA:
             place = f"base_model.model.{checkpoint.exported_name(family, name)}"
             tensors[f"{place}.lora_A.weight"] = addition.lora_A.detach()
             tensors[f"{place}.lora_B.weight"] = addition.lora_B.detach()
+            if addition.magnitude is not None:
+                tensors[f"{place}.lora_magnitude_vector"] = addition.magnitude.detach()
         if model.score is not None:
             tensors["base_model.model.score.weight"] = model.score.weight.detach()
         with files.replace_folder(folder) as temporary:
@@ -140,27 +166,34 @@ class LoRA:
             "r": self.settings.rank,
             "target_modules": targets,
             "task_type": "CAUSAL_LM" if model.score is None else "SEQ_CLS",
+            "use_dora": self.settings.decompose,
+            "use_rslora": self.settings.rank_stabilised,
         }
+
+
+# peft's name of a tensor -> ours.
+_PARTS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 
 
 def load_adapter(model: GPT, folder: Path) -> None:
     """Inserts an adapter in peft's layout into a plain model and freezes the rest.
 
     Raises:
-        UserError: not a plain LoRA adapter, or one whose tensors do not fit the model.
+        UserError: not a LoRA adapter, one with settings we do not have, or tensors that do not fit the model.
     """
     config = checkpoint.read_json(folder / "adapter_config.json")
-    odd = sorted(
-        key
-        for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "bias")
-        if config.get(key) and config[key] != "none"
-    )
+    odd = sorted(key for key in ("rank_pattern", "alpha_pattern", "bias") if config.get(key) and config[key] != "none")
     if config.get("peft_type") != "LORA" or odd:
         raise UserError(
-            f"{folder}: an adapter of type {config.get('peft_type')} with {odd} set; expected plain LoRA: "
+            f"{folder}: an adapter of type {config.get('peft_type')} with {odd} set; expected LoRA of one rank: "
             "save it merged into its base instead"
         )
     tensors = checkpoint.read_tensors(folder / "adapter_model.safetensors")
+    settings = Settings(
+        rank=config["r"], alpha=config["lora_alpha"], dropout=config["lora_dropout"],
+        rank_stabilised=config.get("use_rslora", False), decompose=config.get("use_dora", False),
+        targets=["attention", "mlp"],
+    )  # fmt: skip
     model.requires_grad_(False)
     for key in sorted(tensors):
         place, value = key.removeprefix("base_model.model."), tensors[key]
@@ -170,19 +203,18 @@ def load_adapter(model: GPT, folder: Path) -> None:
             continue
         exported, _, part = place.removesuffix(".weight").rpartition(".")
         name = checkpoint.internal_name(model.config.family, exported)
-        if part not in ("lora_A", "lora_B") or name not in _projections(model):
+        part = _PARTS.get(part, "")
+        if not part or name not in _projections(model):
             raise UserError(
                 f"{folder}/adapter_model.safetensors: {key} has no place in a {model.config.family} model; "
                 "use the base model the adapter was made for"
             )
-        addition = _additions(model).get(name) or _insert(
-            model, name, config["r"], config["lora_alpha"], config["lora_dropout"]
-        )
+        addition = _additions(model).get(name) or _insert(model, name, settings)
         parameter = getattr(addition, part)
-        if parameter.shape != value.shape:
+        if parameter is None or parameter.shape != value.shape:
             raise UserError(
                 f"{folder}/adapter_model.safetensors: {key} has shape {tuple(value.shape)}, this base needs "
-                f"{tuple(parameter.shape)}; use the base model the adapter was made for"
+                f"{None if parameter is None else tuple(parameter.shape)}; use the base model the adapter was made for"
             )
         parameter.data.copy_(value)
 
@@ -201,10 +233,10 @@ def _additions(model: GPT) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def _insert(model: GPT, name: str, rank: int, alpha: float, dropout: float) -> LoRALinear:
+def _insert(model: GPT, name: str, settings: Settings) -> LoRALinear:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear)
-    addition = LoRALinear(base, rank, alpha, dropout)
+    addition = LoRALinear(base, settings)
     _replace(model, name, addition)
     return addition
 

@@ -22,9 +22,12 @@ def model_of(family: str, score: bool = False) -> GPT:
     return network(family, labels=3 if score else 0).eval()
 
 
-def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp")):
+PLAIN = {"rank_stabilised": False, "decompose": False}
+
+
+def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp"), **variant: bool):
     """The model with an adapter that does something, as if trained, and its tuner."""
-    tuner = build(Settings(rank=3, alpha=6.0, dropout=0.0, targets=list(targets)))
+    tuner = build(Settings(rank=3, alpha=6.0, dropout=0.0, targets=list(targets), **(PLAIN | variant)))
     tuner.apply(model, torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -44,9 +47,12 @@ def tokenizer(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("variant", [{}, {"rank_stabilised": True}, {"decompose": True}], ids=["plain", "rs", "dora"])
 @pytest.mark.parametrize("score", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_peft_puts_our_adapter_on_the_exported_base(family: str, score: bool, tmp_path: Path, tokenizer: Path) -> None:
+def test_peft_puts_our_adapter_on_the_exported_base(
+    family: str, score: bool, variant: dict[str, bool], tmp_path: Path, tokenizer: Path
+) -> None:
     """Lost otherwise: an adapter served by vLLM or peft would answer differently from the evaluated model."""
     import peft
     import transformers
@@ -54,7 +60,7 @@ def test_peft_puts_our_adapter_on_the_exported_base(family: str, score: bool, tm
     model = model_of(family, score)
     labels = ["ham", "spam", "other"] if score else None
     checkpoint.save(model, tmp_path / "base", tokenizer=tokenizer, labels=labels)
-    tuner = tuned(model)
+    tuner = tuned(model, **variant)
     tuner.save_adapter(model, tmp_path / "adapter", None)
     kind = transformers.AutoModelForSequenceClassification if score else transformers.AutoModelForCausalLM
     theirs = peft.PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter").eval()
@@ -113,7 +119,7 @@ def test_equal_adapters_give_equal_bytes(tmp_path: Path) -> None:
 def test_dropout_acts_on_the_addition_in_training_only() -> None:
     """Lost otherwise: evaluation would be random."""
     model = model_of("llama")
-    tuner = build(Settings(rank=2, alpha=2.0, dropout=0.5, targets=["mlp"]))
+    tuner = build(Settings(rank=2, alpha=2.0, dropout=0.5, targets=["mlp"], **PLAIN))
     tuner.apply(model, torch.Generator())
     with torch.no_grad():
         for addition in model.modules():
@@ -133,8 +139,22 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mlp.* has shape .* this base needs"):
         load_adapter(wide, tmp_path / "a")
     config = tmp_path / "a/adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
-    with pytest.raises(UserError, match=r"\['use_dora'\] set; expected plain LoRA"):
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": {"q": 4}}))
+    with pytest.raises(UserError, match=r"\['rank_pattern'\] set; expected LoRA of one rank"):
         load_adapter(model_of("llama"), tmp_path / "a")
     with pytest.raises(ValidationError):
-        Settings(rank=1, alpha=1.0, dropout=0.0, targets=["head"])
+        Settings(rank=1, alpha=1.0, dropout=0.0, targets=["head"], **PLAIN)
+
+
+def test_a_stabilised_rank_scales_by_its_root_and_decomposition_keeps_lengths() -> None:
+    """Lost otherwise: the settings would be names without their mathematics (rsLoRA eq. 5, DoRA eq. 5)."""
+    base = torch.nn.Linear(6, 5)
+    settings = Settings(rank=4, alpha=8.0, dropout=0.0, targets=["mlp"], rank_stabilised=True, decompose=False)
+    assert LoRALinear(base, settings).scale == 4.0
+    turned = LoRALinear(base, settings.model_copy(update={"decompose": True}))
+    turned.draw(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        turned.lora_B.normal_(generator=torch.Generator().manual_seed(1))
+    before = base.weight.norm(dim=1).clone()
+    # a direction alone was learned: every row is as long as before
+    torch.testing.assert_close(turned.merged().weight.norm(dim=1), before)
