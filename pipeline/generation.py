@@ -53,7 +53,7 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     if not prompts:
         return answers
-    room = _room(model, prefix)
+    room = model.room(prefix)
     going = [True] * len(prompts)
     for ids_B in _steps(model, prompts, max_tokens, temperature, top_k, top_p, generator, prefix, use_cache):
         for row, token in enumerate(ids_B):
@@ -124,8 +124,8 @@ def _steps(
     """The next id of every row, step by step, until max_tokens or until no row has room."""
     ids_BT, mask_BT = _padded_left(prompts, model.embed.weight.device)
     length = ids_BT.shape[1]
-    steps = min(max_tokens, _room(model, prefix) - min(map(len, prompts)))
-    offset = 0 if prefix is None else prefix[0][0].shape[2]
+    steps = min(max_tokens, model.room(prefix) - min(map(len, prompts)))
+    offset = model.config.context_length - model.room(prefix)
     ragged = not bool(mask_BT.all())
     cache = Cache(offset + length + steps) if use_cache else None
     training = model.training
@@ -164,11 +164,6 @@ def _padded_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tupl
     return ids.to(device), mask.to(device)
 
 
-def _room(model: GPT, prefix: Sequence[KeyValue] | None) -> int:
-    """Positions for prompt and answer together."""
-    return model.config.context_length - (0 if prefix is None else prefix[0][0].shape[2])
-
-
 def _check(
     model: GPT,
     prompts: Sequence[Sequence[int]],
@@ -186,7 +181,7 @@ def _check(
         )
     if temperature > 0 and generator is None:
         raise ValueError("sampling needs an explicit generator")
-    room = _room(model, prefix)
+    room = model.room(prefix)
     for row, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"prompt {row} is empty; begin with at least the end-of-text id")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline import files
 from pipeline.config import Start, UserError
+from pipeline.model.additions import attach
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.model.layout import exported_config, exported_name, internal_name, is_transposed, model_config
 
@@ -89,7 +90,7 @@ def save(
 
 
 def load(folder: Path, device: str = "cpu") -> GPT:
-    """Reads a model folder, ours or one that transformers saved: float32, evaluation mode.
+    """Reads a model folder, ours or one that transformers saved: float32, evaluation mode, additions in place.
 
     Raises:
         UserError: no such folder, a file that differs from the manifest, pickled weights, another family, or
@@ -112,6 +113,7 @@ def load(folder: Path, device: str = "cpu") -> GPT:
     _check_tensors(folder, config.family, model.state_dict(), tensors)
     model.load_state_dict(tensors, assign=True)
     model.requires_grad_(True)
+    attach(model, folder / "adapter")
     model.to(device)
     model.tie()
     return model.eval()

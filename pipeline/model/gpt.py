@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import Model, Positive, Section, UserError
+from pipeline.model.additions import Virtual
 from pipeline.model.norm import RMSNorm
-from pipeline.model.past import Cache, KeyValue, Past, Prefix
+from pipeline.model.past import Cache, KeyValue, Past, Prefix, Recorder
 
 
 class RopeScaling(Section):
@@ -293,6 +294,8 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.score: nn.Linear | None = None
+        self.virtual: Virtual | None = None
+        """Trained virtual tokens before every text."""
         with torch.device("meta"):
             self.embed = _table(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
@@ -397,7 +400,7 @@ class GPT(nn.Module):
         mask: Tensor | None = None,
         positions_BT: Tensor | None = None,
         prefix: Sequence[KeyValue] | None = None,
-        cache: Cache | None = None,
+        cache: Cache | Recorder | None = None,
         shown: Shown | None = None,
     ) -> Tensor:
         """The stream after the final norm, [B, T, D], at no cost of logits; arguments as in `forward`."""
@@ -405,7 +408,7 @@ class GPT(nn.Module):
             raise ValueError("give either ids_BT or embeddings_BTD")
         x_BTD = self.embed(ids_BT) if embeddings_BTD is None else embeddings_BTD
         B, T, _ = x_BTD.shape
-        past, start = self._past(prefix, cache, B)
+        past, start = self._past(self._before(prefix, cache), cache, B)
         if positions_BT is None:
             if start + T > self.config.context_length:
                 raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
@@ -464,7 +467,20 @@ class GPT(nn.Module):
         last_B = (index_T * mask_BT).argmax(dim=1)
         return self.score(x_BTD[torch.arange(len(last_B), device=x_BTD.device), last_B])
 
-    def _past(self, prefix: Sequence[KeyValue] | None, cache: Cache | None, batch: int) -> tuple[Past | None, int]:
+    def room(self, prefix: Sequence[KeyValue] | None = None) -> int:
+        """Positions that are left for text behind a prefix, or behind the model's own virtual tokens."""
+        virtual = 0 if self.virtual is None else self.virtual.length
+        return self.config.context_length - (virtual if prefix is None else prefix[0][0].shape[2])
+
+    def _before(self, prefix: Sequence[KeyValue] | None, cache: Cache | Recorder | None) -> Sequence[KeyValue] | None:
+        """The prefix of this call: the given one, or what the virtual tokens give where text begins."""
+        if prefix is not None or self.virtual is None or isinstance(cache, Recorder) or (cache and cache.length):
+            return prefix
+        return self.virtual.before(self)
+
+    def _past(
+        self, prefix: Sequence[KeyValue] | None, cache: Cache | Recorder | None, batch: int
+    ) -> tuple[Past | None, int]:
         """What stands before the new tokens, and how many positions it takes."""
         if prefix is not None and len(prefix) != self.config.n_layers:
             raise ValueError(f"the prefix has {len(prefix)} layers, the model {self.config.n_layers}")

@@ -34,6 +34,23 @@ class Prefix:
         return torch.cat((k_GPK, k_BGTK), 2), torch.cat((v_GPK, v_BGTK), 2)
 
 
+class Recorder:
+    """Keeps every layer's keys and values as they pass, gradients included: a soft prompt becomes a prefix."""
+
+    length = 0
+
+    def __init__(self) -> None:
+        self.layers: list[KeyValue] = []
+
+    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
+        """Nothing stands before them."""
+        self.layers.append((k_BGTK, v_BGTK))
+        return k_BGTK, v_BGTK
+
+    def advance(self, tokens: int) -> None:
+        """All layers have passed."""
+
+
 class Cache:
     """Keys and values of the tokens seen so far: room for `capacity` positions, written in place."""
 

@@ -26,5 +26,7 @@ def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optim
             if params:
                 peak = settings.learning_rate * group["factor"]
                 decay = settings.weight_decay if decays else 0.0
-                split.append({"params": params, "lr": peak, "peak": peak, "weight_decay": decay})
+                split.append(
+                    {"params": params, "lr": peak, "peak": peak, "weight_decay": decay, "begins": group["begins"]}
+                )
     return torch.optim.AdamW(split, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)

@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
             ):
                 if params:
                     peak = rate * group["factor"]
-                    split.append({"params": params, "lr": peak, "peak": peak, "rule": rule})
+                    split.append({"params": params, "lr": peak, "peak": peak, "rule": rule, "begins": group["begins"]})
         super().__init__(split, {})
 
     @torch.no_grad()

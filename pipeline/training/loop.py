@@ -68,14 +68,26 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
         rate = factor(parts.schedule, number)
         for group in parts.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
+        waiting = [
+            p for group in parts.optimizer.param_groups if not _moves(group, parts, number) for p in group["params"]
+        ]
         torch.manual_seed(seed_for(parts.seed, "dropout", number))
+        for p in waiting:
+            p.requires_grad_(False)
         loss, tokens = _accumulate(model, parts, examples, number, device)
+        for p in waiting:
+            p.requires_grad_(True)
         norm = torch.zeros(())
         if parts.schedule.clip_norm:
             norm = nn.utils.clip_grad_norm_(trained, parts.schedule.clip_norm)
         parts.optimizer.step()
         parts.optimizer.zero_grad(set_to_none=True)
         yield Step(number + 1, loss, parts.optimizer.param_groups[0]["lr"], norm, tokens)
+
+
+def _moves(group: dict[str, Any], parts: Parts, number: int) -> bool:
+    """Whether a tuner lets this group move yet (gradual unfreezing)."""
+    return bool(number >= group["begins"] * parts.schedule.steps)
 
 
 def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:

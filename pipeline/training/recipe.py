@@ -18,6 +18,7 @@ from pipeline import files, plugins
 from pipeline.config import Kind, Params, Recipe, UserError, seed_for
 from pipeline.data.shards import Shard, Windows, windows
 from pipeline.model import checkpoint
+from pipeline.model.additions import has_additions
 from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Context, Objective
@@ -130,8 +131,13 @@ def _learn(
     context = Context(tokenizer, model.config.context_length, labels)
     objective = plugins.load("objectives", recipe.objective.name).build(recipe.part("objective", where), context)
     tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", where))
+    if has_additions(model):
+        raise UserError(
+            f"{where}.from: that model carries additions (virtual tokens or bottlenecks) that no plain weight holds; "
+            "start from the model it was made from, or from one tuned by full, layers, gradual, lora or ia3"
+        )
     objective.prepare(model, generator)
-    tuner.apply(model, generator)
+    tuner.apply(model, generator, tokenizer.encode)
     return objective, tuner
 
 

@@ -3,15 +3,12 @@
 The book's recipe for spam is last: 1 (Raschka, Build a Large Language Model (From Scratch), 2024, ch. 6.5).
 """
 
-from pathlib import Path
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.config import Count, Section, UserError
 from pipeline.model.gpt import GPT
-from pipeline.tuners import moving
+from pipeline.tuners import Encode, Tuner
 
 
 class Settings(Section):
@@ -28,13 +25,13 @@ def build(settings: Settings) -> "Layers":
     return Layers(settings)
 
 
-class Layers:
+class Layers(Tuner):
     """Trains the last blocks, the final norm, the classification head, and the embeddings if asked."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def apply(self, model: GPT, generator: torch.Generator) -> None:
+    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
         """Freezes everything else; draws nothing.
 
         Raises:
@@ -50,18 +47,3 @@ class Layers:
         for module in moving:
             if module is not None:
                 module.requires_grad_(True)
-
-    def groups(self, model: GPT) -> list[dict[str, Any]]:
-        """One group with the moving weights, learning-rate factor 1."""
-        return [moving(model)]
-
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """No adapter: empty."""
-        return {}
-
-    def merge(self, model: GPT) -> GPT:
-        """The model itself, with no weight frozen."""
-        return model.requires_grad_(True)
-
-    def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """No adapter: writes nothing."""

@@ -18,11 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline import files
 from pipeline.config import Positive, Section, UserError
 from pipeline.model import checkpoint
+from pipeline.model.additions import replace
 from pipeline.model.gpt import GPT
-from pipeline.tuners import moving
+from pipeline.tuners import Encode, Tuner, adapter_state, peft_place, peft_targets, projections, write_adapter
 
 
 class Settings(Section):
@@ -93,13 +93,13 @@ class LoRALinear(nn.Module):
         return self.base
 
 
-class LoRA:
+class LoRA(Tuner):
     """Inserts, saves and merges the additions."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def apply(self, model: GPT, generator: torch.Generator) -> None:
+    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
         """Freezes the model (embeddings and head too), inserts the additions, frees the `score` head."""
         model.requires_grad_(False)
         for name in _targets(model, self.settings.targets):
@@ -107,65 +107,42 @@ class LoRA:
         if model.score is not None:
             model.score.requires_grad_(True)
 
-    def groups(self, model: GPT) -> list[dict[str, Any]]:
-        """One group with the additions and the classification head, learning-rate factor 1."""
-        return [moving(model)]
-
     def state(self, model: GPT) -> dict[str, Tensor]:
-        """The adapter's tensors under our names: additions, and the classification head if there is one."""
-        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        """The additions, and the classification head if there is one."""
+        return adapter_state(model)
 
     def merge(self, model: GPT) -> GPT:
         """A plain copy of the model with the additions in its weights; the given model is left as it is."""
         plain = copy.deepcopy(model)
         for name, addition in _additions(plain).items():
-            _replace(plain, name, addition.merged())
+            replace(plain, name, addition.merged())
         return plain.requires_grad_(True)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
         """Writes adapter_config.json and adapter_model.safetensors as peft does; equal adapters give equal
         bytes.
-
-        Args:
-            model: the model with its additions (not the merged one).
-            folder: made anew.
-            base_name: what the config calls the base model; no path, so that bytes do not depend on a
-                machine.
         """
-        family = model.config.family
         additions = _additions(model)
         tensors = {}
         for name, addition in additions.items():
-            place = f"base_model.model.{checkpoint.exported_name(family, name)}"
+            place = peft_place(model, name)
             tensors[f"{place}.lora_A.weight"] = addition.lora_A.detach()
             tensors[f"{place}.lora_B.weight"] = addition.lora_B.detach()
             if addition.magnitude is not None:
                 tensors[f"{place}.lora_magnitude_vector"] = addition.magnitude.detach()
-        if model.score is not None:
-            tensors["base_model.model.score.weight"] = model.score.weight.detach()
-        with files.replace_folder(folder) as temporary:
-            checkpoint.write_tensors(temporary / "adapter_model.safetensors", tensors)
-            files.write_json(temporary / "adapter_config.json", self._config(model, list(additions), base_name))
+        write_adapter(model, folder, tensors, self._config(model, list(additions)), base_name)
 
-    def _config(self, model: GPT, names: list[str], base_name: str | None) -> dict[str, Any]:
-        exported = [checkpoint.exported_name(model.config.family, name) for name in names]
-        # GPT-2 calls two projections of a block c_proj; peft matches by suffix, so the parent's name goes
-        # along.
-        words = 2 if model.config.family == "gpt2" else 1
-        targets = sorted({".".join(name.split(".")[-words:]) for name in exported})
+    def _config(self, model: GPT, names: list[str]) -> dict[str, Any]:
         return {
-            "base_model_name_or_path": base_name,
             "bias": "none",
             "fan_in_fan_out": model.config.family == "gpt2",
-            "inference_mode": True,
             "init_lora_weights": True,
             "lora_alpha": self.settings.alpha,
             "lora_dropout": self.settings.dropout,
             "modules_to_save": None if model.score is None else ["score"],
             "peft_type": "LORA",
             "r": self.settings.rank,
-            "target_modules": targets,
-            "task_type": "CAUSAL_LM" if model.score is None else "SEQ_CLS",
+            "target_modules": peft_targets(model, names),
             "use_dora": self.settings.decompose,
             "use_rslora": self.settings.rank_stabilised,
         }
@@ -204,7 +181,7 @@ def load_adapter(model: GPT, folder: Path) -> None:
         exported, _, part = place.removesuffix(".weight").rpartition(".")
         name = checkpoint.internal_name(model.config.family, exported)
         part = _PARTS.get(part, "")
-        if not part or name not in _projections(model):
+        if not part or name not in projections(model):
             raise UserError(
                 f"{folder}/adapter_model.safetensors: {key} has no place in a {model.config.family} model; "
                 "use the base model the adapter was made for"
@@ -220,13 +197,7 @@ def load_adapter(model: GPT, folder: Path) -> None:
 
 
 def _targets(model: GPT, kinds: list[Literal["attention", "mlp"]]) -> list[str]:
-    return [name for name in _projections(model) if name.split(".")[2] in kinds]
-
-
-def _projections(model: GPT) -> list[str]:
-    """Names of every projection of every block, wrapped or not: `blocks.0.attention.q`."""
-    names = [name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)]
-    return [name.removesuffix(".base") for name in names]
+    return [name for name in projections(model) if name.split(".")[2] in kinds]
 
 
 def _additions(model: GPT) -> dict[str, LoRALinear]:
@@ -237,10 +208,5 @@ def _insert(model: GPT, name: str, settings: Settings) -> LoRALinear:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear)
     addition = LoRALinear(base, settings)
-    _replace(model, name, addition)
+    replace(model, name, addition)
     return addition
-
-
-def _replace(model: GPT, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -32,7 +32,7 @@ model = GPT(ModelConfig(**recipe.model.model_dump(), vocab_size=params.tokenize.
 names, tensors = zip(*model.named_parameters())
 settings = muon.Settings(learning_rate=0.02, matrix_learning_rate=0.05, momentum=0.9, weight_decay=0.01, beta1=0.9,
                          beta2=0.95, epsilon=1e-8)
-optimizer = muon.build(settings, [{"params": list(tensors), "names": list(names), "factor": 1.0}])
+optimizer = muon.build(settings, [{"params": list(tensors), "names": list(names), "factor": 1.0, "begins": 0.0}])
 size = (recipe.ordering.batch_size, recipe.model.context_length)
 ids = torch.randint(params.tokenize.vocab_size, size, generator=generator)
 seconds = []

@@ -74,7 +74,7 @@ def test_a_model_is_made_and_moved_without_the_compiler() -> None:
         "GPT(shape, None); model = GPT(shape, torch.Generator().manual_seed(1)); "
         "names, weights = zip(*model.named_parameters()); "
         "settings = muon.Settings(**params.pretrain.part('optimizer', 'pretrain').model_dump()); "
-        "optimizer = muon.build(settings, [{'params': weights, 'names': names, 'factor': 1.0}]); "
+        "optimizer = muon.build(settings, [{'params': weights, 'names': names, 'factor': 1.0, 'begins': 0.0}]); "
         "model(torch.zeros(1, 4, dtype=torch.long)).sum().backward(); "
         "optimizer.step(); optimizer.zero_grad(); optimizer.load_state_dict(optimizer.state_dict()); "
         "assert torch.are_deterministic_algorithms_enabled(); "

@@ -49,7 +49,7 @@ def trainer(
 ) -> Trainer:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=32), torch.Generator().manual_seed(1))
     settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)  # type: ignore[attr-defined]
-    groups = [{"params": list(model.parameters()), "factor": 1.0}]
+    groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     parts = Parts(
         objective=NextToken(),
         ordering=plugins.load("ordering", "shuffled").Shuffled(4),

@@ -28,7 +28,7 @@ PLAIN = {"rank_stabilised": False, "decompose": False}
 def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp"), **variant: bool):
     """The model with an adapter that does something, as if trained, and its tuner."""
     tuner = build(Settings(rank=3, alpha=6.0, dropout=0.0, targets=list(targets), **(PLAIN | variant)))
-    tuner.apply(model, torch.Generator().manual_seed(2))
+    tuner.apply(model, torch.Generator().manual_seed(2), list)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in tuner.groups(model)[0]["params"]:
@@ -100,7 +100,7 @@ def test_state_is_all_that_training_needs_to_keep() -> None:
     state = {name: value.clone() for name, value in tuner.state(model).items()}
     assert "score.weight" in state
     other = model_of("llama", score=True)
-    tuner.apply(other, torch.Generator().manual_seed(9))
+    tuner.apply(other, torch.Generator().manual_seed(9), list)
     assert not other.load_state_dict(state, strict=False).unexpected_keys
     assert torch.equal(other.classify(IDS_BT), model.classify(IDS_BT))
 
@@ -120,7 +120,7 @@ def test_dropout_acts_on_the_addition_in_training_only() -> None:
     """Lost otherwise: evaluation would be random."""
     model = model_of("llama")
     tuner = build(Settings(rank=2, alpha=2.0, dropout=0.5, targets=["mlp"], **PLAIN))
-    tuner.apply(model, torch.Generator())
+    tuner.apply(model, torch.Generator(), list)
     with torch.no_grad():
         for addition in model.modules():
             if isinstance(addition, LoRALinear):

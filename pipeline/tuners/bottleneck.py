@@ -1,0 +1,68 @@
+"""Bottleneck adapters: a small network behind attention and MLP of every block, all else frozen (Houlsby et al. 2019).
+
+y + W_up gelu(W_down y), section 2.1; W_up starts at zero, so the model starts unchanged. No plain weight can hold them:
+they are saved beside the base model and put back when it is read.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Positive, Section
+from pipeline.model.additions import Bottleneck, insert_bottlenecks, replace
+from pipeline.model.gpt import GPT
+from pipeline.tuners import Encode, Tuner, adapter_state, without_additions, write_adapter
+
+
+class Settings(Section):
+    """Size of the additions."""
+
+    width: Positive
+    """Features in the narrow middle."""
+
+
+def build(settings: Settings) -> "Bottlenecks":
+    """The tuner of these settings."""
+    return Bottlenecks(settings)
+
+
+class Bottlenecks(Tuner):
+    """Inserts and saves the small networks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Freezes the model, inserts the networks (W_down normal(0, 0.02), W_up zero), frees the `score` head."""
+        model.requires_grad_(False)
+        for made in insert_bottlenecks(model, self.settings.width).values():
+            drawn = torch.empty(made.narrow.shape, device=generator.device).normal_(0.0, 0.02, generator=generator)
+            with torch.no_grad():
+                made.narrow.copy_(drawn)
+        if model.score is not None:
+            model.score.requires_grad_(True)
+
+    def state(self, model: GPT) -> dict[str, Tensor]:
+        """The small networks, and the classification head if there is one."""
+        return adapter_state(model)
+
+    def merge(self, model: GPT) -> GPT:
+        """A plain copy without the small networks."""
+        plain = without_additions(model)
+        for name, made in _bottlenecks(plain).items():
+            replace(plain, name, made.base)
+        return plain
+
+    def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
+        """Writes what `pipeline.model.additions` reads; peft knows no adapter of this kind."""
+        tensors = {
+            f"{name}.{part}": getattr(made, part).detach()
+            for name, made in _bottlenecks(model).items()
+            for part in ("narrow", "wide")
+        }
+        write_adapter(model, folder, tensors, {"peft_type": "BOTTLENECK", "width": self.settings.width}, base_name)
+
+
+def _bottlenecks(model: GPT) -> dict[str, Bottleneck]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Bottleneck)}

@@ -1,0 +1,100 @@
+"""IA3: keys, values and the MLP's inner activations are scaled by learned vectors, all else stays (Liu et al. 2022).
+
+softmax(Q (l_k * K)) (l_v * V) and W (l_ff * gamma(...)) (section 3.3); the vectors start at one. GPT-2 makes queries,
+keys and values in one projection, which is scaled as a whole, as peft does. Saved in peft's layout; merging scales rows
+of the first two weights and columns of the last.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.model.additions import replace
+from pipeline.model.gpt import GPT
+from pipeline.tuners import Encode, Tuner, adapter_state, peft_place, peft_targets, projections, write_adapter
+
+_OUTPUTS, _INPUTS = ("k", "v", "qkv"), ("down",)
+
+
+class Settings(Section):
+    """Nothing to set: the vectors' places are the method."""
+
+
+def build(settings: Settings) -> "IA3":
+    """The tuner of these settings."""
+    return IA3()
+
+
+class Scaled(nn.Module):
+    """A frozen projection with its output (or its input) scaled feature by feature."""
+
+    def __init__(self, base: nn.Linear, inputs: bool) -> None:
+        super().__init__()
+        self.base, self.inputs = base, inputs
+        features = base.in_features if inputs else base.out_features
+        self.scale = nn.Parameter(torch.ones(features, device=base.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return self.base(x * self.scale) if self.inputs else self.base(x) * self.scale
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The projection with the vector in its weight."""
+        self.base.weight.mul_(self.scale if self.inputs else self.scale[:, None])
+        if self.base.bias is not None and not self.inputs:
+            self.base.bias.mul_(self.scale)
+        return self.base
+
+
+class IA3(Tuner):
+    """Inserts, saves and merges the vectors."""
+
+    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Freezes the model, inserts vectors of ones, frees the `score` head; draws nothing."""
+        model.requires_grad_(False)
+        for name in projections(model):
+            kind = name.rpartition(".")[2]
+            if kind in _OUTPUTS + _INPUTS:
+                base = model.get_submodule(name)
+                assert isinstance(base, nn.Linear)
+                replace(model, name, Scaled(base, inputs=kind in _INPUTS))
+        if model.score is not None:
+            model.score.requires_grad_(True)
+
+    def state(self, model: GPT) -> dict[str, Tensor]:
+        """The vectors, and the classification head if there is one."""
+        return adapter_state(model)
+
+    def merge(self, model: GPT) -> GPT:
+        """A plain copy of the model with the vectors in its weights; the given model is left as it is."""
+        plain = copy.deepcopy(model)
+        for name, scaled in _scaled(plain).items():
+            replace(plain, name, scaled.merged())
+        return plain.requires_grad_(True)
+
+    def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
+        """Writes what peft's IA3 reads."""
+        scaled = _scaled(model)
+        tensors = {
+            f"{peft_place(model, name)}.ia3_l": one.scale.detach()[None, :]
+            if one.inputs
+            else one.scale.detach()[:, None]
+            for name, one in scaled.items()
+        }
+        config = {
+            "fan_in_fan_out": model.config.family == "gpt2",
+            "feedforward_modules": peft_targets(model, [name for name, one in scaled.items() if one.inputs]),
+            "init_ia3_weights": True,
+            "modules_to_save": None if model.score is None else ["score"],
+            "peft_type": "IA3",
+            "target_modules": peft_targets(model, list(scaled)),
+        }
+        write_adapter(model, folder, tensors, config, base_name)
+
+
+def _scaled(model: GPT) -> dict[str, Scaled]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Scaled)}

@@ -1,0 +1,75 @@
+"""Prompt tuning: embeddings of virtual tokens before every text, all else frozen (Lester et al. 2021).
+
+They start as the embeddings of a given text (section 3.2 finds words far better than random vectors, most of all in
+small models), repeated or cut to the number of virtual tokens. Saved in peft's layout.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.model.additions import SoftPrompt
+from pipeline.model.gpt import GPT
+from pipeline.tuners import Encode, Tuner, adapter_state, without_additions, write_adapter
+
+
+class Settings(Section):
+    """Length and start of the prompt."""
+
+    virtual_tokens: Positive
+    text: str
+    """Its tokens' embeddings are where the virtual tokens start."""
+
+
+def build(settings: Settings) -> "Prompt":
+    """The tuner of these settings."""
+    return Prompt(settings)
+
+
+class Prompt(Tuner):
+    """Inserts and saves the virtual tokens."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Freezes the model, puts the virtual tokens before every text, frees the `score` head; draws nothing.
+
+        Raises:
+            UserError: a text without a token.
+        """
+        ids = encode(self.settings.text)
+        if not ids:
+            raise UserError("params.yaml: tuner.text is empty; write what the task is, in a few words")
+        n = self.settings.virtual_tokens
+        model.requires_grad_(False)
+        start = torch.tensor((ids * (n // len(ids) + 1))[:n], device=model.embed.weight.device)
+        model.virtual = SoftPrompt(model.embed.weight[start].detach().clone())
+        if model.score is not None:
+            model.score.requires_grad_(True)
+
+    def state(self, model: GPT) -> dict[str, Tensor]:
+        """The virtual tokens, and the classification head if there is one."""
+        return adapter_state(model)
+
+    def merge(self, model: GPT) -> GPT:
+        """A plain copy without the virtual tokens."""
+        return without_additions(model)
+
+    def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
+        """Writes what peft's prompt tuning reads."""
+        assert isinstance(model.virtual, SoftPrompt)
+        shape = model.config
+        config = {
+            "modules_to_save": None if model.score is None else ["score"],
+            "num_attention_heads": shape.n_heads,
+            "num_layers": shape.n_layers,
+            "num_transformer_submodules": 1,
+            "num_virtual_tokens": self.settings.virtual_tokens,
+            "peft_type": "PROMPT_TUNING",
+            "prompt_tuning_init": "RANDOM",
+            "token_dim": shape.d_model,
+        }
+        write_adapter(model, folder, {"prompt_embeddings": model.virtual.embeddings.detach()}, config, base_name)
