@@ -14,6 +14,7 @@ from pipeline.tuners import moving
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"learning_rate": 1e-2, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8},
+    "lamb": {"learning_rate": 5e-2, "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6},
     "muon": {
         "learning_rate": 1e-2, "matrix_learning_rate": 2e-2, "momentum": 0.9, "weight_decay": 0.01,
         "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
@@ -93,3 +94,22 @@ def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, int]) -
     assert values.min() > 0.4
     assert values.max() < 1.3
     assert torch.linalg.svdvals(drawn).max() > 3
+
+
+def test_lamb_moves_a_matrix_by_its_own_length() -> None:
+    """Algorithm 2 written out in numbers: |step| = rate * |w| for a matrix, and Adam's own step for a vector."""
+    matrix, vector = torch.nn.Parameter(torch.full((2, 3), 2.0)), torch.nn.Parameter(torch.full((3,), 2.0))
+    groups = [{"params": [matrix, vector], "names": ["m", "v"], "factor": 1.0, "begins": 0.0}]
+    settings = plugins.settings_class("optimizers", "lamb")(**SETTINGS["lamb"] | {"learning_rate": 0.1})
+    rule = plugins.load("optimizers", "lamb").build(settings, groups)
+    matrix.grad, vector.grad = torch.full((2, 3), 0.5), torch.full((3,), 0.5)
+    rule.step()
+    # r = 0.5 / (0.5 + 1e-6) in every place; r + decay w = 1.02; trust = |w| / |r + decay w| = 2 / 1.02
+    torch.testing.assert_close(matrix.detach(), torch.full((2, 3), 2.0 - 0.1 * 2.0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(vector.detach(), torch.full((3,), 2.0 - 0.1), atol=1e-5, rtol=0)
+    assert rule.figures["trust_ratio_mean"] == pytest.approx(2 / 1.02, rel=1e-4)
+    zero = torch.nn.Parameter(torch.zeros(2, 2))
+    zero.grad = torch.ones(2, 2)
+    rule = plugins.load("optimizers", "lamb").build(settings, [groups[0] | {"params": [zero]}])
+    rule.step()  # a weight of length zero (LoRA's B) must be able to leave it
+    torch.testing.assert_close(zero.detach(), torch.full((2, 2), -0.1), atol=1e-5, rtol=0)

@@ -4,6 +4,7 @@ import numpy as np
 
 from pipeline.config import Positive, Section
 from pipeline.data.shards import batch_rows
+from pipeline.ordering import Difficulty
 
 
 class Settings(Section):
@@ -19,6 +20,9 @@ def build(settings: Settings) -> "Shuffled":
 class Shuffled:
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+
+    def prepare(self, difficulty: Difficulty) -> None:
+        """Needs to know nothing."""
 
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
         """rows_B of micro-batch `step`: places step*B to (step+1)*B of the endless row of shuffles."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -109,13 +110,25 @@ def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, devic
 @torch.no_grad()
 def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> float:
     """Mean loss in nats over the first examples (at most `batches` batches): the same examples at every call."""
+    losses = [losses_B.double() for losses_B in _in_order(model, parts, examples, batches)]
+    return float(sum(float(losses_B.sum()) for losses_B in losses) / sum(map(len, losses)))
+
+
+@torch.no_grad()
+def difficulty(model: GPT, parts: Parts, examples: Examples, what: str) -> np.ndarray:
+    """One number per example, larger is harder: its `length` in tokens, or the `loss` of the model as it is."""
+    if what == "length":
+        lengths = [parts.objective.collate([examples[i]])["inputs"].shape[1] for i in range(len(examples))]
+        return np.array(lengths, dtype=np.float64)
+    return torch.cat(list(_in_order(model, parts, examples, len(examples)))).double().cpu().numpy()
+
+
+def _in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
+    """losses_B of batch after batch of the examples in their order, at most `batches`."""
     model.eval()
     device = next(model.parameters()).device
-    size, total, seen = parts.ordering.batch_size, 0.0, 0
+    size = parts.ordering.batch_size
     for first in range(0, min(len(examples), batches * size), size):
         chosen = [examples[i] for i in range(first, min(first + size, len(examples)))]
         with autocast(parts.compute):
-            losses_B = parts.objective.losses(model, to_device(parts.objective.collate(chosen), device))
-        total += float(losses_B.double().sum())
-        seen += len(chosen)
-    return total / seen
+            yield parts.objective.losses(model, to_device(parts.objective.collate(chosen), device)).float()

@@ -5,6 +5,7 @@ No part knows another's name, and this file knows none of theirs: it asks `plugi
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from pipeline.model.gpt import GPT
 from pipeline.objectives import Context, Objective
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
-from pipeline.training.loop import Examples, Parts
+from pipeline.training.loop import Examples, Parts, difficulty
 from pipeline.training.run import Log, Progress, Trainer
 
 SAMPLES = Path("data/samples")
@@ -97,6 +98,7 @@ def train(
         )
         with states.locked(key) as state:
             run.continue_in(state.folder)
+            parts.ordering.prepare(partial(difficulty, model, parts, train_set))
             compiled(model, params.compute)
             trainer = Trainer(model, parts, train_set, validation_set, recipe.validation, params.runtime, run, name)
             progress = trainer.run(state)
@@ -149,7 +151,7 @@ def _parts(recipe: Recipe, where: str, objective: Objective, tuner: Any, model: 
     return Parts(
         objective=objective,
         ordering=built("ordering", "ordering"),
-        weighting=built("weighting", "weighting"),
+        weighting=built("weighting", "weighting", objective.task.get("labels", [])),
         optimizer=built("optimizer", "optimizers", tuner.groups(model)),
         schedule=recipe.schedule,
         compute=params.compute,

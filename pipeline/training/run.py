@@ -130,6 +130,7 @@ class Trainer:
                     "learning_rate": step.learning_rate,
                     "gradient_norm": float(step.gradient_norm),
                     "tokens_per_second": tokens_per_second,
+                    **getattr(self.parts.optimizer, "figures", {}),
                 },
                 step.number,
             )

@@ -1,6 +1,6 @@
 """Every example counts the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,6 @@ class Settings(Section):
     """Nothing to set."""
 
 
-def build(settings: Settings) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
+def build(settings: Settings, labels: Sequence[str]) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
     """weights_B of one."""
     return lambda losses_B, batch: torch.ones_like(losses_B)

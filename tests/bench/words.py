@@ -2,8 +2,8 @@
 
     python -m tests.bench.words --train minutes.txt --also declaration.txt [--vocab 8192] [--ranks gpt2=FOLDER]
 
-Prints JSON: vocabulary -> text -> tokens a word. Every tenth line of the training text is held out; `--also` names texts
-that are held out as a whole. A published vocabulary is read from disk, so nothing is fetched.
+Prints JSON: vocabulary -> text -> tokens a word. Every tenth line of the training text is held out; `--also` names
+texts that are held out as a whole. A published vocabulary is read from disk, so nothing is fetched.
 """
 
 import argparse
