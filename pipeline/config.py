@@ -244,6 +244,8 @@ class Finetune(Recipe):
 
     start: str = Field(alias="from")
     data: Kind
+    few: Positive | None
+    """Train on only so many records of each label (of all, where records have none), drawn by the seed; null: all."""
 
 
 class Bound(Section):

@@ -106,7 +106,7 @@ def render(facts: Facts, name: str) -> str:
 
 
 def _summary(facts: Facts) -> str:
-    kind = {"classify": "Classifier", "instruct": "Instruction follower"}.get(
+    kind = {"classify": "Classifier", "cloze": "Classifier by words", "instruct": "Instruction follower"}.get(
         facts.task.get("objective", ""), "Language model"
     )
     shape = facts.shape
@@ -167,7 +167,7 @@ def _limits(facts: Facts) -> str:
     ]
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
         lines.append("- Learned from generated text about an invented world: for checking the pipeline, not for use.")
-    if facts.task.get("objective") == "classify":
+    if facts.task.get("labels"):
         lines.append("- Always answers with one of its labels; the score is not calibrated.")
     else:
         lines.append("- May state falsehoods fluently; nothing filters its answers.")

@@ -47,7 +47,7 @@ def signature(task: dict[str, Any]) -> mlflow.models.ModelSignature:
     from pipeline.serving import GENERATION
 
     texts = Schema([ColSpec("string")])
-    if task.get("objective") == "classify":
+    if task.get("labels"):
         return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score")]))
     kinds = {int: "long", float: "double"}
     settings = [ParamSpec(key, kinds[type(value)], value) for key, value in GENERATION.items()]

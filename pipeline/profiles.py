@@ -8,6 +8,7 @@ params.yaml are never overwritten unless --force says so.
 
 import argparse
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,20 @@ def rendered(names: list[str]) -> str:
         return raw
     params = reader.load(raw)
     for name in overlays:
-        for path, value in (reader.load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8")) or {}).items():
+        for path, value in _overlay(name, reader).items():
             _set(params, path.split("."), value, f"infra/profiles/{name}.yaml: {path}")
     stream = io.StringIO()
     reader.dump(params, stream)
     config.check(yaml.safe_load(stream.getvalue()), f"profile {' + '.join(names)}")
     return stream.getvalue()
+
+
+def _overlay(name: str, reader: Any) -> Any:
+    """The profile's paths and values; where it writes recipes by YAML merge keys, they come spelled out."""
+    text = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
+    if "<<:" in text:
+        return json.loads(json.dumps(yaml.safe_load(text)))
+    return reader.load(text) or {}
 
 
 def _set(params: Any, path: list[str], value: Any, where: str) -> None:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files
 from pipeline.config import Params
+from pipeline.methods import Method, advice, methods
 
 REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
@@ -24,11 +25,14 @@ def render(params: Params) -> str:
     """The comparison page as HTML, from the models that params names."""
     models = [_model(name, params) for name in params.evaluations]
     gates = [_verdict(name) for name in ("raw", "tokens", "samples")]
-    known = _known_bits(models)
+    known, found = _known_bits(models), methods(models)
     return _page(
         "report.html",
         models=models,
         gates=[gate for gate in gates if gate],
+        methods=found,
+        advice=advice(found),
+        method_picture=_method_picture(found) if found else "",
         score_picture=_score_picture(models),
         curve_picture=_curve_picture(models),
         bits_picture=_bits_picture(known) if known else "",
@@ -156,6 +160,20 @@ def _score_picture(models: list[dict[str, Any]]) -> str:
     _bars(axes, pairs, "%.3f")
     axes.set_xlim(0, 1.15)
     axes.set_xlabel("accuracy or exact match, held-out records")
+    return _svg(figure)
+
+
+def _method_picture(found: list[Method]) -> str:
+    """Score against the share of the weights that was trained, with the spread over seeds."""
+    figure = _figure(7, 3.2)
+    axes = figure.subplots()
+    for method in found:
+        share = 100 * method.trained_share
+        axes.errorbar(share, method.mean, yerr=method.spread, fmt="o", color="#3b7a57", capsize=3)
+        axes.annotate(method.name, (share, method.mean), textcoords="offset points", xytext=(5, 4))
+    axes.set_xscale("log")
+    axes.set_xlabel("% of the weights trained")
+    axes.set_ylabel(f"{found[0].score}, held-out")
     return _svg(figure)
 
 

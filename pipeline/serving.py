@@ -18,9 +18,8 @@ from pipeline import files
 from pipeline.config import UserError, seed_for
 from pipeline.data import templates
 from pipeline.generation import generate
+from pipeline.labelling import labels_of, probabilities
 from pipeline.model import checkpoint
-from pipeline.objectives import padded
-from pipeline.objectives.classify import encode
 from pipeline.tokenizer import Tokenizer
 
 GENERATION: dict[str, int | float] = {
@@ -52,27 +51,20 @@ class Speaker:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UserError(f"input {row} is {type(text).__name__}, expected text")
-        if self.task.get("objective") == "classify":
+        if labels_of(self.task):
             return self._labels(texts)
         settings = GENERATION | dict(params or {})
         if unknown := sorted(set(settings) - set(GENERATION)):
             raise UserError(f"unknown settings {unknown}; one of: {', '.join(GENERATION)}")
         return [{"completion": text} for text in self._completions(texts, settings)]
 
-    @torch.inference_mode()
     def _labels(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        labels, found = self.task["labels"], []
-        for first in range(0, len(texts), _BATCH):
-            rows = [encode(self._tokenizer, text, self.task["max_tokens"]) for text in texts[first : first + _BATCH]]
-            inputs = padded(rows, self._tokenizer.pad)
-            mask = torch.arange(inputs.shape[1])[None] < torch.tensor([len(row) for row in rows])[:, None]
-            scores_BC = self._model.classify(inputs.to(self._device), mask.to(self._device)).float().softmax(-1)
-            best = scores_BC.max(dim=-1)
-            found += [
-                {"label": labels[index], "score": score}
-                for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            ]
-        return found
+        labels = labels_of(self.task)
+        best = probabilities(self._model, self._tokenizer, self.task, texts, _BATCH).max(dim=-1)
+        return [
+            {"label": labels[index], "score": score}
+            for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def _completions(self, texts: Sequence[str], settings: Mapping[str, int | float]) -> list[str]:
         greedy = settings["temperature"] == 0

@@ -18,6 +18,7 @@ from pipeline.data import templates
 from pipeline.evaluation import Subject, open_subject
 from pipeline.evaluation.classification import predict
 from pipeline.generation import stream
+from pipeline.labelling import labels_of
 from stages import entry
 
 
@@ -59,7 +60,7 @@ def _open(name: str) -> Subject:
 
 def _answer(subject: Subject, line: str, options: argparse.Namespace, generator: torch.Generator) -> Iterator[str]:
     """The answer in pieces; a piece ends only where its bytes are whole characters."""
-    if subject.task.get("objective") == "classify":
+    if labels_of(subject.task):
         probabilities = predict(subject, [line], 1)[0]
         best = int(probabilities.argmax())
         yield f"{subject.task['labels'][best]} ({float(probabilities[best]):.3f})"

@@ -6,10 +6,9 @@ from typing import Any, Literal
 import torch
 
 from pipeline.config import Positive, Section, UserError
-from pipeline.evaluation import Subject, records, slices
+from pipeline.evaluation import Subject, records
+from pipeline.labelling import probabilities
 from pipeline.model.device import autocast
-from pipeline.objectives import padded
-from pipeline.objectives.classify import encode
 
 
 class Settings(Section):
@@ -62,19 +61,8 @@ def f1(confusion: dict[str, dict[str, int]], label: str) -> float:
     return 2 * hits / (found + true) if found + true else 0.0
 
 
-@torch.no_grad()
 def predict(subject: Subject, texts: list[str], batch_size: int) -> torch.Tensor:
-    """probabilities_NC of the classes, on the CPU; texts of like length share a batch."""
-    limit = subject.task["max_tokens"]
-    rows = [encode(subject.tokenizer, text, limit) for text in texts]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    out = torch.zeros(len(rows), len(subject.task["labels"]))
-    device = next(subject.model.parameters()).device
-    for part in slices(len(rows), batch_size):
-        chosen = [rows[i] for i in order[part]]
-        inputs = padded(chosen, subject.tokenizer.pad)
-        mask = torch.arange(inputs.shape[1])[None] < torch.tensor([len(row) for row in chosen])[:, None]
-        with autocast(subject.compute):
-            logits_BC = subject.model.classify(inputs.to(device), mask.to(device))
-        out[order[part]] = logits_BC.float().softmax(-1).cpu()
-    return out
+    """probabilities_NC of the labels, on the CPU."""
+    return probabilities(
+        subject.model, subject.tokenizer, subject.task, texts, batch_size, precision=autocast(subject.compute)
+    )

@@ -37,6 +37,8 @@ __all__ = [
     "write_tensors",
 ]
 
+HEAD = "language_head.safetensors"
+"""What a classifier's architecture has no place for, kept so that language can be scored and trained on again."""
 WEIGHTS, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "manifest.json"
 # Constants that old versions of transformers saved among the weights.
 _NOT_WEIGHTS = re.compile(r"(\.attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
@@ -81,6 +83,8 @@ def save(
         generation = {"bos_token_id": bos, "eos_token_id": stops, "pad_token_id": pad}
         files.write_json(temporary / "generation_config.json", generation)
         write_tensors(temporary / WEIGHTS, _exported_tensors(model))
+        if model.score is not None and model.head is not None and not model.config.tie_embeddings:
+            write_tensors(temporary / HEAD, {"head.weight": model.head.weight})
         if metadata is not None:
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
@@ -103,6 +107,8 @@ def load(folder: Path, device: str = "cpu") -> GPT:
     config = model_config(read_json(config_path), str(config_path))
     tensors = _internal_tensors(config, _read_weights(folder))
     model = GPT(config, None)
+    if (folder / HEAD).is_file():
+        tensors |= read_tensors(folder / HEAD)
     if "score.weight" in tensors:
         with torch.device("meta"):
             model.score = nn.Linear(config.d_model, tensors["score.weight"].shape[0], bias=False)

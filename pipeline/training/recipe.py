@@ -91,7 +91,8 @@ def train(
         model = load(generator, device)
         tokenizer = Tokenizer.load(tokenizer_folder)
         objective, tuner = _learn(recipe, where, model, tokenizer, kind, generator)
-        train_set, validation_set = (examples(objective, kind, s, model) for s in ("train", "validation"))
+        train_set = examples(objective, kind, "train", model, getattr(recipe, "few", None), recipe.seed)
+        validation_set = examples(objective, kind, "validation", model)
         parts = _parts(recipe, where, objective, tuner, model.to(device), params)
         key = states.fingerprint(
             {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}, inputs
@@ -109,13 +110,26 @@ def train(
     run.model(MODELS / name, summary)
 
 
-def examples(objective: Objective, kind: Kind, split: str, model: GPT) -> Examples:
-    """The examples of one split: windows of documents, or every record tokenized once."""
+def examples(
+    objective: Objective, kind: Kind, split: str, model: GPT, few: int | None = None, seed: int = 0
+) -> Examples:
+    """The examples of one split: windows of documents, or every record tokenized once; `few` of each label if asked."""
     if kind == "documents":
         return PackedWindows(windows(Shard.open(SAMPLES / kind, split), model.config.context_length), objective)
     # pq.read_table would import pandas: half a second a stage
     table = pq.ParquetFile(SAMPLES / kind / f"{split}.parquet").read()
-    return [objective.example(record) for record in table.to_pylist()]
+    records = table.to_pylist()
+    return [objective.example(record) for record in (records if few is None else _drawn(records, few, seed))]
+
+
+def _drawn(records: list[dict[str, Any]], few: int, seed: int) -> list[dict[str, Any]]:
+    """`few` records of each label, which ones is the seed's; in the order of the file."""
+    rng = np.random.default_rng(seed_for(seed, "few"))
+    by_label: dict[str, list[int]] = {}
+    for number, record in enumerate(records):
+        by_label.setdefault(record.get("label", ""), []).append(number)
+    chosen = [rng.choice(numbers, min(few, len(numbers)), replace=False) for _, numbers in sorted(by_label.items())]
+    return [records[i] for i in sorted(np.concatenate(chosen).tolist())]
 
 
 def _learn(

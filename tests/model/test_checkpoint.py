@@ -14,6 +14,7 @@ from pipeline.files import sha256_of
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.model.layout import exported_name, internal_name, model_config
+from tests.models import network
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -404,3 +405,13 @@ def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: P
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(UserError, match=r"not downloaded: no route to host; check .* set pretrain\.start\.kind"):
         checkpoint.fetch(pinned, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_classifier_keeps_its_language(tied: bool, tmp_path: Path) -> None:
+    """Lost otherwise: nobody could see what classification made a model forget, or teach it language again."""
+    model = network("qwen3", labels=2, tie_embeddings=tied, context_length=32).eval()
+    checkpoint.save(model, tmp_path / "m", labels=["ham", "spam"])
+    read = checkpoint.load(tmp_path / "m")
+    assert torch.equal(read(ids_of()), model(ids_of()))
+    assert torch.equal(read.classify(ids_of()), model.classify(ids_of()))

@@ -19,14 +19,21 @@ SHAPE = Model(
     family="gpt2", n_layers=1, n_heads=2, n_kv_heads=2, head_dim=4, d_model=8, d_ff=16, context_length=64,
     dropout=0.0, tie_embeddings=True, bias=True, rope_theta=1e4, norm_epsilon=1e-5,
 )  # fmt: skip
+CLOZE = {"pattern": "{text} It is{label}", "verbalizers": {"ham": "h", "spam": "s"}, "max_tokens": 48}
+# The sibling's name, what varies behind a comma -> its settings.
 SETTINGS: dict[str, dict[str, Any]] = {
     "next_token": {},
     "classify": {"max_tokens": 24},
+    "cloze": CLOZE,
+    "cloze, words of several tokens": CLOZE | {"verbalizers": {"ham": " message", "spam": " spam"}},
     "instruct": {"template": "chat", "max_tokens": 64},
 }
+MESSAGES = [labelled("ödül kazandın!", "spam"), labelled("akşama gel", "ham")]
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "next_token": [{"ids": np.arange(17)}, {"ids": np.arange(1, 18)}],
-    "classify": [labelled("ödül kazandın!", "spam"), labelled("akşama gel", "ham")],
+    "classify": MESSAGES,
+    "cloze": MESSAGES,
+    "cloze, words of several tokens": MESSAGES,
     "instruct": [instruction("Nerede?", "İzmir"), instruction("Kim?", "Ayşe", given="Ayşe geldi.")],
 }
 
@@ -36,14 +43,15 @@ def model() -> GPT:
 
 
 def objective(name: str, **changes: Any) -> Any:
-    settings = plugins.settings_class("objectives", name).model_validate(SETTINGS[name] | changes)  # type: ignore[attr-defined]
+    sibling = name.partition(",")[0]
+    settings = plugins.settings_class("objectives", sibling).model_validate(SETTINGS[name] | changes)  # type: ignore[attr-defined]
     context = Context(TOKENIZER, SHAPE.context_length, ["ham", "spam"])  # type: ignore[arg-type]
-    return plugins.load("objectives", name).build(settings, context)
+    return plugins.load("objectives", sibling).build(settings, context)
 
 
 def test_every_objective_is_tested_here() -> None:
     """A new sibling is tested the day it arrives."""
-    assert set(plugins.choices("objectives")) <= set(SETTINGS)
+    assert set(plugins.choices("objectives")) == {name.partition(",")[0] for name in SETTINGS}
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
@@ -147,3 +155,48 @@ def test_the_chat_template_needs_its_markers() -> None:
     with pytest.raises(UserError, match="template: alpaca"):
         templates.prompt_ids(ByteTokenizer(["<|endoftext|>"]), "chat", "x", "")
     assert templates.stop_id(ByteTokenizer(["<|endoftext|>"]), "alpaca") == 256
+
+
+def test_a_label_is_asked_for_by_the_words_that_stand_for_it() -> None:
+    """The scores are the log-probabilities that the language model itself gives, whatever the batch is padded with."""
+    from pipeline.objectives import cloze
+
+    network = model().eval()
+    task = {"labels": ["ham", "spam"], **SETTINGS["cloze, words of several tokens"]}
+    words = cloze.words(TOKENIZER, task)
+    prompts = [cloze.read(TOKENIZER, task, text) for text in ("kısa", "daha uzun bir metin")]
+    inputs = torch.zeros(2, max(map(len, prompts)), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        inputs[row, : len(prompt)] = torch.tensor(prompt)
+    with torch.no_grad():
+        scores = cloze.class_scores(network, words, inputs, torch.tensor([len(prompt) for prompt in prompts]))
+        for row, prompt in enumerate(prompts):
+            for column, word in enumerate(words):
+                ids = torch.tensor([prompt + word])
+                logp = network(ids).log_softmax(-1)[0]
+                by_hand = sum(float(logp[len(prompt) + k - 1, token]) for k, token in enumerate(word))
+                assert float(scores[row, column]) == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_a_long_text_loses_its_middle_and_the_pattern_nothing() -> None:
+    from pipeline.objectives import cloze
+
+    task = {"labels": ["ham", "spam"], **CLOZE}
+    ids = cloze.read(TOKENIZER, task, "a" * 100 + "b" * 100)
+    assert len(ids) == 48
+    assert TOKENIZER.decode(ids[1:]).endswith("b It is")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pattern": "{text} is"}, "at the end"),
+        ({"pattern": "It is{label}"}, "once"),
+        ({"verbalizers": {"ham": "h"}}, "names ham; the labels of the data are ham, spam"),
+        ({"verbalizers": {"ham": "h", "spam": "h"}}, "a word of its own"),
+        ({"max_tokens": 65}, "context_length is 64"),
+    ],
+)
+def test_a_cloze_that_cannot_work_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        objective("cloze", **changes)

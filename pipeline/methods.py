@@ -1,0 +1,93 @@
+"""Which method? Recipes that differ in their seed alone are one method: its score and spread, its cost, its forgetting.
+
+A recipe belongs to a method by its name: `lora-s1` and `lora-s2` are two seeds of `lora`. Figures come from the
+evaluations and training summaries alone, so the page is the same in every process.
+"""
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_SEED = re.compile(r"^(?P<method>.+)-s\d+$")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method over its seeds."""
+
+    name: str
+    parts: str
+    score: str
+    """Name of the leading metric."""
+    values: tuple[float, ...]
+    """That metric, a number per seed."""
+    trained_share: float
+    forgets: tuple[float, ...]
+    """Nats a token that the pretraining text costs more than before, a number per seed; empty where not measured."""
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds, n - 1 below the line; 0 for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    @property
+    def forgotten(self) -> float | None:
+        """Mean of `forgets`."""
+        return statistics.fmean(self.forgets) if self.forgets else None
+
+
+def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
+    """The methods among the report's models, best first; empty where no recipe is named as a seed."""
+    base = next((model["metrics"].get("loss_nats") for model in models if model["name"] == "base"), None)
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for model in models:
+        if (named := _SEED.match(model["name"])) and model["leading"]:
+            groups.setdefault(named["method"], []).append(model)
+    found = []
+    for name, seeds in groups.items():
+        losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
+        found.append(
+            Method(
+                name, seeds[0]["parts"], seeds[0]["leading"][0], tuple(model["leading"][1] for model in seeds),
+                seeds[0]["training"]["trainable_share"],
+                tuple(loss - base for loss in losses) if base is not None else (),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda method: -method.mean)
+
+
+def as_good(method: Method, best: Method) -> bool:
+    """Whether the means differ by no more than two standard errors of their difference: what chance often does."""
+    error = (best.spread**2 / len(best.values) + method.spread**2 / len(method.values)) ** 0.5
+    return best.mean - method.mean <= 2 * error
+
+
+def advice(found: Sequence[Method]) -> str:
+    """What follows from the figures, in words: the best, and the smallest that is as good within the spread."""
+    if len(found) < 2:
+        return ""
+    best = found[0]
+    equals = [method for method in found if as_good(method, best)]
+    small = min(equals, key=lambda method: method.trained_share)
+    seeds = len(best.values)
+    text = f"Best on this data over {seeds} seed{'s' if seeds > 1 else ''}: {best.name}, {best.score} {best.mean:.3f}."
+    if small is not best:
+        text += (
+            f" {small.name} is as good within the spread ({small.mean:.3f}) and trains "
+            f"{100 * small.trained_share:.2f} % of the weights instead of {100 * best.trained_share:.2f} %: take it "
+            "where memory or storage counts."
+        )
+    kept = [method for method in equals if method.forgotten is not None]
+    if kept:
+        least = min(kept, key=lambda method: method.forgotten or 0.0)
+        text += (
+            f" Among those that are as good, {least.name} forgets least: the pretraining text costs "
+            f"{least.forgotten:+.3f} nats a token."
+        )
+    return text + " It holds for this model and these records; other sizes and data must be measured again."

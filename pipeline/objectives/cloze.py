@@ -1,0 +1,123 @@
+"""Cloze fine-tuning: the label is a word that the language model fills in, so no head starts from nothing.
+
+Schick & Schuetze 2021 (PET), section 3.1: a pattern turns the text into a prompt, a verbalizer names each label by a
+word, and the label's probability is the softmax over the labels' words alone; made for few examples (Gao et al. 2021).
+A causal model fills in what comes last, so a pattern ends with {label}. A word of several tokens counts by the sum of
+their log-probabilities.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import Positive, Section, UserError
+from pipeline.model.gpt import GPT
+from pipeline.objectives import Batch, Context, padded
+
+
+class Settings(Section):
+    pattern: str
+    """Holds {text} once and ends with {label}: "{text} This message is{label}"."""
+    verbalizers: dict[str, str]
+    """Label -> the word that stands for it, with its leading space where running text has one: " spam"."""
+    max_tokens: Positive
+    """Longest prompt with its label; at most the model's context_length."""
+
+
+def build(settings: Settings, context: Context) -> "Cloze":
+    """The objective for the labels of `context`.
+
+    Raises:
+        UserError: a pattern without its places, verbalizers that do not name exactly the labels or are not distinct,
+            or a limit over the context_length.
+    """
+    where = "params.yaml: objective"
+    if settings.pattern.count("{text}") != 1 or not settings.pattern.endswith("{label}"):
+        raise UserError(f"{where}.pattern is {settings.pattern!r}; expected {{text}} once and {{label}} at the end")
+    if set(settings.verbalizers) != set(context.labels):
+        raise UserError(
+            f"{where}.verbalizers names {', '.join(sorted(settings.verbalizers)) or 'no label'}; the labels of the "
+            f"data are {', '.join(context.labels) or 'none'}"
+        )
+    if len(set(settings.verbalizers.values())) < len(settings.verbalizers) or "" in settings.verbalizers.values():
+        raise UserError(f"{where}.verbalizers are {settings.verbalizers}; expected a word of its own for each label")
+    if settings.max_tokens > context.context_length:
+        raise UserError(
+            f"{where}.max_tokens is {settings.max_tokens}, the model's context_length is {context.context_length}; "
+            "lower max_tokens"
+        )
+    return Cloze(settings, context)
+
+
+class Cloze:
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.labels = list(context.labels)
+        self.task: dict[str, Any] = {"objective": "cloze", "labels": self.labels} | settings.model_dump()
+        self._tokenizer = context.tokenizer
+        self._words = words(context.tokenizer, self.task)
+        self._index = {label: i for i, label in enumerate(self.labels)}
+
+    def prepare(self, model: GPT, generator: torch.Generator) -> None:
+        """The language head is all it needs; a classifier's head, if it started from one, goes."""
+        model.score = None
+
+    def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
+        """Ids of the prompt, and the class number."""
+        if record["label"] not in self._index:
+            raise UserError(
+                f"{record['origin']}: label {record['label']!r} is not among the labels of the training split: "
+                f"{', '.join(self.labels)}"
+            )
+        return read(self._tokenizer, self.task, record["text"]), self._index[record["label"]]
+
+    def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
+        """inputs_BT padded on the right, lengths_B, targets_B."""
+        rows = [ids for ids, _ in examples]
+        return {
+            "inputs": padded(rows, self._tokenizer.pad),
+            "lengths": torch.tensor([len(row) for row in rows]),
+            "targets": torch.tensor([target for _, target in examples]),
+        }
+
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
+        """losses_B: cross-entropy in nats of the true label among the labels' words."""
+        scores_BC = class_scores(model, self._words, batch["inputs"], batch["lengths"])
+        return nn.functional.cross_entropy(scores_BC, batch["targets"], reduction="none")
+
+
+def words(tokenizer: Any, task: Mapping[str, Any]) -> list[list[int]]:
+    """The ids of each label's word, in the order of the labels."""
+    return [tokenizer.encode(task["verbalizers"][label]) for label in task["labels"]]
+
+
+def read(tokenizer: Any, task: Mapping[str, Any], text: str) -> list[int]:
+    """Ids of the prompt up to the label; a text that is too long loses its middle, the pattern nothing."""
+    before, after = task["pattern"].removesuffix("{label}").split("{text}")
+    first, last = [tokenizer.end_of_text, *tokenizer.encode(before)], tokenizer.encode(after)
+    room = task["max_tokens"] - len(first) - len(last) - max(map(len, words(tokenizer, task))) + 1
+    ids = tokenizer.encode(text)
+    if len(ids) > room:
+        head = max(room, 0) // 2
+        ids = ids[:head] + ids[len(ids) - (max(room, 0) - head) :]
+    return [*first, *ids, *last]
+
+
+def class_scores(model: GPT, words: Sequence[Sequence[int]], inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
+    """log p(word of the class | prompt), [B, C], float32: one pass where every word is one token, else one a class."""
+    rows_B = torch.arange(len(inputs_BT), device=inputs_BT.device)
+    if all(len(word) == 1 for word in words):
+        logits_BV = model.logits(model.hidden(inputs_BT)[rows_B, lengths_B - 1])
+        return logits_BV.float().log_softmax(-1)[:, [word[0] for word in words]]
+    scores = []
+    for word in words:
+        ids_BT = F.pad(inputs_BT, (0, len(word) - 1))
+        for k, token in enumerate(word[:-1]):
+            ids_BT[rows_B, lengths_B + k] = token
+        at_BK = lengths_B[:, None] - 1 + torch.arange(len(word), device=inputs_BT.device)
+        logits_BKV = model.logits(model.hidden(ids_BT)[rows_B[:, None], at_BK])
+        target_K = torch.tensor(word, device=inputs_BT.device)
+        scores.append(logits_BKV.float().log_softmax(-1)[:, torch.arange(len(word)), target_K].sum(1))
+    return torch.stack(scores, dim=1)

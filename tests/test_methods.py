@@ -1,0 +1,44 @@
+"""Which method: a wrong mean or a hasty recommendation would send users to the wrong one."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.methods import advice, methods
+
+
+def model(name: str, accuracy: float, share: float, loss: float | None = None) -> dict[str, Any]:
+    metrics = {"accuracy": accuracy} | ({} if loss is None else {"loss_nats": loss})
+    return {
+        "name": name, "parts": "classify", "metrics": metrics, "leading": ("accuracy", accuracy),
+        "training": {"trainable_share": share},
+    }  # fmt: skip
+
+
+def test_seeds_of_one_recipe_are_one_method() -> None:
+    base = {"name": "base", "metrics": {"loss_nats": 1.0}, "leading": None}
+    models = [
+        base, model("lora-s1", 0.90, 0.05, 1.1), model("lora-s2", 0.94, 0.05, 1.3), model("full-s1", 0.95, 1.0, 1.5),
+        model("spam-full", 0.99, 1.0),
+    ]  # fmt: skip
+    found = methods(models)
+    assert [method.name for method in found] == ["full", "lora"]
+    lora = found[1]
+    assert lora.mean == pytest.approx(0.92)
+    assert lora.spread == pytest.approx(0.0282843, abs=1e-6)
+    assert lora.forgotten == pytest.approx(0.2)
+    assert methods([model("spam-full", 0.99, 1.0)]) == []
+
+
+def test_advice_follows_from_the_figures() -> None:
+    """A small method that is as good within the spread is named; one that is clearly worse is not."""
+    full = [model(f"full-s{i}", 0.95 + 0.01 * i, 1.0, 2.0) for i in (1, 2, 3)]
+    lora = [model(f"lora-s{i}", 0.94 + 0.01 * i, 0.05, 1.2) for i in (1, 2, 3)]
+    worse = [model(f"prompt-s{i}", 0.50 + 0.01 * i, 0.001, 1.0) for i in (1, 2, 3)]
+    base = {"name": "base", "metrics": {"loss_nats": 1.0}, "leading": None}
+    said = advice(methods([base, *full, *lora, *worse]))
+    assert "full, accuracy 0.970" in said
+    assert "lora is as good within the spread (0.960) and trains 5.00 %" in said
+    assert "lora forgets least: the pretraining text costs +0.200 nats" in said
+    assert "prompt" not in said
+    assert advice(methods([base, *full])) == ""
