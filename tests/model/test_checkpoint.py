@@ -410,7 +410,7 @@ def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: P
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_classifier_keeps_its_language(tied: bool, tmp_path: Path) -> None:
     """Lost otherwise: nobody could see what classification made a model forget, or teach it language again."""
-    model = network("qwen3", labels=2, tie_embeddings=tied, context_length=32).eval()
+    model = network("qwen3", labels=2, tie_embeddings=tied, context_length=32, vocab_size=61).eval()
     checkpoint.save(model, tmp_path / "m", labels=["ham", "spam"])
     read = checkpoint.load(tmp_path / "m")
     assert torch.equal(read(ids_of()), model(ids_of()))
