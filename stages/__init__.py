@@ -6,7 +6,8 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from importlib.abc import MetaPathFinder
 
 # Telemetry of every tool off, before any of them is imported.
 QUIET = {
@@ -21,11 +22,28 @@ QUIET = {
 }
 
 
-def entry(main: Callable[[], None]) -> None:
-    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 130 interrupted."""
+class _Absent(MetaPathFinder):
+    """Makes modules look as if they were not installed."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = frozenset(names)
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """None (somebody else may find it), or ModuleNotFoundError for the absent ones."""
+        if fullname in self._names:
+            raise ModuleNotFoundError(f"{fullname} is left out of this stage", name=fullname)
+
+
+def entry(main: Callable[[], None], without: Collection[str] = ()) -> None:
+    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 130 interrupted.
+
+    `without` names modules that a library would import in passing and this stage has no use for: Arrow asks for pandas
+    at every conversion, half a second, and does without it where it cannot be imported.
+    """
     from pipeline.config import UserError  # the guard lives in this package too and should start at once
 
     os.environ.update(QUIET)
+    sys.meta_path.insert(0, _Absent(without))
     try:
         main()
     except UserError as error:

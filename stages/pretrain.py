@@ -33,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry(main)
+    entry(main, without=["pandas"])

@@ -60,3 +60,13 @@ def test_the_yaml_it_shows_is_valid() -> None:
 
 def test_every_profile_is_in_its_table() -> None:
     assert [p.stem for p in (ROOT / "infra/profiles").glob("*.yaml") if f"| `{p.stem}` |" not in README] == []
+
+
+@pytest.mark.parametrize("axis", ["objectives", "tuners", "weighting", "ordering", "optimizers"])
+def test_the_table_of_siblings_is_the_folder(axis: str) -> None:
+    """Lost otherwise: users would miss a method that is there, or look for one that is not."""
+    from pipeline import plugins
+
+    row = re.search(rf"^\| `{axis}` \| (.*) \|$", README, re.M)
+    assert row
+    assert sorted(re.findall(r"`(\w+)`", row[1])) == plugins.choices(axis)
