@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Scores that grow with quality and can be ranked.
+_SCORES = ("accuracy", "exact_match")
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
 
 
@@ -47,7 +49,7 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
     base = next((model["metrics"].get("loss_nats") for model in models if model["name"] == "base"), None)
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for model in models:
-        if (named := _SEED.match(model["name"])) and model["leading"]:
+        if (named := _SEED.match(model["name"])) and model["leading"] and model["leading"][0] in _SCORES:
             groups.setdefault(named["method"], []).append(model)
     found = []
     for name, seeds in groups.items():
@@ -69,9 +71,12 @@ def as_good(method: Method, best: Method) -> bool:
 
 
 def advice(found: Sequence[Method]) -> str:
-    """What follows from the figures, in words: the best, and the smallest that is as good within the spread."""
-    if len(found) < 2:
-        return ""
+    """What follows from the figures, in words: the best, and the smallest that is as good within the spread.
+
+    Empty where there is one method only, or where their scores are of different kinds.
+    """
+    if len(found) < 2 or len({method.score for method in found}) > 1:
+        return ""  # nothing to compare, or scores that cannot be compared
     best = found[0]
     equals = [method for method in found if as_good(method, best)]
     small = min(equals, key=lambda method: method.trained_share)

@@ -167,7 +167,7 @@ def _method_picture(found: list[Method]) -> str:
     """Score against the share of the weights that was trained, with the spread over seeds."""
     figure = _figure(7, 3.2)
     axes = figure.subplots()
-    for method in found:
+    for method in [method for method in found if method.score == found[0].score]:
         share = 100 * method.trained_share
         axes.errorbar(share, method.mean, yerr=method.spread, fmt="o", color="#3b7a57", capsize=3)
         axes.annotate(method.name, (share, method.mean), textcoords="offset points", xytext=(5, 4))

@@ -95,7 +95,7 @@ class Speaker:
             ids = templates.prompt_ids(self._tokenizer, self.task["template"], text, "")
         else:
             ids = [self._tokenizer.end_of_text, *self._tokenizer.encode(text)]
-        context = self._model.config.context_length
+        context = self._model.room()
         return ids[-max(context // 2, context - max_tokens) :]
 
     def _stop(self) -> set[int]:

@@ -7,7 +7,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Collection
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 
 # Telemetry of every tool off, before any of them is imported.
 QUIET = {
@@ -22,16 +23,19 @@ QUIET = {
 }
 
 
-class _Absent(MetaPathFinder):
-    """Makes modules look as if they were not installed."""
+class _Absent(MetaPathFinder, Loader):
+    """Modules that are there for whoever looks, and fail for whoever imports them, as if broken."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(names)
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        """None (somebody else may find it), or ModuleNotFoundError for the absent ones."""
-        if fullname in self._names:
-            raise ModuleNotFoundError(f"{fullname} is left out of this stage", name=fullname)
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        """A spec for the absent ones; none for all others, which somebody else may find."""
+        return ModuleSpec(fullname, self) if fullname in self._names else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Raises ModuleNotFoundError, which libraries with an optional import expect."""
+        raise ModuleNotFoundError(f"{spec.name} is left out of this stage", name=spec.name)
 
 
 def entry(main: Callable[[], None], without: Collection[str] = ()) -> None:

@@ -73,7 +73,7 @@ def _answer(subject: Subject, line: str, options: argparse.Namespace, generator:
         stop.add(templates.stop_id(tokenizer, template))
     else:
         prompt = [tokenizer.end_of_text, *tokenizer.encode(line)]
-    context = subject.model.config.context_length
+    context = subject.model.room()
     keep = max(context // 2, context - options.max_tokens)
     waiting, opening = b"", True
     for token in stream(

@@ -42,3 +42,6 @@ def test_advice_follows_from_the_figures() -> None:
     assert "lora forgets least: the pretraining text costs +0.200 nats" in said
     assert "prompt" not in said
     assert advice(methods([base, *full])) == ""
+    other = full[0] | {"name": "chat-s1", "leading": ("exact_match", 0.99)}
+    assert advice(methods([base, *full, other])) == ""  # an exact match is no accuracy
+    assert methods([full[0] | {"leading": ("bits_per_byte", 2.0)}]) == []  # less is better there

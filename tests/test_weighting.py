@@ -37,13 +37,15 @@ def test_weights_are_constants_of_the_step(name: str) -> None:
 
 
 def test_focal_is_equation_4() -> None:
-    torch.testing.assert_close(weights_of("focal"), (1 - torch.exp(-LOSSES_B.detach())).clamp(min=1e-6) ** 2)
+    torch.testing.assert_close(weights_of("focal"), ((1 - torch.exp(-LOSSES_B.detach())) ** 2).clamp(min=1e-12))
     torch.testing.assert_close(weights_of("focal", gamma=0.0), torch.ones(3))
+    assert bool((weights_of("focal", gamma=9.0) > 0).all())  # an example that is quite right still divides by no zero
 
 
 def test_classes_weigh_by_label() -> None:
     assert weights_of("classes").tolist() == [1.0, 3.0, 3.0]
     with pytest.raises(UserError, match=r"names ham, spam; the labels of the data are ham, scam"):
         weights_of("classes", ["ham", "scam"])
-    with pytest.raises(UserError, match="it is for labelled records"):
-        weights_of("classes", [])
+    for fields in ({}, {"weights": {}}):
+        with pytest.raises(UserError, match="it is for labelled records"):
+            weights_of("classes", [], **fields)

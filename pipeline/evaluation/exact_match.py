@@ -49,7 +49,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
 def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
     """Greedy answers in the order of `rows`; prompts of like length share a batch."""
     template = subject.task["template"]
-    room = subject.model.config.context_length - max_tokens
+    room = subject.model.room() - max_tokens
     prompts = []
     for row in rows:
         ids = templates.prompt_ids(subject.tokenizer, template, row["instruction"], row["input"])

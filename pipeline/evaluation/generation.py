@@ -27,7 +27,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     outputs = generate(
         subject.model,
         [start] * settings.samples,
-        max_tokens=min(settings.max_tokens, subject.model.config.context_length - 1),
+        max_tokens=min(settings.max_tokens, subject.model.room() - 1),
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,

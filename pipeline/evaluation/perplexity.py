@@ -54,7 +54,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
 @torch.no_grad()
 def document_nats(subject: Subject, shard: Shard, count: int, batch_size: int) -> tuple[Any, Any, Any]:
     """Negative log-likelihood in nats, tokens and bytes of each of the first `count` documents; arrays [count]."""
-    context = subject.model.config.context_length
+    context = subject.model.room()
     pieces: list[tuple[int, np.ndarray, int]] = []  # document, ids of the window, how many last targets count
     for row in range(count):
         ids = np.concatenate([[shard.end_of_text], shard.document(row)]).astype(np.int64)

@@ -1,7 +1,8 @@
 """Models on disk: the Hugging Face folder layout, in and out, safetensors only (never pickle).
 
 `save` writes a folder that transformers, vLLM and llama.cpp's converter read without code of ours, with a
-manifest of hashes; `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned
+manifest of hashes (what an addition learned that no weight can hold, a prefix say, stands in `adapter/` and is read by
+`load` and, where it knows the kind, by peft); `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned
 open weights. Neither safetensors nor torch notices a flipped bit: the manifest does.
 """
 
@@ -37,7 +38,7 @@ __all__ = [
     "write_tensors",
 ]
 
-HEAD = "language_head.safetensors"
+HEAD = "language/head.safetensors"
 """What a classifier's architecture has no place for, kept so that language can be scored and trained on again."""
 WEIGHTS, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "manifest.json"
 # Constants that old versions of transformers saved among the weights.
@@ -84,6 +85,7 @@ def save(
         files.write_json(temporary / "generation_config.json", generation)
         write_tensors(temporary / WEIGHTS, _exported_tensors(model))
         if model.score is not None and model.head is not None and not model.config.tie_embeddings:
+            (temporary / HEAD).parent.mkdir()
             write_tensors(temporary / HEAD, {"head.weight": model.head.weight})
         if metadata is not None:
             files.write_json(temporary / "tohum.json", dict(metadata))

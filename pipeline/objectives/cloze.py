@@ -35,8 +35,11 @@ def build(settings: Settings, context: Context) -> "Cloze":
             or a limit over the context_length.
     """
     where = "params.yaml: objective"
-    if settings.pattern.count("{text}") != 1 or not settings.pattern.endswith("{label}"):
-        raise UserError(f"{where}.pattern is {settings.pattern!r}; expected {{text}} once and {{label}} at the end")
+    places = settings.pattern.count("{text}"), settings.pattern.count("{label}")
+    if places != (1, 1) or not settings.pattern.endswith("{label}"):
+        raise UserError(
+            f"{where}.pattern is {settings.pattern!r}; expected {{text}} once and {{label}} once, at the end"
+        )
     if set(settings.verbalizers) != set(context.labels):
         raise UserError(
             f"{where}.verbalizers names {', '.join(sorted(settings.verbalizers)) or 'no label'}; the labels of the "
@@ -49,7 +52,13 @@ def build(settings: Settings, context: Context) -> "Cloze":
             f"{where}.max_tokens is {settings.max_tokens}, the model's context_length is {context.context_length}; "
             "lower max_tokens"
         )
-    return Cloze(settings, context)
+    made = Cloze(settings, context)
+    if (room := _parts(context.tokenizer, made.task)[2]) < 1:
+        raise UserError(
+            f"{where}.max_tokens is {settings.max_tokens}, pattern and label alone take {settings.max_tokens - room}; "
+            "raise max_tokens or shorten the pattern"
+        )
+    return made
 
 
 class Cloze:
@@ -95,14 +104,19 @@ def words(tokenizer: Any, task: Mapping[str, Any]) -> list[list[int]]:
 
 def read(tokenizer: Any, task: Mapping[str, Any], text: str) -> list[int]:
     """Ids of the prompt up to the label; a text that is too long loses its middle, the pattern nothing."""
-    before, after = task["pattern"].removesuffix("{label}").split("{text}")
-    first, last = [tokenizer.end_of_text, *tokenizer.encode(before)], tokenizer.encode(after)
-    room = task["max_tokens"] - len(first) - len(last) - max(map(len, words(tokenizer, task))) + 1
+    first, last, room = _parts(tokenizer, task)
     ids = tokenizer.encode(text)
     if len(ids) > room:
-        head = max(room, 0) // 2
-        ids = ids[:head] + ids[len(ids) - (max(room, 0) - head) :]
+        head = room // 2
+        ids = ids[:head] + ids[len(ids) - (room - head) :]
     return [*first, *ids, *last]
+
+
+def _parts(tokenizer: Any, task: Mapping[str, Any]) -> tuple[list[int], list[int], int]:
+    """Ids before the text, ids after it, and the room that is left for it."""
+    before, after = task["pattern"].removesuffix("{label}").split("{text}")
+    first, last = [tokenizer.end_of_text, *tokenizer.encode(before)], tokenizer.encode(after)
+    return first, last, task["max_tokens"] - len(first) - len(last) - max(map(len, words(tokenizer, task))) + 1
 
 
 def class_scores(model: GPT, words: Sequence[Sequence[int]], inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:

@@ -99,7 +99,8 @@ def train(
         )
         with states.locked(key) as state:
             run.continue_in(state.folder)
-            parts.ordering.prepare(partial(difficulty, model, parts, train_set))
+            if len(train_set):  # an empty split is named by the trainer
+                parts.ordering.prepare(partial(difficulty, model, parts, train_set))
             compiled(model, params.compute)
             trainer = Trainer(model, parts, train_set, validation_set, recipe.validation, params.runtime, run, name)
             progress = trainer.run(state)
@@ -115,7 +116,9 @@ def examples(
 ) -> Examples:
     """The examples of one split: windows of documents, or every record tokenized once; `few` of each label if asked."""
     if kind == "documents":
-        return PackedWindows(windows(Shard.open(SAMPLES / kind, split), model.config.context_length), objective)
+        if few is not None:
+            raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
+        return PackedWindows(windows(Shard.open(SAMPLES / kind, split), model.room()), objective)
     # pq.read_table would import pandas: half a second a stage
     table = pq.ParquetFile(SAMPLES / kind / f"{split}.parquet").read()
     records = table.to_pylist()
@@ -126,6 +129,8 @@ def _drawn(records: list[dict[str, Any]], few: int, seed: int) -> list[dict[str,
     """`few` records of each label, which ones is the seed's; in the order of the file."""
     rng = np.random.default_rng(seed_for(seed, "few"))
     by_label: dict[str, list[int]] = {}
+    if not records:
+        return []
     for number, record in enumerate(records):
         by_label.setdefault(record.get("label", ""), []).append(number)
     chosen = [rng.choice(numbers, min(few, len(numbers)), replace=False) for _, numbers in sorted(by_label.items())]
@@ -154,6 +159,11 @@ def _learn(
         )
     objective.prepare(model, generator)
     tuner.apply(model, generator, tokenizer.encode)
+    if (room := model.room()) < max(2, longest := objective.task.get("max_tokens", 0)):
+        raise UserError(
+            f"{where}.tuner: its virtual tokens leave room for {max(room, 0)} of {model.config.context_length} tokens, "
+            f"objective.max_tokens is {longest or 'not set'}; use fewer virtual tokens or lower max_tokens"
+        )
     return objective, tuner
 
 
@@ -208,7 +218,7 @@ def _write(
         tuner.merge(model),
         MODELS / name,
         tokenizer=tokenizer_folder,
-        labels=objective.task.get("labels"),
+        labels=None if model.score is None else objective.task["labels"],  # cloze learns labels without a head
         metadata=objective.task,
         adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
     )

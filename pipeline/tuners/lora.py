@@ -45,6 +45,10 @@ def build(settings: Settings) -> "LoRA":
     return LoRA(settings)
 
 
+# A row of zeros (pruned weights) has no direction; it stays zero.
+_TINY = 1e-30
+
+
 class LoRALinear(nn.Module):
     """A frozen projection and its low-rank addition."""
 
@@ -72,8 +76,8 @@ class LoRALinear(nn.Module):
         if self.magnitude is None:
             return self.base(x) + added
         # The lengths are taken as constants: section 4.3 of the paper, half the memory, the same scores.
-        share = self.magnitude / self._lengths().detach()
-        turned = (F.linear(dropped, self.base.weight) + added) * share
+        share = self.magnitude / self._lengths().detach().clamp(min=_TINY)
+        turned = (F.linear(x, self.base.weight) + added) * share
         return turned if self.base.bias is None else turned + self.base.bias
 
     def _weight(self) -> Tensor:
@@ -88,7 +92,7 @@ class LoRALinear(nn.Module):
         """The projection with the addition in its weight."""
         weight = self._weight()
         if self.magnitude is not None:
-            weight *= (self.magnitude / self._lengths())[:, None]
+            weight *= (self.magnitude / self._lengths().clamp(min=_TINY))[:, None]
         self.base.weight.copy_(weight)
         return self.base
 

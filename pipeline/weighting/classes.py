@@ -1,4 +1,7 @@
-"""A weight for each class: rare or costly labels count more (King & Zeng 2001 weigh by inverse frequencies)."""
+"""A weight for each class: rare or costly labels count more (King & Zeng 2001 weigh by inverse frequencies).
+
+Weights are relative within a micro-batch: with one example each they do nothing.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -21,7 +24,7 @@ def build(settings: Settings, labels: Sequence[str]) -> Callable[[Tensor, dict[s
     Raises:
         UserError: the weights do not name exactly the labels of the data.
     """
-    if set(settings.weights) != set(labels):
+    if not labels or set(settings.weights) != set(labels):
         raise UserError(
             f"params.yaml: weighting.weights names {', '.join(sorted(settings.weights)) or 'no label'}; "
             f"the labels of the data are {', '.join(labels) or 'none (it is for labelled records)'}"

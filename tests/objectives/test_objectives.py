@@ -194,6 +194,8 @@ def test_a_long_text_loses_its_middle_and_the_pattern_nothing() -> None:
         ({"pattern": "It is{label}"}, "once"),
         ({"verbalizers": {"ham": "h"}}, "names ham; the labels of the data are ham, spam"),
         ({"verbalizers": {"ham": "h", "spam": "h"}}, "a word of its own"),
+        ({"pattern": "{text}{label} is{label}"}, "once, at the end"),
+        ({"max_tokens": 7}, "pattern and label alone take 7"),
         ({"max_tokens": 65}, "context_length is 64"),
     ],
 )

@@ -15,3 +15,4 @@ def test_few_are_drawn_evenly_from_the_labels_by_the_seed() -> None:
     assert numbers == sorted(set(numbers))
     assert len(_drawn(records, 1000, 1)) == 60
     assert len(_drawn([{"instruction": str(i)} for i in range(9)], 4, 1)) == 4
+    assert _drawn([], 4, 1) == []

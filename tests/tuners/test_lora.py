@@ -149,10 +149,17 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_stabilised_rank_scales_by_its_root_and_decomposition_keeps_lengths() -> None:
     """Lost otherwise: the settings would be names without their mathematics (rsLoRA eq. 5, DoRA eq. 5)."""
     base = torch.nn.Linear(6, 5)
-    settings = Settings(rank=4, alpha=8.0, dropout=0.0, targets=["mlp"], rank_stabilised=True, decompose=False)
+    settings = Settings(rank=4, alpha=8.0, dropout=0.9, targets=["mlp"], rank_stabilised=True, decompose=False)
     assert LoRALinear(base, settings).scale == 4.0
     turned = LoRALinear(base, settings.model_copy(update={"decompose": True}))
     turned.draw(torch.Generator().manual_seed(0))
+    x = torch.ones(3, 6)
+    assert turned.training  # dropout is on the addition's input alone, and the addition is zero yet
+    torch.testing.assert_close(turned(x), base(x))
+    pruned = torch.nn.Linear(6, 5)
+    with torch.no_grad():
+        pruned.weight[0] = 0.0  # a row without a direction
+    assert bool(torch.isfinite(LoRALinear(pruned, settings.model_copy(update={"decompose": True}))(x)).all())
     with torch.no_grad():
         turned.lora_B.normal_(generator=torch.Generator().manual_seed(1))
     before = base.weight.norm(dim=1).clone()

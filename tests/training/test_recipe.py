@@ -1,0 +1,91 @@
+"""From a recipe to a model folder, for every pairing of a learned thing and a way of moving weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pipeline import config, tokenizer
+from pipeline.config import Params, UserError
+from pipeline.evaluation import open_subject
+from pipeline.files import write_table
+from pipeline.labelling import probabilities
+from pipeline.model import checkpoint
+from pipeline.tracking import NullTracker
+from pipeline.training import recipe as recipes
+from tests.fakes import labelled
+from tests.models import network
+
+ROOT = Path(__file__).parents[2]
+CLOZE = {
+    "name": "cloze", "pattern": "{text} It is{label}", "verbalizers": {"ham": " message", "spam": " spam"},
+    "max_tokens": 40,
+}  # fmt: skip
+TUNERS: list[dict[str, Any]] = [
+    {"name": "full"},
+    {"name": "bottleneck", "width": 2},
+    {"name": "prompt", "virtual_tokens": 4, "text": "spam"},
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a base model, its vocabulary and a few messages."""
+    import pyarrow as pa
+
+    from pipeline.data.records import SCHEMAS
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer.train(["Ayşe geldi, ödül kazandın! It is a message, it is spam. " * 20], 300, "gpt2").save(Path("words"))
+    vocabulary = tokenizer.Tokenizer.load(Path("words")).vocab_size
+    base = network("llama", vocab_size=vocabulary, context_length=48, tie_embeddings=False)
+    checkpoint.save(base, Path("models/base"), tokenizer=Path("words"))
+    rows = [labelled(f"ödül {i}" if i % 2 else f"akşam {i}", "spam" if i % 2 else "ham") for i in range(12)]
+    full = [{"id": str(i), "source": "own", "language": "tr", "split": "train"} | row for i, row in enumerate(rows)]
+    for split in ("train", "validation"):
+        names = SCHEMAS["labelled"].names
+        table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in full])
+        write_table(Path(f"data/samples/labelled/{split}.parquet"), table)
+    return tmp_path
+
+
+def params_of(objective: dict[str, Any], tuner: dict[str, Any]) -> Params:
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    raw["runtime"]["progress"] = False
+    chosen = raw["finetune"]["spam-lora"]
+    chosen |= {"objective": objective, "tuner": tuner}
+    chosen["schedule"] |= {"steps": 3, "warmup_steps": 1}
+    chosen["validation"] |= {"every": 2}
+    return config.check(raw)
+
+
+def train(params: Params) -> None:
+    recipe = params.finetune["spam-lora"]
+    recipes.train(
+        "spam-lora", "finetune.spam-lora", recipe, "labelled",
+        lambda generator, device: checkpoint.load(Path("models/base"), str(device)),
+        [Path("models/base")], params, NullTracker(), Path("models/base"),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("tuner", TUNERS, ids=lambda tuner: tuner["name"])
+@pytest.mark.parametrize("objective", [{"name": "classify", "max_tokens": 40}, CLOZE], ids=lambda part: part["name"])
+def test_what_was_trained_can_be_saved_read_and_asked(objective: dict[str, Any], tuner: dict[str, Any]) -> None:
+    """Lost otherwise: a run of hours would end in an error at the last step."""
+    params = params_of(objective, tuner)
+    train(params)
+    subject = open_subject("spam-lora", params.compute)
+    found = probabilities(subject.model, subject.tokenizer, subject.task, ["ödül 1", "akşam 2" * 40], 2)
+    assert found.shape == (2, 2)
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
+@pytest.mark.usefixtures("project")
+def test_virtual_tokens_that_leave_no_room_are_refused_before_training() -> None:
+    """Lost otherwise: the first long message would end the run with an error about positions."""
+    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
+    with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, objective.max_tokens is 40; use fewer"):
+        train(params_of({"name": "classify", "max_tokens": 40}, tuner))
