@@ -1,9 +1,9 @@
 """Models on disk: the Hugging Face folder layout, in and out, safetensors only (never pickle).
 
-`save` writes a folder that transformers, vLLM and llama.cpp's converter read without code of ours, with a
-manifest of hashes (what an addition learned that no weight can hold, a prefix say, stands in `adapter/` and is read by
-`load` and, where it knows the kind, by peft); `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned
-open weights. Neither safetensors nor torch notices a flipped bit: the manifest does.
+`save` writes a folder that transformers, vLLM and llama.cpp's converter read without code of ours, with a manifest of
+hashes; `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned open weights. Neither
+safetensors nor torch notices a flipped bit: the manifest does. What no weight can hold (a prefix, a prompt, bottlenecks)
+stands in `adapter/`: `load` puts it back, other readers see the model without it.
 """
 
 import hashlib
