@@ -2,8 +2,8 @@
 
 `save` writes a folder that transformers, vLLM and llama.cpp's converter read without code of ours, with a manifest of
 hashes; `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned open weights. Neither
-safetensors nor torch notices a flipped bit: the manifest does. What no weight can hold (a prefix, a prompt, bottlenecks)
-stands in `adapter/`: `load` puts it back, other readers see the model without it.
+safetensors nor torch notices a flipped bit: the manifest does. What no weight can hold (a prefix, a prompt, a
+bottleneck) stands in `adapter/`: `load` puts it back, other readers see the model without it.
 """
 
 import hashlib
