@@ -1,0 +1,82 @@
+"""A new method is one file and one params entry: the README's own example, added to a graph that has run.
+
+Lost otherwise: adding a method would train every other one again, or need changes in more places than the README says.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.data.guess import guess
+from pipeline.data.trial import workspace
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+MESSAGES = {
+    "ham": "akşama {} getirir misin, evde kalmadı",
+    "spam": "tebrikler, {} kazandınız, hemen arayın",
+}
+THINGS = [
+    "elma",
+    "armut",
+    "ekmek",
+    "süt",
+    "çay",
+    "şeker",
+    "tuz",
+    "biber",
+    "limon",
+    "kavun",
+    "üzüm",
+    "incir",
+    "ceviz",
+    "badem",
+    "pirinç",
+    "bulgur",
+    "yağ",
+    "bal",
+]
+
+
+def repro(root: Path) -> set[str]:
+    """The stages that ran."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    found = subprocess.run(["dvc", "repro"], cwd=root, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return set(re.findall(r"^Running stage '(.*)':$", found.stdout, re.M))
+
+
+def test_the_readmes_tuner_runs_exactly_its_own_stages(tmp_path: Path) -> None:
+    data = tmp_path / "messages.csv"
+    rows = [(text.format(f"{a} ve {b}"), label) for a in THINGS for b in THINGS for label, text in MESSAGES.items()]
+    data.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows), encoding="utf-8")
+    root = tmp_path / "project"
+    workspace(data, guess(data), root)
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    params["runtime"]["progress"] = False
+    for recipe in (params["pretrain"], *params["finetune"].values()):
+        recipe["schedule"] |= {"steps": 20, "warmup_steps": 2}
+        recipe["validation"] |= {"every": 10, "batches": 2}
+    write(root, params)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    assert "finetune@spam-lora" in repro(root)
+
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert example.count("\n") < 40
+    (root / "pipeline/tuners/norms.py").write_text(example, encoding="utf-8")
+    params["finetune"]["spam-norms"] = params["finetune"]["spam-lora"] | {"tuner": {"name": "norms"}}
+    params["evaluations"]["spam-norms"] = params["evaluations"]["spam-lora"]
+    write(root, params)
+    own = {"finetune@spam-norms", "evaluate@spam-norms", "validate-model@spam-norms"}
+    assert repro(root) == own | {"report"}
+    trained = yaml.safe_load((root / "reports/training/spam-norms.json").read_text(encoding="utf-8"))
+    assert 0 < trained["trainable_share"] < 0.02
+
+
+def write(root: Path, params: object) -> None:
+    (root / "params.yaml").write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
