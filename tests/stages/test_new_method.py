@@ -22,25 +22,9 @@ MESSAGES = {
     "spam": "tebrikler, {} kazandınız, hemen arayın",
 }
 THINGS = [
-    "elma",
-    "armut",
-    "ekmek",
-    "süt",
-    "çay",
-    "şeker",
-    "tuz",
-    "biber",
-    "limon",
-    "kavun",
-    "üzüm",
-    "incir",
-    "ceviz",
-    "badem",
-    "pirinç",
-    "bulgur",
-    "yağ",
-    "bal",
-]
+    "elma", "armut", "ekmek", "süt", "çay", "şeker", "tuz", "biber", "limon", "kavun", "üzüm", "incir", "ceviz", "badem",
+    "pirinç", "bulgur", "yağ", "bal",
+]  # fmt: skip
 
 
 def repro(root: Path) -> set[str]:
