@@ -22,8 +22,8 @@ MESSAGES = {
     "spam": "tebrikler, {} kazandınız, hemen arayın",
 }
 THINGS = [
-    "elma", "armut", "ekmek", "süt", "çay", "şeker", "tuz", "biber", "limon", "kavun", "üzüm", "incir", "ceviz", "badem",
-    "pirinç", "bulgur", "yağ", "bal",
+    "elma", "armut", "ekmek", "süt", "çay", "şeker", "tuz", "biber", "limon", "kavun", "üzüm", "incir", "ceviz",
+    "badem", "pirinç", "bulgur", "yağ", "bal",
 ]  # fmt: skip
 
 

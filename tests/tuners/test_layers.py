@@ -11,6 +11,11 @@ from tests.models import shape
 GENERATOR = torch.Generator()
 
 
+def chosen(**changes: object) -> Settings:
+    """Settings that name nothing but what a test asks for."""
+    return Settings.model_validate({"last": 0, "first": 0, "pattern": None, "embeddings": False} | changes)
+
+
 def model_of(tied: bool) -> GPT:
     config = shape("gpt2", n_layers=3, tie_embeddings=tied)
     model = GPT(config, GENERATOR)
@@ -31,16 +36,35 @@ def moving(model: GPT) -> set[str]:
 def test_only_the_named_layers_move(tied: bool) -> None:
     """Lost otherwise: the book's `last block` recipe would train something else."""
     model = model_of(tied)
-    build(Settings(last=1, embeddings=False)).apply(model, GENERATOR, list)
+    build(chosen(last=1, embeddings=False)).apply(model, GENERATOR, list)
     assert moving(model) == {"blocks.2", "final_norm", "score"}
-    build(Settings(last=2, embeddings=True)).apply(model, GENERATOR, list)
+    build(chosen(last=2, embeddings=True)).apply(model, GENERATOR, list)
     heads = set() if tied else {"head"}
     assert moving(model) == {"blocks.1", "blocks.2", "final_norm", "score", "embed", "positions"} | heads
-    build(Settings(last=0, embeddings=False)).apply(model, GENERATOR, list)
+    build(chosen(last=0, embeddings=False)).apply(model, GENERATOR, list)
     assert moving(model) == {"final_norm", "score"}
 
 
 def test_more_layers_than_there_are_is_an_error() -> None:
     """Lost otherwise: `last: 12` on a small model would silently train everything."""
     with pytest.raises(UserError, match=r"tuner\.last is 4, the model has 3 blocks"):
-        build(Settings(last=4, embeddings=False)).apply(model_of(True), GENERATOR, list)
+        build(chosen(last=4, embeddings=False)).apply(model_of(True), GENERATOR, list)
+    with pytest.raises(UserError, match=r"tuner\.first is 4, the model has 3 blocks"):
+        build(chosen(first=4)).apply(model_of(True), GENERATOR, list)
+
+
+def test_the_first_blocks_and_weights_by_name_can_be_chosen() -> None:
+    model = model_of(False)
+    build(chosen(first=1)).apply(model, GENERATOR, list)
+    assert moving(model) == {"blocks.0", "score"}
+    build(chosen(pattern=r"blocks\.[02]\.mlp")).apply(model, GENERATOR, list)
+    assert moving(model) == {"blocks.0", "blocks.2", "score"}
+    assert not model.blocks[0].attention.out.weight.requires_grad
+    assert model.blocks[0].mlp.up.weight.requires_grad
+
+
+@pytest.mark.parametrize(("pattern", "words"), [("mpl", "names no weight; the weights are called"), ("(", "a regular")])
+def test_a_pattern_that_cannot_work_is_refused(pattern: str, words: str) -> None:
+    """Lost otherwise: a typo would train the head alone."""
+    with pytest.raises(UserError, match=words):
+        build(chosen(pattern=pattern)).apply(model_of(True), GENERATOR, list)

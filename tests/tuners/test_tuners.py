@@ -16,13 +16,16 @@ LORA = {
     "rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": ["attention", "mlp"], "rank_stabilised": False,
     "decompose": False,
 }  # fmt: skip
+LAYERS = {"last": 1, "first": 0, "pattern": None, "embeddings": False}
 # The sibling's name, what varies behind a comma -> its settings.
 SETTINGS: dict[str, dict[str, Any]] = {
     "bottleneck": {"width": 4},
     "full": {},
     "gradual": {"unfrozen_after": 0.5, "rate_divisor": 2.6},
     "ia3": {},
-    "layers": {"last": 1, "embeddings": False},
+    "layers": LAYERS,
+    "layers, by name": LAYERS | {"last": 0, "pattern": "mlp"},
+    "layers, first": LAYERS | {"last": 0, "first": 1},
     "lora": LORA,
     "lora, rank stabilised": LORA | {"rank_stabilised": True},
     "lora, decomposed": LORA | {"decompose": True},
