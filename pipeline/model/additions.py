@@ -8,6 +8,7 @@ are not here.
 Shapes: P virtual tokens, L layers, G key-value heads, K head_dim, D d_model.
 """
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
-class Virtual(nn.Module):
+class Virtual(nn.Module, ABC):
     """What stands before every text: virtual tokens. Their number is `length`."""
 
     length: int
 
+    @abstractmethod
     def before(self, model: "GPT") -> list[KeyValue]:
         """Keys and values of every layer, each [1, G, P, K]."""
-        raise NotImplementedError
 
 
 class LearnedPrefix(Virtual):

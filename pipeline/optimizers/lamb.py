@@ -42,7 +42,7 @@ class Lamb(torch.optim.Optimizer):
         super().__init__(kept, {})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure here
         """One update of every parameter that has a gradient."""
         moved = [(p, p.grad, group["lr"]) for group in self.param_groups for p in group["params"]]
         ratios = [self._update(p, grad, rate) for p, grad, rate in moved if grad is not None]

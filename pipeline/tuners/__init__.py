@@ -1,11 +1,12 @@
 """WHICH weights move. Each file is one tuner; this one holds what they share.
 
 A tuner offers `apply` (freeze, insert), `groups` (what the optimizer moves), `state` (tensors of an adapter, empty
-where there is none), `merge` (a plain model) and `save_adapter`. What cannot be merged into plain weights is saved as a
-kind of addition that `pipeline.model.additions` puts back.
+where there is none) and `merge` (a plain model); one that adds something also `save_adapter`. What cannot be merged
+into plain weights is saved as a kind of addition that `pipeline.model.additions` puts back.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,12 @@ def group(named: list[tuple[str, nn.Parameter]], factor: float = 1.0, begins: fl
     return {"params": [p for _, p in named], "names": [name for name, _ in named], "factor": factor, "begins": begins}
 
 
-class Tuner:
+class Tuner(ABC):
     """What most tuners do alike: a sibling overrides what it does otherwise."""
 
+    @abstractmethod
     def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
         """Freezes what stays, inserts what is new; draws from the generator alone."""
-        raise NotImplementedError
 
     def groups(self, model: GPT) -> list[dict[str, Any]]:
         """One group with all that moves, learning-rate factor 1, from the first step on."""
@@ -54,8 +55,28 @@ class Tuner:
         """The model itself, with no weight frozen."""
         return model.requires_grad_(True)
 
+
+class Adapter(Tuner):
+    """A tuner that trains what it adds, and the classification head if there is one; the network stays as it is."""
+
+    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Freezes the model (embeddings and head too), inserts the additions, frees the `score` head."""
+        model.requires_grad_(False)
+        self.insert(model, generator, encode)
+        if model.score is not None:
+            model.score.requires_grad_(True)
+
+    @abstractmethod
+    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Puts the additions into the frozen model; draws from the generator alone."""
+
+    def state(self, model: GPT) -> dict[str, Tensor]:
+        """All that moves, under our names: the additions, and the classification head if there is one."""
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    @abstractmethod
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """No adapter: writes nothing."""
+        """Writes the additions as a folder of their own; equal adapters give equal bytes."""
 
 
 def without_additions(model: GPT) -> GPT:
@@ -64,11 +85,6 @@ def without_additions(model: GPT) -> GPT:
     plain = copy.deepcopy(model)
     model.virtual = virtual
     return plain.requires_grad_(True)
-
-
-def adapter_state(model: GPT) -> dict[str, Tensor]:
-    """All that moves, under our names: the adapter's tensors, and the classification head if there is one."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def write_adapter(

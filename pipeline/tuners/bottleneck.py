@@ -7,12 +7,11 @@ they are saved beside the base model and put back when it is read.
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pipeline.config import Positive, Section
 from pipeline.model.additions import Bottleneck, insert_bottlenecks, replace
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Encode, Tuner, adapter_state, without_additions, write_adapter
+from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
 
 
 class Settings(Section):
@@ -27,25 +26,18 @@ def build(settings: Settings) -> "Bottlenecks":
     return Bottlenecks(settings)
 
 
-class Bottlenecks(Tuner):
+class Bottlenecks(Adapter):
     """Inserts and saves the small networks."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes the model, inserts the networks (W_down normal(0, 0.02), W_up zero), frees the `score` head."""
-        model.requires_grad_(False)
+    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Inserts the networks (W_down normal(0, 0.02), W_up zero)."""
         for made in insert_bottlenecks(model, self.settings.width).values():
             drawn = torch.empty(made.narrow.shape, device=generator.device).normal_(0.0, 0.02, generator=generator)
             with torch.no_grad():
                 made.narrow.copy_(drawn)
-        if model.score is not None:
-            model.score.requires_grad_(True)
-
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """The small networks, and the classification head if there is one."""
-        return adapter_state(model)
 
     def merge(self, model: GPT) -> GPT:
         """A plain copy without the small networks."""

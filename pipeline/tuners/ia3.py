@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.config import Section
 from pipeline.model.additions import replace
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Encode, Tuner, adapter_state, peft_place, peft_targets, projections, write_adapter
+from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
 
 _OUTPUTS, _INPUTS = ("k", "v", "qkv"), ("down",)
 
@@ -50,24 +50,17 @@ class Scaled(nn.Module):
         return self.base
 
 
-class IA3(Tuner):
+class IA3(Adapter):
     """Inserts, saves and merges the vectors."""
 
-    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes the model, inserts vectors of ones, frees the `score` head; draws nothing."""
-        model.requires_grad_(False)
+    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Inserts vectors of ones; draws nothing."""
         for name in projections(model):
             kind = name.rpartition(".")[2]
             if kind in _OUTPUTS + _INPUTS:
                 base = model.get_submodule(name)
                 assert isinstance(base, nn.Linear)
                 replace(model, name, Scaled(base, inputs=kind in _INPUTS))
-        if model.score is not None:
-            model.score.requires_grad_(True)
-
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """The vectors, and the classification head if there is one."""
-        return adapter_state(model)
 
     def merge(self, model: GPT) -> GPT:
         """A plain copy of the model with the vectors in its weights; the given model is left as it is."""

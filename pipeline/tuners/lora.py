@@ -22,7 +22,7 @@ from pipeline.config import Positive, Section, UserError
 from pipeline.model import checkpoint
 from pipeline.model.additions import replace
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Encode, Tuner, adapter_state, peft_place, peft_targets, projections, write_adapter
+from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
 
 
 class Settings(Section):
@@ -97,23 +97,16 @@ class LoRALinear(nn.Module):
         return self.base
 
 
-class LoRA(Tuner):
+class LoRA(Adapter):
     """Inserts, saves and merges the additions."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes the model (embeddings and head too), inserts the additions, frees the `score` head."""
-        model.requires_grad_(False)
+    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Inserts the additions, drawn but for B."""
         for name in _targets(model, self.settings.targets):
             _insert(model, name, self.settings).draw(generator)
-        if model.score is not None:
-            model.score.requires_grad_(True)
-
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """The additions, and the classification head if there is one."""
-        return adapter_state(model)
 
     def merge(self, model: GPT) -> GPT:
         """A plain copy of the model with the additions in its weights; the given model is left as it is."""

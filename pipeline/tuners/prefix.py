@@ -13,7 +13,7 @@ from pipeline.config import Positive, Section
 from pipeline.model.additions import LearnedPrefix, Virtual, unfolded
 from pipeline.model.gpt import GPT
 from pipeline.model.past import KeyValue
-from pipeline.tuners import Encode, Tuner, adapter_state, without_additions, write_adapter
+from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
 
 
 class Settings(Section):
@@ -50,29 +50,22 @@ class Reparametrised(Virtual):
         return unfolded(self.flat(), model)
 
 
-class PrefixTuning(Tuner):
+class PrefixTuning(Adapter):
     """Inserts and saves the prefix."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes the model, puts a drawn prefix before every text, frees the `score` head."""
+    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Puts a drawn prefix before every text."""
         shape, length = model.config, self.settings.virtual_tokens
         flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
-        model.requires_grad_(False)
         if self.settings.hidden is None:
             start = torch.empty(length, flat, device=generator.device).normal_(0.0, 0.02, generator=generator)
             made: Virtual = LearnedPrefix(start)
         else:
             made = Reparametrised(length, shape.d_model, self.settings.hidden, flat, generator)
         model.virtual = made.to(model.embed.weight.device)
-        if model.score is not None:
-            model.score.requires_grad_(True)
-
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """What makes the prefix, and the classification head if there is one."""
-        return adapter_state(model)
 
     def merge(self, model: GPT) -> GPT:
         """A plain copy without the prefix."""

@@ -7,12 +7,11 @@ small models), repeated or cut to the number of virtual tokens. Saved in peft's 
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.model.additions import SoftPrompt
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Encode, Tuner, adapter_state, without_additions, write_adapter
+from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
 
 
 class Settings(Section):
@@ -28,14 +27,14 @@ def build(settings: Settings) -> "Prompt":
     return Prompt(settings)
 
 
-class Prompt(Tuner):
+class Prompt(Adapter):
     """Inserts and saves the virtual tokens."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes the model, puts the virtual tokens before every text, frees the `score` head; draws nothing.
+    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
+        """Puts the virtual tokens before every text; draws nothing.
 
         Raises:
             UserError: a text without a token.
@@ -44,15 +43,8 @@ class Prompt(Tuner):
         if not ids:
             raise UserError("params.yaml: tuner.text is empty; write what the task is, in a few words")
         n = self.settings.virtual_tokens
-        model.requires_grad_(False)
         start = torch.tensor((ids * (n // len(ids) + 1))[:n], device=model.embed.weight.device)
         model.virtual = SoftPrompt(model.embed.weight[start].detach().clone())
-        if model.score is not None:
-            model.score.requires_grad_(True)
-
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """The virtual tokens, and the classification head if there is one."""
-        return adapter_state(model)
 
     def merge(self, model: GPT) -> GPT:
         """A plain copy without the virtual tokens."""
