@@ -211,6 +211,7 @@ class Recipe(Section):
 
     seed: int
     objective: Part
+    auxiliary: Part
     tuner: Part
     weighting: Part
     ordering: Part
@@ -225,6 +226,7 @@ class Recipe(Section):
 
 AXES = {
     "objective": "objectives",
+    "auxiliary": "auxiliary",
     "tuner": "tuners",
     "weighting": "weighting",
     "ordering": "ordering",
@@ -243,7 +245,11 @@ class Finetune(Recipe):
     """A recipe that starts from another model of the graph."""
 
     start: str = Field(alias="from")
+    reference: str
+    """The frozen model that an auxiliary loss compares with (a teacher); where none does, the start itself."""
     data: Kind
+    depth: Positive | None
+    """Start from so many of that model's blocks, evenly spaced; null: all."""
     few: Positive | None
     """Train on only so many records of each label (of all, where records have none), drawn by the seed; null: all."""
 
@@ -315,8 +321,9 @@ class Params(Section):
                 f"`evaluations` must name base and every recipe of `finetune`, no other; differs in: {odd}"
             )
         for name, recipe in self.finetune.items():
-            if recipe.start not in models - {name}:
-                raise ValueError(f"finetune.{name}.from is {recipe.start!r}; one of: {sorted(models - {name})}")
+            for key, model in (("from", recipe.start), ("reference", recipe.reference)):
+                if model not in models - {name}:
+                    raise ValueError(f"finetune.{name}.{key} is {model!r}; one of: {sorted(models - {name})}")
         if missing := sorted(set(self.register_.models) - models):
             raise ValueError(f"register.models names {missing}; one of: {sorted(models)}")
         return self

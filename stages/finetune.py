@@ -13,7 +13,7 @@ def main() -> None:
     params = config.load()
     name = config.choice("recipe", sys.argv[1:], list(params.finetune))
     recipe = params.finetune[name]
-    start = MODELS / recipe.start
+    start, reference = MODELS / recipe.start, MODELS / recipe.reference
     with tracking.stage(f"finetune@{name}", params) as run:
         train(
             name,
@@ -21,10 +21,11 @@ def main() -> None:
             recipe,
             recipe.data,
             lambda generator, device: checkpoint.load(start, str(device)),
-            [start, SAMPLES / recipe.data],
+            [start, reference, SAMPLES / recipe.data],
             params,
             run,
             start,
+            lambda: checkpoint.load(reference),
         )
 
 

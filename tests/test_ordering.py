@@ -4,19 +4,44 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import plugins
+from pipeline.config import Compute, UserError
+from pipeline.learner import Learner
+from tests.fakes import ByteTokenizer
+from tests.models import network
 
-CURRICULUM = {"difficulty": "length", "shape": "root", "start": 0.1, "full_after": 10}
-SETTINGS: dict[str, dict[str, Any]] = {"curriculum": CURRICULUM, "shuffled": {}}
+COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+
+CURRICULUM = {"difficulty": "length", "given": None, "shape": "root", "start": 0.1, "full_after": 10}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "curriculum": CURRICULUM,
+    "mixture": {"column": "source", "shares": {"new": 3.0, "old": 1.0}},
+    "shuffled": {},
+}
+
+
+class Examples(list[int]):
+    """Twenty examples; number i has a source and a length that is the larger, the larger i * 7 % 20 is."""
+
+    def column(self, name: str) -> list[str]:
+        return {"source": ["new" if i % 5 else "old" for i in self], "hard": ["no" if i < 10 else "yes" for i in self]}[
+            name
+        ]
+
+
+def learner() -> Learner:
+    class Objective:
+        def collate(self, examples: list[int]) -> dict[str, torch.Tensor]:
+            return {"inputs": torch.zeros(1, 1 + examples[0] * 7 % 20)}
+
+    return Learner(network(), Objective(), Examples(range(20)), COMPUTE, ByteTokenizer())  # type: ignore[arg-type]
 
 
 def order_of(name: str, **changes: Any) -> Any:
-    """The order, told that example i is the harder the larger i * 7 % 20 is."""
     fields = SETTINGS[name] | {"batch_size": 8} | changes
-    order = plugins.load("ordering", name).build(plugins.settings_class("ordering", name)(**fields))
-    order.prepare(lambda what: np.arange(20) * 7 % 20)
-    return order
+    return plugins.load("ordering", name).build(plugins.settings_class("ordering", name)(**fields), learner())
 
 
 def test_every_order_is_tested_here() -> None:
@@ -60,3 +85,39 @@ def test_every_example_comes_once_an_epoch(name: str) -> None:
     seen = np.concatenate(forward)
     assert sorted(seen[:20]) == list(range(20)) == sorted(seen[20:40])
     assert not np.array_equal(seen[:20], np.concatenate([order.rows(20, step, 8) for step in range(5)])[:20])
+
+
+def test_a_mixture_draws_groups_by_their_shares_and_leaves_the_others_out() -> None:
+    """Lost otherwise: "a quarter of old text" would be whatever the files happen to hold (here a fifth)."""
+    order = order_of("mixture")
+    rows = np.concatenate([order.rows(20, step, 1) for step in range(500)])
+    assert np.mean(rows % 5 == 0) == pytest.approx(0.25, abs=0.02)  # 4,000 draws: a standard error of 0.007
+    assert set(np.concatenate([order_of("mixture", shares={"old": 1.0}).rows(20, s, 1) for s in range(9)])) == {
+        0, 5, 10, 15,
+    }  # fmt: skip
+
+
+def test_a_mixture_is_validated_as_it_is_trained() -> None:
+    """Lost otherwise: the best step would be chosen on whatever source comes first in the file."""
+    order = order_of("mixture")
+    rows = order.validated(Examples(range(20)))
+    assert len(rows) == len(set(rows.tolist())) == 16  # all four old ones and twelve new ones
+    assert [np.mean(rows[:n] % 5 == 0) for n in (4, 8, 16)] == [0.25, 0.25, 0.25]
+    assert list(order_of("shuffled").validated(Examples(range(20)))) == list(range(20))
+
+
+def test_groups_that_are_not_there_are_named() -> None:
+    with pytest.raises(UserError, match=r"ordering.shares names older; column 'source' holds new, old"):
+        order_of("mixture", shares={"older": 1.0})
+
+
+def test_difficulty_can_be_given_by_a_column() -> None:
+    given = {"column": "hard", "easiest_first": ["no", "yes"]}
+    order = order_of("curriculum", difficulty="given", given=given, start=0.5)
+    assert set(order.rows(20, 0, 1)) <= set(range(10))
+    with pytest.raises(UserError, match="lacks no, which column 'hard' holds"):
+        order_of("curriculum", difficulty="given", given={"column": "hard", "easiest_first": ["yes", "very"]})
+    with pytest.raises(UserError, match="`given` goes with difficulty given"):
+        order_of("curriculum", difficulty="given")
+    with pytest.raises(UserError, match="`given` goes with difficulty given"):
+        order_of("curriculum", given=given)

@@ -62,7 +62,7 @@ def test_every_profile_is_in_its_table() -> None:
     assert [p.stem for p in (ROOT / "infra/profiles").glob("*.yaml") if f"| `{p.stem}` |" not in README] == []
 
 
-@pytest.mark.parametrize("axis", ["objectives", "tuners", "weighting", "ordering", "optimizers"])
+@pytest.mark.parametrize("axis", ["objectives", "auxiliary", "tuners", "weighting", "ordering", "optimizers"])
 def test_the_table_of_siblings_is_the_folder(axis: str) -> None:
     """Lost otherwise: users would miss a method that is there, or look for one that is not."""
     from pipeline import plugins

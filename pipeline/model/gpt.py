@@ -14,7 +14,8 @@ no other); whoever trains with dropout seeds that generator before every step.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -296,6 +297,7 @@ class GPT(nn.Module):
         self.score: nn.Linear | None = None
         self.virtual: Virtual | None = None
         """Trained virtual tokens before every text."""
+        self._shown: Shown | None = None
         with torch.device("meta"):
             self.embed = _table(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
@@ -406,6 +408,7 @@ class GPT(nn.Module):
         """The stream after the final norm, [B, T, D], at no cost of logits; arguments as in `forward`."""
         if (ids_BT is None) == (embeddings_BTD is None):
             raise ValueError("give either ids_BT or embeddings_BTD")
+        shown = shown or self._shown
         x_BTD = self.embed(ids_BT) if embeddings_BTD is None else embeddings_BTD
         B, T, _ = x_BTD.shape
         past, start = self._past(self._before(prefix, cache), cache, B)
@@ -466,6 +469,15 @@ class GPT(nn.Module):
         index_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         last_B = (index_T * mask_BT).argmax(dim=1)
         return self.score(x_BTD[torch.arange(len(last_B), device=x_BTD.device), last_B])
+
+    @contextmanager
+    def shown(self, wanted: Shown) -> Iterator[Shown]:
+        """Inside, every pass leaves what is wanted in it, by whatever door it entered; the last pass stays."""
+        self._shown = wanted
+        try:
+            yield wanted
+        finally:
+            self._shown = None
 
     def room(self, prefix: Sequence[KeyValue] | None = None) -> int:
         """Positions that are left for text behind a prefix, or behind the model's own virtual tokens."""

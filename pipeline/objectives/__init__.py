@@ -3,16 +3,19 @@
 Shapes: B examples, T positions, V vocabulary, C classes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.learner import Batch, Predictions, per_example
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
-Batch = dict[str, Tensor]
+__all__ = ["IGNORED", "Batch", "Context", "Objective", "Predictions", "padded", "predicted_tokens"]
+
 IGNORED = -100
 """Target of a position that teaches nothing (torch's cross_entropy convention)."""
 
@@ -26,23 +29,33 @@ class Context(NamedTuple):
     """The distinct labels of the training split, sorted; empty where records have none."""
 
 
-class Objective(Protocol):
-    """One way of learning. Written once, it serves training, validation and every tuner."""
+class Objective(ABC):
+    """One way of learning. Written once, it serves training, validation, every tuner and every auxiliary loss."""
 
     task: dict[str, Any]
     """What the model must remember to be used: written into its folder as tohum.json."""
 
+    @abstractmethod
     def prepare(self, model: GPT, generator: torch.Generator) -> None:
-        """Adds what the objective needs to the model: a head, a frozen teacher; often nothing."""
+        """Adds what the objective needs to the model: a head; often nothing."""
 
+    @abstractmethod
     def example(self, record: Mapping[str, Any]) -> Any:
         """One record as token ids, ready to collate. Raises UserError on a record that cannot be learned from."""
 
+    @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Batch:
         """Examples as tensors, padded to the longest of the batch."""
 
+    @abstractmethod
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The model's scores at every place that counts, beside the truth."""
+
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: one loss per example in nats, not reduced."""
+        """losses_B: mean cross-entropy in nats over the places of each example; 0 for one without any."""
+        found = self.predictions(model, batch)
+        losses_N = nn.functional.cross_entropy(found.scores_NC.float(), found.targets_N, reduction="none")
+        return per_example(losses_N, found)
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -53,21 +66,9 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return out
 
 
-def answer_losses(model: GPT, batch: Batch) -> Tensor:
-    """`token_losses` where most targets are IGNORED: only the positions that count pay for the language head."""
-    targets_BT = batch["targets"]
-    kept_BT = targets_BT != IGNORED
-    logits_NV = model.logits(model.hidden(batch["inputs"])[kept_BT])
-    losses_N = nn.functional.cross_entropy(logits_NV.float(), targets_BT[kept_BT], reduction="none")
+def predicted_tokens(model: GPT, batch: Batch) -> Predictions:
+    """The next token wherever `targets` does not say IGNORED; only those places pay for the language head."""
+    kept_BT = batch["targets"] != IGNORED
     rows_N = torch.nonzero(kept_BT)[:, 0]
-    sums_B = losses_N.new_zeros(len(targets_BT)).index_add(0, rows_N, losses_N)
-    return sums_B / kept_BT.sum(1).clamp(min=1)
-
-
-def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """losses_B: mean cross-entropy in nats over the positions of each example whose target is not IGNORED."""
-    losses_BT = nn.functional.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED, reduction="none"
-    ).view_as(targets_BT)
-    counts_B = (targets_BT != IGNORED).sum(1).clamp(min=1)
-    return losses_BT.sum(1) / counts_B
+    hidden_ND = model.hidden(batch["inputs"])[kept_BT]
+    return Predictions(model.logits(hidden_ND), batch["targets"][kept_BT], rows_N, len(kept_BT))

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Context, padded
+from pipeline.objectives import Batch, Context, Objective, Predictions, padded
 
 
 class Settings(Section):
@@ -33,7 +32,7 @@ def build(settings: Settings, context: Context) -> "Classify":
     return Classify(settings, context)
 
 
-class Classify:
+class Classify(Objective):
     def __init__(self, settings: Settings, context: Context) -> None:
         self.labels = list(context.labels)
         self.task: dict[str, Any] = {
@@ -67,10 +66,11 @@ class Classify:
         mask = torch.arange(inputs.shape[1])[None] < lengths[:, None]
         return {"inputs": inputs, "mask": mask, "targets": torch.tensor([target for _, target in examples])}
 
-    def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: cross-entropy in nats of the true class."""
-        logits_BC = model.classify(batch["inputs"], batch["mask"])
-        return nn.functional.cross_entropy(logits_BC.float(), batch["targets"], reduction="none")
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The class of every text."""
+        scores_BC = model.classify(batch["inputs"], batch["mask"])
+        rows_B = torch.arange(len(scores_BC), device=scores_BC.device)
+        return Predictions(scores_BC, batch["targets"], rows_B, len(scores_BC))
 
 
 def encode(tokenizer: Any, text: str, max_tokens: int) -> list[int]:

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Context, padded
+from pipeline.objectives import Batch, Context, Objective, Predictions, padded
 
 
 class Settings(Section):
@@ -61,7 +61,7 @@ def build(settings: Settings, context: Context) -> "Cloze":
     return made
 
 
-class Cloze:
+class Cloze(Objective):
     def __init__(self, settings: Settings, context: Context) -> None:
         self.labels = list(context.labels)
         self.task: dict[str, Any] = {"objective": "cloze", "labels": self.labels} | settings.model_dump()
@@ -91,10 +91,11 @@ class Cloze:
             "targets": torch.tensor([target for _, target in examples]),
         }
 
-    def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: cross-entropy in nats of the true label among the labels' words."""
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The label of every text among the labels' words."""
         scores_BC = class_scores(model, self._words, batch["inputs"], batch["lengths"])
-        return nn.functional.cross_entropy(scores_BC, batch["targets"], reduction="none")
+        rows_B = torch.arange(len(scores_BC), device=scores_BC.device)
+        return Predictions(scores_BC, batch["targets"], rows_B, len(scores_BC))
 
 
 def words(tokenizer: Any, task: Mapping[str, Any]) -> list[list[int]]:

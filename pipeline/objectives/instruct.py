@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.data import templates
 from pipeline.model.gpt import GPT
-from pipeline.objectives import IGNORED, Batch, Context, answer_losses, padded
+from pipeline.objectives import IGNORED, Batch, Context, Objective, Predictions, padded, predicted_tokens
 
 
 class Settings(Section):
@@ -32,7 +31,7 @@ def build(settings: Settings, context: Context) -> "Instruct":
     return Instruct(settings, context)
 
 
-class Instruct:
+class Instruct(Objective):
     def __init__(self, settings: Settings, context: Context) -> None:
         self.task: dict[str, Any] = {
             "objective": "instruct",
@@ -69,6 +68,6 @@ class Instruct:
         targets = padded([[IGNORED] * (n - 1) + ids[n:] for ids, n in examples], IGNORED)
         return {"inputs": inputs, "targets": targets}
 
-    def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: mean cross-entropy in nats an answer token. Causal attention needs no padding mask here."""
-        return answer_losses(model, batch)
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """Every token of the answers. Causal attention needs no padding mask here."""
+        return predicted_tokens(model, batch)

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Context, token_losses
+from pipeline.objectives import Batch, Context, Objective, Predictions
 
 
 class Settings(Section):
@@ -21,7 +20,7 @@ def build(settings: Settings, context: Context) -> "NextToken":
     return NextToken()
 
 
-class NextToken:
+class NextToken(Objective):
     def __init__(self) -> None:
         self.task: dict[str, Any] = {"objective": "next_token"}
 
@@ -38,6 +37,8 @@ class NextToken:
         ids = torch.from_numpy(np.stack(examples).astype(np.int64))
         return {"inputs": ids[:, :-1], "targets": ids[:, 1:]}
 
-    def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: mean cross-entropy in nats a token."""
-        return token_losses(model(batch["inputs"]), batch["targets"])
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """Every next token."""
+        B, T = batch["targets"].shape
+        rows_N = torch.arange(B, device=batch["targets"].device).repeat_interleave(T)
+        return Predictions(model(batch["inputs"]).flatten(0, 1), batch["targets"].flatten(), rows_N, B)

@@ -10,15 +10,25 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.config import Positive, Section, seed_for
-from pipeline.ordering import Difficulty
+from pipeline.config import Positive, Section, UserError, seed_for
+from pipeline.learner import Learner
+from pipeline.ordering import Ordering
+
+
+class Given(Section):
+    column: str
+    """Of the records: source, language, label..."""
+    easiest_first: Annotated[list[str], Field(min_length=2)]
+    """Every value of that column, from the easiest to the hardest."""
 
 
 class Settings(Section):
     batch_size: Positive
     """Examples in a micro-batch."""
-    difficulty: Literal["length", "loss"]
-    """Tokens of an example, or what the start model pays for it."""
+    difficulty: Literal["length", "loss", "given"]
+    """Tokens of an example, what the start model pays for it, or what `given` says."""
+    given: Given | None
+    """With difficulty `given`; null otherwise."""
     shape: Literal["linear", "step", "root"]
     start: Annotated[float, Field(gt=0, le=1)]
     """Share of the data at the first micro-batch; 0.01 in the paper."""
@@ -26,19 +36,42 @@ class Settings(Section):
     """Micro-batches until everything is drawn from."""
 
 
-def build(settings: Settings) -> "Curriculum":
-    """The order of these settings; `prepare` must see the examples first."""
-    return Curriculum(settings)
+def build(settings: Settings, learner: Learner) -> "Curriculum":
+    """The order of these settings over the learner's examples.
+
+    Raises:
+        UserError: `given` where it is not asked for, missing where it is, or other values than the column holds.
+    """
+    if (settings.given is None) == (settings.difficulty == "given"):
+        raise UserError(
+            f"params.yaml: ordering.difficulty is {settings.difficulty!r} and ordering.given is "
+            f"{'null' if settings.given is None else 'set'}; `given` goes with difficulty given, and is null otherwise"
+        )
+    if settings.difficulty == "length":
+        return Curriculum(settings, learner.lengths())
+    if settings.difficulty == "loss":
+        return Curriculum(settings, learner.all_losses())
+    assert settings.given is not None
+    return Curriculum(settings, _ranks(settings.given, learner))
 
 
-class Curriculum:
-    def __init__(self, settings: Settings) -> None:
+def _ranks(given: Given, learner: Learner) -> np.ndarray:
+    """The place of each example's value in the list."""
+    if odd := sorted(set(learner.examples.column(given.column)) - set(given.easiest_first)):
+        raise UserError(
+            f"params.yaml: ordering.given.easiest_first lacks {', '.join(odd)}, which column {given.column!r} holds"
+        )
+    ranks = np.zeros(len(learner.examples))
+    members = learner.groups(given.column, given.easiest_first, "ordering.given.easiest_first")
+    for rank, value in enumerate(given.easiest_first):
+        ranks[members[value]] = rank
+    return ranks
+
+
+class Curriculum(Ordering):
+    def __init__(self, settings: Settings, difficulty_N: np.ndarray) -> None:
         self.settings, self.batch_size = settings, settings.batch_size
-        self._easiest: np.ndarray | None = None
-
-    def prepare(self, difficulty: Difficulty) -> None:
-        """Sorts the examples once; equal ones keep their order."""
-        self._easiest = np.argsort(difficulty(self.settings.difficulty), kind="stable")
+        self._easiest = np.argsort(difficulty_N, kind="stable")  # equal ones keep their order
 
     def competence(self, step: int) -> float:
         """The share of the data that micro-batch `step` draws from."""
@@ -52,7 +85,6 @@ class Curriculum:
 
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
         """rows_B drawn evenly, without repeats while there are enough, from the easiest share."""
-        assert self._easiest is not None, "prepare() must see the examples first"
         n = max(1, math.ceil(self.competence(step) * n_examples))
         rng = np.random.default_rng(seed_for(seed, "curriculum", step))
         return self._easiest[rng.choice(n, self.batch_size, replace=n < self.batch_size)]

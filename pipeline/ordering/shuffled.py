@@ -4,7 +4,8 @@ import numpy as np
 
 from pipeline.config import Positive, Section
 from pipeline.data.shards import batch_rows
-from pipeline.ordering import Difficulty
+from pipeline.learner import Learner
+from pipeline.ordering import Ordering
 
 
 class Settings(Section):
@@ -12,17 +13,14 @@ class Settings(Section):
     """Examples in a micro-batch."""
 
 
-def build(settings: Settings) -> "Shuffled":
+def build(settings: Settings, learner: Learner) -> "Shuffled":
     """The order; a batch that an epoch cannot fill takes its rest from the next epoch."""
     return Shuffled(settings.batch_size)
 
 
-class Shuffled:
+class Shuffled(Ordering):
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-
-    def prepare(self, difficulty: Difficulty) -> None:
-        """Needs to know nothing."""
 
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
         """rows_B of micro-batch `step`: places step*B to (step+1)*B of the endless row of shuffles."""

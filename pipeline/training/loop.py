@@ -6,26 +6,19 @@ so a run that stops and continues ends with the same bits as one that never stop
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.config import Compute, Schedule, seed_for
+from pipeline.learner import Batch, Examples, on_device
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Objective
+from pipeline.objectives import Objective
 from pipeline.ordering import Ordering
 from pipeline.training.schedule import factor
-
-
-class Examples(Protocol):
-    """What training draws from: examples by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> Any: ...
+from pipeline.weighting import Weighting
 
 
 @dataclass(frozen=True)
@@ -33,8 +26,10 @@ class Parts:
     """What a recipe is made of, built and ready."""
 
     objective: Objective
+    losses: Callable[[GPT, Batch], Tensor]
+    """What is minimised, one per example: the objective's own losses with what an auxiliary loss adds."""
     ordering: Ordering
-    weighting: Callable[[Tensor, Batch], Tensor]
+    weighting: Weighting
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     compute: Compute
@@ -53,11 +48,6 @@ class Step(NamedTuple):
     """Before clipping; 0 where clipping is off."""
     tokens: int
     """Input positions of the update, padding included."""
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device; copies nothing when it is there already."""
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterator[Step]:
@@ -96,11 +86,13 @@ def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, devic
     total, tokens = torch.zeros((), device=device), 0
     for micro in range(parts.schedule.accumulate):
         rows = parts.ordering.rows(len(examples), number * parts.schedule.accumulate + micro, parts.seed)
-        batch = to_device(parts.objective.collate([examples[int(i)] for i in rows]), device)
+        batch = on_device(parts.objective.collate([examples[int(i)] for i in rows]), model)
+        batch["rows"] = torch.from_numpy(rows)
         with autocast(parts.compute):
-            losses_B = parts.objective.losses(model, batch)
-        weights_B = parts.weighting(losses_B, batch)
-        loss = (weights_B * losses_B).sum() / weights_B.sum()
+            losses_B = parts.losses(model, batch)
+        weights_B = parts.weighting.weights(losses_B, batch)
+        # all weights zero: the batch teaches nothing, and must not divide by nothing
+        loss = (weights_B * losses_B).sum() / weights_B.sum().clamp(min=1e-12)
         (loss / parts.schedule.accumulate).backward()
         total += loss.detach() / parts.schedule.accumulate
         tokens += batch["inputs"].numel()
@@ -114,21 +106,11 @@ def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> flo
     return float(sum(float(losses_B.sum()) for losses_B in losses) / sum(map(len, losses)))
 
 
-@torch.no_grad()
-def difficulty(model: GPT, parts: Parts, examples: Examples, what: str) -> np.ndarray:
-    """One number per example, larger is harder: its `length` in tokens, or the `loss` of the model as it is."""
-    if what == "length":
-        lengths = [parts.objective.collate([examples[i]])["inputs"].shape[1] for i in range(len(examples))]
-        return np.array(lengths, dtype=np.float64)
-    return torch.cat(list(_in_order(model, parts, examples, len(examples)))).double().cpu().numpy()
-
-
 def _in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
     """losses_B of batch after batch of the examples in their order, at most `batches`."""
     model.eval()
-    device = next(model.parameters()).device
     size = parts.ordering.batch_size
     for first in range(0, min(len(examples), batches * size), size):
         chosen = [examples[i] for i in range(first, min(first + size, len(examples)))]
         with autocast(parts.compute):
-            yield parts.objective.losses(model, to_device(parts.objective.collate(chosen), device)).float()
+            yield parts.objective.losses(model, on_device(parts.objective.collate(chosen), model)).float()

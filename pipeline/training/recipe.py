@@ -5,7 +5,6 @@ No part knows another's name, and this file knows none of theirs: it asks `plugi
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,16 +15,18 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline import files, plugins
-from pipeline.config import Kind, Params, Recipe, UserError, seed_for
-from pipeline.data.shards import Shard, Windows, windows
+from pipeline.config import AXES, Kind, Params, Recipe, UserError, seed_for
+from pipeline.data.shards import Shard, windows
+from pipeline.learner import Examples, Learner
 from pipeline.model import checkpoint
 from pipeline.model.additions import has_additions
+from pipeline.model.depth import cut
 from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Context, Objective
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
-from pipeline.training.loop import Examples, Parts, difficulty
+from pipeline.training.loop import Parts
 from pipeline.training.run import Log, Progress, Trainer
 
 SAMPLES = Path("data/samples")
@@ -52,14 +53,57 @@ class Tracker(Log, Protocol):
 class PackedWindows:
     """Documents as a sequence of windows, ready for an objective's `collate`."""
 
-    def __init__(self, source: Windows, objective: Objective) -> None:
-        self._source, self._objective = source, objective
+    def __init__(self, shard: Shard, context_length: int, objective: Objective) -> None:
+        self._shard, self._windows, self._objective = shard, windows(shard, context_length), objective
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._windows)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return self._objective.example({"ids": self._source.window(i)})
+        return self._objective.example({"ids": self._windows.window(i)})
+
+    def column(self, name: str) -> list[str]:
+        """What the document says in which each window begins."""
+        begins = np.arange(len(self)) * self._windows.context_length
+        documents = np.searchsorted(self._shard.starts, begins, side="right") - 1
+        return _column(self._shard.index(), name, documents)
+
+
+class Records:
+    """Records tokenized once, ready for an objective's `collate`."""
+
+    def __init__(self, table: pa.Table, objective: Objective) -> None:
+        self._table = table
+        self._examples = [objective.example(record) for record in table.to_pylist()]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._examples[i]
+
+    def column(self, name: str) -> list[str]:
+        """What each record says."""
+        return _column(self._table, name, np.arange(len(self)))
+
+
+class Chosen:
+    """Some of the examples, in an order of their own."""
+
+    def __init__(self, examples: Examples, rows: np.ndarray) -> None:
+        self._examples, self._rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._examples[int(self._rows[i])]
+
+
+def _column(table: pa.Table, name: str, rows: np.ndarray) -> list[str]:
+    if name not in table.column_names:
+        raise UserError(f"params.yaml: column {name!r} is not in the records; one of: {', '.join(table.column_names)}")
+    return table[name].take(pa.array(rows)).to_pylist()
 
 
 def train(
@@ -72,6 +116,7 @@ def train(
     params: Params,
     run: Tracker,
     tokenizer_folder: Path,
+    reference: Callable[[], GPT] | None = None,
 ) -> None:
     """Trains one recipe and writes models/<name>, reports/training/<name>.json and .csv.
 
@@ -81,6 +126,7 @@ def train(
         load: gives the start model on a device; the generator draws what is fresh.
         inputs: files and folders that decide the result, besides params and code.
         tokenizer_folder: the vocabulary that goes with the model.
+        reference: gives the frozen model that an auxiliary loss compares with.
 
     Raises:
         UserError: whatever the parts find wrong with params or data.
@@ -93,16 +139,19 @@ def train(
         objective, tuner = _learn(recipe, where, model, tokenizer, kind, generator)
         train_set = examples(objective, kind, "train", model, getattr(recipe, "few", None), recipe.seed)
         validation_set = examples(objective, kind, "validation", model)
-        parts = _parts(recipe, where, objective, tuner, model.to(device), params)
+        for split, found in (("train", train_set), ("validation", validation_set)):
+            if not len(found):
+                raise UserError(f"{name}: the {split} split gives no example; see data/samples/ledger.json")
+        learner = Learner(model.to(device), objective, train_set, params.compute, tokenizer, reference)
+        parts = _parts(recipe, where, objective, learner, tuner)
+        validation = Chosen(validation_set, parts.ordering.validated(validation_set))
         key = states.fingerprint(
             {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}, inputs
         )
         with states.locked(key) as state:
             run.continue_in(state.folder)
-            if len(train_set):  # an empty split is named by the trainer
-                parts.ordering.prepare(partial(difficulty, model, parts, train_set))
             compiled(model, params.compute)
-            trainer = Trainer(model, parts, train_set, validation_set, recipe.validation, params.runtime, run, name)
+            trainer = Trainer(model, parts, train_set, validation, recipe.validation, params.runtime, run, name)
             progress = trainer.run(state)
             summary = _summary(progress, model)
             _write(name, model, tuner, objective, recipe, tokenizer_folder, progress, summary)
@@ -113,28 +162,24 @@ def train(
 
 def examples(
     objective: Objective, kind: Kind, split: str, model: GPT, few: int | None = None, seed: int = 0
-) -> Examples:
+) -> PackedWindows | Records:
     """The examples of one split: windows of documents, or every record tokenized once; `few` of each label if asked."""
     if kind == "documents":
         if few is not None:
             raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
-        return PackedWindows(windows(Shard.open(SAMPLES / kind, split), model.room()), objective)
+        return PackedWindows(Shard.open(SAMPLES / kind, split), model.room(), objective)
     # pq.read_table would import pandas: half a second a stage
     table = pq.ParquetFile(SAMPLES / kind / f"{split}.parquet").read()
-    records = table.to_pylist()
-    return [objective.example(record) for record in (records if few is None else _drawn(records, few, seed))]
+    return Records(table if few is None else _drawn(table, few, seed), objective)
 
 
-def _drawn(records: list[dict[str, Any]], few: int, seed: int) -> list[dict[str, Any]]:
+def _drawn(table: pa.Table, few: int, seed: int) -> pa.Table:
     """`few` records of each label, which ones is the seed's; in the order of the file."""
     rng = np.random.default_rng(seed_for(seed, "few"))
-    by_label: dict[str, list[int]] = {}
-    if not records:
-        return []
-    for number, record in enumerate(records):
-        by_label.setdefault(record.get("label", ""), []).append(number)
-    chosen = [rng.choice(numbers, min(few, len(numbers)), replace=False) for _, numbers in sorted(by_label.items())]
-    return [records[i] for i in sorted(np.concatenate(chosen).tolist())]
+    labels = np.array(table["label"].to_pylist() if "label" in table.column_names else [""] * len(table), dtype=object)
+    numbers = [np.flatnonzero(labels == label) for label in sorted(set(labels.tolist()))]
+    chosen = [rng.choice(rows, min(few, len(rows)), replace=False) for rows in numbers]
+    return table.take(pa.array(np.sort(np.concatenate(chosen)))) if chosen else table
 
 
 def _learn(
@@ -157,6 +202,8 @@ def _learn(
             f"{where}.from: that model carries additions (virtual tokens or bottlenecks) that no plain weight holds; "
             "start from the model it was made from, or from one tuned by full, layers, gradual, lora or ia3"
         )
+    if (depth := getattr(recipe, "depth", None)) is not None:
+        cut(model, depth)
     objective.prepare(model, generator)
     tuner.apply(model, generator, tokenizer.encode)
     if (room := model.room()) < max(2, longest := objective.task.get("max_tokens", 0)):
@@ -167,18 +214,19 @@ def _learn(
     return objective, tuner
 
 
-def _parts(recipe: Recipe, where: str, objective: Objective, tuner: Any, model: GPT, params: Params) -> Parts:
-    def built(axis: str, folder: str, *more: Any) -> Any:
+def _parts(recipe: Recipe, where: str, objective: Objective, learner: Learner, tuner: Any) -> Parts:
+    def built(axis: str, *more: Any) -> Any:
         name = getattr(recipe, axis).name
-        return plugins.load(folder, name).build(recipe.part(axis, where), *more)
+        return plugins.load(AXES[axis], name).build(recipe.part(axis, where), *more)
 
     return Parts(
         objective=objective,
-        ordering=built("ordering", "ordering"),
-        weighting=built("weighting", "weighting", objective.task.get("labels", [])),
-        optimizer=built("optimizer", "optimizers", tuner.groups(model)),
+        losses=built("auxiliary", learner),
+        ordering=built("ordering", learner),
+        weighting=built("weighting", learner),
+        optimizer=built("optimizer", tuner.groups(learner.model)),
         schedule=recipe.schedule,
-        compute=params.compute,
+        compute=learner.compute,
         seed=recipe.seed,
     )
 

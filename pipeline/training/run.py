@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.config import Runtime, UserError, Validation
+from pipeline.learner import Examples
 from pipeline.model.gpt import GPT
 from pipeline.training import state as states
-from pipeline.training.loop import Examples, Parts, fit, mean_loss
+from pipeline.training.loop import Parts, fit, mean_loss
 
 
 class Log(Protocol):
@@ -155,12 +156,16 @@ class Trainer:
 
     def _save(self, state: states.State) -> None:
         tensors = states.pack(self.model, self.parts.optimizer)
-        state.save(tensors | {f"best.{k}": v for k, v in self._best.items()}, self.progress.as_json())
+        tensors |= {f"best.{k}": v for k, v in self._best.items()}
+        tensors |= {f"weighting.{k}": v for k, v in self.parts.weighting.memory.items()}
+        state.save(tensors, self.progress.as_json())
 
     def _resume(self, state: states.State) -> None:
         if saved := state.load():
             tensors, progress = saved
             self._best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+            for name, value in self.parts.weighting.memory.items():
+                value.copy_(tensors[f"weighting.{name}"])
             states.unpack(tensors, self.model, self.parts.optimizer)
             self.progress = Progress.from_json(progress)
 

@@ -1,9 +1,5 @@
-"""A weight for each class: rare or costly labels count more (King & Zeng 2001 weigh by inverse frequencies).
+"""A weight for each class: rare or costly labels count more (King & Zeng 2001 weigh by inverse frequencies)."""
 
-Weights are relative within a micro-batch: with one example each they do nothing.
-"""
-
-from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -11,6 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Section, UserError
+from pipeline.learner import Batch, Learner
+from pipeline.weighting import Weighting
 
 
 class Settings(Section):
@@ -18,20 +16,25 @@ class Settings(Section):
     """Label -> weight, one for every label."""
 
 
-def build(settings: Settings, labels: Sequence[str]) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
-    """weights_B by each example's label.
+def build(settings: Settings, learner: Learner) -> "Classes":
+    """The rule.
 
     Raises:
         UserError: the weights do not name exactly the labels of the data.
     """
-    if not labels or set(settings.weights) != set(labels):
+    if not learner.labels or set(settings.weights) != set(learner.labels):
         raise UserError(
             f"params.yaml: weighting.weights names {', '.join(sorted(settings.weights)) or 'no label'}; "
-            f"the labels of the data are {', '.join(labels) or 'none (it is for labelled records)'}"
+            f"the labels of the data are {', '.join(learner.labels) or 'none (it is for labelled records)'}"
         )
-    table_C = torch.tensor([settings.weights[label] for label in labels])
+    return Classes(torch.tensor([settings.weights[label] for label in learner.labels]))
 
-    def weights(losses_B: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        return table_C.to(losses_B)[batch["targets"]]
 
-    return weights
+class Classes(Weighting):
+    def __init__(self, weights_C: Tensor) -> None:
+        super().__init__()
+        self._weights_C = weights_C
+
+    def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
+        """weights_B by each example's label."""
+        return self._weights_C.to(losses_B)[batch["targets"]]

@@ -1,10 +1,9 @@
 """Focal weights: examples that are already right count less (Lin et al. 2017, equation 4).
 
 w = (1 - p)^gamma, where p = exp(-loss) is the probability of the truth; a constant in the gradient, as class weights
-are. Weights are relative within a micro-batch: with one example each they do nothing.
+are.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -12,6 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Section
+from pipeline.learner import Batch, Learner
+from pipeline.weighting import Weighting
 
 
 class Settings(Section):
@@ -19,11 +20,16 @@ class Settings(Section):
     """0 weighs all alike; 2 in the paper."""
 
 
-def build(settings: Settings, labels: Sequence[str]) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
-    """weights_B of the losses."""
+def build(settings: Settings, learner: Learner) -> "Focal":
+    """The rule of these settings."""
+    return Focal(settings.gamma)
 
-    def weights(losses_B: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        # a batch that is all right must not divide by zero
-        return (1 - torch.exp(-losses_B.detach())).clamp(min=0).pow(settings.gamma).clamp(min=1e-12)
 
-    return weights
+class Focal(Weighting):
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
+        """weights_B of the losses; a batch that is all right weighs its examples alike."""
+        return (1 - torch.exp(-losses_B.detach())).clamp(min=0).pow(self.gamma).clamp(min=1e-12)

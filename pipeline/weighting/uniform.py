@@ -1,17 +1,23 @@
 """Every example counts the same."""
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
 from pipeline.config import Section
+from pipeline.learner import Batch, Learner
+from pipeline.weighting import Weighting
 
 
 class Settings(Section):
     """Nothing to set."""
 
 
-def build(settings: Settings, labels: Sequence[str]) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
-    """weights_B of one."""
-    return lambda losses_B, batch: torch.ones_like(losses_B)
+def build(settings: Settings, learner: Learner) -> "Uniform":
+    """The rule."""
+    return Uniform()
+
+
+class Uniform(Weighting):
+    def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
+        """weights_B of one."""
+        return torch.ones_like(losses_B)

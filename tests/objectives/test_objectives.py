@@ -1,6 +1,5 @@
 """What is learned: a wrong mask or head trains on the wrong thing, and the loss still goes down."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from pipeline import plugins
 from pipeline.config import Model, UserError
 from pipeline.data import templates
 from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.objectives import IGNORED, Context, token_losses
+from pipeline.objectives import IGNORED, Context
 from tests.fakes import ByteTokenizer, instruction, labelled
 
 TOKENIZER = ByteTokenizer()
@@ -82,20 +81,19 @@ def test_padding_changes_no_loss(name: str) -> None:
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_token_losses_ignore_what_is_masked_and_match_the_formula() -> None:
-    logits = torch.zeros(1, 3, 4)
-    assert token_losses(logits, torch.tensor([[1, IGNORED, 2]])).item() == pytest.approx(math.log(4))
-
-
-def test_scoring_only_the_answers_changes_no_loss() -> None:
+@pytest.mark.parametrize("name", ["instruct", "next_token"])
+def test_losses_are_the_mean_cross_entropy_of_what_counts(name: str) -> None:
     """The head is asked for the positions that count alone; the losses must be those of asking for all."""
-    network, learned = model().eval(), objective("instruct")
-    batch = learned.collate([learned.example(record) for record in RECORDS["instruct"]])
-    batch["targets"][0] = IGNORED  # an example without any answer counts as zero, not as NaN
-    expected = token_losses(network(batch["inputs"]), batch["targets"])
+    network, learned = model().eval(), objective(name)
+    batch = learned.collate([learned.example(record) for record in RECORDS[name]])
+    if name == "instruct":
+        batch["targets"][0] = IGNORED  # an example without any answer counts as zero, not as NaN
+    losses_BT = torch.nn.functional.cross_entropy(
+        network(batch["inputs"]).mT, batch["targets"], ignore_index=IGNORED, reduction="none"
+    )
+    expected = losses_BT.sum(1) / (batch["targets"] != IGNORED).sum(1).clamp(min=1)
     torch.testing.assert_close(learned.losses(network, batch), expected)
-    assert expected[0] == 0
-    assert expected[1] > 0
+    assert bool((expected == 0).tolist() == [name == "instruct", False])
 
 
 def test_instruct_learns_the_answer_and_its_end_only() -> None:

@@ -1,18 +1,26 @@
 """Few examples: as many of each label as asked, which ones decided by the seed."""
 
 from collections import Counter
+from typing import Any
+
+import pyarrow as pa
 
 from pipeline.training.recipe import _drawn
+
+
+def drawn(records: list[dict[str, Any]], few: int, seed: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = _drawn(pa.Table.from_pylist(records), few, seed).to_pylist()
+    return found
 
 
 def test_few_are_drawn_evenly_from_the_labels_by_the_seed() -> None:
     """Lost otherwise: a few-shot comparison would see more of one label, or the same draw for every seed."""
     records = [{"text": str(i), "label": "spam" if i % 3 == 0 else "ham"} for i in range(60)]
-    draws = [_drawn(records, 8, seed) for seed in (1, 1, 2)]
+    draws = [drawn(records, 8, seed) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert Counter(record["label"] for record in draws[0]) == {"ham": 8, "spam": 8}
     numbers = [int(record["text"]) for record in draws[0]]
     assert numbers == sorted(set(numbers))
-    assert len(_drawn(records, 1000, 1)) == 60
-    assert len(_drawn([{"instruction": str(i)} for i in range(9)], 4, 1)) == 4
-    assert _drawn([], 4, 1) == []
+    assert len(drawn(records, 1000, 1)) == 60
+    assert len(drawn([{"instruction": str(i)} for i in range(9)], 4, 1)) == 4
+    assert drawn([], 4, 1) == []

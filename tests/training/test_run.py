@@ -15,6 +15,7 @@ from pipeline.objectives.next_token import NextToken
 from pipeline.training import state as states
 from pipeline.training.loop import Parts, fit, mean_loss
 from pipeline.training.run import Progress, Trainer
+from pipeline.weighting.uniform import Uniform
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 SHAPE = Model(
@@ -52,8 +53,9 @@ def trainer(
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     parts = Parts(
         objective=NextToken(),
+        losses=NextToken().losses,
         ordering=plugins.load("ordering", "shuffled").Shuffled(4),
-        weighting=lambda losses, batch: torch.ones_like(losses),
+        weighting=Uniform(),
         optimizer=plugins.load("optimizers", "adamw").build(settings, groups),
         schedule=Schedule(shape="cosine", steps=steps, warmup_steps=2, final_share=0.1, accumulate=2, clip_norm=1.0),
         compute=COMPUTE,

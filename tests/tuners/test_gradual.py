@@ -8,6 +8,7 @@ from pipeline.optimizers import adamw
 from pipeline.ordering import shuffled
 from pipeline.training.loop import Parts, fit
 from pipeline.tuners.gradual import Settings, build
+from pipeline.weighting.uniform import Uniform
 from tests.models import network
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
@@ -42,7 +43,7 @@ def test_layers_move_one_after_the_other_from_the_top(tied: bool) -> None:
     assert sorted(listed) == sorted(id(p) for p in model.parameters())
     settings = adamw.Settings(learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8)
     parts = Parts(
-        NextToken(), shuffled.build(shuffled.Settings(batch_size=2)), lambda losses, batch: torch.ones_like(losses),
+        NextToken(), NextToken().losses, shuffled.Shuffled(2), Uniform(),
         adamw.build(settings, groups), SCHEDULE, COMPUTE, seed=1,
     )  # fmt: skip
     examples = [[(7 * i + j) % 30 for j in range(9)] for i in range(6)]

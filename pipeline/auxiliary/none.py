@@ -1,0 +1,14 @@
+"""The objective alone."""
+
+from pipeline.auxiliary import Losses
+from pipeline.config import Section
+from pipeline.learner import Learner
+
+
+class Settings(Section):
+    """Nothing to set."""
+
+
+def build(settings: Settings, learner: Learner) -> Losses:
+    """The objective's own losses."""
+    return learner.objective.losses

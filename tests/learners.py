@@ -1,0 +1,59 @@
+"""A model, an objective and a few messages for tests of what stands around them: weights, auxiliary losses."""
+
+from typing import Any
+
+from pipeline.config import Compute
+from pipeline.learner import Learner
+from pipeline.model.gpt import GPT
+from pipeline.objectives import Context
+from pipeline.objectives.classify import Classify
+from pipeline.objectives.classify import Settings as ClassifySettings
+from pipeline.objectives.instruct import Instruct
+from pipeline.objectives.instruct import Settings as InstructSettings
+from tests.fakes import ByteTokenizer, instruction, labelled
+from tests.models import network
+
+COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+TOKENIZER = ByteTokenizer()
+MESSAGES = [
+    labelled("ödül kazandın", "spam", source="trusted"), labelled("akşama gel", "ham", source="trusted"),
+    labelled("ödül", "spam", source="found"), labelled("gel", "spam", source="found"),
+    labelled("kazandın", "ham", source="found"), labelled("akşam", "ham", source="found"),
+]  # fmt: skip
+ANSWERS = [instruction("Nerede?", "İzmir"), instruction("Kim?", "Ayşe geldi")]
+
+
+class Records:
+    """Records as examples of an objective."""
+
+    def __init__(self, records: list[dict[str, Any]], objective: Any) -> None:
+        self.records, self.examples = records, [objective.example(record) for record in records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.examples[i]
+
+    def column(self, name: str) -> list[str]:
+        return [record[name] for record in self.records]
+
+
+def small(labels: int = 2, family: str = "llama", **changes: Any) -> GPT:
+    """A network with the byte vocabulary."""
+    return network(family, labels, vocab_size=TOKENIZER.vocab_size, context_length=48, **changes)
+
+
+def classifier(model: GPT | None = None, messages: list[dict[str, Any]] = MESSAGES, **more: Any) -> Learner:
+    """Learns two labels."""
+    context = Context(TOKENIZER, 48, ["ham", "spam"])  # type: ignore[arg-type]
+    objective = Classify(ClassifySettings(max_tokens=40), context)
+    records = Records(messages, objective)
+    return Learner(model or small(), objective, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
+
+
+def talker(model: GPT | None = None, **more: Any) -> Learner:
+    """Learns answers."""
+    objective = Instruct(InstructSettings(template="chat", max_tokens=48), Context(TOKENIZER, 48, []))  # type: ignore[arg-type]
+    records = Records(ANSWERS, objective)
+    return Learner(model or small(0), objective, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
