@@ -270,6 +270,31 @@ class Evaluation(Section):
     """Metric name -> bound, judged by the model's gate."""
 
 
+class Experiment(Section):
+    """What a method must show beside another, fixed before it runs; judged by the report."""
+
+    claim: str
+    """In words, for the report."""
+    method: str
+    against: str
+    """Recipes by name, or by the part of the name before -s1, -s2..."""
+    figure: str
+    """A metric of the evaluation or of training, or `updates_to` a validation loss."""
+    target: float | None
+    """With `updates_to`: that loss in nats; null otherwise."""
+    better: Literal["higher", "lower"]
+    margin: float
+    """The method must be better by more than this, two standard errors left out; negative: may be worse by so much."""
+    expect: bool
+    """Whether it shall win; false in a null world, where there is nothing for it to find."""
+
+    @model_validator(mode="after")
+    def _has_a_target(self) -> "Experiment":
+        if (self.figure == "updates_to") != (self.target is not None):
+            raise ValueError("target goes with figure updates_to, and is null otherwise")
+        return self
+
+
 class Waiver(Section):
     """A dated, reviewed exception to one blocking expectation."""
 
@@ -307,6 +332,7 @@ class Params(Section):
     pretrain: Pretrain
     finetune: dict[str, Finetune]
     evaluations: dict[str, Evaluation]
+    experiments: dict[str, Experiment]
     gates: dict[str, dict[str, Any]]
     """File in pipeline/gates (raw, tokens, samples, model) -> that file's thresholds."""
     waivers: list[Waiver]

@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files
-from pipeline.config import Params
+from pipeline.config import Finetune, Params
+from pipeline.experiments import findings
 from pipeline.methods import Method, advice, methods
 
 REPORTS = Path("reports")
@@ -32,6 +33,7 @@ def render(params: Params) -> str:
         gates=[gate for gate in gates if gate],
         methods=found,
         advice=advice(found),
+        experiments=findings(params.experiments, models),
         method_picture=_method_picture(found) if found else "",
         score_picture=_score_picture(models),
         curve_picture=_curve_picture(models),
@@ -62,10 +64,9 @@ def _model(name: str, params: Params) -> dict[str, Any]:
     folder = REPORTS / "evaluation" / name
     metrics = files.read_json(folder / "metrics.json")
     recipe = params.finetune.get(name)
-    parts = f"{recipe.objective.name} + {recipe.tuner.name}, from {recipe.start}" if recipe else "next_token + full"
     return {
         "name": name,
-        "parts": parts,
+        "parts": _parts(recipe) if recipe else "next_token + full",
         "metrics": metrics,
         "details": files.read_json(folder / "details.json"),
         "training": files.read_json(REPORTS / "training" / f"{name}.json"),
@@ -74,6 +75,14 @@ def _model(name: str, params: Params) -> dict[str, Any]:
         "verdict": _verdict(name),
         "leading": _leading(metrics),
     }
+
+
+def _parts(recipe: Finetune) -> str:
+    """What the recipe is made of; parts that do nothing are left out."""
+    plain = {"none", "uniform", "shuffled"}
+    names = [recipe.objective, recipe.auxiliary, recipe.tuner, recipe.weighting, recipe.ordering]
+    found = " + ".join(part.name for part in names if part.name not in plain)
+    return f"{found}, from {recipe.start}" + (f" cut to {recipe.depth} blocks" if recipe.depth else "")
 
 
 def _metrics(model: str) -> dict[str, float]:

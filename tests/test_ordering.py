@@ -103,6 +103,14 @@ def test_a_mixture_is_validated_as_it_is_trained() -> None:
     rows = order.validated(Examples(range(20)))
     assert len(rows) == len(set(rows.tolist())) == 16  # all four old ones and twelve new ones
     assert [np.mean(rows[:n] % 5 == 0) for n in (4, 8, 16)] == [0.25, 0.25, 0.25]
+    only_old = Examples(range(0, 20, 5))
+    assert list(order.validated(only_old)) == [0, 1, 2, 3]
+    assert list(order_of("mixture", shares={"new": 1.0}).validated(only_old)) == [
+        0,
+        1,
+        2,
+        3,
+    ]  # nothing of its own there
     assert list(order_of("shuffled").validated(Examples(range(20)))) == list(range(20))
 
 

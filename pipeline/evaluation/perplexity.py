@@ -23,49 +23,63 @@ class Settings(Section):
     split: Literal["validation", "test"]
     batch_size: Positive
     max_documents: Positive | None
-    """The first so many documents; null: all."""
+    """The first so many documents of each source; null: all."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats."""
+    """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats;
+    where documents come from several sources, loss_nats_<source> as well.
+    """
     shard = Shard.open(subject.samples / "documents", settings.split)
-    count = min(len(shard), settings.max_documents or len(shard))
-    if not count:
+    sources = np.array(shard.index()["source"].to_pylist(), dtype=object)
+    rows = _first_of_each(sources, settings.max_documents)
+    if not len(rows):
         raise UserError(
             f"data/samples/documents/{settings.split}.parquet has no documents; raise split.{settings.split}"
         )
-    nats, tokens, n_bytes = document_nats(subject, shard, count, settings.batch_size)
+    nats, tokens, n_bytes = document_nats(subject, shard, rows, settings.batch_size)
     metrics = {
         "loss_nats": float(nats.sum() / tokens.sum()),
         "perplexity": float(math.exp(nats.sum() / tokens.sum())),
         "bits_per_byte": float(nats.sum() / math.log(2) / n_bytes.sum()),
-        "unigram_entropy_nats": unigram_entropy(subject, shard, count),
-        "documents": float(count),
+        "unigram_entropy_nats": unigram_entropy(subject, shard, rows),
+        "documents": float(len(rows)),
         "bytes_per_token": float(n_bytes.sum() / tokens.sum()),
     }
-    known = shard.bits[:count]
+    known = shard.bits[rows]
     has = ~np.isnan(known)
     if has.any():
         metrics["bits_per_byte_known"] = float(known[has].sum() / n_bytes[has].sum())
         metrics["bits_per_byte_over_known"] = float(nats[has].sum() / math.log(2) / known[has].sum())
-    return metrics, {"hardest_documents": _hardest(subject, shard, nats / math.log(2) / n_bytes)}
+    if len(named := sorted(set(sources.tolist()))) > 1:
+        by = {name: sources[rows] == name for name in named}
+        metrics |= {
+            f"loss_nats_{name}": float(nats[at].sum() / tokens[at].sum()) for name, at in by.items() if at.any()
+        }
+    return metrics, {"hardest_documents": _hardest(subject, shard, rows, nats / math.log(2) / n_bytes)}
+
+
+def _first_of_each(sources: np.ndarray, limit: int | None) -> np.ndarray:
+    """Numbers of the first `limit` documents of every source, in the order of the file."""
+    chosen = [np.flatnonzero(sources == name)[:limit] for name in sorted(set(sources.tolist()))]
+    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
 
 
 @torch.no_grad()
-def document_nats(subject: Subject, shard: Shard, count: int, batch_size: int) -> tuple[Any, Any, Any]:
-    """Negative log-likelihood in nats, tokens and bytes of each of the first `count` documents; arrays [count]."""
+def document_nats(subject: Subject, shard: Shard, rows: np.ndarray, batch_size: int) -> tuple[Any, Any, Any]:
+    """Negative log-likelihood in nats, tokens and bytes of each of the documents `rows`; arrays [len(rows)]."""
     context = subject.model.room()
-    pieces: list[tuple[int, np.ndarray, int]] = []  # document, ids of the window, how many last targets count
-    for row in range(count):
-        ids = np.concatenate([[shard.end_of_text], shard.document(row)]).astype(np.int64)
-        pieces += [(row, *piece) for piece in _windows(ids, context)]
+    pieces: list[tuple[int, np.ndarray, int]] = []  # place, ids of the window, how many last targets count
+    for place, row in enumerate(rows):
+        ids = np.concatenate([[shard.end_of_text], shard.document(int(row))]).astype(np.int64)
+        pieces += [(place, *piece) for piece in _windows(ids, context)]
     pieces.sort(key=lambda piece: len(piece[1]))  # equal lengths together: less padding
-    nats = np.zeros(count)
+    nats = np.zeros(len(rows))
     for first in range(0, len(pieces), batch_size):
         chosen = pieces[first : first + batch_size]
-        for (row, _, _), value in zip(chosen, _window_nats(subject, chosen), strict=True):
-            nats[row] += value
-    return nats, shard.lengths[:count].astype(np.int64), shard.bytes[:count].astype(np.int64)
+        for (place, _, _), value in zip(chosen, _window_nats(subject, chosen), strict=True):
+            nats[place] += value
+    return nats, shard.lengths[rows].astype(np.int64), shard.bytes[rows].astype(np.int64)
 
 
 def _windows(ids: np.ndarray, context: int) -> list[tuple[np.ndarray, int]]:
@@ -98,21 +112,21 @@ def _window_nats(subject: Subject, chosen: list[tuple[int, np.ndarray, int]]) ->
     return [float(x) for x in losses_BT.double().sum(1)]
 
 
-def unigram_entropy(subject: Subject, shard: Shard, count: int) -> float:
+def unigram_entropy(subject: Subject, shard: Shard, rows: np.ndarray) -> float:
     """Nats a token that a unigram model of the training split needs on these documents (add-one smoothing)."""
     train = Shard.open(subject.samples / "documents", "train")
     size = max(shard.vocab_size, int(shard.ids.max()) + 1 if len(shard.ids) else 0)
     counts = np.bincount(train.ids, minlength=size) + 1.0
-    end = int(shard.starts[count - 1] + shard.lengths[count - 1])
-    return float(-np.log(counts / counts.sum())[shard.ids[:end]].mean())
+    ids = np.concatenate([shard.document(int(row)) for row in rows])
+    return float(-np.log(counts / counts.sum())[ids].mean())
 
 
-def _hardest(subject: Subject, shard: Shard, bits_per_byte: np.ndarray) -> list[dict[str, Any]]:
-    rows = np.argsort(-bits_per_byte, kind="stable")[:5]
+def _hardest(subject: Subject, shard: Shard, rows: np.ndarray, bits_per_byte: np.ndarray) -> list[dict[str, Any]]:
+    worst = np.argsort(-bits_per_byte, kind="stable")[:5]
     return [
         {
-            "bits_per_byte": round(float(bits_per_byte[row]), 4),
-            "text": subject.tokenizer.decode(shard.document(int(row))[:-1].tolist())[:300],
+            "bits_per_byte": round(float(bits_per_byte[place]), 4),
+            "text": subject.tokenizer.decode(shard.document(int(rows[place]))[:-1].tolist())[:300],
         }
-        for row in rows
+        for place in worst
     ]

@@ -54,6 +54,7 @@ def save(
     labels: list[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     adapter: Callable[[Path], None] | None = None,
+    more: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes a plain model (merged, no adapter inside) as a complete folder; equal models, equal bytes.
 
@@ -64,6 +65,7 @@ def save(
         labels: class names in the order of `score`'s rows; needed with `score`.
         metadata: what else to keep, deterministic JSON, as tohum.json.
         adapter: called with `<folder>/adapter` to fill it.
+        more: called with the folder, to put further files there.
 
     Raises:
         UserError: labels that do not fit the classification head.
@@ -91,6 +93,8 @@ def save(
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
             adapter(temporary / "adapter")
+        if more is not None:
+            more(temporary)
         written = {p.relative_to(temporary).as_posix(): p for p in temporary.rglob("*") if p.is_file()}
         files.write_json(temporary / MANIFEST, {name: files.sha256_of(path) for name, path in written.items()})
 

@@ -33,11 +33,7 @@ class Mixture(Ordering):
         self.settings, self.batch_size = settings, settings.batch_size
         weights = np.array(list(settings.shares.values()))
         self._shares = weights / weights.sum()
-        self._members = self._groups(examples)
-
-    def _groups(self, examples: Described) -> list[np.ndarray]:
-        found = groups(examples, self.settings.column, list(self.settings.shares), "ordering.shares")
-        return list(found.values())
+        self._members = list(groups(examples, settings.column, list(settings.shares), "ordering.shares").values())
 
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
         """rows_B: how many of each group is drawn by the shares, which ones evenly and without repeats in the batch."""
@@ -50,9 +46,18 @@ class Mixture(Ordering):
         return np.concatenate(drawn)
 
     def validated(self, examples: Described) -> np.ndarray:
-        """The named groups' examples, each group spread over the row as its share says."""
-        members = self._groups(examples)
-        n = min(len(rows) / share for rows, share in zip(members, self._shares, strict=True))
-        places = [(np.arange(int(n * share)) + 0.5) / share for share in self._shares]
+        """The named groups' examples, each group spread over the row as its share says.
+
+        A group that validation has nothing of is left out there; where it has none of them, all examples count.
+        """
+        there = set(examples.column(self.settings.column))
+        shares = {
+            value: share for value, share in zip(self.settings.shares, self._shares, strict=True) if value in there
+        }
+        if not shares:
+            return super().validated(examples)
+        members = groups(examples, self.settings.column, list(shares), "ordering.shares").values()
+        n = min(len(rows) / share for rows, share in zip(members, shares.values(), strict=True))
+        places = [(np.arange(round(n * share)) + 0.5) / share for share in shares.values()]
         rows = np.concatenate([rows[: len(at)] for rows, at in zip(members, places, strict=True)])
         return rows[np.argsort(np.concatenate(places), kind="stable")]

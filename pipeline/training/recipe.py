@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from pipeline import files, plugins
 from pipeline.config import AXES, Kind, Params, Recipe, UserError, seed_for
@@ -32,6 +33,8 @@ from pipeline.training.run import Log, Progress, Trainer
 SAMPLES = Path("data/samples")
 MODELS = Path("models")
 TRAINING = Path("reports/training")
+WEIGHTS = "weights.parquet"
+"""In a model's folder: how much each training record counted, where a weighting keeps account of it."""
 
 
 class Tracker(Log, Protocol):
@@ -154,7 +157,8 @@ def train(
             trainer = Trainer(model, parts, train_set, validation, recipe.validation, params.runtime, run, name)
             progress = trainer.run(state)
             summary = _summary(progress, model)
-            _write(name, model, tuner, objective, recipe, tokenizer_folder, progress, summary)
+            weights = example_weights(train_set, parts.weighting.memory)
+            _write(name, model, tuner, objective, recipe, tokenizer_folder, progress, summary, weights)
             state.clear()
     run.artifact(TRAINING / f"{name}.csv")
     run.model(MODELS / name, summary)
@@ -231,6 +235,20 @@ def _parts(recipe: Recipe, where: str, objective: Objective, learner: Learner, t
     )
 
 
+def example_weights(examples: PackedWindows | Records, memory: dict[str, Tensor]) -> pa.Table | None:
+    """How much each record counted, least first: id, origin, its mean weight (1: as all others), how often it was seen.
+
+    None where the weighting keeps no such memory.
+    """
+    if "seen" not in memory or isinstance(examples, PackedWindows):
+        return None
+    seen = memory["seen"].numpy()
+    mean = np.divide(memory["sum"].numpy(), seen, out=np.zeros_like(seen), where=seen > 0)
+    columns = {"id": examples.column("id"), "origin": examples.column("origin"), "weight": mean, "seen": seen}
+    rows = np.lexsort((mean, -seen.clip(max=1)))  # those that were never drawn come last
+    return pa.table(columns).take(pa.array(rows))
+
+
 def _summary(progress: Progress, model: GPT) -> dict[str, float]:
     """Deterministic figures of the run: what DVC shows as metrics."""
     total, moved = model.num_parameters(), model.num_parameters(trainable=True)
@@ -258,6 +276,7 @@ def _write(
     tokenizer_folder: Path,
     progress: Progress,
     summary: dict[str, float],
+    weights: pa.Table | None,
 ) -> None:
     """The model folder (merged, with `adapter/` where the tuner has one), the summary and the curve."""
     start = getattr(recipe, "start", None)
@@ -269,6 +288,7 @@ def _write(
         labels=None if model.score is None else objective.task["labels"],  # cloze learns labels without a head
         metadata=objective.task,
         adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
+        more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
     )
     files.write_json(TRAINING / f"{name}.json", summary)
     with files.replacing(TRAINING / f"{name}.csv") as path:

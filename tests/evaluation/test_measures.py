@@ -32,7 +32,7 @@ def subject(samples: Path, **task: Any) -> Subject:
     return Subject("m", model.eval(), TOKENIZER, task, samples, COMPUTE)  # type: ignore[arg-type]
 
 
-def write_documents(folder: Path, texts: list[str], bits: list[float | None]) -> None:
+def write_documents(folder: Path, texts: list[str], bits: list[float | None], sources: list[str] | None = None) -> None:
     folder.mkdir(parents=True)
     for split in ("train", "validation", "test"):
         rows = [[*TOKENIZER.encode(text), TOKENIZER.end_of_text] for text in texts]
@@ -40,7 +40,8 @@ def write_documents(folder: Path, texts: list[str], bits: list[float | None]) ->
         lengths = [len(row) for row in rows]
         starts = [sum(lengths[:i]) for i in range(len(rows))]
         index = {
-            "id": [str(i) for i in range(len(rows))], "start": starts, "length": pa.array(lengths, pa.int32()),
+            "id": [str(i) for i in range(len(rows))], "source": sources or ["own"] * len(rows),
+            "start": starts, "length": pa.array(lengths, pa.int32()),
             "bytes": pa.array([len(t.encode()) for t in texts], pa.int32()), "bits": pa.array(bits, pa.float64()),
         }  # fmt: skip
         pq.write_table(pa.table(index), folder / f"{split}.parquet")
@@ -56,8 +57,8 @@ def test_perplexity_is_the_likelihood_of_every_token_once(tmp_path: Path) -> Non
     write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0])
     one = subject(tmp_path)
     shard = Shard.open(tmp_path / "documents", "test")
-    together, tokens, _ = perplexity.document_nats(one, shard, 3, batch_size=8)
-    alone, _, _ = perplexity.document_nats(one, shard, 3, batch_size=1)
+    together, tokens, _ = perplexity.document_nats(one, shard, np.arange(3), batch_size=8)
+    alone, _, _ = perplexity.document_nats(one, shard, np.arange(3), batch_size=1)
     assert np.allclose(together, alone, atol=1e-4)
     assert tokens.tolist() == [len(t.encode()) + 1 for t in TEXTS]
     short = [TOKENIZER.end_of_text, *TOKENIZER.encode(TEXTS[0]), TOKENIZER.end_of_text]
@@ -199,3 +200,33 @@ def test_generation_tells_a_loop_from_a_text(tmp_path: Path, monkeypatch: pytest
     assert varied["distinct_2"] > 0.8
     assert varied["repetition_share"] == 0.0
     assert details["samples"][0] == "ABCDEFGH"
+
+
+def test_sources_are_scored_apart_and_each_is_limited(tmp_path: Path) -> None:
+    """Lost otherwise: loss on new text could not be told from that on old text, or the first file alone would count."""
+    texts, sources = ["kısa", "bir söz", "ışık söndü", "uzun bir metin"], ["a", "a", "b", "b"]
+    write_documents(tmp_path / "documents", texts, [None] * 4, sources)
+    one = subject(tmp_path)
+    shard = Shard.open(tmp_path / "documents", "test")
+    settings = perplexity.Settings(split="test", batch_size=2, max_documents=1)
+    metrics, _ = perplexity.measure(settings, one)
+    nats, tokens, _ = perplexity.document_nats(one, shard, np.array([0, 2]), 2)
+    assert metrics["documents"] == 2
+    assert metrics["loss_nats_a"] == pytest.approx(float(nats[0] / tokens[0]))
+    assert metrics["loss_nats_b"] == pytest.approx(float(nats[1] / tokens[1]))
+    assert metrics["loss_nats"] == pytest.approx(float(nats.sum() / tokens.sum()))
+
+
+def test_weights_tell_marked_records_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.evaluation import weights
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is for a recipe whose weighting judges records"):
+        weights.measure(weights.Settings(marked=":wrong"), subject(tmp_path))
+    rows = [("w:1:wrong", 0.2, 3.0), ("w:2", 1.5, 3.0), ("w:3", 0.5, 1.0), ("w:4:wrong", 0.0, 0.0)]
+    table = pa.table(dict(zip(("origin", "weight", "seen"), map(list, zip(*rows, strict=True)), strict=True)))
+    files.write_table(Path("models/m/weights.parquet"), table)
+    metrics, _ = weights.measure(weights.Settings(marked=":wrong"), subject(tmp_path))
+    assert metrics == pytest.approx({"weight_marked": 0.2, "weight_others": 1.0, "weight_ratio": 0.2})  # 4 was not seen
+    with pytest.raises(UserError, match="marks 0 of 3 records"):
+        weights.measure(weights.Settings(marked=":right"), subject(tmp_path))

@@ -16,13 +16,13 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from pipeline.config import KINDS, Count, Kind, Section, UserError
+from pipeline.config import KINDS, Count, Kind, Section, Share, UserError
 from pipeline.data.records import CONTENT, record_id
 from pipeline.data.sources import _world_planted as planted
 from pipeline.data.sources._grammar import Choice, Node, log2p
 from pipeline.data.sources._world_facts import World, make_world
 from pipeline.data.sources._world_instructions import instructions, preferences
-from pipeline.data.sources._world_messages import SHARES, message
+from pipeline.data.sources._world_messages import HAM, SHARES, SPAM, message
 from pipeline.data.sources._world_stories import stories
 
 REVISION = "1"
@@ -33,6 +33,15 @@ CONVENTION = (
 )
 _ROWS = 2000
 _REDRAWS = 100
+
+
+class Noise(Section):
+    """Messages as somebody found them: some labels are wrong, and all are for training."""
+
+    first: Count
+    """Number of the first message: two entries of one world share none if their ranges do not meet."""
+    wrong_share: Share
+    """Of the labels; the records whose label is wrong say so in their `origin`."""
 
 
 class Settings(Section):
@@ -68,6 +77,8 @@ class Settings(Section):
         ]
     ]
     """Kinds of trouble to plant; empty: the clean twin."""
+    noise: Noise | None
+    """Null: every label is right and the split is the hash's."""
 
 
 class Ledger(Protocol):
@@ -186,8 +197,9 @@ def _documents(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def _labelled(settings: Settings) -> Iterator[dict[str, Any]]:
     """Messages, each text once: a draw that repeats an earlier one is drawn again."""
-    world, seen = _made(settings).world, set[str]()
-    for index in range(settings.labelled):
+    world, seen, noise = _made(settings).world, set[str](), settings.noise
+    first = noise.first if noise else 0
+    for index in range(first, first + settings.labelled):
         for attempt in range(_REDRAWS):
             record = message(world, index, attempt)
             if record["text"] not in seen:
@@ -198,7 +210,16 @@ def _labelled(settings: Settings) -> Iterator[dict[str, Any]]:
                 f"out of different messages after {index}, choose fewer"
             )
         seen.add(record["text"])
-        yield {**record, "split": None}
+        yield {**record, "split": None} if noise is None else _found(world, record, index, noise)
+
+
+def _found(world: World, record: dict[str, Any], index: int, noise: Noise) -> dict[str, Any]:
+    """The message with a label that may be wrong."""
+    origin = f"world:labelled:{index}"
+    if world.rng("noise", index).random() >= noise.wrong_share:
+        return {**record, "split": "train", "origin": origin}
+    wrong = HAM if record["label"] == SPAM else SPAM
+    return {**record, "label": wrong, "split": "train", "origin": f"{origin}:wrong"}
 
 
 def _with_plants(
@@ -211,7 +232,7 @@ def _with_plants(
         if isinstance(plant, planted.Altered) and plant.kind == kind
     }
     for index, record in enumerate(records):
-        yield {"split": None, **record, **altered.get(index, {}), "origin": f"world:{kind}:{index}"}
+        yield {"split": None, "origin": f"world:{kind}:{index}", **record, **altered.get(index, {})}
     for name, grown in plants:
         for number, plant in enumerate(grown):
             if isinstance(plant, planted.Added) and plant.kind == kind:

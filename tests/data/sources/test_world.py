@@ -48,7 +48,7 @@ def settings(**changes: Any) -> world.Settings:
         "instructions": 600,
         "preferences": 100,
     }
-    return world.Settings(**(sizes | {"planted": []} | changes))
+    return world.Settings(**(sizes | {"planted": [], "noise": None} | changes))
 
 
 def rows_of(of: world.Settings) -> Rows:
@@ -398,3 +398,18 @@ def test_planted_identifiers_satisfy_their_checksums() -> None:
 def test_turkish_endings_follow_vowel_harmony(name: str, case: str, form: str) -> None:
     """A model would learn wrong Turkish, and the Turkish figures would mean nothing."""
     assert suffixes(name)[case] == form
+
+
+def test_noisy_labels_are_as_many_as_asked_all_for_training_and_marked() -> None:
+    """Lost otherwise: an experiment on wrong labels would not know which ones are wrong, or validate on them."""
+    clean = rows_of(settings(documents=9))["labelled"]
+    found = rows_of(settings(documents=0, instructions=0, preferences=0, noise={"first": 500, "wrong_share": 0.4}))
+    assert {kind for kind, rows in found.items() if rows} == {"labelled"}
+    rows = found["labelled"]
+    assert {row["split"] for row in rows} == {"train"}
+    wrong = [row for row in rows if row["origin"].endswith(":wrong")]
+    assert len(wrong) / len(rows) == pytest.approx(0.4, abs=0.05)  # 1,000 draws: a standard error of 0.015
+    true = {row["text"]: row["label"] for row in clean[500:]}
+    known = [row for row in rows if row["text"] in true]
+    assert len(known) > 450
+    assert all((row["label"] != true[row["text"]]) == row["origin"].endswith(":wrong") for row in known)
