@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test check format lock plan profile ui flow register report chat try times bench clean
+.PHONY: help setup repro test check format lock plan profile ui flow register report chat try which times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -76,6 +76,9 @@ report: setup ## renders the page that also shows costs
 
 chat: setup ## talks to a model: make chat MODEL=chat-lora
 	@python -m stages.chat $(or $(MODEL),chat-lora)
+
+which: setup ## which method? make which DATA=file probes all of them in minutes; without a file, what has run
+	@python -m stages.which $(DATA)
 
 try: setup ## the whole graph on your own file in minutes: make try DATA=file
 	python -m stages.try_data $(DATA)

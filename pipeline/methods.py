@@ -28,6 +28,7 @@ class Method:
     trained_share: float
     forgets: tuple[float, ...]
     """Nats a token that the pretraining text costs more than before, a number per seed; empty where not measured."""
+    recipes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -59,6 +60,7 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
                 name, seeds[0]["parts"], seeds[0]["leading"][0], tuple(model["leading"][1] for model in seeds),
                 seeds[0]["training"]["trainable_share"],
                 tuple(loss - base for loss in losses) if base is not None else (),
+                tuple(model["name"] for model in seeds),
             )
         )  # fmt: skip
     return sorted(found, key=lambda method: -method.mean)
@@ -96,3 +98,41 @@ def advice(found: Sequence[Method]) -> str:
             f"{least.forgotten:+.3f} nats a token."
         )
     return text + " It holds for this model and these records; other sizes and data must be measured again."
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training one recipe took, the mean over a method's seeds."""
+
+    seconds: float
+    peak_memory_mib: float
+    energy_wh: float
+    measured: bool
+    """Whether a meter was read; otherwise energy is estimated."""
+
+
+def cost(method: Method, records: Mapping[str, Mapping[str, Any]]) -> Cost | None:
+    """The method's cost by the run records of its recipes (name -> record); None where one is missing."""
+    if not method.recipes or not set(method.recipes) <= records.keys():
+        return None
+    chosen = [records[name] for name in method.recipes]
+    energy = [record["energy_wh_measured"] or record["energy_wh_estimated"] or 0.0 for record in chosen]
+    return Cost(
+        statistics.fmean(record["seconds_work"] for record in chosen),
+        max(record["peak_memory_mib"] for record in chosen),
+        statistics.fmean(energy),
+        all(record["energy_wh_measured"] is not None for record in chosen),
+    )
+
+
+def agreement(predicted: Sequence[str], found: Sequence[Method]) -> tuple[float, list[str]]:
+    """How well a predicted ranking, best first, foretold the found one: Spearman's rank correlation over the methods
+    that both name, from -1 to 1, and those methods. NaN for fewer than three.
+    """
+    from scipy.stats import spearmanr
+
+    names = [method.name for method in found if method.name in predicted]
+    if len(names) < 3:
+        return float("nan"), names
+    scores = {method.name: method.mean for method in found}
+    return float(spearmanr([-predicted.index(name) for name in names], [scores[name] for name in names])[0]), names

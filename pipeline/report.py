@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline import files
 from pipeline.config import Finetune, Params
 from pipeline.experiments import findings
-from pipeline.methods import Method, advice, methods
+from pipeline.methods import Cost, Method, advice, methods
 
 REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
@@ -24,7 +24,7 @@ SCORES = ("accuracy", "exact_match", "bits_per_byte_over_known", "bits_per_byte"
 
 def render(params: Params) -> str:
     """The comparison page as HTML, from the models that params names."""
-    models = [_model(name, params) for name in params.evaluations]
+    models = all_models(params)
     gates = [_verdict(name) for name in ("raw", "tokens", "samples")]
     known, found = _known_bits(models), methods(models)
     return _page(
@@ -40,6 +40,16 @@ def render(params: Params) -> str:
         bits_picture=_bits_picture(known) if known else "",
         waivers=[waiver.model_dump() for waiver in params.waivers],
     )
+
+
+def all_models(params: Params) -> list[dict[str, Any]]:
+    """Every model that params names, with what was measured on it."""
+    return [_model(name, params) for name in params.evaluations]
+
+
+def render_which(found: list[Method], costs: dict[str, Cost], said: str) -> str:
+    """The methods with their costs as a page: table, score against seconds with the spread over seeds, advice."""
+    return _page("which.html", methods=found, costs=costs, said=said, picture=_time_picture(found, costs))
 
 
 def render_costs(params: Params) -> str:
@@ -172,17 +182,29 @@ def _score_picture(models: list[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
+def _time_picture(found: list[Method], costs: dict[str, Cost]) -> str:
+    """Score against the seconds that training took, with the spread over seeds."""
+    return _points([(costs[m.name].seconds, m) for m in found if m.name in costs], "seconds of training, log scale")
+
+
 def _method_picture(found: list[Method]) -> str:
     """Score against the share of the weights that was trained, with the spread over seeds."""
+    return _points([(100 * m.trained_share, m) for m in found], "% of the weights trained, log scale")
+
+
+def _points(points: list[tuple[float, Method]], label: str) -> str:
+    """Methods by a cost and their score, with the spread over seeds; only those of the first one's score."""
+    if not points:
+        return ""
+    score = points[0][1].score
     figure = _figure(7, 3.2)
     axes = figure.subplots()
-    for method in [method for method in found if method.score == found[0].score]:
-        share = 100 * method.trained_share
-        axes.errorbar(share, method.mean, yerr=method.spread, fmt="o", color="#3b7a57", capsize=3)
-        axes.annotate(method.name, (share, method.mean), textcoords="offset points", xytext=(5, 4))
+    for cost, method in [(cost, method) for cost, method in points if method.score == score]:
+        axes.errorbar(cost, method.mean, yerr=method.spread, fmt="o", color="#3b7a57", capsize=3)
+        axes.annotate(method.name, (cost, method.mean), textcoords="offset points", xytext=(5, 4))
     axes.set_xscale("log")
-    axes.set_xlabel("% of the weights trained")
-    axes.set_ylabel(f"{found[0].score}, held-out")
+    axes.set_xlabel(label)
+    axes.set_ylabel(f"{score}, held-out")
     return _svg(figure)
 
 

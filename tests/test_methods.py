@@ -1,10 +1,11 @@
 """Which method: a wrong mean or a hasty recommendation would send users to the wrong one."""
 
+import math
 from typing import Any
 
 import pytest
 
-from pipeline.methods import advice, methods
+from pipeline.methods import Cost, advice, agreement, cost, methods
 
 
 def model(name: str, accuracy: float, share: float, loss: float | None = None) -> dict[str, Any]:
@@ -45,3 +46,20 @@ def test_advice_follows_from_the_figures() -> None:
     other = full[0] | {"name": "chat-s1", "leading": ("exact_match", 0.99)}
     assert advice(methods([base, *full, other])) == ""  # an exact match is no accuracy
     assert methods([full[0] | {"leading": ("bits_per_byte", 2.0)}]) == []  # less is better there
+
+
+def test_costs_are_those_of_all_seeds_or_none() -> None:
+    models = [model("lora-s1", 0.9, 0.05), model("lora-s2", 0.94, 0.05)]
+    (lora,) = methods(models)
+    spent = {"seconds_work": 2.0, "peak_memory_mib": 300.0, "energy_wh_measured": None, "energy_wh_estimated": 0.5}
+    records = {"lora-s1": spent, "lora-s2": spent | {"seconds_work": 4.0, "peak_memory_mib": 500.0}}
+    assert cost(lora, records) == Cost(3.0, 500.0, 0.5, measured=False)
+    assert cost(lora, {"lora-s1": spent}) is None
+
+
+def test_a_prediction_is_scored_by_ranks_of_what_both_name() -> None:
+    found = methods([model(f"{name}-s1", score, 1.0) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7))])
+    assert agreement(["a", "b", "x", "c"], found) == (pytest.approx(1.0), ["a", "b", "c"])
+    assert agreement(["c", "b", "a"], found)[0] == pytest.approx(-1.0)
+    assert agreement(["b", "a", "c"], found)[0] == pytest.approx(0.5)
+    assert math.isnan(agreement(["a", "b"], found)[0])

@@ -29,8 +29,8 @@ _TEXT: dict[Kind, str] = {
 }
 
 
-def workspace(data: Path, found: Guess, folder: Path) -> None:
-    """Replaces `folder` by a project that tries `data`; what DVC has cached there stays."""
+def workspace(data: Path, found: Guess, folder: Path, made: dict[str, Any] | None = None) -> None:
+    """Replaces `folder` by a project that tries `data`; what DVC has cached there stays. `made`: other params."""
     for name in ("pipeline", "stages"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -39,7 +39,7 @@ def workspace(data: Path, found: Guess, folder: Path) -> None:
     shutil.rmtree(folder / "inputs", ignore_errors=True)
     (folder / "inputs").mkdir()
     shutil.copy(data, folder / "inputs" / data.name)
-    files.write_text(folder / "params.yaml", _yaml(params(Path("inputs") / data.name, found)))
+    files.write_text(folder / "params.yaml", _yaml(made or params(Path("inputs") / data.name, found)))
 
 
 def params(data: Path, found: Guess) -> dict[str, Any]:

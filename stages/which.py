@@ -1,0 +1,103 @@
+"""Which method? A table of the methods that ran, with costs and advice; with a file, a short probe of all of them.
+
+`make which` reads what has run (profile `methods`); `make which DATA=file` tries every method on your own file with few
+steps and predicts the ranking; the next `make which` after a full run scores that prediction.
+"""
+
+import argparse
+import contextlib
+import subprocess
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import config, files, report
+from pipeline.config import UserError
+from pipeline.data.guess import guess
+from pipeline.data.probe import probe_params
+from pipeline.data.trial import workspace
+from pipeline.methods import Cost, Method, advice, agreement, cost, methods
+from stages import entry
+
+FOLDER = Path(".tohum/which")
+PREDICTION = Path(".tohum/which.json")
+PAGE = Path("reports/which.html")
+
+
+def main() -> None:
+    """Shows, or probes and then shows."""
+    parser = argparse.ArgumentParser(prog="python -m stages.which", description=__doc__)
+    parser.add_argument("data", nargs="?", type=Path, help="a csv, tsv, json, jsonl or parquet file of yours to probe")
+    options = parser.parse_args()
+    if options.data is None:
+        show(Path())
+        return
+    found = guess(options.data)
+    print(f"{options.data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in found.said), flush=True)
+    workspace(options.data, found, FOLDER, probe_params(Path("inputs") / options.data.name, found))
+    if not (FOLDER / ".dvc").exists():
+        subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=FOLDER, check=True)
+    if subprocess.run(["dvc", "repro", "--quiet", "report"], cwd=FOLDER, check=False).returncode:
+        raise UserError(f"the probe stopped; what is said above holds for a full run too (work folder {FOLDER})")
+    ranked = show(FOLDER)
+    files.write_json(PREDICTION, {"data": options.data.name, "ranking": ranked})
+    print(
+        "\nA probe has a small model and few steps: it predicts the ranking, no score. For the full run: make profile "
+        "NAME='files methods', name your file in params.yaml, make repro; then `make which` scores this prediction."
+    )
+
+
+def show(root: Path) -> list[str]:
+    """Prints the table, writes reports/which.html; returns the ranking, best first."""
+    with contextlib.chdir(root):
+        found = methods(report.all_models(config.load()))
+        if not found:
+            raise UserError(
+                "params.yaml: no recipe is one of several seeds (named lora-s1, lora-s2...); run profile `methods` "
+                "first (make profile NAME=methods, make repro), or probe a file (make which DATA=file)"
+            )
+        runs = {path.stem.removeprefix("finetune@"): path for path in report.REPORTS.glob("runs/finetune@*.json")}
+        records = {name: files.read_json(path) for name, path in runs.items()}
+        costs = {method.name: spent for method in found if (spent := cost(method, records))}
+        said = " ".join([advice(found), *scored(found)])
+        files.write_text(PAGE, report.render_which(found, costs, said))
+    console = Console()
+    console.print(table(found, costs))
+    console.print(said, f"\n\npage: {root / PAGE}")
+    return [method.name for method in found]
+
+
+def scored(found: list[Method]) -> list[str]:
+    """How well the last probe foretold this ranking, as a sentence; nothing where there was none."""
+    if not PREDICTION.exists():
+        return []
+    predicted = files.read_json(PREDICTION)
+    value, names = agreement(predicted["ranking"], found)
+    if value != value:
+        return []
+    return [
+        f"The probe of {predicted['data']} foretold this ranking of {len(names)} methods with a rank correlation of "
+        f"{value:+.2f} (1: exactly, 0: not at all)."
+    ]
+
+
+def table(found: list[Method], costs: dict[str, Cost]) -> Table:
+    """Score with spread, trained share, forgetting, time, memory and energy of every method."""
+    made = Table("method", "score", "mean", "spread", "trained", "forgets", "seconds", "peak MiB", "Wh")
+    for method in found:
+        spent = costs.get(method.name)
+        made.add_row(
+            method.name, method.score, f"{method.mean:.3f}", f"{method.spread:.3f}",
+            f"{100 * method.trained_share:.2f} %",
+            "" if method.forgotten is None else f"{method.forgotten:+.3f}",
+            *(("", "", "") if spent is None else (
+                f"{spent.seconds:.1f}", f"{spent.peak_memory_mib:.0f}",
+                f"{spent.energy_wh:.4f}{'' if spent.measured else ' est.'}",
+            )),
+        )  # fmt: skip
+    return made
+
+
+if __name__ == "__main__":
+    entry(main)

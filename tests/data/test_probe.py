@@ -1,0 +1,30 @@
+"""A probe must hold every method of the profile and nothing that params refuse; it runs for minutes before it shows."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.config import Kind, UserError
+from pipeline.data.guess import Guess, guess
+from pipeline.data.probe import SEEDS, methods, probe_params
+
+
+@pytest.mark.parametrize(("kind", "rows"), [
+    ("labelled", "v1,v2\nham,akşama gel\nspam,ödül kazandın\n"), ("instructions", "soru,cevap\nNerede?,İzmir\n"),
+])  # fmt: skip
+def test_every_method_is_probed_on_the_users_records(kind: Kind, rows: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(rows * 20, encoding="utf-8")
+    raw = probe_params(Path("inputs/own.csv"), guess(own))
+    params = config.check(raw)
+    assert {"full", "lora", "ia3", "bottleneck", "prefix", "gradual", "layers"} <= set(methods())
+    assert len(params.finetune) == len(methods()) * len(SEEDS)
+    assert {recipe.data for recipe in params.finetune.values()} == {kind}
+    for name, evaluation in params.evaluations.items():
+        assert "perplexity" in evaluation.measures, name  # or forgetting could not be told
+
+
+def test_running_text_has_nothing_to_compare() -> None:
+    with pytest.raises(UserError, match="holds documents; methods are compared on labelled texts"):
+        probe_params(Path("x.txt"), Guess("documents", {}, {}, ()))

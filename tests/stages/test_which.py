@@ -1,0 +1,59 @@
+"""The table and the advice that a user chooses a method by."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config, files
+from pipeline.config import UserError
+from stages import which
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two methods of two seeds each, as if they had run."""
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    recipe, judged = raw["finetune"]["spam-full"], raw["evaluations"]["spam-full"]
+    names = ["full-s1", "full-s2", "lora-s1", "lora-s2", "ia3-s1", "ia3-s2"]
+    raw["finetune"] = dict.fromkeys(names, recipe)
+    raw["evaluations"] = {"base": raw["evaluations"]["base"]} | dict.fromkeys(names, judged)
+    raw["register"]["models"] = ["base"]
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    scores = dict(zip(names, (0.95, 0.97, 0.90, 0.92, 0.80, 0.81), strict=True)) | {"base": 0.0}
+    for name, score in scores.items():
+        metrics = {"bits_per_byte": 0.5} if name == "base" else {"accuracy": score}
+        files.write_json(Path(f"reports/evaluation/{name}/metrics.json"), metrics | {"loss_nats": 1.0})
+        files.write_json(Path(f"reports/evaluation/{name}/details.json"), {})
+        files.write_json(Path(f"reports/training/{name}.json"), {"trainable_share": 0.5})
+        files.write_text(Path(f"reports/training/{name}.csv"), '"step"\n1\n')
+        spent = {"seconds_work": 3.0, "peak_memory_mib": 300.0, "energy_wh_measured": None, "energy_wh_estimated": 0.5}
+        files.write_json(Path(f"reports/runs/finetune@{name}.json"), spent)
+    return tmp_path
+
+
+def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: the advice would not follow from the figures, or nobody would learn how good a probe is."""
+    config.load()
+    files.write_json(which.PREDICTION, {"data": "own.csv", "ranking": ["full", "lora", "ia3"]})
+    assert which.show(Path()) == ["full", "lora", "ia3"]
+    shown = capsys.readouterr().out
+    assert "Best on this data over 2 seeds: full" in " ".join(shown.split())
+    assert "foretold this ranking of 3 methods with a rank correlation of +1.00" in " ".join(shown.split())
+    page = (project / which.PAGE).read_text(encoding="utf-8")
+    assert "0.9600" in page
+    assert "0.5000 est." in page
+    assert "<svg" in page
+
+
+def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
+    raw = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    raw["finetune"], raw["evaluations"] = {}, {"base": raw["evaluations"]["base"]}
+    (project / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(UserError, match="no recipe is one of several seeds"):
+        which.show(Path())
