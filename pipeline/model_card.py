@@ -106,9 +106,12 @@ def render(facts: Facts, name: str) -> str:
 
 
 def _summary(facts: Facts) -> str:
-    kind = {"classify": "Classifier", "cloze": "Classifier by words", "instruct": "Instruction follower"}.get(
-        facts.task.get("objective", ""), "Language model"
-    )
+    kind = {
+        "classify": "Classifier",
+        "cloze": "Classifier by words",
+        "instruct": "Instruction follower",
+        "chat": "Chat model",
+    }.get(facts.task.get("objective", ""), "Language model")
     shape = facts.shape
     layers = shape.get("num_hidden_layers") or shape.get("n_layer")
     width = shape.get("hidden_size") or shape.get("n_embd")

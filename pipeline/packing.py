@@ -24,7 +24,7 @@ def pack(folder: Path, target: Path, task: dict[str, Any]) -> None:
     from importlib.metadata import version
 
     package = Path(__file__).parent
-    example = ["Where does Ayşe live?"] if task.get("objective") == "instruct" else ["Merhaba"]
+    example = ["Where does Ayşe live?"] if "template" in task else ["Merhaba"]
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # advises type hints, though a signature is given

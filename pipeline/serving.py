@@ -85,13 +85,13 @@ class Speaker:
 
     def _text(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(ids)
-        if self.task.get("objective") == "instruct":
+        if "template" in self.task:
             return templates.answer_text(self.task["template"], text)
         return text
 
     def _prompt(self, text: str, max_tokens: int) -> list[int]:
         """The model's own template around the text; a text that leaves no room loses its beginning."""
-        if self.task.get("objective") == "instruct":
+        if "template" in self.task:
             ids = templates.prompt_ids(self._tokenizer, self.task["template"], text, "")
         else:
             ids = [self._tokenizer.end_of_text, *self._tokenizer.encode(text)]
@@ -100,7 +100,7 @@ class Speaker:
 
     def _stop(self) -> set[int]:
         stop = {self._tokenizer.end_of_text}
-        if self.task.get("objective") == "instruct":
+        if "template" in self.task:
             stop.add(templates.stop_id(self._tokenizer, self.task["template"]))
         return stop
 

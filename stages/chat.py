@@ -15,6 +15,7 @@ import torch
 from pipeline import config
 from pipeline.config import UserError, seed_for
 from pipeline.data import templates
+from pipeline.data.conversations import written
 from pipeline.evaluation import Subject, open_subject
 from pipeline.evaluation.classification import predict
 from pipeline.generation import stream
@@ -35,14 +36,19 @@ def main() -> None:
     subject = _open(options.model)
     print(f"{subject.name}: {subject.task.get('objective', 'next_token')}. End with Ctrl-D.", file=sys.stderr)
     generator = torch.Generator().manual_seed(seed_for(options.seed or secrets.randbits(62), "chat"))
+    turns: list[tuple[str, str]] = []
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             return
-        for piece in _answer(subject, line, options, generator):
+        said = ""
+        for piece in _answer(subject, line, turns, options, generator):
             print(piece, end="", flush=True)
+            said += piece
         print()
+        if subject.task.get("objective") == "chat" and said.strip():  # others never saw a second turn
+            turns.append((line, said))
 
 
 def _open(name: str) -> Subject:
@@ -58,8 +64,10 @@ def _open(name: str) -> Subject:
     return open_subject(name, compute)
 
 
-def _answer(subject: Subject, line: str, options: argparse.Namespace, generator: torch.Generator) -> Iterator[str]:
-    """The answer in pieces; a piece ends only where its bytes are whole characters."""
+def _answer(
+    subject: Subject, line: str, turns: list[tuple[str, str]], options: argparse.Namespace, generator: torch.Generator
+) -> Iterator[str]:
+    """The answer in pieces, after what was said before; a piece ends only where its bytes are whole characters."""
     if labels_of(subject.task):
         probabilities = predict(subject, [line], 1)[0]
         best = int(probabilities.argmax())
@@ -67,9 +75,9 @@ def _answer(subject: Subject, line: str, options: argparse.Namespace, generator:
         return
     tokenizer = subject.tokenizer
     stop = {tokenizer.end_of_text}
-    template: str | None = subject.task["template"] if subject.task.get("objective") == "instruct" else None
+    template: str | None = subject.task.get("template")
     if template is not None:
-        prompt = templates.prompt_ids(tokenizer, template, line, "")
+        prompt = templates.prompt_ids(tokenizer, template, line, written(turns))
         stop.add(templates.stop_id(tokenizer, template))
     else:
         prompt = [tokenizer.end_of_text, *tokenizer.encode(line)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipeline.config import UserError
+from pipeline.data.conversations import earlier
 
 # A piece is text, or the name of a special token in a one-element tuple.
 Piece = str | tuple[str]
@@ -29,6 +30,8 @@ class Template(NamedTuple):
 
     pieces: Callable[[str, str], list[Piece]]
     """(instruction, input) -> everything up to the answer."""
+    system: Callable[[str], list[Piece]]
+    """Standing instruction -> what stands before the first turn."""
     opens: str
     """What stands before the answer's first word."""
     end: str | None
@@ -39,8 +42,8 @@ TEMPLATES = {
     # An answer starts with a space, as in Llama 2's layout: a word inside running text has that space in its token, and
     # adapters that leave the vocabulary's rows frozen can only say what pretraining taught the model to say. For the
     # same reason an answer ends with end-of-text and not with a marker that no text ever showed.
-    "chat": Template(_chat, " ", None),
-    "alpaca": Template(_alpaca, "", None),
+    "chat": Template(_chat, lambda text: [("<|system|>",), text, ("<|end|>",)], " ", None),
+    "alpaca": Template(_alpaca, lambda text: [f"{text}\n\n"], "", None),
 }
 
 
@@ -51,13 +54,33 @@ def stop_id(tokenizer: Any, template: str) -> int:
 
 
 def prompt_ids(tokenizer: Any, template: str, instruction: str, given: str) -> list[int]:
-    """Ids of everything up to the answer.
+    """Ids of everything up to the answer; earlier turns, where `given` holds a conversation, with their answers.
 
     Raises:
         UserError: the vocabulary has no such special token (use `alpaca`).
     """
+    *before, (prompt, _) = turns(tokenizer, template, instruction, given, "")
+    return [i for asked, answered in before for i in asked + answered] + prompt
+
+
+def turns(
+    tokenizer: Any, template: str, instruction: str, given: str, output: str
+) -> list[tuple[list[int], list[int]]]:
+    """Prompt and answer of every turn, oldest first, as ids; a standing instruction opens the first prompt."""
+    layout, conversation = TEMPLATES[template], earlier(given)
+    if conversation is None:
+        asked = [(layout.pieces(instruction, given), output)]
+    else:
+        said = [*conversation.turns, (instruction, output)]
+        asked = [(layout.pieces(question, ""), answer) for question, answer in said]
+        if conversation.system:
+            asked[0] = (layout.system(conversation.system) + asked[0][0], asked[0][1])
+    return [(_ids(tokenizer, template, pieces), answer_ids(tokenizer, template, answer)) for pieces, answer in asked]
+
+
+def _ids(tokenizer: Any, template: str, pieces: list[Piece]) -> list[int]:
     ids: list[int] = []
-    for piece in TEMPLATES[template].pieces(instruction, given):
+    for piece in pieces:
         if isinstance(piece, tuple):
             ids.append(_special(tokenizer, piece[0], template))
         else:

@@ -9,6 +9,7 @@ import torch
 from pipeline import plugins
 from pipeline.config import Model, UserError
 from pipeline.data import templates
+from pipeline.data.conversations import written
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.objectives import IGNORED, Context
 from tests.fakes import ByteTokenizer, instruction, labelled
@@ -22,13 +23,16 @@ CLOZE = {"pattern": "{text} It is{label}", "verbalizers": {"ham": "h", "spam": "
 # The sibling's name, what varies behind a comma -> its settings.
 SETTINGS: dict[str, dict[str, Any]] = {
     "next_token": {},
+    "chat": {"template": "chat", "max_tokens": 64},
     "classify": {"max_tokens": 24},
     "cloze": CLOZE,
     "cloze, words of several tokens": CLOZE | {"verbalizers": {"ham": " message", "spam": " spam"}},
     "instruct": {"template": "chat", "max_tokens": 64},
 }
 MESSAGES = [labelled("ödül kazandın!", "spam"), labelled("akşama gel", "ham")]
+EARLIER = written([("Kim?", "Ayşe"), ("Ne?", "kedi")])
 RECORDS: dict[str, list[dict[str, Any]]] = {
+    "chat": [instruction("Nerede?", "İzmir"), instruction("Renk?", "mor", given=EARLIER)],
     "next_token": [{"ids": np.arange(17)}, {"ids": np.arange(1, 18)}],
     "classify": MESSAGES,
     "cloze": MESSAGES,
@@ -70,7 +74,7 @@ def test_losses_are_one_per_example_and_lead_downhill(name: str) -> None:
     assert learned.losses(network, batch).mean() < 0.8 * before.mean()
 
 
-@pytest.mark.parametrize("name", ["classify", "instruct"])
+@pytest.mark.parametrize("name", ["classify", "chat", "instruct"])
 def test_padding_changes_no_loss(name: str) -> None:
     """An example beside a longer one would otherwise be learned differently."""
     network, learned = model().eval(), objective(name)
@@ -81,19 +85,19 @@ def test_padding_changes_no_loss(name: str) -> None:
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["instruct", "next_token"])
+@pytest.mark.parametrize("name", ["chat", "instruct", "next_token"])
 def test_losses_are_the_mean_cross_entropy_of_what_counts(name: str) -> None:
     """The head is asked for the positions that count alone; the losses must be those of asking for all."""
     network, learned = model().eval(), objective(name)
     batch = learned.collate([learned.example(record) for record in RECORDS[name]])
-    if name == "instruct":
+    if name != "next_token":
         batch["targets"][0] = IGNORED  # an example without any answer counts as zero, not as NaN
     losses_BT = torch.nn.functional.cross_entropy(
         network(batch["inputs"]).mT, batch["targets"], ignore_index=IGNORED, reduction="none"
     )
     expected = losses_BT.sum(1) / (batch["targets"] != IGNORED).sum(1).clamp(min=1)
     torch.testing.assert_close(learned.losses(network, batch), expected)
-    assert bool((expected == 0).tolist() == [name == "instruct", False])
+    assert bool((expected == 0).tolist() == [name != "next_token", False])
 
 
 def test_instruct_learns_the_answer_and_its_end_only() -> None:
@@ -129,7 +133,10 @@ def test_a_single_label_is_refused() -> None:
         plugins.load("objectives", "classify").build(settings, Context(TOKENIZER, 64, ["ham"]))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "changes"), [("classify", {"max_tokens": 65}), ("instruct", {"max_tokens": 65})])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("chat", {"max_tokens": 65}), ("classify", {"max_tokens": 65}), ("instruct", {"max_tokens": 65})],
+)
 def test_more_tokens_than_the_context_is_refused(name: str, changes: dict[str, int]) -> None:
     with pytest.raises(UserError, match="context_length is 64; lower max_tokens"):
         objective(name, **changes)

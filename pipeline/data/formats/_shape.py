@@ -13,6 +13,7 @@ from pipeline.config import Kind, UserError
 from pipeline.data.records import CONTENT
 
 OPTIONAL = frozenset({"input"})  # a file without it means: no input
+MESSAGES = "messages"  # kind instructions: a list of messages in place of its columns
 EXTRA = ("language", "split")  # may also come from a column, when mapped
 ABSENT: Final = object()  # the row has no such field (null is a value, and another thing)
 
@@ -48,9 +49,13 @@ class Shape:
     split: str | None
 
     def __post_init__(self) -> None:
-        known = (*CONTENT[self.kind], *EXTRA)
+        known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind == "instructions" else []))
         if odd := sorted(set(self.columns) - set(known)):
             raise ValueError(f"columns names {odd}, which {self.kind} do not have; one of: {', '.join(known)}")
+        if MESSAGES in self.columns and set(self.columns) & set(CONTENT[self.kind]):
+            raise ValueError(
+                f"columns names messages, which stand for {', '.join(CONTENT[self.kind])}; keep one of them"
+            )
         if self.labels and self.kind != "labelled":
             raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
         if self.split is not None and "split" in self.columns:
@@ -67,6 +72,9 @@ class Shape:
     def fields(self) -> tuple[Field, ...]:
         """The columns to look for: the kind's content in schema order, then language and split where
         mapped."""
+        if MESSAGES in self.columns:
+            extra = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
+            return (Field(MESSAGES, self.columns[MESSAGES], True), *extra)
         content = [
             Field(ours, self.columns.get(ours, ours), ours not in OPTIONAL or ours in self.columns)
             for ours in CONTENT[self.kind]

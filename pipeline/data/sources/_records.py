@@ -11,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Kind, UserError
-from pipeline.data.formats._shape import ABSENT, OPTIONAL, Bad, Field, Row, Shape
+from pipeline.data import conversations
+from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, Bad, Field, Row, Shape
 from pipeline.data.ledger import Ledger
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
 
 TABLE_ROWS = 2000
 TABLE_CHARACTERS = 8 << 20
+_SAID = CONTENT["instructions"]  # what a list of messages becomes
 
 
 def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, ledger: Ledger) -> Iterator[tuple[Kind, pa.Table]]:
@@ -77,6 +79,17 @@ def _guesser(shape: Shape) -> Any:
 def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | Bad:
     record: dict[str, Any] = {}
     for field, value in zip(shape.fields, values, strict=True):
+        if field.ours == MESSAGES:
+            said = conversations.record(value)
+            if isinstance(said, str):
+                return Bad("not_a_conversation", f"{field.theirs}: {said}")
+            parts = [
+                _value(Field(ours, field.theirs, True), text, shape) for ours, text in zip(_SAID, said, strict=True)
+            ]
+            if wrong := next((part for part in parts if isinstance(part, Bad)), None):
+                return wrong
+            record |= dict(zip(_SAID, parts, strict=True))
+            continue
         checked = _value(field, value, shape)
         if isinstance(checked, Bad):
             return checked

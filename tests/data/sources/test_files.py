@@ -3,9 +3,12 @@
 import hashlib
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Part, UserError
+from pipeline.data.conversations import earlier
 from pipeline.data.sources import files
 from tests.data.reading import CSV, TXT
 
@@ -141,3 +144,26 @@ def test_settings_that_contradict_themselves_are_refused_with_params(fields, exp
     with pytest.raises(UserError) as error:
         Part.model_validate(whole).settings("data/sources", "download.sources.mine")
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "parquet"])
+def test_lists_of_messages_are_conversations(read, tmp_path, form):
+    """Lost otherwise: a chat log would have to be cut into questions and answers by hand, or would lose its turns."""
+    said = [{"role": role, "content": text} for role, text in
+            (("user", "Kim?"), ("assistant", "Ayşe"), ("user", "Ne zaman?"), ("assistant", "dün"))]  # fmt: skip
+    records = [{"log": said}, {"log": said[:2]}, {"log": said[:3]}]
+    columns = {"messages": "log"}
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+        rows = read.read(str(tmp_path / "a.parquet"), "instructions", format={"name": form}, columns=columns)
+    else:
+        text = json.dumps(records) if form == "json" else "".join(json.dumps(one) + "\n" for one in records)
+        rows = read(f"a.{form}", text, "instructions", format={"name": form}, columns=columns)
+    assert [(r["instruction"], r["output"]) for r in rows] == [("Ne zaman?", "dün"), ("Kim?", "Ayşe")]
+    assert earlier(rows[0]["input"]) == ("", (("Kim?", "Ayşe"),))
+    assert [reason for _, reason in read.reasons()] == ["not_a_conversation"]
+
+
+def test_messages_stand_for_all_three_columns(read):
+    with pytest.raises(ValueError, match=r"columns names messages, which stand for instruction, input, output"):
+        read("a.jsonl", "{}", "instructions", format={"name": "jsonl"}, columns={"messages": "m", "output": "o"})
