@@ -5,6 +5,7 @@
     python -m pipeline.registry review MODEL               the candidate's card, beside the champion
     python -m pipeline.registry promote MODEL VERSION --sha256 HASH
     python -m pipeline.registry rollback MODEL             back to the champion before
+    python -m pipeline.registry start MODEL                the champion as the start of the next graph
 
 A version is one content: its SHA-256 is a tag, equal bytes give the version that is already there, and an
 approval names the hash it approves. The alias `candidate` is what was registered last, `champion` what may
@@ -146,6 +147,25 @@ class Registry:
             with self._verified(version) as stored, files.replace_folder(target) as temporary:
                 shutil.copytree(stored, temporary, dirs_exist_ok=True)
         return target
+
+    def start(self, model: str) -> str:
+        """Fetches the champion; the lines of params.yaml that start `base` from it, pinned by its hash.
+
+        Raises:
+            UserError: there is no champion of this model.
+        """
+        from pipeline.model.checkpoint import weights_sha256  # torch, which no other command needs
+
+        if self.at(model, CHAMPION) is None:
+            raise UserError(f"{self.name(model)}: has no champion yet; promote a candidate first (registry review)")
+        folder = self.download(f"models:/{self.name(model)}@{CHAMPION}")
+        return (
+            "# in params.yaml; the same command on another machine fetches the same bytes\n"
+            f"tokenize: {{method: folder, vocab_size: null, pattern: null, path: {folder}, sha256: null}}\n"
+            f"pretrain.start: {{kind: folder, path: {folder}, revision: null, "
+            f"sha256: {weights_sha256(folder)}, licence: <as its card says>}}\n"
+            "# pretrain.schedule.steps: 0 takes it as it is; with steps, pretrain.ordering mixture replays old text"
+        )
 
     def verify(self, version: ModelVersion) -> None:
         """Reads the stored bytes again and compares their hash with the tag.
@@ -324,6 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="versions and aliases of every model of params.yaml")
     abouts = {
+        "start": "the champion as a start: fetches it and prints the lines for params.yaml",
         "review": "the candidate's card beside the champion",
         "promote": "make the candidate the champion",
         "rollback": "back to the champion before",
@@ -340,6 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
         registry = Registry(params)
         if options.command == "list":
             print(_listing(registry, list(params.evaluations)))
+        elif options.command == "start":
+            print(registry.start(options.model))
         elif options.command == "review":
             print(registry.review(options.model))
         else:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from pipeline import admission, config, files, model_card, registry, serving, tokenizer
-from pipeline.config import UserError
+from pipeline.config import Start, UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from pipeline.registry import CANDIDATE, CHAMPION, CONTENT, Registry
@@ -283,3 +283,17 @@ def test_what_must_not_be_registered_is_refused(project: Registry, harm: Any, re
     with pytest.raises(UserError, match=reason):
         admission.admit("base", params())
     make_model("base")
+
+
+def test_a_champion_can_start_the_next_graph(project: Registry) -> None:
+    """Lost otherwise: what serves could not be trained further without copying folders and hashes by hand."""
+    make_model("chat-full", seed=11)
+    version, _ = register(project, "chat-full")
+    with pytest.raises(UserError, match="tohum-chat-lora: has no champion yet"):
+        project.start("chat-lora")
+    project.promote("chat-full", version.version, version.tags[CONTENT])
+    lines = yaml.safe_load(project.start("chat-full").replace("<as its card says>", "CC0-1.0"))
+    start = Start.model_validate(lines["pretrain.start"])
+    assert checkpoint.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])
+    with pytest.raises(UserError, match="these are other weights than were pinned"):
+        checkpoint.fetch(start.model_copy(update={"sha256": "0" * 64}), Path("unused"))

@@ -105,10 +105,13 @@ class Trainer:
                     break
                 if step.number % self.runtime.checkpoint_every == 0 and step.number < steps:
                     self._save(state)
+        if not steps:  # open weights or a champion taken as they are: measured, not moved
+            self.progress.losses = [mean_loss(self.model, self.parts, self.train, self.cadence.batches)]
+            self._validate(state_of=0)
         bar.close()
         seconds = time.perf_counter() - began
         self.log.record |= {
-            "tokens_per_second": round(seen / seconds, 1),
+            "tokens_per_second": round(seen / max(seconds, 1e-9), 1),
             "resumed_at_step": resumed_at,
             "training_seconds": round(seconds, 3),
         }

@@ -177,3 +177,13 @@ def test_accumulation_equals_one_large_batch() -> None:
     next(fit(large.model, large.parts, large.train))
     for a, b in zip(small.model.parameters(), large.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_no_steps_measure_the_start_and_move_nothing(tmp_path: Path) -> None:
+    """Open weights or a champion can be a graph's base as they are."""
+    plan = trainer(Log(), steps=0)
+    before = {name: p.clone() for name, p in plan.model.state_dict().items()}
+    after, progress = finished(tmp_path, plan)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [point["step"] for point in progress.curve] == [0]
+    assert progress.best_loss == mean_loss(plan.model, plan.parts, plan.validation, 2)
