@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from pipeline import plugins
 from pipeline.auxiliary.adversarial import divergence, moved
+from pipeline.auxiliary.attention import mass, spellings, targets
 from pipeline.auxiliary.distill import unlike
 from pipeline.config import UserError
 from pipeline.learner import Learner
@@ -157,36 +158,35 @@ def test_guided_heads_come_to_look_at_the_words() -> None:
     batch = learner.batch([1, 3])  # "akşama gel" and "gel"
     losses = losses_of("attention", learner, heads={1: [0]})
 
-    def mass() -> list[float]:
+    def masses() -> list[float]:
         with torch.no_grad(), learner.model.shown(Shown(attentions=[1])) as seen:
             learner.objective.losses(learner.model, batch)
-        wanted = losses.__self__.targets(batch["inputs"])
+        wanted = targets(batch["inputs"], "words", losses.__self__.spellings)
         return [float(seen.attentions[1][0, head, 10] @ wanted[0, 10].float()) for head in (0, 1)]
 
-    before = mass()
+    before = masses()
     optimizer = torch.optim.Adam(learner.moving(), lr=1e-2)
     for _ in range(60):
         losses(learner.model, batch).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    after = mass()
+    after = masses()
     assert after[0] > 0.9 > before[0]
     assert after[1] < 0.9
 
 
 def test_a_word_is_found_behind_itself_and_on_no_padding() -> None:
     learner = classifier()
-    guided = losses_of("attention", learner, words=["gel"]).__self__
     batch = learner.batch([1, 3])
-    wanted = guided.targets(batch["inputs"])
+    wanted = targets(batch["inputs"], "words", spellings(learner.tokenizer.encode, ["gel"]))
     text = "akşama gel".encode()
     spans = [i for i in range(len(text)) if bool(wanted[0, -1, i])]
     assert bytes(text[i] for i in spans) == b" gel"
     assert not bool(wanted[0, : text.index(b" gel") + 1].any())  # the future is not there to look at
     with learner.model.shown(Shown(attentions=[1])) as seen:
         learner.objective.losses(learner.model, batch)
-    _, counts = guided.mass(batch["inputs"], seen)
-    assert int(counts[1].sum()) == 2 * 3  # "gel" and the end: three tokens behind its first one, two heads
+    _, counts = mass(wanted, learner.real(batch["inputs"]), seen, {1: [0, 1]})
+    assert int(counts[1].sum()) == 3  # "gel" and the end: three tokens behind its first one
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,7 @@ def test_guidance_that_cannot_work_is_refused(changes: dict[str, Any], words: st
 
 @pytest.mark.parametrize("towards", ["previous", "first"])
 def test_patterns_point_where_they_say(towards: str) -> None:
-    guided = losses_of("attention", classifier(), towards=towards, words=[]).__self__
-    wanted = guided.targets(torch.zeros(1, 4, dtype=torch.long))[0]
+    wanted = targets(torch.zeros(1, 4, dtype=torch.long), towards, [])[0]
     column = {"previous": [None, 0, 1, 2], "first": [None, 0, 0, 0]}[towards]
     assert [row.nonzero().flatten().tolist() for row in wanted] == [[] if c is None else [c] for c in column]
 

@@ -6,6 +6,7 @@ Patterns: the token before, or the first one (Deshpande & Narasimhan 2020, "Guid
 learning with transformers", section 3). Texts without any of the words are left alone.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -46,46 +47,51 @@ def build(settings: Settings, learner: Learner) -> Losses:
             f"params.yaml: auxiliary.towards is {settings.towards!r} and auxiliary.words {settings.words}; words go "
             "with towards: words, and only there"
         )
-    spellings = {tuple(learner.tokenizer.encode(text)) for word in settings.words for text in (word, f" {word}")}
-    return Guided(settings, learner, sorted(spellings)).losses
+    return Guided(settings, learner).losses
 
 
 class Guided:
-    def __init__(self, settings: Settings, learner: Learner, spellings: list[tuple[int, ...]]) -> None:
-        self.settings, self.learner, self.spellings = settings, learner, spellings
+    def __init__(self, settings: Settings, learner: Learner) -> None:
+        self.settings, self.learner = settings, learner
+        self.spellings = spellings(learner.tokenizer.encode, settings.words)
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: the objective's plus weight times the mean of -log of the mass on the target, nats."""
         with model.shown(Shown(attentions=self.settings.heads)) as seen:
             losses_B = self.learner.objective.losses(model, batch)
-        mass_BX, counts_BX = self.mass(batch["inputs"], seen)
-        guided_B = -(mass_BX.clamp(min=1e-6).log() * counts_BX).sum(1) / counts_BX.sum(1).clamp(min=1)
-        return losses_B + self.settings.weight * guided_B
+        wanted_BTT = targets(batch["inputs"], self.settings.towards, self.spellings)
+        mass_BHT, counts_BT = mass(wanted_BTT, self.learner.real(batch["inputs"]), seen, self.settings.heads)
+        guided_BT = -mass_BHT.clamp(min=1e-6).log().mean(1) * counts_BT
+        return losses_B + self.settings.weight * guided_BT.sum(1) / counts_BT.sum(1).clamp(min=1)
 
-    def mass(self, inputs_BT: Tensor, seen: Shown) -> tuple[Tensor, Tensor]:
-        """How much of their attention the guided heads put on the target: [B, heads x T], and 1 where it counts."""
-        T = inputs_BT.shape[1]
-        wanted_BTT = self.targets(inputs_BT)
-        counts_BT = (wanted_BTT.any(-1) & self.learner.real(inputs_BT)).float()
-        found = [
-            # virtual tokens stand in front of the text's own keys
-            (seen.attentions[layer][:, heads, :T, -T:].float() * wanted_BTT[:, None]).sum(-1)
-            for layer, heads in self.settings.heads.items()
-        ]
-        mass_BHT = torch.cat(found, dim=1)
-        return mass_BHT.flatten(1), counts_BT.repeat(1, mass_BHT.shape[1])
 
-    def targets(self, inputs_BT: Tensor) -> Tensor:
-        """wanted_BTT: true where the token of the row should look at the token of the column."""
-        B, T = inputs_BT.shape
-        at = torch.arange(T, device=inputs_BT.device)
-        if self.settings.towards == "previous":
-            return (at[:, None] - 1 == at)[None].expand(B, T, T)
-        if self.settings.towards == "first":
-            return ((at == 0)[None, :] & (at > 0)[:, None])[None].expand(B, T, T)
-        spans_BT = torch.zeros_like(inputs_BT, dtype=torch.bool)
-        for ids in self.spellings:
-            for start in range(T - len(ids) + 1):
-                same_B = (inputs_BT[:, start : start + len(ids)] == inputs_BT.new_tensor(ids)).all(1)
-                spans_BT[:, start : start + len(ids)] |= same_B[:, None]
-        return spans_BT[:, None, :] & (at[:, None] > at)[None]
+def spellings(encode: Callable[[str], list[int]], words: Sequence[str]) -> list[tuple[int, ...]]:
+    """The ids of every word, with and without a space before it."""
+    return sorted({tuple(encode(text)) for word in words for text in (word, f" {word}")})
+
+
+def mass(wanted_BTT: Tensor, real_BT: Tensor, seen: Shown, heads: Mapping[int, Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """How much of their attention these heads put on the target: [B, heads, T], and 1 at the tokens where it counts."""
+    T = wanted_BTT.shape[1]
+    found = [
+        # virtual tokens stand in front of the text's own keys
+        (seen.attentions[layer][:, chosen, :T, -T:].float() * wanted_BTT[:, None]).sum(-1)
+        for layer, chosen in heads.items()
+    ]
+    return torch.cat(found, dim=1), (wanted_BTT.any(-1) & real_BT).float()
+
+
+def targets(inputs_BT: Tensor, towards: str, spelled: Sequence[tuple[int, ...]]) -> Tensor:
+    """wanted_BTT: true where the token of the row should look at the token of the column."""
+    B, T = inputs_BT.shape
+    at = torch.arange(T, device=inputs_BT.device)
+    if towards == "previous":
+        return (at[:, None] - 1 == at)[None].expand(B, T, T)
+    if towards == "first":
+        return ((at == 0)[None, :] & (at > 0)[:, None])[None].expand(B, T, T)
+    spans_BT = torch.zeros_like(inputs_BT, dtype=torch.bool)
+    for ids in spelled:
+        for start in range(T - len(ids) + 1):
+            same_B = (inputs_BT[:, start : start + len(ids)] == inputs_BT.new_tensor(ids)).all(1)
+            spans_BT[:, start : start + len(ids)] |= same_B[:, None]
+    return spans_BT[:, None, :] & (at[:, None] > at)[None]

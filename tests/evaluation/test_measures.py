@@ -230,3 +230,23 @@ def test_weights_tell_marked_records_from_the_others(tmp_path: Path, monkeypatch
     assert metrics == pytest.approx({"weight_marked": 0.2, "weight_others": 1.0, "weight_ratio": 0.2})  # 4 was not seen
     with pytest.raises(UserError, match="marks 0 of 3 records"):
         weights.measure(weights.Settings(marked=":right"), subject(tmp_path))
+
+
+def test_attention_is_the_share_that_lies_on_the_words(tmp_path: Path) -> None:
+    """A network whose weights are zero looks at all earlier tokens alike, so the share can be counted by hand."""
+    from pipeline.evaluation import attention
+
+    write_labelled(tmp_path / "labelled", [("a gel b", "ham", "tr"), ("abc", "spam", "tr")])
+    one = subject(tmp_path, labels=["ham", "spam"], max_tokens=12)
+    with torch.no_grad():
+        for parameter in one.model.parameters():
+            parameter.zero_()
+    settings = attention.Settings(split="test", batch_size=2, heads={1: [0, 1]}, towards="words", words=["gel"])
+    metrics, details = attention.measure(settings, one)
+    # " gel" takes places 1 to 4 of "a gel b" and the end: rows 2 to 7 see one more of the four each, up to all four
+    by_hand = [min(row - 1, 4) / (row + 1) for row in range(2, 8)]
+    assert metrics["attention_mass"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-6)
+    assert metrics["attention_texts"] == 1
+    assert set(details["by_head"]) == {"block 1, head 0", "block 1, head 1"}
+    with pytest.raises(UserError, match="no text holds any of"):
+        attention.measure(settings.model_copy(update={"words": ["zzz"]}), one)
