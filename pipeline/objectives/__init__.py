@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.config import UserError
 from pipeline.learner import Batch, Predictions, per_example
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
-__all__ = ["IGNORED", "Batch", "Context", "Objective", "Predictions", "padded", "predicted_tokens"]
+__all__ = ["IGNORED", "Batch", "Context", "Objective", "Predictions", "padded", "predicted_tokens", "require_room"]
 
 IGNORED = -100
 """Target of a position that teaches nothing (torch's cross_entropy convention)."""
@@ -56,6 +57,15 @@ class Objective(ABC):
         found = self.predictions(model, batch)
         losses_N = nn.functional.cross_entropy(found.scores_NC.float(), found.targets_N, reduction="none")
         return per_example(losses_N, found)
+
+
+def require_room(max_tokens: int, context: Context) -> None:
+    """Raises UserError when examples of so many tokens do not fit into the model's context."""
+    if max_tokens > context.context_length:
+        raise UserError(
+            f"params.yaml: objective.max_tokens is {max_tokens}, the model's context_length is "
+            f"{context.context_length}; lower max_tokens"
+        )
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:

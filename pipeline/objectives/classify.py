@@ -11,7 +11,7 @@ import torch
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Context, Objective, Predictions, padded
+from pipeline.objectives import Batch, Context, Objective, Predictions, padded, require_room
 
 
 class Settings(Section):
@@ -24,11 +24,7 @@ def build(settings: Settings, context: Context) -> "Classify":
     if len(context.labels) < 2:
         found = ", ".join(context.labels) or "none"
         raise UserError(f"data/samples/labelled/train.parquet: labels found: {found}; two or more are expected")
-    if settings.max_tokens > context.context_length:
-        raise UserError(
-            f"params.yaml: objective.max_tokens is {settings.max_tokens}, the model's context_length is "
-            f"{context.context_length}; lower max_tokens"
-        )
+    require_room(settings.max_tokens, context)
     return Classify(settings, context)
 
 

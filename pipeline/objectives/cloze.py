@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Context, Objective, Predictions, padded
+from pipeline.objectives import Batch, Context, Objective, Predictions, padded, require_room
 
 
 class Settings(Section):
@@ -47,11 +47,7 @@ def build(settings: Settings, context: Context) -> "Cloze":
         )
     if len(set(settings.verbalizers.values())) < len(settings.verbalizers) or "" in settings.verbalizers.values():
         raise UserError(f"{where}.verbalizers are {settings.verbalizers}; expected a word of its own for each label")
-    if settings.max_tokens > context.context_length:
-        raise UserError(
-            f"{where}.max_tokens is {settings.max_tokens}, the model's context_length is {context.context_length}; "
-            "lower max_tokens"
-        )
+    require_room(settings.max_tokens, context)
     made = Cloze(settings, context)
     if (room := _parts(context.tokenizer, made.task)[2]) < 1:
         raise UserError(

@@ -12,7 +12,7 @@ import torch
 from pipeline.config import Positive, Section, UserError
 from pipeline.data import templates
 from pipeline.model.gpt import GPT
-from pipeline.objectives import IGNORED, Batch, Context, Objective, Predictions, padded, predicted_tokens
+from pipeline.objectives import IGNORED, Batch, Context, Objective, Predictions, padded, predicted_tokens, require_room
 
 
 class Settings(Section):
@@ -23,11 +23,7 @@ class Settings(Section):
 
 def build(settings: Settings, context: Context) -> "Instruct":
     """The objective for one template. Raises UserError when max_tokens is over the context_length."""
-    if settings.max_tokens > context.context_length:
-        raise UserError(
-            f"params.yaml: objective.max_tokens is {settings.max_tokens}, the model's context_length is "
-            f"{context.context_length}; lower max_tokens"
-        )
+    require_room(settings.max_tokens, context)
     return Instruct(settings, context)
 
 
