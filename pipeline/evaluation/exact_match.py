@@ -27,7 +27,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     metrics = {
         "exact_match": sum(right) / len(rows),
         "empty_share": sum(not given.strip() for given in answers) / len(rows),
-        "examples": float(len(rows)),
+        "instructions": float(len(rows)),
     }
     for code in sorted({row["language"] for row in rows}):
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == code]
