@@ -254,6 +254,17 @@ class Finetune(Recipe):
     """Train on only so many records of each label (of all, where records have none), drawn by the seed; null: all."""
 
 
+class Merge(Section):
+    """One model out of two that were tuned from the same one, by arithmetic on weights."""
+
+    of: str
+    """The model that both were tuned from, directly or not."""
+    first: str
+    """Decides what the merged model answers with, where the two answer differently."""
+    second: str
+    rule: Part
+
+
 class Bound(Section):
     """A model's metric must lie within these; null leaves a side open."""
 
@@ -331,6 +342,7 @@ class Params(Section):
     sample: Sample
     pretrain: Pretrain
     finetune: dict[str, Finetune]
+    merge: dict[str, Merge]
     evaluations: dict[str, Evaluation]
     experiments: dict[str, Experiment]
     gates: dict[str, dict[str, Any]]
@@ -340,11 +352,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _one_evaluation_per_model(self) -> "Params":
-        models = {"base", *self.finetune}
+        models = {"base", *self.finetune, *self.merge}
         if models != set(self.evaluations):
             odd = sorted(models ^ set(self.evaluations))
             raise ValueError(
-                f"`evaluations` must name base and every recipe of `finetune`, no other; differs in: {odd}"
+                f"`evaluations` must name base, every recipe of `finetune` and every merge, no other; differs in: {odd}"
             )
         for name, recipe in self.finetune.items():
             for key, model in (("from", recipe.start), ("reference", recipe.reference)):
@@ -353,6 +365,37 @@ class Params(Section):
         if missing := sorted(set(self.register_.models) - models):
             raise ValueError(f"register.models names {missing}; one of: {sorted(models)}")
         return self
+
+    @model_validator(mode="after")
+    def _merges_fit(self) -> "Params":
+        models = {"base", *self.finetune, *self.merge}
+        for name, merge in self.merge.items():
+            parts = {"of": merge.of, "first": merge.first, "second": merge.second}
+            if name in {"base", *self.finetune}:
+                raise ValueError(f"merge.{name}: another model has that name; choose one of its own")
+            for key, model in parts.items():
+                if model not in models - {name}:
+                    raise ValueError(f"merge.{name}.{key} is {model!r}; one of: {sorted(models - {name})}")
+            if len(set(parts.values())) < len(parts):
+                raise ValueError(f"merge.{name} names a model twice: {parts}; a merge needs three different ones")
+        for model in sorted(models):
+            self.line(model)
+        for name, merge in self.merge.items():
+            for key, model in (("first", merge.first), ("second", merge.second)):
+                if merge.of not in self.line(model):
+                    raise ValueError(f"merge.{name}.{key} is {model!r}, which was not tuned from {merge.of!r}")
+        return self
+
+    def line(self, model: str, later: tuple[str, ...] = ()) -> list[str]:
+        """The models that lead to one, each after those it was made from, itself last. A circle is a ValueError."""
+        if model in later:
+            raise ValueError(f"{' from '.join([*later, model])}: no model can be made from itself")
+        if model in self.merge:
+            before = [self.merge[model].of, self.merge[model].first, self.merge[model].second]
+        else:
+            before = [self.finetune[model].start] if model in self.finetune else []
+        found = [one for start in before for one in self.line(start, (*later, model))]
+        return list(dict.fromkeys([*found, model]))
 
 
 def choice(what: str, arguments: list[str], choices: list[str]) -> str:
@@ -367,7 +410,7 @@ def load(path: Path = PARAMS) -> Params:
     """Reads and checks a params file, the parts' own settings included.
 
     Raises:
-        UserError: unreadable file, unknown key, wrong type, unknown part, a recipe that names no model.
+        UserError: unreadable file, unknown key, wrong type, unknown part, a recipe or merge that names no model.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -388,6 +431,8 @@ def check(raw: Any, name: str = "params.yaml") -> Params:
     for where, recipe in recipes.items():
         for axis in AXES:
             recipe.part(axis, where)
+    for name, merge in params.merge.items():
+        merge.rule.settings("merging", f"merge.{name}.rule")
     for model, evaluation in params.evaluations.items():
         for measure, fields in evaluation.measures.items():
             where = f"evaluations.{model}.measures.{measure}"

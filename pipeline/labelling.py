@@ -19,6 +19,11 @@ def labels_of(task: Mapping[str, Any]) -> list[str]:
     return list(task.get("labels", []))
 
 
+def answers_with_label(task: Mapping[str, Any]) -> bool:
+    """Whether a label is what the model says when asked; a merge has labels and says what its first model would."""
+    return task.get("objective") in ("classify", "cloze")
+
+
 @torch.no_grad()
 def probabilities(
     model: GPT,
@@ -29,7 +34,7 @@ def probabilities(
     precision: AbstractContextManager[Any] | None = None,
 ) -> torch.Tensor:
     """probabilities_NC of the labels, float32 on the CPU; texts of like length share a batch."""
-    by_words = task.get("objective") == "cloze"
+    by_words = model.score is None and "verbalizers" in task
     if by_words:
         words = cloze.words(tokenizer, task)
         rows = [cloze.read(tokenizer, task, text) for text in texts]

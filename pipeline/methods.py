@@ -46,11 +46,12 @@ class Method:
 
 
 def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
-    """The methods among the report's models, best first; empty where no recipe is named as a seed."""
+    """The methods among the report's models, best first; empty where no recipe is named as a seed. Merges are none."""
     base = next((model["metrics"].get("loss_nats") for model in models if model["name"] == "base"), None)
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for model in models:
-        if (named := _SEED.match(model["name"])) and model["leading"] and model["leading"][0] in _SCORES:
+        trained = "trainable_share" in model.get("training", {})
+        if trained and (named := _SEED.match(model["name"])) and model["leading"] and model["leading"][0] in _SCORES:
             groups.setdefault(named["method"], []).append(model)
     found = []
     for name, seeds in groups.items():

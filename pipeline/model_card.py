@@ -44,7 +44,7 @@ class Facts:
 def gather(model: str, params: config.Params, sha256: str, models: Path = Path("models")) -> Facts:
     """Reads what the graph left about one model."""
     stages = chain(model, params)
-    recipe = params.pretrain if model == "base" else params.finetune[model]
+    recipe = params.pretrain if model == "base" else params.finetune.get(model) or params.merge[model]
     provenance = files.read_json(PROVENANCE)["sources"] if PROVENANCE.is_file() else {}
     folder = models / model
     gates = {
@@ -52,14 +52,11 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
         for gate in ("raw", "tokens", "samples", model)
         if (path := lineage.GATES / gate / "verdict.json").is_file()
     }
-    measured = {
-        stage: [stage, stage.replace("finetune@", "evaluate@").replace("pretrain", "evaluate@base")] for stage in stages
-    }
     names = [
         "download",
         "tokenize",
         "sample",
-        *dict.fromkeys(name for pair in measured.values() for name in pair),
+        *(name for one in params.line(model) for name in (_maker(one, params), f"evaluate@{one}")),
     ]
     return Facts(
         model=model, sha256=sha256, metrics=files.read_json(EVALUATION / model / "metrics.json"), gates=gates,
@@ -72,10 +69,14 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
 
 
 def chain(model: str, params: config.Params) -> list[str]:
-    """Training stages from pretraining to the one that makes `model`."""
+    """The stages from pretraining to the one that makes `model`."""
+    return [_maker(one, params) for one in params.line(model)]
+
+
+def _maker(model: str, params: config.Params) -> str:
     if model == "base":
-        return ["pretrain"]
-    return [*chain(params.finetune[model].start, params), f"finetune@{model}"]
+        return "pretrain"
+    return f"merge@{model}" if model in params.merge else f"finetune@{model}"
 
 
 def waived(facts: Facts) -> list[tuple[str, dict[str, Any]]]:
@@ -171,8 +172,8 @@ def _limits(facts: Facts) -> str:
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
         lines.append("- Learned from generated text about an invented world: for checking the pipeline, not for use.")
     if facts.task.get("labels"):
-        lines.append("- Always answers with one of its labels; the score is not calibrated.")
-    else:
+        lines.append("- A label is always one of its own; the score is not calibrated.")
+    if not facts.task.get("labels") or facts.task.get("template"):
         lines.append("- May state falsehoods fluently; nothing filters its answers.")
     return "\n".join(lines)
 

@@ -44,10 +44,11 @@ def signature(task: dict[str, Any]) -> mlflow.models.ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+    from pipeline.labelling import answers_with_label
     from pipeline.serving import GENERATION
 
     texts = Schema([ColSpec("string")])
-    if task.get("labels"):
+    if answers_with_label(task):
         return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score")]))
     kinds = {int: "long", float: "double"}
     settings = [ParamSpec(key, kinds[type(value)], value) for key, value in GENERATION.items()]

@@ -12,14 +12,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files
-from pipeline.config import Finetune, Params
+from pipeline.config import Params
 from pipeline.experiments import findings
 from pipeline.methods import Cost, Method, advice, methods
 
 REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
-# One leading score per kind of model, in the order they are looked for.
-SCORES = ("accuracy", "exact_match", "bits_per_byte_over_known", "bits_per_byte")
+# A model's leading scores, in the order they are looked for: all of RANKED that it has, else the first of the rest.
+RANKED = ("accuracy", "exact_match")
+SCORES = (*RANKED, "bits_per_byte_over_known", "bits_per_byte")
 
 
 def render(params: Params) -> str:
@@ -59,15 +60,28 @@ def render_costs(params: Params) -> str:
         record = files.read_json(path)
         _, _, model = str(record["stage"]).partition("@")
         model = "base" if record["stage"] == "pretrain" else model
-        score = _leading(_metrics(model)) if record["stage"].startswith(("pretrain", "finetune")) else None
-        rows.append(record | {"model": model, "score": score})
+        scores = leading_scores(model) if record["stage"].startswith(("pretrain", "finetune", "merge")) else []
+        rows.append(record | {"model": model, "score": scores[0] if scores else None})
     total = sum(row.get("seconds_total", 0.0) for row in rows)
     return _page("costs.html", rows=rows, total=total, picture=_cost_picture(rows))
 
 
-def leading_score(model: str) -> tuple[str, float] | None:
-    """The first of SCORES that the model has, with its value."""
-    return _leading(_metrics(model))
+def leading_scores(model: str) -> list[tuple[str, float]]:
+    """What a model is compared by, with the values: one score, or several of a merge; none before it is measured."""
+    path = REPORTS / "evaluation" / model / "metrics.json"
+    return _leading(files.read_json(path)) if path.exists() else []
+
+
+def made_by(name: str, params: Params) -> str:
+    """What made a model, in a few words."""
+    if merge := params.merge.get(name):
+        return f"{merge.rule.name} merge of {merge.first} and {merge.second}"
+    if (recipe := params.finetune.get(name)) is None:
+        return "next_token + full"
+    plain = {"none", "uniform", "shuffled"}  # parts that do nothing of their own
+    parts = [recipe.objective, recipe.auxiliary, recipe.tuner, recipe.weighting, recipe.ordering]
+    found = " + ".join(part.name for part in parts if part.name not in plain)
+    return found + (f", {recipe.depth} blocks" if recipe.depth else "")
 
 
 def _model(name: str, params: Params) -> dict[str, Any]:
@@ -76,32 +90,21 @@ def _model(name: str, params: Params) -> dict[str, Any]:
     recipe = params.finetune.get(name)
     return {
         "name": name,
-        "parts": _parts(recipe) if recipe else "next_token + full",
+        "parts": made_by(name, params) + (f", from {recipe.start}" if recipe else ""),
         "metrics": metrics,
         "details": files.read_json(folder / "details.json"),
         "training": files.read_json(REPORTS / "training" / f"{name}.json"),
-        "curve": _curve(name),
+        "curve": [] if name in params.merge else _curve(name),
         "thresholds": _judged(metrics, params.evaluations[name].thresholds),
         "verdict": _verdict(name),
-        "leading": _leading(metrics),
+        "leading": next(iter(_leading(metrics)), None),
+        "scores": _leading(metrics),
     }
 
 
-def _parts(recipe: Finetune) -> str:
-    """What the recipe is made of; parts that do nothing are left out."""
-    plain = {"none", "uniform", "shuffled"}
-    names = [recipe.objective, recipe.auxiliary, recipe.tuner, recipe.weighting, recipe.ordering]
-    found = " + ".join(part.name for part in names if part.name not in plain)
-    return f"{found}, from {recipe.start}" + (f" cut to {recipe.depth} blocks" if recipe.depth else "")
-
-
-def _metrics(model: str) -> dict[str, float]:
-    path = REPORTS / "evaluation" / model / "metrics.json"
-    return files.read_json(path) if path.exists() else {}
-
-
-def _leading(metrics: dict[str, float]) -> tuple[str, float] | None:
-    return next(((key, metrics[key]) for key in SCORES if key in metrics), None)
+def _leading(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    found = [(key, metrics[key]) for key in SCORES if key in metrics]
+    return [score for score in found if score[0] in RANKED] or found[:1]
 
 
 def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +174,12 @@ def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
 
 
 def _score_picture(models: list[dict[str, Any]]) -> str:
-    pairs = [(m["name"], m["leading"][1]) for m in models if m["leading"] and m["leading"][0] in SCORES[:2]]
+    pairs = [
+        (m["name"] if len(m["scores"]) == 1 else f"{m['name']}: {key}", value)
+        for m in models
+        for key, value in m["scores"]
+        if key in RANKED
+    ]
     if not pairs:
         return ""
     figure = _figure(7, 0.6 + 0.35 * len(pairs))
@@ -217,6 +225,7 @@ def _bits_picture(pairs: list[tuple[str, float]]) -> str:
 
 
 def _curve_picture(models: list[dict[str, Any]]) -> str:
+    models = [model for model in models if model["curve"]]
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
     figure = _figure(3.2 * columns, 2.2 * rows)

@@ -18,7 +18,7 @@ from pipeline import files
 from pipeline.config import UserError, seed_for
 from pipeline.data import templates
 from pipeline.generation import generate
-from pipeline.labelling import labels_of, probabilities
+from pipeline.labelling import answers_with_label, labels_of, probabilities
 from pipeline.model import checkpoint
 from pipeline.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ class Speaker:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UserError(f"input {row} is {type(text).__name__}, expected text")
-        if labels_of(self.task):
+        if answers_with_label(self.task):
             return self._labels(texts)
         settings = GENERATION | dict(params or {})
         if unknown := sorted(set(settings) - set(GENERATION)):

@@ -19,7 +19,7 @@ from pipeline.data.conversations import written
 from pipeline.evaluation import Subject, open_subject
 from pipeline.evaluation.classification import predict
 from pipeline.generation import stream
-from pipeline.labelling import labels_of
+from pipeline.labelling import answers_with_label
 from stages import entry
 
 
@@ -68,7 +68,7 @@ def _answer(
     subject: Subject, line: str, turns: list[tuple[str, str]], options: argparse.Namespace, generator: torch.Generator
 ) -> Iterator[str]:
     """The answer in pieces, after what was said before; a piece ends only where its bytes are whole characters."""
-    if labels_of(subject.task):
+    if answers_with_label(subject.task):
         probabilities = predict(subject, [line], 1)[0]
         best = int(probabilities.argmax())
         yield f"{subject.task['labels'][best]} ({float(probabilities[best]):.3f})"

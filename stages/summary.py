@@ -21,12 +21,12 @@ def main() -> None:
     params = config.load()
     table = Table("model", "made by", "score", "value", "gate", title="What was made")
     for name in params.evaluations:
-        recipe = params.finetune.get(name)
-        score = report.leading_score(name) or ("", float("nan"))
+        scores = report.leading_scores(name)
+        keys, values = "\n".join(key for key, _ in scores), "\n".join(f"{value:.4f}" for _, value in scores)
         verdict = report.REPORTS / "gates" / name / "verdict.json"
         passed = verdict.exists() and files.read_json(verdict)["passed"]
-        parts = f"{recipe.objective.name} + {recipe.tuner.name}" if recipe else "next_token + full"
-        table.add_row(name, parts, score[0], f"{score[1]:.4f}", "[green]passed" if passed else "[red]failed")
+        verdict_shown = "[green]passed" if passed else "[red]failed"
+        table.add_row(name, report.made_by(name, params), keys, values, verdict_shown)
     console.print(table)
     console.print("compare   reports/report.html\ngates     reports/gates/<name>/page.html")
     console.print("costs     make report    registry  make ui    talk  make chat MODEL=chat-lora")

@@ -88,6 +88,50 @@ def test_evaluations_must_match_the_recipes(raw: dict) -> None:
         config.check(raw)
 
 
+def with_merges(raw: dict, **merges: dict) -> dict:
+    """Merges of chat-lora and spam-lora by halves, but for what is given; measured as base is."""
+    whole = {"of": "base", "first": "chat-lora", "second": "spam-lora"}
+    whole["rule"] = {"name": "linear", "scales": [0.5, 0.5]}
+    evaluations = raw["evaluations"] | dict.fromkeys(merges, raw["evaluations"]["base"])
+    return raw | {"merge": {name: whole | changes for name, changes in merges.items()}, "evaluations": evaluations}
+
+
+def test_a_merge_is_a_model_like_every_other(raw: dict) -> None:
+    """Merged again, started from, registered; and its line has every model once, in an order in which they are made."""
+    raw = with_merges(raw, both={}, three={"first": "both", "second": "chat-full"})
+    raw["finetune"]["more"] = raw["finetune"]["spam-full"] | {"from": "three"}
+    raw["evaluations"]["more"] = raw["evaluations"]["spam-full"]
+    raw["register"] = raw["register"] | {"models": ["three"]}
+    line = config.check(raw).line("more")
+    assert line == ["base", "chat-lora", "spam-lora", "both", "chat-full", "three", "more"]
+
+
+@pytest.mark.parametrize(
+    ("merges", "words"),
+    [
+        ({"both": {"first": "chat"}}, "merge.both.first is 'chat'; one of: .*'spam-lora'"),
+        ({"both": {"of": "both"}}, "merge.both.of is 'both'; one of"),
+        ({"both": {"second": "chat-lora"}}, "merge.both names a model twice"),
+        ({"both": {"of": "spam-full"}}, "merge.both.first is 'chat-lora', which was not tuned from 'spam-full'"),
+        ({"spam-full": {}}, "merge.spam-full: another model has that name"),
+        ({"a": {"first": "b"}, "b": {"first": "a"}}, "a from b from a: no model can be made from itself"),
+        ({"both": {"rule": {"name": "tie"}}}, "merge.both.rule.name is 'tie'; one of: linear, ties"),
+        ({"both": {"rule": {"name": "linear", "scales": [1.0]}}}, r"merge.both.rule.scales.1"),
+        ({"both": {"rule": {"name": "ties", "density": 0.0, "scale": 1.0}}}, "merge.both.rule.density"),
+    ],
+)
+def test_a_merge_that_cannot_be_is_refused_before_anything_runs(raw: dict, merges: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        config.check(with_merges(raw, **merges))
+
+
+def test_a_merge_without_evaluation_is_refused(raw: dict) -> None:
+    raw = with_merges(raw, both={})
+    del raw["evaluations"]["both"]
+    with pytest.raises(UserError, match=r"every merge, no other; differs in: \['both'\]"):
+        config.check(raw)
+
+
 def test_broken_yaml_and_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         config.load(tmp_path / "params.yaml")

@@ -53,6 +53,7 @@ def test_the_yaml_it_shows_is_valid() -> None:
     for block in re.findall(r"```yaml\n(.*?)```", README, re.S):
         for key, value in yaml.safe_load(block).items():
             raw[key] = value
+    raw["evaluations"] |= dict.fromkeys(raw["merge"], raw["evaluations"]["base"])
     params = config.check(raw)
     assert "letters" in params.download.sources
     assert params.waivers[0].gate == "raw"
@@ -62,7 +63,9 @@ def test_every_profile_is_in_its_table() -> None:
     assert [p.stem for p in (ROOT / "infra/profiles").glob("*.yaml") if f"| `{p.stem}` |" not in README] == []
 
 
-@pytest.mark.parametrize("axis", ["objectives", "auxiliary", "tuners", "weighting", "ordering", "optimizers"])
+@pytest.mark.parametrize(
+    "axis", ["objectives", "auxiliary", "tuners", "weighting", "ordering", "optimizers", "merging"]
+)
 def test_the_table_of_siblings_is_the_folder(axis: str) -> None:
     """Lost otherwise: users would miss a method that is there, or look for one that is not."""
     from pipeline import plugins

@@ -238,6 +238,21 @@ def test_the_card_says_what_a_reviewer_must_know(project: Registry) -> None:
     assert "not calibrated" in card
 
 
+def test_the_card_of_a_merge_names_both_of_its_models(project: Registry) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    rule = {"name": "linear", "scales": [1.0, 1.0]}
+    raw["merge"] = {"both": {"of": "base", "first": "chat-full", "second": "spam-full", "rule": rule}}
+    raw["evaluations"]["both"] = raw["evaluations"]["spam-full"]
+    task = {"objective": "instruct", "template": "chat", "labels": ["ham", "spam"], "max_tokens": 32}
+    files.write_json(Path("models/both/tohum.json"), task)
+    evaluate("both")
+    card = model_card.render(model_card.gather("both", config.Params.model_validate(raw), "0" * 64), "tohum-both")
+    assert "pretrain → finetune@chat-full → finetune@spam-full → merge@both" in card
+    assert "name: linear" in card
+    assert "not calibrated" in card
+    assert "falsehoods" in card
+
+
 def break_verdict(name: str) -> None:
     files.write_json(Path("reports/gates") / name / "verdict.json", {"passed": False, "results": []})
 

@@ -67,6 +67,25 @@ def test_a_removed_recipe_leaves_the_report(params: Params) -> None:
     assert "old-recipe" not in report.render(params)
 
 
+def test_a_merge_is_shown_as_what_it_is(params: Params) -> None:
+    """It has no training curve and no trained weights; the page must not stop for that."""
+    raw = params.model_dump(by_alias=True)
+    raw["finetune"]["chat-full"] = raw["finetune"]["spam-full"]
+    rule = {"name": "ties", "density": 0.5, "scale": 1.0}
+    raw["merge"] = {"both-s1": {"of": "base", "first": "spam-full", "second": "chat-full", "rule": rule}}
+    raw["evaluations"] |= dict.fromkeys(("chat-full", "both-s1"), raw["evaluations"]["spam-full"])
+    write("chat-full", {"accuracy": 0.9}, {})
+    write("both-s1", {"accuracy": 0.95, "exact_match": 0.8125}, {})
+    Path("reports/training/both-s1.csv").unlink()
+    figures = {"task_norm_first": 3.0, "task_norm_second": 4.5, "task_cosine": 0.25, "sign_conflict_share": 0.125}
+    files.write_json(Path("reports/training/both-s1.json"), figures | {"parameters": 10.0})
+    page = report.render(config.check(raw))
+    assert "ties merge of spam-full and chat-full" in page
+    assert "cosine 0.250, signs conflict in\n12.5 %" in page
+    assert "0.9500<br>0.8125" in page  # measured as both of its models
+    assert "Which method?" not in page
+
+
 def test_costs_show_every_stage(params: Params) -> None:
     record = {"stage": "finetune@spam-full", "status": "FINISHED", "seconds_total": 9.0, "seconds_work": 7.0,
               "peak_memory_mib": 300.0, "tokens_per_second": 5000.0, "energy_wh_estimated": 0.01}  # fmt: skip

@@ -134,6 +134,8 @@ def siblings(instance: Instance, params: dict[str, Any]) -> set[str]:
     elif stage in ("pretrain", "finetune"):
         recipe = params["pretrain"] if stage == "pretrain" else params["finetune"][instance.key]
         names |= {folder: [recipe[axis]["name"]] for folder, axis in AXES.items()}
+    elif stage == "merge":
+        names["merging"] = [params["merge"][instance.key]["rule"]["name"]]
     elif stage == "evaluate":
         names["evaluation"] = list(params["evaluations"][instance.key]["measures"])
     elif stage == "validate":
@@ -164,8 +166,9 @@ def uncovered(instance: Instance, params: dict[str, Any]) -> list[str]:
 
 
 def read() -> tuple[dict[str, Instance], dict[str, Any]]:
-    """The project's own stages and params."""
+    """The project's own stages and params, with the merges of a profile, for the default has none."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["merge"] = yaml.safe_load((ROOT / "infra/profiles/merged.yaml").read_text(encoding="utf-8"))["merge"]
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return instances(stages, params), params
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import profiles
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,6 +38,7 @@ TRAINED = {"pretrain", *(f"finetune@{name}" for name in MODELS[1:])}
 @pytest.mark.parametrize(
     ("param", "stages"),
     [
+        ("merge", {"report"}),
         ("finetune.spam-lora.tuner.rank", {"finetune@spam-lora", "report"}),
         ("finetune.spam-lora.optimizer.learning_rate", {"finetune@spam-lora", "report"}),
         ("evaluations.chat-full.measures.exact_match.max_tokens", {"evaluate@chat-full", "report"}),
@@ -55,6 +58,23 @@ TRAINED = {"pretrain", *(f"finetune@{name}" for name in MODELS[1:])}
 )
 def test_a_changed_param_touches_exactly_these_stages(param: str, stages: set[str]) -> None:
     assert feel(param) == stages
+
+
+def test_a_changed_rule_merges_again_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also: DVC reads the merges of a profile as a graph, two models into one."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "params.yaml").write_text(profiles.rendered(["merged"]), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    with Repo.init(str(tmp_path), no_scm=True) as repo:
+        stages = {stage.name: stage for stage in repo.index.stages}
+        keys = {name: {key for dep in one.deps for key in getattr(dep, "params", [])} for name, one in stages.items()}
+        before = {one.name for one in repo.index.graph.successors(stages["merge@both-ties"])}
+    assert {name for name, found in keys.items() if found & {"merge", "merge.both-ties"}} == {
+        "merge@both-ties", "report"
+    }  # fmt: skip
+    assert before == {"pretrain", "finetune@spam-lora", "finetune@chat-lora"}
 
 
 def test_more_messages_do_not_retrain_the_base() -> None:

@@ -1,0 +1,34 @@
+"""Stage merge@<name>: two models that were tuned from the same one -> models/<name>."""
+
+import sys
+from pathlib import Path
+
+from pipeline import config, files, tracking
+from pipeline.merging import merge
+from pipeline.model.device import set_up
+from stages import entry
+
+MODELS, TRAINING = Path("models"), Path("reports/training")
+
+
+def main() -> None:
+    """Merges what `merge` of params.yaml says under the name on the command line."""
+    params = config.load()
+    name = config.choice("merge", sys.argv[1:], list(params.merge))
+    chosen = params.merge[name]
+    set_up(params.compute)
+    with tracking.stage(f"merge@{name}", params) as run:
+        with run.work():
+            figures = merge(name, chosen, MODELS)
+            files.write_json(TRAINING / f"{name}.json", figures)
+        run.log(figures)
+        run.model(MODELS / name, figures)
+    print(
+        f"  {chosen.first} lies {figures['task_norm_first']:.3g} from {chosen.of}, {chosen.second} "
+        f"{figures['task_norm_second']:.3g}; cosine {figures['task_cosine']:.3f}, signs conflict in "
+        f"{figures['sign_conflict_share']:.1%} of the weights that both moved"
+    )
+
+
+if __name__ == "__main__":
+    entry(main, without=["pandas"])

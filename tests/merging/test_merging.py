@@ -1,0 +1,212 @@
+"""Merged folders: two models in one, each still within reach, and strangers refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import files, plugins, serving, tokenizer
+from pipeline.config import Compute, Evaluation, Merge, UserError
+from pipeline.data.records import SCHEMAS
+from pipeline.evaluation import measure_all, open_subject
+from pipeline.files import sha256_of, write_json, write_table
+from pipeline.labelling import probabilities
+from pipeline.merging import merge, united
+from pipeline.model import checkpoint
+from pipeline.model.additions import insert_bottlenecks
+from pipeline.model.gpt import GPT
+from tests.fakes import instruction, labelled
+from tests.merging.models import WHOLE, moved, weights_of
+from tests.models import network
+
+COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+CHAT = {"objective": "instruct", "template": "chat", "max_tokens": 40}
+SPAM = {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 32}
+BASE = Path("models/base")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A base, a chat model and a classifier tuned from it, and a few records."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer.train(["Ayşe geldi, ödül kazandın! Where is the cat? " * 20], 300, "gpt2").save(Path("words"))
+    save("base", base_of(), {"objective": "next_token"})
+    save("chat", moved(base_of(), 1), CHAT)
+    save("spam", classifier(2), SPAM)
+    return tmp_path
+
+
+def base_of(**changes: Any) -> GPT:
+    size = tokenizer.Tokenizer.load(Path("words")).vocab_size
+    return network("qwen3", **{"vocab_size": size, "context_length": 48, "tie_embeddings": False} | changes)
+
+
+def classifier(seed: int, labels: int = 2) -> GPT:
+    model = moved(base_of(), seed)
+    model.add_score(labels, torch.Generator().manual_seed(seed))
+    return model
+
+
+def save(name: str, model: GPT, task: dict[str, Any], words: str = "words", **more: Any) -> None:
+    checkpoint.save(
+        model, Path("models") / name, tokenizer=Path(words), labels=task.get("labels"), metadata=task, **more
+    )
+
+
+def merged(first: str, second: str, name: str = "both", rule: dict[str, Any] | None = None) -> Path:
+    rule = rule or {"name": "linear", "scales": [1.0, 1.0]}
+    merge(name, Merge.model_validate({"of": "base", "first": first, "second": second, "rule": rule}), Path("models"))
+    return Path("models") / name
+
+
+def write_records() -> None:
+    import pyarrow as pa
+
+    rows = {
+        "labelled": [labelled(f"ödül {i}", "spam" if i % 2 else "ham") for i in range(6)],
+        "instructions": [instruction(f"Where is {i}?", "ev") for i in range(3)],
+    }
+    for kind, some in rows.items():
+        full = [{"id": str(i), "source": "own", "split": "test"} | row for i, row in enumerate(some)]
+        table = pa.Table.from_pylist([{key: row.get(key) for key in SCHEMAS[kind].names} for row in full])  # type: ignore[index]
+        write_table(Path(f"data/samples/{kind}/test.parquet"), table)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("rule", [{"name": name} | fields for name, fields in WHOLE.items()], ids=lambda r: r["name"])
+def test_a_merge_is_scored_as_both_of_its_models(rule: dict[str, Any]) -> None:
+    """Lost otherwise: one of the two skills would be in the weights and out of reach."""
+    write_records()
+    merged("chat", "spam", rule=rule)
+    measures = {
+        "classification": {"split": "test", "batch_size": 4},
+        "exact_match": {"split": "test", "batch_size": 4, "max_tokens": 4, "max_records": None},
+    }
+    metrics, _ = measure_all(open_subject("both", COMPUTE), Evaluation(measures=measures, thresholds={}))
+    assert {"accuracy", "exact_match", "examples", "instructions"} <= metrics.keys()
+
+
+@pytest.mark.usefixtures("project")
+def test_the_folder_holds_both_heads_and_the_weights_of_the_rule() -> None:
+    folder = merged("chat", "spam")
+    models = [checkpoint.load(Path("models") / name) for name in ("base", "chat", "spam", "both")]
+    base, chat, spam, both = map(weights_of, models)
+    assert torch.equal(both["score.weight"], spam["score.weight"])
+    for key, value in base.items():
+        torch.testing.assert_close(both[key], chat[key] + spam[key] - value)
+    assert checkpoint.labels(folder) == ["ham", "spam"]
+    assert (folder / checkpoint.HEAD).is_file()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_merge_answers_as_its_first_model() -> None:
+    """In chat and behind the registry: a signature that promises a label and gives text would break a client."""
+    chat, spam = merged("chat", "spam", "chat-first"), merged("spam", "chat", "spam-first")
+    assert list(serving.answer(chat, ["Ayşe?"])[0]) == ["completion"]
+    assert list(serving.answer(spam, ["Ayşe?"])[0]) == ["label", "score"]
+    assert files.read_json(chat / "tohum.json") == SPAM | {"objective": "instruct", "template": "chat"}
+
+
+@pytest.mark.usefixtures("project")
+def test_equal_merges_are_equal_bytes_and_a_merge_can_be_merged() -> None:
+    ties = {"name": "ties", "density": 0.3, "scale": 1.0}
+    assert sha256_of(merged("chat", "spam", "a", ties)) == sha256_of(merged("chat", "spam", "b", ties))
+    save("more", moved(base_of(), 5), CHAT)
+    assert checkpoint.labels(merged("a", "more")) == ["ham", "spam"]
+
+
+@pytest.mark.usefixtures("project")
+def test_heads_that_both_have_are_merged_like_any_weight() -> None:
+    """From nothing, where the base has none."""
+    save("spam-2", classifier(3), SPAM)
+    merged("spam", "spam-2", rule={"name": "linear", "scales": [0.5, 0.5]})
+    heads = [checkpoint.load(Path("models") / name).score.weight for name in ("spam", "spam-2", "both")]
+    torch.testing.assert_close(heads[2], (heads[0] + heads[1]) / 2)
+
+
+@pytest.mark.usefixtures("project")
+def test_tied_embeddings_stay_tied() -> None:
+    for name, task in (("base", {"objective": "next_token"}), ("chat", CHAT), ("spam", SPAM)):
+        model = moved(base_of(tie_embeddings=True), len(name))
+        if "labels" in task:
+            model.add_score(2, torch.Generator().manual_seed(1))
+        save(name, model, task)
+    both = checkpoint.load(merged("chat", "spam"))
+    assert both.head is not None
+    assert both.head.weight is both.embed.weight
+
+
+@pytest.mark.usefixtures("project")
+def test_labels_that_are_words_are_still_read_when_the_merge_answers_in_text() -> None:
+    task = {"objective": "cloze", "pattern": "{text}{label}", "verbalizers": {"ham": " e", "spam": " s"}}
+    task |= {"labels": ["ham", "spam"], "max_tokens": 32}
+    checkpoint.save(moved(base_of(), 6), Path("models/cloze"), tokenizer=Path("words"), metadata=task)
+    both = open_subject(merged("chat", "cloze").name, COMPUTE)
+    assert both.task["objective"] == "instruct"
+    found = probabilities(both.model, both.tokenizer, both.task, ["ödül"], 1)
+    assert torch.equal(found, probabilities(both.model, both.tokenizer, task, ["ödül"], 1))
+
+
+def other_shape() -> None:
+    save("spam", network("qwen3", vocab_size=base_of().config.vocab_size, n_layers=1, context_length=48), CHAT)
+
+
+def other_family() -> None:
+    save(
+        "spam", network("llama", vocab_size=base_of().config.vocab_size, context_length=48, tie_embeddings=False), CHAT
+    )
+
+
+def other_vocabulary() -> None:
+    tokenizer.train(["Başka sözcükler, başka bir dünya. " * 20], 300, "gpt2").save(Path("others"))
+    save("spam", moved(base_of(), 2), CHAT, words="others")
+
+
+def no_language_head() -> None:
+    folder = Path("models/spam")
+    (folder / checkpoint.HEAD).unlink()
+    manifest = files.read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {key: value for key, value in manifest.items() if key != checkpoint.HEAD})
+
+
+def additions() -> None:
+    model = base_of()
+    tuner = plugins.load("tuners", "bottleneck").build(plugins.settings_class("tuners", "bottleneck")(width=2))
+    insert_bottlenecks(model, 2)
+    save("spam", base_of(), CHAT, adapter=lambda folder: tuner.save_adapter(model, folder, None))
+
+
+def other_labels() -> None:
+    save("chat", classifier(4, labels=3), SPAM | {"labels": ["a", "b", "c"]})
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (other_shape, "spam was not tuned from base: n_layers 1 instead of 2"),
+        (other_family, "family 'llama' instead of 'qwen3'"),
+        (other_vocabulary, "tokenizer.json of another vocabulary"),
+        (no_language_head, "head.weight in one of them only"),
+        (additions, "spam or base carries additions"),
+        (other_labels, r"differ in labels \(\['a', 'b', 'c'\] and \['ham', 'spam'\]"),
+    ],
+)
+def test_models_that_do_not_belong_together_are_refused(harm: Callable[[], None], words: str) -> None:
+    """Lost otherwise: the sum of strangers, which answers fluently and wrongly."""
+    merged("chat", "spam")
+    harm()
+    with pytest.raises(UserError, match=words) as caught:
+        merged("chat", "spam")
+    assert "merge.both" in str(caught.value)
+
+
+def test_tasks_are_united_and_what_differs_is_named() -> None:
+    assert united([CHAT, SPAM], "m")["max_tokens"] == 32  # how much of a text is read for its label
+    assert united([CHAT, CHAT | {"max_tokens": 9}], "m") == {"objective": "instruct", "template": "chat"}
+    with pytest.raises(UserError, match=r"m: its models differ in template \('chat' and 'alpaca'"):
+        united([CHAT, CHAT | {"template": "alpaca"}], "m")
+    with pytest.raises(UserError, match=r"differ in max_tokens \(32 and 64"):
+        united([SPAM, SPAM | {"max_tokens": 64}], "m")
