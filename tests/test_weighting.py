@@ -85,13 +85,15 @@ def test_reweighting_is_the_product_of_gradients() -> None:
     assert all(torch.equal(before[name], p) for name, p in learner.model.named_parameters())
 
 
-def test_reweighting_finds_the_wrong_labels() -> None:
-    """Lost otherwise: the two that say the opposite of the trusted ones would count like all others."""
+def judged(rate: float, relative: bool) -> list[float]:
+    """Mean weights of the four found messages, of which the middle two say the opposite of the trusted ones."""
     said = [("ödül", "spam"), ("gel", "ham"), ("ödül", "spam"), ("ödül", "ham"), ("gel", "spam"), ("gel", "ham")]
     messages = [labelled(text, label, source="found" if i > 1 else "trusted") for i, (text, label) in enumerate(said)]
     learner = classifier(messages=messages)
     rule = rule_of("reweight", learner)
-    optimizer = torch.optim.Adam(learner.moving(), lr=3e-3)
+    if not relative:
+        rule._relative = lambda slopes, batch: slopes
+    optimizer = torch.optim.Adam(learner.moving(), lr=rate)
     torch.manual_seed(0)
     for _ in range(60):
         batch = batch_of(learner, [2, 3, 4, 5])
@@ -100,9 +102,21 @@ def test_reweighting_finds_the_wrong_labels() -> None:
         ((weights * losses).sum() / weights.sum().clamp(min=1e-12)).backward()
         optimizer.step()
         optimizer.zero_grad()
-    mean = rule.memory["sum"] / rule.memory["seen"].clamp(min=1)
-    assert float(mean[[3, 4]].mean()) < 0.5 * float(mean[[2, 5]].mean())
     assert rule.memory["seen"].tolist() == [0, 0, 60, 60, 60, 60]
+    return (rule.memory["sum"] / rule.memory["seen"].clamp(min=1))[2:].tolist()
+
+
+@pytest.mark.parametrize("rate", [3e-3, 1e-2])
+def test_reweighting_finds_the_wrong_labels(rate: float) -> None:
+    """Lost otherwise: the two that say the opposite of the trusted ones would count like all others."""
+    right, wrong, wrong_too, right_too = judged(rate, relative=True)
+    assert wrong + wrong_too < 0.5 * (right + right_too)
+
+
+def test_without_comparing_within_a_label_the_model_swings() -> None:
+    """Why this differs from the paper: at a usual rate a small batch finds nothing otherwise."""
+    right, wrong, wrong_too, right_too = judged(1e-2, relative=False)
+    assert wrong + wrong_too > 0.8 * (right + right_too)
 
 
 def test_reweighting_needs_clean_records() -> None:

@@ -5,6 +5,11 @@ gradient is followed, no less than zero, relative to the batch. That slope is th
 also how fast the example's loss moves along the clean gradient: two more passes without gradients measure it for the
 whole batch (central difference), where a gradient per example or a second derivative would cost several times as much.
 
+One thing is not the paper's: where examples have labels, a slope is relative to the mean slope of its label in the batch.
+A model that leans to one label for a moment gains from every example of the others and from none of that one, right or
+wrong; by the slope alone a small batch is then all of one label, and the model swings from side to side and learns
+nothing (tests/test_weighting.py shows it).
+
 Which records counted little is kept: `memory` holds every example's mean weight, 1 for one that counts as all others.
 """
 
@@ -46,11 +51,20 @@ class Reweight(Weighting):
 
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
         """weights_B: max(0, slope), mean 1 where any is above zero; all zero where no example of the batch helps."""
-        helps_B = self._slopes(batch).clamp(min=0).to(losses_B)
+        helps_B = self._relative(self._slopes(batch), batch).clamp(min=0).to(losses_B)
         weights_B = helps_B / helps_B.mean().clamp(min=1e-12)
         self.memory["sum"].index_add_(0, batch["rows"].cpu(), weights_B.cpu().float())
         self.memory["seen"].index_add_(0, batch["rows"].cpu(), torch.ones(len(losses_B)))
         return weights_B
+
+    def _relative(self, slopes_B: Tensor, batch: Batch) -> Tensor:
+        """The slopes less the mean slope of their label; as they are where there are no labels."""
+        if not self.learner.labels:
+            return slopes_B
+        ones_B, targets_B = torch.ones_like(slopes_B), batch["targets"]
+        zeros_C = slopes_B.new_zeros(len(self.learner.labels))
+        counts_C = zeros_C.index_add(0, targets_B, ones_B).clamp(min=1)
+        return slopes_B - (zeros_C.index_add(0, targets_B, slopes_B) / counts_C)[targets_B]
 
     def _slopes(self, batch: Batch) -> Tensor:
         """slopes_B: how fast each example's loss moves along the gradient of the clean loss; dropout is off."""
