@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from pipeline import config, tracking
+from pipeline.config import Pretrain
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.recipe import SAMPLES, train
+from pipeline.training.recipe import SAMPLES, Load, train
 from stages import entry
 
 TOKENIZER = Path("data/tokens/tokenizer")
@@ -17,7 +18,13 @@ TOKENIZER = Path("data/tokens/tokenizer")
 def main() -> None:
     """Trains `pretrain` of params.yaml."""
     params = config.load()
-    recipe = params.pretrain
+    load, inputs = start(params.pretrain)
+    with tracking.stage("pretrain", params) as run:
+        train("base", "pretrain", params.pretrain, "documents", load, inputs, params, run, TOKENIZER)
+
+
+def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
+    """How the recipe's model begins, and the files that decide what becomes of it."""
     inputs = [SAMPLES / "documents", TOKENIZER]
     if recipe.start.kind != "scratch":
         inputs.append(checkpoint.fetch(recipe.start, Path(".tohum/downloads")))
@@ -28,8 +35,7 @@ def main() -> None:
         vocabulary = Tokenizer.load(TOKENIZER).vocab_size
         return GPT(ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary), generator).to(device)
 
-    with tracking.stage("pretrain", params) as run:
-        train("base", "pretrain", recipe, "documents", load, inputs, params, run, TOKENIZER)
+    return load, inputs
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ No part knows another's name, and this file knows none of theirs: it asks `plugi
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,8 @@ MODELS = Path("models")
 TRAINING = Path("reports/training")
 WEIGHTS = "weights.parquet"
 """In a model's folder: how much each training record counted, where a weighting keeps account of it."""
+Load = Callable[[torch.Generator, torch.device], GPT]
+"""Gives the start model on a device; the generator draws what is fresh."""
 
 
 class Tracker(Log, Protocol):
@@ -109,12 +112,31 @@ def _column(table: pa.Table, name: str, rows: np.ndarray) -> list[str]:
     return table[name].take(pa.array(rows)).to_pylist()
 
 
+@dataclass(frozen=True)
+class Built:
+    """A recipe's parts over its data, nothing trained yet."""
+
+    model: GPT
+    objective: Objective
+    tuner: Any
+    parts: Parts
+    train: PackedWindows | Records
+    validation: Examples
+
+    def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
+        """What trains them; the model is compiled if asked."""
+        compiled(self.model, params.compute)
+        return Trainer(
+            self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
+        )
+
+
 def train(
     name: str,
     where: str,
     recipe: Recipe,
     kind: Kind,
-    load: Callable[[torch.Generator, torch.device], GPT],
+    load: Load,
     inputs: list[Path],
     params: Params,
     run: Tracker,
@@ -126,7 +148,6 @@ def train(
     Args:
         name: the model's name in the graph; `where`: the recipe's path in params.yaml.
         kind: the record kind it learns from.
-        load: gives the start model on a device; the generator draws what is fresh.
         inputs: files and folders that decide the result, besides params and code.
         tokenizer_folder: the vocabulary that goes with the model.
         reference: gives the frozen model that an auxiliary loss compares with.
@@ -134,34 +155,46 @@ def train(
     Raises:
         UserError: whatever the parts find wrong with params or data.
     """
-    device = set_up(params.compute)
-    generator = torch.Generator().manual_seed(seed_for(recipe.seed, "weights"))
     with run.work():
-        model = load(generator, device)
-        tokenizer = Tokenizer.load(tokenizer_folder)
-        objective, tuner = _learn(recipe, where, model, tokenizer, kind, generator)
-        train_set = examples(objective, kind, "train", model, getattr(recipe, "few", None), recipe.seed)
-        validation_set = examples(objective, kind, "validation", model)
-        for split, found in (("train", train_set), ("validation", validation_set)):
-            if not len(found):
-                raise UserError(f"{name}: the {split} split gives no example; see data/samples/ledger.json")
-        learner = Learner(model.to(device), objective, train_set, params.compute, tokenizer, reference)
-        parts = _parts(recipe, where, objective, learner, tuner)
-        validation = Chosen(validation_set, parts.ordering.validated(validation_set))
+        built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
         key = states.fingerprint(
             {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}, inputs
         )
         with states.locked(key) as state:
             run.continue_in(state.folder)
-            compiled(model, params.compute)
-            trainer = Trainer(model, parts, train_set, validation, recipe.validation, params.runtime, run, name)
-            progress = trainer.run(state)
-            summary = _summary(progress, model)
-            weights = example_weights(train_set, parts.weighting.memory)
-            _write(name, model, tuner, objective, recipe, tokenizer_folder, progress, summary, weights)
+            progress = built.trainer(recipe, params, run, name).run(state)
+            summary = _summary(progress, built.model)
+            _write(name, built, recipe, tokenizer_folder, progress, summary)
             state.clear()
     run.artifact(TRAINING / f"{name}.csv")
     run.model(MODELS / name, summary)
+
+
+def build(
+    where: str,
+    recipe: Recipe,
+    kind: Kind,
+    load: Load,
+    params: Params,
+    tokenizer_folder: Path,
+    reference: Callable[[], GPT] | None = None,
+) -> Built:
+    """The recipe's start model, parts and examples; the arguments are those of `train`."""
+    device = set_up(params.compute)
+    generator = torch.Generator().manual_seed(seed_for(recipe.seed, "weights"))
+    model = load(generator, device)
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    objective, tuner = _learn(recipe, where, model, tokenizer, kind, generator)
+    train_set = examples(objective, kind, "train", model, getattr(recipe, "few", None), recipe.seed)
+    validation_set = examples(objective, kind, "validation", model)
+    for split, found in (("train", train_set), ("validation", validation_set)):
+        if not len(found):
+            raise UserError(f"{where}: the {split} split gives no example; see data/samples/ledger.json")
+    learner = Learner(model.to(device), objective, train_set, params.compute, tokenizer, reference)
+    parts = _parts(recipe, where, objective, learner, tuner)
+    return Built(
+        model, objective, tuner, parts, train_set, Chosen(validation_set, parts.ordering.validated(validation_set))
+    )
 
 
 def examples(
@@ -269,16 +302,15 @@ def _summary(progress: Progress, model: GPT) -> dict[str, float]:
 
 def _write(
     name: str,
-    model: GPT,
-    tuner: Any,
-    objective: Objective,
+    built: Built,
     recipe: Recipe,
     tokenizer_folder: Path,
     progress: Progress,
     summary: dict[str, float],
-    weights: pa.Table | None,
 ) -> None:
     """The model folder (merged, with `adapter/` where the tuner has one), the summary and the curve."""
+    model, tuner, objective = built.model, built.tuner, built.objective
+    weights = example_weights(built.train, built.parts.weighting.memory)
     start = getattr(recipe, "start", None)
     base = (MODELS / start).as_posix() if isinstance(start, str) else None
     checkpoint.save(

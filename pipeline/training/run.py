@@ -20,6 +20,10 @@ from pipeline.training import state as states
 from pipeline.training.loop import Parts, fit, mean_loss
 
 
+class DivergedError(UserError):
+    """A loss that is not finite: these settings learn nothing."""
+
+
 class Log(Protocol):
     """The part of the tracker that training uses."""
 
@@ -120,7 +124,7 @@ class Trainer:
 
     def _finite(self, loss: float, number: int) -> float:
         if not math.isfinite(loss):
-            raise UserError(
+            raise DivergedError(
                 f"{self.name}: the training loss is {loss} at step {number}; lower optimizer.learning_rate or look at "
                 "the data that the gate of the samples let through"
             )

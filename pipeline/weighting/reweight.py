@@ -5,10 +5,10 @@ gradient is followed, no less than zero, relative to the batch. That slope is th
 also how fast the example's loss moves along the clean gradient: two more passes without gradients measure it for the
 whole batch (central difference), where a gradient per example or a second derivative would cost several times as much.
 
-One thing is not the paper's: where examples have labels, a slope is relative to the mean slope of its label in the batch.
-A model that leans to one label for a moment gains from every example of the others and from none of that one, right or
-wrong; by the slope alone a small batch is then all of one label, and the model swings from side to side and learns
-nothing (tests/test_weighting.py shows it).
+One thing is not the paper's: where examples have labels, a slope is relative to the mean slope of its label in the
+batch. A model that leans to one label for a moment gains from every example of the others and from none of that one,
+right or wrong; by the slope alone a small batch is then all of one label, and the model swings from side to side and
+learns nothing (tests/test_weighting.py shows it).
 
 Which records counted little is kept: `memory` holds every example's mean weight, 1 for one that counts as all others.
 """
