@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test check format lock plan profile ui flow register report chat try which times bench clean
+.PHONY: help setup repro test check format lock plan profile search ui flow register report chat try which times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -60,6 +60,9 @@ plan: setup ## what would run, and why
 
 profile: setup ## applies infra/profiles/$(NAME).yaml to params.yaml
 	python -m pipeline.profiles $(NAME)
+
+search: setup ## tries a recipe's settings: make search RECIPE=spam-lora; with APPLY=1 the winner goes into params.yaml
+	@python -m stages.guard stages.search $(RECIPE) $(if $(APPLY),--apply)
 
 ui: setup ## MLflow on 127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \

@@ -49,7 +49,7 @@ class Part(Section):
     def settings(self, folder: str, where: str) -> Any:
         """The part's settings, typed by the sibling `pipeline/<folder>/<name>.py`."""
         fields = dict(self.__pydantic_extra__ or {})
-        return _validated(plugins.settings_class(folder, self.name, where), fields, where)
+        return validated(plugins.settings_class(folder, self.name, where), fields, where)
 
 
 class Compute(Section):
@@ -349,6 +349,8 @@ class Params(Section):
     """File in pipeline/gates (raw, tokens, samples, model) -> that file's thresholds."""
     waivers: list[Waiver]
     register_: Register = Field(alias="register")
+    search: dict[str, dict[str, Any]]
+    """Recipe, or base -> what a search over it varies (pipeline/space.py)."""
 
     @model_validator(mode="after")
     def _one_evaluation_per_model(self) -> "Params":
@@ -423,7 +425,9 @@ def load(path: Path = PARAMS) -> Params:
 
 def check(raw: Any, name: str = "params.yaml") -> Params:
     """Checks parsed YAML as `load` does; `name` is how errors call the file."""
-    params = _validated(Params, raw, "", name)
+    from pipeline import space
+
+    params = validated(Params, raw, "", name)
     for source, entry in params.download.sources.items():
         entry.settings("data/sources", f"download.sources.{source}")
     recipes: dict[str, Recipe] = {"pretrain": params.pretrain}
@@ -436,13 +440,15 @@ def check(raw: Any, name: str = "params.yaml") -> Params:
     for model, evaluation in params.evaluations.items():
         for measure, fields in evaluation.measures.items():
             where = f"evaluations.{model}.measures.{measure}"
-            _validated(plugins.settings_class("evaluation", measure, where), fields, where)
+            validated(plugins.settings_class("evaluation", measure, where), fields, where)
     for gate, fields in params.gates.items():
-        _validated(plugins.settings_class("gates", gate, f"gates.{gate}"), fields, f"gates.{gate}")
+        validated(plugins.settings_class("gates", gate, f"gates.{gate}"), fields, f"gates.{gate}")
+    space.check(params)
     return params
 
 
-def _validated(cls: type, fields: Any, where: str, name: str = "params.yaml") -> Any:
+def validated(cls: type, fields: Any, where: str, name: str = "params.yaml") -> Any:
+    """The section `cls` of these fields; `where` is their path in the file. Raises UserError, a line per problem."""
     try:
         return cls.model_validate(fields)  # type: ignore[attr-defined]
     except ValidationError as error:

@@ -51,27 +51,28 @@ class Delivery:
         self._parents: dict[str, str] = {}
 
     def open(self, start: dict[str, Any], cursor: "Cursor") -> bool:
-        """Finds or makes the run of a `start` line below its pipeline's run; False if a person deleted it."""
+        """Finds or makes the run of a `start` line below its pipeline's or search's; False if a person deleted it."""
         with _translated():
             client = self._connect()
-            parent = self._parent(client, start)
-            cursor.run_id = self._find(client, "tohum.run_uid", start["uid"], "stage", ViewType.ALL)
+            parent, kind = self._parent(client, start), start.get("kind", "stage")
+            cursor.run_id = self._find(client, "tohum.run_uid", start["uid"], kind, ViewType.ALL)
             tags = {
                 "tohum.run_uid": start["uid"],
                 "tohum.pipeline_uid": start["pipeline_uid"],
-                "tohum.kind": "stage",
-                "mlflow.parentRunId": parent,
+                "tohum.kind": kind,
             }
+            if parent:
+                tags["mlflow.parentRunId"] = parent
             if cursor.run_id is None:
                 made = client.create_run(self._experiment, start["time_ms"], tags, start["stage"])
                 cursor.run_id = made.info.run_id
             elif not self._is_active(cursor.run_id):
                 return False
-            before = client.get_run(cursor.run_id).data.tags["mlflow.parentRunId"]
+            before = client.get_run(cursor.run_id).data.tags.get("mlflow.parentRunId")
             client.update_run(cursor.run_id, status="RUNNING")
             self._texts(cursor.run_id, "tags", start["tags"] | tags)
             self._texts(cursor.run_id, "params", start["params"])
-            if before != parent:  # continued under another pipeline; the first one ends without it
+            if before and before != parent:  # continued under another pipeline; the first one ends without it
                 self._end_parent(client, before, start["time_ms"])
         return True
 
@@ -113,9 +114,9 @@ class Delivery:
         with _translated():
             client = self._connect()
             client.set_terminated(cursor.run_id, status, time_ms)
-            parent = client.get_run(cursor.run_id).data.tags.get("mlflow.parentRunId")
-            if parent:
-                self._end_parent(client, parent, time_ms)
+            tags = client.get_run(cursor.run_id).data.tags
+            if tags.get("tohum.kind") == "stage":  # a search says itself when it ends
+                self._end_parent(client, tags["mlflow.parentRunId"], time_ms)
 
     def _is_active(self, run_id: str) -> bool:
         with _translated():
@@ -150,17 +151,25 @@ class Delivery:
         )
         return runs[0].info.run_id if runs else None
 
-    def _parent(self, client: MlflowClient, start: dict[str, Any]) -> str:
-        uid = start["pipeline_uid"]
+    def _parent(self, client: MlflowClient, start: dict[str, Any]) -> str | None:
+        """The run that this one is shown below, made where it is not there yet: its pipeline's, or its search's."""
+        uid, kind = start["pipeline_uid"], start.get("kind", "stage")
+        if kind == "search":
+            return None
+        above = "search" if kind == "trial" else "pipeline"
         if uid not in self._parents:
-            known = self._find(client, "tohum.pipeline_uid", uid, "pipeline", ViewType.ACTIVE_ONLY)
+            known = self._find(client, "tohum.pipeline_uid", uid, above, ViewType.ACTIVE_ONLY)
             if known is None:
-                tags = {"tohum.pipeline_uid": uid, "tohum.kind": "pipeline"}
+                tags = {"tohum.pipeline_uid": uid, "tohum.kind": above}
                 tags |= {key: text for key, text in start["tags"].items() if key.startswith("git.")}
-                made = client.create_run(self._experiment, start["time_ms"], tags, f"pipeline {uid[:8]}")
+                name = f"pipeline {uid[:8]}"
+                if above == "search":  # a run with lines of its own, which are still to come
+                    tags["tohum.run_uid"], name = uid, f"search@{start['tags']['tohum.recipe']}"
+                made = client.create_run(self._experiment, start["time_ms"], tags, name)
                 known = made.info.run_id
             self._parents[uid] = known
-        client.update_run(self._parents[uid], status="RUNNING")
+        if above == "pipeline":
+            client.update_run(self._parents[uid], status="RUNNING")
         return self._parents[uid]
 
     def _texts(self, run_id: str, kind: str, values: dict[str, str]) -> None:

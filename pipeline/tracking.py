@@ -111,8 +111,8 @@ class NullTracker:
 class Run(NullTracker):
     """Appends what it is told to `.tohum/tracking/<uid>.jsonl`, a line each, for the sender to deliver."""
 
-    def __init__(self, start: dict[str, Any]) -> None:
-        super().__init__()
+    def __init__(self, start: dict[str, Any], uid: str | None = None) -> None:
+        super().__init__(uid)
         self._start: dict[str, Any] | None = start
         self._file: IO[str] | None = None
         self._broken = False
@@ -228,6 +228,36 @@ def stage(name: str, params: config.Params, *, tags: Mapping[str, str] | None = 
             **meter.read(),
         }
         _finish(run, name, status, record)
+
+
+@contextmanager
+def beside(
+    kind: str, name: str, params: config.Params, search_uid: str, tags: Mapping[str, str]
+) -> Iterator[NullTracker]:
+    """One run beside the graph, in no pipeline and without a record in reports/runs.
+
+    Args:
+        kind: `search`, whose run is `search_uid` itself, however often it is continued; or `trial`, a run below it.
+        name: how it is shown.
+    """
+    uid = search_uid if kind == "search" else None
+    run = NullTracker(uid)
+    if params.runtime.tracking.enabled:
+        run = Run(_opening(name, search_uid, params, tags) | {"kind": kind}, uid)
+        start_sender()
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit) as error:
+        status = _exit_status(error)
+        raise
+    except Exception as error:
+        run.tag(**{"tohum.error": str(error)})
+        raise
+    finally:
+        if isinstance(run, Run):
+            run.close(status, _plain(run.record))
 
 
 def start_sender() -> None:

@@ -156,7 +156,7 @@ def test_config_loads_no_heavy_library() -> None:
     import subprocess
     import sys
 
-    heavy = ("torch", "mlflow", "prefect", "datasets", "great_expectations")
+    heavy = ("torch", "mlflow", "optuna", "prefect", "datasets", "great_expectations")
     code = f"import sys, pipeline.config as c; c.load(); print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

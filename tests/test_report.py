@@ -18,7 +18,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     raw["finetune"] = {"spam-full": raw["finetune"]["spam-full"]}
     raw["evaluations"] = {name: raw["evaluations"][name] for name in ("base", "spam-full")}
-    raw["register"]["models"] = ["base"]
+    raw["register"]["models"], raw["search"] = ["base"], {}
     monkeypatch.chdir(tmp_path)
     bits = {"bits_per_byte": 0.5, "bits_per_byte_known": 0.45, "bits_per_byte_over_known": 1.2}
     tokens = {"loss_nats": 1.4, "unigram_entropy_nats": 6.0, "bytes_per_token": 4.0}

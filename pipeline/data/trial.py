@@ -77,7 +77,7 @@ def params(data: Path, found: Guess) -> dict[str, Any]:
         for name in keep:
             raw["evaluations"][name]["measures"]["exact_match"]["max_records"] = 100
     raw["gates"] = lenient(raw["gates"])
-    raw["register"]["models"] = []
+    raw["register"]["models"], raw["search"] = [], {}
     raw["runtime"]["tracking"]["enabled"] = False
     return raw
 

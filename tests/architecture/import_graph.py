@@ -28,6 +28,7 @@ EXEMPT = {
     "pipeline.lineage",
     "pipeline.plugins",
     "pipeline.sender",
+    "pipeline.space",
     "pipeline.tracking",
     "stages",
     "stages.guard",

@@ -54,6 +54,7 @@ TRAINED = {"pretrain", *(f"finetune@{name}" for name in MODELS[1:])}
         ("runtime.log_every", set()),
         ("runtime.tracking.uri", set()),
         ("register.models", set()),
+        ("search.spam-lora.trials", set()),
     ],
 )
 def test_a_changed_param_touches_exactly_these_stages(param: str, stages: set[str]) -> None:

@@ -53,7 +53,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def params_of(objective: dict[str, Any], tuner: dict[str, Any]) -> Params:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    raw["runtime"]["progress"] = False
+    raw["runtime"]["progress"], raw["search"] = False, {}
     chosen = raw["finetune"]["spam-lora"]
     chosen |= {"objective": objective, "tuner": tuner}
     chosen["schedule"] |= {"steps": 3, "warmup_steps": 1}
