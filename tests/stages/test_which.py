@@ -20,7 +20,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = ["full-s1", "full-s2", "lora-s1", "lora-s2", "ia3-s1", "ia3-s2"]
     raw["finetune"] = dict.fromkeys(names, recipe)
     raw["evaluations"] = {"base": raw["evaluations"]["base"]} | dict.fromkeys(names, judged)
-    raw["register"]["models"] = ["base"]
+    raw["register"]["models"], raw["search"] = ["base"], {}
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     scores = dict(zip(names, (0.95, 0.97, 0.90, 0.92, 0.80, 0.81), strict=True)) | {"base": 0.0}
