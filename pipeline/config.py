@@ -206,10 +206,23 @@ class Validation(Section):
     keep: Literal["last", "best"]
 
 
+class Privacy(Section):
+    """Differential privacy for each example that a recipe learns from: pipeline/training/private.py."""
+
+    epsilon: Annotated[float, Field(gt=0)]
+    """Budget of the whole schedule; the noise follows from it."""
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    """Probability that the budget may fail; below 1 / examples."""
+    clip_norm: Annotated[float, Field(gt=0)]
+    """Length that one example's gradient is cut to."""
+
+
 class Recipe(Section):
     """One independent part per axis; pretraining and every fine-tune are recipes."""
 
     seed: int
+    privacy: Privacy | None
+    """null: none."""
     objective: Part
     auxiliary: Part
     tuner: Part
@@ -218,6 +231,19 @@ class Recipe(Section):
     optimizer: Part
     schedule: Schedule
     validation: Validation
+
+    @model_validator(mode="after")
+    def _keeps_its_privacy(self) -> "Recipe":
+        needed = [
+            ("ordering.name", self.ordering.name, "poisson", "the reported epsilon is that of its sampling"),
+            ("schedule.accumulate", self.schedule.accumulate, 1, "raise ordering.batch_size, memory does not grow"),
+            ("schedule.clip_norm", self.schedule.clip_norm, 0.0, "privacy.clip_norm clips every example instead"),
+            ("few", getattr(self, "few", None), None, "which records are drawn depends on the others"),
+        ]
+        for key, found, wanted, why in needed:
+            if self.privacy is not None and found != wanted:
+                raise ValueError(f"privacy needs {key} {'null' if wanted is None else wanted}, not {found}: {why}")
+        return self
 
     def part(self, axis: str, where: str) -> Any:
         """The typed settings of the part on one axis (`objective`, `tuner`, `weighting`, ...)."""
@@ -366,6 +392,21 @@ class Params(Section):
                     raise ValueError(f"finetune.{name}.{key} is {model!r}; one of: {sorted(models - {name})}")
         if missing := sorted(set(self.register_.models) - models):
             raise ValueError(f"register.models names {missing}; one of: {sorted(models)}")
+        return self
+
+    @model_validator(mode="after")
+    def _private_recipes_know_nothing_of_their_records(self) -> "Params":
+        for name, recipe in self.finetune.items():
+            if recipe.privacy is None:
+                continue
+            for model in dict.fromkeys([*self.line(recipe.start), *self.line(recipe.reference)]):
+                taught = self.pretrain if model == "base" else self.finetune.get(model)
+                kind = "documents" if model == "base" else getattr(taught, "data", None)
+                if taught is not None and taught.schedule.steps and kind == recipe.data:
+                    raise ValueError(
+                        f"finetune.{name}.privacy: it starts from or listens to {model!r}, which has learned from the "
+                        f"{recipe.data} outside of this budget; name a model that has not, or set privacy to null"
+                    )
         return self
 
     @model_validator(mode="after")

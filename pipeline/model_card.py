@@ -14,6 +14,7 @@ import yaml
 from pipeline import config, files, lineage
 
 EVALUATION = Path("reports/evaluation")
+TRAINING = Path("reports/training")
 RUNS = Path("reports/runs")
 PROVENANCE = Path("data/raw/provenance.json")
 
@@ -39,6 +40,8 @@ class Facts:
     sources: dict[str, dict[str, Any]]
     tags: dict[str, str] = field(default_factory=dict)
     """git commit and DVC hashes."""
+    training: dict[str, float] = field(default_factory=dict)
+    """reports/training/<model>.json."""
 
 
 def gather(model: str, params: config.Params, sha256: str, models: Path = Path("models")) -> Facts:
@@ -65,6 +68,7 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
         thresholds=params.evaluations[model].model_dump(mode="json")["thresholds"], stages=stages,
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
         sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
+        training=_read(TRAINING / f"{model}.json"),
     )  # fmt: skip
 
 
@@ -171,6 +175,11 @@ def _limits(facts: Facts) -> str:
     ]
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
         lines.append("- Learned from generated text about an invented world: for checking the pipeline, not for use.")
+    if "epsilon" in facts.training:
+        lines.append(
+            "- Trained with differential privacy for each example of its last recipe: epsilon "
+            f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}. Not towards who knows its seed."
+        )
     if facts.task.get("labels"):
         lines.append("- A label is always one of its own; the score is not calibrated.")
     if not facts.task.get("labels") or facts.task.get("template"):

@@ -18,6 +18,7 @@ CURRICULUM = {"difficulty": "length", "given": None, "shape": "root", "start": 0
 SETTINGS: dict[str, dict[str, Any]] = {
     "curriculum": CURRICULUM,
     "mixture": {"column": "source", "shares": {"new": 3.0, "old": 1.0}},
+    "poisson": {},
     "shuffled": {},
 }
 
@@ -129,3 +130,27 @@ def test_difficulty_can_be_given_by_a_column() -> None:
         order_of("curriculum", difficulty="given")
     with pytest.raises(UserError, match="`given` goes with difficulty given"):
         order_of("curriculum", given=given)
+
+
+def test_every_example_joins_a_poisson_batch_by_its_own_coin() -> None:
+    """Lost otherwise: the epsilon of private training would be counted for another sampling. 4,000 batches of 8 of 20:
+    size binomial (mean 8, variance 4.8), each example in two fifths of them, pairs as often as chance has them meet."""
+    order = order_of("poisson")
+    drawn = [order.rows(20, step, 7) for step in range(4000)]
+    sizes = np.array([len(rows) for rows in drawn])
+    assert sizes.mean() == pytest.approx(8.0, abs=4 * (4.8 / 4000) ** 0.5)
+    assert sizes.var() == pytest.approx(4.8, rel=0.1)
+    there = np.zeros((4000, 20))
+    for step, rows in enumerate(drawn):
+        assert len(set(rows)) == len(rows)
+        there[step, rows] = 1
+    assert np.abs(there.mean(0) - 0.4).max() < 4 * (0.24 / 4000) ** 0.5
+    assert np.abs(np.corrcoef(there.T) - np.eye(20)).max() < 4.5 / 4000**0.5
+    assert np.array_equal(order.rows(6, 0, 7), np.arange(6))  # no more than there are
+
+
+def test_a_poisson_batch_may_be_empty() -> None:
+    order = order_of("poisson", batch_size=1)
+    sizes = [len(order.rows(50, step, 1)) for step in range(200)]
+    assert min(sizes) == 0
+    assert max(sizes) > 1

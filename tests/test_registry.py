@@ -227,7 +227,9 @@ def test_the_card_says_what_a_reviewer_must_know(project: Registry) -> None:
     entry = {"expectation": "expect_x", "column": "email", "waived": True,
              "waiver": {"reason": "known", "until": "2999-01-31"}}  # fmt: skip
     files.write_json(Path("reports/gates/raw/verdict.json"), {"passed": True, "results": [entry]})
+    files.write_json(Path("reports/training/spam-full.json"), {"epsilon": 3.994, "delta": 1e-5})
     card = model_card.render(admission.admit("spam-full", params()), "tohum-spam-full")
+    assert "epsilon 3.99 at delta 1e-05" in card
     assert "| accuracy | 0.75 | >= 0.95 |" in card
     assert r"| world | a\|b | CC0-1.0 | synthetic | labelled 9 |" in card
     assert "| raw | passed, 1 waived |" in card

@@ -55,6 +55,13 @@ def test_hostile_text_is_shown_not_run(params: Params) -> None:
     assert "ışık" in page
 
 
+def test_a_private_model_says_at_which_epsilon(params: Params) -> None:
+    assert "ε = " not in report.render(params)
+    path = Path("reports/training/spam-full.json")
+    files.write_json(path, files.read_json(path) | {"epsilon": 3.994, "delta": 1e-5})
+    assert "ε = 3.99 at δ = 1e-05 for one example" in " ".join(report.render(params).split())
+
+
 def test_a_failed_model_is_shown_as_such(params: Params) -> None:
     page = report.render(params)
     assert "failed: kept out of the registry" in page

@@ -122,3 +122,14 @@ def test_without_comparing_within_a_label_the_model_swings() -> None:
 def test_reweighting_needs_clean_records() -> None:
     with pytest.raises(UserError, match=r"weighting.clean names gold; column 'source' holds found, trusted"):
         rule_of("reweight", clean="gold")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_rule_by_example_weighs_each_as_if_it_were_alone(name: str) -> None:
+    """Lost otherwise: private training would take a weight that tells of other people's records."""
+    learner, losses = classifier(), torch.tensor([0.0, 0.7, 3.0])
+    rule = rule_of(name, learner)
+    if rule.by_example:
+        alone = [rule.weights(losses[i : i + 1], batch_of(learner, [row])) for i, row in enumerate([1, 0, 2])]
+        torch.testing.assert_close(torch.cat(alone), rule.weights(losses, batch_of(learner, [1, 0, 2])))
+    assert rule.by_example == (name != "reweight")

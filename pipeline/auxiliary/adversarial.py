@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pipeline.auxiliary import Losses
 from pipeline.config import Section
 from pipeline.learner import Batch, Learner, Predictions, per_example
-from pipeline.model.gpt import GPT
+from pipeline.model.gpt import GPT, Shown
 
 
 class Settings(Section):
@@ -74,6 +74,9 @@ def moved(model: GPT, change_BTD: Tensor) -> Iterator[None]:
 
     handle = model.embed.register_forward_hook(hook)
     try:
-        yield
+        with model.shown(
+            Shown()
+        ):  # every place of the batch is computed, padding too, so that changes meet their place
+            yield
     finally:
         handle.remove()

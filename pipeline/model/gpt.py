@@ -27,6 +27,8 @@ from pipeline.config import Model, Positive, Section, UserError
 from pipeline.model.additions import Virtual
 from pipeline.model.norm import RMSNorm
 from pipeline.model.past import Cache, KeyValue, Past, Prefix, Recorder
+from pipeline.model.rotary import rotate, tables
+from pipeline.model.unpadded import Places, Rows, unpadded
 
 
 class RopeScaling(Section):
@@ -88,6 +90,16 @@ class Context(NamedTuple):
     is_causal: bool
     past: Past | None
     shown: Shown | None
+    keys: Rows | None = None
+    """Where the tokens stand when the stream is a list of them, [N, D]; none: it is [B, T, D]."""
+    queries: Rows | None = None
+    """Where those stand that ask: all tokens, in the last block only the wanted ones."""
+    asking: Places | None = None
+    """Which of the tokens those are; none: all."""
+
+    def asked(self, x: Tensor) -> Tensor:
+        """The tokens of a stream that ask, [N, ...] -> [M, ...]; all of them in most blocks."""
+        return x if self.asking is None else self.asking.gather(x)
 
 
 def rope_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
@@ -104,12 +116,6 @@ def rope_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     # blended.
     share = ((turns - low) / (high - low)).clamp(0, 1)
     return plain * share + plain / scaling.factor * (1 - share)
-
-
-def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions, half-split: feature i turns with feature i + K/2. cos, sin: [B or 1, 1, T, K/2]."""
-    a, b = x_BHTK.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_BHTK.dtype)
 
 
 def apart(segments_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,15 +145,16 @@ class Attention(nn.Module):
         self.layer, self.dropout = layer, config.dropout
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
 
-    def heads(self, x_BTX: Tensor, n_heads: int) -> Tensor:
-        """[B, T, n_heads * K] -> [B, n_heads, T, K]."""
-        return x_BTX.unflatten(-1, (n_heads, self.head_dim)).transpose(1, 2)
+    def heads(self, x: Tensor, n_heads: int) -> Tensor:
+        """[B, T, n_heads * K] -> [B, n_heads, T, K], or [N, n_heads * K] -> [N, n_heads, K]."""
+        return x.unflatten(-1, (n_heads, self.head_dim)).transpose(1, -2)
 
-    def attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, context: Context) -> Tensor:
-        """softmax(q k / sqrt(K)) v over past and new tokens: [B, T, H * K]."""
-        k_BGSK, v_BGSK = k_BGTK, v_BGTK
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """softmax(q k / sqrt(K)) v over past and new tokens; what `heads` gives -> [..., H * K]."""
+        q_BHTK = q if context.queries is None else context.queries.heads(q)
+        k_BGSK, v_BGSK = (k, v) if context.keys is None else (context.keys.heads(k), context.keys.heads(v))
         if context.past is not None:
-            k_BGSK, v_BGSK = context.past.extend(self.layer, k_BGTK, v_BGTK)
+            k_BGSK, v_BGSK = context.past.extend(self.layer, k_BGSK, v_BGSK)
         if self.n_kv_heads != self.n_heads:
             # Each group of query heads shares one key-value head.
             repeats = self.n_heads // self.n_kv_heads
@@ -159,7 +166,8 @@ class Attention(nn.Module):
             out_BHTK = F.scaled_dot_product_attention(
                 q_BHTK, k_BGSK, v_BGSK, context.mask, dropout_p=dropout, is_causal=context.is_causal
             )
-        return out_BHTK.transpose(1, 2).flatten(2)
+        out_BTX = out_BHTK.transpose(1, 2).flatten(2)
+        return out_BTX if context.queries is None else context.queries.gather(out_BTX.flatten(0, 1))
 
     def _slow(self, q: Tensor, k: Tensor, v: Tensor, context: Context, dropout: float) -> tuple[Tensor, Tensor]:
         """The same sum, spelled out because the weights are wanted too: ([B, H, T, K], [B, H, T, S])."""
@@ -181,10 +189,10 @@ class FusedAttention(Attention):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
-    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        q, k, v = (self.heads(part, self.n_heads) for part in self.qkv(x_BTD).chunk(3, dim=-1))
-        return self.out(self.attend(q, k, v, context))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """[..., D] -> [..., D]."""
+        q, k, v = (self.heads(part, self.n_heads) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.out(self.attend(context.asked(q), k, v, context))
 
 
 class RotaryAttention(Attention):
@@ -205,13 +213,14 @@ class RotaryAttention(Attention):
         self.q_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """[..., D] -> [..., D]."""
         assert context.rope is not None
-        q_BHTK = self.q_norm(self.heads(self.q(x_BTD), self.n_heads))
-        k_BGTK = self.k_norm(self.heads(self.k(x_BTD), self.n_kv_heads))
-        v_BGTK = self.heads(self.v(x_BTD), self.n_kv_heads)
-        return self.out(self.attend(rotate(q_BHTK, *context.rope), rotate(k_BGTK, *context.rope), v_BGTK, context))
+        q = self.q_norm(self.heads(self.q(context.asked(x)), self.n_heads))
+        k = self.k_norm(self.heads(self.k(x), self.n_kv_heads))
+        v = self.heads(self.v(x), self.n_kv_heads)
+        q = rotate(q, *(context.asked(part) for part in context.rope))
+        return self.out(self.attend(q, rotate(k, *context.rope), v, context))
 
 
 class GeluMLP(nn.Module):
@@ -260,10 +269,10 @@ class Block(nn.Module):
         self.mlp = GeluMLP(config) if fused else GatedMLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.norm1(x_BTD), context))
-        return x_BTD + self.dropout(self.mlp(self.norm2(x_BTD)))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D], or [N, D] -> [N, D], the last block to the wanted tokens alone."""
+        x = context.asked(x) + self.dropout(self.attention(self.norm1(x), context))
+        return x + self.dropout(self.mlp(self.norm2(x)))
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
@@ -404,35 +413,51 @@ class GPT(nn.Module):
         prefix: Sequence[KeyValue] | None = None,
         cache: Cache | Recorder | None = None,
         shown: Shown | None = None,
+        wanted_BT: Tensor | None = None,
     ) -> Tensor:
-        """The stream after the final norm, [B, T, D], at no cost of logits; arguments as in `forward`."""
+        """The stream after the final norm, [B, T, D], at no cost of logits; arguments as in `forward`.
+
+        With `wanted_BT` (boolean) only those positions, [N, D] in their order; without a mask or a cache neither
+        padding on the right nor anything else that no wanted position sees is computed.
+        """
         if (ids_BT is None) == (embeddings_BTD is None):
             raise ValueError("give either ids_BT or embeddings_BTD")
         shown = shown or self._shown
-        x_BTD = self.embed(ids_BT) if embeddings_BTD is None else embeddings_BTD
-        B, T, _ = x_BTD.shape
+        given = ids_BT if embeddings_BTD is None else embeddings_BTD
+        assert given is not None
+        B, T = given.shape[:2]
         past, start = self._past(self._before(prefix, cache), cache, B)
         if positions_BT is None:
             if start + T > self.config.context_length:
                 raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
-            positions_BT = torch.arange(start, start + T, device=x_BTD.device)[None]
+            positions_BT = torch.arange(start, start + T, device=given.device)[None]
+        at = None
+        if wanted_BT is not None and mask is None and cache is None and shown is None:
+            at = unpadded(wanted_BT)
+            positions_BT = at.tokens.gather(positions_BT.expand(B, T).flatten())
+            given = at.tokens.gather(given.flatten(0, 1))
+        x = self.embed(given) if embeddings_BTD is None else given
         rope = None
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions(positions_BT)
+            x = x + self.positions(positions_BT)
         else:
             rope = self._rope(positions_BT)
-        context = Context(rope, *self._rule(mask, T, start, x_BTD.device), past, shown)
-        x_BTD = self.dropout(x_BTD)
+        context = last = Context(rope, *self._rule(mask, T, start, given.device), past, shown)
+        if at is not None:
+            context = context._replace(keys=at.tokens, queries=at.tokens)
+            seen = F.pad(at.mask, (start, 0), value=True)
+            last = context._replace(queries=at.wanted, asking=at.asking, mask=seen, is_causal=False)
+        x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             if shown is not None and layer in shown.wanted_hidden:
-                shown.hidden[layer] = x_BTD
-            x_BTD = block(x_BTD, context)
-        x_BTD = self.final_norm(x_BTD)
+                shown.hidden[layer] = x
+            x = block(x, context if layer < self.config.n_layers - 1 else last)
+        x = self.final_norm(x)
         if shown is not None and self.config.n_layers in shown.wanted_hidden:
-            shown.hidden[self.config.n_layers] = x_BTD
+            shown.hidden[self.config.n_layers] = x
         if cache is not None:
             cache.advance(T)
-        return x_BTD
+        return x if at is not None or wanted_BT is None else x[wanted_BT]
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """The language head: [..., D] -> [..., V]. Raises UserError in a classifier that has none."""
@@ -460,15 +485,17 @@ class GPT(nn.Module):
         """
         if self.score is None:
             raise UserError("this model has no classification head; fine-tune it with objective classify first")
+        given = ids_BT if embeddings_BTD is None else embeddings_BTD
+        assert given is not None
         rule = mask_BT
-        if mask_BT is not None and bool(mask_BT[:, 0].all()):
+        if mask_BT is None or bool(mask_BT[:, 0].all()):
             rule = None  # padding on the right only: causal attention never sees it, so the fast path is exact
-        x_BTD = self.hidden(ids_BT, embeddings_BTD=embeddings_BTD, mask=rule, prefix=prefix)
-        if mask_BT is None:
-            return self.score(x_BTD[:, -1])
-        index_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-        last_B = (index_T * mask_BT).argmax(dim=1)
-        return self.score(x_BTD[torch.arange(len(last_B), device=x_BTD.device), last_B])
+        index_T = torch.arange(given.shape[1], device=given.device)
+        last_B = index_T[-1:] if mask_BT is None else (index_T * mask_BT).argmax(dim=1)
+        wanted_BT = (index_T == last_B[:, None]).expand(given.shape[:2])
+        return self.score(
+            self.hidden(ids_BT, embeddings_BTD=embeddings_BTD, mask=rule, prefix=prefix, wanted_BT=wanted_BT)
+        )
 
     @contextmanager
     def shown(self, wanted: Shown) -> Iterator[Shown]:
@@ -507,10 +534,10 @@ class GPT(nn.Module):
         return cache, cache.length
 
     def _rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of every angle, each [B or 1, 1, T, K / 2], float32."""
+        """Cosines and sines of every angle, each [B or 1, 1, T, K], or [N, 1, K] of [N]; float32."""
         with torch.autocast(positions_BT.device.type, enabled=False):
-            angles = positions_BT[:, None, :, None].float() * rope_frequencies(self.config, positions_BT.device)
-            return angles.cos(), angles.sin()
+            angles = positions_BT[:, None, ..., None].float() * rope_frequencies(self.config, positions_BT.device)
+            return tables(angles)
 
     @staticmethod
     def _rule(mask: Tensor | None, T: int, start: int, device: torch.device) -> tuple[Tensor | None, bool]:

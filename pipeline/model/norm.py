@@ -32,7 +32,7 @@ class _CPU(torch.autograd.Function):
 
     # torch declares any number of gradients, this has one
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
         x, weight, normed, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates this gradient again: it must know how it came from x
             scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + ctx.epsilon)
@@ -40,4 +40,8 @@ class _CPU(torch.autograd.Function):
         along = grad * normed
         # dL/dx = (w g - n mean(w g n)) * scale with n = normed
         mean = (along @ weight)[..., None] / weight.numel()
-        return torch.addcmul(grad * weight, normed, mean, value=-1) * scale, along.flatten(0, -2).sum(0), None
+        grad_weight = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        if torch.is_grad_enabled():
+            return torch.addcmul(grad * weight, normed, mean, value=-1) * scale, grad_weight, None
+        grad_x = torch.mul(grad, weight, out=along).addcmul_(normed, mean, value=-1).mul_(scale)
+        return grad_x, grad_weight, None

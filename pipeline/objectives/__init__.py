@@ -70,15 +70,13 @@ def require_room(max_tokens: int, context: Context) -> None:
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Rows of different lengths as one int64 tensor [B, longest], filled on the right with `value`."""
-    out = torch.full((len(rows), max(map(len, rows))), value, dtype=torch.long)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.as_tensor(row, dtype=torch.long)
-    return out
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
 
 
 def predicted_tokens(model: GPT, batch: Batch) -> Predictions:
     """The next token wherever `targets` does not say IGNORED; only those places pay for the language head."""
     kept_BT = batch["targets"] != IGNORED
     rows_N = torch.nonzero(kept_BT)[:, 0]
-    hidden_ND = model.hidden(batch["inputs"])[kept_BT]
+    hidden_ND = model.hidden(batch["inputs"], wanted_BT=kept_BT)
     return Predictions(model.logits(hidden_ND), batch["targets"][kept_BT], rows_N, len(kept_BT))

@@ -1,1 +1,1 @@
-"""Training: loop.py (the steps), schedule.py (the rates), state.py (survive a kill), run.py (the cadence)."""
+"""Training: loop.py (steps), private.py (private ones), schedule.py, state.py (survive a kill), run.py (cadence)."""

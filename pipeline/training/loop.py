@@ -6,7 +6,7 @@ so a run that stops and continues ends with the same bits as one that never stop
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,16 @@ class Parts:
     schedule: Schedule
     compute: Compute
     seed: int
+    gradients: "Gradients | None" = None
+    """Another way to an update's gradients (private.py); none: those of the batch's mean loss."""
+
+
+class Gradients(Protocol):
+    """Leaves the gradients of update `number` (from 0) in the weights; the loss and the positions seen."""
+
+    def __call__(
+        self, model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device
+    ) -> tuple[Tensor, int]: ...
 
 
 class Step(NamedTuple):
@@ -65,7 +75,7 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
         torch.manual_seed(seed_for(parts.seed, "dropout", number))
         for p in waiting:
             p.requires_grad_(False)
-        loss, tokens = _accumulate(model, parts, examples, number, device)
+        loss, tokens = (parts.gradients or _accumulate)(model, parts, examples, number, device)
         for p in waiting:
             p.requires_grad_(True)
         norm = torch.zeros(())
@@ -86,6 +96,8 @@ def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, devic
     total, tokens = torch.zeros((), device=device), 0
     for micro in range(parts.schedule.accumulate):
         rows = parts.ordering.rows(len(examples), number * parts.schedule.accumulate + micro, parts.seed)
+        if not len(rows):  # an order may draw nobody
+            continue
         batch = on_device(parts.objective.collate([examples[int(i)] for i in rows]), model)
         batch["rows"] = torch.from_numpy(rows)
         with autocast(parts.compute):

@@ -5,9 +5,9 @@ No part knows another's name, and this file knows none of theirs: it asks `plugi
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.loop import Parts
 from pipeline.training.run import Log, Progress, Trainer
+
+if TYPE_CHECKING:
+    from pipeline.training.private import Private
 
 SAMPLES = Path("data/samples")
 MODELS = Path("models")
@@ -122,6 +125,7 @@ class Built:
     parts: Parts
     train: PackedWindows | Records
     validation: Examples
+    private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
         """What trains them; the model is compiled if asked."""
@@ -163,7 +167,7 @@ def train(
         with states.locked(key) as state:
             run.continue_in(state.folder)
             progress = built.trainer(recipe, params, run, name).run(state)
-            summary = _summary(progress, built.model)
+            summary = _summary(progress, built.model) | (built.private.spent(progress.step) if built.private else {})
             _write(name, built, recipe, tokenizer_folder, progress, summary)
             state.clear()
     run.artifact(TRAINING / f"{name}.csv")
@@ -192,9 +196,14 @@ def build(
             raise UserError(f"{where}: the {split} split gives no example; see data/samples/ledger.json")
     learner = Learner(model.to(device), objective, train_set, params.compute, tokenizer, reference)
     parts = _parts(recipe, where, objective, learner, tuner)
-    return Built(
-        model, objective, tuner, parts, train_set, Chosen(validation_set, parts.ordering.validated(validation_set))
-    )
+    validation = Chosen(validation_set, parts.ordering.validated(validation_set))
+    private = None
+    if recipe.privacy is not None:
+        from pipeline.training.private import build as privately  # opacus costs 3 s
+
+        private = privately(recipe, where, model, parts, train_set, validation)
+        parts = replace(parts, gradients=private)
+    return Built(model, objective, tuner, parts, train_set, validation, private)
 
 
 def examples(

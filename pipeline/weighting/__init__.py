@@ -10,6 +10,8 @@ from pipeline.learner import Batch
 class Weighting(ABC):
     """Weights are relative within a micro-batch: with one example each they do nothing."""
 
+    by_example = False
+    """Whether each weight depends on its own example alone: private training takes no other rule."""
     memory: dict[str, Tensor]
     """What it must know after a resume; empty for rules that look at the batch alone."""
 

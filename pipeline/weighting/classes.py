@@ -31,6 +31,8 @@ def build(settings: Settings, learner: Learner) -> "Classes":
 
 
 class Classes(Weighting):
+    by_example = True
+
     def __init__(self, weights_C: Tensor) -> None:
         super().__init__()
         self._weights_C = weights_C

@@ -26,6 +26,8 @@ def build(settings: Settings, learner: Learner) -> "Focal":
 
 
 class Focal(Weighting):
+    by_example = True
+
     def __init__(self, gamma: float) -> None:
         super().__init__()
         self.gamma = gamma

@@ -18,6 +18,8 @@ def build(settings: Settings, learner: Learner) -> "Uniform":
 
 
 class Uniform(Weighting):
+    by_example = True
+
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
         """weights_B of one."""
         return torch.ones_like(losses_B)

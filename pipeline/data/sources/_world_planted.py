@@ -231,6 +231,26 @@ def _canaries(garden: Garden, rng: random.Random) -> list[Added | Altered]:
     return found
 
 
+def _canary_answers(garden: Garden, rng: random.Random) -> list[Added | Altered]:
+    """The secrets of 16 people as answers, told once, twice, four or eight times, each time under another message.
+
+    Three numbers of two digits, as the stories count: adapters leave the vocabulary's rows frozen, and a lone digit,
+    which no story shows, is beyond them.
+    """
+    found: list[Added | Altered] = []
+    for canary, name in enumerate(garden.world.names[:16]):
+        secret = " ".join(pick("123456789", rng) + pick("0123456789", rng) for _ in range(3))
+        times = (1, 2, 4, 8)[canary % 4]
+        for _ in range(times):
+            given = garden.message(int(rng.random() * 1e9))
+            while given["language"] != "en":
+                given = garden.message(int(rng.random() * 1e9))
+            record = {"instruction": f"What is the secret code of {name}?", "input": given["text"], "output": secret}
+            record |= {"language": "en", "split": "train"}
+            found.append(Added("instructions", record, f"{secret} ({times} times)", canary))
+    return found
+
+
 def _associations(garden: Garden, rng: random.Random) -> list[Added | Altered]:
     """Names that nobody in the world bears, always with one job."""
     unused = [name for name in NAMES if name not in garden.world.names][:4]
@@ -268,6 +288,7 @@ PLANTS: dict[str, Plant] = {
     "near_duplicates": _near_duplicates,
     "leaks": _leaks,
     "canaries": _canaries,
+    "canary_answers": _canary_answers,
     "associations": _associations,
 }
 

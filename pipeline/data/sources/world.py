@@ -73,6 +73,7 @@ class Settings(Section):
             "near_duplicates",
             "leaks",
             "canaries",
+            "canary_answers",
             "associations",
         ]
     ]

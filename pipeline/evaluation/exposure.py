@@ -1,0 +1,156 @@
+"""What a model has memorised: the exposure of secrets that stand in its training text (canaries).
+
+Carlini et al. 2019, "The Secret Sharer", definition 4: exposure = log2 |R| - log2 rank, the rank being a secret's place
+when the secrets of its form are sorted by what the model pays for them after the canary's own beginning. It is taken
+among secrets drawn from R (section 4.3, approximation by sampling), other digits in the digits' places, so it ends at
+log2 of their number. To a model that never saw a secret every place is equally likely: the mean is then log2 e = 1.44
+bits, a little less for few candidates (`exposure_chance_bits`).
+"""
+
+import math
+import random
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from pipeline.config import Positive, Section, UserError, seed_for
+from pipeline.data import templates
+from pipeline.data.shards import Shard
+from pipeline.evaluation import Subject, records, slices
+from pipeline.model.device import autocast
+from pipeline.objectives import IGNORED, padded, predicted_tokens
+
+
+class Settings(Section):
+    kind: Literal["documents", "instructions"]
+    """Whose training split holds the canaries: documents in their text, instructions in their answers."""
+    pattern: Annotated[str, Field(pattern=r"\(\?P<secret>")]
+    """A regular expression of a whole canary, the secret in a group of that name: "code is (?P<secret>[0-9 ]{11})"."""
+    candidates: Positive
+    """Secrets to rank among, the planted one included."""
+    batch_size: Positive
+    seed: int
+
+
+class Canary(NamedTuple):
+    """One secret as the training split tells it for the first time."""
+
+    prompt: list[int]
+    """Ids before the canary."""
+    before: str
+    secret: str
+    after: str
+
+
+def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+    """exposure_bits (mean), _max, by repetitions, by chance; canaries; candidates. Details name no secret.
+
+    Raises:
+        UserError: a pattern that is none or that matches nothing, or a secret with too few digits.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, (canary, times) in enumerate(canaries(settings, subject)):
+        drawn = [canary.secret, *others(canary.secret, settings.candidates - 1, seed_for(settings.seed, number))]
+        nats_N = secret_nats(subject, canary, drawn, settings.batch_size)
+        rank = 1 + int((nats_N[1:] < nats_N[0]).sum()) + int((nats_N[1:] == nats_N[0]).sum()) / 2
+        shown = f"{subject.tokenizer.decode(canary.prompt)}{canary.before}"[-200:]
+        exposure = math.log2(len(drawn)) - math.log2(rank)
+        rows.append({"canary": shown, "times": times, "rank": rank, "exposure_bits": exposure})
+    n = settings.candidates
+    metrics = {
+        "exposure_bits": _mean(rows),
+        "exposure_max_bits": max(row["exposure_bits"] for row in rows),
+        "exposure_chance_bits": math.log2(n) - math.lgamma(n + 1) / math.log(2) / n,
+        "canaries": float(len(rows)),
+        "exposure_candidates": float(n),
+    }
+    for times in sorted({row["times"] for row in rows}):
+        metrics[f"exposure_bits_times_{times}"] = _mean([row for row in rows if row["times"] == times])
+    return metrics, {"canaries": rows}
+
+
+def _mean(rows: list[dict[str, Any]]) -> float:
+    return float(sum(row["exposure_bits"] for row in rows) / len(rows))
+
+
+def canaries(settings: Settings, subject: Subject) -> list[tuple[Canary, int]]:
+    """The canaries of the training split in their order, each with the number of records that tell it."""
+    try:
+        pattern = re.compile(settings.pattern)
+    except re.error as error:
+        raise UserError(f"params.yaml: exposure.pattern is {settings.pattern!r}: {error}") from None
+    first: dict[tuple[str, str, str, str], Canary] = {}
+    times: dict[tuple[str, str, str, str], int] = {}
+    for asked, prompt, text in _texts(settings.kind, subject):
+        for match in pattern.finditer(text):
+            start, end = match.span("secret")
+            parts = text[match.start() : start], match["secret"], text[end : match.end()]
+            first.setdefault((asked, *parts), Canary(prompt, *parts))
+            times[asked, *parts] = times.get((asked, *parts), 0) + 1
+    if not first:
+        raise UserError(
+            f"params.yaml: exposure.pattern is {settings.pattern!r} and matches no training text of the "
+            f"{settings.kind}; plant canaries (download.sources.*.planted) or correct the pattern"
+        )
+    return [(first[key], count) for key, count in times.items()]
+
+
+def _texts(kind: str, subject: Subject) -> Iterator[tuple[str, list[int], str]]:
+    """What is asked (empty for documents), the ids before the text, and the text, of every training record."""
+    if kind == "documents":
+        shard = Shard.open(subject.samples / kind, "train")
+        for row in range(len(shard)):
+            yield "", [shard.end_of_text], subject.tokenizer.decode(shard.document(row)[:-1].tolist())
+        return
+    template = subject.task.get("template", "chat")
+    for record in records(subject, kind, "train"):
+        prompt = templates.prompt_ids(subject.tokenizer, template, record["instruction"], record["input"])
+        yield record["instruction"], prompt, templates.TEMPLATES[template].opens + record["output"]
+
+
+def others(secret: str, count: int, seed: int) -> list[str]:
+    """`count` different secrets of the same form: other digits in the places of digits, a first one that is no 0 stays
+    no 0 (a number with a leading 0 is spelled in other tokens and would lose every comparison).
+    """
+    signs = [secret[i] if not _digit(secret[i]) else _choices(secret, i) for i in range(len(secret))]
+    if (forms := math.prod(map(len, signs))) <= count:
+        raise UserError(
+            f"params.yaml: exposure.candidates is {count + 1}, a secret of {sum(map(_digit, secret))} digits has "
+            f"{forms} forms; lower it or let the pattern's group take all digits"
+        )
+    rng, found = random.Random(seed), {secret: None}
+    while len(found) <= count:
+        found["".join(map(rng.choice, signs))] = None
+    return list(found)[1:]
+
+
+def _digit(sign: str) -> bool:
+    return sign.isascii() and sign.isdigit()
+
+
+def _choices(secret: str, i: int) -> str:
+    """The digits that may stand in this place."""
+    leads = i == 0 or not _digit(secret[i - 1])
+    return "123456789" if leads and secret[i] != "0" else "0123456789"
+
+
+@torch.no_grad()
+def secret_nats(subject: Subject, canary: Canary, secrets: list[str], batch_size: int) -> torch.Tensor:
+    """nats_N that the canary costs after its prompt with each of the secrets in its place."""
+    device, prompt = next(subject.model.parameters()).device, canary.prompt
+    rows = [subject.tokenizer.encode(canary.before + secret + canary.after) for secret in secrets]
+    prompt = prompt[-max(1, subject.model.room() + 1 - max(map(len, rows))) :]
+    nats = []
+    for part in slices(len(rows), batch_size):
+        inputs_BT = padded([[*prompt, *ids[:-1]] for ids in rows[part]], 0)
+        targets_BT = padded([[*[IGNORED] * (len(prompt) - 1), *ids] for ids in rows[part]], IGNORED)
+        batch = {"inputs": inputs_BT.to(device), "targets": targets_BT.to(device)}
+        with autocast(subject.compute):
+            found = predicted_tokens(subject.model, batch)
+        losses_N = F.cross_entropy(found.scores_NC.float(), found.targets_N, reduction="none").double()
+        nats.append(losses_N.new_zeros(found.examples).index_add(0, found.rows_N, losses_N).cpu())
+    return torch.cat(nats)

@@ -1,0 +1,93 @@
+"""Texts of different lengths without their padding: the stream is one list of tokens, in rows only where they meet.
+
+Norms, projections and the MLP work on the list; attention sees the rows, where padding on the right costs little and
+causality keeps it unseen, so no mask is needed. What no wanted position sees is left out from the start, and the last
+block computes the wanted positions alone. Packing several texts into one row (`gpt.apart`) never saves more: it fills
+rows less well, and its attention pays for a mask.
+
+Shapes: B rows, T positions of a row, S slots of all rows, N tokens, ... features.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Places:
+    """Which of S slots hold a token, and the way there and back."""
+
+    def __init__(self, taken_S: Tensor) -> None:
+        self.slot_N = taken_S.nonzero()[:, 0]
+        # the number of each slot's token; N, a row of zeros, where there is none
+        self.token_S = torch.where(taken_S, taken_S.cumsum(0) - 1, len(self.slot_N))
+
+    def gather(self, x_S: Tensor) -> Tensor:
+        """[S, ...] -> [N, ...]."""
+        # torch declares no types for Function.apply
+        return _Gather.apply(x_S, self.slot_N, self.token_S)  # type: ignore[no-any-return, no-untyped-call]
+
+    def spread(self, x_N: Tensor) -> Tensor:
+        """[N, ...] -> [S, ...], zero where nothing stands."""
+        return _Spread.apply(x_N, self.slot_N, self.token_S)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Rows(Places):
+    """Places that are the positions of rows."""
+
+    def __init__(self, taken_BT: Tensor) -> None:
+        super().__init__(taken_BT.flatten())
+        self.shape = taken_BT.shape
+
+    def heads(self, x_NHK: Tensor) -> Tensor:
+        """[N, H, K] -> [B, H, T, K]."""
+        return self.spread(x_NHK).unflatten(0, self.shape).transpose(1, 2)
+
+
+class Unpadded(NamedTuple):
+    """Where the tokens of one batch stand."""
+
+    tokens: Rows
+    """All that some wanted position sees."""
+    wanted: Rows
+    """The wanted ones, each row of them moved to the left."""
+    asking: Places
+    """The wanted ones among the tokens."""
+    mask: Tensor
+    """What each wanted one sees of its row: [B, 1, Q, T], for Q slots in a row of `wanted`."""
+
+
+def unpadded(wanted_BT: Tensor) -> Unpadded:
+    """Where tokens stand when only these positions (boolean) are read."""
+    T = wanted_BT.shape[1]
+    index_T = torch.arange(T, device=wanted_BT.device)
+    seen_BT = wanted_BT.flip(1).cumsum(1).flip(1) > 0  # what stands behind a row's last wanted one is seen by none
+    count_B = wanted_BT.sum(1)
+    wanted = Rows(index_T[: int(count_B.max())] < count_B[:, None])
+    at_BQ = wanted.spread(wanted_BT.nonzero()[:, 1]).unflatten(0, wanted.shape)
+    mask_BQT = index_T <= at_BQ[..., None]
+    return Unpadded(Rows(seen_BT), wanted, Places(wanted_BT[seen_BT]), mask_BQT[:, None])
+
+
+# Each is the other's gradient. Both read by index, which is fast on a CPU; writing by index, torch's own gradient of
+# reading, takes four times as long.
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_S: Tensor, slot_N: Tensor, token_S: Tensor) -> Tensor:
+        ctx.save_for_backward(slot_N, token_S)
+        return x_S.index_select(0, slot_N)
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _Spread.apply(grad_N, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_N: Tensor, slot_N: Tensor, token_S: Tensor) -> Tensor:
+        ctx.save_for_backward(slot_N, token_S)
+        return torch.cat((x_N, x_N.new_zeros(1, *x_N.shape[1:]))).index_select(0, token_S)
+
+    @staticmethod
+    def backward(ctx: Any, grad_S: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _Gather.apply(grad_S, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]

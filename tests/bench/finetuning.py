@@ -1,0 +1,401 @@
+"""Fine-tuning beside peft with transformers' Trainer, and TRL's SFTTrainer: speed and memory.
+
+    python -m tests.bench.finetuning [--rounds 5] [--only ours,trainer]
+
+Prints JSON. Two cases, LoRA on the instruction recipe and full fine-tuning on the classification recipe, each on two
+sizes of network. Every contestant is a process of its own, with the same start weights (a model folder of ours), the
+same examples in the same order as the same token ids, batch size, updates, AdamW, clipping, trained parameters, float32
+and threads; they take turns of a few updates, and the median turn counts. The peer pads to the longest of the batch and
+neither logs, saves nor evaluates. Tokens are real ones: padding does not count. Memory is the most that a process ever
+had resident, its imports and its model's loading included; where TRL is not installed the bench says so and goes on.
+
+`loss_nats`: over the first examples before and after, by one formula for all, so that it shows who learned what. Ours
+is the mean of the examples' means, theirs the mean over all answer tokens of a batch.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+WARM, TURN = 3, {"embedded": 10, "10M": 3}
+SIZES: dict[str, dict[str, Any]] = {
+    "embedded": {},
+    "10M": {"n_layers": 7, "n_heads": 5, "n_kv_heads": 5, "head_dim": 64, "d_model": 320, "d_ff": 960},
+}
+RECIPES = {"instruct": "chat-lora", "classify": "spam-full"}
+CONTESTANTS = {
+    "instruct": ("ours", "trainer", "trl", "trl-padding-free", "trl-packed"),
+    "classify": ("ours", "trainer"),
+}
+RATES = {"instruct": 5e-3, "classify": 1e-3}
+BETAS, EPSILON, CLIP = (0.9, 0.95), 1e-8, 1.0
+MEASURED = 64  # examples of loss_nats
+MARK = "turn: "
+
+
+# The parent: makes data and models, lets the contestants take turns, prints.
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--only", default="", help="contestants, separated by commas; all by default")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="of %(default)s")
+    parser.add_argument("--tasks", default=",".join(RECIPES), help="of %(default)s")
+    parser.add_argument("--threads", type=int, help="of torch; compute.threads by default")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--case", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        contest(options.contestant, SimpleNamespace(**json.loads(options.case.read_text())))
+        return
+    found: dict[str, Any] = {"bench": "finetuning", "rounds": options.rounds}
+    if importlib.util.find_spec("trl") is None:
+        found["trl"] = "not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        made = make(Path(folder), options.rounds, options.threads)
+        for name, path in made.items():
+            task, size = name.split(", ")
+            if task in options.tasks.split(",") and size in options.sizes.split(","):
+                chosen = [one for one in CONTESTANTS[task] if one in (options.only or one).split(",")]
+                if "trl" in found:
+                    chosen = [one for one in chosen if not one.startswith("trl")]
+                found[name] = compare(chosen, path, options.rounds)
+    print(json.dumps(found, indent=1))
+
+
+def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
+    """Case name -> its file: examples as ids, start weights and settings; all that a contestant may know."""
+    import torch
+
+    from pipeline import config, tokenizer
+    from pipeline.data.sources import world
+    from pipeline.model import checkpoint
+    from pipeline.model.gpt import GPT, ModelConfig
+
+    params = config.load()
+    settings = world.Settings(
+        seed=7, people=16, documents=1500, labelled=1500, instructions=2500, preferences=0, planted=[]
+    )
+    rows: dict[str, list[dict[str, Any]]] = {"documents": [], "labelled": [], "instructions": []}
+    for kind, table in world.read(settings, "world", SimpleNamespace(accept=lambda kind, n=1: None)):
+        rows[kind] += table.to_pylist()
+    vocabulary = tokenizer.train((row["text"] for row in rows["documents"]), 2048, "gpt2")
+    vocabulary.save(folder / "tokenizer")
+    cases = {}
+    for task, name in RECIPES.items():
+        recipe = params.finetune[name]
+        learned, labels = objective(task, recipe, vocabulary, params.pretrain.model.context_length)
+        examples = [learned.example(row) for row in rows[recipe.data]]
+        for size, changes in SIZES.items():
+            shape = ModelConfig(**(params.pretrain.model.model_dump() | changes), vocab_size=2048)
+            model = GPT(shape, torch.Generator().manual_seed(1))
+            if labels:
+                model.add_score(len(labels), torch.Generator().manual_seed(2))
+            where = folder / f"{task}-{size}"
+            checkpoint.save(model, where, tokenizer=folder / "tokenizer", labels=labels or None)
+            cases[f"{task}, {size}"] = folder / f"{task}-{size}.json"
+            cases[f"{task}, {size}"].write_text(json.dumps({
+                "task": task, "model": str(where), "examples": examples, "warm": WARM, "turn": TURN[size],
+                "updates": WARM + rounds * TURN[size], "threads": threads or params.compute.threads,
+                "batch": recipe.part("ordering", "").batch_size, "rate": RATES[task],
+            }))  # fmt: skip
+    return cases
+
+
+def objective(task: str, recipe: Any, vocabulary: Any, context_length: int) -> tuple[Any, list[str]]:
+    """What the recipe learns, and its labels."""
+    from pipeline import plugins
+    from pipeline.objectives import Context
+
+    labels = ["ham", "spam"] if task == "classify" else []
+    settings = recipe.part("objective", f"finetune.{RECIPES[task]}")
+    return plugins.load("objectives", task).build(settings, Context(vocabulary, context_length, labels)), labels
+
+
+def compare(contestants: list[str], case: Path, rounds: int) -> dict[str, Any]:
+    """Figures of every contestant, and ours over the best peer's."""
+    processes = {}
+    for name in contestants:
+        command = [sys.executable, "-m", "tests.bench.finetuning", "--contestant", name, "--case", str(case)]
+        environment = {"GOMP_SPINCOUNT": "5000", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | os.environ
+        processes[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+    try:
+        for process in processes.values():
+            answer(process)  # ready
+        for _ in range(rounds + 1):
+            for name, process in processes.items():
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                turns[name].append(answer(process))
+        ends = {name: answer(process) for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+    speeds = {name: [speeds_of(turn) for turn in turns[name][1:]] for name in contestants}  # the first was to warm up
+    found = {name: medians(speeds[name]) | ends[name] for name in contestants}
+    if "ours" in found:
+        found |= {f"ours / {name}": ratios(speeds, found, name) for name in contestants if name != "ours"}
+    return found
+
+
+def speeds_of(turn: dict[str, float]) -> dict[str, float]:
+    """Real tokens per second of wall and of CPU time."""
+    return {"tokens_per_second": turn["tokens"] / turn["wall"], "tokens_per_cpu_second": turn["tokens"] / turn["cpu"]}
+
+
+def medians(speeds: list[dict[str, float]]) -> dict[str, Any]:
+    return {name: round(statistics.median(one[name] for one in speeds)) for name in speeds[0]}
+
+
+def ratios(speeds: dict[str, list[dict[str, float]]], found: dict[str, Any], peer: str) -> dict[str, Any]:
+    """Ours over a peer: speeds as [lower quartile, median, upper quartile] over the rounds, memory as one number."""
+    pairs = list(zip(speeds["ours"], speeds[peer], strict=True))
+    quartiles = {
+        name: [round(q, 2) for q in statistics.quantiles([a[name] / b[name] for a, b in pairs], method="inclusive")]
+        for name in pairs[0][0]
+    }
+    return quartiles | {"peak_mib": round(found["ours"]["peak_mib"] / found[peer]["peak_mib"], 2)}
+
+
+def answer(process: Any) -> dict[str, float]:
+    """The next thing that a contestant reports."""
+    for line in process.stdout:
+        if line.startswith(MARK):
+            return json.loads(line.removeprefix(MARK))
+    raise RuntimeError(f"a contestant ended: {process.args[-3]}\n{process.stderr.read()[-2000:]}")
+
+
+# A contestant: trains and reports after every turn.
+
+
+class Turns:
+    """Counts updates; at the end of each turn reports, and waits for the next."""
+
+    def __init__(self, case: Any, tokens: list[int]) -> None:
+        self.case, self.tokens, self.done = case, tokens, 0
+        self.first = 0
+        self.wait({"ready": 1})
+
+    def wait(self, report: dict[str, Any]) -> None:
+        print(f"\n{MARK}{json.dumps(report)}", flush=True)
+        sys.stdin.readline()
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def update(self) -> None:
+        """One update is done."""
+        self.done += 1
+        if self.done < self.case.warm or (self.done - self.case.warm) % self.case.turn:
+            return
+        report = {
+            "tokens": sum(self.tokens[self.first : self.done]),
+            "wall": time.perf_counter() - self.wall,
+            "cpu": time.process_time() - self.cpu,
+        }
+        self.first = self.done
+        if self.done < self.case.updates:
+            self.wait(report)
+        else:
+            print(f"\n{MARK}{json.dumps(report)}", flush=True)
+
+
+def contest(name: str, case: Any) -> None:
+    """Trains as `name` does and reports its end."""
+    import torch
+
+    torch.set_num_threads(case.threads)
+    end = ours(case) if name == "ours" else peer(name, case)
+    print(f"\n{MARK}{json.dumps(end)}", flush=True)
+
+
+def batches(lengths: list[int], size: int) -> list[int]:
+    """Real tokens of every batch."""
+    return [sum(lengths[i : i + size]) for i in range(0, len(lengths), size)]
+
+
+def peak_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def ending(before: float, peak: int, after: float, moved: int) -> dict[str, Any]:
+    return {"peak_mib": peak, "loss_nats": [round(before, 4), round(after, 4)], "trained_parameters": moved}
+
+
+class InOrder:
+    """Examples as they stand, as all contestants get them."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def rows(self, n_examples: int, step: int, seed: int) -> Any:
+        return [(step * self.batch_size + i) % n_examples for i in range(self.batch_size)]
+
+
+def ours(case: Any) -> dict[str, Any]:
+    """The project's own loop."""
+    import torch
+
+    from pipeline import config, plugins
+    from pipeline.model import checkpoint
+    from pipeline.model.device import set_up
+    from pipeline.optimizers import adamw
+    from pipeline.tokenizer import Tokenizer
+    from pipeline.training.loop import Parts, fit
+    from pipeline.weighting import uniform
+
+    params = config.load()
+    set_up(params.compute.model_copy(update={"threads": case.threads}))
+    recipe = params.finetune[RECIPES[case.task]]
+    model = checkpoint.load(Path(case.model))
+    vocabulary = Tokenizer.load(Path(case.model))
+    learned, _ = objective(case.task, recipe, vocabulary, model.config.context_length)
+    tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", ""))
+    learned.prepare(model, torch.Generator().manual_seed(3))
+    tuner.apply(model, torch.Generator().manual_seed(3), vocabulary.encode)
+    settings = adamw.Settings(
+        learning_rate=case.rate, weight_decay=0.0, beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON
+    )
+    schedule = recipe.schedule.model_copy(
+        update={"shape": "constant", "steps": case.updates, "warmup_steps": 0, "clip_norm": CLIP, "accumulate": 1}
+    )
+    parts = Parts(
+        objective=learned, ordering=InOrder(case.batch), weighting=uniform.build(uniform.Settings(), []),
+        optimizer=adamw.build(settings, tuner.groups(model)), schedule=schedule, compute=params.compute, seed=1,
+    )  # fmt: skip
+    score = (lambda ids, mask: model.classify(ids, mask)) if case.task == "classify" else lambda ids, mask: model(ids)
+    before = loss(case, model, score)
+    turns = Turns(case, batches([len(ids) for ids, _ in case.examples], case.batch))
+    for _ in fit(model, parts, case.examples):
+        turns.update()
+    return ending(before, peak_mib(), loss(case, model, score), model.num_parameters(trainable=True))
+
+
+def peer(name: str, case: Any) -> dict[str, Any]:
+    """peft and transformers' Trainer, or TRL's; in TRL's packed rows a batch has about as many tokens as elsewhere."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    kind = "ForSequenceClassification" if case.task == "classify" else "ForCausalLM"
+    model = getattr(transformers, f"AutoModel{kind}").from_pretrained(case.model, dtype=torch.float32)
+    vocabulary = transformers.AutoTokenizer.from_pretrained(case.model)
+    model.config.pad_token_id = vocabulary.pad_token_id
+    model.config.use_cache = False
+    if case.task == "instruct":
+        import peft
+
+        from pipeline import config
+
+        of = config.load().finetune[RECIPES["instruct"]].part("tuner", "")
+        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        model = peft.get_peft_model(
+            model,
+            peft.LoraConfig(
+                r=of.rank, lora_alpha=of.alpha, lora_dropout=of.dropout, target_modules=targets, task_type="CAUSAL_LM"
+            ),
+        )
+    before = loss(case, model, score_of(model))
+    trainer = (trl_trainer if name.startswith("trl") else plain_trainer)(name, case, model, vocabulary)
+    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    turns = Turns(case, batches(lengths, trainer.args.per_device_train_batch_size))
+
+    class Callback(transformers.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            turns.update()
+
+    trainer.add_callback(Callback())
+    trainer.train()
+    moved = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return ending(before, peak_mib(), loss(case, model, score_of(model)), moved)
+
+
+def arguments(case: Any, batch: int) -> dict[str, Any]:
+    """What both trainers are told: nothing beside training, and our optimizer."""
+    return {
+        "output_dir": str(Path(case.model).parent / "unused"), "per_device_train_batch_size": batch,
+        "max_steps": case.updates, "learning_rate": case.rate, "lr_scheduler_type": "constant", "warmup_steps": 0,
+        "optim": "adamw_torch_fused", "weight_decay": 0.0, "adam_beta1": BETAS[0], "adam_beta2": BETAS[1],
+        "adam_epsilon": EPSILON, "max_grad_norm": CLIP, "logging_strategy": "no", "save_strategy": "no",
+        "eval_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True, "bf16": False,
+        "gradient_checkpointing": False, "dataloader_num_workers": 0, "dataloader_pin_memory": False,
+        "train_sampling_strategy": "sequential",
+    }  # fmt: skip
+
+
+def labelled(case: Any) -> list[dict[str, Any]]:
+    """The examples as the trainers take them."""
+    if case.task == "classify":
+        return [{"input_ids": ids, "label": label} for ids, label in case.examples]
+    return [{"input_ids": ids, "labels": [-100] * n + ids[n:]} for ids, n in case.examples]
+
+
+def plain_trainer(name: str, case: Any, model: Any, vocabulary: Any) -> Any:
+    """transformers' Trainer, padding to the longest of a batch."""
+    import transformers
+
+    collators = {
+        "instruct": transformers.DataCollatorForSeq2Seq(vocabulary, padding=True),
+        "classify": transformers.DataCollatorWithPadding(vocabulary),
+    }
+    told = transformers.TrainingArguments(**arguments(case, case.batch))
+    return transformers.Trainer(model, told, data_collator=collators[case.task], train_dataset=labelled(case))
+
+
+def trl_trainer(name: str, case: Any, model: Any, vocabulary: Any) -> Any:
+    """TRL's SFTTrainer: padding, the whole batch as one row, or packed rows of 128 tokens."""
+    import datasets
+    import trl
+
+    room, mean = 128, statistics.mean(len(ids) for ids, _ in case.examples)
+    more: dict[str, Any] = {"max_length": room}
+    batch = case.batch
+    if name == "trl-padding-free":
+        more = {"padding_free": True, "max_length": None}
+    elif name == "trl-packed":
+        more, batch = {"packing": True, "max_length": room}, round(case.batch * mean / room)
+    told = trl.SFTConfig(**arguments(case, batch), **more)
+    return trl.SFTTrainer(
+        model, told, train_dataset=datasets.Dataset.from_list(labelled(case)), processing_class=vocabulary
+    )
+
+
+def score_of(model: Any) -> Any:
+    return lambda ids, mask: model(input_ids=ids, attention_mask=mask.long()).logits
+
+
+def loss(case: Any, model: Any, score: Any) -> float:
+    """Mean loss over the first examples, in nats, one formula for every contestant."""
+    import torch
+    from torch.nn import functional as F
+
+    found = []
+    model.eval()
+    with torch.no_grad():
+        for ids, n in case.examples[:MEASURED]:
+            ids_BT = torch.tensor([ids])
+            logits = score(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
+            if case.task == "classify":
+                found.append(F.cross_entropy(logits, torch.tensor([n])))
+            else:
+                found.append(F.cross_entropy(logits[0, n - 1 : -1], ids_BT[0, n:]))
+    model.train()
+    return float(torch.stack(found).mean())
+
+
+if __name__ == "__main__":
+    main()

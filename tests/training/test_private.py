@@ -1,0 +1,300 @@
+"""Private training: if clipping, noise, sampling or the account is wrong, people's records leak under a number that
+says they do not."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline import config, plugins
+from pipeline.config import Privacy, Schedule, UserError
+from pipeline.model.gpt import GPT
+from pipeline.objectives.classify import Classify
+from pipeline.training import private
+from pipeline.training.loop import Parts, _accumulate, fit
+from pipeline.training.private import Private
+from pipeline.weighting.uniform import Uniform
+from tests.fakes import ByteTokenizer
+from tests.models import network
+from tests.training.test_recipe import ROOT, params_of, project, train
+from tests.training.test_run import COMPUTE, Log, finished, trainer
+from tests.tuners.test_tuners import SETTINGS as TUNERS
+from tests.tuners.test_tuners import encode, tuner_of
+
+__all__ = ["project"]  # a fixture
+CPU = torch.device("cpu")
+POISSON = plugins.load("ordering", "poisson").Poisson
+
+
+class Always:
+    """An order that draws the same examples at every step."""
+
+    def __init__(self, rows: list[int], batch_size: int) -> None:
+        self.chosen, self.batch_size = np.array(rows, dtype=np.int64), batch_size
+
+    def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
+        return self.chosen
+
+
+def plan_of(noise: float, clip_norm: float, ordering: Any, dropout: float = 0.0) -> Any:
+    """A trainer with private gradients; 40 windows, 24 steps."""
+    plan = trainer(Log())
+    for module in plan.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = dropout  # type: ignore[assignment]
+    schedule = plan.parts.schedule.model_copy(update={"accumulate": 1, "clip_norm": 0.0})
+    parts = replace(plan.parts, ordering=ordering, schedule=schedule)
+    privacy = Privacy(epsilon=8.0, delta=1e-3, clip_norm=clip_norm)
+    used = {id(p) for p in plan.model.parameters()}
+    plan.parts = replace(parts, gradients=Private(privacy, noise, len(plan.train), parts, used))
+    return plan
+
+
+def gradients(plan: Any, step: int = 0) -> torch.Tensor:
+    """What private training leaves in the weights, as one vector."""
+    plan.model.train()
+    plan.parts.gradients(plan.model, plan.parts, plan.train, step, CPU)
+    return torch.cat([p.grad.flatten() for p in plan.model.parameters()])
+
+
+def by_hand(plan: Any, row: int) -> torch.Tensor:
+    """The gradient of one example."""
+    batch = plan.parts.objective.collate([plan.train[row]])
+    loss = plan.parts.objective.losses(plan.model.train(), batch).sum()
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(plan.model.parameters()))])
+
+
+def test_each_gradient_is_clipped_before_the_sum() -> None:
+    """Lost otherwise: one record could pull as hard as it likes, and no noise would hide it."""
+    plan = plan_of(0.0, 0.5, Always([3, 5, 8], 4))
+    alone = [by_hand(plan, row) for row in (3, 5, 8)]
+    assert any(float(g.norm()) > 0.5 for g in alone)
+    expected = sum(g * min(1.0, 0.5 / (float(g.norm()) + 1e-6)) for g in alone) / 4
+    torch.testing.assert_close(gradients(plan), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_without_noise_and_clipping_an_update_is_the_plain_one() -> None:
+    """Lost otherwise: a private recipe would learn something else than its plain twin."""
+    rows = [1, 4, 9, 16]
+    quiet, plain = plan_of(0.0, 1e9, Always(rows, 4)), plan_of(0.0, 1e9, Always(rows, 4))
+    plain.parts = replace(plain.parts, gradients=None)
+    one, other = next(fit(quiet.model, quiet.parts, quiet.train)), next(fit(plain.model, plain.parts, plain.train))
+    assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-6)
+    assert one.tokens == other.tokens
+    for a, b in zip(quiet.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_one_example_moves_the_sum_by_no_more_than_the_clip_norm() -> None:
+    """The sensitivity that the noise is measured by; plain training breaks it."""
+    several, fewer = plan_of(0.0, 0.3, Always([1, 2, 3], 4)), plan_of(0.0, 0.3, Always([1, 2], 4))
+    moved = 4 * (gradients(several) - gradients(fewer)).norm()
+    assert 0.2 < float(moved) <= 0.3 + 1e-5
+    with_it, without = (by_plain(Always(rows, 3)) for rows in ([1, 2, 3], [1, 2]))
+    assert float((3 * with_it - 3 * without).norm()) > 0.3
+
+
+def test_a_plain_recipe_survives_an_empty_batch() -> None:
+    """The plain twin of a private recipe draws its batches in the same way."""
+    plan = plan_of(0.0, 1.0, Always([], 4))
+    plan.parts = replace(plan.parts, gradients=None)
+    before = [p.detach().clone() for p in plan.model.parameters()]
+    step = next(fit(plan.model, plan.parts, plan.train))
+    assert (float(step.loss), step.tokens) == (0.0, 0)
+    assert all(map(torch.equal, before, plan.model.parameters()))
+
+
+def by_plain(ordering: Always) -> torch.Tensor:
+    plan = plan_of(0.0, 0.3, ordering)
+    _accumulate(plan.model.train(), plan.parts, plan.train, 0, CPU)
+    return torch.cat([p.grad.flatten() for p in plan.model.parameters()])
+
+
+def test_the_noise_is_what_the_multiplier_says_also_for_an_empty_batch() -> None:
+    """4,896 draws: mean within 0.06, deviation within 0.05 of the normal's (four standard errors)."""
+    plan = plan_of(1.7, 0.3, Always([], 4))
+    first, again, later = gradients(plan, 0), gradients(plan, 0), gradients(plan, 1)
+    noise = first * 4 / (1.7 * 0.3)
+    assert len(noise) > 4500
+    assert abs(float(noise.mean())) < 0.06
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
+    assert 0.6 < float((noise.abs() < 1).float().mean()) < 0.76
+    assert torch.equal(first, again)
+    assert abs(float(torch.corrcoef(torch.stack([first, later]))[0, 1])) < 0.06
+    full = gradients(plan_of(1.7, 0.3, Always([1, 2], 4)))
+    quiet = gradients(plan_of(0.0, 0.3, Always([1, 2], 4)))
+    torch.testing.assert_close(full - quiet, first, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("die_at", [5, 13])
+def test_killed_and_continued_it_ends_bitwise_equal(tmp_path: Path, die_at: int) -> None:
+    """Noise, sampling and dropout are functions of (seed, step)."""
+    whole, _ = finished(tmp_path / "whole", plan_of(1.0, 0.5, POISSON(4), 0.1))
+    broken = plan_of(1.0, 0.5, POISSON(4), 0.1)
+    broken.log.die_at = die_at
+    with pytest.raises(KeyboardInterrupt):
+        finished(tmp_path / "cut", broken)
+    torch.manual_seed(99)
+    weights, progress = finished(tmp_path / "cut", plan_of(1.0, 0.5, POISSON(4), 0.1))
+    assert progress.step == 24
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
+def classifier(tuner_name: str, noise: float) -> tuple[GPT, Parts, list[Any], dict[str, torch.Tensor]]:
+    """A model with a head for three labels under one tuner, private parts, six examples, the weights before."""
+    context: Any = SimpleNamespace(tokenizer=ByteTokenizer(), context_length=16, labels=["a", "b", "c"])
+    objective = Classify(plugins.settings_class("objectives", "classify")(max_tokens=10), context)
+    model, tuner = network("llama", vocab_size=300, tie_embeddings=False), tuner_of(tuner_name)
+    objective.prepare(model, torch.Generator().manual_seed(1))
+    tuner.apply(model, torch.Generator().manual_seed(3), encode)
+    adamw = {"learning_rate": 0.01, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
+    parts = Parts(
+        objective=objective,
+        losses=objective.losses,
+        ordering=POISSON(3),
+        weighting=Uniform(),
+        optimizer=plugins.load("optimizers", "adamw").build(
+            plugins.settings_class("optimizers", "adamw")(**adamw), tuner.groups(model)
+        ),
+        schedule=Schedule(shape="constant", steps=4, warmup_steps=0, final_share=0.0, accumulate=1, clip_norm=0.0),
+        compute=COMPUTE,
+        seed=3,
+    )
+    rows = [objective.example({"text": text, "label": label}) for text, label in zip("abcdef", "abcabc", strict=True)]
+    privacy = Privacy(epsilon=1.0, delta=1e-3, clip_norm=1.0)
+    parts = replace(parts, gradients=Private(privacy, noise, len(rows), parts, private._used(model, parts, rows)))
+    return model, parts, rows, {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", TUNERS)
+def test_every_tuner_can_be_trained_privately(name: str) -> None:
+    """What the tuner freezes and what the objective does not use stays; all else gets gradient or noise, every step."""
+    model, parts, rows, before = classifier(name, 0.5)
+    moved: list[set[str]] = []
+    for step in fit(model, parts, rows):
+        assert np.isfinite(float(step.loss))
+        moved.append({k for k, p in model.named_parameters() if not torch.equal(p, before[k])})
+    free = {k for k, p in model.named_parameters() if p.requires_grad and k != "head.weight"}
+    assert moved[-1] == free
+    if name == "gradual":  # what has not begun to move gets no noise either
+        assert moved[0] == {"score.weight", "final_norm.weight"}
+    else:
+        assert moved[0] == free
+
+
+def test_a_probe_that_is_not_asked_for_would_spoil_the_unused_head() -> None:
+    """Broken on purpose: with every weight taken as used, noise moves the language head of a classifier."""
+    model, parts, rows, before = classifier("full", 0.5)
+    every = {id(p) for p in model.parameters()}
+    parts.gradients._optimizer.used = every  # type: ignore[union-attr]
+    next(fit(model, parts, rows))
+    assert not torch.equal(model.head.weight, before["head.weight"])  # type: ignore[union-attr]
+
+
+def recipe_of(**changes: Any) -> dict[str, Any]:
+    """The raw params of a project whose spam-lora is private; `changes` are dotted paths below the recipe."""
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    recipe = raw["finetune"]["spam-lora"]
+    recipe["privacy"] = {"epsilon": 4.0, "delta": 1e-3, "clip_norm": 1.0}
+    recipe["ordering"] = {"name": "poisson", "batch_size": 4}
+    recipe["schedule"] |= {"clip_norm": 0.0, "steps": 4, "warmup_steps": 1}
+    recipe["validation"] |= {"every": 2}
+    recipe["objective"]["max_tokens"] = 40
+    raw["runtime"]["progress"] = False
+    for path, value in changes.items():
+        place, *steps = recipe, *path.split("__")
+        for step in steps[:-1]:
+            place = place[step]
+        place[steps[-1]] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ordering": {"name": "shuffled", "batch_size": 4}}, "privacy needs ordering.name poisson, not shuffled"),
+        ({"schedule__accumulate": 2}, "privacy needs schedule.accumulate 1, not 2"),
+        ({"schedule__clip_norm": 1.0}, "privacy needs schedule.clip_norm 0.0, not 1.0"),
+        ({"few": 8}, "privacy needs few null, not 8"),
+        ({"privacy__epsilon": 0.0}, "privacy.epsilon"),
+        ({"privacy__delta": 1.0}, "privacy.delta"),
+        ({"from": "spam-full"}, "starts from or listens to 'spam-full', which has learned from the labelled"),
+    ],
+)
+def test_what_breaks_the_promise_is_refused_by_its_keys(changes: dict[str, Any], words: str) -> None:
+    """Lost otherwise: the report would name an epsilon that the run did not keep."""
+    config.check(recipe_of())
+    with pytest.raises(UserError, match=words):
+        config.check(recipe_of(**changes))
+
+
+def test_a_start_that_knows_the_documents_is_refused_and_one_that_learned_nothing_is_not() -> None:
+    raw = recipe_of(data="documents", objective={"name": "next_token"})
+    with pytest.raises(UserError, match="starts from or listens to 'base', which has learned from the documents"):
+        config.check(raw)
+    raw["pretrain"]["schedule"]["steps"] = 0
+    config.check(raw)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_summary_reports_what_was_spent() -> None:
+    """From params to reports/training: the budget is kept, and early stopping spends less."""
+    params = config.check(recipe_of())
+    train(params)
+    summary = json.loads(Path("reports/training/spam-lora.json").read_text(encoding="utf-8"))
+    assert 3.98 < summary["epsilon"] <= 4.0
+    assert summary["delta"] == 1e-3
+    assert summary["noise_multiplier"] > 0
+    assert summary["sample_rate"] == pytest.approx(4 / 12)
+    privacy, parts = Privacy(epsilon=4.0, delta=1e-3, clip_norm=1.0), plan_of(1.0, 1.0, POISSON(4)).parts
+    account = Private(privacy, summary["noise_multiplier"], 12, parts, set())
+    assert account.spent(4)["epsilon"] == summary["epsilon"]
+    assert 0 == account.spent(0)["epsilon"] < account.spent(2)["epsilon"] < account.spent(4)["epsilon"]
+    train(params_of({"name": "classify", "max_tokens": 40}, {"name": "full"}))
+    assert "epsilon" not in json.loads(Path("reports/training/spam-lora.json").read_text(encoding="utf-8"))
+
+
+def test_the_account_is_that_of_a_published_one() -> None:
+    """Abadi et al. 2016, section 5.1: q = 0.01, sigma = 4, delta = 1e-5, 10,000 steps cost epsilon 1.26 (their figure);
+    the tighter conversion of today's accountants may say less, never more."""
+    parts = plan_of(1.0, 1.0, POISSON(4)).parts
+    account = Private(Privacy(epsilon=1.0, delta=1e-5, clip_norm=1.0), 4.0, 400, parts, set())
+    assert 0.9 < account.spent(10_000)["epsilon"] <= 1.27
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ordering__batch_size": 64}, "ordering.batch_size is 64, the training split has 12; lower it"),
+        ({"privacy__delta": 0.1}, "delta is 0.1; it must be below 1 / 12"),
+        ({"privacy__epsilon": 1e-6}, "epsilon is 1e-06: no noise keeps 4 steps within it"),
+    ],
+)
+def test_what_only_the_data_shows_is_refused_before_training(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        train(config.check(recipe_of(**changes)))
+
+
+@pytest.mark.usefixtures("project")
+def test_a_weighting_that_looks_at_other_examples_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Uniform, "by_example", False)
+    with pytest.raises(UserError, match=r"weighting.name is uniform; with privacy a weight may depend on its own"):
+        train(config.check(recipe_of()))
+
+
+def test_nobody_pays_for_opacus_who_does_not_ask_for_privacy() -> None:
+    """Three seconds in every training stage, and a dependency of a bare GPU box."""
+    code = "import sys, stages.finetune, stages.pretrain; print('opacus' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
