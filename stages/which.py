@@ -84,16 +84,18 @@ def scored(found: list[Method]) -> list[str]:
 
 def table(found: list[Method], costs: dict[str, Cost]) -> Table:
     """Score with spread, trained share, forgetting, time, memory and energy of every method."""
-    made = Table("method", "score", "mean", "spread", "trained", "forgets", "seconds", "peak MiB", "Wh")
+    estimated = "" if all(spent.measured for spent in costs.values()) else " est."
+    columns = ("method", "mean", "spread", "trained", "forgets", "seconds", "MiB", f"Wh{estimated}")
+    made = Table(*columns, title=", ".join(sorted({method.score for method in found})))
     for method in found:
         spent = costs.get(method.name)
         made.add_row(
-            method.name, method.score, f"{method.mean:.3f}", f"{method.spread:.3f}",
+            method.name, f"{method.mean:.3f}", f"{method.spread:.3f}",
             f"{100 * method.trained_share:.2f} %",
             "" if method.forgotten is None else f"{method.forgotten:+.3f}",
             *(("", "", "") if spent is None else (
                 f"{spent.seconds:.1f}", f"{spent.peak_memory_mib:.0f}",
-                f"{spent.energy_wh:.4f}{'' if spent.measured else ' est.'}",
+                f"{spent.energy_wh:.4f}",
             )),
         )  # fmt: skip
     return made
