@@ -86,7 +86,7 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
 
     params = config.load()
     settings = world.Settings(
-        seed=7, people=16, documents=1500, labelled=1500, instructions=2500, preferences=0, planted=[]
+        seed=7, people=16, documents=1500, labelled=1500, instructions=2500, preferences=0, planted=[], noise=None
     )
     rows: dict[str, list[dict[str, Any]]] = {"documents": [], "labelled": [], "instructions": []}
     for kind, table in world.read(settings, "world", SimpleNamespace(accept=lambda kind, n=1: None)):
@@ -243,7 +243,9 @@ class InOrder:
         self.batch_size = batch_size
 
     def rows(self, n_examples: int, step: int, seed: int) -> Any:
-        return [(step * self.batch_size + i) % n_examples for i in range(self.batch_size)]
+        import numpy as np
+
+        return (step * self.batch_size + np.arange(self.batch_size)) % n_examples
 
 
 def ours(case: Any) -> dict[str, Any]:
@@ -274,7 +276,7 @@ def ours(case: Any) -> dict[str, Any]:
         update={"shape": "constant", "steps": case.updates, "warmup_steps": 0, "clip_norm": CLIP, "accumulate": 1}
     )
     parts = Parts(
-        objective=learned, ordering=InOrder(case.batch), weighting=uniform.build(uniform.Settings(), []),
+        objective=learned, ordering=InOrder(case.batch), losses=learned.losses, weighting=uniform.Uniform(),
         optimizer=adamw.build(settings, tuner.groups(model)), schedule=schedule, compute=params.compute, seed=1,
     )  # fmt: skip
     score = (lambda ids, mask: model.classify(ids, mask)) if case.task == "classify" else lambda ids, mask: model(ids)
