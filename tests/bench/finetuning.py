@@ -86,7 +86,15 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
 
     params = config.load()
     settings = world.Settings(
-        seed=7, people=16, documents=1500, labelled=1500, instructions=2500, preferences=0, planted=[], noise=None
+        seed=7,
+        people=16,
+        documents=1500,
+        labelled=1500,
+        instructions=2500,
+        preferences=0,
+        planted=[],
+        noise=None,
+        retold=0,
     )
     rows: dict[str, list[dict[str, Any]]] = {"documents": [], "labelled": [], "instructions": []}
     for kind, table in world.read(settings, "world", SimpleNamespace(accept=lambda kind, n=1: None)):

@@ -29,13 +29,28 @@ def message(world: World, index: int, attempt: int = 0) -> dict[str, str]:
     label = SPAM if index % 2 else HAM
     language = pick(tuple(LANGUAGES), rng)
     kind = next(kind for kind, upto in zip(SHARES, accumulate(SHARES.values()), strict=True) if place < upto)
+    return {"text": _text(kind, world, language, label, rng), "label": label, "language": language, "kind": kind}
+
+
+def retold(world: World, index: int) -> dict[str, str]:
+    """Document number `index`: three messages and what became of each, in the words stories have for a note.
+
+    A note is false if its message is spam. The messages are no records: they are drawn for the document.
+    """
+    rng = world.rng("retold", index)
+    language = pick(tuple(LANGUAGES), rng)
+    words, told = LANGUAGES[language], []
+    for _ in range(3):
+        label, kind = pick((HAM, SPAM), rng), rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+        note = _text(kind, world, language, label, rng)
+        verdict = words.VERDICTS[label == SPAM]
+        told.append(_draw(pick(words.NOTE_FRAMES, rng), free_slots(language) | {"note": note, "verdict": verdict}, rng))
+    return {"text": " ".join(told), "language": language}
+
+
+def _text(kind: str, world: World, language: str, label: str, rng: random.Random) -> str:
     text = {"plain": _plain, "order": _order, "impostor": _impostor}[kind](world, language, label, rng)
-    return {
-        "text": text[:1].upper() + text[1:] if language == "en" else _capital(text),
-        "label": label,
-        "language": language,
-        "kind": kind,
-    }
+    return text[:1].upper() + text[1:] if language == "en" else _capital(text)
 
 
 @cache

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pipeline.data.sources import _world_planted as planted
 from pipeline.data.sources._grammar import Choice, Node, log2p
 from pipeline.data.sources._world_facts import World, make_world
 from pipeline.data.sources._world_instructions import instructions, preferences
-from pipeline.data.sources._world_messages import HAM, SHARES, SPAM, message
+from pipeline.data.sources._world_messages import HAM, SHARES, SPAM, message, retold
 from pipeline.data.sources._world_stories import stories
 
 REVISION = "1"
@@ -80,6 +81,9 @@ class Settings(Section):
     """Kinds of trouble to plant; empty: the clean twin."""
     noise: Noise | None
     """Null: every label is right and the split is the hash's."""
+    retold: Count
+    """More documents, each telling of three messages and their verdicts: text in which a model can read what the
+    labels are about. They have no bits."""
 
 
 class Ledger(Protocol):
@@ -125,7 +129,7 @@ def read(settings: Settings, entry: str, ledger: Ledger) -> Iterator[tuple[Kind,
     """
     plants = _plants(settings)
     records: dict[Kind, Iterator[dict[str, Any]]] = {
-        "documents": _documents(settings),
+        "documents": chain(_documents(settings), _retold(settings)),
         "labelled": _labelled(settings),
         "instructions": instructions(_made(settings).world, settings.instructions),
         "preferences": preferences(_made(settings).world, settings.preferences),
@@ -194,6 +198,12 @@ def _documents(settings: Settings) -> Iterator[dict[str, Any]]:
         figures.add(language, len(text.encode()), bits)
         yield {**record, "bits": bits}
     made.figures[settings.documents] = figures
+
+
+def _retold(settings: Settings) -> Iterator[dict[str, Any]]:
+    world = _made(settings).world
+    for index in range(settings.retold):
+        yield {**retold(world, index), "bits": None, "origin": f"world:retold:{index}"}
 
 
 def _labelled(settings: Settings) -> Iterator[dict[str, Any]]:

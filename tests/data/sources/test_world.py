@@ -48,7 +48,7 @@ def settings(**changes: Any) -> world.Settings:
         "instructions": 600,
         "preferences": 100,
     }
-    return world.Settings(**(sizes | {"planted": [], "noise": None} | changes))
+    return world.Settings(**(sizes | {"planted": [], "noise": None, "retold": 0} | changes))
 
 
 def rows_of(of: world.Settings) -> Rows:
@@ -413,3 +413,31 @@ def test_noisy_labels_are_as_many_as_asked_all_for_training_and_marked() -> None
     known = [row for row in rows if row["text"] in true]
     assert len(known) > 450
     assert all((row["label"] != true[row["text"]]) == row["origin"].endswith(":wrong") for row in known)
+
+
+def test_retold_messages_are_judged_as_their_labels_say_and_change_nothing_else() -> None:
+    """Lost otherwise: a model that has read of the labels would have read wrong, and cloze would be blamed for it."""
+    without, found = rows_of(settings()), rows_of(settings(retold=200))
+    told = found["documents"][300:]
+    assert found["documents"][:300] == without["documents"]
+    assert {kind: found[kind] for kind in KINDS[1:]} == {kind: without[kind] for kind in KINDS[1:]}
+    assert len(told) == 200
+    assert all(row["bits"] is None and row["split"] is None for row in told)
+    assert {row["language"] for row in told} == {"en", "tr"}
+    verdicts = [
+        (note, verdict in ("false", "yalandı"))
+        for row in told
+        for note, verdict in re.findall(
+            r'["“]([^"”]*)["”] (?:The note was|The letter was|Yazılan|Mektup) (\w+)\.', row["text"]
+        )
+    ]
+    assert len(verdicts) == 600
+    spam = {False: 0, True: 0}
+    for note, false in verdicts:
+        for language, words in LANGUAGES.items():
+            for text, label in [(t, True) for t in words.PLAIN_SPAM] + [(t, False) for t in words.PLAIN_HAM]:
+                start = re.split(r"[{]", text)[0]
+                if len(start) > 8 and note.startswith(start):
+                    assert false == label, (language, note)
+                    spam[label] += 1
+    assert min(spam.values()) > 50  # enough of both were looked at
