@@ -103,7 +103,7 @@ def judged(rate: float, relative: bool) -> list[float]:
         optimizer.step()
         optimizer.zero_grad()
     assert rule.memory["seen"].tolist() == [0, 0, 60, 60, 60, 60]
-    return (rule.memory["sum"] / rule.memory["seen"].clamp(min=1))[2:].tolist()
+    return rule.memory["weight"][2:].tolist()
 
 
 @pytest.mark.parametrize("rate", [3e-3, 1e-2])

@@ -278,16 +278,15 @@ def _parts(recipe: Recipe, where: str, objective: Objective, learner: Learner, t
 
 
 def example_weights(examples: PackedWindows | Records, memory: dict[str, Tensor]) -> pa.Table | None:
-    """How much each record counted, least first: id, origin, its mean weight (1: as all others), how often it was seen.
+    """How much each record counted, least first: id, origin, its weight (1: as all others), how often it was seen.
 
     None where the weighting keeps no such memory.
     """
     if "seen" not in memory or isinstance(examples, PackedWindows):
         return None
-    seen = memory["seen"].numpy()
-    mean = np.divide(memory["sum"].numpy(), seen, out=np.zeros_like(seen), where=seen > 0)
-    columns = {"id": examples.column("id"), "origin": examples.column("origin"), "weight": mean, "seen": seen}
-    rows = np.lexsort((mean, -seen.clip(max=1)))  # those that were never drawn come last
+    weight, seen = memory["weight"].numpy(), memory["seen"].numpy()
+    columns = {"id": examples.column("id"), "origin": examples.column("origin"), "weight": weight, "seen": seen}
+    rows = np.lexsort((weight, -seen.clip(max=1)))  # those that were never drawn come last
     return pa.table(columns).take(pa.array(rows))
 
 

@@ -10,7 +10,8 @@ batch. A model that leans to one label for a moment gains from every example of 
 right or wrong; by the slope alone a small batch is then all of one label, and the model swings from side to side and
 learns nothing (tests/test_weighting.py shows it).
 
-Which records counted little is kept: `memory` holds every example's mean weight, 1 for one that counts as all others.
+Which records counted little is kept: `memory` holds every example's weight, 1 for one that counts as all others. Each
+time an example is seen counts as much as all times before, because a model that knows little yet judges badly.
 """
 
 import torch
@@ -47,15 +48,19 @@ class Reweight(Weighting):
             learner.groups(settings.column, [settings.clean], "weighting.clean")[settings.clean]
         )
         count = len(learner.examples)
-        self.memory = {"sum": torch.zeros(count), "seen": torch.zeros(count)}
+        self.memory = {"weight": torch.zeros(count), "seen": torch.zeros(count)}
 
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
         """weights_B: max(0, slope), mean 1 where any is above zero; all zero where no example of the batch helps."""
         helps_B = self._relative(self._slopes(batch), batch).clamp(min=0).to(losses_B)
         weights_B = helps_B / helps_B.mean().clamp(min=1e-12)
-        self.memory["sum"].index_add_(0, batch["rows"].cpu(), weights_B.cpu().float())
-        self.memory["seen"].index_add_(0, batch["rows"].cpu(), torch.ones(len(losses_B)))
+        self._remember(batch["rows"].cpu(), weights_B.cpu().float())
         return weights_B
+
+    def _remember(self, rows_B: Tensor, weights_B: Tensor) -> None:
+        weight, seen = self.memory["weight"], self.memory["seen"]
+        weight[rows_B] = torch.where(seen[rows_B] > 0, (weight[rows_B] + weights_B) / 2, weights_B)
+        seen.index_add_(0, rows_B, torch.ones(len(rows_B)))
 
     def _relative(self, slopes_B: Tensor, batch: Batch) -> Tensor:
         """The slopes less the mean slope of their label; as they are where there are no labels."""
