@@ -40,6 +40,18 @@ def _leave_the_compiler_out() -> None:
             plain.__dynamo_disable = plain
 
 
+def seed(device: torch.device, value: int) -> None:
+    """Seeds what dropout draws from on this device.
+
+    torch.manual_seed seeds every device that torch knows, and notes the stack for those that nobody has used yet: 3 %
+    of a small model's step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(value)
+    else:
+        torch.manual_seed(value)
+
+
 def autocast(compute: Compute) -> AbstractContextManager[Any]:
     """Where products run in bfloat16 when the params say so; nothing for float32."""
     if compute.precision == "float32":

@@ -151,8 +151,8 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """softmax(q k / sqrt(K)) v over past and new tokens; what `heads` gives -> [..., H * K]."""
-        q_BHTK = q if context.queries is None else context.queries.heads(q)
-        k_BGSK, v_BGSK = (k, v) if context.keys is None else (context.keys.heads(k), context.keys.heads(v))
+        (q_BHTK,) = [q] if context.queries is None else context.queries.heads(q)
+        k_BGSK, v_BGSK = [k, v] if context.keys is None else context.keys.heads(k, v)
         if context.past is not None:
             k_BGSK, v_BGSK = context.past.extend(self.layer, k_BGSK, v_BGSK)
         if self.n_kv_heads != self.n_heads:
@@ -432,7 +432,8 @@ class GPT(nn.Module):
                 raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
             positions_BT = torch.arange(start, start + T, device=given.device)[None]
         at = None
-        if wanted_BT is not None and mask is None and cache is None and shown is None:
+        listed = wanted_BT is not None and mask is None and cache is None and shown is None
+        if wanted_BT is not None and listed and bool(wanted_BT.any()):
             at = unpadded(wanted_BT)
             positions_BT = at.tokens.gather(positions_BT.expand(B, T).flatten())
             given = at.tokens.gather(given.flatten(0, 1))

@@ -71,10 +71,11 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        dropped = self.dropout(x)
-        added = F.linear(F.linear(dropped, self.lora_A), self.lora_B * self.scale)
+        narrow, wide = F.linear(self.dropout(x), self.lora_A), self.lora_B * self.scale
         if self.magnitude is None:
-            return self.base(x) + added
+            y = self.base(x)
+            return torch.addmm(y.flatten(0, -2), narrow.flatten(0, -2), wide.t()).view_as(y)
+        added = F.linear(narrow, wide)
         # The lengths are taken as constants: section 4.3 of the paper, half the memory, the same scores.
         share = self.magnitude / self._lengths().detach().clamp(min=_TINY)
         turned = (F.linear(x, self.base.weight) + added) * share

@@ -54,8 +54,8 @@ def test_a_slip_of_one_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken on purpose: the test above must fail when tokens come back to the wrong slots."""
     plain = unpadded.Rows.heads
 
-    def slipped(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return plain(self, x.roll(1, 0))
+    def slipped(self: Any, *x: torch.Tensor) -> list[torch.Tensor]:
+        return plain(self, *(one.roll(1, 0) for one in x))
 
     model = made("llama")
     right = learned(model, SOME, leave_out=True)[0]
@@ -70,3 +70,11 @@ def test_padding_and_what_nobody_asks_for_is_not_computed() -> None:
     model.blocks[-1].register_forward_hook(lambda module, arguments, out: seen.append(out.shape))
     model.hidden(IDS, wanted_BT=LAST)
     assert seen == [(9 + 3 + 6 + 1, 16), (4, 16)]
+
+
+def test_a_batch_of_which_nothing_is_wanted_teaches_nothing() -> None:
+    """Lost otherwise: answers that were all cut off would stop a run of hours."""
+    model = made("llama")
+    hidden = model.hidden(IDS, wanted_BT=torch.zeros_like(SOME))
+    assert hidden.shape == (0, 16)
+    hidden.sum().backward()
