@@ -6,10 +6,15 @@ steps and predicts the ranking; the next `make which` after a full run scores th
 
 import argparse
 import contextlib
+import multiprocessing
+import os
 import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from pipeline import config, files, report
@@ -23,6 +28,8 @@ from stages import entry
 FOLDER = Path(".tohum/which")
 PREDICTION = Path(".tohum/which.json")
 PAGE = Path("reports/which.html")
+# A run holds some 500 MiB.
+_MOST = 8
 
 
 def main() -> None:
@@ -35,17 +42,46 @@ def main() -> None:
         return
     found = guess(options.data)
     print(f"{options.data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in found.said), flush=True)
-    workspace(options.data, found, FOLDER, probe_params(Path("inputs") / options.data.name, found))
+    params = probe_params(Path("inputs") / options.data.name, found)
+    workspace(options.data, found, FOLDER, params)
     if not (FOLDER / ".dvc").exists():
         subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=FOLDER, check=True)
-    if subprocess.run(["dvc", "repro", "--quiet", "report"], cwd=FOLDER, check=False).returncode:
+    if subprocess.run(["dvc", "repro", "--quiet", "evaluate@base"], cwd=FOLDER, check=False).returncode:
         raise UserError(f"the probe stopped; what is said above holds for a full run too (work folder {FOLDER})")
+    probe(list(params["finetune"]))
     ranked = show(FOLDER)
     files.write_json(PREDICTION, {"data": options.data.name, "ranking": ranked})
     print(
         "\nA probe has a small model and few steps: it predicts the ranking, no score. For the full run: make profile "
         "NAME='files methods', name your file in params.yaml, make repro; then `make which` scores this prediction."
     )
+
+
+def probe(names: list[str]) -> None:
+    """Trains and measures every recipe in the probe's folder, one a core at a time.
+
+    Each has a process of its own, so that its memory and time are its own; what they import is there before they start.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as stages.guard does for every stage
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stages.finetune", "stages.evaluate", "sklearn.metrics"])
+    lanes = min(os.cpu_count() or 1, _MOST)
+    with ProcessPoolExecutor(lanes, mp_context=context, max_tasks_per_child=1) as pool:
+        done = pool.map(_one, names)
+        for _ in track(
+            done, f"{len(names)} short runs, {lanes} at a time", total=len(names), console=Console(stderr=True)
+        ):
+            pass
+
+
+def _one(name: str) -> None:
+    from stages import evaluate, finetune
+
+    os.chdir(FOLDER)
+    sys.argv = ["which", name]
+    with Path(f"{name}.log").open("w", encoding="utf-8") as said, contextlib.redirect_stdout(said):
+        entry(finetune.main, without=["pandas"])
+        entry(evaluate.main)
 
 
 def show(root: Path) -> list[str]:

@@ -40,6 +40,7 @@ def probe_params(data: Path, found: Guess) -> dict[str, Any]:
             "(instruction, output)"
         )
     raw = params(data, found)
+    raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # the runs go beside each other
     objective, measures = _LEARNED[found.kind]
     raw["finetune"] = {
         f"{name}-s{seed}": _recipe(recipe, found.kind, objective, seed)
@@ -53,10 +54,17 @@ def probe_params(data: Path, found: Guess) -> dict[str, Any]:
 
 
 def methods() -> dict[str, dict[str, Any]]:
-    """Method -> its recipe for the first seed, as the profile has it; few-shot recipes are left out."""
+    """Method -> its recipe for the first seed, as the profile has it.
+
+    Few-shot recipes are left out, and of a tuner that comes in several lengths all but the one in the middle.
+    """
     recipes = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))["finetune"]
     found = {name.removesuffix("-s1"): recipe for name, recipe in recipes.items() if name.endswith("-s1")}
-    return {name: recipe for name, recipe in found.items() if recipe["few"] is None}
+    lengths: dict[str, list[str]] = {}
+    for name, recipe in found.items():
+        if recipe["few"] is None:
+            lengths.setdefault(name.rstrip("0123456789"), []).append(name)
+    return {names[len(names) // 2]: found[names[len(names) // 2]] for names in lengths.values()}
 
 
 def _recipe(recipe: dict[str, Any], kind: Kind, objective: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from typing import Any, Literal
 
 from pipeline.config import Positive, Section
-from pipeline.data import language, templates
-from pipeline.evaluation import Subject, records, slices
-from pipeline.generation import generate
+from pipeline.data import language
+from pipeline.evaluation import Subject, answer, records
 
 
 class Settings(Section):
@@ -44,30 +43,3 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     ]
     shown.sort(key=lambda item: bool(item["right"]))
     return metrics, {"answers": shown[:40] + shown[40:][-10:]}
-
-
-def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
-    """Greedy answers in the order of `rows`; prompts of like length share a batch."""
-    template = subject.task["template"]
-    room = subject.model.room() - max_tokens
-    prompts = []
-    for row in rows:
-        ids = templates.prompt_ids(subject.tokenizer, template, row["instruction"], row["input"])
-        prompts.append(ids if len(ids) <= room else ids[: room // 2] + ids[len(ids) - (room - room // 2) :])
-    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
-    stop = templates.stop_id(subject.tokenizer, template)
-    texts = [""] * len(rows)
-    for part in slices(len(rows), batch_size):
-        chosen = order[part]
-        outputs = generate(
-            subject.model,
-            [prompts[i] for i in chosen],
-            max_tokens=max_tokens,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            stop=[stop],
-        )
-        for i, ids in zip(chosen, outputs, strict=True):
-            texts[i] = templates.answer_text(template, subject.tokenizer.decode(ids))
-    return texts

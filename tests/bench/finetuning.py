@@ -95,6 +95,7 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
         planted=[],
         noise=None,
         retold=0,
+        tasks=None,
     )
     rows: dict[str, list[dict[str, Any]]] = {"documents": [], "labelled": [], "instructions": []}
     for kind, table in world.read(settings, "world", SimpleNamespace(accept=lambda kind, n=1: None)):

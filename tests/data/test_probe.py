@@ -18,7 +18,10 @@ def test_every_method_is_probed_on_the_users_records(kind: Kind, rows: str, tmp_
     own.write_text(rows * 20, encoding="utf-8")
     raw = probe_params(Path("inputs/own.csv"), guess(own))
     params = config.check(raw)
-    assert {"full", "lora", "ia3", "bottleneck", "prefix", "gradual", "layers"} <= set(methods())
+    assert {"full", "lora", "ia3", "bottleneck", "prefix-10", "prompt-20", "gradual", "layers"} <= set(methods())
+    assert not {"prefix-1", "prompt-50", "head-few"} & set(
+        methods()
+    )  # a length of each is enough, and all records count
     assert len(params.finetune) == len(methods()) * len(SEEDS)
     assert {recipe.data for recipe in params.finetune.values()} == {kind}
     for name, evaluation in params.evaluations.items():

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import files, plugins
+from pipeline import evaluation, files, plugins
 from pipeline.config import Compute, Evaluation, Model, UserError
 from pipeline.data.shards import Shard
 from pipeline.evaluation import Subject, classification, exact_match, measure_all, perplexity
@@ -170,8 +170,8 @@ def test_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:
     model = GPT(ModelConfig(**shape, vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
     short = subject(tmp_path, template="alpaca")._replace(model=model)
     rows = [{"instruction": "x" * n, "input": ""} for n in (30, 3, 17)]
-    together = exact_match.answer(short, rows, 3, 5)
-    assert together == [exact_match.answer(short, [row], 1, 5)[0] for row in rows]
+    together = evaluation.answer(short, rows, 3, 5)
+    assert together == [evaluation.answer(short, [row], 1, 5)[0] for row in rows]
 
 
 def test_every_measure_named_twice_or_not_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

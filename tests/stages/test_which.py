@@ -57,3 +57,13 @@ def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     with pytest.raises(UserError, match="no recipe is one of several seeds"):
         which.show(Path())
+
+
+def test_a_run_that_fails_ends_the_probe_with_its_error(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lost otherwise: a probe would show a table of what is left, or a traceback of its pool."""
+    which.FOLDER.mkdir(parents=True)
+    (project / "params.yaml").rename(which.FOLDER / "params.yaml")
+    with pytest.raises(SystemExit) as ended:
+        which.probe(["full-s1", "full-s2"])
+    assert ended.value.code == 1
+    assert "error: models/base: no config.json" in capfd.readouterr().err

@@ -25,6 +25,7 @@ from pipeline.data.sources._world_facts import World, make_world
 from pipeline.data.sources._world_instructions import instructions, preferences
 from pipeline.data.sources._world_messages import HAM, SHARES, SPAM, message, retold
 from pipeline.data.sources._world_stories import stories
+from pipeline.data.sources._world_tasks import tasks
 
 REVISION = "1"
 CONVENTION = (
@@ -43,6 +44,17 @@ class Noise(Section):
     """Number of the first message: two entries of one world share none if their ranges do not meet."""
     wrong_share: Share
     """Of the labels; the records whose label is wrong say so in their `origin`."""
+
+
+class Tasks(Section):
+    """More instructions, of kinds that need more than a word in answer."""
+
+    translation: Count
+    """Two sentences, from either language into the other."""
+    summary: Count
+    """Three sentences about somebody, in one."""
+    conversation: Count
+    """Three questions about a person, of whom the later ones do not say the name."""
 
 
 class Settings(Section):
@@ -84,6 +96,8 @@ class Settings(Section):
     retold: Count
     """More documents, each telling of three messages and their verdicts: text in which a model can read what the
     labels are about. They have no bits."""
+    tasks: Tasks | None
+    """Null: none."""
 
 
 class Ledger(Protocol):
@@ -131,7 +145,10 @@ def read(settings: Settings, entry: str, ledger: Ledger) -> Iterator[tuple[Kind,
     records: dict[Kind, Iterator[dict[str, Any]]] = {
         "documents": chain(_documents(settings), _retold(settings)),
         "labelled": _labelled(settings),
-        "instructions": instructions(_made(settings).world, settings.instructions),
+        "instructions": chain(
+            instructions(_made(settings).world, settings.instructions),
+            tasks(_made(settings).world, settings.tasks.model_dump() if settings.tasks else {}),
+        ),
         "preferences": preferences(_made(settings).world, settings.preferences),
     }
     for kind in KINDS:

@@ -16,7 +16,7 @@ import pytest
 from pipeline.config import KINDS, Kind, UserError
 from pipeline.data.records import CONTENT, record_id
 from pipeline.data.sources import _world_identity as identity
-from pipeline.data.sources import world
+from pipeline.data.sources import _world_tasks, world
 from pipeline.data.sources._grammar import log2p, sample
 from pipeline.data.sources._turkish_endings import suffixes
 from pipeline.data.sources._world_facts import ATTRIBUTES, CLAIMED, LANGUAGES, NAMES, make_world
@@ -48,7 +48,7 @@ def settings(**changes: Any) -> world.Settings:
         "instructions": 600,
         "preferences": 100,
     }
-    return world.Settings(**(sizes | {"planted": [], "noise": None, "retold": 0} | changes))
+    return world.Settings(**(sizes | {"planted": [], "noise": None, "retold": 0, "tasks": None} | changes))
 
 
 def rows_of(of: world.Settings) -> Rows:
@@ -441,3 +441,42 @@ def test_retold_messages_are_judged_as_their_labels_say_and_change_nothing_else(
                     assert false == label, (language, note)
                     spam[label] += 1
     assert min(spam.values()) > 50  # enough of both were looked at
+
+
+def test_tasks_are_answered_by_their_texts_and_change_nothing_else() -> None:
+    """Lost otherwise: a model would be taught wrong translations, and scored by them."""
+    counts = {"translation": 200, "summary": 200, "conversation": 200}
+    without, found = rows_of(settings()), rows_of(settings(tasks=counts))
+    added = found["instructions"][600:]
+    assert found["instructions"][:600] == without["instructions"]
+    assert found["documents"] == without["documents"]
+    assert Counter(row["origin"].split(":")[1] for row in added) == counts
+    assert len({(row["instruction"], row["input"]) for row in added}) == 600
+    made, names = make_world(7, 48), set(NAMES)
+    for row in added:
+        kind, said = row["origin"].split(":")[1], row["input"] + row["output"]
+        assert "{" not in said or kind == "conversation", row
+        if kind == "conversation":
+            messages = json.loads(row["input"])
+            (who,) = {name for name in names if re.search(rf"\b{name}\b", messages[0]["content"])}
+            facts = made.table()[who][row["language"]].values()
+            assert {message["content"] for message in messages if message["role"] == "assistant"} <= set(facts)
+            assert row["output"] in facts
+        else:
+            told, kept = (set(re.findall(r"\d+", row[column])) for column in ("input", "output"))
+            assert kept == told if kind == "translation" else not kept, row
+            assert names & set(re.findall(r"\w+", row["output"])) == names & set(re.findall(r"\w+", row["input"]))
+
+
+def test_a_sentence_says_the_same_in_both_languages() -> None:
+    """Every slot of one stands in the other."""
+    for pair in [*_world_tasks.SENTENCES, *_world_tasks.TOLD, _world_tasks.SUMMARY]:
+        slots = [
+            Counter(re.findall(r"\{([a-z]+(?:\.(?:city|job|pet|food|colour|month))?)", text)) for text in pair.values()
+        ]
+        assert slots[0] == slots[1], pair
+
+
+def test_more_conversations_than_there_are_are_refused() -> None:
+    with pytest.raises(UserError, match=r"tasks.conversation is 90000; the embedded world runs out"):
+        rows_of(settings(people=16, documents=0, tasks={"translation": 0, "summary": 0, "conversation": 90000}))

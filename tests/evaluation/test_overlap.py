@@ -1,0 +1,60 @@
+"""Overlap scores long answers: a letter dropped or a word order ignored would rank the wrong translation first."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import UserError
+from pipeline.evaluation import overlap
+
+ROWS = [
+    ("Metni özetle.", "Iğdır'da oturan şoför", "tr", "summaries"),
+    ("Translate into English.", "Nora lives in Bursa", "en", "translations"),
+]
+
+
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], source: str | None) -> dict[str, float]:
+    columns = ("instruction", "output", "language", "source")
+    table = {name: [row[place] for row in ROWS] for place, name in enumerate(columns)} | {"input": ["", ""]}
+    (tmp_path / "instructions").mkdir(exist_ok=True)
+    pq.write_table(pa.table(table), tmp_path / "instructions/test.parquet")
+    monkeypatch.setattr(overlap, "answer", lambda *_: given)
+    settings = overlap.Settings(split="test", source=source, batch_size=2, max_tokens=8, max_records=None)
+    subject: Any = SimpleNamespace(name="m", samples=tmp_path)
+    metrics, details = overlap.measure(settings, subject)
+    assert [item["rouge_l"] for item in details["answers"]] == sorted(item["rouge_l"] for item in details["answers"])
+    return metrics
+
+
+def test_right_answers_score_all_and_empty_ones_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = measured(tmp_path, monkeypatch, ["IĞDIR'da oturan şoför.", ""], None)
+    assert metrics["rouge_l_tr"] == metrics["exact_tr"] == 1.0
+    assert metrics["rouge_l_en"] == metrics["exact_en"] == metrics["chrf_en"] == 0.0
+    assert metrics["rouge_l"] == metrics["exact"] == 0.5
+    assert 60 < metrics["chrf_tr"] < 100  # characters count with their case
+
+
+def test_one_source_alone_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = measured(tmp_path, monkeypatch, ["Nora lives in Bursa"], "translations")
+    assert metrics["chrf"] == pytest.approx(100)
+    assert "rouge_l_tr" not in metrics
+    with pytest.raises(UserError, match=r"overlap.source is 'speech'; the test instructions are of: summaries, transl"):
+        measured(tmp_path, monkeypatch, [], "speech")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "score"),
+    [
+        # Lin 2004, section 3.1: police killed the gunman, against its two answers: three and two words in order
+        ("police kill the gunman", "police killed the gunman", 0.75),
+        ("the gunman kill police", "police killed the gunman", 0.5),
+        ("ağ", "ag", 0.0),  # the usual package reads both as nothing but g
+        ("", "police", 0.0),
+    ],
+)
+def test_the_longest_common_run_of_words_counts(given: str, expected: str, score: float) -> None:
+    assert overlap.rouge_l(given, expected, "en") == score
