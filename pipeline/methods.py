@@ -112,17 +112,20 @@ class Cost:
     """Whether a meter was read; otherwise energy is estimated."""
 
 
-def cost(method: Method, records: Mapping[str, Mapping[str, Any]]) -> Cost | None:
-    """The method's cost by the run records of its recipes (name -> record); None where one is missing."""
+def cost(method: Method, records: Mapping[str, Mapping[str, Any]], metered: bool = True) -> Cost | None:
+    """The method's cost by the run records of its recipes (name -> record); None where one is missing.
+
+    Without `metered` energy is the estimate even where a meter was read.
+    """
     if not method.recipes or not set(method.recipes) <= records.keys():
         return None
     chosen = [records[name] for name in method.recipes]
-    energy = [record["energy_wh_measured"] or record["energy_wh_estimated"] or 0.0 for record in chosen]
+    energy = [(metered and r["energy_wh_measured"]) or r["energy_wh_estimated"] or 0.0 for r in chosen]
     return Cost(
         statistics.fmean(record["seconds_work"] for record in chosen),
         max(record["peak_memory_mib"] for record in chosen),
         statistics.fmean(energy),
-        all(record["energy_wh_measured"] is not None for record in chosen),
+        metered and all(record["energy_wh_measured"] is not None for record in chosen),
     )
 
 

@@ -20,7 +20,7 @@ REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
 # A model's leading scores, in the order they are looked for: all of RANKED that it has, else the first of the rest.
 RANKED = ("accuracy", "exact_match")
-SCORES = (*RANKED, "bits_per_byte_over_known", "bits_per_byte")
+SCORES = (*RANKED, "chrf", "bits_per_byte_over_known", "bits_per_byte")
 
 
 def render(params: Params) -> str:

@@ -6,11 +6,10 @@ steps and predicts the ranking; the next `make which` after a full run scores th
 
 import argparse
 import contextlib
-import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
@@ -23,20 +22,23 @@ from pipeline.data.guess import guess
 from pipeline.data.probe import probe_params
 from pipeline.data.trial import workspace
 from pipeline.methods import Cost, Method, advice, agreement, cost, methods
+from pipeline.process import Processes, StageError
 from stages import entry
 
 FOLDER = Path(".tohum/which")
 PREDICTION = Path(".tohum/which.json")
 PAGE = Path("reports/which.html")
-# A run holds some 500 MiB.
-_MOST = 8
 
 
 def main() -> None:
     """Shows, or probes and then shows."""
     parser = argparse.ArgumentParser(prog="python -m stages.which", description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, help="a csv, tsv, json, jsonl or parquet file of yours to probe")
+    parser.add_argument("--run", metavar="RECIPE", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.run:
+        run(options.run)
+        return
     if options.data is None:
         show(Path())
         return
@@ -58,30 +60,43 @@ def main() -> None:
 
 
 def probe(names: list[str]) -> None:
-    """Trains and measures every recipe in the probe's folder, one a core at a time.
+    """Trains and measures every recipe in the probe's folder, one a core at a time, each in a process of its own.
 
-    Each has a process of its own, so that its memory and time are its own; what they import is there before they start.
+    Raises:
+        UserError: one of them stopped; the others are ended.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as stages.guard does for every stage
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stages.finetune", "stages.evaluate", "sklearn.metrics"])
-    lanes = min(os.cpu_count() or 1, _MOST)
-    with ProcessPoolExecutor(lanes, mp_context=context, max_tasks_per_child=1) as pool:
-        done = pool.map(_one, names)
-        for _ in track(
-            done, f"{len(names)} short runs, {lanes} at a time", total=len(names), console=Console(stderr=True)
-        ):
-            pass
+    lanes, processes = max(1, min(cores(), len(names))), Processes()
+
+    def one(name: str) -> None:
+        try:
+            processes.run(["stages.which", "--run", name], timeout_s=None, tell=lambda line: None)
+        except StageError as error:
+            raise UserError(f"the probe stopped at {name}: {error}") from error
+
+    console = Console(stderr=True)
+    with contextlib.chdir(FOLDER), ThreadPoolExecutor(lanes) as pool:
+        runs = [pool.submit(one, name) for name in names]
+        try:
+            for run in track(as_completed(runs), f"{lanes} at a time", total=len(runs), console=console):
+                run.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+            raise
 
 
-def _one(name: str) -> None:
+def run(name: str) -> None:
+    """One recipe, trained and measured, in the working directory."""
     from stages import evaluate, finetune
 
-    os.chdir(FOLDER)
     sys.argv = ["which", name]
-    with Path(f"{name}.log").open("w", encoding="utf-8") as said, contextlib.redirect_stdout(said):
-        entry(finetune.main, without=["pandas"])
-        entry(evaluate.main)
+    finetune.main()
+    evaluate.main()
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show(root: Path) -> list[str]:
@@ -95,7 +110,9 @@ def show(root: Path) -> list[str]:
             )
         runs = {path.stem.removeprefix("finetune@"): path for path in report.REPORTS.glob("runs/finetune@*.json")}
         records = {name: files.read_json(path) for name, path in runs.items()}
-        costs = {method.name: spent for method in found if (spent := cost(method, records))}
+        # what a meter reads belongs to all that ran beside each other
+        metered = root == Path()
+        costs = {method.name: spent for method in found if (spent := cost(method, records, metered))}
         said = " ".join([advice(found), *scored(found)])
         files.write_text(PAGE, report.render_which(found, costs, said))
     console = Console()

@@ -62,6 +62,14 @@ def test_a_private_model_says_at_which_epsilon(params: Params) -> None:
     assert "ε = 3.99 at δ = 1e-05 for one example" in " ".join(report.render(params).split())
 
 
+def test_long_answers_are_shown_as_short_ones_are(params: Params) -> None:
+    """Lost otherwise: a translation would be a score that nobody can look at."""
+    path = Path("reports/evaluation/spam-full/details.json")
+    said = {"instruction": "Çevir.", "input": "Nora", "expected": "Nora geldi", "answer": "Nora gitti", "right": False}
+    files.write_json(path, files.read_json(path) | {"overlap": {"answers": [said]}})
+    assert "answered: Nora gitti" in report.render(params)
+
+
 def test_a_failed_model_is_shown_as_such(params: Params) -> None:
     page = report.render(params)
     assert "failed: kept out of the registry" in page

@@ -86,7 +86,7 @@ def test_reweighting_is_the_product_of_gradients() -> None:
 
 
 def judged(rate: float, relative: bool) -> list[float]:
-    """Mean weights of the four found messages, of which the middle two say the opposite of the trusted ones."""
+    """Weights of the four found messages, of which the middle two say the opposite of the trusted ones."""
     said = [("ödül", "spam"), ("gel", "ham"), ("ödül", "spam"), ("ödül", "ham"), ("gel", "spam"), ("gel", "ham")]
     messages = [labelled(text, label, source="found" if i > 1 else "trusted") for i, (text, label) in enumerate(said)]
     learner = classifier(messages=messages)

@@ -1,4 +1,4 @@
-"""A probe of every fine-tuning method on a user's own file: a try with all of profile `methods`, few steps, two seeds.
+"""A probe of every fine-tuning method on a user's own file: the tuners of profile `methods`, few steps, two seeds.
 
 It predicts which method is best in a full run; `python -m stages.which` scores the prediction later.
 """
@@ -40,7 +40,7 @@ def probe_params(data: Path, found: Guess) -> dict[str, Any]:
             "(instruction, output)"
         )
     raw = params(data, found)
-    raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # the runs go beside each other
+    raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # the runs, most of the time, go beside each other
     objective, measures = _LEARNED[found.kind]
     raw["finetune"] = {
         f"{name}-s{seed}": _recipe(recipe, found.kind, objective, seed)

@@ -24,7 +24,7 @@ class Settings(Section):
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """chrf (0 to 100), rouge_l (0 to 1) and exact, overall and by language; details: the worst and best answers.
+    """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language; details: the worst and best answers.
 
     Raises:
         UserError: no record of that source.
@@ -49,10 +49,17 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         found = CHRF().corpus_score([given[i] for i in places], [[rows[i]["output"] for i in places]])
         metrics[f"chrf{end}"] = float(found.score)
         metrics[f"rouge_l{end}"] = sum(shared[i] for i in places) / len(places)
-        metrics[f"exact{end}"] = sum(right[i] for i in places) / len(places)
+        metrics[f"exact_match{end}"] = sum(right[i] for i in places) / len(places)
     shown = [
-        {key: row[key][:300] for key in ("instruction", "input", "output")} | {"answer": text[:300], "rouge_l": score}
-        for row, text, score in zip(rows, given, shared, strict=True)
+        {
+            "instruction": row["instruction"][:300],
+            "input": row["input"][:300],
+            "expected": row["output"][:300],
+            "answer": text[:300],
+            "right": ok,
+            "rouge_l": score,
+        }
+        for row, text, ok, score in zip(rows, given, right, shared, strict=True)
     ]
     shown.sort(key=lambda item: float(item["rouge_l"]))
     return metrics, {"answers": shown[:40] + shown[40:][-10:]}

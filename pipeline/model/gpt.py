@@ -432,9 +432,9 @@ class GPT(nn.Module):
                 raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
             positions_BT = torch.arange(start, start + T, device=given.device)[None]
         at = None
-        listed = wanted_BT is not None and mask is None and cache is None and shown is None
-        if wanted_BT is not None and listed and bool(wanted_BT.any()):
+        if wanted_BT is not None and mask is None and cache is None and shown is None:
             at = unpadded(wanted_BT)
+        if at is not None:
             positions_BT = at.tokens.gather(positions_BT.expand(B, T).flatten())
             given = at.tokens.gather(given.flatten(0, 1))
         x = self.embed(given) if embeddings_BTD is None else given

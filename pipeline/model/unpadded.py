@@ -57,13 +57,16 @@ class Unpadded(NamedTuple):
     """What each wanted one sees of its row: [B, 1, Q, T], for Q slots in a row of `wanted`."""
 
 
-def unpadded(wanted_BT: Tensor) -> Unpadded:
-    """Where tokens stand when only these positions (boolean) are read."""
+def unpadded(wanted_BT: Tensor) -> Unpadded | None:
+    """Where tokens stand when only these positions (boolean) are read; None where none is."""
     T = wanted_BT.shape[1]
     index_T = torch.arange(T, device=wanted_BT.device)
     seen_BT = wanted_BT.flip(1).cumsum(1).flip(1) > 0  # what stands behind a row's last wanted one is seen by none
     count_B = wanted_BT.sum(1)
-    wanted = Rows(index_T[: int(count_B.max())] < count_B[:, None])
+    most = int(count_B.max())
+    if not most:
+        return None
+    wanted = Rows(index_T[:most] < count_B[:, None])
     at_BQ = wanted.spread(wanted_BT.nonzero()[:, 1])[0].unflatten(0, wanted.shape)
     mask_BQT = index_T <= at_BQ[..., None]
     return Unpadded(Rows(seen_BT), wanted, Places(wanted_BT[seen_BT]), mask_BQT[:, None])

@@ -70,7 +70,7 @@ class LoRALinear(nn.Module):
             self.lora_A.copy_(drawn)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """[N, in] -> [N, out], or [B, ..., in] -> [B, ..., out]."""
         narrow, wide = F.linear(self.dropout(x), self.lora_A), self.lora_B * self.scale
         if self.magnitude is None:
             y = self.base(x)

@@ -32,9 +32,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], 
 
 def test_right_answers_score_all_and_empty_ones_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = measured(tmp_path, monkeypatch, ["IĞDIR'da oturan şoför.", ""], None)
-    assert metrics["rouge_l_tr"] == metrics["exact_tr"] == 1.0
-    assert metrics["rouge_l_en"] == metrics["exact_en"] == metrics["chrf_en"] == 0.0
-    assert metrics["rouge_l"] == metrics["exact"] == 0.5
+    assert metrics["rouge_l_tr"] == metrics["exact_match_tr"] == 1.0
+    assert metrics["rouge_l_en"] == metrics["exact_match_en"] == metrics["chrf_en"] == 0.0
+    assert metrics["rouge_l"] == metrics["exact_match"] == 0.5
     assert 60 < metrics["chrf_tr"] < 100  # characters count with their case
 
 

@@ -1,5 +1,6 @@
 """The table and the advice that a user chooses a method by."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import yaml
 
 from pipeline import config, files
 from pipeline.config import UserError
-from stages import which
+from pipeline.methods import Cost, Method, cost
+from stages import evaluate, finetune, which
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,11 +61,44 @@ def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
         which.show(Path())
 
 
-def test_a_run_that_fails_ends_the_probe_with_its_error(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def folder(project: Path) -> Path:
+    """A probe's folder whose runs write down who they are and where; `bad` fails."""
+    (which.FOLDER / "stages").mkdir(parents=True)
+    (which.FOLDER / "stages/__init__.py").touch()
+    (which.FOLDER / "stages/which.py").write_text(
+        "import sys\nname = sys.argv[2]\nopen(name, 'w').write(sys.argv[1])\n"
+        "sys.exit('error: no memory' if name == 'bad' else 0)\n",
+        encoding="utf-8",
+    )
+    return project / which.FOLDER
+
+
+def test_a_probe_runs_every_recipe_in_its_folder(folder: Path) -> None:
+    which.probe(["full-s1", "lora-s1", "ia3-s1"])
+    assert [(folder / name).read_text() for name in ("full-s1", "lora-s1", "ia3-s1")] == ["--run"] * 3
+    assert Path.cwd() == folder.parents[1]
+
+
+def test_a_run_that_fails_ends_the_probe_with_its_error(folder: Path) -> None:
     """Lost otherwise: a probe would show a table of what is left, or a traceback of its pool."""
-    which.FOLDER.mkdir(parents=True)
-    (project / "params.yaml").rename(which.FOLDER / "params.yaml")
-    with pytest.raises(SystemExit) as ended:
-        which.probe(["full-s1", "full-s2"])
-    assert ended.value.code == 1
-    assert "error: models/base: no config.json" in capfd.readouterr().err
+    with pytest.raises(UserError, match="the probe stopped at bad: no memory"):
+        which.probe(["bad", *[f"full-s{seed}" for seed in range(50)]])
+    assert len(list(folder.glob("full-s*"))) < 50
+    assert Path.cwd() == folder.parents[1]
+
+
+def test_a_run_trains_and_measures_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(finetune, "main", lambda: done.append(("finetune", sys.argv[1:])))
+    monkeypatch.setattr(evaluate, "main", lambda: done.append(("evaluate", sys.argv[1:])))
+    monkeypatch.setattr(sys, "argv", ["which", "--run", "lora-s1"])
+    which.main()
+    assert done == [("finetune", ["lora-s1"]), ("evaluate", ["lora-s1"])]
+
+
+def test_energy_of_runs_beside_each_other_is_estimated() -> None:
+    method = Method("full", "", "accuracy", (0.9,), 1.0, (), ("full-s1",))
+    record = {"seconds_work": 1.0, "peak_memory_mib": 1.0, "energy_wh_measured": 8.0, "energy_wh_estimated": 1.0}
+    assert cost(method, {"full-s1": record}) == Cost(1.0, 1.0, 8.0, True)
+    assert cost(method, {"full-s1": record}, metered=False) == Cost(1.0, 1.0, 1.0, False)

@@ -28,7 +28,7 @@ def message(world: World, index: int, attempt: int = 0) -> dict[str, str]:
     place = rng.random() * sum(SHARES.values())
     label = SPAM if index % 2 else HAM
     language = pick(tuple(LANGUAGES), rng)
-    kind = next(kind for kind, upto in zip(SHARES, accumulate(SHARES.values()), strict=True) if place < upto)
+    kind = _kind(place)
     return {"text": _text(kind, world, language, label, rng), "label": label, "language": language, "kind": kind}
 
 
@@ -41,11 +41,16 @@ def retold(world: World, index: int) -> dict[str, str]:
     language = pick(tuple(LANGUAGES), rng)
     words, told = LANGUAGES[language], []
     for _ in range(3):
-        label, kind = pick((HAM, SPAM), rng), rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+        label, kind = pick((HAM, SPAM), rng), _kind(rng.random() * sum(SHARES.values()))
         note = _text(kind, world, language, label, rng)
         verdict = words.VERDICTS[label == SPAM]
         told.append(_draw(pick(words.NOTE_FRAMES, rng), free_slots(language) | {"note": note, "verdict": verdict}, rng))
     return {"text": " ".join(told), "language": language}
+
+
+def _kind(place: float) -> str:
+    """The kind whose share of a line of all shares covers this place."""
+    return next(kind for kind, upto in zip(SHARES, accumulate(SHARES.values()), strict=True) if place < upto)
 
 
 def _text(kind: str, world: World, language: str, label: str, rng: random.Random) -> str:

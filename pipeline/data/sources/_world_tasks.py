@@ -1,7 +1,7 @@
 """Tasks of the embedded world: texts to translate and to summarise, conversations in which a question leans on others.
 
 Who does what is drawn afresh for translations and summaries, so nothing but the text can answer; a conversation asks
-for facts of the world. Every record occurs once.
+for facts of the world. Every record of a task occurs once.
 """
 
 import random
@@ -19,7 +19,7 @@ SENTENCES: list[dict[str, str]] = [
     {"en": "{q} works as a {r.job} and earns {n} lira.", "tr": "{q} {r.job} olarak çalışıyor ve {n} lira kazanıyor."},
     {"en": "{q} has a {r.pet}.", "tr": "{q.gen} bir {r.pet.poss} var."},
     {"en": "{q} likes {r.food} best.", "tr": "{q} en çok {r.food.acc} sever."},
-    {"en": "At {time} {q} came from {r.city}.", "tr": "{q} saat {time} gibi {r.city.abl} geldi."},
+    {"en": "Around {time} {q} came from {r.city}.", "tr": "{q} saat {time} gibi {r.city.abl} geldi."},
     {
         "en": "{q} was born in {r.month} and turned {n} this year.",
         "tr": "{q} {r.month} ayında doğdu ve bu yıl {n} yaşına girdi.",
@@ -39,7 +39,7 @@ TOLD = [
         "en": "Every day {q} works as a {r.job} until {time}.",
         "tr": "{q} her gün saat {time} olana dek {r.job} olarak çalışıyor.",
     },
-    {"en": "{q} has a {r.pet} that is {n} months old.", "tr": "{q.gen} {n} aylık bir {r.pet.poss} var."},
+    {"en": "{q} has a {r.pet} that is {m} months old.", "tr": "{q.gen} {m} aylık bir {r.pet.poss} var."},
 ]
 SUMMARY = {
     "en": "{q} is a {r.job} in {r.city} with a {r.pet}.",
@@ -83,7 +83,7 @@ def tasks(world: World, counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
 def _translation(world: World, rng: random.Random) -> dict[str, str]:
     language = pick(tuple(LANGUAGES), rng)
     (other,) = (code for code in LANGUAGES if code != language)
-    said = [SENTENCES[place] for place in rng.sample(range(len(SENTENCES)), 2)]
+    said = shuffled(SENTENCES, rng)[:2]
     draws = [_drawn(world, rng) for _ in said]
     given, wanted = (
         " ".join(_filled(world, text[code], code, draw) for text, draw in zip(said, draws, strict=True))
@@ -102,7 +102,7 @@ def _summary(world: World, rng: random.Random) -> dict[str, str]:
 def _conversation(world: World, rng: random.Random) -> dict[str, str]:
     language, person = pick(tuple(LANGUAGES), rng), pick(world.people, rng)
     words, slots = LANGUAGES[language], world.slots(language, "q", person)
-    first, *later = rng.sample(ATTRIBUTES, 3)
+    first, *later = shuffled(list(ATTRIBUTES), rng)[:3]
     questions = [sample(template(pick(words.QUESTIONS[first], rng), slots), rng)]
     questions += [THEN[language][attribute] for attribute in later]
     messages = []
@@ -127,13 +127,14 @@ def _drawn(world: World, rng: random.Random) -> dict[str, int]:
     return {
         "q": pick(world.people, rng),
         "r": pick(world.people, rng),
-        "n": rng.randrange(10, 100),
-        "hour": rng.randrange(7, 23),
-        "minute": rng.randrange(60),
+        "n": 10 + int(rng.random() * 90),
+        "m": 10 + int(rng.random() * 90),
+        "hour": 7 + int(rng.random() * 16),
+        "minute": int(rng.random() * 60),
     }
 
 
 def _filled(world: World, text: str, language: str, draw: Mapping[str, int]) -> str:
     slots = world.slots(language, "q", draw["q"]) | world.slots(language, "r", draw["r"])
-    slots |= {"n": str(draw["n"]), "time": f"{draw['hour']:02d}:{draw['minute']:02d}"}
+    slots |= {"n": str(draw["n"]), "m": str(draw["m"]), "time": f"{draw['hour']:02d}:{draw['minute']:02d}"}
     return sample(template(text, slots), random.Random(0))
