@@ -49,6 +49,13 @@ def earlier(given: str) -> Earlier | None:
     return Earlier(system, tuple(zip(texts[::2], texts[1::2], strict=True)))
 
 
+def said(given: str) -> str:
+    """All that an `input` says: a conversation's texts, a line each, or the plain text."""
+    if (found := earlier(given)) is None:
+        return given
+    return "\n".join(text for text in (found.system, *(text for turn in found.turns for text in turn)) if text)
+
+
 def written(turns: list[tuple[str, str]]) -> str:
     """The `input` of a conversation that has gone through these questions and answers; empty for none."""
     messages = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]

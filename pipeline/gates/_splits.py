@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.config import KINDS, Kind, UserError
-from pipeline.data import contamination
+from pipeline.data import contamination, conversations
 from pipeline.data.deduplicate import Text
 from pipeline.data.records import CONTENT, SPLITS
 from pipeline.gates import _texts
@@ -93,7 +93,7 @@ class Samples:
         for values in zip(*(self.column(kind, name) for name in texts), strict=True):
             if kind == "preferences":
                 values = (*values[:2], max(values[2:], key=len))
-            yield "\n".join(value for value in values if value)
+            yield "\n".join(conversations.said(value) for value in values if value)
 
     def example(self, kind: Kind, row: int) -> Example:
         """A record by its row among all of its kind."""

@@ -21,6 +21,8 @@ def test_a_conversation_comes_back_as_it_was() -> None:
     assert conversations.record(MESSAGES[3:]) == ("Ne zaman?", "", "dün\nakşam")
     assert conversations.earlier(conversations.written([("a", "b")])) == ("", (("a", "b"),))
     assert conversations.written([]) == ""
+    assert conversations.said(given) == 'Kısa konuş.\nKim?\nAyşe "Işık"'
+    assert conversations.said('[{"role": no list') == '[{"role": no list'
 
 
 @pytest.mark.parametrize(
