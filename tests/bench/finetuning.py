@@ -156,7 +156,8 @@ def compare(contestants: list[str], case: Path, rounds: int) -> dict[str, Any]:
         for process in processes.values():
             process.kill()
             process.communicate()
-    speeds = {name: [speeds_of(turn) for turn in turns[name][1:]] for name in contestants}  # the first was to warm up
+    # The first turn was to warm up; who packs fills fewer rows, and may have none left in the last turns.
+    speeds = {name: [speeds_of(turn) for turn in turns[name][1:] if turn["tokens"]] for name in contestants}
     found = {name: medians(speeds[name]) | ends[name] for name in contestants}
     if "ours" in found:
         found |= {f"ours / {name}": ratios(speeds, found, name) for name in contestants if name != "ours"}
@@ -174,7 +175,7 @@ def medians(speeds: list[dict[str, float]]) -> dict[str, Any]:
 
 def ratios(speeds: dict[str, list[dict[str, float]]], found: dict[str, Any], peer: str) -> dict[str, Any]:
     """Ours over a peer: speeds as [lower quartile, median, upper quartile] over the rounds, memory as one number."""
-    pairs = list(zip(speeds["ours"], speeds[peer], strict=True))
+    pairs = list(zip(speeds["ours"], speeds[peer], strict=False))
     quartiles = {
         name: [round(q, 2) for q in statistics.quantiles([a[name] / b[name] for a, b in pairs], method="inclusive")]
         for name in pairs[0][0]
