@@ -18,7 +18,8 @@ from pipeline.methods import Cost, Method, advice, methods
 
 REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
-# A model's leading scores, in the order they are looked for: all of RANKED that it has, else the first of the rest.
+# A model's leading scores, in the order they are looked for: all of RANKED and chrf that it has, else the first of the
+# rest.
 RANKED = ("accuracy", "exact_match")
 SCORES = (*RANKED, "chrf", "bits_per_byte_over_known", "bits_per_byte")
 
@@ -104,7 +105,7 @@ def _model(name: str, params: Params) -> dict[str, Any]:
 
 def _leading(metrics: dict[str, float]) -> list[tuple[str, float]]:
     found = [(key, metrics[key]) for key in SCORES if key in metrics]
-    return [score for score in found if score[0] in RANKED] or found[:1]
+    return [score for score in found if score[0] in (*RANKED, "chrf")] or found[:1]
 
 
 def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[str, Any]]:

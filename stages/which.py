@@ -77,8 +77,8 @@ def probe(names: list[str]) -> None:
     with contextlib.chdir(FOLDER), ThreadPoolExecutor(lanes) as pool:
         runs = [pool.submit(one, name) for name in names]
         try:
-            for run in track(as_completed(runs), f"{lanes} at a time", total=len(runs), console=console):
-                run.result()
+            for done in track(as_completed(runs), f"{lanes} at a time", total=len(runs), console=console):
+                done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.stop()

@@ -106,6 +106,15 @@ def judged(rate: float, relative: bool) -> list[float]:
     return rule.memory["weight"][2:].tolist()
 
 
+def test_what_was_judged_later_counts_more() -> None:
+    """Lost otherwise: what a model without knowledge said of a record would stay on its account."""
+    rule = rule_of("reweight", classifier())
+    for weight in (4.0, 2.0, 1.0):
+        rule._remember(torch.tensor([1]), torch.tensor([weight]))
+    assert rule.memory["weight"].tolist()[:2] == [0.0, ((4 + 2) / 2 + 1) / 2]
+    assert rule.memory["seen"].tolist()[:2] == [0, 3]
+
+
 @pytest.mark.parametrize("rate", [3e-3, 1e-2])
 def test_reweighting_finds_the_wrong_labels(rate: float) -> None:
     """Lost otherwise: the two that say the opposite of the trusted ones would count like all others."""

@@ -74,9 +74,8 @@ def moved(model: GPT, change_BTD: Tensor) -> Iterator[None]:
 
     handle = model.embed.register_forward_hook(hook)
     try:
-        with model.shown(
-            Shown()
-        ):  # every place of the batch is computed, padding too, so that changes meet their place
+        # every place of the batch is computed, padding too, so that changes meet their place
+        with model.shown(Shown()):
             yield
     finally:
         handle.remove()

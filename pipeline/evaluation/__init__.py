@@ -5,7 +5,7 @@ Measures live apart from objectives, so that rewording a metric retrains nothing
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,3 +100,21 @@ def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_to
         for i, ids in zip(chosen, outputs, strict=True):
             texts[i] = templates.answer_text(template, subject.tokenizer.decode(ids))
     return texts
+
+
+def looked_at(
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[str], right: Sequence[bool], scores: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The 40 worst answers and the 10 best by their scores, beside what was asked and expected."""
+    shown = [
+        {
+            "instruction": row["instruction"][:300],
+            "input": row["input"][:300],
+            "expected": row["output"][:300],
+            "answer": text[:300],
+            "right": ok,
+        }
+        for row, text, ok in zip(rows, answers, right, strict=True)
+    ]
+    order = sorted(range(len(shown)), key=lambda i: scores[i])
+    return [shown[i] for i in order[:40] + order[40:][-10:]]

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pipeline.config import Positive, Section
 from pipeline.data import language
-from pipeline.evaluation import Subject, answer, records
+from pipeline.evaluation import Subject, answer, looked_at, records
 
 
 class Settings(Section):
@@ -31,15 +31,4 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     for code in sorted({row["language"] for row in rows}):
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == code]
         metrics[f"exact_match_{code}"] = sum(chosen) / len(chosen)
-    shown = [
-        {
-            "instruction": row["instruction"][:300],
-            "input": row["input"][:300],
-            "expected": row["output"][:300],
-            "answer": given[:300],
-            "right": ok,
-        }
-        for row, given, ok in zip(rows, answers, right, strict=True)
-    ]
-    shown.sort(key=lambda item: bool(item["right"]))
-    return metrics, {"answers": shown[:40] + shown[40:][-10:]}
+    return metrics, {"answers": looked_at(rows, answers, right, right)}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipeline.config import Positive, Section, UserError
 from pipeline.data import language
-from pipeline.evaluation import Subject, answer, records
+from pipeline.evaluation import Subject, answer, looked_at, records
 
 
 class Settings(Section):
@@ -50,19 +50,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         metrics[f"chrf{end}"] = float(found.score)
         metrics[f"rouge_l{end}"] = sum(shared[i] for i in places) / len(places)
         metrics[f"exact_match{end}"] = sum(right[i] for i in places) / len(places)
-    shown = [
-        {
-            "instruction": row["instruction"][:300],
-            "input": row["input"][:300],
-            "expected": row["output"][:300],
-            "answer": text[:300],
-            "right": ok,
-            "rouge_l": score,
-        }
-        for row, text, ok, score in zip(rows, given, right, shared, strict=True)
-    ]
-    shown.sort(key=lambda item: float(item["rouge_l"]))
-    return metrics, {"answers": shown[:40] + shown[40:][-10:]}
+    return metrics, {"answers": looked_at(rows, given, right, shared)}
 
 
 def rouge_l(given: str, expected: str, code: str) -> float:

@@ -29,6 +29,7 @@ class _Rotate(torch.autograd.Function):
         a, b = x.chunk(2, dim=-1)
         return (torch.cat((b, a), dim=-1) * sin).add_(x * cos).to(x.dtype)
 
+    # torch declares any number of gradients, this has one; and no types for apply
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         cos, sin = ctx.saved_tensors

@@ -80,6 +80,7 @@ class _Gather(torch.autograd.Function):
         ctx.save_for_backward(token_S)
         return x_S.index_select(0, slot_N)
 
+    # torch declares any number of gradients, this has one
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (token_S,) = ctx.saved_tensors

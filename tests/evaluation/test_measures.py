@@ -29,6 +29,7 @@ def subject(samples: Path, **task: Any) -> Subject:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
     if "labels" in task:
         model.add_score(len(task["labels"]), torch.Generator().manual_seed(4))
+    # a fake tokenizer, which knows bytes alone
     return Subject("m", model.eval(), TOKENIZER, task, samples, COMPUTE)  # type: ignore[arg-type]
 
 

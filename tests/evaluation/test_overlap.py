@@ -26,7 +26,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], 
     settings = overlap.Settings(split="test", source=source, batch_size=2, max_tokens=8, max_records=None)
     subject: Any = SimpleNamespace(name="m", samples=tmp_path)
     metrics, details = overlap.measure(settings, subject)
-    assert [item["rouge_l"] for item in details["answers"]] == sorted(item["rouge_l"] for item in details["answers"])
+    assert [item["right"] for item in details["answers"]] == sorted(item["right"] for item in details["answers"])
     return metrics
 
 
