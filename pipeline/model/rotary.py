@@ -1,7 +1,6 @@
 """Rotary positions (Su et al. 2021), half-split: feature i turns with feature i + K/2, as in transformers.
 
-The gradient of turning is turning back. Written out it costs half of what torch composes of the same steps, with the
-same bits.
+The gradient of turning is turning back. Written out it costs less than half of what torch composes of the same steps.
 """
 
 from typing import Any
@@ -27,7 +26,10 @@ class _Rotate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         a, b = x.chunk(2, dim=-1)
-        return (torch.cat((b, a), dim=-1) * sin).add_(x * cos).to(x.dtype)
+        halves = torch.cat((b, a), dim=-1)
+        if x.dtype == sin.dtype:
+            return halves.mul_(sin).addcmul_(x, cos)
+        return (halves * sin).addcmul_(x, cos).to(x.dtype)  # lower precision: turned in that of the angles
 
     # torch declares any number of gradients, this has one; and no types for apply
     @staticmethod

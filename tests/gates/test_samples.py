@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import UserError
+from pipeline.data import conversations
 from pipeline.gates import samples
 from tests.gates.builders import GATES, Raw, Samples, Tokens, entry, failed, text_of, verdict_on
 
@@ -144,3 +145,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (data / "samples" / "labelled" / "test.parquet").unlink()
     with pytest.raises(UserError, match=r"test.parquet.*dvc repro sample"):
         samples.profile(SETTINGS, data)
+
+
+def test_a_conversation_is_as_long_as_what_is_said_in_it(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    for rows in made.rows["instructions"].values():
+        for row in rows:
+            row["input"] = conversations.written([("a", "b")] * 30)
+    # 250 tokens hold sixty letters in lines and the question, but not the JSON that they stand in; 60 do not
+    for limit, fits in ((250, True), (60, False)):
+        verdict = judged(
+            made, tmp_path / str(limit), max_tokens=GATES["samples"]["max_tokens"] | {"instructions": limit}
+        )
+        assert ("too_long_share" not in failed(verdict)) is fits

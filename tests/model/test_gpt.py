@@ -210,7 +210,7 @@ def test_a_small_model_learns_a_repeated_line(family: str) -> None:
     torch.manual_seed(0)
     model = GPT(config_of(family), torch.Generator().manual_seed(0))
     ids_BT = ids_of(5, 1, 20)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)  # at twice it the loss has spikes
     for _ in range(60):
         loss = F.cross_entropy(model(ids_BT[:, :-1])[0], ids_BT[0, 1:])
         optimizer.zero_grad()
