@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Scores that grow with quality and can be ranked.
-_SCORES = ("accuracy", "exact_match")
+# Scores that grow with quality and can be ranked. Of several the first counts: chrF tells answers of many words apart, of
+# which hardly any is exactly right.
+_SCORES = ("accuracy", "chrf", "exact_match")
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
 
 
@@ -22,7 +23,7 @@ class Method:
     name: str
     parts: str
     score: str
-    """Name of the leading metric."""
+    """Name of the metric that methods are ranked by."""
     values: tuple[float, ...]
     """That metric, a number per seed."""
     trained_share: float
@@ -51,20 +52,25 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for model in models:
         trained = "trainable_share" in model.get("training", {})
-        if trained and (named := _SEED.match(model["name"])) and model["leading"] and model["leading"][0] in _SCORES:
+        if trained and (named := _SEED.match(model["name"])) and _score(model):
             groups.setdefault(named["method"], []).append(model)
     found = []
     for name, seeds in groups.items():
         losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
         found.append(
             Method(
-                name, seeds[0]["parts"], seeds[0]["leading"][0], tuple(model["leading"][1] for model in seeds),
+                name, seeds[0]["parts"], _score(seeds[0]), tuple(model["metrics"][_score(model)] for model in seeds),
                 seeds[0]["training"]["trainable_share"],
                 tuple(loss - base for loss in losses) if base is not None else (),
                 tuple(model["name"] for model in seeds),
             )
         )  # fmt: skip
     return sorted(found, key=lambda method: -method.mean)
+
+
+def _score(model: Mapping[str, Any]) -> str:
+    """The metric that the model is ranked by; empty where it has none."""
+    return next((name for name in _SCORES if name in model["metrics"]), "")
 
 
 def as_good(method: Method, best: Method) -> bool:

@@ -11,13 +11,12 @@ from pipeline.methods import Cost, advice, agreement, cost, methods
 def model(name: str, accuracy: float, share: float, loss: float | None = None) -> dict[str, Any]:
     metrics = {"accuracy": accuracy} | ({} if loss is None else {"loss_nats": loss})
     return {
-        "name": name, "parts": "classify", "metrics": metrics, "leading": ("accuracy", accuracy),
-        "training": {"trainable_share": share},
+        "name": name, "parts": "classify", "metrics": metrics, "training": {"trainable_share": share},
     }  # fmt: skip
 
 
 def test_seeds_of_one_recipe_are_one_method() -> None:
-    base = {"name": "base", "metrics": {"loss_nats": 1.0}, "leading": None}
+    base = {"name": "base", "metrics": {"loss_nats": 1.0}}
     models = [
         base, model("lora-s1", 0.90, 0.05, 1.1), model("lora-s2", 0.94, 0.05, 1.3), model("full-s1", 0.95, 1.0, 1.5),
         model("spam-full", 0.99, 1.0),
@@ -36,16 +35,28 @@ def test_advice_follows_from_the_figures() -> None:
     full = [model(f"full-s{i}", 0.95 + 0.01 * i, 1.0, 2.0) for i in (1, 2, 3)]
     lora = [model(f"lora-s{i}", 0.94 + 0.01 * i, 0.05, 1.2) for i in (1, 2, 3)]
     worse = [model(f"prompt-s{i}", 0.50 + 0.01 * i, 0.001, 1.0) for i in (1, 2, 3)]
-    base = {"name": "base", "metrics": {"loss_nats": 1.0}, "leading": None}
+    base = {"name": "base", "metrics": {"loss_nats": 1.0}}
     said = advice(methods([base, *full, *lora, *worse]))
     assert "full, accuracy 0.970" in said
     assert "lora is as good within the spread (0.960) and trains 5.00 %" in said
     assert "lora forgets least: the pretraining text costs +0.200 nats" in said
     assert "prompt" not in said
     assert advice(methods([base, *full])) == ""
-    other = full[0] | {"name": "chat-s1", "leading": ("exact_match", 0.99)}
+    other = full[0] | {"name": "chat-s1", "metrics": {"exact_match": 0.99}}
     assert advice(methods([base, *full, other])) == ""  # an exact match is no accuracy
-    assert methods([full[0] | {"leading": ("bits_per_byte", 2.0)}]) == []  # less is better there
+    assert methods([full[0] | {"metrics": {"bits_per_byte": 2.0}}]) == []  # less is better there
+
+
+def test_answers_of_many_words_are_ranked_by_what_they_share_with_the_expected_ones() -> None:
+    """Lost otherwise: on a hard task no answer is exactly right, and all methods would look alike."""
+    answers = {"exact_match": 0.0}
+    models = [
+        model("full-s1", 0.0, 1.0) | {"metrics": answers | {"chrf": 21.0}},
+        model("lora-s1", 0.0, 0.05) | {"metrics": answers | {"chrf": 24.0}},
+    ]
+    assert [(method.name, method.score, method.mean) for method in methods(models)] == [
+        ("lora", "chrf", 24.0), ("full", "chrf", 21.0),
+    ]  # fmt: skip
 
 
 def test_costs_are_those_of_all_seeds_or_none() -> None:

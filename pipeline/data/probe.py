@@ -23,7 +23,7 @@ _LEARNED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "instructions": (
         {"name": "instruct", "template": "chat", "max_tokens": 104},
-        {"exact_match": {"split": "test", "batch_size": 64, "max_tokens": 24, "max_records": 100}},
+        {"overlap": {"split": "test", "source": None, "batch_size": 64, "max_tokens": 24, "max_records": 100}},
     ),
 }
 

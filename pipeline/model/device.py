@@ -33,8 +33,8 @@ def set_up(compute: Compute) -> torch.device:
 def _keep_memory() -> None:
     """Tells glibc to keep what is freed for the next step, which needs the same again.
 
-    By default it hands the large pieces back to the system after every step and pays for fresh pages in the next: 4 to 6
-    % of the time of a step. Other C libraries have no such setting.
+    By default it hands the large pieces back to the system after every step and pays for fresh pages in the next, 4 to
+    6 % of a step's CPU time. Other C libraries have no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
