@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Scores that grow with quality and can be ranked. Of several the first counts: chrF tells answers of many words apart, of
-# which hardly any is exactly right.
+# Scores that grow with quality and can be ranked, of several the first: chrF tells answers of many words apart, few of
+# which are exactly right.
 _SCORES = ("accuracy", "chrf", "exact_match")
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
 
@@ -66,6 +66,20 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
             )
         )  # fmt: skip
     return sorted(found, key=lambda method: -method.mean)
+
+
+def lengths(found: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
+    """Methods that differ in a number of virtual tokens alone (`prefix-5`, `prefix-20`), shortest first, by their name
+    without it; only those of two lengths or more.
+    """
+    families: dict[str, list[tuple[int, Method]]] = {}
+    for method in found:
+        name, _, number = method.name.rpartition("-")
+        if name and number.isdecimal():
+            families.setdefault(name, []).append((int(number), method))
+    return {
+        name: sorted(family, key=lambda one: one[0]) for name, family in sorted(families.items()) if len(family) > 1
+    }
 
 
 def _score(model: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline import files
 from pipeline.config import Params
 from pipeline.experiments import findings
-from pipeline.methods import Cost, Method, advice, methods
+from pipeline.methods import Cost, Method, advice, lengths, methods
 
 REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
@@ -36,7 +36,7 @@ def render(params: Params) -> str:
         methods=found,
         advice=advice(found),
         experiments=findings(params.experiments, models),
-        method_picture=_method_picture(found) if found else "",
+        method_pictures=[_method_picture(found), _length_picture(lengths(found))],
         score_picture=_score_picture(models),
         curve_picture=_curve_picture(models),
         bits_picture=_bits_picture(known) if known else "",
@@ -51,7 +51,8 @@ def all_models(params: Params) -> list[dict[str, Any]]:
 
 def render_which(found: list[Method], costs: dict[str, Cost], said: str) -> str:
     """The methods with their costs as a page: table, score against seconds with the spread over seeds, advice."""
-    return _page("which.html", methods=found, costs=costs, said=said, picture=_time_picture(found, costs))
+    pictures = [_time_picture(found, costs), _length_picture(lengths(found))]
+    return _page("which.html", methods=found, costs=costs, said=said, pictures=pictures)
 
 
 def render_costs(params: Params) -> str:
@@ -214,6 +215,24 @@ def _points(points: list[tuple[float, Method]], label: str) -> str:
     axes.set_xscale("log")
     axes.set_xlabel(label)
     axes.set_ylabel(f"{score}, held-out")
+    return _svg(figure)
+
+
+def _length_picture(families: dict[str, list[tuple[int, Method]]]) -> str:
+    """Score against the number of virtual tokens, a line a family, with the spread over seeds."""
+    if not families:
+        return ""
+    figure = _figure(7, 3.2)
+    axes = figure.subplots()
+    for name, family in families.items():
+        axes.errorbar(
+            [length for length, _ in family], [method.mean for _, method in family],
+            yerr=[method.spread for _, method in family], marker="o", capsize=3, label=name,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("virtual tokens, log scale")
+    axes.set_ylabel(f"{next(iter(families.values()))[0][1].score}, held-out")
+    axes.legend()
     return _svg(figure)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.methods import Cost, advice, agreement, cost, methods
+from pipeline import report
+from pipeline.methods import Cost, advice, agreement, cost, lengths, methods
 
 
 def model(name: str, accuracy: float, share: float, loss: float | None = None) -> dict[str, Any]:
@@ -57,6 +58,19 @@ def test_answers_of_many_words_are_ranked_by_what_they_share_with_the_expected_o
     assert [(method.name, method.score, method.mean) for method in methods(models)] == [
         ("lora", "chrf", 24.0), ("full", "chrf", 21.0),
     ]  # fmt: skip
+
+
+def test_lengths_of_one_method_are_a_line_of_the_page() -> None:
+    """Lost otherwise: nobody would see how many virtual tokens are enough."""
+    models = [
+        model("prefix-20-s1", 0.95, 0.03), model("prefix-5-s1", 0.90, 0.03), model("prompt-5-s1", 0.80, 0.01),
+        model("lora-s1", 0.96, 0.02),
+    ]  # fmt: skip
+    found = lengths(methods(models))
+    assert {name: [length for length, _ in family] for name, family in found.items()} == {"prefix": [5, 20]}
+    page = report.render_which(methods(models), {}, "")
+    assert "virtual tokens" in page
+    assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, "")
 
 
 def test_costs_are_those_of_all_seeds_or_none() -> None:
