@@ -198,7 +198,7 @@ def _time_picture(found: list[Method], costs: dict[str, Cost]) -> str:
 
 
 def _method_picture(found: list[Method]) -> str:
-    """Score against the share of the weights that was trained, with the spread over seeds; none where all train alike."""
+    """Score against the share of the weights that was trained, with the spread over seeds; none where all have one."""
     if len({m.trained_share for m in found}) < 2:
         return ""
     return _points([(100 * m.trained_share, m) for m in found], "% of the weights trained, log scale")
