@@ -52,6 +52,9 @@ def test_one_source_alone_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         # Lin 2004, section 3.1: police killed the gunman, against its two answers: three and two words in order
         ("police kill the gunman", "police killed the gunman", 0.75),
         ("the gunman kill police", "police killed the gunman", 0.5),
+        # too short an answer is as wrong as too long a one: F of 1 and 1/2
+        ("police killed", "police killed the gunman", 2 / 3),
+        ("police killed the gunman", "police killed", 2 / 3),
         ("ağ", "ag", 0.0),  # the usual package reads both as nothing but g
         ("", "police", 0.0),
     ],
