@@ -22,6 +22,15 @@ def test_every_committed_profile_is_valid(name: str) -> None:
     config.check(yaml.safe_load(profiles.rendered([name])))
 
 
+@pytest.mark.parametrize("data", ["real", "gsm8k", "files"])
+@pytest.mark.parametrize("compared", ["methods", "answers"])
+def test_methods_are_compared_on_other_data_too(data: str, compared: str) -> None:
+    """Lost otherwise: a comparison would ask of the user's data what only the embedded world has."""
+    raw = yaml.safe_load(profiles.rendered([data, compared]))
+    config.check(raw)
+    assert all(not judged["thresholds"] for judged in raw["evaluations"].values())
+
+
 def test_an_overlay_changes_what_it_names_and_keeps_the_rest_with_its_comments(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     profiles.apply(["shakespeare-char"], target=target)
