@@ -23,6 +23,7 @@ def test_every_method_is_probed_on_the_users_records(kind: Kind, rows: str, tmp_
         methods()
     )  # a length of each is enough, and all records count
     assert len(params.finetune) == len(methods()) * len(SEEDS)
+    assert params.compute.threads == 1  # the runs go beside each other, one a core
     assert {recipe.data for recipe in params.finetune.values()} == {kind}
     for name, evaluation in params.evaluations.items():
         assert "perplexity" in evaluation.measures, name  # or forgetting could not be told
