@@ -13,6 +13,8 @@ from typing import Any
 # Scores that grow with quality and can be ranked, of several the first: chrF tells answers of many words apart, few of
 # which are exactly right.
 _SCORES = ("accuracy", "chrf", "exact_match")
+# How many records they were found on.
+_JUDGED = ("examples", "instructions")
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
 
 
@@ -30,6 +32,10 @@ class Method:
     forgets: tuple[float, ...]
     """Nats a token that the pretraining text costs more than before, a number per seed; empty where not measured."""
     recipes: tuple[str, ...] = ()
+    parameters: int = 0
+    """Of the model; 0 where nobody said."""
+    judged: int = 0
+    """Held-out records that the score was found on; 0 where nobody said."""
 
     @property
     def mean(self) -> float:
@@ -62,7 +68,8 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
                 name, seeds[0]["parts"], _score(seeds[0]), tuple(model["metrics"][_score(model)] for model in seeds),
                 seeds[0]["training"]["trainable_share"],
                 tuple(loss - base for loss in losses) if base is not None else (),
-                tuple(model["name"] for model in seeds),
+                tuple(model["name"] for model in seeds), int(seeds[0]["training"].get("parameters", 0)),
+                int(next((seeds[0]["metrics"][name] for name in _JUDGED if name in seeds[0]["metrics"]), 0)),
             )
         )  # fmt: skip
     return sorted(found, key=lambda method: -method.mean)
@@ -118,7 +125,9 @@ def advice(found: Sequence[Method]) -> str:
             f" Among those that are as good, {least.name} forgets least: the pretraining text costs "
             f"{least.forgotten:+.3f} nats a token."
         )
-    return text + " It holds for this model and these records; other sizes and data must be measured again."
+    size = f"{best.parameters / 1e6:.1f} M parameters" if best.parameters else "this model"
+    data = f"{best.judged} held-out records" if best.judged else "these records"
+    return f"{text} Measured with {size} on {data}; other sizes and data must be measured again."
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def test_advice_follows_from_the_figures() -> None:
     assert "lora is as good within the spread (0.960) and trains 5.00 %" in said
     assert "lora forgets least: the pretraining text costs +0.200 nats" in said
     assert "prompt" not in said
+    assert "Measured with this model on these records" in said
+    sized = [one | {"training": one["training"] | {"parameters": 2_050_000}} for one in full]
+    for one in sized:
+        one["metrics"] = one["metrics"] | {"examples": 300.0}
+    assert "Measured with 2.0 M parameters on 300 held-out records;" in advice(methods([base, *sized, *lora]))
     assert advice(methods([base, *full])) == ""
     other = full[0] | {"name": "chat-s1", "metrics": {"exact_match": 0.99}}
     assert advice(methods([base, *full, other])) == ""  # an exact match is no accuracy

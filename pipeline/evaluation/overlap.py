@@ -24,7 +24,8 @@ class Settings(Section):
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language; details: the worst and best answers.
+    """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language, and how many instructions;
+    details: the worst and best answers.
 
     Raises:
         UserError: no record of that source.
@@ -41,7 +42,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     given = answer(subject, rows, settings.batch_size, settings.max_tokens)
     shared = [rouge_l(text, row["output"], row["language"]) for text, row in zip(given, rows, strict=True)]
     right = [language.exact_match(t, row["output"], row["language"]) for t, row in zip(given, rows, strict=True)]
-    metrics: dict[str, float] = {}
+    metrics = {"instructions": float(len(rows))}
     codes = sorted({row["language"] for row in rows})
     for code in [None, *codes]:
         places = [place for place, row in enumerate(rows) if code in (None, row["language"])]
