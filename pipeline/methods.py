@@ -12,7 +12,7 @@ from typing import Any
 
 # Scores that grow with quality and can be ranked, of several the first: chrF tells answers of many words apart, few of
 # which are exactly right.
-_SCORES = ("accuracy", "chrf", "exact_match")
+SCORES = ("accuracy", "chrf", "exact_match")
 # How many records they were found on.
 _JUDGED = ("examples", "instructions")
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
@@ -53,7 +53,8 @@ class Method:
 
 
 def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
-    """The methods among the report's models, best first; empty where no recipe is named as a seed. Merges are none."""
+    """The methods among the report's models, best first, those of one score together; empty
+    where no recipe is named as a seed. Merges are none."""
     base = next((model["metrics"].get("loss_nats") for model in models if model["name"] == "base"), None)
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for model in models:
@@ -72,17 +73,18 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
                 int(next((seeds[0]["metrics"][name] for name in _JUDGED if name in seeds[0]["metrics"]), 0)),
             )
         )  # fmt: skip
-    return sorted(found, key=lambda method: -method.mean)
+    return sorted(found, key=lambda method: (SCORES.index(method.score), -method.mean))
 
 
 def lengths(found: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
-    """Methods that differ in a number of virtual tokens alone (`prefix-5`, `prefix-20`), shortest first, by their name
-    without it; only those of two lengths or more.
+    """Prefixes and prompts that differ in their number of virtual tokens alone (`prefix-5`, `prefix-20`), the shortest
+    first, by their name without it; only those of two lengths or more, and of the first method's score.
     """
     families: dict[str, list[tuple[int, Method]]] = {}
     for method in found:
         name, _, number = method.name.rpartition("-")
-        if name and number.isdecimal():
+        virtual = re.search(r"\b(prefix|prompt)\b", method.parts)
+        if name and number.isdecimal() and virtual and method.score == found[0].score:
             families.setdefault(name, []).append((int(number), method))
     return {
         name: sorted(family, key=lambda one: one[0]) for name, family in sorted(families.items()) if len(family) > 1
@@ -91,7 +93,7 @@ def lengths(found: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
 
 def _score(model: Mapping[str, Any]) -> str:
     """The metric that the model is ranked by; empty where it has none."""
-    return next((name for name in _SCORES if name in model["metrics"]), "")
+    return next((name for name in SCORES if name in model["metrics"]), "")
 
 
 def as_good(method: Method, best: Method) -> bool:

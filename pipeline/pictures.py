@@ -32,13 +32,13 @@ def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
     axes.margins(x=0.15)
 
 
-def scores(models: list[dict[str, Any]], ranked: tuple[str, ...]) -> str:
-    """The leading scores of all models side by side, those of the `ranked` metrics."""
+def scores(models: list[dict[str, Any]]) -> str:
+    """Accuracy and exact match of all models side by side."""
     pairs = [
         (m["name"] if len(m["scores"]) == 1 else f"{m['name']}: {key}", value)
         for m in models
         for key, value in m["scores"]
-        if key in ranked
+        if key in ("accuracy", "exact_match")
     ]
     if not pairs:
         return ""
@@ -57,7 +57,8 @@ def by_time(found: list[Method], costs: dict[str, Cost]) -> str:
 
 def by_share(found: list[Method]) -> str:
     """Score against the share of the weights that was trained, with the spread over seeds; none where all have one."""
-    if len({m.trained_share for m in found}) < 2:
+    alike = [m for m in found if m.score == found[0].score]
+    if len({m.trained_share for m in alike}) < 2:
         return ""
     return _points([(100 * m.trained_share, m) for m in found], "% of the weights trained, log scale")
 

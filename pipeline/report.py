@@ -10,24 +10,22 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import files, pictures
+from pipeline import files, methods, pictures
 from pipeline.config import Params
 from pipeline.experiments import findings
-from pipeline.methods import Cost, Method, advice, lengths, methods
+from pipeline.methods import Cost, Method, advice, lengths
 
 REPORTS = Path("reports")
 TEMPLATES = Path(__file__).parent / "pages"
-# A model's leading scores, in the order they are looked for: all of RANKED and chrf that it has, else the first of the
-# rest.
-RANKED = ("accuracy", "exact_match")
-SCORES = (*RANKED, "chrf", "bits_per_byte_over_known", "bits_per_byte")
+# A model's leading scores, in the order they are looked for: all that rank methods, else the first of the rest.
+SCORES = (*methods.SCORES, "bits_per_byte_over_known", "bits_per_byte")
 
 
 def render(params: Params) -> str:
     """The comparison page as HTML, from the models that params names."""
     models = all_models(params)
     gates = [_verdict(name) for name in ("raw", "tokens", "samples")]
-    known, found = _known_bits(models), methods(models)
+    known, found = _known_bits(models), methods.methods(models)
     return _page(
         "report.html",
         models=models,
@@ -36,7 +34,7 @@ def render(params: Params) -> str:
         advice=advice(found),
         experiments=findings(params.experiments, models),
         method_pictures=[pictures.by_share(found), pictures.by_length(lengths(found))],
-        score_picture=pictures.scores(models, RANKED),
+        score_picture=pictures.scores(models),
         curve_picture=pictures.curves(models),
         bits_picture=pictures.bits(known) if known else "",
         waivers=[waiver.model_dump() for waiver in params.waivers],
@@ -68,7 +66,7 @@ def render_costs(params: Params) -> str:
 
 
 def leading_scores(model: str) -> list[tuple[str, float]]:
-    """What a model is compared by, with the values: one score, or several of a merge; none before it is measured."""
+    """What a model is compared by, with the values: one score or several; none before it is measured."""
     path = REPORTS / "evaluation" / model / "metrics.json"
     return _leading(files.read_json(path)) if path.exists() else []
 
@@ -98,14 +96,13 @@ def _model(name: str, params: Params) -> dict[str, Any]:
         "curve": [] if name in params.merge else _curve(name),
         "thresholds": _judged(metrics, params.evaluations[name].thresholds),
         "verdict": _verdict(name),
-        "leading": next(iter(_leading(metrics)), None),
         "scores": _leading(metrics),
     }
 
 
 def _leading(metrics: dict[str, float]) -> list[tuple[str, float]]:
     found = [(key, metrics[key]) for key in SCORES if key in metrics]
-    return [score for score in found if score[0] in (*RANKED, "chrf")] or found[:1]
+    return [score for score in found if score[0] in methods.SCORES] or found[:1]
 
 
 def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from pipeline import config, files, report
 from pipeline.config import UserError
 from pipeline.data.guess import guess
-from pipeline.data.probe import probe_params
+from pipeline.data.probe import FULL, probe_params
 from pipeline.data.trial import workspace
 from pipeline.methods import Cost, Method, advice, agreement, cost, methods
 from pipeline.process import Processes, StageError
@@ -52,10 +52,12 @@ def main() -> None:
         raise UserError(f"the probe stopped; what is said above holds for a full run too (work folder {FOLDER})")
     probe(list(params["finetune"]))
     ranked = show(FOLDER)
-    files.write_json(PREDICTION, {"data": options.data.name, "ranking": ranked})
+    prediction = {"data": options.data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
+    files.write_json(PREDICTION, prediction)
     print(
         "\nA probe has a small model and few steps: it predicts the ranking, no score. For the full run: make profile "
-        "NAME='files methods', name your file in params.yaml, make repro; then `make which` scores this prediction."
+        f"NAME='files {FULL[found.kind]}', name your file in params.yaml, make repro; then `make which` scores this "
+        "prediction."
     )
 
 
@@ -99,8 +101,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def show(root: Path) -> list[str]:
-    """Prints the table, writes reports/which.html; returns the ranking, best first."""
+def show(root: Path) -> list[Method]:
+    """Prints the table, writes reports/which.html; returns the methods, best first."""
     with contextlib.chdir(root):
         found = methods(report.all_models(config.load()))
         if not found:
@@ -118,16 +120,16 @@ def show(root: Path) -> list[str]:
     console = Console()
     console.print(table(found, costs))
     console.print(said, f"\n\npage: {root / PAGE}")
-    return [method.name for method in found]
+    return found
 
 
 def scored(found: list[Method]) -> list[str]:
-    """How well the last probe foretold this ranking, as a sentence; nothing where there was none."""
+    """How well the last probe foretold this ranking, as a sentence; nothing where there was none of such records."""
     if not PREDICTION.exists():
         return []
     predicted = files.read_json(PREDICTION)
     value, names = agreement(predicted["ranking"], found)
-    if value != value:
+    if value != value or predicted.get("score") != found[0].score:
         return []
     return [
         f"The probe of {predicted['data']} foretold this ranking of {len(names)} methods with a rank correlation of "

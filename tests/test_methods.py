@@ -11,9 +11,8 @@ from pipeline.methods import Cost, advice, agreement, cost, lengths, methods
 
 def model(name: str, accuracy: float, share: float, loss: float | None = None) -> dict[str, Any]:
     metrics = {"accuracy": accuracy} | ({} if loss is None else {"loss_nats": loss})
-    return {
-        "name": name, "parts": "classify", "metrics": metrics, "training": {"trainable_share": share},
-    }  # fmt: skip
+    parts = f"classify + {name.partition('-')[0]}, from base"
+    return {"name": name, "parts": parts, "metrics": metrics, "training": {"trainable_share": share}}
 
 
 def test_seeds_of_one_recipe_are_one_method() -> None:
@@ -69,7 +68,7 @@ def test_lengths_of_one_method_are_a_line_of_the_page() -> None:
     """Lost otherwise: nobody would see how many virtual tokens are enough."""
     models = [
         model("prefix-20-s1", 0.95, 0.03), model("prefix-5-s1", 0.90, 0.03), model("prompt-5-s1", 0.80, 0.01),
-        model("lora-s1", 0.96, 0.02),
+        model("lora-8-s1", 0.96, 0.02), model("lora-16-s1", 0.96, 0.04),
     ]  # fmt: skip
     found = lengths(methods(models))
     assert {name: [length for length, _ in family] for name, family in found.items()} == {"prefix": [5, 20]}

@@ -72,7 +72,7 @@ def test_long_answers_are_shown_as_short_ones_are(params: Params) -> None:
 
 def test_a_translation_leads_with_both_of_its_scores(params: Params) -> None:
     write("spam-full", {"exact_match": 0.15, "chrf": 85.4, "rouge_l": 0.9}, {})
-    assert report.leading_scores("spam-full") == [("exact_match", 0.15), ("chrf", 85.4)]
+    assert report.leading_scores("spam-full") == [("chrf", 85.4), ("exact_match", 0.15)]
 
 
 def test_a_failed_model_is_shown_as_such(params: Params) -> None:

@@ -33,14 +33,16 @@ def set_up(compute: Compute) -> torch.device:
 def _keep_memory() -> None:
     """Tells glibc to keep what is freed for the next step, which needs the same again.
 
-    By default it hands the large pieces back to the system after every step and pays for fresh pages in the next, 4 to
-    6 % of a step's CPU time. Other C libraries have no such setting.
+    By default it hands the large pieces back to the system after every step and pays for fresh pages in the next. Other
+    C libraries have no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        most = 2**31 - 1
+    if mallopt is None:
+        return
+    most = 2**31 - 1
+    # M_MMAP_THRESHOLD: from which size on a piece is a mapping of its own, bytes; an older glibc takes at most 32 MiB
+    if mallopt(-3, most) or mallopt(-3, 2**25):
         mallopt(-1, most)  # M_TRIM_THRESHOLD: how much may lie free at the end of the heap, bytes
-        mallopt(-3, most)  # M_MMAP_THRESHOLD: from which size on a piece is a mapping of its own, bytes
 
 
 def _leave_the_compiler_out() -> None:

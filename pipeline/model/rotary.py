@@ -1,6 +1,6 @@
 """Rotary positions (Su et al. 2021), half-split: feature i turns with feature i + K/2, as in transformers.
 
-The gradient of turning is turning back. Written out it costs less than half of what torch composes of the same steps.
+The gradient of turning is turning back. Written out it costs less than what torch composes of the same steps.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import UserError
-from pipeline.evaluation import overlap
+from pipeline.evaluation import looked_at, overlap
 
 ROWS = [
     ("Metni özetle.", "Iğdır'da oturan şoför", "tr", "summaries"),
@@ -36,6 +36,13 @@ def test_right_answers_score_all_and_empty_ones_nothing(tmp_path: Path, monkeypa
     assert metrics["rouge_l_en"] == metrics["exact_match_en"] == metrics["chrf_en"] == 0.0
     assert metrics["rouge_l"] == metrics["exact_match"] == 0.5
     assert 60 < metrics["chrf_tr"] < 100  # characters count with their case
+
+
+def test_the_worst_answers_are_looked_at_and_some_of_the_best() -> None:
+    rows = [{"instruction": "q", "input": "", "output": str(place)} for place in range(60)]
+    shown = looked_at(rows, ["a"] * 60, [False] * 60, [place * 7 % 60 for place in range(60)])
+    found = [int(item["expected"]) * 7 % 60 for item in shown]
+    assert found == [*range(40), *range(50, 60)]
 
 
 def test_one_source_alone_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

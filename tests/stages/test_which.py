@@ -42,8 +42,8 @@ def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
 ) -> None:
     """Lost otherwise: the advice would not follow from the figures, or nobody would learn how good a probe is."""
     config.load()
-    files.write_json(which.PREDICTION, {"data": "own.csv", "ranking": ["full", "lora", "ia3"]})
-    assert which.show(Path()) == ["full", "lora", "ia3"]
+    files.write_json(which.PREDICTION, {"data": "own.csv", "score": "accuracy", "ranking": ["full", "lora", "ia3"]})
+    assert [method.name for method in which.show(Path())] == ["full", "lora", "ia3"]
     shown = capsys.readouterr().out
     assert "Best on this data over 2 seeds: full" in " ".join(shown.split())
     assert "foretold this ranking of 3 methods with a rank correlation of +1.00" in " ".join(shown.split())
