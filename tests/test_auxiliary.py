@@ -132,24 +132,26 @@ def test_the_worst_change_hurts_more_than_any_other_of_its_size() -> None:
 
 
 def test_smoothing_makes_the_model_smoother() -> None:
+    """With a radius of 0.1 no model of this size is moved by more than float32 rounds; a radius of 1 moves it."""
     found = {}
     for name in ("none", "adversarial"):
         learner = classifier()
-        losses, batch = losses_of(name, learner), learner.batch(range(6))
+        losses = losses_of(name, learner, **({"radius": 1.0} if name == "adversarial" else {}))
+        batch = learner.batch(range(6))
         optimizer = torch.optim.Adam(learner.moving(), lr=3e-3)
         torch.manual_seed(1)
         for _ in range(40):
             losses(learner.model, batch).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
-        smoothed = losses_of("adversarial", learner).__self__
+        smoothed = losses_of("adversarial", learner, radius=1.0).__self__
         with torch.enable_grad():
             clean = learner.objective.predictions(learner.model, batch).scores_NC.detach()
             worst = smoothed._worst(learner.model, batch, clean)
         with torch.no_grad(), moved(learner.model, worst):
             said = learner.objective.predictions(learner.model, batch).scores_NC
         found[name] = float(divergence(clean, said).mean())
-    assert found["adversarial"] < 0.5 * found["none"]
+    assert found["adversarial"] < 0.01 * found["none"]
 
 
 def test_guided_heads_come_to_look_at_the_words() -> None:
