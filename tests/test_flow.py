@@ -248,8 +248,14 @@ def _sleeper(project: Path) -> int:
 
 def _assert_sleeper_gone(project: Path, seconds: float = 10) -> None:
     pid = _sleeper(project)
-    gone = f"process {pid} of the stage still runs"
-    _until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", seconds, gone)
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    _until(gone, seconds, f"process {pid} of the stage still runs")
 
 
 def _with_slow_stage(project: Path) -> None:

@@ -71,11 +71,11 @@ def test_a_changed_rule_merges_again_and_trains_nothing(tmp_path: Path, monkeypa
     with Repo.init(str(tmp_path), no_scm=True) as repo:
         stages = {stage.name: stage for stage in repo.index.stages}
         keys = {name: {key for dep in one.deps for key in getattr(dep, "params", [])} for name, one in stages.items()}
-        before = {one.name for one in repo.index.graph.successors(stages["merge@both-ties"])}
-    assert {name for name, found in keys.items() if found & {"merge", "merge.both-ties"}} == {
-        "merge@both-ties", "report"
+        before = {one.name for one in repo.index.graph.successors(stages["merge@both-ties-s1"])}
+    assert {name for name, found in keys.items() if found & {"merge", "merge.both-ties-s1"}} == {
+        "merge@both-ties-s1", "report"
     }  # fmt: skip
-    assert before == {"pretrain", "finetune@spam-lora", "finetune@chat-lora"}
+    assert before == {"pretrain", "finetune@spam-lora-s1", "finetune@chat-lora-s1"}
 
 
 def test_more_messages_do_not_retrain_the_base() -> None:
