@@ -53,8 +53,10 @@ class Method:
 
 
 def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
-    """The methods among the report's models, best first, those of one score together; empty
-    where no recipe is named as a seed. Merges are none."""
+    """The methods among the report's models, those of one score together, best first.
+
+    Empty where no recipe is named as a seed. Merges are none.
+    """
     base = next((model["metrics"].get("loss_nats") for model in models if model["name"] == "base"), None)
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for model in models:

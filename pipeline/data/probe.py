@@ -15,8 +15,9 @@ from pipeline.data.trial import ROOT, params
 PROFILE = ROOT / "infra/profiles/methods.yaml"
 SEEDS = (1, 2)
 STEPS = 60
-# The profile that compares methods on each kind of record in full, and what they are learned and scored by.
 FULL: dict[Kind, str] = {"labelled": "methods", "instructions": "answers"}
+"""The profile that compares methods on each kind of record in full."""
+# What each kind of record is learned and scored by.
 _LEARNED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
     "labelled": (
         {"name": "classify", "max_tokens": 96},

@@ -53,6 +53,16 @@ def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
     assert "<svg" in page
 
 
+@pytest.mark.parametrize("predicted", [{"score": "chrf"}, {}])
+def test_a_probe_of_other_records_is_not_scored(
+    project: Path, predicted: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: a ranking on instructions would be held against a run on messages."""
+    files.write_json(which.PREDICTION, predicted | {"data": "own.json", "ranking": ["full", "lora", "ia3"]})
+    which.show(project)
+    assert "foretold" not in capsys.readouterr().out
+
+
 def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
     raw = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     raw["finetune"], raw["evaluations"] = {}, {"base": raw["evaluations"]["base"]}
