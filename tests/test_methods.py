@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import report
+from pipeline import pictures, report
 from pipeline.methods import Cost, advice, agreement, cost, lengths, methods
 
 
@@ -75,6 +75,14 @@ def test_lengths_of_one_method_are_a_line_of_the_page() -> None:
     page = report.render_which(methods(models), {}, "")
     assert "virtual tokens" in page
     assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, "")
+
+
+def test_a_share_that_all_have_is_no_picture() -> None:
+    """Of the methods that the picture shows: those with another score are not in it."""
+    alike = [model("full-s1", 0.9, 1.0), model("gradual-s1", 0.8, 1.0)]
+    other = model("lora-s1", 0.9, 0.05) | {"metrics": {"exact_match": 0.9}}
+    assert pictures.by_share(methods([*alike, other])) == ""
+    assert "<svg" in pictures.by_share(methods([*alike, model("lora-s1", 0.9, 0.05)]))
 
 
 def test_costs_are_those_of_all_seeds_or_none() -> None:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pipeline import config
+from pipeline import config, profiles
 from pipeline.config import Kind, UserError
 from pipeline.data.guess import Guess, guess
-from pipeline.data.probe import SEEDS, methods, probe_params
+from pipeline.data.probe import FULL, SEEDS, methods, probe_params
 
 
 @pytest.mark.parametrize(("kind", "rows"), [
@@ -27,6 +28,9 @@ def test_every_method_is_probed_on_the_users_records(kind: Kind, rows: str, tmp_
     assert {recipe.data for recipe in params.finetune.values()} == {kind}
     for name, evaluation in params.evaluations.items():
         assert "perplexity" in evaluation.measures, name  # or forgetting could not be told
+    full = yaml.safe_load(profiles.rendered([FULL[kind]]))  # which scores the prediction by the same measure
+    assert full["finetune"]["lora-s1"]["data"] == kind
+    assert full["evaluations"]["lora-s1"]["measures"].keys() == params.evaluations["lora-s1"].measures.keys()
 
 
 def test_running_text_has_nothing_to_compare() -> None:
