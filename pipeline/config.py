@@ -313,8 +313,9 @@ class Experiment(Section):
     claim: str
     """In words, for the report."""
     method: str
-    against: str
-    """Recipes by name, or by the part of the name before -s1, -s2..."""
+    against: str | None
+    """Recipes by name, or by the part of the name before -s1, -s2...; null: nothing, and the margin is a bound on
+    the figure itself (with `lower` its negative)."""
     figure: str
     """A metric of the evaluation or of training, or `updates_to` a validation loss."""
     target: float | None

@@ -2,7 +2,8 @@
 
 `experiments` of params.yaml names them; nothing but the report reads it, so a claim can be written down before anything
 has run and changing it trains nothing. A method wins when it is better by more than the margin and chance alone would
-not often do that: the difference of the means less two standard errors (Welch) lies above the margin.
+not often do that: the difference of the means less two standard errors (Welch) lies above the margin. With nobody
+beside it the same is asked of its mean alone.
 """
 
 import re
@@ -22,7 +23,7 @@ class Finding:
     claim: str
     figure: str
     method: str
-    against: str
+    against: str | None
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
     gain: float
@@ -44,7 +45,8 @@ def findings(experiments: Mapping[str, Experiment], models: Sequence[Mapping[str
 
 
 def _finding(name: str, one: Experiment, models: Sequence[Mapping[str, Any]]) -> Finding:
-    ours, theirs = (_values(name, one, method, models) for method in (one.method, one.against))
+    ours = _values(name, one, one.method, models)
+    theirs = (0.0,) if one.against is None else _values(name, one, one.against, models)
     sign = 1.0 if one.better == "higher" else -1.0
     gain = sign * (statistics.fmean(ours) - statistics.fmean(theirs))
     error = 2 * sum(statistics.variance(values) / len(values) for values in (ours, theirs) if len(values) > 1) ** 0.5

@@ -41,6 +41,15 @@ def test_a_gain_must_stand_out_of_chance_and_of_the_margin() -> None:
     assert one.error == pytest.approx(2 * (2 * 0.0001 / 3) ** 0.5)  # variances of 0.0001 over three seeds each
 
 
+def test_a_bound_is_a_margin_with_nobody_beside_it() -> None:
+    near = [0.90, 0.92, 0.91]
+    assert verdict(near, [], against=None, margin=0.89).wins
+    assert not verdict(near, [], against=None, margin=0.90).wins  # 0.91 less two standard errors of 0.0058
+    assert verdict(near, [], against=None, better="lower", margin=-0.93).wins
+    assert not verdict(near, [], against=None, better="lower", margin=-0.92).wins
+    assert verdict(near, [], against=None).theirs == (0.0,)
+
+
 def test_steps_to_a_loss_are_read_off_the_curve() -> None:
     models = [model("new-s1", 0, [2.0, 1.0, 0.5]), model("old-s1", 0, [3.0, 2.0, 1.5])]
     fields = {"figure": "updates_to", "target": 0.75, "better": "lower"}
