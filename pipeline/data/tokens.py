@@ -12,7 +12,7 @@ in memory.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline import files, tokenizer
 from pipeline.config import Split, Tokenize, UserError
 from pipeline.data.split import resolve_column
 from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer.encoders import Ids
 
 INDEX = pa.schema(
     [
@@ -57,8 +58,8 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         progress: shows a bar on standard error.
 
     Returns:
-        meta.json's content with `bytes_per_token` and `tokens_per_word` (by language; words between white
-        space, end-of-text not counted).
+        meta.json's content with `bytes_per_token` and `tokens_per_word` (by language; words between ASCII
+        white space, end-of-text not counted).
 
     Raises:
         UserError: no documents, none to train on, settings that do not fit the method, an unreadable
@@ -66,8 +67,8 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
     """
     _require_fitting(settings)
     source = _open(documents)
-    vocabulary = _vocabulary(settings, source, split)
     with files.replace_folder(out) as folder:
+        vocabulary = _vocabulary(settings, source, split, folder)
         vocabulary.save(folder / "tokenizer")
         summary = _encode_all(vocabulary, source, split, folder, progress)
     return summary
@@ -112,13 +113,13 @@ def _open(documents: Path) -> pq.ParquetFile:
     return source
 
 
-def _vocabulary(settings: Tokenize, source: pq.ParquetFile, split: Split) -> Tokenizer:
+def _vocabulary(settings: Tokenize, source: pq.ParquetFile, split: Split, scratch: Path) -> Tokenizer:
     path = Path(settings.path) if settings.path else None
     match settings.method:
         case "train":
             assert settings.vocab_size is not None
             assert settings.pattern is not None
-            return tokenizer.train(_training_texts(source, split), settings.vocab_size, settings.pattern)
+            return tokenizer.train(_training_texts(source, split), settings.vocab_size, settings.pattern, scratch)
         case "characters":
             return tokenizer.characters(_alphabet(source))
         case "ranks":
@@ -161,14 +162,14 @@ def _encode_all(
     ):
         waiting: list[pa.RecordBatch] = []
         for batch in _batches(source, progress):
-            texts = batch["text"].to_pylist()
-            encoded = vocabulary.encode_batch(texts)
-            for one, text, language in zip(encoded, texts, batch["language"].to_pylist(), strict=True):
-                ids.write(one.astype(dtype).tobytes())
-                ids.write(dtype.type(vocabulary.end_of_text).tobytes())
-                words[language] += len(text.split())
-                tokens[language] += len(one)
+            texts = batch["text"].cast(pa.binary()).to_pylist()
+            encoded = vocabulary.encode_utf8(texts)
             lengths = np.array([len(one) + 1 for one in encoded], dtype=np.int64)
+            _joined(encoded, lengths, vocabulary.end_of_text, dtype).tofile(ids)
+            languages = batch["language"].to_pylist()
+            _count_words(texts, languages, words)
+            for language, length in zip(languages, lengths.tolist(), strict=True):
+                tokens[language] += length - 1
             waiting.append(_index(batch, split, start, lengths))
             start += int(lengths.sum())
             n_bytes += pc.sum(waiting[-1]["bytes"]).as_py()
@@ -187,11 +188,32 @@ def _encode_all(
     return {**meta, "bytes_per_token": n_bytes / max(sum(tokens.values()), 1), "tokens_per_word": fertility}
 
 
+def _joined(encoded: list[Ids], lengths: np.ndarray, end_of_text: int, dtype: np.dtype) -> np.ndarray:
+    """The ids of all texts, an end after each."""
+    whole = np.empty(int(lengths.sum()), dtype)
+    ends = np.cumsum(lengths)
+    whole[ends - 1] = end_of_text
+    for one, end in zip(encoded, ends.tolist(), strict=True):
+        whole[end - 1 - len(one) : end - 1] = one
+    return whole
+
+
+def _count_words(texts: Sequence[bytes], languages: Sequence[str], words: Counter[str]) -> None:
+    """Adds every language's runs of anything but ASCII white space."""
+    letters = np.frombuffer(b" " + b" ".join(texts), dtype=np.uint8)  # a blank before each, so that each begins a word
+    blank = (letters == 0x20) | ((letters >= 0x09) & (letters <= 0x0D))
+    begins = blank[:-1] & ~blank[1:]
+    start = 0
+    for text, language in zip(texts, languages, strict=True):
+        words[language] += int(np.count_nonzero(begins[start : start + len(text)]))
+        start += len(text) + 1
+
+
 def _batches(source: pq.ParquetFile, progress: bool) -> Iterator[pa.RecordBatch]:
     from tqdm import tqdm
 
     with tqdm(total=source.metadata.num_rows, desc="tokenize", unit="doc", disable=not progress) as bar:
-        for batch in source.iter_batches(_ROWS, columns=[*_COPIED, "split", "text"]):
+        for batch in source.iter_batches(_ROWS, columns=[*_COPIED, "split", "text"], use_threads=False):
             yield batch
             bar.update(len(batch))
 

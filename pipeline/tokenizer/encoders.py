@@ -1,4 +1,4 @@
-"""What turns ordinary text into ids: tiktoken, the tokenizers library, or a table of characters.
+"""What turns ordinary text into ids: tiktoken and gigatoken, the tokenizers library, or a table of characters.
 
 None of them knows a special token, so no text can reach one, whatever it says.
 """
@@ -6,13 +6,14 @@ None of them knows a special token, so no text can reach one, whatever it says.
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from os import cpu_count
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from pipeline.config import UserError
-from pipeline.tokenizer import vocabulary
+from pipeline.tokenizer import fast, vocabulary
 from pipeline.tokenizer.pretokenizer import parts
 
 Ids = np.ndarray
@@ -26,18 +27,22 @@ class Engine(Protocol):
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text."""
 
+    def encode_utf8(self, texts: Sequence[bytes]) -> list[Ids]:
+        """The same of texts in UTF-8."""
+        return self.encode([text.decode() for text in texts])
+
     def table(self) -> dict[int, bytes]:
         """The bytes that each id stands for."""
 
 
-class BytePairs:
+class BytePairs(Engine):
     """tiktoken, over parts that its regular expression can read; special tokens are unknown to it."""
 
     def __init__(self, ranks: Mapping[bytes, int], pattern: str, normalizer: Normalizer = None) -> None:
         from tiktoken import Encoding
 
         self._ranks = ranks
-        self._normalizer = normalizer
+        self._pattern, self._normalizer = pattern, normalizer
         self._encoding = Encoding("tohum", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
@@ -53,12 +58,22 @@ class BytePairs:
             found = map(self._encoding.encode_ordinary, flat)
         return [_joined([next(found) for _ in pieces]) for pieces in cut]
 
+    def encode_utf8(self, texts: Sequence[bytes]) -> list[Ids]:
+        """See Engine; by gigatoken where it is installed and agrees."""
+        return super().encode_utf8(texts) if self._corpus is None else self._corpus.encode(texts)
+
+    @cached_property
+    def _corpus(self) -> fast.Corpus | None:
+        if self._normalizer or not fast.available(self._pattern):
+            return None
+        return fast.Corpus(self._ranks, self._pattern, self.encode)
+
     def table(self) -> dict[int, bytes]:
         """See Engine."""
         return {rank: token for token, rank in self._ranks.items()}
 
 
-class Characters:
+class Characters(Engine):
     """One id per character, in the order of `alphabet`."""
 
     def __init__(self, alphabet: str) -> None:
@@ -89,7 +104,7 @@ class Characters:
         return {number: letter.encode("utf-8") for number, letter in enumerate(self._alphabet)}
 
 
-class Library:
+class Library(Engine):
     """Encodes with the tokenizers library, from a tokenizer.json without its control tokens."""
 
     def __init__(self, data: bytes) -> None:

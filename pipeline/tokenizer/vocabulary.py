@@ -108,8 +108,9 @@ def checked(ranks: dict[bytes, int], name: str) -> dict[bytes, int]:
 
 def dump_ranks(ranks: Mapping[bytes, int]) -> bytes:
     """A tiktoken ranks file, in order of rank."""
-    ordered = sorted(ranks.items(), key=lambda item: item[1])
-    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ordered)
+    encode = binascii.b2a_base64
+    ordered = sorted(zip(ranks.values(), ranks.keys(), strict=True))
+    return b"".join([b"%b %d\n" % (encode(token, newline=False), rank) for rank, token in ordered])
 
 
 def parse_gpt2(encoder: bytes, merges: bytes, name: str) -> dict[bytes, int]:

@@ -182,10 +182,10 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, monkeypatch:
     """A half-written corpus would be trained on."""
     source = documents(tmp_path / "documents.parquet", texts())
 
-    def full(self: Tokenizer, batch: list[str]) -> None:
+    def full(self: Tokenizer, batch: list[bytes]) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Tokenizer, "encode_batch", full)
+    monkeypatch.setattr(Tokenizer, "encode_utf8", full)
     with pytest.raises(OSError, match="No space"):
         tokenize(method(), SPLIT, source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["documents.parquet"]

@@ -1,0 +1,146 @@
+"""gigatoken in tiktoken's and rustbpe's place: if it differs anywhere, a corpus has ids that no other tool reproduces,
+and a vocabulary depends on what is installed."""
+
+import random
+import sys
+import unicodedata
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import tokenizer as module
+from pipeline.tokenizer import fast, trainer
+from pipeline.tokenizer.encoders import BytePairs
+from pipeline.tokenizer.pretokenizer import PART, PATTERNS
+from tests.tokenizer.test_tokenizer import TEXT, corpus
+
+NAMES = ["gpt2", "cl100k_base", "o200k_base"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def both(request: pytest.FixtureRequest) -> BytePairs:
+    """A small vocabulary of each pattern."""
+    ranks = trainer._rustbpe(corpus(), 380, request.param)
+    return BytePairs(ranks, PATTERNS[request.param].tiktoken)
+
+
+def assert_equal_ids(engine: BytePairs, texts: list[str]) -> None:
+    slow, quick = engine.encode(texts), engine.encode_utf8([text.encode() for text in texts])
+    assert engine._corpus is not None
+    assert engine._corpus._agreed
+    for text, one, other in zip(texts, slow, quick, strict=True):
+        assert np.array_equal(one, other), repr(text)
+
+
+@settings(max_examples=300)
+@given(st.lists(TEXT, min_size=1, max_size=8))
+def test_any_text_has_tiktokens_ids(both: BytePairs, texts: list[str]) -> None:
+    assert_equal_ids(both, texts)
+
+
+def test_every_character_has_tiktokens_ids(both: BytePairs) -> None:
+    """Unicode grows every year and each library has the tables of its own year. Planes 4 to 16 have no letter."""
+    letters = [chr(p) for p in range(0x32400) if not 0xD800 <= p < 0xE000 and unicodedata.category(chr(p)) != "Co"]
+    draw = random.Random(1)
+    draw.shuffle(letters)  # so that a strange one stands among others
+    lines = [" a".join(letters[i : i + 40]) for i in range(0, len(letters), 40)]
+    assert_equal_ids(both, lines)
+    assert both._corpus is not None
+    strange = both._corpus._characters._strange
+    assert strange, "both libraries know the same characters now: leave the slow way out"
+    assert all(unicodedata.category(letter) == "Cn" for letter in strange)  # newer than this Python's tables
+
+
+def test_long_texts_and_empty_ones(both: BytePairs) -> None:
+    line = "".join(corpus(1))
+    assert_equal_ids(both, ["", line * (2 * PART // len(line)), " " * (PART + 3), "x", "ı" * PART])
+
+
+def test_a_vocabulary_that_it_reads_differently_is_left_to_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = BytePairs(trainer._rustbpe(corpus(), 380, "gpt2"), PATTERNS["gpt2"].tiktoken)
+    monkeypatch.setitem(fast.SCHEMES, PATTERNS["gpt2"].tiktoken, "cl100k")
+    texts = ["it's 12345 here"] * 3
+    with pytest.warns(UserWarning, match="gigatoken gives other ids than tiktoken"):
+        found = engine.encode_utf8([text.encode() for text in texts])
+    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in engine.encode(texts)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        assert engine.encode_utf8([b"it's 1"])[0].tolist() == engine.encode(["it's 1"])[0].tolist()
+
+
+def test_without_it_all_is_the_same(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gigatoken", None)
+    assert not fast.available(PATTERNS["gpt2"].tiktoken)
+    other = BytePairs(both._ranks, both._pattern)
+    assert other._corpus is None
+    assert other.encode_utf8(["İyi günler".encode()])[0].tolist() == both.encode(["İyi günler"])[0].tolist()
+
+
+def words_and_runs(seed: int) -> list[str]:
+    """Some 130 KB of words as frequent as words are, and runs of one character, whose pairs overlap."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("abcdefghijklmnoprstuvyzışğüöç", k=draw.randint(1, 9))) for _ in range(3000)]
+    words += ["=", "==", "....", "----", "     ", "0" * draw.randint(2, 40), "aa" * draw.randint(1, 30)]
+    draw.shuffle(words)
+    weights = [1 / (rank + 1) for rank in range(len(words))]
+    return [" ".join(draw.choices(words, weights, k=400)) for _ in range(60)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_learns_rustbpes_merges(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties are many in so little text: each must go to the same pair."""
+    monkeypatch.setattr(trainer, "_WORTH", 0)
+    monkeypatch.setattr(trainer, "_ONCE", 20_000)
+    texts = words_and_runs(seed)
+    assert trainer.learn(texts, 1200, "gpt2", tmp_path) == trainer._rustbpe(texts, 1200, "gpt2")
+
+
+def test_too_short_a_text_is_learned_by_rustbpe(tmp_path: Path) -> None:
+    """gigatoken makes one token twice of this, and the ids after it would move."""
+    assert trainer.learn(["000", "a"], 259, "gpt2", tmp_path) == trainer._rustbpe(["000", "a"], 259, "gpt2")
+    (tmp_path / "texts").write_bytes(b"000\xffa")
+    assert trainer._gigatoken(tmp_path / "texts", 259) != trainer._rustbpe(["000", "a"], 259, "gpt2")
+
+
+def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = [text for seed in range(9) for text in words_and_runs(seed)]
+    texts.append(" " * 5000 + "-=" * 5000)
+    found = trainer.learn(texts, 2000, "gpt2", tmp_path)
+    assert found == trainer._rustbpe([part for text in texts for part in trainer.short_runs(text)], 2000, "gpt2")
+    assert sum(len(text.encode()) for text in texts) > trainer._WORTH
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_character_that_only_one_knows_is_learned_by_rustbpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letter = "\u088f"  # of Unicode 17
+    assert fast.Characters(PATTERNS["gpt2"].tiktoken).strange(f"a {letter} b".encode()) == {letter}
+    monkeypatch.setattr(trainer, "_WORTH", 0)
+    texts = [f"ab{letter}ab{letter} the end"] * 20 + corpus()
+    expected = trainer._rustbpe(texts, 300, "gpt2")
+
+    def never(path: Path, size: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(trainer, "_gigatoken", never)
+    assert trainer.learn(texts, 300, "gpt2", tmp_path) == expected
+
+
+def test_the_texts_are_read_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_ONCE", 50)
+    texts = ["ışık " * 30, "x", "日本語" * 40]
+    assert trainer._written(texts, tmp_path / "t", PATTERNS["gpt2"].tiktoken)
+    assert [text for text in trainer._read(tmp_path / "t") if text] == texts
+
+
+def test_a_folder_trained_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_WORTH", 0)
+    module.train(corpus(), 400, "gpt2").save(tmp_path / "a")
+    monkeypatch.setitem(sys.modules, "gigatoken", None)
+    module.train(corpus(), 400, "gpt2").save(tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
