@@ -122,8 +122,8 @@ def _steps(
     use_cache: bool,
 ) -> Iterator[list[int]]:
     """The next id of every row, step by step, until max_tokens or until no row has room."""
-    ids_BT, mask_BT = _padded_left(prompts, model.embed.weight.device)
-    length = ids_BT.shape[1]
+    new_BT, mask_BT = _padded_left(prompts, model.embed.weight.device)
+    length = new_BT.shape[1]
     steps = min(max_tokens, model.room(prefix) - min(map(len, prompts)))
     offset = model.config.context_length - model.room(prefix)
     ragged = not bool(mask_BT.all())
@@ -133,21 +133,20 @@ def _steps(
     try:
         for step in range(steps):
             first = step == 0 or cache is None
-            new_BT = ids_BT if first else ids_BT[:, -1:]
-            # Rows that are done or have no room go on as ballast; their positions stay inside the context.
-            positions_BT = (mask_BT.cumsum(1) - 1).clamp(0, model.config.context_length - offset - 1) + offset
-            keys_BS = torch.nn.functional.pad(mask_BT, (offset, 0), value=True) if ragged else None
+            keys_BS = positions_BT = None  # as they follow each other
+            if ragged:
+                # Rows that are done or have no room go on as ballast; their positions stay inside the context.
+                last = model.config.context_length - offset - 1
+                positions_BT = ((mask_BT.cumsum(1) - 1).clamp(0, last) + offset)[:, -new_BT.shape[1] :]
+                keys_BS = torch.nn.functional.pad(mask_BT, (offset, 0), value=True)
             with torch.inference_mode():
                 x_BTD = model.hidden(
-                    new_BT,
-                    mask=keys_BS,
-                    positions_BT=positions_BT[:, -new_BT.shape[1] :],
-                    prefix=prefix if first else None,
-                    cache=cache,
+                    new_BT, mask=keys_BS, positions_BT=positions_BT, prefix=prefix if first else None, cache=cache
                 )
                 next_B = choose(model.logits(x_BTD[:, -1]), temperature, top_k, top_p, generator)
-                ids_BT = torch.cat((ids_BT, next_B[:, None]), dim=1)
-                mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(next_B), 1)), dim=1)
+                new_BT = next_B[:, None] if cache is not None else torch.cat((new_BT, next_B[:, None]), dim=1)
+                if ragged:
+                    mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(next_B), 1)), dim=1)
             yield next_B.tolist()
     finally:
         model.train(training)
