@@ -267,12 +267,17 @@ class Block(nn.Module):
         self.attention = FusedAttention(config, layer) if fused else RotaryAttention(config, layer)
         self.norm2 = norm(config)
         self.mlp = GeluMLP(config) if fused else GatedMLP(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D], or [N, D] -> [N, D], the last block to the wanted tokens alone."""
-        x = context.asked(x) + self.dropout(self.attention(self.norm1(x), context))
-        return x + self.dropout(self.mlp(self.norm2(x)))
+        x = context.asked(x) + dropped(self.attention(self.norm1(x), context), self.dropout, self.training)
+        return x + dropped(self.mlp(self.norm2(x)), self.dropout, self.training)
+
+
+def dropped(x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout that costs nothing where there is none, not even the call of a module."""
+    return F.dropout(x, p) if p and training else x
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
@@ -311,7 +316,6 @@ class GPT(nn.Module):
             self.embed = _table(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
             self.positions = _table(config.context_length, config.d_model) if learned else None
-            self.dropout = nn.Dropout(config.dropout)
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
             self.final_norm = norm(config)
             self.head: nn.Linear | None = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -448,7 +452,7 @@ class GPT(nn.Module):
             context = context._replace(keys=at.tokens, queries=at.tokens)
             seen = F.pad(at.mask, (start, 0), value=True)
             last = context._replace(queries=at.wanted, asking=at.asking, mask=seen, is_causal=False)
-        x = self.dropout(x)
+        x = dropped(x, self.config.dropout, self.training)
         for layer, block in enumerate(self.blocks):
             if shown is not None and layer in shown.wanted_hidden:
                 shown.hidden[layer] = x
