@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test check format lock plan profile search ui flow register report chat try which times bench clean
+.PHONY: help setup repro test check format lock plan profile search ui flow register report chat try which fastest times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -85,6 +85,9 @@ which: setup ## which method? make which DATA=file probes all of them in minutes
 
 try: setup ## the whole graph on your own file in minutes: make try DATA=file
 	python -m stages.try_data $(DATA)
+
+fastest: setup ## threads, precision and compile timed on this machine; with APPLY=1 the best go into params.yaml
+	@python -m stages.fastest $(if $(APPLY),--apply)
 
 times: setup ## where the pipeline's time went
 	@python -m stages.summary --times

@@ -30,6 +30,12 @@ def set_up(compute: Compute) -> torch.device:
     return torch.device(compute.device)
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 itself (AVX512-BF16, AMX); elsewhere it is slower than float32."""
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask is not None and ask() for ask in asked)
+
+
 def _keep_memory() -> None:
     """Tells glibc to keep what is freed for the next step, which needs the same again.
 

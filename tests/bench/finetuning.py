@@ -16,16 +16,13 @@ is the mean of the examples' means, theirs the mean over all answer tokens of a 
 import argparse
 import importlib.util
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from tests.bench.turns import InOrder, Turns, compare, end, peak_mib
 
 WARM, TURN = 3, {"embedded": 10, "10M": 3}
 SIZES: dict[str, dict[str, Any]] = {
@@ -40,7 +37,6 @@ CONTESTANTS = {
 RATES = {"instruct": 5e-3, "classify": 1e-3}
 BETAS, EPSILON, CLIP = (0.9, 0.95), 1e-8, 1.0
 MEASURED = 64  # examples of loss_nats
-MARK = "turn: "
 
 
 # The parent: makes data and models, lets the contestants take turns, prints.
@@ -71,7 +67,7 @@ def main() -> None:
                 chosen = [one for one in CONTESTANTS[task] if one in (options.only or one).split(",")]
                 if "trl" in found:
                     chosen = [one for one in chosen if not one.startswith("trl")]
-                found[name] = compare(chosen, path, options.rounds)
+                found[name] = compare("tests.bench.finetuning", chosen, path, options.rounds)
     print(json.dumps(found, indent=1))
 
 
@@ -133,95 +129,7 @@ def objective(task: str, recipe: Any, vocabulary: Any, context_length: int) -> t
     return plugins.load("objectives", task).build(settings, Context(vocabulary, context_length, labels)), labels
 
 
-def compare(contestants: list[str], case: Path, rounds: int) -> dict[str, Any]:
-    """Figures of every contestant, and ours over the best peer's."""
-    processes = {}
-    for name in contestants:
-        command = [sys.executable, "-m", "tests.bench.finetuning", "--contestant", name, "--case", str(case)]
-        environment = {"GOMP_SPINCOUNT": "5000", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | os.environ
-        processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-    try:
-        for process in processes.values():
-            answer(process)  # ready
-        for _ in range(rounds + 1):
-            for name, process in processes.items():
-                process.stdin.write("go\n")
-                process.stdin.flush()
-                turns[name].append(answer(process))
-        ends = {name: answer(process) for name, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
-    # The first turn was to warm up; who packs fills fewer rows, and may have none left in the last turns.
-    speeds = {name: [speeds_of(turn) for turn in turns[name][1:] if turn["tokens"]] for name in contestants}
-    found = {name: medians(speeds[name]) | ends[name] for name in contestants}
-    if "ours" in found:
-        found |= {f"ours / {name}": ratios(speeds, found, name) for name in contestants if name != "ours"}
-    return found
-
-
-def speeds_of(turn: dict[str, float]) -> dict[str, float]:
-    """Real tokens per second of wall and of CPU time."""
-    return {"tokens_per_second": turn["tokens"] / turn["wall"], "tokens_per_cpu_second": turn["tokens"] / turn["cpu"]}
-
-
-def medians(speeds: list[dict[str, float]]) -> dict[str, Any]:
-    return {name: round(statistics.median(one[name] for one in speeds)) for name in speeds[0]}
-
-
-def ratios(speeds: dict[str, list[dict[str, float]]], found: dict[str, Any], peer: str) -> dict[str, Any]:
-    """Ours over a peer: speeds as [lower quartile, median, upper quartile] over the rounds, memory as one number."""
-    pairs = list(zip(speeds["ours"], speeds[peer], strict=False))
-    quartiles = {
-        name: [round(q, 2) for q in statistics.quantiles([a[name] / b[name] for a, b in pairs], method="inclusive")]
-        for name in pairs[0][0]
-    }
-    return quartiles | {"peak_mib": round(found["ours"]["peak_mib"] / found[peer]["peak_mib"], 2)}
-
-
-def answer(process: Any) -> dict[str, float]:
-    """The next thing that a contestant reports."""
-    for line in process.stdout:
-        if line.startswith(MARK):
-            return json.loads(line.removeprefix(MARK))
-    raise RuntimeError(f"a contestant ended: {process.args[-3]}\n{process.stderr.read()[-2000:]}")
-
-
 # A contestant: trains and reports after every turn.
-
-
-class Turns:
-    """Counts updates; at the end of each turn reports, and waits for the next."""
-
-    def __init__(self, case: Any, tokens: list[int]) -> None:
-        self.case, self.tokens, self.done = case, tokens, 0
-        self.first = 0
-        self.wait({"ready": 1})
-
-    def wait(self, report: dict[str, Any]) -> None:
-        print(f"\n{MARK}{json.dumps(report)}", flush=True)
-        sys.stdin.readline()
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def update(self) -> None:
-        """One update is done."""
-        self.done += 1
-        if self.done < self.case.warm or (self.done - self.case.warm) % self.case.turn:
-            return
-        report = {
-            "tokens": sum(self.tokens[self.first : self.done]),
-            "wall": time.perf_counter() - self.wall,
-            "cpu": time.process_time() - self.cpu,
-        }
-        self.first = self.done
-        if self.done < self.case.updates:
-            self.wait(report)
-        else:
-            print(f"\n{MARK}{json.dumps(report)}", flush=True)
 
 
 def contest(name: str, case: Any) -> None:
@@ -229,8 +137,7 @@ def contest(name: str, case: Any) -> None:
     import torch
 
     torch.set_num_threads(case.threads)
-    end = ours(case) if name == "ours" else peer(name, case)
-    print(f"\n{MARK}{json.dumps(end)}", flush=True)
+    end(ours(case) if name == "ours" else peer(name, case))
 
 
 def batches(lengths: list[int], size: int) -> list[int]:
@@ -238,24 +145,8 @@ def batches(lengths: list[int], size: int) -> list[int]:
     return [sum(lengths[i : i + size]) for i in range(0, len(lengths), size)]
 
 
-def peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
 def ending(before: float, peak: int, after: float, moved: int) -> dict[str, Any]:
     return {"peak_mib": peak, "loss_nats": [round(before, 4), round(after, 4)], "trained_parameters": moved}
-
-
-class InOrder:
-    """Examples as they stand, as all contestants get them."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-
-    def rows(self, n_examples: int, step: int, seed: int) -> Any:
-        import numpy as np
-
-        return (step * self.batch_size + np.arange(self.batch_size)) % n_examples
 
 
 def ours(case: Any) -> dict[str, Any]:

@@ -38,7 +38,14 @@ def main(arguments: list[str] | None = None) -> None:
     def tohum(batch: int) -> Callable[[], Any]:
         draws = torch.Generator().manual_seed(3)
         return lambda: generate(
-            ours, [[1]] * batch, max_tokens=options.tokens, temperature=0.8, top_k=200, top_p=1.0, stop=(), generator=draws
+            ours,
+            [[1]] * batch,
+            max_tokens=options.tokens,
+            temperature=0.8,
+            top_k=200,
+            top_p=1.0,
+            stop=(),
+            generator=draws,
         )
 
     contestants = {

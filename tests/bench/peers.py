@@ -8,19 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import Model
 from pipeline.model.gpt import GPT, ModelConfig
 
 
 def nanogpt_shape(n_layers: int, n_heads: int, d_model: int, context_length: int) -> ModelConfig:
     """Its shapes: biases off, tied head, no dropout; 65 characters."""
-    fields = {name: None for name in Model.model_fields}
-    fields |= {
-        "family": "gpt2", "n_layers": n_layers, "n_heads": n_heads, "n_kv_heads": n_heads, "d_model": d_model,
-        "head_dim": d_model // n_heads, "d_ff": 4 * d_model, "context_length": context_length, "bias": False,
-        "tie_embeddings": True, "dropout": 0.0, "norm_epsilon": 1e-5, "rope_theta": 10000.0,
-    }  # fmt: skip
-    return ModelConfig(**fields, vocab_size=65)
+    return ModelConfig(
+        family="gpt2", n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_heads, d_model=d_model,
+        head_dim=d_model // n_heads, d_ff=4 * d_model, context_length=context_length, bias=False, tie_embeddings=True,
+        dropout=0.0, norm_epsilon=1e-5, rope_theta=10000.0, vocab_size=65,
+    )  # fmt: skip
 
 
 class _Block(nn.Module):
@@ -88,3 +85,11 @@ class NanoGPT(nn.Module):
             chosen = torch.multinomial(logits.masked_fill(logits < least, -torch.inf).softmax(-1), 1)
             ids = torch.cat((ids, chosen), 1)
         return ids
+
+    def optimizer(self, rate: float) -> torch.optim.Optimizer:
+        """As its configure_optimizers on a CPU: AdamW that decays matrices alone, not fused."""
+        groups = [
+            {"params": [p for p in self.parameters() if (p.dim() >= 2) == decays], "weight_decay": 0.1 * decays}
+            for decays in (True, False)
+        ]
+        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=False)
