@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ def compiled(model: GPT, compute: Compute) -> GPT:
     """The model with its blocks compiled in place when the params say so; names of weights stay.
 
     Block by block, because objectives enter the model by several doors (logits, hidden states, a class) and all of them
-    run the blocks; and blocks are alike, so one is compiled and all use it.
+    run the blocks; and blocks are alike, so one is compiled and all use it. What is compiled is kept in .tohum/compiled
+    (TORCHINDUCTOR_CACHE_DIR, where it is set): the next stage of the same shape starts with it.
 
     Raises:
         UserError: no C++ compiler. Falling back to plain code would silently give other bits.
@@ -98,6 +100,7 @@ def compiled(model: GPT, compute: Compute) -> GPT:
                 f"params.yaml: compute.compile is true and there is no C++ compiler ({compiler!r} is not on the PATH); "
                 "install g++, or set it to false"
             )
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled").resolve()))
         for block in model.blocks:
             block.compile()
     return model

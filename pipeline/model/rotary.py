@@ -11,6 +11,8 @@ from torch import Tensor
 
 def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns every feature pair by its position's angle; cos, sin: what `tables` gives, broadcast over the heads."""
+    if torch.compiler.is_compiling():  # it finds the gradient itself, and its cache takes no graph with a Function
+        return _turned(x_BHTK, cos, sin)
     # torch declares no types for Function.apply
     return _Rotate.apply(x_BHTK, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -21,15 +23,19 @@ def tables(angles: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    halves = torch.cat((b, a), dim=-1)
+    if x.dtype == sin.dtype:
+        return halves.mul_(sin).addcmul_(x, cos)
+    return (halves * sin).addcmul_(x, cos).to(x.dtype)  # lower precision: turned in that of the angles
+
+
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        a, b = x.chunk(2, dim=-1)
-        halves = torch.cat((b, a), dim=-1)
-        if x.dtype == sin.dtype:
-            return halves.mul_(sin).addcmul_(x, cos)
-        return (halves * sin).addcmul_(x, cos).to(x.dtype)  # lower precision: turned in that of the angles
+        return _turned(x, cos, sin)
 
     # torch declares any number of gradients, this has one; and no types for apply
     @staticmethod

@@ -1,9 +1,13 @@
 """What changes bits is said in params and never falls back in silence."""
 
 import ctypes
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +106,37 @@ print(found[-1] - found[4])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000
+
+
+_TRAINED = """
+import hashlib, json, torch
+from pipeline.config import Compute
+from pipeline.model.device import compiled, set_up
+from tests.models import network
+
+compute = Compute(device="cpu", threads=1, precision="float32", compile=True)
+set_up(compute)
+model = compiled(network(family="qwen3"), compute).train()
+model(torch.arange(12)[None]).square().mean().backward()
+data = b"".join(p.grad.numpy().tobytes() for p in model.parameters() if p.grad is not None)
+from torch._dynamo.utils import counters
+print(json.dumps([dict(counters["aot_autograd"]), hashlib.sha256(data).hexdigest()]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_what_was_compiled_is_taken_again_with_the_same_bits(tmp_path: Path) -> None:
+    """A graph that the cache refuses (a Function of our own in it) is compiled anew by every stage: seconds each."""
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", _TRAINED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        found.append(json.loads(done.stdout))
+    (first, before), (second, after) = found
+    assert "autograd_cache_bypass" not in first
+    assert first["autograd_cache_saved"] == second["autograd_cache_hit"] == 1
+    assert before == after
+    assert (tmp_path / ".tohum/compiled").is_dir()
