@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from rich.console import Console
@@ -30,6 +31,7 @@ from stages import entry
 _WARM = 2
 # Two settings nearer than this are alike: repeated runs on a quiet machine differ by some 2 %.
 _ALIKE = 0.03
+_MARK = "timed: "
 
 
 class Found(NamedTuple):
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(Compute.model_validate_json(options.one), options.seconds)))
+        print(_MARK + json.dumps(measure(Compute.model_validate_json(options.one), options.seconds)))
         return
     params = config.load()
     tried, failed = trials(list(settings(params.compute)), options.seconds)
@@ -109,12 +111,15 @@ def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Found], list
     Raises:
         UserError: all failed.
     """
-    found, failed, processes = [], [], Processes()
+    found, failed = [], []
     for compute in track(wanted, "timing", console=Console(stderr=True), disable=not sys.stderr.isatty()):
         command = ["stages.fastest", "--seconds", str(seconds), "--one", compute.model_dump_json()]
         try:
-            lines = processes.run(command, timeout_s=None, tell=lambda line: None)
-            first, step, tokens = json.loads(lines[-1])
+            with TemporaryDirectory() as cold:  # nothing compiled before
+                processes = Processes(TORCHINDUCTOR_CACHE_DIR=cold)
+                lines = processes.run(command, timeout_s=None, tell=lambda line: None)
+            said = next(line for line in lines if line.startswith(_MARK))
+            first, step, tokens = json.loads(said.removeprefix(_MARK))
             found.append(Found(compute, first, step, tokens))
         except StageError as error:
             failed.append(f"{named(compute)}: {error}")
@@ -158,14 +163,16 @@ def proposal(tried: Sequence[Found], present: Compute, steps: int) -> Found:
 def named(compute: Compute) -> str:
     """The setting in words."""
     threads = f"{compute.threads} thread{'s' if compute.threads > 1 else ''}"
-    return f"{compute.device}, {threads}, {compute.precision}{', compiled' if compute.compile else ''}"
+    device = "" if compute.device == "cpu" else f"{compute.device}, "
+    return f"{device}{threads}, {compute.precision}{', compiled' if compute.compile else ''}"
 
 
 def table(tried: Sequence[Found], steps: int, best: Found) -> Table:
     """A row a setting, the fastest first."""
     shown = Table(title=f"pretrain, {steps:,} updates from a cold start")
-    for column in ("setting", "first updates s", "update ms", "tokens/s", "whole run"):
-        shown.add_column(column, justify="left" if column == "setting" else "right", no_wrap=True)
+    for column in ("setting", "first s", "update ms", "tokens/s", "whole run"):
+        words = column == "setting"
+        shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for one in sorted(tried, key=lambda one: one.whole_s(steps)):
         minutes, rest = divmod(round(one.whole_s(steps)), 60)
         shown.add_row(

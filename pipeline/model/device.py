@@ -1,7 +1,9 @@
 """Where and how numbers are computed: threads, deterministic algorithms, precision. All of it is a tracked param."""
 
 import ctypes
+import hashlib
 import os
+import platform
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -83,6 +85,14 @@ def autocast(compute: Compute) -> AbstractContextManager[Any]:
     return torch.autocast(compute.device, torch.bfloat16)
 
 
+def _machine() -> str:
+    """Names what machine code is made for, so that a copied or shared project never runs another processor's."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return hashlib.sha256(f"{platform.machine()} {torch.__version__} {flags}".encode()).hexdigest()[:12]
+
+
 def compiled(model: GPT, compute: Compute) -> GPT:
     """The model with its blocks compiled in place when the params say so; names of weights stay.
 
@@ -100,7 +110,7 @@ def compiled(model: GPT, compute: Compute) -> GPT:
                 f"params.yaml: compute.compile is true and there is no C++ compiler ({compiler!r} is not on the PATH); "
                 "install g++, or set it to false"
             )
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled").resolve()))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled", _machine()).resolve()))
         for block in model.blocks:
             block.compile()
     return model

@@ -64,9 +64,7 @@ class BytePairs(Engine):
 
     @cached_property
     def _corpus(self) -> fast.Corpus | None:
-        if self._normalizer or not fast.available(self._pattern):
-            return None
-        return fast.Corpus(self._ranks, self._pattern, self.encode)
+        return None if self._normalizer else fast.corpus(self._ranks, self._pattern, self.encode)
 
     def table(self) -> dict[int, bytes]:
         """See Engine."""

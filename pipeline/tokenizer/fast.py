@@ -5,8 +5,11 @@ a corpus holds is shown to both once, in places where its class decides how text
 they differ go the slow way, and so does everything where the vocabulary's first texts come out differently.
 """
 
+import os
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,20 +29,35 @@ SCHEMES = {
 }
 """What gigatoken calls the patterns that it cuts by as tiktoken does (tests: every character, and random text)."""
 _SHOWN = 1 << 16  # bytes of a corpus's first texts that both encode
+_FRESH = 1 << 26  # bytes after which gigatoken's memory of words begins anew
+
+
+def corpus(ranks: Mapping[bytes, int], pattern: str, slow: Callable[[Sequence[str]], list[Ids]]) -> "Corpus | None":
+    """The fast way to encode texts with this vocabulary; none where gigatoken is not there or does not take it."""
+    if not available(pattern):
+        return None
+    made = _loaded(vocabulary.dump_ranks(ranks), SCHEMES[pattern])
+    return None if made is None else Corpus(made, ranks, pattern, slow)
 
 
 class Corpus:
     """Encodes many texts with gigatoken, those that it might cut differently with `slow`."""
 
-    def __init__(self, ranks: Mapping[bytes, int], pattern: str, slow: Callable[[Sequence[str]], list[Ids]]) -> None:
-        self._fast = _loaded(vocabulary.dump_ranks(ranks), SCHEMES[pattern])
-        self._slow = slow
+    def __init__(
+        self, made: Any, ranks: Mapping[bytes, int], pattern: str, slow: Callable[[Sequence[str]], list[Ids]]
+    ) -> None:
+        self._fast, self._ranks, self._pattern, self._slow = made, ranks, pattern, slow
         self._characters = Characters(pattern)
         self._agreed: bool | None = None
+        self._read = 0
 
     def encode(self, texts: Sequence[bytes]) -> list[Ids]:
         """The ids of each text of UTF-8, uint32."""
-        strange = self._characters.strange(b"".join(texts))
+        whole = b"".join(texts)
+        self._read += len(whole)
+        if self._read > _FRESH:  # it keeps every word that it ever saw
+            self._fast, self._read = _loaded(vocabulary.dump_ranks(self._ranks), SCHEMES[self._pattern]), len(whole)
+        strange = self._characters.strange(whole)
         found = [self._one(text) for text in texts]
         if self._agreed is None:
             self._agreed = self._agrees(texts, found)
@@ -114,10 +132,34 @@ def available(pattern: str) -> bool:
     return pattern in SCHEMES and find_spec("gigatoken") is not None
 
 
-def _loaded(ranks: bytes, scheme: str) -> Any:
+def _loaded(ranks: bytes, scheme: str) -> Any | None:
+    """gigatoken over these ranks; none where it takes no such file: ranks with gaps, tokens that no merge makes."""
     from gigatoken import Tokenizer
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, silent():
         path = Path(folder) / "ranks.tiktoken"
         path.write_bytes(ranks)
-        return Tokenizer.from_tiktoken(path, scheme)
+        try:
+            return Tokenizer.from_tiktoken(path, scheme)
+        except BaseException as error:
+            if isinstance(error, RuntimeError | ValueError) or type(error).__name__ == "PanicException":
+                return None
+            raise
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """gigatoken writes to both streams by itself; nothing of it is for the reader of a log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)

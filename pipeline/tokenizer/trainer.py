@@ -1,9 +1,6 @@
 """Learns the merges of a byte-level BPE: rustbpe, or gigatoken where it is installed and gives the same ones sooner."""
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,9 +10,6 @@ from pipeline.tokenizer.pretokenizer import PATTERNS, short_runs
 
 _SEPARATOR = b"\xff"  # stands in no UTF-8
 _ONCE = 1 << 20  # bytes read at a time
-# Bytes of text from which on gigatoken is asked. Where a text is so short that its pairs run out, it counts those of
-# runs ("000") otherwise than rustbpe does; from some 100 KB on no corpus was found that differs.
-_WORTH = 1 << 20
 
 
 def learn(texts: Iterable[str], size: int, pattern: str, scratch: Path | None) -> dict[bytes, int]:
@@ -34,7 +28,7 @@ def learn(texts: Iterable[str], size: int, pattern: str, scratch: Path | None) -
         return _rustbpe(parts, size, pattern)
     with TemporaryDirectory(dir=scratch, prefix=".training-texts-") as folder:
         path = Path(folder) / "texts"
-        if _written(parts, path, PATTERNS[pattern].tiktoken) and path.stat().st_size > _WORTH:
+        if _written(parts, path, PATTERNS[pattern].tiktoken, size - 256):
             return _gigatoken(path, size)
         return _rustbpe(_read(path), size, pattern)
 
@@ -60,16 +54,21 @@ def _rustbpe(texts: Iterable[str], size: int, pattern: str) -> dict[bytes, int]:
 def _gigatoken(path: Path, size: int) -> dict[bytes, int]:
     from gigatoken import TextFileSource, train_bpe
 
-    with _silent():
+    with fast.silent():
         # Of two pairs as frequent as each other rustbpe, too, merges the one of lower ids first.
         tokens, _ = train_bpe(TextFileSource([path], separator=_SEPARATOR), size, [], tie_breaking="raw_token_ids")
     return {token: rank for rank, token in tokens.items()}
 
 
-def _written(texts: Iterable[str], path: Path, pattern: str) -> bool:
-    """Writes the texts one after the other; whether none has a character that gigatoken would cut differently."""
+def _written(texts: Iterable[str], path: Path, pattern: str, merges: int) -> bool:
+    """Writes the texts one after the other; whether gigatoken learns from them what rustbpe does.
+
+    It does not where a character is of another class to it, and where pairs run out before so many merges are made (it
+    counts those of "000" otherwise). With as many words they cannot run out: by then each word would be one token.
+    """
     characters = fast.Characters(pattern)  # 20 MB, gone when the trainer needs room
     waiting: list[bytes] = []
+    words: set[str] = set()
     same, held = True, 0
     with path.open("wb") as file:
 
@@ -79,12 +78,14 @@ def _written(texts: Iterable[str], path: Path, pattern: str) -> bool:
             return not characters.strange(data.replace(_SEPARATOR, b""))
 
         for text in texts:
+            if len(words) < merges:  # between two blanks letters are one piece, with the blank before them
+                words.update(word for word in text.split(" ")[1:-1] if word.isalpha())
             waiting.append(text.encode())
             held += len(waiting[-1])
             if held > _ONCE:
                 same = flush() and same
                 waiting, held = [], 0
-        return flush() and same
+        return flush() and same and len(words) >= merges
 
 
 def _read(path: Path) -> Iterator[str]:
@@ -94,21 +95,3 @@ def _read(path: Path) -> Iterator[str]:
         while data := file.read(_ONCE):
             *whole, rest = (rest + data).split(_SEPARATOR)
             yield from (text.decode() for text in whole)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """gigatoken's trainer writes to both streams by itself; nothing of it is for the reader of a log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for number in (1, 2):
-            os.dup2(nowhere, number)
-        yield
-    finally:
-        for number, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nowhere)

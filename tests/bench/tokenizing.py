@@ -106,7 +106,7 @@ def _learned(texts: list[str], size: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "texts"
-        path.write_bytes(trainer._SEPARATOR.join(text.encode() for text in texts))
+        path.write_bytes(b"".join(text.encode() + trainer._SEPARATOR for text in texts))
         for who in ("rustbpe", "tohum"):
             found[who] = _watched(who, path, size)
     equal = found["rustbpe"].pop("ranks") == found["tohum"].pop("ranks")
@@ -120,6 +120,7 @@ def _watched(who: str, path: Path, size: int) -> dict[str, Any]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_train, args=(who, path, size, theirs))
     process.start()
+    theirs.close()  # so that its end is seen
     ours.recv()  # it has begun
     start = {line: _memory(process.pid, line) for line in ("VmRSS", "RssAnon")}
     peak = dict(start)

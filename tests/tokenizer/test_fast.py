@@ -72,6 +72,30 @@ def test_a_vocabulary_that_it_reads_differently_is_left_to_tiktoken(monkeypatch:
         assert engine.encode_utf8([b"it's 1"])[0].tolist() == engine.encode(["it's 1"])[0].tolist()
 
 
+@pytest.mark.parametrize("odd", [{b"ab": 300, b"abc": 400}, {b"abc": 256}], ids=["gaps", "a token of no merge"])
+def test_a_vocabulary_that_it_does_not_take_is_tiktokens(
+    odd: dict[bytes, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its loader ends the process on such ranks, which published vocabularies have."""
+    engine = BytePairs({bytes([byte]): byte for byte in range(256)} | odd, PATTERNS["gpt2"].tiktoken)
+    assert engine._corpus is None
+    assert engine.encode_utf8([b"abc abcd"])[0].tolist() == engine.encode(["abc abcd"])[0].tolist()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_it_remembers_of_words_is_bounded(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps every word that it ever saw: a corpus of hashes would fill the memory."""
+    monkeypatch.setattr(fast, "_FRESH", 1000)
+    texts = corpus(5)
+    engine = BytePairs(both._ranks, both._pattern)
+    assert engine._corpus is not None
+    first = engine._corpus._fast
+    for text in texts:
+        assert engine.encode_utf8([text.encode()])[0].tolist() == engine.encode([text])[0].tolist()
+    assert engine._corpus._fast is not first
+    assert engine._corpus._read <= 1000
+
+
 def test_without_it_all_is_the_same(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gigatoken", None)
     assert not fast.available(PATTERNS["gpt2"].tiktoken)
@@ -93,17 +117,24 @@ def words_and_runs(seed: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(5))
 def test_it_learns_rustbpes_merges(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ties are many in so little text: each must go to the same pair."""
-    monkeypatch.setattr(trainer, "_WORTH", 0)
     monkeypatch.setattr(trainer, "_ONCE", 20_000)
+    monkeypatch.setattr(trainer, "_rustbpe", None)
     texts = words_and_runs(seed)
-    assert trainer.learn(texts, 1200, "gpt2", tmp_path) == trainer._rustbpe(texts, 1200, "gpt2")
+    found = trainer.learn(texts, 1200, "gpt2", tmp_path)
+    monkeypatch.undo()
+    assert found == trainer._rustbpe(texts, 1200, "gpt2")
 
 
-def test_too_short_a_text_is_learned_by_rustbpe(tmp_path: Path) -> None:
-    """gigatoken makes one token twice of this, and the ids after it would move."""
-    assert trainer.learn(["000", "a"], 259, "gpt2", tmp_path) == trainer._rustbpe(["000", "a"], 259, "gpt2")
-    (tmp_path / "texts").write_bytes(b"000\xffa")
-    assert trainer._gigatoken(tmp_path / "texts", 259) != trainer._rustbpe(["000", "a"], 259, "gpt2")
+@pytest.mark.parametrize(
+    ("text", "size"), [("000", 259), ("the quick brown fox 000 ==== aaaa", 400), ("abc def abc def\n", 264)]
+)
+def test_pairs_that_run_out_are_learned_by_rustbpe(text: str, size: int, tmp_path: Path) -> None:
+    """There gigatoken makes tokens twice, or others, however large the corpus: ids after them would move."""
+    texts = [text] * 3000
+    expected = trainer._rustbpe(texts, size, "gpt2")
+    assert trainer.learn(texts, size, "gpt2", tmp_path) == expected
+    (tmp_path / "texts").write_bytes(b"\xff".join(text.encode() for text in texts))
+    assert trainer._gigatoken(tmp_path / "texts", size) != expected
 
 
 def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +142,6 @@ def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureF
     texts.append(" " * 5000 + "-=" * 5000)
     found = trainer.learn(texts, 2000, "gpt2", tmp_path)
     assert found == trainer._rustbpe([part for text in texts for part in trainer.short_runs(text)], 2000, "gpt2")
-    assert sum(len(text.encode()) for text in texts) > trainer._WORTH
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
@@ -119,28 +149,28 @@ def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureF
 def test_a_character_that_only_one_knows_is_learned_by_rustbpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letter = "\u088f"  # of Unicode 17
     assert fast.Characters(PATTERNS["gpt2"].tiktoken).strange(f"a {letter} b".encode()) == {letter}
-    monkeypatch.setattr(trainer, "_WORTH", 0)
-    texts = [f"ab{letter}ab{letter} the end"] * 20 + corpus()
-    expected = trainer._rustbpe(texts, 300, "gpt2")
+    texts = [f"ab{letter}ab{letter} the end"] * 20 + words_and_runs(1)
+    expected = trainer._rustbpe(texts, 600, "gpt2")
 
     def never(path: Path, size: int) -> None:
         raise AssertionError
 
     monkeypatch.setattr(trainer, "_gigatoken", never)
-    assert trainer.learn(texts, 300, "gpt2", tmp_path) == expected
+    assert trainer.learn(texts, 600, "gpt2", tmp_path) == expected
+    with pytest.raises(AssertionError):
+        trainer.learn(texts[20:], 600, "gpt2", tmp_path)
 
 
 def test_the_texts_are_read_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_ONCE", 50)
     texts = ["ışık " * 30, "x", "日本語" * 40]
-    assert trainer._written(texts, tmp_path / "t", PATTERNS["gpt2"].tiktoken)
+    assert trainer._written(texts, tmp_path / "t", PATTERNS["gpt2"].tiktoken, 0)
     assert [text for text in trainer._read(tmp_path / "t") if text] == texts
 
 
 def test_a_folder_trained_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_WORTH", 0)
-    module.train(corpus(), 400, "gpt2").save(tmp_path / "a")
+    module.train(words_and_runs(2), 700, "gpt2").save(tmp_path / "a")
     monkeypatch.setitem(sys.modules, "gigatoken", None)
-    module.train(corpus(), 400, "gpt2").save(tmp_path / "b")
+    module.train(words_and_runs(2), 700, "gpt2").save(tmp_path / "b")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
