@@ -307,7 +307,7 @@ class GPT(nn.Module):
                 `load_state_dict(assign=True)`.
         """
         super().__init__()
-        self.config = config
+        self.config, self.dropout = config, config.dropout
         self.score: nn.Linear | None = None
         self.virtual: Virtual | None = None
         """Trained virtual tokens before every text."""
@@ -452,7 +452,7 @@ class GPT(nn.Module):
             context = context._replace(keys=at.tokens, queries=at.tokens)
             seen = F.pad(at.mask, (start, 0), value=True)
             last = context._replace(queries=at.wanted, asking=at.asking, mask=seen, is_causal=False)
-        x = dropped(x, self.config.dropout, self.training)
+        x = dropped(x, self.dropout, self.training)
         for layer, block in enumerate(self.blocks):
             if shown is not None and layer in shown.wanted_hidden:
                 shown.hidden[layer] = x

@@ -48,8 +48,6 @@ def plan_of(noise: float, clip_norm: float, ordering: Any, dropout: float = 0.0)
     """A trainer with private gradients; 40 windows, 24 steps."""
     plan = trainer(Log())
     for module in plan.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = dropout
         if isinstance(getattr(module, "dropout", None), float):
             module.dropout = dropout  # type: ignore[assignment]
     schedule = plan.parts.schedule.model_copy(update={"accumulate": 1, "clip_norm": 0.0})
