@@ -12,6 +12,11 @@ GUARD = Path(__file__).parents[1] / "stages" / "guard.py"
 GUARD_STOPS_S = 8.0
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class StageError(RuntimeError):
     """A child process ended with an error; the text is its own last word."""
 

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import config, params_file
 from pipeline.config import Compute, UserError
-from pipeline.process import Processes, StageError
+from pipeline.process import Processes, StageError, cores
 from stages import entry
 
 # What runs before counts: the first update compiles, the second still finds its memory.
@@ -91,8 +91,8 @@ def settings(present: Compute) -> Iterator[Compute]:
     from pipeline.model.device import has_bfloat16
 
     cuda = torch.cuda.is_available()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = sorted({2**power for power in range(cores.bit_length()) if 2**power <= cores} | {cores})
+    most = cores()
+    threads = sorted({2**power for power in range(most.bit_length())} | {most})
     precisions = ["float32", "bfloat16"] if cuda or has_bfloat16() else ["float32"]
     compiles = [False, True] if shutil.which(os.environ.get("CXX", "g++")) else [False]
     seen = [present]
@@ -118,7 +118,9 @@ def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Found], list
             with TemporaryDirectory() as cold:  # nothing compiled before
                 processes = Processes(TORCHINDUCTOR_CACHE_DIR=cold)
                 lines = processes.run(command, timeout_s=None, tell=lambda line: None)
-            said = next(line for line in lines if line.startswith(_MARK))
+            said = next((line for line in lines if line.startswith(_MARK)), None)
+            if said is None:
+                raise StageError("it ended without a word of how long it took")
             first, step, tokens = json.loads(said.removeprefix(_MARK))
             found.append(Found(compute, first, step, tokens))
         except StageError as error:

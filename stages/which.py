@@ -6,7 +6,6 @@ steps and predicts the ranking; the next `make which` after a full run scores th
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,7 +21,7 @@ from pipeline.data.guess import guess
 from pipeline.data.probe import FULL, probe_params
 from pipeline.data.trial import workspace
 from pipeline.methods import Cost, Method, advice, agreement, cost, methods
-from pipeline.process import Processes, StageError
+from pipeline.process import Processes, StageError, cores
 from stages import entry
 
 FOLDER = Path(".tohum/which")
@@ -94,11 +93,6 @@ def run(name: str) -> None:
     sys.argv = ["which", name]
     finetune.main()
     evaluate.main()
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show(root: Path) -> list[Method]:

@@ -71,7 +71,8 @@ class Corpus:
 
     def _one(self, text: bytes) -> Ids:
         if len(text) <= PART:
-            return self._fast.encode(text)  # type: ignore[no-any-return]
+            ids: Ids = self._fast.encode(text)
+            return ids
         return np.concatenate([self._fast.encode(part) for part in parts(text.decode())])
 
     def _agrees(self, texts: Sequence[bytes], found: Sequence[Ids]) -> bool:
@@ -141,7 +142,7 @@ def _loaded(ranks: bytes, scheme: str) -> Any | None:
         path.write_bytes(ranks)
         try:
             return Tokenizer.from_tiktoken(path, scheme)
-        except BaseException as error:
+        except BaseException as error:  # a panic of its Rust code is no Exception
             if isinstance(error, RuntimeError | ValueError) or type(error).__name__ == "PanicException":
                 return None
             raise

@@ -51,7 +51,7 @@ def shares(updates: int) -> dict[str, Any]:
             try:
                 return run(*given, **named)
             finally:
-                spent[name] += process_time() - began  # type: ignore[assignment]  # seconds
+                spent[name] += process_time() - began
 
         return call
 
@@ -67,17 +67,17 @@ def shares(updates: int) -> dict[str, Any]:
         built.model, parts, Examples(), built.validation, recipe.validation, params.runtime, log, "shares"
     )
     collate, validate = parts.objective.collate, trainer._validate
-    parts.objective.collate = timed("batches", collate)  # type: ignore[method-assign]
+    parts.objective.collate = timed("batches", collate)
 
     def validated(state_of: int) -> None:
-        parts.objective.collate = collate  # type: ignore[method-assign]  # its batches are validation's
+        parts.objective.collate = collate  # its batches are validation's
         timed("validation", validate)(state_of)
-        parts.objective.collate = timed("batches", collate)  # type: ignore[method-assign]
+        parts.objective.collate = timed("batches", collate)
 
-    trainer._validate = validated  # type: ignore[method-assign]
-    trainer._save = timed("checkpoints", trainer._save)  # type: ignore[method-assign]
+    trainer._validate = validated
+    trainer._save = timed("checkpoints", trainer._save)
     with tempfile.TemporaryDirectory() as folder:
-        trainer.log.log = timed("record", _written(Path(folder) / "metrics.jsonl"))  # type: ignore[method-assign]
+        trainer.log.log = timed("record", _written(Path(folder) / "metrics.jsonl"))
         began = process_time()
         trainer.run(State(Path(folder)))
         whole = process_time() - began
