@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.model.gpt import GPT, Cache, ModelConfig, apart
 from pipeline.model.layout import exported_config
+from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 
@@ -257,3 +258,17 @@ def test_a_table_that_is_not_the_head_starts_at_one(tied: bool, spread: float) -
     model = GPT(config_of("qwen3", tie_embeddings=tied), torch.Generator().manual_seed(0))
     # 61 * 32 draws: their standard deviation is within 2 % of the true one (1 / sqrt(2 * 1952) = 1.6 %), times three
     assert float(model.embed.weight.detach().std()) == pytest.approx(spread, rel=0.05)
+
+
+def test_dropout_drops_in_training_alone() -> None:
+    """In the embeddings and in every block; a model that is asked must answer the same twice."""
+    model = network("gpt2", dropout=0.5)
+    ids = torch.arange(8)[None]
+    assert torch.equal(model.eval()(ids), model(ids))
+    for part in (model, *model.blocks):
+        for module in (model, *model.blocks):
+            module.dropout = 0.5 if module is part else 0.0
+        for block in model.blocks:
+            block.attention.dropout = 0.0
+        model.train()
+        assert not torch.equal(model(ids), model(ids))

@@ -55,6 +55,18 @@ def test_every_character_has_tiktokens_ids(both: BytePairs) -> None:
     assert all(unicodedata.category(letter) == "Cn" for letter in strange)  # newer than this Python's tables
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_character_that_only_one_knows_is_encoded_by_tiktoken(name: str) -> None:
+    """A vocabulary with a token across every place where a text might be cut shows who cut it."""
+    pairs = [pair for byte in range(256) for x in b"ab1 ." for pair in (bytes([x, byte]), bytes([byte, x]))]
+    tokens = dict.fromkeys([*(bytes([byte]) for byte in range(256)), *pairs])
+    engine = BytePairs({token: rank for rank, token in enumerate(tokens)}, PATTERNS[name].tiktoken)
+    text = "a\u088fb 1\u088f1 \u088f."  # of Unicode 17
+    assert_equal_ids(engine, ["plain", text, "ışık"])
+    assert engine._corpus is not None
+    assert not np.array_equal(engine._corpus._one(text.encode()), engine.encode([text])[0])
+
+
 def test_long_texts_and_empty_ones(both: BytePairs) -> None:
     line = "".join(corpus(1))
     assert_equal_ids(both, ["", line * (2 * PART // len(line)), " " * (PART + 3), "x", "ı" * PART])

@@ -185,6 +185,14 @@ def test_a_trainer_reads_every_character_in_short_runs(runs: list[tuple[str, int
     assert longest <= pretokenizer.RUN
 
 
+def test_a_run_of_many_kinds_of_blanks_is_cut_too() -> None:
+    """Neither all ASCII nor all beyond it: a quick look at bytes must not take it for short."""
+    for run in (" \u00a0" * 500, "\u3000" * 500, "aı" * 500):
+        parts = list(pretokenizer.short_runs(f"x {run} y"))
+        assert max(map(len, parts)) <= pretokenizer.RUN + 2
+        assert "".join(parts) == f"x {run} y"
+
+
 @pytest.mark.parametrize("text", [" " * 1_100_000 + "a", "ab \n" * 300_000, "\n" * 1_100_000 + "b"])
 def test_monstrous_lines_are_encoded_and_trained_on(text: str) -> None:
     """One long line in a million would stop the pipeline with a panic (regular expressions end at a
