@@ -22,6 +22,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+HEADLESS = frozenset({"nanochat"})
+"""Families for which transformers has no classifier: nobody could read one's checkpoint."""
 
 
 class UserError(ValueError):
@@ -141,9 +143,13 @@ class Sample(Section):
 
 
 class Model(Section):
-    """The shape of a network that is trained from scratch. Sources: GPT-2, Llama and Qwen3 model cards."""
+    """The shape of a network that is trained from scratch. Sources: the families' model cards and transformers."""
 
-    family: Literal["gpt2", "llama", "qwen3"]
+    family: Literal["gpt2", "llama", "qwen3", "arcee", "nanochat"]
+    """gpt2: LayerNorm, learned positions, GELU. The others: RMSNorm, rotary positions, and llama: SwiGLU; qwen3:
+    SwiGLU, normed queries and keys; arcee: ReLU squared; nanochat: ReLU squared, normed queries and keys, norms without
+    a scale, the embeddings normed too.
+    """
     n_layers: Positive
     n_heads: Positive
     n_kv_heads: Positive
@@ -156,6 +162,8 @@ class Model(Section):
     bias: bool
     rope_theta: Annotated[float, Field(gt=0)]
     norm_epsilon: Annotated[float, Field(gt=0)]
+    logit_softcap: Annotated[float, Field(gt=0)] | None
+    """Largest logit, c tanh(logit / c) (Gemma 2, 2024, section 2); family nanochat alone; null: none."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Model":
@@ -165,6 +173,13 @@ class Model(Section):
             raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number")
         if self.family == "gpt2" and (self.n_kv_heads != self.n_heads or self.head_dim * self.n_heads != self.d_model):
             raise ValueError("family gpt2 has n_kv_heads = n_heads and head_dim = d_model / n_heads")
+        if self.family == "nanochat" and self.head_dim * self.n_heads != self.d_model:
+            raise ValueError("family nanochat has head_dim = d_model / n_heads")
+        if self.family != "nanochat" and self.logit_softcap is not None:
+            raise ValueError(
+                f"family {self.family} has no logit_softcap, so no reader of its checkpoints would apply it; set it to "
+                "null, or family to nanochat"
+            )
         return self
 
 
@@ -179,6 +194,15 @@ class Start(Section):
     sha256: str | None
     """Of model.safetensors (of the index-ordered concatenation of hashes when it is in several files)."""
     licence: str | None
+    zero_projections: bool
+    """kind scratch: what attention and MLP add to the stream begins at zero, not at small random numbers (Zhang et al.
+    2019, "Fixup")."""
+
+    @model_validator(mode="after")
+    def _draws_what_it_zeroes(self) -> "Start":
+        if self.zero_projections and self.kind != "scratch":
+            raise ValueError(f"zero_projections is about fresh weights, kind is {self.kind}; set it to false")
+        return self
 
 
 class Schedule(Section):
@@ -192,8 +216,20 @@ class Schedule(Section):
     """Last learning rate as a share of the peak."""
     accumulate: Positive
     """Micro-batches per update."""
+    batch_warmup_steps: Count
+    """Updates over which their number grows evenly from one to `accumulate` (batch-size warm-up; McCandlish et al.
+    2018: the noise of the gradient, and with it the useful batch, grows as the loss falls); 0: all from the start."""
     clip_norm: Annotated[float, Field(ge=0)]
     """Largest gradient norm; 0 clips nothing."""
+
+    @model_validator(mode="after")
+    def _has_a_batch_to_grow_to(self) -> "Schedule":
+        if self.batch_warmup_steps and self.accumulate == 1:
+            raise ValueError(
+                f"batch_warmup_steps is {self.batch_warmup_steps} and accumulate 1: there is nothing to grow to; raise "
+                "accumulate (and lower ordering.batch_size), or set it to 0"
+            )
+        return self
 
 
 class Validation(Section):
@@ -475,8 +511,14 @@ def check(raw: Any, name: str = "params.yaml") -> Params:
     recipes: dict[str, Recipe] = {"pretrain": params.pretrain}
     recipes |= {f"finetune.{key}": value for key, value in params.finetune.items()}
     for where, recipe in recipes.items():
-        for axis in AXES:
-            recipe.part(axis, where)
+        parts = {axis: recipe.part(axis, where) for axis in AXES}
+        family = params.pretrain.model.family if params.pretrain.start.kind == "scratch" else None
+        if getattr(parts["objective"], "scores", False) and family in HEADLESS:
+            raise UserError(
+                f"{name}: {where}.objective.name is {recipe.objective.name!r}, which adds a classification head, and "
+                f"pretrain.model.family is {family!r}, of which transformers has no classifier; take objective cloze, "
+                "or another family"
+            )
     for name, merge in params.merge.items():
         merge.rule.settings("merging", f"merge.{name}.rule")
     for model, evaluation in params.evaluations.items():

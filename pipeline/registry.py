@@ -163,7 +163,7 @@ class Registry:
             "# in params.yaml; the same command on another machine fetches the same bytes\n"
             f"tokenize: {{method: folder, vocab_size: null, pattern: null, path: {folder}, sha256: null}}\n"
             f"pretrain.start: {{kind: folder, path: {folder}, revision: null, "
-            f"sha256: {weights_sha256(folder)}, licence: <as its card says>}}\n"
+            f"sha256: {weights_sha256(folder)}, licence: <as its card says>, zero_projections: false}}\n"
             "# pretrain.schedule.steps: 0 takes it as it is; with steps, pretrain.ordering mixture replays old text"
         )
 

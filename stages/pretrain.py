@@ -33,7 +33,8 @@ def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
         if recipe.start.kind != "scratch":
             return checkpoint.load(inputs[-1], str(device))
         vocabulary = Tokenizer.load(TOKENIZER).vocab_size
-        return GPT(ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary), generator).to(device)
+        config = ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary)
+        return GPT(config, generator, recipe.start.zero_projections).to(device)
 
     return load, inputs
 

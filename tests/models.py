@@ -11,7 +11,7 @@ def shape(family: str = "llama", **changes: object) -> ModelConfig:
     fields: dict[str, object] = {
         "family": family, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2 if gpt2 else 1, "head_dim": 8, "d_model": 16,
         "d_ff": 32, "context_length": 16, "dropout": 0.0, "tie_embeddings": True, "bias": gpt2, "rope_theta": 1e4,
-        "norm_epsilon": 1e-5, "vocab_size": 30,
+        "norm_epsilon": 1e-5, "logit_softcap": None, "vocab_size": 30,
     }  # fmt: skip
     return ModelConfig.model_validate(fields | changes)
 

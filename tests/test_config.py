@@ -66,6 +66,14 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
         ),
         ("colour", "red", ["colour", "compute"]),
         ("pretrain.optimizer.learning_rate", float("nan"), ["pretrain.optimizer.learning_rate"]),
+        ("pretrain.model.logit_softcap", 15.0, ["family qwen3 has no logit_softcap", "family to nanochat"]),
+        ("pretrain.model.family", "nanochat", ["finetune.spam-full.objective.name is 'classify'", "no classifier"]),
+        (
+            "pretrain.start",
+            {"kind": "hub", "path": "a/b", "revision": None, "sha256": None, "licence": None, "zero_projections": True},
+            ["zero_projections is about fresh weights, kind is hub"],
+        ),
+        ("pretrain.schedule.batch_warmup_steps", 9, ["pretrain.schedule", "nothing to grow to"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_path_value_and_choices(raw: dict, path: str, value: object, words: list) -> None:
@@ -73,6 +81,14 @@ def test_a_wrong_value_is_refused_with_path_value_and_choices(raw: dict, path: s
         config.check(put(raw, path, value))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_family_without_a_classifier_is_for_all_else(raw: dict) -> None:
+    raw["finetune"] = {name: recipe for name, recipe in raw["finetune"].items() if name.startswith("chat")}
+    raw["evaluations"] = {name: one for name, one in raw["evaluations"].items() if not name.startswith("spam")}
+    raw["register"]["models"], raw["search"] = ["base"], {}
+    raw = put(put(raw, "pretrain.model.family", "nanochat"), "pretrain.model.logit_softcap", 15.0)
+    assert config.check(raw).pretrain.model.logit_softcap == 15.0
 
 
 def test_a_missing_key_is_an_error_because_no_default_hides(raw: dict) -> None:

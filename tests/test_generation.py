@@ -13,7 +13,7 @@ from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, Cache
 from tests.models import shape
 
-FAMILIES = ("gpt2", "llama", "qwen3")
+FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}
 PROMPTS = [[5, 9, 2], [7], [1, 2, 3, 4, 5, 6, 7], [11, 30]]
 

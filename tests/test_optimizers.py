@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SHAPE = Model(
     family="qwen3", n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, d_model=16, d_ff=32, context_length=16,
-    dropout=0.0, tie_embeddings=True, bias=False, rope_theta=1e4, norm_epsilon=1e-5,
+    dropout=0.0, tie_embeddings=True, bias=False, rope_theta=1e4, norm_epsilon=1e-5, logit_softcap=None,
 )  # fmt: skip
 
 

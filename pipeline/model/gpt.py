@@ -1,10 +1,11 @@
-"""The network: GPT-2, Llama and Qwen3, one readable file, architecture and nothing else.
+"""The network: GPT-2, Llama, Qwen3, Arcee and NanoChat, one readable file, architecture and nothing else.
 
-Offers `ModelConfig`, `GPT`, the KV `Cache` and `apart` (mask and positions that keep packed documents apart).
+Offers `ModelConfig`, `GPT` and the KV `Cache`.
 Sources: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023; RoPE Su et al. 2021, SwiGLU Shazeer 2020,
-grouped queries Ainslie et al. 2023), Qwen3 (2025: per-head RMSNorm of queries and keys). The parts correspond
-one to one to those of the transformers library, so weights and adapters map by name (see checkpoint.py);
-numbers agree to 1e-5.
+grouped queries Ainslie et al. 2023), Qwen3 (2025: per-head RMSNorm of queries and keys), Arcee (2025: Llama with ReLU
+squared, So et al. 2021), NanoChat (2025: ReLU squared, norms without a scale, capped logits). The parts correspond one
+to one to those of the transformers library, so weights and adapters map by name (see checkpoint.py); numbers agree to
+1e-5.
 
 Shapes are in the names: B batch, T new tokens, S past + new tokens, P prefix, D d_model, H query heads,
 G key-value heads, K head_dim, F d_ff, V vocab_size, C classes.
@@ -16,19 +17,22 @@ no other); whoever trains with dropout seeds that generator before every step.
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import Model, Positive, Section, UserError
+from pipeline.config import HEADLESS, Model, Positive, Section, UserError
 from pipeline.model.additions import Virtual
 from pipeline.model.norm import RMSNorm
+from pipeline.model.packed import attend_blocks, packed
 from pipeline.model.past import Cache, KeyValue, Past, Prefix, Recorder
 from pipeline.model.rotary import rotate, tables
 from pipeline.model.unpadded import Places, Rows, unpadded
+
+_UNBIASED = ("qwen3", "nanochat")
 
 
 class RopeScaling(Section):
@@ -46,21 +50,21 @@ class ModelConfig(Model):
 
     vocab_size: Positive
     mlp_bias: bool | None = None
-    """Biases in the MLP; null: as `bias` (a Qwen3 MLP never has any)."""
+    """Biases in the MLP; null: as `bias` (those of Qwen3 and NanoChat never have any)."""
     rope_scaling: RopeScaling | None = None
 
     @model_validator(mode="after")
     def _rotates(self) -> Self:
         if self.family != "gpt2" and self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number")
-        if self.family == "qwen3" and self.mlp_bias:
-            raise ValueError("family qwen3 has no biases in its MLP; set mlp_bias to null")
+        if self.family in _UNBIASED and self.mlp_bias:
+            raise ValueError(f"family {self.family} has no biases in its MLP; set mlp_bias to null")
         return self
 
     @property
     def biased_mlp(self) -> bool:
         """Whether the MLP has biases."""
-        return (self.bias and self.family != "qwen3") if self.mlp_bias is None else self.mlp_bias
+        return (self.bias and self.family not in _UNBIASED) if self.mlp_bias is None else self.mlp_bias
 
 
 class Output(NamedTuple):
@@ -85,21 +89,40 @@ class Shown:
 class Context(NamedTuple):
     """What every block of one forward pass shares."""
 
-    rope: tuple[Tensor, Tensor] | None
     mask: Tensor | None
     is_causal: bool
-    past: Past | None
-    shown: Shown | None
     keys: Rows | None = None
     """Where the tokens stand when the stream is a list of them, [N, D]; none: it is [B, T, D]."""
     queries: Rows | None = None
     """Where those stand that ask: all tokens, in the last block only the wanted ones."""
     asking: Places | None = None
     """Which of the tokens those are; none: all."""
+    blocks: Any = None
+    """Who may look where, as FlexAttention reads it; then there is no mask."""
+    rope: tuple[Tensor, Tensor] | None = None
+    past: Past | None = None
+    shown: Shown | None = None
 
     def asked(self, x: Tensor) -> Tensor:
         """The tokens of a stream that ask, [N, ...] -> [M, ...]; all of them in most blocks."""
         return x if self.asking is None else self.asking.gather(x)
+
+
+class View(NamedTuple):
+    """Where the tokens of one forward pass stand, and who sees whom."""
+
+    positions: Tensor
+    """[B or 1, T], or [N] when the stream is a list of tokens."""
+    context: Context
+    last: Context
+    """Of the last block."""
+    taken: Rows | None = None
+    """Which of the batch's tokens are in that list; none: all."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether the stream is a list of tokens."""
+        return self.positions.dim() == 1
 
 
 def rope_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
@@ -116,25 +139,6 @@ def rope_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     # blended.
     share = ((turns - low) / (high - low)).clamp(0, 1)
     return plain * share + plain / scaling.factor * (1 - share)
-
-
-def apart(segments_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Keeps documents packed into one row apart.
-
-    Args:
-        segments_BT: a number per token that differs between neighbouring documents of a row.
-
-    Returns:
-        mask [B, 1, T, T] (a token sees its own document's past only) and positions [B, T] (from 0 in each
-        document).
-    """
-    T = segments_BT.shape[1]
-    index_T = torch.arange(T, device=segments_BT.device)
-    starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
-    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    first_BT = torch.where(starts_BT, index_T, 0).cummax(dim=1).values
-    mask_BTT = (first_BT[:, :, None] == first_BT[:, None, :]).tril()
-    return mask_BTT[:, None], index_T - first_BT
 
 
 class Attention(nn.Module):
@@ -162,6 +166,8 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if context.shown is not None and self.layer in context.shown.wanted_attentions:
             out_BHTK, context.shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
+        elif context.blocks is not None:
+            out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, context.blocks)
         else:
             out_BHTK = F.scaled_dot_product_attention(
                 q_BHTK, k_BGSK, v_BGSK, context.mask, dropout_p=dropout, is_causal=context.is_causal
@@ -196,7 +202,7 @@ class FusedAttention(Attention):
 
 
 class RotaryAttention(Attention):
-    """Llama and Qwen3: rotary positions, key-value heads shared by query heads; Qwen3 norms q and k."""
+    """All but GPT-2: rotary positions, key-value heads shared by query heads; Qwen3 and NanoChat norm q and k."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -209,18 +215,23 @@ class RotaryAttention(Attention):
         self.k = nn.Linear(d_model, d_key, bias=config.bias)
         self.v = nn.Linear(d_model, d_key, bias=config.bias)
         self.out = nn.Linear(d_query, d_model, bias=config.bias)
-        normed = config.family == "qwen3"
-        self.q_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon) if normed else nn.Identity()
+        normed = config.family in ("qwen3", "nanochat")
+        self.q_norm = norm(config, config.head_dim) if normed else nn.Identity()
+        self.k_norm = norm(config, config.head_dim) if normed else nn.Identity()
+        self.turned_first = config.family == "nanochat"
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """[..., D] -> [..., D]."""
         assert context.rope is not None
-        q = self.q_norm(self.heads(self.q(context.asked(x)), self.n_heads))
-        k = self.k_norm(self.heads(self.k(x), self.n_kv_heads))
+        q = self.heads(self.q(context.asked(x)), self.n_heads)
+        k = self.heads(self.k(x), self.n_kv_heads)
         v = self.heads(self.v(x), self.n_kv_heads)
-        q = rotate(q, *(context.asked(part) for part in context.rope))
-        return self.out(self.attend(q, rotate(k, *context.rope), v, context))
+        asked = [context.asked(part) for part in context.rope]
+        if self.turned_first:  # the same up to rounding, and what transformers does
+            q, k = self.q_norm(rotate(q, *asked)), self.k_norm(rotate(k, *context.rope))
+        else:
+            q, k = rotate(self.q_norm(q), *asked), rotate(self.k_norm(k), *context.rope)
+        return self.out(self.attend(q, k, v, context))
 
 
 class GeluMLP(nn.Module):
@@ -250,11 +261,27 @@ class GatedMLP(nn.Module):
         return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
 
 
-def norm(config: ModelConfig) -> nn.Module:
-    """LayerNorm for GPT-2, RMSNorm for Llama and Qwen3."""
+class SquaredMLP(nn.Module):
+    """Arcee and NanoChat: up, ReLU squared (So et al. 2021, section 4), down."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        return self.down(F.relu(self.up(x_BTD)).square())
+
+
+_MLPS = {"gpt2": GeluMLP, "llama": GatedMLP, "qwen3": GatedMLP, "arcee": SquaredMLP, "nanochat": SquaredMLP}
+
+
+def norm(config: ModelConfig, width: int) -> nn.Module:
+    """LayerNorm for GPT-2, RMSNorm for the others, without a scale for NanoChat."""
     if config.family == "gpt2":
-        return nn.LayerNorm(config.d_model, eps=config.norm_epsilon, bias=config.bias)
-    return RMSNorm(config.d_model, eps=config.norm_epsilon)
+        return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.bias)
+    return RMSNorm(width, eps=config.norm_epsilon, elementwise_affine=config.family != "nanochat")
 
 
 class Block(nn.Module):
@@ -263,10 +290,10 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         fused = config.family == "gpt2"
-        self.norm1 = norm(config)
+        self.norm1 = norm(config, config.d_model)
         self.attention = FusedAttention(config, layer) if fused else RotaryAttention(config, layer)
-        self.norm2 = norm(config)
-        self.mlp = GeluMLP(config) if fused else GatedMLP(config)
+        self.norm2 = norm(config, config.d_model)
+        self.mlp = _MLPS[config.family](config)
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
@@ -297,7 +324,7 @@ class GPT(nn.Module):
     loaded from a folder without a language head.
     """
 
-    def __init__(self, config: ModelConfig, generator: torch.Generator | None) -> None:
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None, zero_projections: bool = False) -> None:
         """Builds the network and draws its weights.
 
         Args:
@@ -305,9 +332,12 @@ class GPT(nn.Module):
             generator: source of the weights, on the device they shall be on. None leaves the network on
                 torch's meta device, shapes without storage, for counting parameters or for
                 `load_state_dict(assign=True)`.
+            zero_projections: what attention and MLP add to the stream begins at zero.
         """
         super().__init__()
         self.config, self.dropout = config, config.dropout
+        self.fixed = False
+        """Blocks are compiled: shapes should not change from batch to batch."""
         self.score: nn.Linear | None = None
         self.virtual: Virtual | None = None
         """Trained virtual tokens before every text."""
@@ -317,13 +347,14 @@ class GPT(nn.Module):
             learned = config.family == "gpt2"
             self.positions = _table(config.context_length, config.d_model) if learned else None
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-            self.final_norm = norm(config)
+            self.embed_norm = norm(config, config.d_model) if config.family == "nanochat" else None
+            self.final_norm = norm(config, config.d_model)
             self.head: nn.Linear | None = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if generator is not None:
             self.to_empty(device=generator.device)
         self.tie()
         if generator is not None:
-            self._initialise(generator)
+            self._initialise(generator, zero_projections)
 
     def tie(self) -> None:
         """Makes `head` share the weight of `embed` where the config says so."""
@@ -331,7 +362,7 @@ class GPT(nn.Module):
             self.head.weight = self.embed.weight
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
+    def _initialise(self, generator: torch.Generator, zero_projections: bool) -> None:
         """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; what the stream receives: / sqrt(2 n_layers).
 
         An embedding that is not also the head starts at normal(0, 1), torch's own rule: beside what trained blocks add,
@@ -345,12 +376,22 @@ class GPT(nn.Module):
             else:
                 residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
                 deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
+                deviation *= not (residual and zero_projections)
                 if name == "embed.weight" and not self.config.tie_embeddings:
                     deviation = 1.0
                 parameter.normal_(0.0, deviation, generator=generator)
 
     def add_score(self, n_labels: int, generator: torch.Generator) -> None:
-        """Adds (or replaces) the classification head: [C, D], no bias, normal(0, 0.02)."""
+        """Adds (or replaces) the classification head: [C, D], no bias, normal(0, 0.02).
+
+        Raises:
+            UserError: a family of which transformers has no classifier.
+        """
+        if self.config.family in HEADLESS:
+            raise UserError(
+                f"a {self.config.family} model has no classification head in transformers, nobody could read it; take "
+                "objective cloze, or start from another family"
+            )
         device = self.embed.weight.device
         weight = torch.empty(n_labels, self.config.d_model, device=generator.device).normal_(
             0.0, 0.02, generator=generator
@@ -370,6 +411,7 @@ class GPT(nn.Module):
         embeddings_BTD: Tensor | None = None,
         mask: Tensor | None = None,
         positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
         prefix: Sequence[KeyValue] | None = None,
         cache: Cache | None = None,
         hidden: Collection[int] | None = None,
@@ -383,6 +425,8 @@ class GPT(nn.Module):
                 token still sees itself, so rows of padding stay finite. [B, 1 or H, T, S]: the whole rule,
                 causality included, boolean (true: may look) or added to the scores.
             positions_BT: [B or 1, T]; none: counted on from prefix and cache.
+            segments_BT: documents packed into one row, a number per token that differs between neighbours: each sees
+                itself alone, with positions from its start; instead of mask and positions, without a cache.
             prefix: keys and values before the first token, one pair per layer. With a cache: into the empty
                 cache.
             cache: read and extended in place; not for training.
@@ -400,6 +444,7 @@ class GPT(nn.Module):
             embeddings_BTD=embeddings_BTD,
             mask=mask,
             positions_BT=positions_BT,
+            segments_BT=segments_BT,
             prefix=prefix,
             cache=cache,
             shown=shown,
@@ -414,6 +459,7 @@ class GPT(nn.Module):
         embeddings_BTD: Tensor | None = None,
         mask: Tensor | None = None,
         positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
         prefix: Sequence[KeyValue] | None = None,
         cache: Cache | Recorder | None = None,
         shown: Shown | None = None,
@@ -431,28 +477,19 @@ class GPT(nn.Module):
         assert given is not None
         B, T = given.shape[:2]
         past, start = self._past(self._before(prefix, cache), cache, B)
-        if positions_BT is None:
-            if start + T > self.config.context_length:
-                raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
-            positions_BT = torch.arange(start, start + T, device=given.device)[None]
-        at = None
-        if wanted_BT is not None and mask is None and cache is None and shown is None:
-            at = unpadded(wanted_BT)
-        if at is not None:
-            positions_BT = at.tokens.gather(positions_BT.expand(B, T).flatten())
-            given = at.tokens.gather(given.flatten(0, 1))
+        view = self._view(B, T, start, mask, positions_BT, segments_BT, wanted_BT, cache is not None, shown)
+        if view.listed:
+            given = given.flatten(0, 1) if view.taken is None else view.taken.gather(given.flatten(0, 1))
         x = self.embed(given) if embeddings_BTD is None else given
         rope = None
         if self.positions is not None:
-            x = x + self.positions(positions_BT)
+            x = x + self.positions(view.positions)
         else:
-            rope = self._rope(positions_BT)
-        context = last = Context(rope, *self._rule(mask, T, start, given.device), past, shown)
-        if at is not None:
-            context = context._replace(keys=at.tokens, queries=at.tokens)
-            seen = F.pad(at.mask, (start, 0), value=True)
-            last = context._replace(queries=at.wanted, asking=at.asking, mask=seen, is_causal=False)
+            rope = self._rope(view.positions)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
         x = dropped(x, self.dropout, self.training)
+        context, last = (one._replace(rope=rope, past=past, shown=shown) for one in (view.context, view.last))
         for layer, block in enumerate(self.blocks):
             if shown is not None and layer in shown.wanted_hidden:
                 shown.hidden[layer] = x
@@ -462,13 +499,63 @@ class GPT(nn.Module):
             shown.hidden[self.config.n_layers] = x
         if cache is not None:
             cache.advance(T)
-        return x if at is not None or wanted_BT is None else x[wanted_BT]
+        if view.taken is not None:  # only the wanted ones are left
+            return x
+        x = x.unflatten(0, (B, T)) if view.listed else x
+        return x if wanted_BT is None else x[wanted_BT]
+
+    def _view(
+        self,
+        B: int,
+        T: int,
+        start: int,
+        mask: Tensor | None,
+        positions_BT: Tensor | None,
+        segments_BT: Tensor | None,
+        wanted_BT: Tensor | None,
+        cached: bool,
+        shown: Shown | None,
+    ) -> View:
+        """Where B rows of T tokens stand behind `start` positions, and who sees whom; arguments as in `forward`."""
+        if start + T > self.config.context_length and positions_BT is None and segments_BT is None:
+            raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
+        if segments_BT is not None:
+            if mask is not None or positions_BT is not None or cached:
+                raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
+            return self._packed(segments_BT, start, shown)
+        device = self.embed.weight.device
+        if positions_BT is None:
+            positions_BT = torch.arange(start, start + T, device=device)[None]
+        context = Context(*self._rule(mask, T, start, device))
+        at = None if wanted_BT is None or mask is not None or cached or shown is not None else unpadded(wanted_BT)
+        if at is None:
+            return View(positions_BT, context, context)
+        positions_N = at.tokens.gather(positions_BT.expand(B, T).flatten())
+        seen = F.pad(at.mask, (start, 0), value=True)
+        last = Context(seen, False, keys=at.tokens, queries=at.wanted, asking=at.asking)
+        return View(positions_N, context._replace(keys=at.tokens, queries=at.tokens), last, at.tokens)
+
+    def _packed(self, segments_BT: Tensor, start: int, shown: Shown | None) -> View:
+        """As `_view`, for documents that share a row and see themselves alone."""
+        fixed = self.fixed and not start  # a block mask has no place for a prefix
+        dropout = self.training and self.dropout > 0
+        found = packed(segments_BT, fixed, shown is not None, dropout)
+        if found.rows is not None:
+            rule = self._rule(None, found.rows.shape[1], start, segments_BT.device)
+            context = Context(*rule, keys=found.rows, queries=found.rows)
+        elif found.mask is not None:
+            context = Context(F.pad(found.mask, (start, 0), value=True), False)
+        else:
+            context = Context(None, False, blocks=found.blocks)
+        return View(found.positions + start, context, context)
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """The language head: [..., D] -> [..., V]. Raises UserError in a classifier that has none."""
         if self.head is None:
             raise UserError("this model is a classifier without a language head; start from a language model instead")
-        return self.head(x_BTD)
+        logits_BTV = self.head(x_BTD)
+        cap = self.config.logit_softcap
+        return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
     def classify(
         self,
@@ -542,6 +629,8 @@ class GPT(nn.Module):
         """Cosines and sines of every angle, each [B or 1, 1, T, K], or [N, 1, K] of [N]; float32."""
         with torch.autocast(positions_BT.device.type, enabled=False):
             angles = positions_BT[:, None, ..., None].float() * rope_frequencies(self.config, positions_BT.device)
+            if self.config.family == "nanochat":
+                angles = -angles  # it turns the other way
             return tables(angles)
 
     @staticmethod

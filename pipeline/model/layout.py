@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pipeline.config import UserError
 from pipeline.model.gpt import ModelConfig
 
-FAMILIES = {"gpt2": "GPT2", "llama": "Llama", "qwen3": "Qwen3"}
-ROOTS = {"gpt2": "transformer", "llama": "model", "qwen3": "model"}
+FAMILIES = {"gpt2": "GPT2", "llama": "Llama", "qwen3": "Qwen3", "arcee": "Arcee", "nanochat": "NanoChat"}
+ROOTS = dict.fromkeys(FAMILIES, "model") | {"gpt2": "transformer"}
 _ROTARY = {
     "embed": "embed_tokens",
     "blocks": "layers",
@@ -47,6 +47,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "llama": _ROTARY,
     "qwen3": _ROTARY,
+    "arcee": _ROTARY,
+    "nanochat": _ROTARY | {"up": "fc1", "down": "fc2"},
 }
 # config.json keys that must have one of these values where they are present: we compute nothing else.
 _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -66,6 +68,8 @@ _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
         "partial_rotary_factor": (None, 1.0),
         "use_sliding_window": (False, None),
     },
+    "arcee": {"hidden_act": ("relu2",), "partial_rotary_factor": (None, 1.0)},
+    "nanochat": {"hidden_act": ("relu2",), "partial_rotary_factor": (None, 1.0)},
 }
 
 
@@ -149,8 +153,11 @@ def _gpt2_config(config: ModelConfig) -> dict[str, Any]:
 
 def _rotary_config(config: ModelConfig) -> dict[str, Any]:
     scaling = None if config.rope_scaling is None else config.rope_scaling.model_dump()
-    extra = {"use_sliding_window": False} if config.family == "qwen3" else {"mlp_bias": config.biased_mlp}
-    return extra | {
+    own: dict[str, dict[str, Any]] = {
+        "qwen3": {"use_sliding_window": False},
+        "nanochat": {"final_logit_softcapping": config.logit_softcap},
+    }
+    return own.get(config.family, {"mlp_bias": config.biased_mlp}) | {
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads,
@@ -161,7 +168,7 @@ def _rotary_config(config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_epsilon,
         "attention_bias": config.bias,
         "attention_dropout": config.dropout,
-        "hidden_act": "silu",
+        "hidden_act": _ONLY[config.family]["hidden_act"][0],
         # Readers before transformers 5 want the first two, later ones the third.
         "rope_theta": config.rope_theta,
         "rope_scaling": scaling,
@@ -209,6 +216,7 @@ def _read_gpt2(raw: dict[str, Any], where: str) -> dict[str, Any]:
         "dropout": raw.get("resid_pdrop", 0.1),
         "tie_embeddings": raw.get("tie_word_embeddings", True),
         "bias": raw.get("bias", True),
+        "logit_softcap": None,
         "rope_theta": 10000.0,
         "norm_epsilon": raw.get("layer_norm_epsilon", 1e-5),
     }
@@ -237,7 +245,9 @@ def _read_rotary(raw: dict[str, Any], where: str) -> dict[str, Any]:
         "dropout": raw.get("attention_dropout") or 0.0,
         "tie_embeddings": raw.get("tie_word_embeddings", False),
         "bias": raw.get("attention_bias", False),
-        "mlp_bias": raw.get("mlp_bias", False) if raw["model_type"] == "llama" else None,
+        "mlp_bias": raw.get("mlp_bias", False) if raw["model_type"] in ("llama", "arcee") else None,
+        # transformers caps a NanoChat model's logits where its config.json does not say
+        "logit_softcap": raw.get("final_logit_softcapping", 15.0) if raw["model_type"] == "nanochat" else None,
         "rope_theta": theta,
         "norm_epsilon": raw.get("rms_norm_eps", 1e-6),
         "rope_scaling": {"rope_type": "llama3", **rope} if kind == "llama3" else None,

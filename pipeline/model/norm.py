@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.RMSNorm):
-    """nn.RMSNorm over the last dimension, with a scale."""
+    """nn.RMSNorm over the last dimension, with or without a scale."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
@@ -23,12 +23,12 @@ class RMSNorm(nn.RMSNorm):
 
 class _CPU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
         normed = x * scale
         ctx.save_for_backward(x, weight, normed, scale)
         ctx.epsilon = epsilon
-        return normed * weight
+        return normed if weight is None else normed * weight
 
     # torch declares any number of gradients, this has one
     @staticmethod
@@ -39,6 +39,8 @@ class _CPU(torch.autograd.Function):
             normed = x * scale
         along = grad * normed
         # dL/dx = (w g - n mean(w g n)) * scale with n = normed
+        if weight is None:
+            return torch.addcmul(grad, normed, along.mean(-1, keepdim=True), value=-1) * scale, None, None
         mean = (along @ weight)[..., None] / weight.numel()
         grad_weight = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         if torch.is_grad_enabled():

@@ -15,7 +15,18 @@ from pipeline.learner import Batch, Predictions, per_example
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
-__all__ = ["IGNORED", "Batch", "Context", "Objective", "Predictions", "padded", "predicted_tokens", "require_room"]
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Context",
+    "Objective",
+    "Predictions",
+    "padded",
+    "per_example",
+    "predicted_tokens",
+    "require_room",
+    "token_losses",
+]
 
 IGNORED = -100
 """Target of a position that teaches nothing (torch's cross_entropy convention)."""
@@ -55,8 +66,12 @@ class Objective(ABC):
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: mean cross-entropy in nats over the places of each example; 0 for one without any."""
         found = self.predictions(model, batch)
-        losses_N = nn.functional.cross_entropy(found.scores_NC.float(), found.targets_N, reduction="none")
-        return per_example(losses_N, found)
+        return per_example(token_losses(found.scores_NC, found.targets_N), found)
+
+
+def token_losses(scores_NC: Tensor, targets_N: Tensor) -> Tensor:
+    """losses_N: cross-entropy in nats, float32 whatever the scores are."""
+    return nn.functional.cross_entropy(scores_NC.float(), targets_N, reduction="none")
 
 
 def require_room(max_tokens: int, context: Context) -> None:

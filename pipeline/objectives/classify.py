@@ -5,7 +5,7 @@ the end-of-text token, which is where the head looks. Long texts keep their begi
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,6 +15,8 @@ from pipeline.objectives import Batch, Context, Objective, Predictions, padded, 
 
 
 class Settings(Section):
+    scores: ClassVar[bool] = True
+    """It adds a classification head, which not every family has."""
     max_tokens: Positive
     """Longest text in tokens, the end-of-text token included; at most the model's context_length."""
 

@@ -17,7 +17,7 @@ from pipeline.model.device import autocast, seed
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Objective
 from pipeline.ordering import Ordering
-from pipeline.training.schedule import factor
+from pipeline.training.schedule import factor, micro_batches
 from pipeline.weighting import Weighting
 
 
@@ -95,8 +95,9 @@ def _moves(group: dict[str, Any], parts: Parts, number: int) -> bool:
 def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:
     """Gradients of one update, summed over its micro-batches; the mean loss and the positions seen."""
     total, tokens = torch.zeros((), device=device), 0
-    for micro in range(parts.schedule.accumulate):
-        rows = parts.ordering.rows(len(examples), number * parts.schedule.accumulate + micro, parts.seed)
+    wanted = micro_batches(parts.schedule, number)
+    for micro in wanted:
+        rows = parts.ordering.rows(len(examples), micro, parts.seed)
         if not len(rows):  # an order may draw nobody
             continue
         batch = on_device(parts.objective.collate([examples[int(i)] for i in rows]), model)
@@ -106,8 +107,8 @@ def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, devic
         weights_B = parts.weighting.weights(losses_B, batch)
         # all weights zero: the batch teaches nothing, and must not divide by nothing
         loss = (weights_B * losses_B).sum() / weights_B.sum().clamp(min=1e-12)
-        (loss / parts.schedule.accumulate).backward()
-        total += loss.detach() / parts.schedule.accumulate
+        (loss / len(wanted)).backward()
+        total += loss.detach() / len(wanted)
         tokens += batch["inputs"].numel()
     return total, tokens
 

@@ -1,4 +1,4 @@
-"""The learning rate at a step, as a share of its peak: warm-up, then one of four shapes.
+"""The learning rate at a step, as a share of its peak: warm-up, then one of four shapes. And the size of the batch.
 
 Sources: cosine, Loshchilov & Hutter 2017 (SGDR, eq. 5, one cycle); trapezoid, Zhai et al. 2022 (section 3.5), with the
 last fifth of the steps as the way down (Hägele et al. 2024, section 3).
@@ -28,3 +28,15 @@ def factor(schedule: Schedule, step: int) -> float:
             return floor + (1 - floor) * min(1.0, (1 - progress) / COOLDOWN)
         case "cosine":
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def micro_batches(schedule: Schedule, step: int) -> range:
+    """The numbers of the micro-batches of update `step` (from 0): each comes once, in order, whatever the warm-up."""
+    return range(_before(schedule, step), _before(schedule, step + 1))
+
+
+def _before(schedule: Schedule, step: int) -> int:
+    """How many micro-batches the first `step` updates take: update s of a warm-up over w takes ceil(s n / w) of n."""
+    warm = min(step, schedule.batch_warmup_steps)
+    grown = sum(-(-s * schedule.accumulate // schedule.batch_warmup_steps) for s in range(1, warm + 1))
+    return grown + (step - warm) * schedule.accumulate

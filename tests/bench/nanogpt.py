@@ -115,7 +115,7 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     """The project's own loop."""
     from pipeline import config
     from pipeline.model.device import compiled, set_up
-    from pipeline.objectives.next_token import NextToken
+    from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import adamw
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
@@ -126,9 +126,10 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     settings = adamw.Settings(learning_rate=RATE, weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8)
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     schedule = config.Schedule(
-        shape="constant", steps=case.updates, warmup_steps=0, final_share=0.0, accumulate=1, clip_norm=CLIP
-    )
-    objective = NextToken()
+        shape="constant", steps=case.updates, warmup_steps=0, final_share=0.0, accumulate=1, batch_warmup_steps=0,
+        clip_norm=CLIP,
+    )  # fmt: skip
+    objective = NextToken(Settings(mask_documents=False, logits_at_once=None), end_of_text=-1)
     parts = Parts(
         objective=objective, ordering=InOrder(case.batch), losses=objective.losses, weighting=uniform.Uniform(),
         optimizer=adamw.build(settings, groups), schedule=schedule, compute=compute, seed=1,

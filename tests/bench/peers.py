@@ -16,7 +16,7 @@ def nanogpt_shape(n_layers: int, n_heads: int, d_model: int, context_length: int
     return ModelConfig(
         family="gpt2", n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_heads, d_model=d_model,
         head_dim=d_model // n_heads, d_ff=4 * d_model, context_length=context_length, bias=False, tie_embeddings=True,
-        dropout=0.0, norm_epsilon=1e-5, rope_theta=10000.0, vocab_size=65,
+        dropout=0.0, norm_epsilon=1e-5, logit_softcap=None, rope_theta=10000.0, vocab_size=65,
     )  # fmt: skip
 
 

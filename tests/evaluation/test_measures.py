@@ -21,7 +21,7 @@ COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 TOKENIZER = ByteTokenizer()
 SHAPE = Model(
     family="llama", n_layers=2, n_heads=2, n_kv_heads=2, head_dim=4, d_model=8, d_ff=16, context_length=16,
-    dropout=0.0, tie_embeddings=True, bias=False, rope_theta=1e4, norm_epsilon=1e-5,
+    dropout=0.0, tie_embeddings=True, bias=False, rope_theta=1e4, norm_epsilon=1e-5, logit_softcap=None,
 )  # fmt: skip
 
 

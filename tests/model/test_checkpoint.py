@@ -76,6 +76,15 @@ THEIRS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": True,
         "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
     },
+    "arcee": {"model_type": "arcee", **ROTARY, "num_key_value_heads": 2, "head_dim": 12, "mlp_bias": True},
+    "nanochat": {"model_type": "nanochat", **ROTARY, "num_key_value_heads": 2, "final_logit_softcapping": 2.0},
+    "nanochat-uncapped-tied": {
+        "model_type": "nanochat",
+        **ROTARY,
+        "final_logit_softcapping": None,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+    },
 }
 SPECIAL = {"bos_token_id": None, "eos_token_id": 59, "pad_token_id": 60}
 
@@ -299,7 +308,7 @@ def changed(folder: Path, **fields: object) -> Path:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "mamba"}, "model_type is 'mamba'; one of: gpt2, llama, qwen3"),
+        ({"model_type": "mamba"}, "model_type is 'mamba'; one of: arcee, gpt2, llama, nanochat, qwen3"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; we compute only 'silu'"),
         ({"quantization_config": {"bits": 4}}, "weights are quantized"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type is 'yarn'"),
@@ -361,7 +370,14 @@ def test_names_translate_back(family: str) -> None:
 
 
 def start(**fields: object) -> Start:
-    whole = {"kind": "folder", "path": None, "revision": None, "sha256": None, "licence": "MIT"}
+    whole = {
+        "kind": "folder",
+        "path": None,
+        "revision": None,
+        "sha256": None,
+        "licence": "MIT",
+        "zero_projections": False,
+    }
     return Start.model_validate(whole | fields)
 
 

@@ -31,3 +31,11 @@ def test_the_gradient_has_a_gradient() -> None:
     x = torch.randn(3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1), requires_grad=True)
     assert torch.autograd.gradcheck(norm, (x,))
     assert torch.autograd.gradgradcheck(norm, (x,))
+
+
+def test_without_a_scale_too() -> None:
+    norm = RMSNorm(6, eps=1e-3, elementwise_affine=False).double()
+    x = torch.randn(3, 6, dtype=torch.double, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (6,), None, 1e-3))
+    assert torch.autograd.gradcheck(norm, (x,))
+    assert torch.autograd.gradgradcheck(norm, (x,))

@@ -40,7 +40,7 @@ def learned(model: GPT, wanted: torch.Tensor, leave_out: bool) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("virtual", ["", "prefix", "prompt"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "arcee", "nanochat"])
 @pytest.mark.parametrize("wanted", WANTED)
 def test_places_and_gradients_are_those_of_the_whole_batch(family: str, virtual: str, wanted: str) -> None:
     model = made(family, virtual)

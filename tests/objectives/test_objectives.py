@@ -17,12 +17,14 @@ from tests.fakes import ByteTokenizer, instruction, labelled
 TOKENIZER = ByteTokenizer()
 SHAPE = Model(
     family="gpt2", n_layers=1, n_heads=2, n_kv_heads=2, head_dim=4, d_model=8, d_ff=16, context_length=64,
-    dropout=0.0, tie_embeddings=True, bias=True, rope_theta=1e4, norm_epsilon=1e-5,
+    dropout=0.0, tie_embeddings=True, bias=True, rope_theta=1e4, norm_epsilon=1e-5, logit_softcap=None,
 )  # fmt: skip
 CLOZE = {"pattern": "{text} It is{label}", "verbalizers": {"ham": "h", "spam": "s"}, "max_tokens": 48}
 # The sibling's name, what varies behind a comma -> its settings.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "next_token": {},
+    "next_token": {"mask_documents": False, "logits_at_once": None},
+    "next_token, documents apart": {"mask_documents": True, "logits_at_once": None},
+    "next_token, a few logits at once": {"mask_documents": False, "logits_at_once": 5},
     "chat": {"template": "chat", "max_tokens": 64},
     "classify": {"max_tokens": 24},
     "cloze": CLOZE,
@@ -31,9 +33,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 MESSAGES = [labelled("ödül kazandın!", "spam"), labelled("akşama gel", "ham")]
 EARLIER = written([("Kim?", "Ayşe"), ("Ne?", "kedi")])
+WINDOWS = [{"ids": np.arange(17)}, {"ids": np.array([*range(1, 9), TOKENIZER.end_of_text, *range(8)])}]
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "chat": [instruction("Nerede?", "İzmir"), instruction("Renk?", "mor", given=EARLIER)],
-    "next_token": [{"ids": np.arange(17)}, {"ids": np.arange(1, 18)}],
+    "next_token": WINDOWS,
+    "next_token, documents apart": WINDOWS,
+    "next_token, a few logits at once": WINDOWS,
     "classify": MESSAGES,
     "cloze": MESSAGES,
     "cloze, words of several tokens": MESSAGES,
@@ -85,19 +90,20 @@ def test_padding_changes_no_loss(name: str) -> None:
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["chat", "instruct", "next_token"])
+@pytest.mark.parametrize("name", ["chat", "instruct", "next_token", "next_token, a few logits at once"])
 def test_losses_are_the_mean_cross_entropy_of_what_counts(name: str) -> None:
     """The head is asked for the positions that count alone; the losses must be those of asking for all."""
     network, learned = model().eval(), objective(name)
     batch = learned.collate([learned.example(record) for record in RECORDS[name]])
-    if name != "next_token":
+    windows = name.startswith("next_token")
+    if not windows:
         batch["targets"][0] = IGNORED  # an example without any answer counts as zero, not as NaN
     losses_BT = torch.nn.functional.cross_entropy(
         network(batch["inputs"]).mT, batch["targets"], ignore_index=IGNORED, reduction="none"
     )
     expected = losses_BT.sum(1) / (batch["targets"] != IGNORED).sum(1).clamp(min=1)
     torch.testing.assert_close(learned.losses(network, batch), expected)
-    assert bool((expected == 0).tolist() == [name != "next_token", False])
+    assert bool((expected == 0).tolist() == [not windows, False])
 
 
 def test_instruct_learns_the_answer_and_its_end_only() -> None:
@@ -207,3 +213,32 @@ def test_a_long_text_loses_its_middle_and_the_pattern_nothing() -> None:
 def test_a_cloze_that_cannot_work_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         objective("cloze", **changes)
+
+
+def test_a_few_logits_at_once_give_the_same_gradients_in_less_memory() -> None:
+    """With a softer gradient the option would train another model."""
+    found = []
+    for name in ("next_token", "next_token, a few logits at once"):
+        network, learned = model(), objective(name)
+        batch = learned.collate([learned.example(record) for record in WINDOWS])
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x):
+            losses = learned.losses(network, batch)
+        (losses * torch.tensor([1.0, 3.0])).sum().backward()
+        found.append(([p.grad for p in network.parameters()], max(kept)))
+    (whole, most), (parts, less) = found
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other)
+    assert most == 2 * 16 * TOKENIZER.vocab_size  # all logits
+    assert less < most
+
+
+def test_documents_of_a_window_are_learned_as_if_alone() -> None:
+    """Lost otherwise: the beginning of a text would be learned from whatever stands before it in the shard."""
+    network, learned = model().eval(), objective("next_token, documents apart")
+    end = TOKENIZER.end_of_text
+    first, second = np.array([5, 6, 7, 8]), np.array([end, 1, 2, 3, end, 9])
+    whole = learned.predictions(network, learned.collate([np.concatenate([first, second])]))
+    inputs = [torch.from_numpy(part)[None] for part in (first, second[:4], second[4:5])]
+    alone = torch.cat([network(ids)[0] for ids in inputs])
+    torch.testing.assert_close(whole.scores_NC, alone, atol=1e-5, rtol=0)

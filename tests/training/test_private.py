@@ -164,7 +164,15 @@ def classifier(tuner_name: str, noise: float) -> tuple[GPT, Parts, list[Any], di
         optimizer=plugins.load("optimizers", "adamw").build(
             plugins.settings_class("optimizers", "adamw")(**adamw), tuner.groups(model)
         ),
-        schedule=Schedule(shape="constant", steps=4, warmup_steps=0, final_share=0.0, accumulate=1, clip_norm=0.0),
+        schedule=Schedule(
+            shape="constant",
+            steps=4,
+            warmup_steps=0,
+            final_share=0.0,
+            accumulate=1,
+            batch_warmup_steps=0,
+            clip_norm=0.0,
+        ),
         compute=COMPUTE,
         seed=3,
     )
@@ -237,7 +245,7 @@ def test_what_breaks_the_promise_is_refused_by_its_keys(changes: dict[str, Any],
 
 
 def test_a_start_that_knows_the_documents_is_refused_and_one_that_learned_nothing_is_not() -> None:
-    raw = recipe_of(data="documents", objective={"name": "next_token"})
+    raw = recipe_of(data="documents", objective={"name": "next_token", "mask_documents": False, "logits_at_once": None})
     with pytest.raises(UserError, match="starts from or listens to 'base', which has learned from the documents"):
         config.check(raw)
     raw["pretrain"]["schedule"]["steps"] = 0

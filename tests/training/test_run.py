@@ -11,7 +11,7 @@ import torch
 from pipeline import plugins
 from pipeline.config import Compute, Model, Runtime, Schedule, UserError, Validation
 from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.objectives.next_token import NextToken
+from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.training import state as states
 from pipeline.training.loop import Parts, fit, mean_loss
 from pipeline.training.run import Progress, Trainer
@@ -20,7 +20,7 @@ from pipeline.weighting.uniform import Uniform
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 SHAPE = Model(
     family="llama", n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, d_model=16, d_ff=32, context_length=16,
-    dropout=0.1, tie_embeddings=True, bias=False, rope_theta=10000.0, norm_epsilon=1e-5,
+    dropout=0.1, tie_embeddings=True, bias=False, rope_theta=10000.0, norm_epsilon=1e-5, logit_softcap=None,
 )  # fmt: skip
 ADAMW = {"learning_rate": 1e-2, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
 
@@ -45,6 +45,9 @@ class Log:
             raise KeyboardInterrupt
 
 
+LEARNED = NextToken(Settings(mask_documents=False, logits_at_once=None), end_of_text=0)
+
+
 def trainer(
     log: Log, *, steps: int = 24, log_every: int = 1, keep: str = "best", patience: int = 0, **changes: Any
 ) -> Trainer:
@@ -52,12 +55,20 @@ def trainer(
     settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)  # type: ignore[attr-defined]
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     parts = Parts(
-        objective=NextToken(),
-        losses=NextToken().losses,
+        objective=LEARNED,
+        losses=LEARNED.losses,
         ordering=plugins.load("ordering", "shuffled").Shuffled(4),
         weighting=Uniform(),
         optimizer=plugins.load("optimizers", "adamw").build(settings, groups),
-        schedule=Schedule(shape="cosine", steps=steps, warmup_steps=2, final_share=0.1, accumulate=2, clip_norm=1.0),
+        schedule=Schedule(
+            shape="cosine",
+            steps=steps,
+            warmup_steps=2,
+            final_share=0.1,
+            accumulate=2,
+            batch_warmup_steps=0,
+            clip_norm=1.0,
+        ),
         compute=COMPUTE,
         seed=3,
     )

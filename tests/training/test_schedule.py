@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pipeline.config import Schedule
-from pipeline.training.schedule import factor
+from pipeline.training.schedule import factor, micro_batches
 
 
 def schedule(shape: str, **changes: float) -> Schedule:
@@ -16,6 +16,7 @@ def schedule(shape: str, **changes: float) -> Schedule:
         "warmup_steps": 10,
         "final_share": 0.1,
         "accumulate": 1,
+        "batch_warmup_steps": 0,
         "clip_norm": 1.0,
     }
     return Schedule.model_validate(fields | changes)
@@ -45,3 +46,17 @@ def test_trapezoid_stays_flat_until_its_last_fifth() -> None:
     rates = [factor(schedule("trapezoid", warmup_steps=0), step) for step in range(100)]
     assert set(rates[:79]) == {1.0}
     assert rates[85] < 1.0
+
+
+def test_the_batch_grows_evenly_and_no_micro_batch_is_left_out_or_comes_twice() -> None:
+    grown = [micro_batches(schedule("constant", accumulate=4, batch_warmup_steps=8), step) for step in range(12)]
+    assert [len(numbers) for numbers in grown] == [1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 4, 4]
+    assert list(itertools.chain(*grown)) == list(range(36))
+    steep = [micro_batches(schedule("constant", accumulate=5, batch_warmup_steps=2), step) for step in range(4)]
+    assert [len(numbers) for numbers in steep] == [3, 5, 5, 5]
+    assert micro_batches(schedule("constant", accumulate=3), 7) == range(21, 24)
+
+
+def test_a_batch_that_has_nothing_to_grow_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_warmup_steps is 5 and accumulate 1: there is nothing to grow to"):
+        schedule("constant", batch_warmup_steps=5)

@@ -13,7 +13,7 @@ from tests.models import network
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 SCHEDULE = Schedule(
-    shape="constant", steps=8, warmup_steps=0, final_share=1.0, accumulate=1, clip_norm=1.0
+    shape="constant", steps=8, warmup_steps=0, final_share=1.0, accumulate=1, batch_warmup_steps=0, clip_norm=1.0
 )  # fmt: skip
 
 

@@ -1,0 +1,85 @@
+"""Documents that share a window, kept apart: a token sees the past of its own document alone.
+
+Three ways to the same numbers. As rows: every document is a row of its own where tokens meet, and attention costs the
+squares of the documents, not that of the window; the way of a CPU. As a mask: what is left where rows would hold mostly
+padding, or where shapes must not change (compiled blocks). As a block mask: FlexAttention skips what no token sees
+(Dong et al. 2024); the way of compiled blocks on a GPU.
+
+Shapes: B windows, T positions, N = B T tokens, R documents.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.model.unpadded import Rows
+
+
+class Packed(NamedTuple):
+    """How the documents of a batch are kept apart; one of `rows`, `mask` and `blocks` is set."""
+
+    positions: Tensor
+    """From 0 in each document: [B, T], as rows [N]."""
+    rows: Rows | None = None
+    mask: Tensor | None = None
+    """[B, 1, T, T]."""
+    blocks: Any = None
+    """A BlockMask."""
+
+
+def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool) -> Packed:
+    """Chooses the way.
+
+    Args:
+        segments_BT: a number per token that differs between neighbouring documents of a window.
+        fixed: shapes must not change from batch to batch.
+        shown: somebody looks at hidden states or attention of whole windows.
+        dropout: attention weights are dropped, which FlexAttention cannot.
+    """
+    B, T = segments_BT.shape
+    positions_BT = positions(segments_BT)
+    if not fixed and not shown:
+        starts_N = (positions_BT == 0).flatten()
+        lengths_R = torch.diff(starts_N.nonzero()[:, 0], append=starts_N.new_full((1,), B * T, dtype=torch.long))
+        longest = int(lengths_R.max())
+        if len(lengths_R) * longest**2 <= B * T**2:
+            taken_RL = torch.arange(longest, device=segments_BT.device) < lengths_R[:, None]
+            return Packed(positions_BT.flatten(), rows=Rows(taken_RL))
+    if fixed and not shown and not dropout and segments_BT.device.type == "cuda":
+        return Packed(positions_BT, blocks=block_mask(segments_BT))
+    return Packed(positions_BT, mask=mask(positions_BT))
+
+
+def positions(segments_BT: Tensor) -> Tensor:
+    """[B, T]: how many tokens of the same document stand before each in its window."""
+    index_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return index_T - torch.where(starts_BT, index_T, 0).cummax(dim=1).values
+
+
+def mask(positions_BT: Tensor) -> Tensor:
+    """[B, 1, T, T], true where a token may look: its own document's past and itself."""
+    first_BT = torch.arange(positions_BT.shape[1], device=positions_BT.device) - positions_BT
+    return (first_BT[:, :, None] == first_BT[:, None, :]).tril()[:, None]
+
+
+def block_mask(segments_BT: Tensor) -> Any:
+    """The same rule for `attend_blocks`: documents by number, blocks of 128 by 128."""
+    from torch.nn.attention.flex_attention import create_block_mask  # imports torch's compiler
+
+    def may_look(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        return (q >= kv) & (segments_BT[b, q] == segments_BT[b, kv])
+
+    B, T = segments_BT.shape
+    return create_block_mask(may_look, B, None, T, T, device=segments_BT.device)
+
+
+def attend_blocks(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, blocks: Any) -> Tensor:
+    """softmax(q k / sqrt(K)) v where the blocks say so: [B, H, T, K]."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    out = flex_attention(q_BHTK, k_BHTK, v_BHTK, block_mask=blocks)
+    assert isinstance(out, Tensor)
+    return out

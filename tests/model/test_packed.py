@@ -1,0 +1,85 @@
+"""Documents of one window: however they are kept apart, a token must learn from its own document alone."""
+
+import pytest
+import torch
+
+from pipeline.model import packed
+from pipeline.model.additions import LearnedPrefix
+from pipeline.model.gpt import GPT, Shown
+from tests.models import network
+
+FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+IDS = torch.randint(1, 30, (3, 12), generator=torch.Generator().manual_seed(5))
+SHORT = torch.tensor([[0] * 3 + [1] * 4 + [2] * 5, [0] * 6 + [1] * 6, [0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]])
+LONG = torch.tensor([[0] * 12, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [0] * 11 + [1]])
+"""Rows of documents would hold mostly padding."""
+
+
+def learned(model: GPT, segments: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    hidden = model.hidden(IDS, segments_BT=segments)
+    (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    return hidden.detach(), found
+
+
+def ways(model: GPT, segments: torch.Tensor) -> list[str]:
+    """Which way each pass of the model would take."""
+    found = packed.packed(segments, model.fixed, shown=False, dropout=False)
+    return [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_and_mask_give_the_same_numbers_and_gradients(family: str) -> None:
+    model = network(family)
+    assert ways(model, SHORT) == ["rows"]
+    by_rows = learned(model, SHORT)
+    model.fixed = True
+    assert ways(model, SHORT) == ["mask"]
+    by_mask = learned(model, SHORT)
+    torch.testing.assert_close(by_rows[0], by_mask[0], atol=1e-5, rtol=0)
+    for one, other in zip(by_rows[1], by_mask[1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_would_be_mostly_padding_become_a_mask() -> None:
+    model = network("llama")
+    assert ways(model, LONG) == ["mask"]
+    torch.testing.assert_close(model(IDS, segments_BT=LONG)[0], model(IDS)[0])
+    assert ways(model, torch.zeros_like(LONG)) == ["rows"]
+
+
+def test_blocks_say_what_the_mask_says() -> None:
+    """FlexAttention runs uncompiled here; compiled on a GPU it reads the same rule."""
+    for segments in (SHORT, LONG):
+        q, k, v = (torch.randn(3, 2, 12, 8, generator=torch.Generator().manual_seed(n)) for n in range(3))
+        mask = packed.mask(packed.positions(segments))
+        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+        found = packed.attend_blocks(q, k, v, packed.block_mask(segments))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_prefix_stands_before_every_document() -> None:
+    model = network("qwen3")
+    shape = model.config
+    flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
+    model.virtual = LearnedPrefix(torch.randn(3, flat, generator=torch.Generator().manual_seed(7)))
+    alone = model(IDS[:1, 3:7])
+    for model.fixed in (False, True):
+        torch.testing.assert_close(model(IDS, segments_BT=SHORT)[:1, 3:7], alone, atol=1e-5, rtol=0)
+
+
+def test_who_looks_sees_whole_windows() -> None:
+    model = network("llama").requires_grad_(False)
+    shown = Shown(hidden=[1], attentions=[1])
+    with model.shown(shown):
+        model(IDS, segments_BT=SHORT)
+    assert shown.hidden[1].shape == (3, 12, 16)
+    assert shown.attentions[1].shape == (3, 2, 12, 12)
+    assert float(shown.attentions[1][0, :, 3:, :3].abs().max()) == 0.0  # the second document does not see the first
+
+
+@pytest.mark.parametrize("other", [{"mask": torch.ones(3, 12, dtype=torch.bool)}, {"positions_BT": torch.zeros(3, 12)}])
+def test_segments_stand_for_mask_and_positions(other: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="segments_BT stands for mask and positions"):
+        network("llama")(IDS, segments_BT=SHORT, **other)
