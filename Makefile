@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test check format lock plan profile search ui flow register report chat try which fastest times bench clean
+.PHONY: help setup repro test check format lock plan profile search ui flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -88,6 +88,15 @@ try: setup ## the whole graph on your own file in minutes: make try DATA=file
 
 fastest: setup ## threads, precision and compile timed on this machine; with APPLY=1 the best go into params.yaml
 	@python -m stages.fastest $(if $(APPLY),--apply)
+
+ablation: setup ## every default of pretrain beside its alternatives, five seeds: infra/ablation.yaml
+	@python -m stages.ablation
+
+scaling: setup ## how the loss falls with size and tokens on your documents: infra/scaling.yaml
+	@python -m stages.scaling
+
+budget: setup ## what to train: make budget MINUTES=10, or FLOPS=1e15; with APPLY=1 it goes into params.yaml
+	@python -m stages.scaling $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 
 times: setup ## where the pipeline's time went
 	@python -m stages.summary --times

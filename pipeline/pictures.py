@@ -1,6 +1,8 @@
 """The pictures of the report: scores, costs and curves as SVG, the same bytes in every process."""
 
 import io
+import math
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.methods import Cost, Method
@@ -98,6 +100,26 @@ def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
     _plain_log(axes)
     axes.set_xlabel("virtual tokens, log scale")
     axes.set_ylabel(f"{next(iter(families.values()))[0][1].score}, held-out")
+    axes.legend()
+    return _svg(figure)
+
+
+def scaling(found: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
+    """Loss against tokens, a line a size: dots as found, curves as the law says."""
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    sizes = sorted({one["weights"] for one in found})
+    shades = [str(0.75 * (1 - place / max(1, len(sizes) - 1))) for place in range(len(sizes))]
+    for size, shade in zip(sizes, shades, strict=True):
+        own = sorted((one["tokens"], one["loss_nats"]) for one in found if one["weights"] == size)
+        tokens = [own[0][0] * (own[-1][0] / own[0][0]) ** (place / 40) for place in range(41)]
+        axes.plot(*zip(*own, strict=True), "o", color=shade, label=f"{size:,} weights")
+        axes.plot(tokens, [law(size, one) for one in tokens], "-", color=shade, linewidth=1)
+    floor = law(math.inf, math.inf)
+    axes.axhline(floor, color="#3b7a57", linestyle="--", linewidth=1, label=f"without end: {floor:.3f}")
+    axes.set_xscale("log")
+    axes.set_xlabel("tokens trained on, log scale")
+    axes.set_ylabel("held-out loss, nats a token")
     axes.legend()
     return _svg(figure)
 

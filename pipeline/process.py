@@ -1,11 +1,14 @@
-"""Guarded child processes of the flow: each runs under stages/guard.py and ends with its parent."""
+"""Guarded child processes: each runs under stages/guard.py and ends with its parent."""
 
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+
+from pipeline.config import UserError
 
 GUARD = Path(__file__).parents[1] / "stages" / "guard.py"
 # Longer than the guard gives its group before it kills.
@@ -88,6 +91,34 @@ class Processes:
             )
             self._live.add(process)
         return process
+
+
+def beside(commands: Mapping[str, list[str]], lanes: int) -> None:
+    """Runs `python -m <command>` for each name in the working directory, so many at a time, with a bar on stderr.
+
+    Raises:
+        UserError: one of them stopped; the others are ended.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    processes = Processes()
+
+    def one(name: str) -> None:
+        try:
+            processes.run(commands[name], timeout_s=None, tell=lambda line: None)
+        except StageError as error:
+            raise UserError(f"stopped at {name}: {error}") from error
+
+    with ThreadPoolExecutor(max(1, min(lanes, len(commands)))) as pool:
+        runs = [pool.submit(one, name) for name in commands]
+        try:
+            for done in track(as_completed(runs), f"{lanes} at a time", total=len(runs), console=Console(stderr=True)):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+            raise
 
 
 def _read(process: subprocess.Popen[bytes], lines: list[str], tell: Callable[[str], None]) -> None:

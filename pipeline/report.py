@@ -5,6 +5,7 @@ stands outside it. Pages are whole in one file: pictures are inline SVG, nothing
 """
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def render_which(found: list[Method], costs: dict[str, Cost], said: str) -> str:
     """The methods with their costs as a page: table, score against seconds with the spread over seeds, advice."""
     shown = [pictures.by_time(found, costs), pictures.by_length(lengths(found))]
     return _page("which.html", methods=found, costs=costs, said=said, pictures=shown)
+
+
+def render_scaling(found: list[dict[str, float]], law: Callable[[float, float], float], said: list[str]) -> str:
+    """A law as a page: what it says in words, loss against tokens for every size, every trial.
+
+    Args:
+        found: weights, tokens, flops, loss_nats and seconds of each trial.
+        law: the loss that is foretold for weights and tokens.
+    """
+    return _page("scaling.html", found=found, law=law, said=said, picture=pictures.scaling(found, law))
 
 
 def render_costs(params: Params) -> str:

@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from pipeline import config, params_file
-from pipeline.config import Compute, UserError
+from pipeline.config import Compute, Params, UserError
 from pipeline.process import Processes, StageError, cores
 from stages import entry
 
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(_MARK + json.dumps(measure(Compute.model_validate_json(options.one), options.seconds)))
+        asked = {"compute": Compute.model_validate_json(options.one)}
+        print(_MARK + json.dumps(measure(config.load().model_copy(update=asked), options.seconds)))
         return
     params = config.load()
     tried, failed = trials(list(settings(params.compute)), options.seconds)
@@ -130,16 +131,15 @@ def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Found], list
     return found, failed
 
 
-def measure(compute: Compute, seconds: float) -> tuple[float, float, int]:
+def measure(params: Params, seconds: float) -> tuple[float, float, int]:
     """Seconds of the first updates, median seconds of the later ones, positions of one; nothing is kept."""
     from pipeline.model.device import compiled
     from pipeline.training.loop import fit
     from pipeline.training.recipe import build
     from stages.pretrain import TOKENIZER, start
 
-    params = config.load().model_copy(update={"compute": compute})
     built = build("pretrain", params.pretrain, "documents", start(params.pretrain)[0], params, TOKENIZER)
-    compiled(built.model, compute)
+    compiled(built.model, params.compute)
     schedule = params.pretrain.schedule.model_copy(update={"steps": 1_000_000})
     updates = fit(built.model, replace(built.parts, schedule=schedule), built.train)
     times: list[float] = []

@@ -8,11 +8,9 @@ import argparse
 import contextlib
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from pipeline import config, files, report
@@ -21,7 +19,7 @@ from pipeline.data.guess import guess
 from pipeline.data.probe import FULL, probe_params
 from pipeline.data.trial import workspace
 from pipeline.methods import Cost, Method, advice, agreement, cost, methods
-from pipeline.process import Processes, StageError, cores
+from pipeline.process import beside, cores
 from stages import entry
 
 FOLDER = Path(".tohum/which")
@@ -66,24 +64,8 @@ def probe(names: list[str]) -> None:
     Raises:
         UserError: one of them stopped; the others are ended.
     """
-    lanes, processes = max(1, min(cores(), len(names))), Processes()
-
-    def one(name: str) -> None:
-        try:
-            processes.run(["stages.which", "--run", name], timeout_s=None, tell=lambda line: None)
-        except StageError as error:
-            raise UserError(f"the probe stopped at {name}: {error}") from error
-
-    console = Console(stderr=True)
-    with contextlib.chdir(FOLDER), ThreadPoolExecutor(lanes) as pool:
-        runs = [pool.submit(one, name) for name in names]
-        try:
-            for done in track(as_completed(runs), f"{lanes} at a time", total=len(runs), console=console):
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.stop()
-            raise
+    with contextlib.chdir(FOLDER):
+        beside({name: ["stages.which", "--run", name] for name in names}, cores())
 
 
 def run(name: str) -> None:

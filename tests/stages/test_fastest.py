@@ -4,16 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from rich.console import Console
 
 from pipeline import config
 from pipeline.config import Compute, UserError
 from pipeline.model import device
 from pipeline.process import Processes, StageError
-from stages import fastest, sample, tokenize
+from stages import fastest
 from stages.fastest import Found, proposal
-from tests.folders import write_raw
+from tests.projects import small
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,20 +62,7 @@ def test_what_a_machine_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Samples and a recipe of a few small updates."""
     monkeypatch.chdir(tmp_path)
-    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    raw["pretrain"]["model"] |= {"n_layers": 1, "context_length": 16}
-    raw["pretrain"]["ordering"]["batch_size"] = 2
-    raw["compute"] = compute(threads=1).model_dump()
-    raw["tokenize"]["vocab_size"] = 300
-    raw["runtime"]["tracking"]["enabled"] = False
-    Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
-    texts = [
-        f"{i}. gün köyde {i * 7919 % 101} kişi çay içti ve ışıklar söndü, {i * 31 % 17} yıldız vardı."
-        for i in range(300)
-    ]
-    write_raw(tmp_path / "data/raw", documents=[{"text": text} for text in texts])
-    tokenize.main()
-    sample.main()
+    small(tmp_path)
     return tmp_path
 
 

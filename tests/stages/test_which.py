@@ -92,7 +92,7 @@ def test_a_probe_runs_every_recipe_in_its_folder(folder: Path) -> None:
 
 def test_a_run_that_fails_ends_the_probe_with_its_error(folder: Path) -> None:
     """Lost otherwise: a probe would show a table of what is left, or a traceback of its pool."""
-    with pytest.raises(UserError, match="the probe stopped at bad: no memory"):
+    with pytest.raises(UserError, match="stopped at bad: no memory"):
         which.probe(["bad", *[f"full-s{seed}" for seed in range(50)]])
     assert len(list(folder.glob("full-s*"))) < 50
     assert Path.cwd() == folder.parents[1]

@@ -1,0 +1,196 @@
+"""Studies of pretraining: its recipe many times over with a thing or two changed; no run is made twice.
+
+A trial is a set of changes and a seed. It trains on the documents of this project as `pretrain` would, and is measured
+on all held-out documents of the validation split, each from its start, so that trials with other windows, masks or
+batches are compared by one figure. What it found is kept in `.tohum/studies` under a fingerprint of all that decides it
+(recipe, compute, data, code, torch): a study that was stopped goes on with what is left, one that changed runs what is
+new.
+"""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pipeline import config, files
+from pipeline.config import AXES, Compute, Params, Pretrain, UserError
+from pipeline.evaluation import Subject, perplexity
+from pipeline.model.gpt import GPT
+from pipeline.process import beside, cores
+from pipeline.tokenizer import Tokenizer
+from pipeline.training import state as states
+from pipeline.training.recipe import SAMPLES, Load, build
+
+FOLDER = Path(".tohum/studies")
+TOKENIZER = Path("data/tokens/tokenizer")
+_ROOT = Path(__file__).parent
+# The code that decides what a trial finds.
+_CODE = (
+    "auxiliary", "data/hashing.py", "data/shards.py", "evaluation/perplexity.py", "learner.py", "model", "objectives",
+    "optimizers", "ordering", "tokenizer", "training", "tuners", "weighting",
+)  # fmt: skip
+
+
+class Trial(NamedTuple):
+    """One run of a study."""
+
+    name: str
+    seed: int
+    changes: dict[str, Any]
+    """Dotted path below `pretrain` -> value."""
+
+
+class Result(NamedTuple):
+    """What a trial found."""
+
+    loss_nats: float
+    """A token of the held-out documents."""
+    bits_per_byte: float
+    known_nats: float | None
+    """What a perfect model would lose a token; none where nobody can know."""
+    tokens: int
+    """Trained on."""
+    weights: int
+    """Without the embedding table, which only looks up."""
+    flops: float
+    """Of training: 6 a weight and token, and attention's 6 n_layers n_heads head_dim context_length a token."""
+    seconds: float
+    """Of training, with whatever ran beside it."""
+
+
+@dataclass
+class _Quiet:
+    """A log that nobody reads."""
+
+    record: dict[str, Any]
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Nothing is kept."""
+
+
+def recipe_of(params: Params, trial: Trial) -> Pretrain:
+    """`pretrain` with the trial's changes. Raises UserError where they do not fit, naming the trial."""
+    raw = copy.deepcopy(params.pretrain.model_dump(mode="json", by_alias=True)) | {"seed": trial.seed}
+    for path, value in trial.changes.items():
+        *steps, last = path.split(".")
+        place = raw
+        for step in steps:
+            place = place.get(step, {})
+        if last not in place:
+            raise UserError(f"{trial.name}: pretrain has no {path}; one of: {', '.join(place) or 'nothing there'}")
+        place[last] = value
+    recipe: Pretrain = config.validated(Pretrain, raw, "pretrain", trial.name)
+    for axis in AXES:
+        recipe.part(axis, f"{trial.name}: pretrain")
+    return recipe
+
+
+def compute_of(params: Params) -> Compute:
+    """On a CPU one thread, for trials run beside each other; a GPU as it is."""
+    return params.compute.model_copy(update={"threads": 1} if params.compute.device == "cpu" else {})
+
+
+def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
+    """The fingerprint of each trial. Raises UserError where data or changes are wrong."""
+    inputs = [SAMPLES / "documents", TOKENIZER]
+    if missing := [str(path) for path in inputs if not path.exists()]:
+        raise UserError(f"{', '.join(missing)}: not there yet; run `dvc repro sample` first")
+    code = sorted(path for name in _CODE for path in ([_ROOT / name] if "." in name else (_ROOT / name).glob("*.py")))
+    shared = {
+        "compute": compute_of(params).model_dump(),
+        "data": [files.sha256_of(path) for path in inputs],
+        "code": [files.sha256_of(path) for path in code],
+        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    wholes = [shared | {"recipe": recipe_of(params, trial).model_dump(mode="json")} for trial in trials]
+    return [hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32] for whole in wholes]
+
+
+def found(key: str) -> Result | None:
+    """What is kept of a trial."""
+    path = FOLDER / f"{key}.json"
+    return Result(**files.read_json(path)) if path.exists() else None
+
+
+def run(params: Params, trials: Sequence[Trial]) -> list[Result]:
+    """What every trial finds; those that are not kept yet are run, one a core (or one on a GPU) at a time.
+
+    Raises:
+        UserError: data that is not there, a change that does not fit, a trial that stopped.
+    """
+    names = keys(params, trials)
+    left = {key: trial for key, trial in zip(names, trials, strict=True) if found(key) is None}
+
+    def command(key: str) -> list[str]:
+        return ["stages.trial", key, json.dumps(left[key]._asdict())]
+
+    lanes = 1 if params.compute.device == "cuda" else cores()
+    beside({f"{trial.name}, seed {trial.seed}": command(key) for key, trial in left.items()}, lanes)
+    results = [found(key) for key in names]
+    return [result for result in results if result is not None]
+
+
+def train(params: Params, trial: Trial, key: str, start: Callable[[Pretrain], tuple[Load, list[Path]]]) -> Result:
+    """Trains and measures one trial in this process, and keeps what it found.
+
+    Args:
+        start: how a recipe's model begins (stages.pretrain).
+    """
+    recipe = recipe_of(params, trial)
+    quiet = params.runtime.model_copy(update={"progress": False})
+    params = params.model_copy(update={"compute": compute_of(params), "runtime": quiet})
+    built = build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
+    log = _Quiet({})
+    with states.locked(key) as state:
+        progress = built.trainer(recipe, params, log, trial.name).run(state)
+        subject = Subject(trial.name, built.model.eval(), Tokenizer.load(TOKENIZER), {}, SAMPLES, params.compute)
+        settings = perplexity.Settings(split="validation", batch_size=32, max_documents=None)
+        metrics, _ = perplexity.measure(settings, subject)
+        known = metrics.get("bits_per_byte_known")
+        result = Result(
+            loss_nats=metrics["loss_nats"],
+            bits_per_byte=metrics["bits_per_byte"],
+            known_nats=None if known is None else known * metrics["bytes_per_token"] * math.log(2),
+            tokens=progress.tokens,
+            weights=weights(built.model),
+            flops=progress.tokens * flops_a_token(built.model),
+            seconds=float(log.record["training_seconds"]),
+        )
+        files.write_json(FOLDER / f"{key}.json", result._asdict())
+        state.clear()
+    return result
+
+
+def weights(model: GPT) -> int:
+    """Weights that multiply: all but the embedding table, which counts where it is also the head."""
+    table = 0 if model.config.tie_embeddings else model.embed.weight.numel()
+    return model.num_parameters() - table - (0 if model.positions is None else model.positions.weight.numel())
+
+
+def flops_a_token(model: GPT) -> float:
+    """Operations of forward and backward: 6 a weight, and those of attention (Chowdhery et al. 2022, appendix B), of
+    which a causal mask leaves half."""
+    shape = model.config
+    attention = 6 * shape.n_layers * shape.n_heads * shape.head_dim * shape.context_length
+    return float(6 * weights(model) + attention)
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and two standard errors of it; no error of a single value (NaN)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, 2 * math.sqrt(variance / len(values))
+
+
+def by_name(trials: Sequence[Trial], results: Sequence[Result]) -> Iterator[tuple[str, list[Result]]]:
+    """The results of all seeds of each name, in the order of the names."""
+    for name in dict.fromkeys(trial.name for trial in trials):
+        yield name, [result for trial, result in zip(trials, results, strict=True) if trial.name == name]

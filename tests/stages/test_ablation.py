@@ -1,0 +1,92 @@
+"""The table that defaults are chosen by: a variation that is better must be called so, on the same tokens alone."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config, studies
+from pipeline.config import UserError
+from pipeline.studies import Result, Trial, recipe_of
+from pipeline.training.schedule import micro_batches
+from stages import ablation
+from stages.ablation import DEFAULT, compared, markdown, planned, table
+
+ROOT = Path(__file__).parents[2]
+
+
+def result(loss: float, tokens: int = 1000) -> Result:
+    return Result(loss, 1.0, None, tokens, 50, 1e6, 2.0)
+
+
+def test_every_variation_fits_the_committed_params_and_sees_as_many_tokens() -> None:
+    """Found in a second here, otherwise after an hour of training."""
+    params = config.load(ROOT / "params.yaml")
+
+    def windows(trial: Trial) -> int:
+        recipe = recipe_of(params, trial)
+        updates = range(recipe.schedule.steps)
+        size = recipe.part("ordering", "pretrain").batch_size
+        return size * sum(len(micro_batches(recipe.schedule, number)) for number in updates)
+
+    trials = planned(ROOT / ablation.VARIATIONS, 2)
+    assert [trial.seed for trial in trials] == [1] * (len(trials) // 2) + [2] * (len(trials) // 2)
+    assert trials[0] == Trial(DEFAULT, 1, {})
+    for trial in trials:
+        assert windows(trial) == pytest.approx(windows(trials[0]), rel=ablation._SAME_TOKENS), trial.name
+
+
+def test_rows_are_judged_over_the_same_seeds() -> None:
+    found = {
+        DEFAULT: [result(1.0), result(2.0), result(3.0)],
+        "worse": [result(1.2), result(2.1), result(3.3)],
+        "better": [result(0.9), result(1.8), result(2.7)],
+        "alike": [result(1.1), result(1.9), result(3.01)],
+    }
+    rows = compared(found)
+    assert [row.name for row in rows] == ["better", DEFAULT, "alike", "worse"]
+    assert {row.name: row.verdict for row in rows} == {
+        "better": "VARIATION BETTER", DEFAULT: "", "alike": "alike", "worse": "default better",
+    }  # fmt: skip
+    worse = rows[-1]
+    assert worse.gain == pytest.approx(0.2)
+    assert worse.error == pytest.approx(2 * 0.1 / 3**0.5)
+    assert worse.deviation == pytest.approx(1.0536, abs=1e-4)
+    assert table(rows).row_count == 4
+    assert markdown(rows).count("\n") == 6
+    assert "+0.2000 ± 0.1155" in markdown(rows)
+
+
+def test_one_seed_proves_nothing() -> None:
+    rows = compared({DEFAULT: [result(1.0)], "other": [result(0.5)]})
+    assert rows[0].verdict == "one seed"
+    assert "nan" not in markdown(rows)
+
+
+def test_other_tokens_are_refused() -> None:
+    """More text is better whatever was changed."""
+    with pytest.raises(UserError, match=r"'longer' trains on 1,020 tokens, params\.yaml on 1,000"):
+        compared({DEFAULT: [result(1.0)], "longer": [result(0.9, 1020)]})
+
+
+def test_a_file_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text("- cosine\n")
+    with pytest.raises(UserError, match="expected names, each with the settings"):
+        planned(tmp_path / "odd.yaml", 1)
+    with pytest.raises(UserError, match="has no cosinus; one of: norms"):
+        planned(ROOT / ablation.VARIATIONS, 1, ["cosinus"])
+
+
+def test_the_command_shows_the_table_and_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra/ablation.yaml").write_text("tied: {model.tie_embeddings: true}\n")
+    losses = {(DEFAULT, 1): 1.0, (DEFAULT, 2): 1.1, ("tied", 1): 0.8, ("tied", 2): 0.85}
+    monkeypatch.setattr(studies, "run", lambda params, trials: [result(losses[one.name, one.seed]) for one in trials])
+    monkeypatch.setattr("sys.argv", ["ablation", "--seeds", "2"])
+    ablation.main()
+    said = capsys.readouterr().out
+    assert "better than params.yaml: tied" in said
+    assert "| tied | 0.8250 (0.0354) | -0.2250 ± 0.0500 |" in (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
