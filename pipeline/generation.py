@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pipeline.config import UserError
 from pipeline.model.gpt import GPT, Cache, KeyValue
+from pipeline.model.graphed import Decoder
+from pipeline.model.past import FixedCache
 
 
 def generate(
@@ -127,11 +129,17 @@ def _steps(
     steps = min(max_tokens, model.room(prefix) - min(map(len, prompts)))
     offset = model.config.context_length - model.room(prefix)
     ragged = not bool(mask_BT.all())
-    cache = Cache(offset + length + steps) if use_cache else None
+    cache = _cache(offset + length + steps, new_BT.device) if use_cache else None
+    decoder: Decoder | None = None
     training = model.training
     model.eval()
     try:
         for step in range(steps):
+            if decoder is not None:
+                next_B = choose(decoder.step(new_BT), temperature, top_k, top_p, generator)
+                new_BT = next_B[:, None]
+                yield next_B.tolist()
+                continue
             first = step == 0 or cache is None
             keys_BS = positions_BT = None  # as they follow each other
             if ragged:
@@ -145,11 +153,18 @@ def _steps(
                 )
                 next_B = choose(model.logits(x_BTD[:, -1]), temperature, top_k, top_p, generator)
                 new_BT = next_B[:, None] if cache is not None else torch.cat((new_BT, next_B[:, None]), dim=1)
-                if ragged:
+                if isinstance(cache, FixedCache):
+                    decoder = Decoder(model, cache, mask_BT)
+                elif ragged:
                     mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(next_B), 1)), dim=1)
             yield next_B.tolist()
     finally:
         model.train(training)
+
+
+def _cache(capacity: int, device: torch.device) -> Cache:
+    """Of fixed shapes on a GPU, where launching a step takes longest; a CPU reads only what is full."""
+    return FixedCache(capacity) if device.type == "cuda" else Cache(capacity)
 
 
 def _padded_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -140,4 +140,7 @@ def groups(examples: Described, column: str, values: Sequence[str], where: str) 
 def on_device(batch: Batch, model: GPT) -> Batch:
     """The batch where the model is; copies nothing when it is there already."""
     device = model.embed.weight.device
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    if device.type == "cuda":
+        # from pinned memory the copy runs beside what the device still computes, while the next batch is made
+        return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}
+    return {name: tensor.to(device) for name, tensor in batch.items()}

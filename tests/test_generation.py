@@ -11,6 +11,7 @@ from pipeline.config import UserError
 from pipeline.generation import choose, generate, stream
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, Cache
+from pipeline.model.past import FixedCache
 from tests.models import shape
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
@@ -59,6 +60,21 @@ def test_batch_cache_and_stream_change_no_id(family: str) -> None:
     assert generate(model, PROMPTS, max_tokens=12, use_cache=False, **GREEDY) == alone
     assert [list(stream(model, prompt, max_tokens=12, **GREEDY)) for prompt in PROMPTS] == alone
     assert model.training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of a GPU, where the same steps are recorded and replayed."""
+    model = model_of(family).eval()
+    rows = [PROMPTS, [[7]], [[1, 2, 3], [4, 5, 6]]]
+    usual = [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows]
+    prefix = [
+        (torch.randn(1, 4 if family == "gpt2" else 2, 3, 8), torch.randn(1, 4 if family == "gpt2" else 2, 3, 8))
+    ] * 2
+    behind = [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows]
+    monkeypatch.setattr("pipeline.generation._cache", lambda capacity, device: FixedCache(capacity))
+    assert [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows] == usual
+    assert [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows] == behind
 
 
 @pytest.mark.parametrize("family", FAMILIES)

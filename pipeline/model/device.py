@@ -111,6 +111,7 @@ def compiled(model: GPT, compute: Compute) -> GPT:
                 "install g++, or set it to false"
             )
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled", _machine()).resolve()))
+        model.fixed = True
         for block in model.blocks:
             block.compile()
     return model

@@ -77,3 +77,28 @@ class Cache:
     def advance(self, tokens: int) -> None:
         """Moves on after all layers stored their part."""
         self.length += tokens
+
+
+class FixedCache(Cache):
+    """A cache whose steps have the same shapes and addresses every time, as a CUDA graph needs them.
+
+    Prompt and prefix are written as usual. Once `at` is set, a step is one token, written where that tensor says, and
+    attention reads the whole capacity under a mask.
+    """
+
+    at: Tensor | None = None
+    """Where the next token is written, [1]; none: still at the prompt."""
+
+    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
+        """Stores the new keys and values of a layer and gives what is read with them."""
+        if self.at is None:
+            return super().extend(layer, k_BGTK, v_BGTK)
+        keys, values = self._layers[layer]
+        return keys.index_copy_(2, self.at, k_BGTK), values.index_copy_(2, self.at, v_BGTK)
+
+    def begin(self, device: torch.device) -> None:
+        """The prompt is written: from here on steps. What nobody wrote becomes 0, for a mask hides numbers, not NaN."""
+        self.at = torch.full((1,), self.length, device=device)
+        for parts in self._layers.values():
+            for part in parts:
+                part[:, :, self.length :] = 0

@@ -1,6 +1,7 @@
 """Next-token prediction on packed windows: the objective of pretraining (Radford et al. 2019)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,21 @@ class Settings(Section):
 def build(settings: Settings, context: Context) -> "NextToken":
     """The objective for windows of context_length + 1 ids."""
     return NextToken(settings, context.tokenizer.end_of_text)
+
+
+def head_losses(model: GPT, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """losses_N of the language head at these places of the stream."""
+    return token_losses(model.logits(hidden_ND), targets_N)
+
+
+def _fuses(model: GPT) -> bool:
+    """Whether head and loss are compiled into one: on a GPU they would else write the logits several times over."""
+    return model.fixed and model.embed.weight.device.type == "cuda"
+
+
+@cache
+def _fused() -> Callable[[GPT, Tensor, Tensor], Tensor]:
+    return torch.compile(head_losses)
 
 
 class NextToken(Objective):
@@ -55,19 +71,20 @@ class NextToken(Objective):
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """As for every objective; the logits of a part of the positions at a time, if so set."""
-        if self.settings.logits_at_once is None:
-            return super().losses(model, batch)
-
-        def part(hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-            return token_losses(model.logits(hidden_ND), targets_N)
-
+        losses_of = _fused() if _fuses(model) else head_losses
+        hidden_ND, targets_N = self._hidden(model, batch).flatten(0, 1), batch["targets"].flatten()
         size = self.settings.logits_at_once
-        hidden, targets = self._hidden(model, batch).flatten(0, 1).split(size), batch["targets"].flatten().split(size)
-        losses_N = [
-            checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False)
-            for piece in zip(hidden, targets, strict=True)
-        ]
-        return per_example(torch.cat(losses_N), self._places(torch.empty(0), batch))
+        if size is None:
+            losses_N = losses_of(model, hidden_ND, targets_N)
+        else:
+            pieces = zip(hidden_ND.split(size), targets_N.split(size), strict=True)
+            losses_N = torch.cat(
+                [
+                    checkpoint(losses_of, model, *piece, use_reentrant=False, preserve_rng_state=False)
+                    for piece in pieces
+                ]
+            )
+        return per_example(losses_N, self._places(torch.empty(0), batch))
 
     @staticmethod
     def _hidden(model: GPT, batch: Batch) -> Tensor:

@@ -102,13 +102,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices_NRC: Tensor) -> Tensor:
-    """U V^T of each matrix, approximately (singular values in about [0.7, 1.2]), shape [N, R, C]."""
+    """U V^T of each matrix, approximately (singular values in about [0.7, 1.2]), shape [N, R, C].
+
+    In bfloat16 on a GPU, as in the paper: the iteration forgives its rounding.
+    """
     a, b, c = _QUINTIC
     x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.bfloat16() if x.device.type == "cuda" else x
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     for _ in range(_STEPS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices_NRC.dtype)

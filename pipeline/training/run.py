@@ -4,8 +4,11 @@ The loop is `loop.fit`; everything here happens between its steps. What reaches 
 pure function of params, data and code; times and speeds go to the tracker alone.
 """
 
+import gc
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +20,19 @@ from pipeline.config import Runtime, UserError, Validation
 from pipeline.learner import Examples
 from pipeline.model.gpt import GPT
 from pipeline.training import state as states
-from pipeline.training.loop import Parts, fit, mean_loss
+from pipeline.training.loop import Parts, Step, fit, mean_loss
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A pass over all objects in the middle of a step makes a GPU wait; memory is freed by reference counts anyway."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class DivergedError(UserError):
@@ -75,6 +90,9 @@ class Trainer:
         self.cadence, self.runtime, self.log, self.name = cadence, runtime, log, name
         self.progress = Progress()
         self._best: dict[str, Tensor] = {}
+        self._waiting: list[Step] = []
+        """Steps whose loss nobody has read yet."""
+        self._late = parts.compute.device != "cpu"
 
     def run(self, state: states.State) -> Progress:
         """Trains from the saved state, or from the start, to the end of the schedule or to early stopping.
@@ -96,19 +114,26 @@ class Trainer:
             disable=None if self.runtime.progress else True,
         )
         if not self.progress.stopped_early:
-            for step in fit(self.model, self.parts, self.train, resumed_at):
-                self.progress.step, seen = step.number, seen + step.tokens
-                self.progress.tokens += step.tokens
-                self.progress.losses.append(self._finite(float(step.loss), step.number))
-                self._log(step, seen / (time.perf_counter() - began))
-                if step.number % self.cadence.every == 0 or step.number == steps:
-                    self._validate(state_of=step.number)
-                    bar.set_postfix(loss=f"{self.progress.curve[-1]['validation_loss_nats']:.3f}", refresh=False)
-                bar.update()
-                if self.progress.stopped_early:
-                    break
-                if step.number % self.runtime.checkpoint_every == 0 and step.number < steps:
-                    self._save(state)
+            with _no_garbage_collection():
+                for step in fit(self.model, self.parts, self.train, resumed_at):
+                    self.progress.step, seen = step.number, seen + step.tokens
+                    self.progress.tokens += step.tokens
+                    self._waiting.append(step)
+                    validates = step.number % self.cadence.every == 0 or step.number == steps
+                    saves = step.number % self.runtime.checkpoint_every == 0 and step.number < steps
+                    logs = step.number % self.runtime.log_every == 0 or step.number == 1
+                    if validates or saves or logs or not self._late:
+                        self._read()
+                    if logs:
+                        self._log(step, seen / (time.perf_counter() - began))
+                    if validates:
+                        self._validate(state_of=step.number)
+                        bar.set_postfix(loss=f"{self.progress.curve[-1]['validation_loss_nats']:.3f}", refresh=False)
+                    bar.update()
+                    if self.progress.stopped_early:
+                        break
+                    if saves:
+                        self._save(state)
         if not steps:  # open weights or a champion taken as they are: measured, not moved
             self.progress.losses = [mean_loss(self.model, self.parts, self.train, self.cadence.batches)]
             self._validate(state_of=0)
@@ -122,30 +147,38 @@ class Trainer:
         self._keep()
         return self.progress
 
-    def _finite(self, loss: float, number: int) -> float:
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"{self.name}: the training loss is {loss} at step {number}; lower optimizer.learning_rate or look at "
-                "the data that the gate of the samples let through"
-            )
-        return loss
+    def _read(self) -> None:
+        """Takes the losses of the steps so far from the device: rarely, for whoever reads one waits until it is there.
 
-    def _log(self, step: Any, tokens_per_second: float) -> None:
-        if step.number % self.runtime.log_every == 0 or step.number == 1:
-            self.log.log(
-                {
-                    "train_loss_nats": self.progress.losses[-1],
-                    "learning_rate": step.learning_rate,
-                    "gradient_norm": float(step.gradient_norm),
-                    "tokens_per_second": tokens_per_second,
-                    **getattr(self.parts.optimizer, "figures", {}),
-                },
-                step.number,
-            )
+        Raises:
+            DivergedError: one is not finite.
+        """
+        for step in self._waiting:
+            loss = float(step.loss)
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"{self.name}: the training loss is {loss} at step {step.number}; lower optimizer.learning_rate or "
+                    "look at the data that the gate of the samples let through"
+                )
+            self.progress.losses.append(loss)
+        self._waiting = []
+
+    def _log(self, step: Step, tokens_per_second: float) -> None:
+        self.log.log(
+            {
+                "train_loss_nats": self.progress.losses[-1],
+                "learning_rate": step.learning_rate,
+                "gradient_norm": float(step.gradient_norm),
+                "tokens_per_second": tokens_per_second,
+                **getattr(self.parts.optimizer, "figures", {}),
+            },
+            step.number,
+        )
 
     def _validate(self, state_of: int) -> None:
         progress = self.progress
         loss = mean_loss(self.model, self.parts, self.validation, self.cadence.batches)
+        gc.collect()  # what stands in circles, now that the device waits in any case
         mean = sum(progress.losses) / len(progress.losses)
         progress.curve.append({"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss})
         progress.losses = []

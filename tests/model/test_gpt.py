@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 
 from pipeline.config import UserError
-from pipeline.model.gpt import GPT, Cache, ModelConfig
+from pipeline.model.gpt import GPT, Cache, ModelConfig, padded_product
 from pipeline.model.layout import exported_config
 from tests.models import network
 
@@ -299,3 +299,15 @@ def test_logits_are_capped_and_their_order_stays() -> None:
 def test_a_head_that_nobody_could_read_is_not_added() -> None:
     with pytest.raises(UserError, match="nanochat model has no classification head in transformers"):
         model_of("nanochat").add_score(2, torch.Generator())
+
+
+def test_a_padded_head_gives_the_same_numbers_and_gradients() -> None:
+    """The way of a GPU; no id of the padding may ever get a share of the probability."""
+    x, weight = torch.randn(2, 3, 8, requires_grad=True), torch.randn(61, 8, requires_grad=True)
+    plain, padded = x @ weight.T, padded_product(x, weight)
+    assert padded.shape == (2, 3, 61)
+    torch.testing.assert_close(padded, plain)
+    for one, other in zip(
+        *(torch.autograd.grad(y.softmax(-1)[..., 0].sum(), (x, weight)) for y in (plain, padded)), strict=True
+    ):
+        torch.testing.assert_close(one, other)

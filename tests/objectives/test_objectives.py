@@ -242,3 +242,24 @@ def test_documents_of_a_window_are_learned_as_if_alone() -> None:
     inputs = [torch.from_numpy(part)[None] for part in (first, second[:4], second[4:5])]
     alone = torch.cat([network(ids)[0] for ids in inputs])
     torch.testing.assert_close(whole.scores_NC, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["next_token", "next_token, a few logits at once"])
+def test_head_and_loss_are_one_where_blocks_are_compiled_for_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.objectives import next_token
+
+    calls: list[int] = []
+
+    def counted(*given: Any) -> torch.Tensor:
+        calls.append(len(given[1]))
+        return next_token.head_losses(*given)
+
+    network, learned = model(), objective(name)
+    batch = learned.collate([learned.example(record) for record in WINDOWS])
+    plain = learned.losses(network, batch)
+    network.fixed = True
+    assert not next_token._fuses(network)  # on a CPU: nothing to gain
+    monkeypatch.setattr(next_token, "_fuses", lambda model: True)
+    monkeypatch.setattr(next_token, "_fused", lambda: counted)
+    assert torch.equal(learned.losses(network, batch), plain)
+    assert sum(calls) == 32

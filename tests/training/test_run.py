@@ -1,5 +1,6 @@
 """Training goes on after a kill and ends with the same bits; if it did not, a night on a GPU would be lost or wrong."""
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,32 @@ def test_no_steps_measure_the_start_and_move_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [point["step"] for point in progress.curve] == [0]
     assert progress.best_loss == mean_loss(plan.model, plan.parts, plan.validation, 2)
+
+
+def test_losses_that_are_read_late_are_the_same(tmp_path: Path) -> None:
+    """The way of a GPU: nobody waits for a loss before the cadence asks, and none is left out or misplaced."""
+    usual, late = trainer(Log(), log_every=5), trainer(Log(), log_every=5)
+    late._late = True
+    expected, found = (one.run(states.State(tmp_path / str(number))) for number, one in enumerate((usual, late)))
+    assert found.curve == expected.curve
+    assert found.tokens == expected.tokens
+    broken = trainer(Log(), log_every=5, learning_rate=1e30)
+    broken._late = True
+    with pytest.raises(UserError, match=r"training loss is (nan|inf) at step [234];"):
+        broken.run(states.State(tmp_path / "broken"))
+
+
+def test_no_garbage_is_collected_in_the_middle_of_a_step(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watching(Log):
+        def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+            seen.append(gc.isenabled())
+
+    trainer(Watching(), steps=6).run(states.State(tmp_path))
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(Log(die_at=3), steps=6).run(states.State(tmp_path))
+    assert gc.isenabled()
