@@ -223,5 +223,5 @@ def test_no_garbage_is_collected_in_the_middle_of_a_step(tmp_path: Path) -> None
     assert not any(seen)
     assert gc.isenabled()
     with pytest.raises(KeyboardInterrupt):
-        trainer(Log(die_at=3), steps=6).run(states.State(tmp_path))
+        trainer(Log(die_at=3), steps=6).run(states.State(tmp_path / "other"))
     assert gc.isenabled()
