@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry(main)
+    entry(main, without=["pandas"])

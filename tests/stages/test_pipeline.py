@@ -23,6 +23,39 @@ pytestmark = pytest.mark.slow
 WORDS = ["ışık", "deniz", "yol", "ev", "kedi", "sabah", "akşam", "güzel", "büyük", "kırmızı", "gitti", "geldi", "gördü"]
 
 
+HEAVY = {
+    "torch", "mlflow", "great_expectations", "datasets", "pandas", "transformers", "tokenizers", "sklearn", "scipy",
+    "matplotlib", "dvc", "prefect", "peft", "optuna", "opacus", "gigatoken", "rustbpe", "tiktoken", "pyarrow",
+    "huggingface_hub", "requests",
+}  # fmt: skip
+"""What takes a tenth of a second or more to import."""
+GATE = {"great_expectations", "pandas", "pyarrow", "requests", "scipy"}
+LOADED = {
+    "download": {"pandas", "pyarrow"},  # the hub's data sets need pandas
+    "validate-raw": GATE,
+    "tokenize": {"gigatoken", "pyarrow", "rustbpe", "tiktoken"},
+    "validate-tokens": GATE | {"tiktoken"},
+    "sample": {"pyarrow"},
+    "validate-samples": GATE | {"tiktoken"},
+    "pretrain": {"pyarrow", "tiktoken", "torch"},
+    "evaluate-base": {"pyarrow", "tiktoken", "torch"},
+    "validate-model-base": GATE,
+    "report": {"matplotlib", "pyarrow"},
+}
+"""What each stage needs of it, and no more: a module too many costs every run its import."""
+# Python runs this at the start of every process; a stage leaves the names of what it had loaded at its end.
+WATCH = """
+import atexit, json, pathlib, sys
+def leave():
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is not None and main.name.startswith("stages.") and main.name != "stages.guard":
+        name = "-".join([main.name.removeprefix("stages."), *sys.argv[1:]])
+        names = sorted({module.partition(".")[0] for module in sys.modules})
+        pathlib.Path(__file__).with_name(name + ".json").write_text(json.dumps(names))
+atexit.register(leave)
+"""
+
+
 def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
@@ -44,10 +77,16 @@ def project(folder: Path) -> Path:
     return root
 
 
-def repro(root: Path) -> subprocess.CompletedProcess:
-    found = subprocess.run(["dvc", "repro"], cwd=root, env=environment(), capture_output=True, text=True)
+def repro(root: Path, **more: str) -> subprocess.CompletedProcess:
+    found = subprocess.run(["dvc", "repro"], cwd=root, env=environment() | more, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
     return found
+
+
+def loaded(folder: Path) -> dict[str, set[str]]:
+    """Stage -> what it had loaded of HEAVY when it ended."""
+    found = {path.stem: set(json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")}
+    return {stage: modules & HEAVY for stage, modules in found.items()}
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -86,7 +125,10 @@ def test_a_killed_run_ends_with_the_hashes_of_an_unbroken_one_elsewhere(tmp_path
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     whole, cut = project(tmp_path / "whole"), project(tmp_path / "cut")
-    repro(whole)
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch/sitecustomize.py").write_text(WATCH, encoding="utf-8")
+    repro(whole, PYTHONPATH=os.pathsep.join([str(tmp_path / "watch"), os.environ.get("PYTHONPATH", "")]))
+    assert loaded(tmp_path / "watch") == LOADED
     kill_in_training(cut)
     assert not (cut / "models/base").exists()
     repro(cut)
