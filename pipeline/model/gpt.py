@@ -547,12 +547,11 @@ class GPT(nn.Module):
         fixed = self.fixed and not start  # a block mask has no place for a prefix
         dropout = self.training and self.dropout > 0
         found = packed(segments_BT, fixed, shown is not None, dropout)
-        if found.rows is not None:
-            rule = self._rule(None, found.rows.shape[1], start, segments_BT.device)
-            context = Context(*rule, keys=found.rows, queries=found.rows)
-        elif found.mask is not None:
+        longest = segments_BT.shape[1] if found.rows is None else found.rows.shape[1]
+        context = Context(*self._rule(None, longest, start, segments_BT.device), keys=found.rows, queries=found.rows)
+        if found.mask is not None:
             context = Context(F.pad(found.mask, (start, 0), value=True), False)
-        else:
+        elif found.blocks is not None:
             context = Context(None, False, blocks=found.blocks)
         return View(found.positions + start, context, context)
 

@@ -46,7 +46,12 @@ def test_rows_that_would_be_mostly_padding_become_a_mask() -> None:
     model = network("llama")
     assert ways(model, LONG) == ["mask"]
     torch.testing.assert_close(model(IDS, segments_BT=LONG)[0], model(IDS)[0])
-    assert ways(model, torch.zeros_like(LONG)) == ["rows"]
+
+
+def test_one_document_a_window_is_the_usual_attention() -> None:
+    model = network("llama")
+    assert ways(model, torch.zeros_like(LONG)) == []
+    assert torch.equal(model(IDS, segments_BT=torch.zeros_like(LONG)), model(IDS))
 
 
 def test_blocks_say_what_the_mask_says() -> None:
