@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pipeline.model.unpadded import Rows
 
-
 # Rows cost their padding and the way into rows and back, a mask the slower attention under it. At a window of 256 and
 # documents of 130 (the share is 1.05) a mask is 5 % of an update faster, at 512 (0.51) rows 6 %, at 1,024 (0.26) 32 %.
 _WORTH = 0.75
