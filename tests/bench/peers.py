@@ -67,7 +67,7 @@ class NanoGPT(nn.Module):
 
     def logits(self, ids: Tensor) -> Tensor:
         """[B, T] -> [B, T, V]."""
-        x = self.embed(ids) + self.positions(torch.arange(ids.shape[1]))
+        x = self.embed(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))
         for block in self.blocks:
             x = block(x)
         return self.norm(x) @ self.embed.weight.T
