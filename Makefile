@@ -59,7 +59,7 @@ plan: setup ## what would run, and why
 	@python -m pipeline.plan
 
 profile: setup ## applies infra/profiles/$(NAME).yaml to params.yaml
-	python -m pipeline.profiles $(NAME)
+	python -m pipeline.profiles $(NAME) $(if $(FORCE),--force)
 
 search: setup ## tries a recipe's settings: make search RECIPE=spam-lora; with APPLY=1 the winner goes into params.yaml
 	@python -m stages.guard stages.search $(RECIPE) $(if $(APPLY),--apply)
