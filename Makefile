@@ -104,5 +104,5 @@ times: setup ## where the pipeline's time went
 bench: setup ## benchmarks, JSON
 	@for f in tests/bench/*.py; do python -m tests.bench.$$(basename $$f .py); done
 
-clean: ## removes what the pipeline made, not the cache
+clean: ## removes what the pipeline and the studies made, not DVC's cache
 	rm -rf data models reports .tohum

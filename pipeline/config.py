@@ -217,7 +217,7 @@ class Schedule(Section):
     accumulate: Positive
     """Micro-batches per update."""
     batch_warmup_steps: Count
-    """Updates over which their number grows evenly from one to `accumulate` (batch-size warm-up; McCandlish et al.
+    """Updates over which their number grows evenly to `accumulate` (batch-size warm-up; McCandlish et al.
     2018: the noise of the gradient, and with it the useful batch, grows as the loss falls); 0: all from the start."""
     clip_norm: Annotated[float, Field(ge=0)]
     """Largest gradient norm; 0 clips nothing."""

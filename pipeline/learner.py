@@ -141,9 +141,9 @@ def on_device(batch: Batch, model: GPT) -> Batch:
     """The batch where the model is; copies nothing that is there already."""
     device = model.embed.weight.device
     if device.type == "cuda":
-        # from pinned memory the copy runs beside what the device still computes, while the next batch is made
+        # from pinned memory in one piece the copy runs beside what the device still computes
         return {
-            name: tensor if tensor.is_cuda else tensor.pin_memory().to(device, non_blocking=True)
+            name: tensor if tensor.is_cuda else tensor.contiguous().pin_memory().to(device, non_blocking=True)
             for name, tensor in batch.items()
         }
     return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -18,8 +18,8 @@ from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.studies import Result, flops_a_token, weights
 
 _HUBER = 1e-3  # of the logarithm of the loss, as there
-# Beyond what was tried a parabola through it says nothing.
-_RATES, _BATCHES = (0.25, 4.0), (1 / 16, 16.0)
+# No network of this many heads was ever trained; the search for the best width ends somewhere.
+_HEADS = 256
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class Law:
 
 
 def fit(found: Sequence[Result]) -> Law:
-    """The law of these trials. Raises UserError where there are too few to tell."""
+    """The law of these trials, those aside that diverged. Raises UserError where there are too few to tell."""
     from scipy.optimize import least_squares
 
+    found = [one for one in found if math.isfinite(one.loss_nats)]
     sizes, lengths = len({one.weights for one in found}), len({one.tokens for one in found})
     if sizes < 3 or lengths < 3:
         raise UserError(f"{sizes} sizes, {lengths} numbers of tokens; a law needs three of each (infra/scaling.yaml)")
@@ -70,16 +71,18 @@ def fit(found: Sequence[Result]) -> Law:
     return law(min(tried, key=lambda one: one.cost).x)
 
 
-def best(points: Iterable[tuple[float, float]], within: tuple[float, float]) -> float:
-    """Where a parabola through (factor, loss), over the logarithm of the factor, is lowest; inside `within`.
+def best(points: Iterable[tuple[float, float]]) -> float:
+    """Where a parabola through (factor, loss), over the logarithm of the factor, is lowest, among the factors tried.
 
-    Where the points have no valley: the factor of the lowest.
+    Where the points have no valley: the factor of the lowest. Beyond what was tried a parabola says nothing.
     """
-    pairs = sorted(points)
+    pairs = sorted((factor, loss) for factor, loss in points if math.isfinite(loss))
+    if not pairs:
+        raise UserError("every trial of a rate or a batch diverged; lower the learning rates in params.yaml")
     x, y = np.log([factor for factor, _ in pairs]), np.array([loss for _, loss in pairs])
     curve = np.polyfit(x, y, 2) if len(pairs) > 2 else np.zeros(3)
     at = -curve[1] / (2 * curve[0]) if curve[0] > 0 else x[int(y.argmin())]
-    return float(min(max(math.exp(at), within[0]), within[1]))
+    return float(min(max(math.exp(at), pairs[0][0]), pairs[-1][0]))
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,15 @@ class Rule:
     batch: float
     """Best factor of the batch at `tokens`."""
     tokens: float
+    tried: tuple[float, float]
+    """The lowest and the highest factor of the rates that any trial had."""
 
-    def rate(self, n: float) -> float:
-        """A straight line through the logarithms: rates fall with size by a power."""
+    def rate(self, n: float, batch: float = 1.0) -> float:
+        """A straight line through the logarithms: rates fall with size by a power, and grow as the root of the batch
+        (Malladi et al. 2022, for rules that normalise their gradients); no further than was tried."""
         x, y = (np.log(column) for column in zip(*self.rate_at, strict=True))
         slope, start = np.polyfit(x, y, 1) if len(self.rate_at) > 1 else (0.0, y[0])
-        return float(min(max(math.exp(start + slope * math.log(n)), _RATES[0]), _RATES[1]))
+        return float(min(max(math.exp(start + slope * math.log(n)) * math.sqrt(batch), self.tried[0]), self.tried[1]))
 
     def batch_for(self, d: float) -> float:
         """The useful batch grows as the root of the tokens (Zhang et al. 2024, on critical batch sizes)."""
@@ -105,20 +111,22 @@ class Rule:
 
 def rule(rates: dict[float, list[tuple[float, float]]], batches: list[tuple[float, float]], tokens: float) -> Rule:
     """The rule of trials: weights -> (factor of the rates, loss), and (factor of the batch, loss) at `tokens`."""
-    rate_at = tuple((n, best(points, _RATES)) for n, points in sorted(rates.items()))
-    return Rule(rate_at, best(batches, _BATCHES), tokens)
+    factors = [factor for points in rates.values() for factor, _ in points]
+    rate_at = tuple((n, best(points)) for n, points in sorted(rates.items()))
+    return Rule(rate_at, best(batches), tokens, (min(factors), max(factors)))
 
 
 def shape(recipe: Pretrain, heads: int) -> dict[str, int]:
     """Changes to `pretrain.model` that make it so many heads wide, all else in proportion."""
     model = recipe.model
     groups = model.n_heads // model.n_kv_heads
+    d_model = round(heads * model.d_model / model.n_heads)
     return {
         "model.n_heads": heads,
         "model.n_kv_heads": heads // groups if heads % groups == 0 else heads,
         "model.n_layers": max(1, round(heads * model.n_layers / model.n_heads)),
-        "model.d_model": heads * model.head_dim,
-        "model.d_ff": round(heads * model.head_dim * model.d_ff / model.d_model),
+        "model.d_model": d_model,
+        "model.d_ff": round(d_model * model.d_ff / model.d_model),
     }
 
 
@@ -141,7 +149,7 @@ class Proposal(NamedTuple):
 
 
 def proposal(law: Law, recipe: Pretrain, vocab_size: int, flops: Callable[[int], float]) -> Proposal:
-    """The width whose loss is lowest when all operations are spent; one up or down is worse.
+    """The width whose loss is lowest when all operations are spent; one up or down is worse, up to _HEADS.
 
     Args:
         flops: what the budget buys at a width, operations.
@@ -153,9 +161,9 @@ def proposal(law: Law, recipe: Pretrain, vocab_size: int, flops: Callable[[int],
         found.append(Proposal(heads, n, d, flops(heads), law.loss(n, d)))
         if len(found) > 1 and found[-1].loss > found[-2].loss:
             return found[-2]
-        if heads > 256:
-            break
-    return found[-1]
+        if heads == _HEADS:
+            return found[-1]
+    raise AssertionError("itertools.count has no end")
 
 
 def changes(recipe: Pretrain, found: Proposal, law_rule: Rule) -> dict[str, Any]:
@@ -166,8 +174,8 @@ def changes(recipe: Pretrain, found: Proposal, law_rule: Rule) -> dict[str, Any]
     at_once = min(at_once, max(1, round(wanted)))
     accumulate = max(1, round(wanted / at_once))
     steps = max(1, round(found.tokens / (at_once * accumulate * recipe.model.context_length)))
-    # the rate grows as the root of the batch (Malladi et al. 2022, for rules that normalise their gradients)
-    rate = law_rule.rate(found.weights) * math.sqrt(law_rule.batch_for(found.tokens))
+    batch = at_once * accumulate / (int(recipe.part("ordering", "pretrain").batch_size) * old.accumulate)
+    rate = law_rule.rate(found.weights, batch)
     factor = {name: value for name, value in recipe.optimizer.model_dump().items() if name.endswith("learning_rate")}
     return {
         **shape(recipe, found.heads),

@@ -11,21 +11,27 @@ import copy
 import hashlib
 import json
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from pipeline import config, files
 from pipeline.config import AXES, Compute, Params, Pretrain, UserError
+from pipeline.data.shards import Shard
 from pipeline.evaluation import Subject, perplexity
 from pipeline.model.gpt import GPT
 from pipeline.process import beside, cores
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.recipe import SAMPLES, Load, build
+from pipeline.training.run import DivergedError
+from pipeline.training.schedule import micro_batches
 
 FOLDER = Path(".tohum/studies")
 TOKENIZER = Path("data/tokens/tokenizer")
@@ -33,8 +39,9 @@ _ROOT = Path(__file__).parent
 # The code that decides what a trial finds.
 _CODE = (
     "auxiliary", "data/hashing.py", "data/shards.py", "evaluation/perplexity.py", "learner.py", "model", "objectives",
-    "optimizers", "ordering", "tokenizer", "training", "tuners", "weighting",
+    "optimizers", "ordering", "studies.py", "tokenizer", "training", "tuners", "weighting",
 )  # fmt: skip
+_AT_ONCE = 32  # documents measured together: of no account but for memory
 
 
 class Trial(NamedTuple):
@@ -43,17 +50,18 @@ class Trial(NamedTuple):
     name: str
     seed: int
     changes: dict[str, Any]
-    """Dotted path below `pretrain` -> value."""
+    """Dotted path below `pretrain` -> value; `{times: 1.5}` is that many times what stands there, `{of: path, times:
+    0.5}` what stands at another path."""
 
 
 class Result(NamedTuple):
     """What a trial found."""
 
     loss_nats: float
-    """A token of the held-out documents."""
+    """A token of the held-out documents; infinite where training diverged."""
     bits_per_byte: float
     known_nats: float | None
-    """What a perfect model would lose a token; none where nobody can know."""
+    """What a perfect model would lose a token; none where that is not known of every document."""
     tokens: int
     """Trained on."""
     weights: int
@@ -61,7 +69,7 @@ class Result(NamedTuple):
     flops: float
     """Of training: 6 a weight and token, and attention's 6 n_layers n_heads head_dim context_length a token."""
     seconds: float
-    """Of training, with whatever ran beside it."""
+    """Of training and measuring, with whatever ran beside it."""
 
 
 @dataclass
@@ -76,19 +84,39 @@ class _Quiet:
 
 def recipe_of(params: Params, trial: Trial) -> Pretrain:
     """`pretrain` with the trial's changes. Raises UserError where they do not fit, naming the trial."""
-    raw = copy.deepcopy(params.pretrain.model_dump(mode="json", by_alias=True)) | {"seed": trial.seed}
+    old = params.pretrain.model_dump(mode="json", by_alias=True)
+    raw = copy.deepcopy(old) | {"seed": trial.seed}
     for path, value in trial.changes.items():
-        *steps, last = path.split(".")
-        place = raw
-        for step in steps:
-            place = place.get(step, {})
-        if last not in place:
-            raise UserError(f"{trial.name}: pretrain has no {path}; one of: {', '.join(place) or 'nothing there'}")
+        if path.startswith("model.") and params.pretrain.start.kind != "scratch":
+            raise UserError(f"{trial.name}: {path} is about fresh weights, pretrain.start.kind is not scratch")
+        place, last = _at(raw, path, trial)
+        if isinstance(value, dict) and set(value) in ({"times"}, {"of", "times"}):
+            before, key = _at(old, value.get("of", path), trial)
+            made = before[key] * value["times"]
+            value = round(made) if isinstance(place[last], int) else made
         place[last] = value
     recipe: Pretrain = config.validated(Pretrain, raw, "pretrain", trial.name)
     for axis in AXES:
         recipe.part(axis, f"{trial.name}: pretrain")
     return recipe
+
+
+def _at(raw: dict[str, Any], path: str, trial: Trial) -> tuple[dict[str, Any], str]:
+    """The mapping that holds what a path names, and its key there."""
+    *steps, last = path.split(".")
+    place = raw
+    for step in steps:
+        place = place.get(step, {})
+    if last not in place:
+        raise UserError(f"{trial.name}: pretrain has no {path}; one of: {', '.join(place) or 'nothing there'}")
+    return place, last
+
+
+def tokens_of(recipe: Pretrain) -> int:
+    """What a recipe trains on, unless it stops early."""
+    schedule = recipe.schedule
+    windows = sum(len(micro_batches(schedule, step)) for step in range(schedule.steps))
+    return windows * int(recipe.part("ordering", "pretrain").batch_size) * recipe.model.context_length
 
 
 def compute_of(params: Params) -> Compute:
@@ -115,7 +143,10 @@ def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
 def found(key: str) -> Result | None:
     """What is kept of a trial."""
     path = FOLDER / f"{key}.json"
-    return Result(**files.read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    raw = files.read_json(path)
+    return Result(**raw | {name: math.inf for name in ("loss_nats", "bits_per_byte") if raw[name] is None})
 
 
 def run(params: Params, trials: Sequence[Trial]) -> list[Result]:
@@ -146,25 +177,31 @@ def train(params: Params, trial: Trial, key: str, start: Callable[[Pretrain], tu
     quiet = params.runtime.model_copy(update={"progress": False})
     params = params.model_copy(update={"compute": compute_of(params), "runtime": quiet})
     built = build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
-    log = _Quiet({})
     with states.locked(key) as state:
-        progress = built.trainer(recipe, params, log, trial.name).run(state)
-        subject = Subject(trial.name, built.model.eval(), Tokenizer.load(TOKENIZER), {}, SAMPLES, params.compute)
-        settings = perplexity.Settings(split="validation", batch_size=32, max_documents=None)
-        metrics, _ = perplexity.measure(settings, subject)
-        known = metrics.get("bits_per_byte_known")
-        result = Result(
-            loss_nats=metrics["loss_nats"],
-            bits_per_byte=metrics["bits_per_byte"],
-            known_nats=None if known is None else known * metrics["bytes_per_token"] * math.log(2),
-            tokens=progress.tokens,
-            weights=weights(built.model),
-            flops=progress.tokens * flops_a_token(built.model),
-            seconds=float(log.record["training_seconds"]),
-        )
-        files.write_json(FOLDER / f"{key}.json", result._asdict())
+        trainer, began = built.trainer(recipe, params, _Quiet({}), trial.name), time.perf_counter()
+        try:
+            trainer.run(state)
+            loss, bits, known = _measured(built.model, params)
+        except DivergedError:  # that is an answer too, and it would be the same every time
+            loss, bits, known = math.inf, math.inf, None
+        tokens = trainer.progress.tokens
+        seconds = time.perf_counter() - began
+        result = Result(loss, bits, known, tokens, weights(built.model), tokens * flops_a_token(built.model), seconds)
+        strict = {name: None if value == math.inf else value for name, value in result._asdict().items()}
+        files.write_json(FOLDER / f"{key}.json", strict)
         state.clear()
     return result
+
+
+def _measured(model: GPT, params: Params) -> tuple[float, float, float | None]:
+    """Nats a token and bits a byte of all held-out documents, and the nats of a perfect model."""
+    subject = Subject("trial", model.eval(), Tokenizer.load(TOKENIZER), {}, SAMPLES, params.compute)
+    settings = perplexity.Settings(split="validation", batch_size=_AT_ONCE, max_documents=None)
+    metrics, _ = perplexity.measure(settings, subject)
+    known = None
+    if not np.isnan(Shard.open(SAMPLES / "documents", settings.split).bits).any():
+        known = metrics["bits_per_byte_known"] * metrics["bytes_per_token"] * math.log(2)
+    return metrics["loss_nats"], metrics["bits_per_byte"], known
 
 
 def weights(model: GPT) -> int:
@@ -181,13 +218,18 @@ def flops_a_token(model: GPT) -> float:
     return float(6 * weights(model) + attention)
 
 
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; NaN of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and two standard errors of it; no error of a single value (NaN)."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, 2 * math.sqrt(variance / len(values))
+    """The mean and half the width of its 95 % interval by Student's t; NaN of a single value."""
+    from scipy.stats import t
+
+    n = len(values)
+    half = float(t.ppf(0.975, n - 1)) * deviation(values) / math.sqrt(n) if n > 1 else math.nan
+    return statistics.fmean(values), half
 
 
 def by_name(trials: Sequence[Trial], results: Sequence[Result]) -> Iterator[tuple[str, list[Result]]]:

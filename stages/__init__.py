@@ -38,11 +38,14 @@ class _Absent(MetaPathFinder, Loader):
         raise ModuleNotFoundError(f"{spec.name} is left out of this stage", name=spec.name)
 
 
-def entry(main: Callable[[], None], without: Collection[str] = ()) -> None:
+def entry(
+    main: Callable[[], None], without: Collection[str] = (), again: str = "the next `dvc repro` continues"
+) -> None:
     """Runs a stage's main and exits: 0 done, 1 the user must mend something, 130 interrupted.
 
     `without` names modules that a library would import in passing and this stage has no use for: Arrow asks for pandas
-    at every conversion, half a second, and does without it where it cannot be imported.
+    at every conversion, half a second, and does without it where it cannot be imported. `again` is said of what was
+    interrupted.
     """
     from pipeline.config import UserError  # the guard lives in this package too and should start at once
 
@@ -54,7 +57,7 @@ def entry(main: Callable[[], None], without: Collection[str] = ()) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("error: interrupted; the next `dvc repro` continues", file=sys.stderr)
+        print(f"error: interrupted; {again}", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import config, files, studies
-from pipeline.config import UserError
-from pipeline.studies import Result, Trial, mean_and_error
+from pipeline.config import Params, UserError
+from pipeline.studies import Result, Trial, deviation, mean_and_error, recipe_of, tokens_of
 from stages import entry
 
 VARIATIONS = Path("infra/ablation.yaml")
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     gain: float
     """How much lower the default's loss is, in the mean over the seeds; negative: the variation is better."""
     error: float
-    """Two standard errors of that."""
+    """Half the width of its 95 % interval."""
     weights: int
     seconds: float
 
@@ -44,6 +44,8 @@ class Row(NamedTuple):
         """What follows for the default."""
         if self.name == DEFAULT:
             return ""
+        if math.isinf(self.loss):
+            return "diverged"
         if math.isnan(self.error):
             return "one seed"
         if self.gain > self.error:
@@ -54,21 +56,28 @@ class Row(NamedTuple):
 def main() -> None:
     """Runs what is left and shows the table."""
     parser = argparse.ArgumentParser(prog="python -m stages.ablation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of each (%(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=5, choices=range(1, 100), metavar="N", help="of each (%(default)s)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these variations")
     options = parser.parse_args()
-    params, trials = config.load(), planned(VARIATIONS, options.seeds, options.only)
+    params = config.load()
+    trials, left_out = fitting(params, planned(VARIATIONS, options.seeds, options.only))
+    print("\n".join(f"left out: {reason}" for reason in left_out), end="\n" * bool(left_out))
     results = studies.run(params, trials)
     rows = compared(dict(studies.by_name(trials, results)))
     Console().print(table(rows))
     files.write_text(PAGE, markdown(rows))
     better = [row.name for row in rows if row.verdict == "VARIATION BETTER"]
-    print(f"better than params.yaml: {', '.join(better)}" if better else "no variation is better than params.yaml")
+    said = f"better than params.yaml: {', '.join(better)}" if better else "no variation is better than params.yaml"
+    print(f"{said} (95 % intervals of {len(rows) - 1} differences: one in twenty would stand out by chance)")
     print(PAGE)
 
 
 def planned(path: Path, seeds: int, only: list[str] | None = None) -> list[Trial]:
     """The trials of a file of variations, the default first. Raises UserError on a file or name that is none."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; it names the variations to compare with params.yaml")
     variations: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(variations, dict) or not all(isinstance(one, dict) for one in variations.values()):
         raise UserError(f"{path}: expected names, each with the settings below `pretrain` that it changes")
@@ -79,22 +88,44 @@ def planned(path: Path, seeds: int, only: list[str] | None = None) -> list[Trial
     return [Trial(name, seed, one) for seed in range(1, seeds + 1) for name, one in chosen.items()]
 
 
+def fitting(params: Params, trials: list[Trial]) -> tuple[list[Trial], list[str]]:
+    """The trials that fit these params, and why others do not: an unknown key, a family that has no such thing.
+
+    Raises:
+        UserError: one would see another number of tokens; more text is better whatever was changed.
+    """
+    there, reasons = [], {}
+    default = tokens_of(params.pretrain)
+    for trial in trials:
+        try:
+            tokens = tokens_of(recipe_of(params, trial))
+        except UserError as error:
+            reasons[trial.name] = str(error)
+            continue
+        if abs(tokens / default - 1) > _SAME_TOKENS:
+            raise UserError(
+                f"{VARIATIONS}: {trial.name!r} trains on {tokens:,} tokens, params.yaml on {default:,}; change its "
+                "schedule.steps so that both see as many"
+            )
+        there.append(trial)
+    return there, list(reasons.values())
+
+
 def compared(results: dict[str, list[Result]]) -> list[Row]:
-    """A row a variation, the best first. Raises UserError where one saw another number of tokens."""
+    """A row a variation, the best first. Raises UserError where params.yaml as it is diverged."""
     default = results[DEFAULT]
+    if not all(math.isfinite(one.loss_nats) for one in default):
+        raise UserError("params.yaml: pretrain as it is diverges; lower optimizer.learning_rate")
     rows = []
     for name, found in results.items():
-        for one, other in zip(found, default, strict=True):
-            if abs(one.tokens / other.tokens - 1) > _SAME_TOKENS:
-                raise UserError(
-                    f"{VARIATIONS}: {name!r} trains on {one.tokens:,} tokens, params.yaml on {other.tokens:,}; change "
-                    "schedule.steps so that both see as many"
-                )
-        gain, error = mean_and_error([a.loss_nats - b.loss_nats for a, b in zip(found, default, strict=True)])
-        loss, twice = mean_and_error([one.loss_nats for one in found])
-        deviation = twice / 2 * math.sqrt(len(found))
+        losses = [one.loss_nats for one in found]
         seconds = sum(one.seconds for one in found) / len(found)
-        rows.append(Row(name, loss, deviation, gain, error, found[0].weights, seconds))
+        if not all(map(math.isfinite, losses)):
+            rows.append(Row(name, math.inf, math.nan, math.inf, math.nan, found[0].weights, seconds))
+            continue
+        gain, error = mean_and_error([a - b.loss_nats for a, b in zip(losses, default, strict=True)])
+        mean = sum(losses) / len(losses)
+        rows.append(Row(name, mean, deviation(losses), gain, error, found[0].weights, seconds))
     return sorted(rows, key=lambda row: row.loss)
 
 
@@ -123,4 +154,4 @@ def markdown(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    entry(main)
+    entry(main, again="the same command goes on with what is left")

@@ -28,6 +28,8 @@ FOUND = Path("reports/scaling.json")
 PAGE = Path("reports/scaling.html")
 # Repeating documents teaches almost as much as new ones for some four epochs (Muennighoff et al. 2023).
 _EPOCHS = 4
+# A law is fitted over trials that differ by a hundred times; three times more than the largest is no step in that.
+_BEYOND = 3
 # How long a shape is timed.
 _TIMED_S = 5.0
 
@@ -75,7 +77,9 @@ def planned(params: Params, plan: Plan) -> tuple[list[Trial], list[Trial], list[
     grid = [_trial(params, plan.seed, n, tokens) for n in heads for tokens in plan.tokens]
     rates = [_trial(params, plan.seed, n, half, rate=rate) for n in heads for rate in (1.0, *plan.rates)]
     own = recipe.model.n_heads
-    batches = [_trial(params, plan.seed, own, 1.0, math.sqrt(batch), batch) for batch in (1.0, *plan.batches)]
+    windows = recipe.part("ordering", "pretrain").batch_size
+    sizes = dict.fromkeys(max(1, round(windows * batch)) / windows for batch in (1.0, *plan.batches))
+    batches = [_trial(params, plan.seed, own, 1.0, math.sqrt(batch), batch) for batch in sizes]
     return grid, rates, batches
 
 
@@ -92,6 +96,7 @@ def _trial(params: Params, seed: int, heads: int, tokens: float, rate: float = 1
         "ordering.batch_size": size,
         "schedule.steps": scaled,
         "schedule.warmup_steps": min(scaled, recipe.schedule.warmup_steps),
+        "schedule.batch_warmup_steps": 0,
         "validation.every": max(1, scaled // 4),
         "validation.batches": max(1, round(recipe.validation.batches * windows / size)),
     }
@@ -134,9 +139,9 @@ def rule_of(params: Params, found: Study) -> Rule:
 
 def told(law: Law, rule: Rule, grid: Sequence[Result]) -> list[str]:
     """The findings as sentences."""
-    largest = max(grid, key=lambda one: one.flops)
+    largest = max((one for one in grid if math.isfinite(one.loss_nats)), key=lambda one: one.flops)
     without = scaling.fit([one for one in grid if one is not largest])
-    gap = max(abs(law.loss(one.weights, one.tokens) - one.loss_nats) for one in grid)
+    gap = max(abs(law.loss(one.weights, one.tokens) - one.loss_nats) for one in grid if math.isfinite(one.loss_nats))
     known = " (E is what a perfect model would lose, known of this source)" if grid[0].known_nats is not None else ""
     rates = ", ".join(f"{n:,.0f} weights x {factor:.2f}" for n, factor in rule.rate_at)
     return [
@@ -164,7 +169,7 @@ def propose(params: Params, minutes: float | None, flops: float | None, apply: b
         raise UserError(f"{FOUND}: no such file; `make scaling` makes it")
     raw = files.read_json(FOUND)
     if raw["of"] != of(params):
-        raise UserError(f"{FOUND} is of other documents, or of another recipe; run `make scaling` again")
+        raise UserError(f"{FOUND} is of other documents, code, precision or recipe; run `make scaling` again")
     # what the law's factors are factors of, even after a proposal went into params.yaml
     params = params.model_copy(update={"pretrain": Pretrain.model_validate(raw["pretrain"])})
     law, rule = Law(**raw["law"]), Rule(**raw["rule"])
@@ -211,7 +216,7 @@ def spoken(found: Proposal, speed: float | None, largest: float, there: int) -> 
     ]
     if speed is not None:
         lines.append(f"this machine does {speed:.2e} operations a second at that size; validation comes on top")
-    if found.flops > 3 * largest:
+    if found.flops > _BEYOND * largest:
         lines.append(f"that is {found.flops / largest:.0f} times the largest trial: the law reaches beyond what it saw")
     if found.tokens > there:
         epochs = found.tokens / there
@@ -223,11 +228,11 @@ def spoken(found: Proposal, speed: float | None, largest: float, there: int) -> 
 def of(params: Params) -> str:
     """What a law is of: documents, compute and recipe, but for what the law varies."""
     recipe = params.pretrain
-    varied = scaling.changes(recipe, Proposal(1, 1, 1.0, 1.0, 1.0), Rule(((1.0, 1.0),), 1.0, 1.0))
+    varied = scaling.changes(recipe, Proposal(1, 1, 1.0, 1.0, 1.0), Rule(((1.0, 1.0),), 1.0, 1.0, (1.0, 1.0)))
     still = dict.fromkeys([*varied, "validation.batches"], 1) | {"schedule.batch_warmup_steps": 0}
     still["model.d_model"] = recipe.model.head_dim
     return studies.keys(params, [Trial("law", 0, still)])[0]
 
 
 if __name__ == "__main__":
-    entry(main)
+    entry(main, again="the same command goes on with what is left")

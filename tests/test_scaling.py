@@ -44,20 +44,31 @@ def test_too_few_sizes_or_tokens_are_refused() -> None:
 
 
 def test_the_best_factor_is_the_valley_and_stays_where_it_was_seen() -> None:
-    assert best([(f, (math.log2(f) - 0.5) ** 2) for f in (0.5, 1.0, 2.0)], (0.25, 4.0)) == pytest.approx(2**0.5)
-    assert best([(0.5, 3.0), (1.0, 2.0), (2.0, 1.2)], (0.25, 4.0)) == 4.0  # still falling: no further than that
-    assert best([(0.5, 1.0), (1.0, 2.0), (2.0, 1.5)], (0.25, 4.0)) == 0.5  # a hill: the lowest there is
-    assert best([(1.0, 2.0)], (0.25, 4.0)) == 1.0
+    assert best([(f, (math.log2(f) - 0.5) ** 2) for f in (0.5, 1.0, 2.0)]) == pytest.approx(2**0.5)
+    assert best([(0.5, 3.0), (1.0, 2.0), (2.0, 1.2)]) == 2.0  # still falling: no further than that
+    assert best([(0.5, 1.0), (1.0, 2.0), (2.0, 1.5)]) == 0.5  # a hill: the lowest there is
+    assert best([(1.0, 2.0)]) == 1.0
+    assert best([(0.5, 1.0), (1.0, 2.0), (2.0, math.inf)]) == 0.5  # one diverged
+    with pytest.raises(UserError, match="every trial of a rate or a batch diverged"):
+        best([(1.0, math.inf)])
 
 
 def test_rates_follow_size_by_a_power_and_the_batch_the_root_of_the_tokens() -> None:
     valley = {n: [(f, (math.log(f) - math.log((n / 1e6) ** -0.25)) ** 2) for f in (0.5, 1.0, 2.0)] for n in (1e5, 1e6)}
     made = rule(valley, [(0.5, 2.0), (1.0, 1.0), (2.0, 2.0)], 1e6)
     assert made.rate(1e6) == pytest.approx(1.0)
-    assert made.rate(16e6) == pytest.approx(0.5)
-    assert made.rate(1e15) == 0.25  # no further than the rates that were tried
+    assert made.rate(4e6) == pytest.approx(0.5**0.5)
+    assert made.rate(4e6, batch=2.0) == pytest.approx(1.0)
+    assert made.rate(1e15) == 0.5  # no further than the rates that were tried
+    assert made.rate(1e6, batch=100.0) == 2.0
     assert made.batch_for(1e6) == pytest.approx(1.0)
     assert made.batch_for(4e6) == pytest.approx(2.0)
+
+
+def test_trials_that_diverged_are_left_out_of_the_law() -> None:
+    trials = found(TRUE, 1.5)
+    wild = [*trials, trials[0]._replace(loss_nats=math.inf)]
+    assert fit(wild) == fit(trials)
 
 
 def test_shapes_grow_as_a_whole() -> None:
@@ -66,6 +77,9 @@ def test_shapes_grow_as_a_whole() -> None:
     assert scaling.shape(RECIPE, RECIPE.model.n_heads) == own
     sizes = [sized(RECIPE, heads, 2048) for heads in (1, 2, 3, 5, 8)]
     assert sizes == sorted(sizes)
+    wide = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"d_model": 48})})
+    assert scaling.shape(wide, 3)["model.d_model"] == 48  # heads together wider than the stream, as in Qwen3
+    assert scaling.shape(wide, 6)["model.d_model"] == 96
     for heads in (1, 2, 5, 8):
         recipe_of(PARAMS, Trial("any", 1, scaling.shape(RECIPE, heads)))
 
@@ -82,7 +96,7 @@ def test_a_proposal_is_better_than_its_neighbours(flops: float) -> None:
 
 
 def test_a_proposal_becomes_settings_that_spend_it() -> None:
-    made = Rule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6)
+    made = Rule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6, (0.25, 4.0))
     chosen = Proposal(5, *sized(RECIPE, 5, 2048)[:1], 4e6, 1e13, 1.2)
     changes = scaling.changes(RECIPE, chosen, made)
     recipe = recipe_of(PARAMS, Trial("proposal", 1, changes))
@@ -90,7 +104,7 @@ def test_a_proposal_becomes_settings_that_spend_it() -> None:
     assert batch == 16  # 4 windows, twice as many at a million tokens, twice that at four million
     assert batch * recipe.model.context_length * recipe.schedule.steps == pytest.approx(4e6, rel=0.001)
     assert recipe.part("ordering", "pretrain").batch_size == 4  # memory stays what it was
-    rate = made.rate(chosen.weights) * 2
+    rate = made.rate(chosen.weights, 4.0)
     before = RECIPE.optimizer.model_dump()
     assert changes["optimizer.learning_rate"] == pytest.approx(before["learning_rate"] * rate, rel=0.01)
     assert changes["optimizer.matrix_learning_rate"] == pytest.approx(before["matrix_learning_rate"] * rate, rel=0.01)
@@ -98,3 +112,5 @@ def test_a_proposal_becomes_settings_that_spend_it() -> None:
     assert share == pytest.approx(RECIPE.schedule.warmup_steps / RECIPE.schedule.steps, rel=0.05)
     small = scaling.changes(RECIPE, chosen._replace(tokens=1e4), made)
     assert small["ordering.batch_size"] == 1  # fewer tokens than a batch of four would use well
+    rate = made.rate(chosen.weights, 1 / 4)  # by the batch that is written, not by the one that was wanted
+    assert small["optimizer.learning_rate"] == pytest.approx(before["learning_rate"] * rate, rel=0.01)

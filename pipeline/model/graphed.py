@@ -12,13 +12,15 @@ from pipeline.model.gpt import GPT
 from pipeline.model.past import FixedCache
 
 _WARM = 3  # steps before a capture, as torch's documentation of CUDA graphs has it
+# A capture costs the warm-up and itself; for fewer steps than a few times that, plain steps are as fast.
+_WORTH = 4 * (_WARM + 1)
 
 
 class Decoder:
     """The steps after prompts that stand in `cache` already."""
 
     def __init__(self, model: GPT, cache: FixedCache, real_BT: Tensor) -> None:
-        """`real_BT`: false on the padding before shorter prompts."""
+        """`real_BT`: false on the padding before shorter prompts. What `cache` has room for is what may come."""
         B, T = real_BT.shape
         cache.begin(real_BT.device)
         self._model, self._cache = model, cache
@@ -28,6 +30,7 @@ class Decoder:
         self._real_BC = (self._places_C < before) | (self._places_C >= before + self._padding_B1)
         self._ids_B1 = torch.zeros(B, 1, dtype=torch.long, device=real_BT.device)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._replays = real_BT.device.type == "cuda" and cache.capacity - cache.length >= _WORTH
 
     @torch.inference_mode()
     def step(self, ids_B1: Tensor) -> Tensor:
@@ -36,7 +39,7 @@ class Decoder:
         assert self._cache.at is not None
         self._cache.at.fill_(length)
         self._ids_B1.copy_(ids_B1)
-        logits_BV = self._replayed() if ids_B1.device.type == "cuda" else self._plain()
+        logits_BV = self._replayed() if self._replays else self._plain()
         self._cache.length = length + 1
         return logits_BV
 

@@ -2,7 +2,7 @@
 
 Norms, projections and the MLP work on the list; attention sees the rows, where padding on the right costs little and
 causality keeps it unseen, so no mask is needed. What no wanted position sees is left out from the start, and the last
-block computes the wanted positions alone. Packing several texts into one row (`gpt.apart`) never saves more: it fills
+block computes the wanted positions alone. Packing several texts into one row (packed.py) never saves more: it fills
 rows less well, and its attention pays for a mask.
 
 Shapes: B rows, T positions of a row, S slots of all rows, N tokens, ... features.

@@ -4,7 +4,9 @@ Sources: cosine, Loshchilov & Hutter 2017 (SGDR, eq. 5, one cycle); trapezoid, Z
 last fifth of the steps as the way down (Hägele et al. 2024, section 3).
 """
 
+import itertools
 import math
+from functools import cache
 
 from pipeline.config import Schedule
 
@@ -38,5 +40,11 @@ def micro_batches(schedule: Schedule, step: int) -> range:
 def _before(schedule: Schedule, step: int) -> int:
     """How many micro-batches the first `step` updates take: update s of a warm-up over w takes ceil(s n / w) of n."""
     warm = min(step, schedule.batch_warmup_steps)
-    grown = sum(-(-s * schedule.accumulate // schedule.batch_warmup_steps) for s in range(1, warm + 1))
+    grown = _grown(schedule.accumulate, schedule.batch_warmup_steps)[warm]
     return grown + (step - warm) * schedule.accumulate
+
+
+@cache
+def _grown(accumulate: int, steps: int) -> list[int]:
+    """How many the first 0, 1, ... `steps` updates of a warm-up take."""
+    return [0, *itertools.accumulate(-(-s * accumulate // steps) for s in range(1, steps + 1))]

@@ -246,20 +246,21 @@ def test_documents_of_a_window_are_learned_as_if_alone() -> None:
 
 @pytest.mark.parametrize("name", ["next_token", "next_token, a few logits at once"])
 def test_head_and_loss_are_one_where_blocks_are_compiled_for_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as there, without the code generation that takes a GPU."""
     from pipeline.objectives import next_token
-
-    calls: list[int] = []
-
-    def counted(*given: Any) -> torch.Tensor:
-        calls.append(len(given[1]))
-        return next_token.head_losses(*given)
 
     network, learned = model(), objective(name)
     batch = learned.collate([learned.example(record) for record in WINDOWS])
-    plain = learned.losses(network, batch)
+    found = []
+    traced = torch.compile(next_token.head_losses, backend="aot_eager")
     network.fixed = True
     assert not next_token._fuses(network)  # on a CPU: nothing to gain
-    monkeypatch.setattr(next_token, "_fuses", lambda model: True)
-    monkeypatch.setattr(next_token, "_fused", lambda: counted)
-    assert torch.equal(learned.losses(network, batch), plain)
-    assert sum(calls) == 32
+    monkeypatch.setattr(next_token, "_fused", lambda: traced)
+    for fuses in (False, True):
+        monkeypatch.setattr(next_token, "_fuses", lambda model, fuses=fuses: fuses)
+        losses = learned.losses(network, batch)
+        losses.sum().backward()
+        found.append([losses.detach(), *(p.grad.clone() for p in network.parameters())])
+        network.zero_grad()
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain)

@@ -64,7 +64,7 @@ def test_a_study_gives_a_law_a_page_and_proposals(
     assert "operations a second at that size" in capsys.readouterr().out
 
     (studies.SAMPLES / "documents/other.json").write_text("{}")
-    with pytest.raises(UserError, match="is of other documents, or of another recipe; run `make scaling` again"):
+    with pytest.raises(UserError, match="is of other documents, code, precision or recipe; run `make scaling` again"):
         command(monkeypatch, "--flops", "1e10")
 
 
