@@ -96,7 +96,7 @@ scaling: setup ## how the loss falls with size and tokens on your documents: inf
 	@python -m stages.scaling
 
 budget: setup ## what to train: make budget MINUTES=10, or FLOPS=1e15; with APPLY=1 it goes into params.yaml
-	@python -m stages.scaling $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
+	@python -m stages.budget $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 
 times: setup ## where the pipeline's time went
 	@python -m stages.summary --times

@@ -1,4 +1,4 @@
-"""How the loss falls with weights and tokens, and what follows for a budget: size, tokens, batch, learning rate.
+"""How the loss falls with weights and tokens: the trials that tell, the law, the rule for learning rates and batch.
 
 The law is that of Hoffmann et al. 2022 (equation 2): L(N, D) = E + A / N^alpha + B / D^beta, fitted as in their
 appendix D.2 (Huber loss of the logarithms, many starts). Where the documents' source knows their entropy, E is that and
@@ -7,19 +7,16 @@ not fitted. N are the weights that multiply (no embedding table), D the tokens t
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.config import Pretrain, UserError
-from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.studies import Result, flops_a_token, weights
+from pipeline.config import Params, Pretrain, Section, UserError
+from pipeline.studies import Result, Trial
 
 _HUBER = 1e-3  # of the logarithm of the loss, as there
-# No network of this many heads was ever trained; the search for the best width ends somewhere.
-_HEADS = 256
 
 
 @dataclass(frozen=True)
@@ -130,60 +127,82 @@ def shape(recipe: Pretrain, heads: int) -> dict[str, int]:
     }
 
 
-def sized(recipe: Pretrain, heads: int, vocab_size: int) -> tuple[int, float]:
-    """Weights that multiply, and operations a token, of that shape."""
-    fields = recipe.model.model_dump() | {k.removeprefix("model."): v for k, v in shape(recipe, heads).items()}
-    network = GPT(ModelConfig(**fields, vocab_size=vocab_size), None)
-    return weights(network), flops_a_token(network)
+class Plan(Section):
+    """What infra/scaling.yaml says: factors of params.yaml's pretrain."""
+
+    widths: list[float]
+    tokens: list[float]
+    rates: list[float]
+    batches: list[float]
+    seed: int
 
 
-class Proposal(NamedTuple):
-    """What a budget is best spent on."""
+class Study(NamedTuple):
+    """The trials and what they found, by what they are for."""
 
-    heads: int
-    weights: int
-    tokens: float
-    flops: float
-    loss: float
-    """Foretold, nats a token."""
+    grid: list[tuple[Trial, Result]]
+    rates: list[tuple[Trial, Result]]
+    batches: list[tuple[Trial, Result]]
 
 
-def proposal(law: Law, recipe: Pretrain, vocab_size: int, flops: Callable[[int], float]) -> Proposal:
-    """The width whose loss is lowest when all operations are spent; one up or down is worse, up to _HEADS.
-
-    Args:
-        flops: what the budget buys at a width, operations.
-    """
-    found: list[Proposal] = []
-    for heads in itertools.count(1):
-        n, a_token = sized(recipe, heads, vocab_size)
-        d = flops(heads) / a_token
-        found.append(Proposal(heads, n, d, flops(heads), law.loss(n, d)))
-        if len(found) > 1 and found[-1].loss > found[-2].loss:
-            return found[-2]
-        if heads == _HEADS:
-            return found[-1]
-    raise AssertionError("itertools.count has no end")
+def planned(params: Params, plan: Plan) -> tuple[list[Trial], list[Trial], list[Trial]]:
+    """The trials for the law, for the learning rates, for the batch."""
+    recipe = params.pretrain
+    heads = sorted({max(1, round(width * recipe.model.n_heads)) for width in plan.widths})
+    half = sorted(plan.tokens)[(len(plan.tokens) - 1) // 2]
+    grid = [_trial(params, plan.seed, n, tokens) for n in heads for tokens in plan.tokens]
+    rates = [_trial(params, plan.seed, n, half, rate=rate) for n in heads for rate in (1.0, *plan.rates)]
+    own = recipe.model.n_heads
+    windows = recipe.part("ordering", "pretrain").batch_size
+    sizes = dict.fromkeys(max(1, round(windows * batch)) / windows for batch in (1.0, *plan.batches))
+    batches = [_trial(params, plan.seed, own, 1.0, math.sqrt(batch), batch) for batch in sizes]
+    return grid, rates, batches
 
 
-def changes(recipe: Pretrain, found: Proposal, law_rule: Rule) -> dict[str, Any]:
-    """The proposal as settings below `pretrain`: shape, steps, batch, rates; cadences in proportion."""
-    old = recipe.schedule
-    at_once = int(recipe.part("ordering", "pretrain").batch_size)
-    wanted = at_once * old.accumulate * law_rule.batch_for(found.tokens)
-    at_once = min(at_once, max(1, round(wanted)))
-    accumulate = max(1, round(wanted / at_once))
-    steps = max(1, round(found.tokens / (at_once * accumulate * recipe.model.context_length)))
-    batch = at_once * accumulate / (int(recipe.part("ordering", "pretrain").batch_size) * old.accumulate)
-    rate = law_rule.rate(found.weights, batch)
-    factor = {name: value for name, value in recipe.optimizer.model_dump().items() if name.endswith("learning_rate")}
-    return {
-        **shape(recipe, found.heads),
-        **{f"optimizer.{name}": float(f"{value * rate:.3g}") for name, value in factor.items()},
-        "ordering.batch_size": at_once,
-        "schedule.accumulate": accumulate,
+def _trial(params: Params, seed: int, heads: int, tokens: float, rate: float = 1.0, batch: float = 1.0) -> Trial:
+    """So many heads wide, so many times the tokens, rates and batch of params.yaml."""
+    recipe, steps = params.pretrain, params.pretrain.schedule.steps
+    windows = recipe.part("ordering", "pretrain").batch_size
+    size = max(1, round(windows * batch))
+    scaled = max(1, round(steps * tokens * windows / size))
+    rates = {name: value for name, value in recipe.optimizer.model_dump().items() if name.endswith("learning_rate")}
+    changes: dict[str, Any] = {} if heads == recipe.model.n_heads else shape(recipe, heads)
+    changes |= {f"optimizer.{name}": float(f"{value * rate:.6g}") for name, value in rates.items() if rate != 1}
+    changes |= {
+        "ordering.batch_size": size,
+        "schedule.steps": scaled,
+        "schedule.warmup_steps": min(scaled, recipe.schedule.warmup_steps),
         "schedule.batch_warmup_steps": 0,
-        "schedule.steps": steps,
-        "schedule.warmup_steps": round(old.warmup_steps * steps / max(1, old.steps)),
-        "validation.every": max(1, steps // 4),
+        "validation.every": max(1, scaled // 4),
+        "validation.batches": max(1, round(recipe.validation.batches * windows / size)),
     }
+    return Trial(f"{heads} heads, tokens x {tokens:g}, rates x {rate:.3g}, batch x {batch:g}", seed, changes)
+
+
+def rule_of(params: Params, found: Study) -> Rule:
+    """How rates and batch follow, from the trials for them."""
+    own = {name: v for name, v in params.pretrain.optimizer.model_dump().items() if name.endswith("learning_rate")}
+    name = next(iter(own))
+    windows = params.pretrain.part("ordering", "pretrain").batch_size
+    rates: dict[float, list[tuple[float, float]]] = {}
+    for trial, result in found.rates:
+        factor = trial.changes.get(f"optimizer.{name}", own[name]) / own[name]
+        rates.setdefault(float(result.weights), []).append((factor, result.loss_nats))
+    batches = [(trial.changes["ordering.batch_size"] / windows, result.loss_nats) for trial, result in found.batches]
+    return rule(rates, batches, float(found.batches[0][1].tokens))
+
+
+def told(law: Law, rule: Rule, grid: Sequence[Result]) -> list[str]:
+    """The findings as sentences."""
+    largest = max((one for one in grid if math.isfinite(one.loss_nats)), key=lambda one: one.flops)
+    without = fit([one for one in grid if one is not largest])
+    gap = max(abs(law.loss(one.weights, one.tokens) - one.loss_nats) for one in grid if math.isfinite(one.loss_nats))
+    known = " (E is what a perfect model would lose, known of this source)" if grid[0].known_nats is not None else ""
+    rates = ", ".join(f"{n:,.0f} weights x {factor:.2f}" for n, factor in rule.rate_at)
+    return [
+        f"loss = {law}{known}; no trial is further than {gap:.4f} nats from it",
+        f"fitted without the largest trial it foretells {without.loss(largest.weights, largest.tokens):.4f} for it; it "
+        f"found {largest.loss_nats:.4f}",
+        f"learning rates, beside those of params.yaml: {rates}",
+        f"batch, beside that of params.yaml: x {rule.batch:.2f} at {rule.tokens:,.0f} tokens, growing as their root",
+    ]

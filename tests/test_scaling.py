@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config, scaling
+from pipeline import budget, config, scaling
+from pipeline.budget import Proposal, proposal, sized
 from pipeline.config import UserError
-from pipeline.scaling import Law, Proposal, Rule, best, fit, proposal, rule, sized
+from pipeline.scaling import Law, Rule, best, fit, rule
 from pipeline.studies import Result, Trial, recipe_of
 
 TRUE = Law(1.5, 40.0, 300.0, 0.45, 0.5)
@@ -98,7 +99,7 @@ def test_a_proposal_is_better_than_its_neighbours(flops: float) -> None:
 def test_a_proposal_becomes_settings_that_spend_it() -> None:
     made = Rule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6, (0.25, 4.0))
     chosen = Proposal(5, *sized(RECIPE, 5, 2048)[:1], 4e6, 1e13, 1.2)
-    changes = scaling.changes(RECIPE, chosen, made)
+    changes = budget.changes(RECIPE, chosen, made)
     recipe = recipe_of(PARAMS, Trial("proposal", 1, changes))
     batch = recipe.part("ordering", "pretrain").batch_size * recipe.schedule.accumulate
     assert batch == 16  # 4 windows, twice as many at a million tokens, twice that at four million
@@ -110,7 +111,7 @@ def test_a_proposal_becomes_settings_that_spend_it() -> None:
     assert changes["optimizer.matrix_learning_rate"] == pytest.approx(before["matrix_learning_rate"] * rate, rel=0.01)
     share = recipe.schedule.warmup_steps / recipe.schedule.steps
     assert share == pytest.approx(RECIPE.schedule.warmup_steps / RECIPE.schedule.steps, rel=0.05)
-    small = scaling.changes(RECIPE, chosen._replace(tokens=1e4), made)
+    small = budget.changes(RECIPE, chosen._replace(tokens=1e4), made)
     assert small["ordering.batch_size"] == 1  # fewer tokens than a batch of four would use well
     rate = made.rate(chosen.weights, 1 / 4)  # by the batch that is written, not by the one that was wanted
     assert small["optimizer.learning_rate"] == pytest.approx(before["learning_rate"] * rate, rel=0.01)

@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from pipeline import config, files, studies
+from pipeline.budget import Proposal, spoken
 from pipeline.config import Params, UserError
+from pipeline.scaling import Law, Plan, Study, planned, rule_of
 from pipeline.studies import Result, Trial
-from stages import fastest, scaling, trial
+from stages import budget, fastest, scaling, trial
 from tests.projects import small
 
 PLAN = "widths: [0.33, 0.67, 1.0]\ntokens: [0.5, 1.0, 2.0]\nrates: [0.5, 2.0]\nbatches: [0.5, 2.0]\nseed: 1\n"
@@ -35,8 +37,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr("sys.argv", ["scaling", *arguments])
-    scaling.main()
+    monkeypatch.setattr("sys.argv", ["stage", *arguments])
+    (budget if arguments else scaling).main()
 
 
 def test_a_study_gives_a_law_a_page_and_proposals(
@@ -70,8 +72,8 @@ def test_a_study_gives_a_law_a_page_and_proposals(
 
 def test_what_is_planned_is_one_thing_at_a_time(project: Path) -> None:
     params = config.load()
-    plan = scaling.Plan.model_validate(yaml.safe_load(PLAN))
-    grid, rates, batches = scaling.planned(params, plan)
+    plan = Plan.model_validate(yaml.safe_load(PLAN))
+    grid, rates, batches = planned(params, plan)
     assert [len(part) for part in (grid, rates, batches)] == [9, 9, 3]
 
     def spent(one: Trial) -> int:
@@ -95,18 +97,18 @@ def test_the_speed_of_the_proposed_shape_decides(project: Path, monkeypatch: pyt
         return 0.1, 0.001 * params.pretrain.model.n_heads, 32
 
     monkeypatch.setattr(fastest, "measure", measure)
-    law = scaling.Law(1.0, 40.0, 30.0, 0.45, 0.5)
-    found, speed = scaling.timed(config.load(), law, 300, 60.0)
+    law = Law(1.0, 40.0, 30.0, 0.45, 0.5)
+    found, speed = budget.timed(config.load(), law, 300, 60.0)
     assert timed[-1] == found.heads
     assert found.flops == pytest.approx(60 * speed)
 
 
 def test_what_a_proposal_leans_on_is_said() -> None:
-    found = scaling.Proposal(3, 1000, 9e6, 1e15, 1.3)
-    lines = scaling.spoken(found, 2e10, 1e13, 1_000_000)
+    found = Proposal(3, 1000, 9e6, 1e15, 1.3)
+    lines = spoken(found, 2e10, 1e13, 1_000_000)
     assert any("100 times the largest trial" in line for line in lines)
     assert any("1,000,000 tokens: 9.0 epochs; get more documents" in line for line in lines)
-    assert len(scaling.spoken(found._replace(tokens=1e5), None, 1e15, 1_000_000)) == 1
+    assert len(spoken(found._replace(tokens=1e5), None, 1e15, 1_000_000)) == 1
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_results_keep_their_trials() -> None:
                ((4, 1.0), (2, 0.5), (8, 2.0))]  # fmt: skip
     rates = [(Trial("r", 1, {"optimizer.learning_rate": rate}), one._replace(loss_nats=loss)) for rate, loss in
              ((0.02, 1.0), (0.01, 0.5), (0.04, 2.0))]  # fmt: skip
-    found = scaling.rule_of(config.load(Path(__file__).parents[2] / "params.yaml"), scaling.Study(grid, rates, batches))
+    found = rule_of(config.load(Path(__file__).parents[2] / "params.yaml"), Study(grid, rates, batches))
     assert found.rate(10) < 1
     assert found.batch < 1
     assert found.tokens == 100
