@@ -124,7 +124,7 @@ def trained(case: Case, device: str, options: Any, peak: float) -> dict[str, Any
     }
     peers = {"nanogpt": nanogpt, "transformers": theirs}
     for name in case.peers:
-        contestants[name] = lambda name=name: peers[name](case, config, windows, device)  # type: ignore[misc]
+        contestants[name] = lambda name=name: peers[name](case, config, windows, device)
     found: dict[str, Any] = {}
     tokens = case.batch * config.context_length
     for name, begin in contestants.items():
@@ -168,7 +168,7 @@ def share(case: Case, config: ModelConfig, windows: np.ndarray, device: str) -> 
 
     def watched(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         step = optimizer.step
-        optimizer.step = lambda: spent.append(timed(step, device))  # type: ignore[method-assign, assignment, return-value]
+        optimizer.step = lambda: spent.append(timed(step, device))
         return optimizer
 
     updates = ours(case, config, windows, device, watched=watched)
@@ -190,7 +190,7 @@ def ours(
     """The project's own loop, batches made as it makes them or `prepared` once."""
     compute = Compute(
         device=device, threads=8 if device == "cuda" else 1, precision="bfloat16", compile=device == "cuda"
-    )  # type: ignore[arg-type]
+    )
     set_up(compute)
     model = compiled(GPT(config, torch.Generator(device).manual_seed(1)), compute)
     shared = {"learning_rate": 3e-4, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
@@ -206,15 +206,15 @@ def ours(
     examples: Sequence[np.ndarray] = windows
     if prepared:
         batch = {name: one.to(device) for name, one in objective.collate(list(windows[: case.batch])).items()}
-        objective.collate = lambda examples: dict(batch)  # type: ignore[method-assign]
+        objective.collate = lambda examples: dict(batch)
     if case.apart:  # documents of some 300 tokens
         windows[np.random.default_rng(2).random(windows.shape) < 1 / 300] = END
     parts = Parts(
-        objective=objective, losses=objective.losses, ordering=InOrder(case.batch), weighting=uniform.Uniform(),  # type: ignore[arg-type]
+        objective=objective, losses=objective.losses, ordering=InOrder(case.batch), weighting=uniform.Uniform(),
         optimizer=watched(rule.build(rule.Settings(**shared, **more), groups)), schedule=schedule, compute=compute,
         seed=1,
     )  # fmt: skip
-    return fit(model, parts, examples)  # type: ignore[arg-type]
+    return fit(model, parts, examples)
 
 
 def nanogpt(case: Case, config: ModelConfig, windows: np.ndarray, device: str) -> Iterator[None]:
@@ -273,7 +273,7 @@ def decode(device: str, smoke: bool) -> dict[str, Any]:
         generate(model, prompts, **greedy)
         seconds = statistics.median(
             timed(lambda prompts=prompts: generate(model, prompts, **greedy), device) for _ in range(3)
-        )  # type: ignore[misc]
+        )
         found[f"rows_{rows}"] = round(rows * tokens / seconds)
     return found
 
