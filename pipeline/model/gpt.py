@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import HEADLESS, Model, Positive, Section, UserError
+from pipeline.model import explicit
 from pipeline.model.additions import Virtual
 from pipeline.model.norm import RMSNorm
 from pipeline.model.packed import attend_blocks, packed
@@ -91,6 +92,7 @@ class Context(NamedTuple):
 
     mask: Tensor | None
     is_causal: bool
+    """Every token sees itself and all before it; then a mask says nothing else."""
     keys: Rows | None = None
     """Where the tokens stand when the stream is a list of them, [N, D]; none: it is [B, T, D]."""
     queries: Rows | None = None
@@ -168,9 +170,11 @@ class Attention(nn.Module):
             out_BHTK, context.shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
         elif context.blocks is not None:
             out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, context.blocks)
+        elif explicit.suits(q_BHTK, k_BGSK, dropout):
+            out_BHTK = explicit.attend(q_BHTK, k_BGSK, v_BGSK, context.mask, context.is_causal)
         else:
             out_BHTK = F.scaled_dot_product_attention(
-                q_BHTK, k_BGSK, v_BGSK, context.mask, dropout_p=dropout, is_causal=context.is_causal
+                q_BHTK, k_BGSK, v_BGSK, None if context.is_causal else context.mask, dropout, context.is_causal
             )
         out_BTX = out_BHTK.transpose(1, 2).flatten(2)
         return out_BTX if context.queries is None else context.queries.gather(out_BTX.flatten(0, 1))
@@ -244,7 +248,7 @@ class GeluMLP(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        return self.down(F.gelu(self.up(x_BTD), approximate="tanh"))
+        return self.down(gelu(self.up(x_BTD)))
 
 
 class GatedMLP(nn.Module):
@@ -275,6 +279,15 @@ class SquaredMLP(nn.Module):
 
 
 _MLPS = {"gpt2": GeluMLP, "llama": GatedMLP, "qwen3": GatedMLP, "arcee": SquaredMLP, "nanochat": SquaredMLP}
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form (Hendrycks & Gimpel 2016, section 2)."""
+    if x.device.type != "cpu" or not torch.compiler.is_compiling():
+        return F.gelu(x, approximate="tanh")
+    # (1 + tanh z) / 2 = sigmoid(2 z), and a compiled sigmoid takes a third of a compiled tanh on a CPU
+    y = x.float()
+    return (y * torch.sigmoid(math.sqrt(8 / math.pi) * y * (1 + 0.044715 * y * y))).to(x.dtype)
 
 
 def norm(config: ModelConfig, width: int) -> nn.Module:
@@ -534,6 +547,8 @@ class GPT(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(start, start + T, device=device)[None]
         context = Context(*self._rule(mask, T, start, device))
+        if context.is_causal and self.fixed and device.type == "cpu":
+            context = context._replace(mask=explicit.causal(T, device))
         at = None if wanted_BT is None or mask is not None or cached or shown is not None else unpadded(wanted_BT)
         if at is None:
             return View(positions_BT, context, context)

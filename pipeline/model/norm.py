@@ -15,10 +15,11 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
+        exact = x if x.dtype == torch.float64 else x.float()
         # torch declares no types for Function.apply
-        return _CPU.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]
+        return _CPU.apply(exact, self.weight, self.eps).to(x.dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _CPU(torch.autograd.Function):

@@ -104,11 +104,10 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrices_NRC: Tensor) -> Tensor:
     """U V^T of each matrix, approximately (singular values in about [0.7, 1.2]), shape [N, R, C].
 
-    In bfloat16 on a GPU, as in the paper: the iteration forgives its rounding.
+    In bfloat16 where the loop runs products in it, as in the paper: the iteration forgives its rounding.
     """
     a, b, c = _QUINTIC
     x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.bfloat16() if x.device.type == "cuda" else x
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     for _ in range(_STEPS):

@@ -82,7 +82,8 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
         norm = torch.zeros(())
         if parts.schedule.clip_norm:
             norm = nn.utils.clip_grad_norm_(trained, parts.schedule.clip_norm)
-        parts.optimizer.step()
+        with autocast(parts.compute):  # an optimizer may multiply matrices
+            parts.optimizer.step()
         parts.optimizer.zero_grad(set_to_none=True)
         yield Step(number + 1, loss, parts.optimizer.param_groups[0]["lr"], norm, tokens)
 

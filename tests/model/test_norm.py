@@ -39,3 +39,14 @@ def test_without_a_scale_too() -> None:
     torch.testing.assert_close(norm(x), F.rms_norm(x, (6,), None, 1e-3))
     assert torch.autograd.gradcheck(norm, (x,))
     assert torch.autograd.gradgradcheck(norm, (x,))
+
+
+def test_bfloat16_is_normed_in_float32_and_rounded_once() -> None:
+    """What autocast leaves of queries and keys; torch's own path says a warning and takes many small steps."""
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+    norm = RMSNorm(6, eps=1e-3)
+    found = norm(x)
+    assert torch.equal(found, F.rms_norm(x.float(), (6,), norm.weight, 1e-3).bfloat16())
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16

@@ -188,6 +188,31 @@ def test_accumulation_equals_one_large_batch() -> None:
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def test_bfloat16_reaches_the_optimizer_and_ends_bitwise_equal(tmp_path: Path) -> None:
+    """Muon multiplies matrices, in the precision of the params; what is rounded is rounded alike in every run."""
+    half = COMPUTE.model_copy(update={"precision": "bfloat16"})
+    seen: list[bool] = []
+
+    def run(folder: Path) -> dict[str, torch.Tensor]:
+        plan = trainer(Log())
+        object.__setattr__(plan.parts, "compute", half)
+        step = plan.parts.optimizer.step
+
+        def watched() -> None:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            step()
+
+        plan.parts.optimizer.step = watched  # type: ignore[method-assign]
+        return finished(folder, plan)[0]
+
+    first, second = run(tmp_path / "a"), run(tmp_path / "b")
+    assert len(seen) == 48
+    assert all(seen)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    plain, _ = finished(tmp_path / "c", trainer(Log()))
+    assert any(not torch.equal(first[name], plain[name]) for name in first)
+
+
 def test_no_steps_measure_the_start_and_move_nothing(tmp_path: Path) -> None:
     """Open weights or a champion can be a graph's base as they are."""
     plan = trainer(Log(), steps=0)

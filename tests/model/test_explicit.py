@@ -1,0 +1,135 @@
+"""Attention spelled out must be the attention that torch computes, forward, backward and once more."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.model import explicit
+from tests.models import network
+
+
+def heads(T: int, dtype: torch.dtype) -> list[Tensor]:
+    """q, k and v of two rows and three heads."""
+    generator = torch.Generator().manual_seed(1)
+    made = [torch.randn(2, 3, T, 8, generator=generator, dtype=torch.float64) for _ in range(3)]
+    return [x.to(dtype).requires_grad_() for x in made]
+
+
+def rule(name: str, T: int) -> Tensor | None:
+    """Causal; two documents apart, for all heads alike; one for each head, added to the scores, that is not causal."""
+    if name == "causal":
+        return None
+    if name == "added":
+        return torch.randn(2, 3, T, T, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    document = torch.arange(T) // (T // 2 + 1)
+    return ((document[:, None] == document) & torch.ones(T, T, dtype=torch.bool).tril()).expand(2, 1, T, T)
+
+
+@pytest.mark.parametrize("name", ["causal", "documents", "added"])
+@pytest.mark.parametrize("T", [5, 300])
+def test_it_is_the_attention_of_torch(T: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 300 positions in blocks of 80, the last of them not full."""
+    monkeypatch.setattr(explicit, "_LEAST", 80)
+    given, mask = heads(T, torch.float64), rule(name, T)
+    wanted = F.scaled_dot_product_attention(*given, mask, is_causal=mask is None)
+    found = explicit.attend(*given, mask, mask is None)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
+    gradient = torch.randn(found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    pairs = zip(torch.autograd.grad(found, given, gradient), torch.autograd.grad(wanted, given, gradient), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
+
+
+def test_its_gradient_has_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: the weights kept for the gradient are taken for constants when it is differentiated again."""
+    monkeypatch.setattr(explicit, "_LEAST", 2)
+    assert torch.autograd.gradcheck(lambda *given: explicit.attend(*given, None, True), heads(5, torch.float64))
+    assert torch.autograd.gradgradcheck(lambda *given: explicit.attend(*given, None, True), heads(5, torch.float64))
+
+
+def test_rounding_is_that_of_torch() -> None:
+    """bfloat16 keeps 8 bits: no further from the exact gradient than twice torch's own kernel."""
+
+    def gradients(dtype: torch.dtype, own: bool) -> Tensor:
+        given = heads(64, dtype)
+        out = explicit.attend(*given, None, True) if own else F.scaled_dot_product_attention(*given, is_causal=True)
+        return torch.cat([x.flatten().double() for x in torch.autograd.grad(out.square().sum(), given)])
+
+    exact = gradients(torch.float64, own=False)
+    mine, theirs = (float((gradients(torch.bfloat16, own) - exact).norm()) for own in (True, False))
+    assert 0 < mine < 2 * theirs
+
+
+def test_it_is_for_training_in_bfloat16_on_a_cpu() -> None:
+    q, k, _ = heads(4, torch.bfloat16)
+    assert explicit.suits(q, k, dropout=0.0)
+    assert not explicit.suits(q, k, dropout=0.1)
+    assert not explicit.suits(q.float(), k.float(), dropout=0.0)
+    assert not explicit.suits(q, torch.cat((k, k), 2), dropout=0.0)  # after a prefix or a cache
+    with torch.no_grad():
+        assert not explicit.suits(q, k, dropout=0.0)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_a_model_in_bfloat16_trains_through_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a block, and to the gradient that torch's kernel gives, but for rounding (8 bits, two blocks)."""
+    ids, calls, attend = torch.arange(24).view(2, 12), [], explicit.attend
+
+    def counting(*given: object) -> object:
+        calls.append(given)
+        return attend(*given)
+
+    def gradient(suits: bool) -> Tensor:
+        model = network(family=family)
+        with monkeypatch.context() as patched:
+            patched.setattr(explicit, "attend", counting)
+            if not suits:
+                patched.setattr(explicit, "suits", lambda *given: False)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+            loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    mine = gradient(suits=True)
+    assert len(calls) == 2
+    theirs = gradient(suits=False)
+    assert len(calls) == 2
+    assert float((mine - theirs).norm() / theirs.norm()) < 0.02
+
+
+_TRAINED = """
+import torch
+from torch._dynamo.utils import counters
+from pipeline.config import Compute
+from pipeline.model.device import autocast, compiled
+from tests.models import network
+
+ids, found = torch.arange(24).view(2, 12), []
+for compile in (False, True):
+    compute = Compute(device="cpu", threads=1, precision="bfloat16", compile=compile)
+    model = compiled(network(family="gpt2"), compute).train()
+    with autocast(compute):
+        model(ids).float().square().mean().backward()
+    found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+assert "autograd_cache_bypass" not in counters["aot_autograd"]
+plain, compiled = found
+print(float((plain - compiled).norm() / plain.norm()))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_compiled_it_is_the_same(tmp_path: Path) -> None:
+    """But for rounding, in a graph that the compiler's cache takes (no Function of our own in it)."""
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", _TRAINED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 0.02
