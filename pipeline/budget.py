@@ -97,7 +97,7 @@ def spoken(found: Proposal, speed: float | None, largest: float, there: int) -> 
 def of(params: Params) -> str:
     """What a law is of: documents, compute and recipe, but for what the law varies."""
     recipe = params.pretrain
-    varied = changes(recipe, Proposal(1, 1, 1.0, 1.0, 1.0), Rule(((1.0, 1.0),), 1.0, 1.0, (1.0, 1.0)))
+    varied = changes(recipe, Proposal(1, 1, 1.0, 1.0, 1.0), Rule(((1.0, 1.0),), 1.0, 1.0, (1.0, 1.0), (1.0, 1.0)))
     still = dict.fromkeys([*varied, "validation.batches"], 1) | {"schedule.batch_warmup_steps": 0}
     still["model.d_model"] = recipe.model.head_dim
     return studies.keys(params, [Trial("law", 0, still)])[0]

@@ -7,6 +7,7 @@ not fitted. N are the weights that multiply (no embedding table), D the tokens t
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,7 +80,9 @@ def best(points: Iterable[tuple[float, float]]) -> float:
     x, y = np.log([factor for factor, _ in pairs]), np.array([loss for _, loss in pairs])
     curve = np.polyfit(x, y, 2) if len(pairs) > 2 else np.zeros(3)
     at = -curve[1] / (2 * curve[0]) if curve[0] > 0 else x[int(y.argmin())]
-    return float(min(max(math.exp(at), pairs[0][0]), pairs[-1][0]))
+    if at <= x[0] or at >= x[-1]:  # not by way of the logarithm, which would round it
+        return pairs[0][0] if at <= x[0] else pairs[-1][0]
+    return math.exp(at)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Rule:
     tokens: float
     tried: tuple[float, float]
     """The lowest and the highest factor of the rates that any trial had."""
+    batches: tuple[float, float]
+    """The lowest and the highest factor of the batch."""
 
     def rate(self, n: float, batch: float = 1.0) -> float:
         """A straight line through the logarithms: rates fall with size by a power, and grow as the root of the batch
@@ -105,12 +110,18 @@ class Rule:
         """The useful batch grows as the root of the tokens (Zhang et al. 2024, on critical batch sizes)."""
         return self.batch * math.sqrt(d / self.tokens)
 
+    def at_the_edge(self) -> list[str]:
+        """What is best at the lowest or highest factor that was tried, so that the best may lie beyond."""
+        found = [f"rates of {n:,.0f} weights (x {factor:g})" for n, factor in self.rate_at if factor in self.tried]
+        return found + ([f"batch (x {self.batch:g})"] if self.batch in self.batches else [])
+
 
 def rule(rates: dict[float, list[tuple[float, float]]], batches: list[tuple[float, float]], tokens: float) -> Rule:
     """The rule of trials: weights -> (factor of the rates, loss), and (factor of the batch, loss) at `tokens`."""
     factors = [factor for points in rates.values() for factor, _ in points]
     rate_at = tuple((n, best(points)) for n, points in sorted(rates.items()))
-    return Rule(rate_at, best(batches), tokens, (min(factors), max(factors)))
+    sizes = [factor for factor, _ in batches]
+    return Rule(rate_at, best(batches), tokens, (min(factors), max(factors)), (min(sizes), max(sizes)))
 
 
 def shape(recipe: Pretrain, heads: int) -> dict[str, int]:
@@ -196,13 +207,18 @@ def told(law: Law, rule: Rule, grid: Sequence[Result]) -> list[str]:
     """The findings as sentences."""
     largest = max((one for one in grid if math.isfinite(one.loss_nats)), key=lambda one: one.flops)
     without = fit([one for one in grid if one is not largest])
-    gap = max(abs(law.loss(one.weights, one.tokens) - one.loss_nats) for one in grid if math.isfinite(one.loss_nats))
+    off = {one: abs(law.loss(one.weights, one.tokens) - one.loss_nats) for one in grid if math.isfinite(one.loss_nats)}
+    furthest = max(off, key=lambda one: off[one])
+    edge = rule.at_the_edge()
     known = " (E is what a perfect model would lose, known of this source)" if grid[0].known_nats is not None else ""
     rates = ", ".join(f"{n:,.0f} weights x {factor:.2f}" for n, factor in rule.rate_at)
     return [
-        f"loss = {law}{known}; no trial is further than {gap:.4f} nats from it",
+        f"loss = {law}{known}",
+        f"half of the trials are within {statistics.median(off.values()):.4f} nats of it; the furthest, "
+        f"{furthest.weights:,} weights on {furthest.tokens:,} tokens, is {off[furthest]:.4f} off",
         f"fitted without the largest trial it foretells {without.loss(largest.weights, largest.tokens):.4f} for it; it "
         f"found {largest.loss_nats:.4f}",
         f"learning rates, beside those of params.yaml: {rates}",
         f"batch, beside that of params.yaml: x {rule.batch:.2f} at {rule.tokens:,.0f} tokens, growing as their root",
+        *([f"best at the edge of what was tried, widen infra/scaling.yaml: {', '.join(edge)}"] if edge else []),
     ]

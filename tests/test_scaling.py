@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_rates_follow_size_by_a_power_and_the_batch_the_root_of_the_tokens() -> 
     assert made.batch_for(4e6) == pytest.approx(2.0)
 
 
+def test_what_the_findings_cannot_bear_is_said() -> None:
+    """A best rate that is also the highest one tried is none yet, and an average hides the trial that fits no law."""
+    valley = [(0.5, 2.0), (1.0, 1.0), (2.0, 2.0)]
+    inside = rule({1e5: valley, 1e6: valley}, valley, 1e6)
+    trials = found(TRUE, 1.5)
+    trials[5] = trials[5]._replace(loss_nats=trials[5].loss_nats + 0.5)
+    said = " ".join(scaling.told(fit(trials), inside, trials))
+    assert "half of the trials are within 0.00" in said
+    assert re.search(r"the furthest, 300,000 weights on 400,000 tokens, is 0\.(49|50)", said)
+    assert "edge" not in said
+    falling = [(0.5, 3.0), (1.0, 2.0), (2.0, 1.0)]
+    outside = rule({1e5: falling, 1e6: valley}, falling, 1e6)
+    said = " ".join(scaling.told(fit(trials), outside, trials))
+    assert "best at the edge of what was tried" in said
+    assert "rates of 100,000 weights (x 2), batch (x 2)" in said
+
+
 def test_trials_that_diverged_are_left_out_of_the_law() -> None:
     trials = found(TRUE, 1.5)
     wild = [*trials, trials[0]._replace(loss_nats=math.inf)]
@@ -97,7 +115,7 @@ def test_a_proposal_is_better_than_its_neighbours(flops: float) -> None:
 
 
 def test_a_proposal_becomes_settings_that_spend_it() -> None:
-    made = Rule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6, (0.25, 4.0))
+    made = Rule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6, (0.25, 4.0), (0.5, 4.0))
     chosen = Proposal(5, *sized(RECIPE, 5, 2048)[:1], 4e6, 1e13, 1.2)
     changes = budget.changes(RECIPE, chosen, made)
     recipe = recipe_of(PARAMS, Trial("proposal", 1, changes))

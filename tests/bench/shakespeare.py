@@ -1,0 +1,189 @@
+"""Characters of Shakespeare: nanoGPT's own CPU run, and what ours reaches in a twelfth and in all of its time, as JSON.
+
+    python -m tests.bench.shakespeare --text input.txt [--seeds 3]
+
+Its run (config/train_shakespeare_char.py with the CPU settings of its README): 2,000 updates of 12 x 64 characters,
+AdamW, float32, not compiled, its evaluations left out. Ours: a network of as many weights in bfloat16, compiled, with
+Muon; the number of updates is fixed, `seconds` say what they took, the compiler's warm start included (it compiled
+before, as after a first run). CPU seconds of one thread; the loss is that of the whole last tenth of the text, in
+windows of the network's own context, nats a character. Where the CPU has no bfloat16 products ours is float32.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+SHAPE = {"n_layers": 4, "n_heads": 4, "head_dim": 32, "d_model": 128}
+# Rates chosen on seed 1, on the text below: of six for the short run, of seven for the long one.
+RUNS = {
+    "nanogpt": {"context": 64, "batch": 12, "updates": 2000},
+    "twelfth": {"context": 64, "batch": 12, "updates": 200, "muon": 0.08, "adamw": 0.02, "momentum": 0.85},
+    "whole": {"context": 256, "batch": 12, "updates": 700, "muon": 0.05, "adamw": 0.02, "momentum": 0.9},
+}
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, help="tinyshakespeare's input.txt")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.text is None:
+        print(json.dumps({"bench": "shakespeare", "skipped": "--text names no text"}))
+    elif options.run:
+        print(json.dumps(train(options.run, options.text, options.seed)))
+    else:
+        found: dict[str, list[Any]] = {name: [] for name in RUNS}
+        alone(options.text, "twelfth", 0)  # compiles
+        alone(options.text, "whole", 0)
+        for seed in range(1, options.seeds + 1):
+            for name in RUNS:  # in turns: the machine changes by the hour
+                found[name].append(alone(options.text, name, seed))
+        times = {
+            name: [round(one["seconds"] / base["seconds"], 4) for one, base in zip(runs, found["nanogpt"], strict=True)]
+            for name, runs in found.items()
+        }
+        print(json.dumps({"bench": "shakespeare", "runs": found, "times_nanogpt": times}, indent=1))
+
+
+def alone(text: Path, name: str, seed: int) -> dict[str, Any]:
+    """One run in a process of its own; seed 0 stops after two updates."""
+    command = [sys.executable, "-m", "tests.bench.shakespeare", "--text", text, "--run", name, "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def train(name: str, text: Path, seed: int) -> dict[str, Any]:
+    """One run: CPU seconds of its updates, and the loss."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    points = np.array([ord(letter) for letter in text.read_text(encoding="utf-8")])
+    ids = np.searchsorted(np.unique(points), points)
+    learned, held_out = np.split(ids, [int(0.9 * len(ids))])
+    run = SimpleNamespace(**RUNS[name])
+    run.updates = run.updates if seed else 2
+    model = (nanogpt if name == "nanogpt" else ours)(run, learned, int(ids.max()) + 1, seed)
+    began = time.process_time()
+    for _ in model.updates():
+        pass
+    seconds = time.process_time() - began
+    rows = (len(held_out) - 1) // run.context
+    inputs, targets = (
+        torch.from_numpy(held_out[at : at + rows * run.context].reshape(rows, run.context)) for at in (0, 1)
+    )
+    total = 0.0
+    with torch.no_grad():
+        for some, right in zip(inputs.split(256), targets.split(256), strict=True):
+            logits = model.logits(some).float()
+            total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), right.flatten(), reduction="sum"))
+    return {"seed": seed, "seconds": round(seconds, 2), "loss_nats": round(total / targets.numel(), 4),
+            "parameters": model.parameters, "characters": run.updates * run.batch * run.context}  # fmt: skip
+
+
+def nanogpt(run: Any, learned: Any, characters: int, seed: int) -> Any:
+    """Its train.py: windows drawn anywhere, rate 1e-3 after 100 updates, by a cosine to a tenth."""
+    import numpy as np
+    import torch
+
+    from pipeline.config import Schedule
+    from pipeline.model.gpt import GPT
+    from pipeline.training.schedule import factor
+    from tests.bench.peers import NanoGPT, nanogpt_shape
+
+    shape = nanogpt_shape(*[SHAPE[name] for name in ("n_layers", "n_heads", "d_model")], run.context)
+    assert characters == shape.vocab_size
+    peer = NanoGPT(GPT(shape, torch.Generator().manual_seed(seed)))
+    optimizer = peer.optimizer(1e-3)
+    plan = Schedule(
+        shape="cosine", steps=run.updates, warmup_steps=min(100, run.updates), final_share=0.1, accumulate=1,
+        batch_warmup_steps=0, clip_norm=1.0,
+    )  # fmt: skip
+
+    def updates() -> Any:
+        for number in range(run.updates):
+            starts = np.random.default_rng([seed, number]).integers(0, len(learned) - run.context - 1, run.batch)
+            rows = torch.from_numpy(np.stack([learned[i : i + run.context + 1] for i in starts]))
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * factor(plan, number)
+            peer.loss(rows[:, :-1], rows[:, 1:]).backward()
+            torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            yield number
+
+    return SimpleNamespace(updates=updates, logits=peer.logits, parameters=sum(p.numel() for p in peer.parameters()))
+
+
+def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
+    """The project's loop with a Qwen3 network and Muon."""
+    import numpy as np
+    import torch
+
+    from pipeline.config import Compute, Schedule
+    from pipeline.model.device import compiled, has_bfloat16, set_up
+    from pipeline.model.gpt import GPT, ModelConfig
+    from pipeline.objectives.next_token import NextToken, Settings
+    from pipeline.optimizers import muon
+    from pipeline.training.loop import Parts, fit
+    from pipeline.weighting import uniform
+
+    class Windows:
+        def __len__(self) -> int:
+            return len(learned) - run.context - 1
+
+        def __getitem__(self, i: int) -> Any:
+            return learned[i : i + run.context + 1]
+
+    class Anywhere:
+        batch_size = run.batch
+
+        def rows(self, n: int, step: int, seed: int) -> Any:
+            return np.random.default_rng([seed, step]).integers(0, n, run.batch)
+
+    precision = "bfloat16" if has_bfloat16() else "float32"
+    compute = Compute(device="cpu", threads=1, precision=precision, compile=True)
+    set_up(compute)
+    # d_ff: three matrices of 344 for its two of 512; the head of 65 characters is not tied.
+    shape = ModelConfig(
+        family="qwen3", **SHAPE, n_kv_heads=4, d_ff=344, context_length=run.context, dropout=0.0, tie_embeddings=False,
+        bias=False, rope_theta=10000.0, norm_epsilon=1e-5, logit_softcap=None, vocab_size=characters,
+    )  # fmt: skip
+    model = GPT(shape, torch.Generator().manual_seed(seed))
+    names, weights = zip(*model.named_parameters(), strict=True)
+    groups = [{"params": list(weights), "names": list(names), "factor": 1.0, "begins": 0.0}]
+    settings = muon.Settings(
+        learning_rate=run.adamw, matrix_learning_rate=run.muon, momentum=run.momentum, weight_decay=0.0, beta1=0.8,
+        beta2=0.95, epsilon=1e-8,
+    )  # fmt: skip
+    plan = Schedule(
+        shape="linear", steps=run.updates, warmup_steps=min(10, run.updates), final_share=0.0, accumulate=1,
+        batch_warmup_steps=0, clip_norm=1.0,
+    )  # fmt: skip
+    objective = NextToken(Settings(mask_documents=False, logits_at_once=None), end_of_text=-1)
+    parts = Parts(
+        objective=objective, ordering=Anywhere(), losses=objective.losses, weighting=uniform.Uniform(),
+        optimizer=muon.build(settings, groups), schedule=plan, compute=compute, seed=seed,
+    )  # fmt: skip
+
+    def updates() -> Any:
+        compiled(model, compute)
+        yield from fit(model, parts, Windows())
+
+    def logits(ids: Any) -> Any:
+        return model.eval()(ids)
+
+    return SimpleNamespace(updates=updates, logits=logits, parameters=model.num_parameters())
+
+
+if __name__ == "__main__":
+    main()
