@@ -38,8 +38,8 @@ repro: setup ## the whole pipeline on params.yaml, then register what passed
 	python -m pipeline.sender --drain
 	python -m stages.summary
 
-test: setup ## all tests
-	python -m pytest
+test: setup ## all tests, a file at a time on each core
+	python -m pytest --numprocesses auto --dist loadfile
 
 check: setup ## format, lint, types, import contracts
 	ruff format --check .
