@@ -8,7 +8,7 @@ Shapes: N rows times heads, T positions, K features of a head, I queries of a bl
 """
 
 import math
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +27,13 @@ class Block(NamedTuple):
     last: int
 
 
-def suits(q: Tensor, k: Tensor, dropout: float) -> bool:
+def suits(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
     """Whether a pass is of the kind that this file is for."""
-    alike = q.dtype == k.dtype == torch.bfloat16 and q.shape[-2] == k.shape[-2]
+    alike = q.dtype == k.dtype == v.dtype == torch.bfloat16 and q.shape[-2] == k.shape[-2]
     return alike and q.device.type == "cpu" and torch.is_grad_enabled() and not dropout
 
 
-@cache
+@lru_cache(maxsize=4)  # rows of documents have another length in every batch
 def causal(T: int, device: torch.device) -> Tensor:
     """[1, 1, T, T], added to scores: 0 where a token may look, else minus infinity.
 

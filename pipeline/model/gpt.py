@@ -170,7 +170,7 @@ class Attention(nn.Module):
             out_BHTK, context.shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
         elif context.blocks is not None:
             out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, context.blocks)
-        elif explicit.suits(q_BHTK, k_BGSK, dropout):
+        elif explicit.suits(q_BHTK, k_BGSK, v_BGSK, dropout):
             out_BHTK = explicit.attend(q_BHTK, k_BGSK, v_BGSK, context.mask, context.is_causal)
         else:
             out_BHTK = F.scaled_dot_product_attention(

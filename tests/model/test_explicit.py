@@ -68,13 +68,21 @@ def test_rounding_is_that_of_torch() -> None:
 
 
 def test_it_is_for_training_in_bfloat16_on_a_cpu() -> None:
-    q, k, _ = heads(4, torch.bfloat16)
-    assert explicit.suits(q, k, dropout=0.0)
-    assert not explicit.suits(q, k, dropout=0.1)
-    assert not explicit.suits(q.float(), k.float(), dropout=0.0)
-    assert not explicit.suits(q, torch.cat((k, k), 2), dropout=0.0)  # after a prefix or a cache
+    q, k, v = heads(4, torch.bfloat16)
+    assert explicit.suits(q, k, v, dropout=0.0)
+    assert not explicit.suits(q, k, v, dropout=0.1)
+    assert not explicit.suits(q, k, v.float(), dropout=0.0)
+    assert not explicit.suits(q.float(), k.float(), v.float(), dropout=0.0)
+    assert not explicit.suits(q, torch.cat((k, k), 2), torch.cat((v, v), 2), dropout=0.0)  # after a prefix or a cache
     with torch.no_grad():
-        assert not explicit.suits(q, k, dropout=0.0)
+        assert not explicit.suits(q, k, v, dropout=0.0)
+
+
+def test_tables_of_lengths_that_are_gone_are_not_kept() -> None:
+    """Rows of documents have another length in every batch: at a context of 4,096 a table each fills the memory."""
+    for length in range(1, 20):
+        explicit.causal(length, torch.device("cpu"))
+    assert explicit.causal.cache_info().currsize <= 4
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
