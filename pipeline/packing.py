@@ -27,7 +27,8 @@ def pack(folder: Path, target: Path, task: dict[str, Any]) -> None:
     example = ["Where does Ayşe live?"] if "template" in task else ["Merhaba"]
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # advises type hints, though a signature is given
+        # MLflow advises type hints, though a signature is given; filters it resets, this it leaves alone.
+        warnings.showwarning = lambda *given, **named: None
         mlflow.pyfunc.save_model(
             str(target),
             python_model=str(package / "_pyfunc.py"),
