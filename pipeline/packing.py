@@ -28,7 +28,8 @@ def pack(folder: Path, target: Path, task: dict[str, Any]) -> None:
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
         # MLflow advises type hints, though a signature is given; filters it resets, this it leaves alone.
-        warnings.showwarning = lambda *given, **named: None
+        shown = warnings.showwarning
+        warnings.showwarning = lambda said, *more: None if "type hints" in str(said) else shown(said, *more)
         mlflow.pyfunc.save_model(
             str(target),
             python_model=str(package / "_pyfunc.py"),

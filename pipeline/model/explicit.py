@@ -1,4 +1,4 @@
-"""Attention spelled out, for training in bfloat16 on a CPU: torch's own kernel takes up to six times as long there.
+"""Attention spelled out, for training in bfloat16 on a CPU, where torch's own kernel is several times slower backward.
 
 The same sum as scaled_dot_product_attention, in blocks of queries, each beside the keys it may see. The weights are
 kept for the gradient, H T^2 numbers a row, where torch makes them again. Scores and weights are rounded to bfloat16,
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Queries of a block, at least. Forward and backward of 24 heads of 64 take 23 ms at 512 positions in blocks of 256, 35
+# Queries of a block, about. Forward and backward of 24 heads of 64 take 23 ms at 512 positions in blocks of 256, 35
 # in one piece, 34 by torch's kernel; at 1,024, of 12 heads, 32, 35 (two blocks) and 43. At 256 smaller win nothing.
 _LEAST = 256
 _BLOCKS = 4
@@ -25,6 +25,11 @@ class Block(NamedTuple):
 
     first: int
     last: int
+
+
+def trains(device: torch.device) -> bool:
+    """Whether passes are now made on a CPU, in lower precision and for their gradients."""
+    return device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
 
 
 def suits(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
@@ -50,7 +55,7 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, 
     q, k, v = (x.reshape(B * H, T, K) for x in (scaled, k_BHTK, v_BHTK))
     may = causal(T, q.device) if mask is None else mask
     # Where all is causal a block of queries sees nothing behind itself; a mask may show anything.
-    blocks = _blocks(T, max(_LEAST, T // _BLOCKS) if is_causal else T)
+    blocks = _blocks(T) if is_causal else [Block(0, T)]
     if torch.compiler.is_compiling():  # it finds the gradient itself, and its cache takes no graph with a Function
         parts = [_weights(q, k, may, block, H) @ v[:, : block.last] for block in blocks]
         out_NTK = torch.cat(parts, 1)
@@ -60,8 +65,10 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, 
     return out_NTK.view(B, H, T, K)
 
 
-def _blocks(T: int, size: int) -> list[Block]:
-    return [Block(first, min(first + size, T)) for first in range(0, T, size)]
+def _blocks(T: int) -> list[Block]:
+    """As alike as can be; how many is asked by comparing, so that a graph compiled for one T serves others."""
+    n = 1 + len([i for i in range(1, _BLOCKS) if _LEAST * i < T])
+    return [Block(T * i // n, T * (i + 1) // n) for i in range(n)]
 
 
 def _weights(q_NTK: Tensor, k_NTK: Tensor, may: Tensor, block: Block, H: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class RMSNorm(nn.RMSNorm):
@@ -18,10 +19,11 @@ class RMSNorm(nn.RMSNorm):
         if x.device.type != "cpu":
             return super().forward(x)
         exact = x if x.dtype == torch.float64 else x.float()
+        weight = None if self.weight is None else self.weight.to(exact.dtype)
         if torch.compiler.is_compiling():
-            return super().forward(exact).to(x.dtype)
+            return F.rms_norm(exact, self.normalized_shape, weight, self.eps).to(x.dtype)
         # torch declares no types for Function.apply
-        return _CPU.apply(exact, self.weight, self.eps).to(x.dtype)  # type: ignore[no-any-return, no-untyped-call]
+        return _CPU.apply(exact, weight, self.eps).to(x.dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _CPU(torch.autograd.Function):

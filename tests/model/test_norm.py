@@ -50,3 +50,10 @@ def test_bfloat16_is_normed_in_float32_and_rounded_once() -> None:
     found.sum().backward()
     assert x.grad is not None
     assert x.grad.dtype == torch.bfloat16
+
+
+def test_weights_in_bfloat16_learn_too() -> None:
+    norm = RMSNorm(6, eps=1e-3).bfloat16()
+    norm(torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).bfloat16()).sum().backward()
+    assert norm.weight.grad is not None
+    assert norm.weight.grad.dtype == torch.bfloat16
