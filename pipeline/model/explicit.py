@@ -1,4 +1,4 @@
-"""Attention spelled out, for training in bfloat16 on a CPU, where torch's own kernel is several times slower backward.
+"""Attention spelled out, for training in bfloat16 on a CPU: at short contexts torch's own kernel is slow backward.
 
 The same sum as scaled_dot_product_attention, in blocks of queries, each beside the keys it may see. The weights are
 kept for the gradient, H T^2 numbers a row, where torch makes them again. Scores and weights are rounded to bfloat16,
@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Queries of a block, about. Forward and backward of 24 heads of 64 take 23 ms at 512 positions in blocks of 256, 35
-# in one piece, 34 by torch's kernel; at 1,024, of 12 heads, 32, 35 (two blocks) and 43. At 256 smaller win nothing.
+# Forward and backward by this and by torch's kernel, ms, with nothing beside it and with a busy neighbour: 48 heads of 32
+# at 64 positions 1.6 and 9.3, 1.7 and 6.3; heads of 64, 48 at 256 19.8 and 23.7, 19.8 and 22.2; 24 at 512 22.6 and 33.9,
+# 27.3 and 31.4; 12 at 1,024 31.9 and 43.4, 41.9 and 44.4; 6 at 2,048 96.6 and 69.8 (busy): there torch's is faster.
+_MOST = 1024
+# Queries of a block, about: in one piece 512 positions take 34.8, at 256 smaller blocks win nothing.
 _LEAST = 256
 _BLOCKS = 4
 
@@ -34,7 +37,7 @@ def trains(device: torch.device) -> bool:
 
 def suits(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
     """Whether a pass is of the kind that this file is for."""
-    alike = q.dtype == k.dtype == v.dtype == torch.bfloat16 and q.shape[-2] == k.shape[-2]
+    alike = q.dtype == k.dtype == v.dtype == torch.bfloat16 and q.shape[-2] == k.shape[-2] <= _MOST
     return alike and q.device.type == "cpu" and torch.is_grad_enabled() and not dropout
 
 
