@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Forward and backward by this and by torch's kernel, ms, with nothing beside it and with a busy neighbour: 48 heads of 32
-# at 64 positions 1.6 and 9.3, 1.7 and 6.3; heads of 64, 48 at 256 19.8 and 23.7, 19.8 and 22.2; 24 at 512 22.6 and 33.9,
-# 27.3 and 31.4; 12 at 1,024 31.9 and 43.4, 41.9 and 44.4; 6 at 2,048 96.6 and 69.8 (busy): there torch's is faster.
+# Forward and backward by this and by torch's kernel, ms, with nothing beside it and with a busy neighbour: 48 heads of
+# 32 at 64 positions 1.6 and 9.3, 1.7 and 6.3; heads of 64, 48 at 256 19.8 and 23.7, 19.8 and 22.2; 24 at 512 22.6 and
+# 33.9, 27.3 and 31.4; 12 at 1,024 31.9 and 43.4, 41.9 and 44.4; 6 at 2,048 96.6 and 69.8 (busy): there torch's wins.
 _MOST = 1024
 # Queries of a block, about: in one piece 512 positions take 34.8, at 256 smaller blocks win nothing.
 _LEAST = 256
@@ -30,9 +30,9 @@ class Block(NamedTuple):
     last: int
 
 
-def trains(device: torch.device) -> bool:
-    """Whether passes are now made on a CPU, in lower precision and for their gradients."""
-    return device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+def trains(T: int, device: torch.device) -> bool:
+    """Whether passes over so many positions are now made on a CPU, in lower precision and for their gradients."""
+    return T <= _MOST and device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
 
 
 def suits(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:

@@ -547,7 +547,7 @@ class GPT(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(start, start + T, device=device)[None]
         context = Context(*self._rule(mask, T, start, device))
-        if context.is_causal and self.fixed and explicit.trains(device):
+        if context.is_causal and self.fixed and explicit.trains(T, device):
             context = context._replace(mask=explicit.causal(T, device))
         at = None if wanted_BT is None or mask is not None or cached or shown is not None else unpadded(wanted_BT)
         if at is None:
