@@ -48,7 +48,7 @@ def causal(T: int, device: torch.device) -> Tensor:
     Compiled code reads this table faster than it works it out.
     """
     with torch.inference_mode(False):  # who asks first may not want gradients, the next one does
-        return torch.full((1, 1, T, T), -torch.inf, device=device).triu(1)
+        return torch.full((1, 1, T, T), -torch.inf, dtype=torch.bfloat16, device=device).triu(1)
 
 
 def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
@@ -59,12 +59,8 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, 
     may = causal(T, q.device) if mask is None else mask
     # Where all is causal a block of queries sees nothing behind itself; a mask may show anything.
     blocks = _blocks(T) if is_causal else [Block(0, T)]
-    if torch.compiler.is_compiling():  # it finds the gradient itself, and its cache takes no graph with a Function
-        parts = [_weights(q, k, may, block, H) @ v[:, : block.last] for block in blocks]
-        out_NTK = torch.cat(parts, 1)
-    else:
-        # torch declares no types for Function.apply
-        out_NTK = _Attend.apply(q, k, v, may, blocks, H)  # type: ignore[no-untyped-call]
+    # torch declares no types for Function.apply
+    out_NTK: Tensor = _Attend.apply(q, k, v, may, blocks, H)  # type: ignore[no-untyped-call]
     return out_NTK.view(B, H, T, K)
 
 
@@ -80,8 +76,7 @@ def _weights(q_NTK: Tensor, k_NTK: Tensor, may: Tensor, block: Block, H: int) ->
     scores_NIJ = q_NTK[:, first:last] @ k_NTK[:, :last].mT
     scores_BHIJ, rule = scores_NIJ.unflatten(0, (-1, H)), may[..., first:last, :last]
     scores_BHIJ = scores_BHIJ.masked_fill(~rule, -torch.inf) if rule.dtype == torch.bool else scores_BHIJ + rule
-    exact = torch.promote_types(q_NTK.dtype, torch.float32)
-    return scores_BHIJ.softmax(-1, dtype=exact).to(q_NTK.dtype).flatten(0, 1)
+    return scores_BHIJ.softmax(-1).to(q_NTK.dtype).flatten(0, 1)
 
 
 class _Attend(torch.autograd.Function):
@@ -96,7 +91,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q, k, v, may, *weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates this gradient again: it must know where weights came from
+        # Somebody differentiates this gradient again: it must know where weights came from. Compiled code has no second
+        # gradient.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             weights = [_weights(q, k, may, block, ctx.H) for block in ctx.blocks]
         grads_q = []
         grad_k, grad_v = (torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in (k, v))

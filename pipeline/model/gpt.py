@@ -27,6 +27,8 @@ from torch.nn import functional as F
 from pipeline.config import HEADLESS, Model, Positive, Section, UserError
 from pipeline.model import explicit
 from pipeline.model.additions import Virtual
+from pipeline.model.gelu import gelu
+from pipeline.model.linear import Linear
 from pipeline.model.norm import RMSNorm
 from pipeline.model.packed import attend_blocks, packed
 from pipeline.model.past import Cache, KeyValue, Past, Prefix, Recorder
@@ -196,8 +198,8 @@ class FusedAttention(Attention):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.qkv = Linear(config.d_model, 3 * config.d_model, bias=config.bias)
+        self.out = Linear(config.d_model, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """[..., D] -> [..., D]."""
@@ -215,10 +217,10 @@ class RotaryAttention(Attention):
             config.n_heads * config.head_dim,
             config.n_kv_heads * config.head_dim,
         )
-        self.q = nn.Linear(d_model, d_query, bias=config.bias)
-        self.k = nn.Linear(d_model, d_key, bias=config.bias)
-        self.v = nn.Linear(d_model, d_key, bias=config.bias)
-        self.out = nn.Linear(d_query, d_model, bias=config.bias)
+        self.q = Linear(d_model, d_query, bias=config.bias)
+        self.k = Linear(d_model, d_key, bias=config.bias)
+        self.v = Linear(d_model, d_key, bias=config.bias)
+        self.out = Linear(d_query, d_model, bias=config.bias)
         normed = config.family in ("qwen3", "nanochat")
         self.q_norm = norm(config, config.head_dim) if normed else nn.Identity()
         self.k_norm = norm(config, config.head_dim) if normed else nn.Identity()
@@ -243,8 +245,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+        self.up = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -256,9 +258,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+        self.gate = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.up = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -270,8 +272,8 @@ class SquaredMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+        self.up = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -279,15 +281,6 @@ class SquaredMLP(nn.Module):
 
 
 _MLPS = {"gpt2": GeluMLP, "llama": GatedMLP, "qwen3": GatedMLP, "arcee": SquaredMLP, "nanochat": SquaredMLP}
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form (Hendrycks & Gimpel 2016, section 2)."""
-    if x.device.type != "cpu" or not torch.compiler.is_compiling():
-        return F.gelu(x, approximate="tanh")
-    # (1 + tanh z) / 2 = sigmoid(2 z), and a compiled sigmoid takes a third of a compiled tanh on a CPU
-    y = x.float()
-    return (y * torch.sigmoid(math.sqrt(8 / math.pi) * y * (1 + 0.044715 * y * y))).to(x.dtype)
 
 
 def norm(config: ModelConfig, width: int) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns every feature pair by its position's angle; cos, sin: what `tables` gives, broadcast over the heads."""
-    if torch.compiler.is_compiling():  # it finds the gradient itself, and its cache takes no graph with a Function
+    if torch.compiler.is_compiling():  # torch's compiler finds as good a gradient by itself
         return _turned(x_BHTK, cos, sin)
     # torch declares no types for Function.apply
     return _Rotate.apply(x_BHTK, cos, sin)  # type: ignore[no-any-return, no-untyped-call]

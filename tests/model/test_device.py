@@ -37,7 +37,7 @@ def test_every_way_through_the_model_is_compiled(monkeypatch: pytest.MonkeyPatch
     """Answers are learned from hidden states and classes from a head of their own: neither enters by `forward`."""
     calls: list[str] = []
 
-    def counting(function: Callable[..., object]) -> Callable[..., object]:
+    def counting(function: Callable[..., object], **_: object) -> Callable[..., object]:
         def call(*given: object, **named: object) -> object:
             calls.append("block")
             return function(*given, **named)

@@ -141,7 +141,7 @@ print(float((plain - compiled).norm() / plain.norm()), graphs[-1])
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_compiled_it_is_the_same_and_serves_every_length(tmp_path: Path) -> None:
-    """But for rounding, in graphs that the compiler's cache takes (no Function of our own in them).
+    """But for rounding, in graphs that the compiler's cache takes, though they hold gradients of our own.
 
     A graph a length would end after eight: the compiler then gives up, and blocks run plain, with other bits. Two are
     right: the first length is taken for a constant, the second makes a graph for all.

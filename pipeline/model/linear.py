@@ -1,0 +1,55 @@
+"""x W^T, the gradient of W in two thirds of the time where training in bfloat16 is compiled for a CPU.
+
+That gradient is a product with a transposed left factor, of which oneDNN makes 600 GFLOP/s where it makes 1,300 of any
+other: the factor is copied the other way round first. An update of nanoGPT's 10.7 M shape takes 8 % less.
+
+Shapes: N tokens, I inputs, O outputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Inputs or outputs from which on the copy pays, one core with AMX, ms without and with it: 384 to 1,536 (2,048 tokens)
+# 4.6 and 3.1, 384 to 384 1.08 and 0.90; 128 to 512 (768 tokens) 0.25 and 0.30.
+_LEAST = 256
+
+
+class Linear(nn.Linear):
+    """nn.Linear, with its numbers and its weights' names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        if not (torch.compiler.is_compiling() and suits(x, self.weight)):
+            return super().forward(x)
+        lower = torch.get_autocast_dtype("cpu")
+        # torch declares no types for Function.apply
+        out: Tensor = _Product.apply(x.to(lower), self.weight.to(lower))  # type: ignore[no-untyped-call]
+        return out if self.bias is None else out + self.bias.to(lower)
+
+
+def suits(x: Tensor, weight_OI: Tensor) -> bool:
+    """Whether this product is made on a CPU, in lower precision, for a weight that learns, and is large enough."""
+    lowered = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    learns = torch.is_grad_enabled() and weight_OI.requires_grad
+    return lowered and learns and min(weight_OI.shape) >= _LEAST and weight_OI.shape[0] % 2 == 0
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_OI: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight_OI)
+        return x @ weight_OI.mT
+
+    # torch declares any number of gradients, this has two
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, weight_OI = ctx.saved_tensors
+        return grad @ weight_OI, _turned(grad.flatten(0, -2)) @ x.flatten(0, -2)
+
+
+def _turned(grad_NO: Tensor) -> Tensor:
+    """[O, N], copied."""
+    # Seen in another shape in between, because torch's compiler copies a plain transpose in the order that it had.
+    return grad_NO.mT.unflatten(0, (2, -1)).contiguous().flatten(0, 1)
