@@ -16,7 +16,7 @@ from pipeline.config import Compute, Evaluation, UserError
 from pipeline.data import templates
 from pipeline.generation import generate
 from pipeline.model import checkpoint
-from pipeline.model.device import set_up
+from pipeline.model.device import lowered, set_up
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
@@ -76,7 +76,7 @@ def measure_all(subject: Subject, evaluation: Evaluation) -> tuple[dict[str, flo
 
 
 def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
-    """Greedy answers in the order of `rows`; prompts of like length share a batch."""
+    """Greedy answers in the order of `rows`, in the precision of the params; prompts of like length share a batch."""
     template = subject.task["template"]
     room = subject.model.room() - max_tokens
     prompts = []
@@ -86,19 +86,20 @@ def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_to
     order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
     stop = templates.stop_id(subject.tokenizer, template)
     texts = [""] * len(rows)
-    for part in slices(len(rows), batch_size):
-        chosen = order[part]
-        outputs = generate(
-            subject.model,
-            [prompts[i] for i in chosen],
-            max_tokens=max_tokens,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            stop=[stop],
-        )
-        for i, ids in zip(chosen, outputs, strict=True):
-            texts[i] = templates.answer_text(template, subject.tokenizer.decode(ids))
+    with lowered(subject.model, subject.compute):
+        for part in slices(len(rows), batch_size):
+            chosen = order[part]
+            outputs = generate(
+                subject.model,
+                [prompts[i] for i in chosen],
+                max_tokens=max_tokens,
+                temperature=0.0,
+                top_k=0,
+                top_p=1.0,
+                stop=[stop],
+            )
+            for i, ids in zip(chosen, outputs, strict=True):
+                texts[i] = templates.answer_text(template, subject.tokenizer.decode(ids))
     return texts
 
 

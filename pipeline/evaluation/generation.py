@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline.config import Count, Positive, Section, seed_for
 from pipeline.evaluation import Subject
 from pipeline.generation import generate
+from pipeline.model.device import lowered
 
 
 class Settings(Section):
@@ -24,16 +25,17 @@ class Settings(Section):
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
     """distinct_2 (share of different token pairs), repetition_share (tokens equal to the one before), empty_share."""
     start = [subject.tokenizer.end_of_text]
-    outputs = generate(
-        subject.model,
-        [start] * settings.samples,
-        max_tokens=min(settings.max_tokens, subject.model.room() - 1),
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        stop=[subject.tokenizer.end_of_text],
-        generator=torch.Generator().manual_seed(seed_for(settings.seed, "generation")),
-    )
+    with lowered(subject.model, subject.compute):
+        outputs = generate(
+            subject.model,
+            [start] * settings.samples,
+            max_tokens=min(settings.max_tokens, subject.model.room() - 1),
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            stop=[subject.tokenizer.end_of_text],
+            generator=torch.Generator().manual_seed(seed_for(settings.seed, "generation")),
+        )
     pairs = [pair for ids in outputs for pair in itertools.pairwise(ids)]
     metrics = {
         "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0,

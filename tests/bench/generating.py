@@ -3,8 +3,9 @@
     python -m tests.bench.generating [--tokens 200] [--rounds 5] [--threads 1]
 
 One prompt of one id and 200 new ones, inside its context of 256, drawn at temperature 0.8 from the 200 likeliest (its
-sample.py); in turns, CPU time of the process, medians. Batches beside batch 1 likewise. The floor: every weight is read
-once a token, so bytes of the weights over the measured rate of reading memory.
+sample.py); in turns, CPU time of the process, medians. Batches beside batch 1 likewise, and both in bfloat16 where the
+CPU has its products. The floor: every weight is read once a token, so bytes of the weights over the measured rate of
+reading memory.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from typing import Any
 
 import torch
 
+from pipeline.config import Compute
 from pipeline.generation import generate
+from pipeline.model.device import has_bfloat16, lowered
 from pipeline.model.gpt import GPT
 from tests.bench.peers import NanoGPT, nanogpt_shape
 
@@ -35,23 +38,25 @@ def main(arguments: list[str] | None = None) -> None:
     with torch.no_grad():
         torch.testing.assert_close(ours(ids), peer.logits(ids), atol=2e-3, rtol=1e-3)  # GELU in its two forms
 
-    def tohum(batch: int) -> Callable[[], Any]:
+    def tohum(batch: int, precision: str = "float32") -> Callable[[], Any]:
         draws = torch.Generator().manual_seed(3)
-        return lambda: generate(
-            ours,
-            [[1]] * batch,
-            max_tokens=options.tokens,
-            temperature=0.8,
-            top_k=200,
-            top_p=1.0,
-            stop=(),
-            generator=draws,
-        )
+        compute = Compute(device="cpu", threads=options.threads, precision=precision, compile=False)
+
+        def run() -> Any:
+            with lowered(ours, compute):
+                return generate(
+                    ours, [[1]] * batch, max_tokens=options.tokens, temperature=0.8, top_k=200, top_p=1.0, stop=(),
+                    generator=draws,
+                )  # fmt: skip
+
+        return run
 
     contestants = {
         "tohum": tohum(1), "tohum_32": tohum(32),
         "nanogpt": lambda: peer.generate(torch.ones(1, 1, dtype=torch.long), options.tokens, 0.8, 200),
     }  # fmt: skip
+    if has_bfloat16():
+        contestants |= {"tohum_bf16": tohum(1, "bfloat16"), "tohum_bf16_32": tohum(32, "bfloat16")}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds + 1):
         for name, run in contestants.items():
@@ -64,7 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps({
         "bench": "generating", "threads": options.threads, "parameters": ours.num_parameters(),
         "tokens_per_cpu_second": speed, "times_nanogpt": round(speed["tohum"] / speed["nanogpt"], 2),
-        "batch_32_times_batch_1": round(speed["tohum_32"] / speed["tohum"], 2),
+        "batch_32_times_batch_1": {
+            name: round(speed[f"{name}_32"] / speed[name], 2) for name in ("tohum", "tohum_bf16") if name in speed
+        },
         "limit_tokens_per_second": round(_bytes_per_second() / (4 * ours.num_parameters())),
     }))  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from pipeline import evaluation, files, plugins
 from pipeline.config import Compute, Evaluation, Model, UserError
 from pipeline.data.shards import Shard
-from pipeline.evaluation import Subject, classification, exact_match, measure_all, perplexity
+from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
 from pipeline.model.gpt import GPT, ModelConfig
 from tests.fakes import ByteTokenizer
 
@@ -251,3 +251,24 @@ def test_attention_is_the_share_that_lies_on_the_words(tmp_path: Path) -> None:
     assert set(details["by_head"]) == {"block 1, head 0", "block 1, head 1"}
     with pytest.raises(UserError, match="no text holds any of"):
         attention.measure(settings.model_copy(update={"words": ["zzz"]}), one)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_text_is_generated_in_the_precision_of_the_params(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was trained and as its likelihood is measured."""
+    seen = []
+
+    def generate(model: GPT, prompts: list[list[int]], **_: object) -> list[list[int]]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return [[65]] * len(prompts)
+
+    monkeypatch.setattr(evaluation, "generate", generate)
+    monkeypatch.setattr(generation, "generate", generate)
+    compute = COMPUTE.model_copy(update={"precision": precision})
+    one = subject(tmp_path, template="chat")._replace(compute=compute)
+    evaluation.answer(one, [{"instruction": "a", "input": ""}], 1, 2)
+    fields = {"samples": 2, "max_tokens": 2, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
+    generation.measure(generation.Settings.model_validate(fields), one)
+    assert seen == [precision == "bfloat16"] * 2

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from pipeline.config import Compute, UserError
-from pipeline.model.device import autocast, compiled, set_up
+from pipeline.model.device import autocast, compiled, lowered, set_up
+from pipeline.tuners.lora import LoRALinear, Settings
 from tests.models import network
 
 CPU = Compute(device="cpu", threads=1, precision="float32", compile=False)
@@ -67,6 +68,43 @@ def test_precision_follows_the_params() -> None:
         assert (a @ a).dtype == torch.float32
     with autocast(CPU.model_copy(update={"precision": "bfloat16"})):
         assert (a @ a).dtype == torch.bfloat16
+
+
+LOWER = CPU.model_copy(update={"precision": "bfloat16"})
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("decompose", [False, True])
+def test_weights_cast_once_give_the_bits_of_autocast(family: str, decompose: bool) -> None:
+    """Beside an adapter that reads the exact weight too. A head that shares its weight leaves the table as it is."""
+    model = network(family=family, tie_embeddings=True).eval()
+    adapter = Settings(
+        rank=2, alpha=4.0, dropout=0.0, targets=["mlp"], rank_stabilised=False, decompose=decompose
+    )  # fmt: skip
+    model.blocks[0].mlp.up = LoRALinear(model.blocks[0].mlp.up, adapter)
+    model.blocks[0].mlp.up.draw(torch.Generator().manual_seed(5))
+    torch.nn.init.normal_(model.blocks[0].mlp.up.lora_B, generator=torch.Generator().manual_seed(6))
+    ids, kept = torch.arange(12).view(2, 6), dict(model.named_parameters())
+    with torch.no_grad(), autocast(LOWER):
+        wanted = model(ids)
+    with torch.no_grad(), lowered(model, LOWER):
+        assert model.head.weight.dtype == model.blocks[1].mlp.down.weight.dtype == torch.bfloat16
+        assert model.embed.weight.dtype == torch.float32
+        found = model(ids)
+    assert torch.equal(found, wanted)
+    assert not torch.equal(found, model(ids))  # float32
+    assert {name: id(p) for name, p in model.named_parameters()} == {name: id(p) for name, p in kept.items()}
+
+
+def test_weights_come_back_after_an_error_and_float32_leaves_them() -> None:
+    model = network()
+    weight = model.blocks[0].mlp.down.weight
+    with pytest.raises(ZeroDivisionError), lowered(model, LOWER):
+        raise ZeroDivisionError
+    assert model.blocks[0].mlp.down.weight is weight
+    with lowered(model, CPU):
+        assert model.blocks[0].mlp.down.weight is weight
+        assert not torch.is_autocast_enabled("cpu")
 
 
 def test_a_model_is_made_and_moved_without_the_compiler() -> None:
