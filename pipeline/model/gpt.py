@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from pipeline.config import HEADLESS, Model, Positive, Section, UserError
 from pipeline.model import explicit
+from pipeline.model.activations import gelu, swiglu
 from pipeline.model.additions import Virtual
-from pipeline.model.gelu import gelu
 from pipeline.model.linear import Linear
 from pipeline.model.norm import RMSNorm
 from pipeline.model.packed import attend_blocks, packed
@@ -264,7 +264,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        return self.down(swiglu(self.gate(x_BTD), self.up(x_BTD)))
 
 
 class SquaredMLP(nn.Module):
