@@ -98,7 +98,7 @@ def _parquet(texts: list[str], path: Path) -> None:
     """The texts as the stage download writes them."""
     rows = {"source": "bench", "language": "en", "split": None, "origin": "bench", "bits": None}
     table = [{**rows, "id": record_id("documents", text), "text": text} for text in texts]
-    pq.write_table(pa.Table.from_pylist(table, SCHEMAS["documents"]), path)
+    pq.write_table(pa.Table.from_pylist(table, SCHEMAS["documents"]), path, compression="zstd")
 
 
 def _learned(texts: list[str], size: int) -> dict[str, Any]:
