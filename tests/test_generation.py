@@ -62,19 +62,43 @@ def test_batch_cache_and_stream_change_no_id(family: str) -> None:
     assert model.training
 
 
+def random_prefix(family: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of three positions."""
+    heads = 4 if family == "gpt2" else 2
+    return [(torch.randn(1, heads, 3, 8), torch.randn(1, heads, 3, 8))] * 2
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a GPU, where the same steps are recorded and replayed."""
     model = model_of(family).eval()
     rows = [PROMPTS, [[7]], [[1, 2, 3], [4, 5, 6]]]
     usual = [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows]
-    prefix = [
-        (torch.randn(1, 4 if family == "gpt2" else 2, 3, 8), torch.randn(1, 4 if family == "gpt2" else 2, 3, 8))
-    ] * 2
+    prefix = random_prefix(family)
     behind = [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows]
     monkeypatch.setattr("pipeline.generation._cache", lambda capacity, device: FixedCache(capacity))
     assert [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows] == usual
     assert [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows] == behind
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", [Cache, FixedCache])
+def test_an_exact_prefix_stands_before_lower_precision(
+    family: str, kind: type[Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a prefix-tuned model dies at its second token on a GPU, or its cache is cast whole at each."""
+    made: list[Cache] = []
+
+    def cache(capacity: int, _: torch.device) -> Cache:
+        made.append(kind(capacity))
+        return made[-1]
+
+    monkeypatch.setattr("pipeline.generation._cache", cache)
+    model = model_of(family).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = generate(model, PROMPTS, max_tokens=5, prefix=random_prefix(family), **GREEDY)
+    assert [len(answer) for answer in answers] == [5] * len(PROMPTS)
+    assert {part.dtype for layer in made[0]._layers.values() for part in layer} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -25,6 +25,7 @@ class Settings(Section):
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
     """distinct_2 (share of different token pairs), repetition_share (tokens equal to the one before), empty_share."""
     start = [subject.tokenizer.end_of_text]
+    device = subject.model.embed.weight.device
     with lowered(subject.model, subject.compute):
         outputs = generate(
             subject.model,
@@ -34,7 +35,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             top_k=settings.top_k,
             top_p=settings.top_p,
             stop=[subject.tokenizer.end_of_text],
-            generator=torch.Generator().manual_seed(seed_for(settings.seed, "generation")),
+            generator=torch.Generator(device).manual_seed(seed_for(settings.seed, "generation")),
         )
     pairs = [pair for ids in outputs for pair in itertools.pairwise(ids)]
     metrics = {

@@ -97,12 +97,13 @@ def lowered(model: GPT, compute: Compute) -> Iterator[None]:
     if compute.precision == "float32":
         yield
         return
-    # An adapter around a projection, its `base`, may read the exact weight besides.
+    # Weights that an adapter turns (DoRA's magnitude) it reads exactly besides.
     kept = {
         child: child.weight
         for module in model.modules()
-        for name, child in module.named_children()
-        if isinstance(child, nn.Linear) and name != "base"
+        if getattr(module, "magnitude", None) is None
+        for child in module.children()
+        if isinstance(child, nn.Linear)
     }
     try:
         for child, weight in kept.items():

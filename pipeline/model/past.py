@@ -66,9 +66,13 @@ class Cache:
             raise ValueError(f"the cache has room for {self.capacity} positions, {end} were asked for")
         if layer not in self._layers:
             B, G, _, K = k_BGTK.shape
+            # A learned prefix comes first and is exact; what follows it in autocast is not, and attention reads neither
+            # as anything else.
+            device = k_BGTK.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else k_BGTK.dtype
             self._layers[layer] = (
-                k_BGTK.new_empty(B, G, self.capacity, K),
-                v_BGTK.new_empty(B, G, self.capacity, K),
+                k_BGTK.new_empty(B, G, self.capacity, K, dtype=dtype),
+                v_BGTK.new_empty(B, G, self.capacity, K, dtype=dtype),
             )
         keys, values = self._layers[layer]
         keys[:, :, self.length : end], values[:, :, self.length : end] = k_BGTK, v_BGTK
@@ -94,7 +98,10 @@ class FixedCache(Cache):
         if self.at is None:
             return super().extend(layer, k_BGTK, v_BGTK)
         keys, values = self._layers[layer]
-        return keys.index_copy_(2, self.at, k_BGTK), values.index_copy_(2, self.at, v_BGTK)
+        # index_copy_ casts nothing itself
+        return keys.index_copy_(2, self.at, k_BGTK.to(keys.dtype)), values.index_copy_(
+            2, self.at, v_BGTK.to(keys.dtype)
+        )
 
     def begin(self, device: torch.device) -> None:
         """The prompt is written: from here on steps. What nobody wrote becomes 0, for a mask hides numbers, not NaN."""

@@ -3,11 +3,11 @@
     python -m tests.bench.shakespeare --text input.txt [--seeds 3]
 
 Its run (config/train_shakespeare_char.py with the CPU settings of its README): 2,000 updates of 12 x 64 characters,
-AdamW, float32, not compiled, its evaluations left out. Ours: a network of at most as many weights in bfloat16,
-compiled, with Muon; the number of updates is fixed, `seconds` say what they took, `first_update` what of that is the
-compiler's warm start (it compiled before, as after a first run). CPU seconds of one thread; the loss is that of the
-whole last tenth of the text, in windows of the network's own context, nats a character. Where the CPU has no bfloat16
-products ours is float32.
+AdamW, float32, not compiled, its evaluations left out. Ours: a network of about as many weights (`parameters`) in
+bfloat16, compiled, with Muon; the number of updates is fixed, `seconds` say what they took, `first_update` what of that
+is the compiler's warm start (it compiled before, as after a first run). CPU seconds of one thread; the loss is that of
+the whole last tenth of the text, in windows of the network's own context, nats a character. Where the CPU has no
+bfloat16 products ours is float32.
 """
 
 import argparse
@@ -157,7 +157,7 @@ def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
     precision = "bfloat16" if has_bfloat16() else "float32"
     compute = Compute(device="cpu", threads=1, precision=precision, compile=True)
     set_up(compute)
-    # At most as many weights: one key-value head for four, three matrices of 384 or 408 for its two of 512, a head of
+    # About as many weights: one key-value head for four, three matrices of 384 or 408 for its two of 512, a head of
     # its own.
     shape = ModelConfig(
         family="qwen3", **SHAPE, n_kv_heads=1, d_ff=run.d_ff, context_length=run.context, dropout=0.0,

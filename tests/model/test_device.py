@@ -88,6 +88,8 @@ def test_weights_cast_once_give_the_bits_of_autocast(family: str, decompose: boo
     with torch.no_grad(), autocast(LOWER):
         wanted = model(ids)
     with torch.no_grad(), lowered(model, LOWER):
+        exact = torch.float32 if decompose else torch.bfloat16
+        assert model.blocks[0].mlp.up.base.weight.dtype == exact
         assert model.head.weight.dtype == model.blocks[1].mlp.down.weight.dtype == torch.bfloat16
         assert model.embed.weight.dtype == torch.float32
         found = model(ids)
@@ -164,7 +166,7 @@ print(json.dumps([dict(counters["aot_autograd"]), hashlib.sha256(data).hexdigest
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_what_was_compiled_is_taken_again_with_the_same_bits(tmp_path: Path) -> None:
-    """A graph that the cache refuses (a Function of our own in it) is compiled anew by every stage: seconds each."""
+    """A graph that the cache refuses is compiled anew by every stage, seconds each; this one has a gradient of ours."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
     found = []

@@ -118,15 +118,15 @@ _TRAINED = """
 import torch
 from torch._dynamo.utils import counters
 from pipeline.config import Compute
-from pipeline.model import explicit
+from pipeline.model import explicit, linear
 from pipeline.model.device import autocast, compiled
 from tests.models import network
 
-explicit._LEAST = 4
+explicit._LEAST, linear._LEAST = 4, 8
 found, graphs = [], []
 for compile in (False, True):
     compute = Compute(device="cpu", threads=1, precision="bfloat16", compile=compile)
-    model = compiled(network(family="gpt2", context_length=32, vocab_size=60), compute).train()
+    model = compiled(network(family=FAMILY, context_length=32, vocab_size=60), compute).train()
     for length in range(13, 25):
         ids = torch.arange(2 * length).view(2, length)
         with autocast(compute):
@@ -140,8 +140,9 @@ print(float((plain - compiled).norm() / plain.norm()), graphs[-1])
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-def test_compiled_it_is_the_same_and_serves_every_length(tmp_path: Path) -> None:
-    """But for rounding, in graphs that the compiler's cache takes, though they hold gradients of our own.
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_compiled_it_is_the_same_and_serves_every_length(family: str, tmp_path: Path) -> None:
+    """But for rounding, and with gradients of our own of activations and weights, in graphs that the cache takes.
 
     A graph a length would end after eight: the compiler then gives up, and blocks run plain, with other bits. Two are
     right: the first length is taken for a constant, the second makes a graph for all.
@@ -149,7 +150,12 @@ def test_compiled_it_is_the_same_and_serves_every_length(tmp_path: Path) -> None
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", _TRAINED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"FAMILY = {family!r}\n{_TRAINED}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     far, graphs = done.stdout.split()
     assert float(far) < 0.02

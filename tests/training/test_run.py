@@ -202,6 +202,7 @@ def test_bfloat16_reaches_the_optimizer_and_ends_bitwise_equal(tmp_path: Path) -
             seen.append(torch.is_autocast_enabled("cpu"))
             step()
 
+        # a test may watch a method
         plan.parts.optimizer.step = watched  # type: ignore[method-assign]
         return finished(folder, plan)[0]
 
