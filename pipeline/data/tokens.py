@@ -13,6 +13,7 @@ in memory.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.config import Split, Tokenize, UserError
 from pipeline.data.split import resolve_column
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.encoders import Ids
+from pipeline.tokenizer.utf8 import Utf8
 
 INDEX = pa.schema(
     [
@@ -162,14 +164,13 @@ def _encode_all(
     ):
         waiting: list[pa.RecordBatch] = []
         for batch in _batches(source, progress):
-            texts = batch["text"].cast(pa.binary()).to_pylist()
+            texts = Utf8.column(batch["text"])
             encoded = vocabulary.encode_utf8(texts)
             lengths = np.array([len(one) + 1 for one in encoded], dtype=np.int64)
             _joined(encoded, lengths, vocabulary.end_of_text, dtype).tofile(ids)
-            languages = batch["language"].to_pylist()
-            _count_words(texts, languages, words)
-            for language, length in zip(languages, lengths.tolist(), strict=True):
-                tokens[language] += length - 1
+            for language, first, last in _runs(batch["language"].to_pylist()):
+                words[language] += texts.words(first, last)
+                tokens[language] += int(lengths[first:last].sum()) - (last - first)
             waiting.append(_index(batch, split, start, lengths))
             start += int(lengths.sum())
             n_bytes += pc.sum(waiting[-1]["bytes"]).as_py()
@@ -198,15 +199,12 @@ def _joined(encoded: list[Ids], lengths: np.ndarray, end_of_text: int, dtype: np
     return whole
 
 
-def _count_words(texts: Sequence[bytes], languages: Sequence[str], words: Counter[str]) -> None:
-    """Adds every language's runs of anything but ASCII white space."""
-    letters = np.frombuffer(b" " + b" ".join(texts), dtype=np.uint8)  # a blank before each, so that each begins a word
-    blank = (letters == 0x20) | ((letters >= 0x09) & (letters <= 0x0D))
-    begins = blank[:-1] & ~blank[1:]
-    start = 0
-    for text, language in zip(texts, languages, strict=True):
-        words[language] += int(np.count_nonzero(begins[start : start + len(text)]))
-        start += len(text) + 1
+def _runs(languages: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Each language with the first of the texts in it that follow each other and the one after the last."""
+    last = 0
+    for language, group in groupby(languages):
+        first, last = last, last + sum(1 for _ in group)
+        yield language, first, last
 
 
 def _batches(source: pq.ParquetFile, progress: bool) -> Iterator[pa.RecordBatch]:

@@ -22,6 +22,7 @@ from pipeline.tokenizer import adopted, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES
 from pipeline.tokenizer.encoders import BytePairs, Characters, Engine, Ids, Library
 from pipeline.tokenizer.pretokenizer import PATTERNS
+from pipeline.tokenizer.utf8 import Utf8
 from pipeline.tokenizer.vocabulary import END_OF_TEXT, PAD, SPECIALS
 
 OURS, RANKS, TOKENIZER, SETTINGS = "tohum-tokenizer.json", "ranks.tiktoken", *FILES[:2]
@@ -100,7 +101,7 @@ class Tokenizer:
         """`encode` of each text, in parallel threads; uint32 arrays."""
         return self._engine.encode(texts)
 
-    def encode_utf8(self, texts: Sequence[bytes]) -> list[Ids]:
+    def encode_utf8(self, texts: Utf8) -> list[Ids]:
         """The same of texts in UTF-8, the fastest way there is: for a corpus, a few hundred texts at a time."""
         return self._engine.encode_utf8(texts)
 

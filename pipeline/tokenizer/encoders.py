@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.config import UserError
 from pipeline.tokenizer import fast, vocabulary
 from pipeline.tokenizer.pretokenizer import parts
+from pipeline.tokenizer.utf8 import Utf8
 
 Ids = np.ndarray
 """One text's ids, uint32 [n_tokens]."""
@@ -27,9 +28,9 @@ class Engine(Protocol):
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text."""
 
-    def encode_utf8(self, texts: Sequence[bytes]) -> list[Ids]:
+    def encode_utf8(self, texts: Utf8) -> list[Ids]:
         """The same of texts in UTF-8."""
-        return self.encode([text.decode() for text in texts])
+        return self.encode([text.decode() for text in texts.cut()])
 
     def table(self) -> dict[int, bytes]:
         """The bytes that each id stands for."""
@@ -58,7 +59,7 @@ class BytePairs(Engine):
             found = map(self._encoding.encode_ordinary, flat)
         return [_joined([next(found) for _ in pieces]) for pieces in cut]
 
-    def encode_utf8(self, texts: Sequence[bytes]) -> list[Ids]:
+    def encode_utf8(self, texts: Utf8) -> list[Ids]:
         """See Engine; by gigatoken where it is installed and agrees."""
         return super().encode_utf8(texts) if self._corpus is None else self._corpus.encode(texts)
 

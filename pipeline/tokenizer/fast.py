@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.tokenizer import vocabulary
 from pipeline.tokenizer.pretokenizer import PART, PATTERNS, parts
+from pipeline.tokenizer.utf8 import Bytes, Utf8
 
 Ids = np.ndarray
 SCHEMES = {
@@ -51,13 +52,13 @@ class Corpus:
         self._agreed: bool | None = None
         self._read = 0
 
-    def encode(self, texts: Sequence[bytes]) -> list[Ids]:
-        """The ids of each text of UTF-8, uint32."""
-        whole = b"".join(texts)
-        self._read += len(whole)
+    def encode(self, several: Utf8) -> list[Ids]:
+        """The ids of each text, uint32."""
+        texts, size = several.cut(), len(several.letters)
+        self._read += size
         if self._read > _FRESH:  # it keeps every word that it ever saw
-            self._fast, self._read = _loaded(vocabulary.dump_ranks(self._ranks), SCHEMES[self._pattern]), len(whole)
-        strange = self._characters.strange(whole)
+            self._fast, self._read = _loaded(vocabulary.dump_ranks(self._ranks), SCHEMES[self._pattern]), size
+        strange = self._characters.strange(several.letters)
         found = [self._one(text) for text in texts]
         if self._agreed is None:
             self._agreed = self._agrees(texts, found)
@@ -96,9 +97,8 @@ class Characters:
         self._known = np.zeros(0x110000, dtype=bool)
         self._strange: set[str] = set()
 
-    def strange(self, utf8: bytes) -> set[str]:
-        """The characters of these texts on which the two differ."""
-        letters = np.frombuffer(utf8, dtype=np.uint8)
+    def strange(self, letters: Bytes) -> set[str]:
+        """The characters of these texts in UTF-8 on which the two differ."""
         points = letters[letters >= 0x80].tobytes().decode()
         seen = np.frombuffer(points.encode("utf-32-le"), dtype="<u4")
         for point in np.unique(seen[~self._known[seen]]):
@@ -141,7 +141,7 @@ def _loaded(ranks: bytes, scheme: str) -> Any | None:
         path = Path(folder) / "ranks.tiktoken"
         path.write_bytes(ranks)
         try:
-            return Tokenizer.from_tiktoken(path, scheme)
+            return Tokenizer.from_tiktoken(path, scheme).backend
         except BaseException as error:  # a panic of its Rust code is no Exception
             if isinstance(error, RuntimeError | ValueError) or type(error).__name__ == "PanicException":
                 return None

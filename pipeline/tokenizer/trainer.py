@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from pipeline.config import UserError
 from pipeline.tokenizer import fast
 from pipeline.tokenizer.pretokenizer import PATTERNS, short_runs
@@ -75,7 +77,7 @@ def _written(texts: Iterable[str], path: Path, pattern: str, merges: int) -> boo
         def flush() -> bool:
             data = _SEPARATOR.join(waiting)
             file.write(data + _SEPARATOR)
-            return not characters.strange(data.replace(_SEPARATOR, b""))
+            return not characters.strange(np.frombuffer(data.replace(_SEPARATOR, b""), dtype=np.uint8))
 
         for text in texts:
             if len(words) < merges:  # between two blanks letters are one piece, with the blank before them

@@ -15,6 +15,7 @@ from pipeline.data.records import SCHEMAS, record_id
 from pipeline.data.split import resolve
 from pipeline.data.tokens import INDEX, describe, tokenize
 from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer.utf8 import Utf8
 
 SPLIT = Split(seed=1, validation=0.2, test=0.2)
 
@@ -182,7 +183,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, monkeypatch:
     """A half-written corpus would be trained on."""
     source = documents(tmp_path / "documents.parquet", texts())
 
-    def full(self: Tokenizer, batch: list[bytes]) -> None:
+    def full(self: Tokenizer, texts: Utf8) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Tokenizer, "encode_utf8", full)
