@@ -18,7 +18,10 @@ from pipeline.model.gpt import GPT
 
 
 def set_up(compute: Compute) -> torch.device:
-    """Fixes what changes bits: threads and deterministic algorithms. Raises UserError when the device is not there."""
+    """Fixes what changes bits (threads, deterministic algorithms) and where compiled code is kept for the next stage.
+
+    That is .tohum/compiled, or TORCHINDUCTOR_CACHE_DIR where it is set. Raises UserError when the device is not there.
+    """
     torch.set_num_threads(compute.threads)
     if compute.device == "cuda":
         if not torch.cuda.is_available():
@@ -30,7 +33,10 @@ def set_up(compute: Compute) -> torch.device:
         # Nothing here reads memory that it has not written; filling it first costs 5 % of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
         _keep_memory()
-    if not compute.compile:
+    if compute.compile:
+        # Before anything imports torch's compiler, which otherwise chooses a folder of the system's.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled", _machine()).resolve()))
+    else:
         _leave_the_compiler_out()
     return torch.device(compute.device)
 
@@ -127,8 +133,7 @@ def compiled(model: GPT, compute: Compute) -> GPT:
     """The model with its blocks compiled in place when the params say so; names of weights stay.
 
     Block by block, because objectives enter the model by several doors (logits, hidden states, a class) and all of them
-    run the blocks; and blocks are alike, so one is compiled and all use it. What is compiled is kept in .tohum/compiled
-    (TORCHINDUCTOR_CACHE_DIR, where it is set): the next stage of the same shape starts with it.
+    run the blocks; and blocks are alike, so one is compiled and all use it. It is kept where `set_up` says.
 
     Raises:
         UserError: no C++ compiler. Falling back to plain code would silently give other bits.
@@ -140,7 +145,6 @@ def compiled(model: GPT, compute: Compute) -> GPT:
                 f"params.yaml: compute.compile is true and there is no C++ compiler ({compiler!r} is not on the PATH); "
                 "install g++, or set it to false"
             )
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled", _machine()).resolve()))
         model.fixed = True
         # On a CPU what calls the kernels is compiled too: Python's part was 4 % of a step of a small model.
         options = {"cpp_wrapper": True} if compute.device == "cpu" else None
