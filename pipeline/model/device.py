@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def _keep_memory() -> None:
     # M_MMAP_THRESHOLD: from which size on a piece is a mapping of its own, bytes; an older glibc takes at most 32 MiB
     if mallopt(-3, most) or mallopt(-3, 2**25):
         mallopt(-1, most)  # M_TRIM_THRESHOLD: how much may lie free at the end of the heap, bytes
+    # M_MXFAST: up to which size pieces wait apart, to be joined whenever a large one is freed; 2 % of a small step
+    mallopt(1, 0)
 
 
 def _leave_the_compiler_out() -> None:
@@ -149,6 +152,8 @@ def compiled(model: GPT, compute: Compute) -> GPT:
         # On a CPU what calls the kernels is compiled too: Python's part was 4 % of a step of a small model.
         options = {"cpp_wrapper": True} if compute.device == "cpu" else None
         _keep_gradients_of_our_own()
+        if compute.device == "cpu":
+            _remember_probes(Path(shutil.which(compiler) or compiler))
         for block in model.blocks:
             block.compile(options=options)
     return model
@@ -160,3 +165,28 @@ def _keep_gradients_of_our_own() -> None:
 
     if hasattr(config, "autograd_cache_allow_custom_autograd_functions"):
         config.autograd_cache_allow_custom_autograd_functions = True
+
+
+def _remember_probes(compiler: Path) -> None:
+    """What this compiler and CPU were once seen to be able to do together is not tried again at every start.
+
+    torch tries in ten processes one after the other: more than a second of waiting. What failed is tried again.
+    """
+    from torch._inductor.cpu_vec_isa import VecISA
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    facts = compiler.resolve().stat()
+    who = f"{compiler.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    ask = getattr(VecISA.check_build, "__wrapped__", VecISA.check_build)
+
+    @wraps(ask)
+    def remembered(instructions: VecISA, code: str) -> bool:
+        asked = hashlib.sha256(f"{who} {instructions.build_arch_flags()} {code}".encode()).hexdigest()
+        noted = Path(cache_dir(), f"probed-{asked[:16]}")
+        if not noted.exists():
+            if not ask(instructions, code):
+                return False
+            noted.touch()
+        return True
+
+    VecISA.check_build = remembered  # type: ignore[assignment, method-assign]  # torch offers nothing else

@@ -55,7 +55,16 @@ class Muon(torch.optim.Optimizer):
             ):
                 if params:
                     peak = rate * group["factor"]
-                    split.append({"params": params, "lr": peak, "peak": peak, "rule": rule, "begins": group["begins"]})
+                    split.append(
+                        {
+                            "params": params,
+                            "lr": peak,
+                            "peak": peak,
+                            "rule": rule,
+                            "begins": group["begins"],
+                            "fused": rule == "adamw",
+                        }
+                    )
         super().__init__(split, {})
 
     @torch.no_grad()
@@ -71,7 +80,8 @@ class Muon(torch.optim.Optimizer):
         momenta = [self._state(p, "momentum") for p in params]
         torch._foreach_lerp_(momenta, grads, 1 - settings.momentum)
         nesterov = torch._foreach_lerp(grads, momenta, settings.momentum)
-        torch._foreach_mul_(params, 1 - rate * settings.weight_decay)
+        if settings.weight_decay:
+            torch._foreach_mul_(params, 1 - rate * settings.weight_decay)
         by_shape: dict[torch.Size, list[int]] = {}
         for i, p in enumerate(params):
             by_shape.setdefault(p.shape, []).append(i)
@@ -82,22 +92,31 @@ class Muon(torch.optim.Optimizer):
 
     def _adamw(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
-        grads = [p.grad for p in params if p.grad is not None]
-        steps = [self._state(p, "step", ()) for p in params]
-        first, second = ([self._state(p, name) for p in params] for name in ("first", "second"))
-        torch._foreach_add_(steps, 1)
-        torch._foreach_lerp_(first, grads, 1 - settings.beta1)
-        torch._foreach_lerp_(second, torch._foreach_mul(grads, grads), 1 - settings.beta2)
-        torch._foreach_mul_([p for p in params if p.dim() >= 2], 1 - rate * settings.weight_decay)
-        for p, step, mean, square in zip(params, steps, first, second, strict=True):
-            t = float(step)
-            spread = (square / (1 - settings.beta2**t)).sqrt_().add_(settings.epsilon)
-            p.addcdiv_(mean, spread, value=-rate / (1 - settings.beta1**t))
+        for decays in (True, False):
+            chosen = [p for p in params if (p.dim() >= 2) == decays and p.grad is not None]
+            if chosen:
+                steps = [self._state(p, "step", ()) for p in chosen]
+                torch._foreach_add_(steps, 1)
+                torch._fused_adamw_(
+                    chosen,
+                    [p.grad for p in chosen if p.grad is not None],
+                    [self._state(p, "first") for p in chosen],
+                    [self._state(p, "second") for p in chosen],
+                    [],
+                    steps,
+                    lr=rate,
+                    beta1=settings.beta1,
+                    beta2=settings.beta2,
+                    weight_decay=settings.weight_decay if decays else 0.0,
+                    eps=settings.epsilon,
+                    amsgrad=False,
+                    maximize=False,
+                )
 
     def _state(self, p: Tensor, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
         state: dict[str, Tensor] = self.state[p]
         if name not in state:
-            state[name] = torch.zeros_like(p) if shape is None else torch.zeros(shape)
+            state[name] = torch.zeros_like(p) if shape is None else torch.zeros(shape, device=p.device)
         return state[name]
 
 
@@ -108,10 +127,14 @@ def orthogonal(matrices_NRC: Tensor) -> Tensor:
     """
     a, b, c = _QUINTIC
     x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    device, dtype = x.device.type, x.dtype
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
-    for _ in range(_STEPS):
-        gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return (x.mT if tall else x).to(matrices_NRC.dtype)
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
+    with torch.autocast(device, enabled=False):  # it would look at every argument of every product
+        for _ in range(_STEPS):
+            gram = x @ x.mT
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).to(dtype)
