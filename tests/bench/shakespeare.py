@@ -24,7 +24,7 @@ SHAPE = {"n_layers": 4, "n_heads": 4, "head_dim": 32, "d_model": 128}
 RUNS = {
     "nanogpt": {"context": 64, "batch": 12, "updates": 2000},
     "tenth": {"context": 64, "batch": 12, "updates": 192, "d_ff": 384, "muon": 0.08, "momentum": 0.85, "decay": 0.0},
-    "whole": {"context": 128, "batch": 24, "updates": 960, "d_ff": 408, "muon": 0.08, "momentum": 0.9, "decay": 0.1},
+    "whole": {"context": 128, "batch": 24, "updates": 1040, "d_ff": 408, "muon": 0.08, "momentum": 0.9, "decay": 0.1},
 }
 
 
@@ -139,6 +139,7 @@ def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
     from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import muon
     from pipeline.training.loop import Parts, fit
+    from pipeline.training.run import _no_garbage_collection
     from pipeline.weighting import uniform
 
     class Windows:
@@ -183,7 +184,8 @@ def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
 
     def updates() -> Any:
         compiled(model, compute)
-        yield from fit(model, parts, Windows())
+        with _no_garbage_collection():
+            yield from fit(model, parts, Windows())
 
     def logits(ids: Any) -> Any:
         return model.eval()(ids)
