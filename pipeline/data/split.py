@@ -33,8 +33,7 @@ def resolve(record_id: str, pinned: str | None, split: Split) -> SplitName:
 def resolve_column(ids: pa.Array | pa.ChunkedArray, pinned: pa.Array | pa.ChunkedArray, split: Split) -> pa.Array:
     """`resolve` over two columns of a record table; a string column, no nulls, same length and order."""
     pairs: Iterable[tuple[str, str | None]] = zip(ids.to_pylist(), pinned.to_pylist(), strict=True)
-    found = [split_of(record_id, split) if at is None else at for record_id, at in pairs]
-    return pa.array(found, type=pa.string())
+    return pa.array([resolve(record_id, at, split) for record_id, at in pairs], type=pa.string())
 
 
 def _place(seed: int, record_id: str) -> float:

@@ -164,7 +164,7 @@ def _encode_all(
     ):
         waiting: list[pa.RecordBatch] = []
         for batch in _batches(source, progress):
-            texts = Utf8.column(batch["text"])
+            texts = Utf8.column(batch["text"].cast(pa.string()))
             encoded = vocabulary.encode_utf8(texts)
             lengths = np.array([len(one) + 1 for one in encoded], dtype=np.int64)
             _joined(encoded, lengths, vocabulary.end_of_text, dtype).tofile(ids)

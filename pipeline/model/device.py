@@ -61,7 +61,8 @@ def _keep_memory() -> None:
     # M_MMAP_THRESHOLD: from which size on a piece is a mapping of its own, bytes; an older glibc takes at most 32 MiB
     if mallopt(-3, most) or mallopt(-3, 2**25):
         mallopt(-1, most)  # M_TRIM_THRESHOLD: how much may lie free at the end of the heap, bytes
-    # M_MXFAST: up to which size pieces wait apart, to be joined whenever a large one is freed; 2 % of a small step
+    # M_MXFAST: up to which size pieces wait apart, to be joined whenever a large one is freed: 2 % of an
+    # update of 0.8 M weights (tests/bench/shakespeare.py, in turns in one process)
     mallopt(1, 0)
 
 
@@ -176,7 +177,7 @@ def _remember_probes(compiler: Path) -> None:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     facts = compiler.resolve().stat()
-    who = f"{compiler.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    who = f"{_machine()} {compiler.resolve()} {facts.st_size} {facts.st_mtime_ns}"
     ask = getattr(VecISA.check_build, "__wrapped__", VecISA.check_build)
 
     @wraps(ask)

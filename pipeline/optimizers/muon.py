@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
                             "peak": peak,
                             "rule": rule,
                             "begins": group["begins"],
-                            "fused": rule == "adamw",
+                            "fused": rule == "adamw",  # torch loads its count of steps to where the weights are
                         }
                     )
         super().__init__(split, {})
@@ -72,7 +72,8 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            (self._muon if group["rule"] == "muon" else self._adamw)(params, group["lr"])
+            if params:  # a tuner may let a group wait
+                (self._muon if group["rule"] == "muon" else self._adamw)(params, group["lr"])
 
     def _muon(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
@@ -93,7 +94,7 @@ class Muon(torch.optim.Optimizer):
     def _adamw(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
         for decays in (True, False):
-            chosen = [p for p in params if (p.dim() >= 2) == decays and p.grad is not None]
+            chosen = [p for p in params if (p.dim() >= 2) == decays]
             if chosen:
                 steps = [self._state(p, "step", ()) for p in chosen]
                 torch._foreach_add_(steps, 1)

@@ -1,6 +1,5 @@
 """Many texts as one run of UTF-8, as they lie in a column of a table: nothing is copied to look at all of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,7 @@ Bytes = npt.NDArray[np.uint8]
 _CACHED = 1 << 17  # bytes looked at together: with what is made of them they stay in a core's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Utf8:
     """Text i is letters[starts[i] : starts[i + 1]]."""
 
@@ -22,22 +21,13 @@ class Utf8:
 
     @classmethod
     def column(cls, texts: Any) -> "Utf8":
-        """A pyarrow.StringArray without nulls."""
+        """Of a pyarrow.StringArray. Raises ValueError for nulls, and for other kinds: their bytes lie otherwise."""
+        if str(texts.type) != "string" or texts.null_count:
+            raise ValueError(f"expected strings without nulls, found {texts.type} with {texts.null_count} nulls")
         _, offsets, data = texts.buffers()
         starts = np.frombuffer(offsets, dtype="<i4")[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
         letters = np.frombuffer(data or b"", dtype=np.uint8)
         return cls(letters[starts[0] : starts[-1]], starts - starts[0])
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "Utf8":
-        """Copies of these."""
-        encoded = [text.encode() for text in texts]
-        letters = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        return cls(letters, np.cumsum([0, *map(len, encoded)], dtype=np.int64))
-
-    def __len__(self) -> int:
-        """Texts."""
-        return len(self.starts) - 1
 
     def cut(self) -> list[bytes]:
         """The texts."""

@@ -67,6 +67,8 @@ def train(name: str, text: Path, seed: int) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from pipeline.training.run import _no_garbage_collection
+
     torch.set_num_threads(1)
     points = np.array([ord(letter) for letter in text.read_text(encoding="utf-8")])
     ids = np.searchsorted(np.unique(points), points)
@@ -75,8 +77,9 @@ def train(name: str, text: Path, seed: int) -> dict[str, Any]:
     run.updates = run.updates if seed else 2
     model = (nanogpt if name == "nanogpt" else ours)(run, learned, int(ids.max()) + 1, seed)
     began, first = time.process_time(), None
-    for _ in model.updates():
-        first = first or time.process_time() - began
+    with _no_garbage_collection():  # as in a stage
+        for _ in model.updates():
+            first = first or time.process_time() - began
     seconds = time.process_time() - began
     rows = (len(held_out) - 1) // run.context
     inputs, targets = (
@@ -139,7 +142,6 @@ def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
     from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import muon
     from pipeline.training.loop import Parts, fit
-    from pipeline.training.run import _no_garbage_collection
     from pipeline.weighting import uniform
 
     class Windows:
@@ -184,8 +186,7 @@ def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
 
     def updates() -> Any:
         compiled(model, compute)
-        with _no_garbage_collection():
-            yield from fit(model, parts, Windows())
+        yield from fit(model, parts, Windows())
 
     def logits(ids: Any) -> Any:
         return model.eval()(ids)

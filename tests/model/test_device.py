@@ -191,7 +191,7 @@ def test_what_was_compiled_is_taken_again_with_the_same_bits(tmp_path: Path) -> 
 
 def test_what_a_compiler_cannot_do_is_tried_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it can is tried once; another compiler is another's answers."""
-    from torch._inductor.cpu_vec_isa import VecAVX2, VecISA
+    from torch._inductor.cpu_vec_isa import VecAVX2, VecAVX512, VecISA
 
     asked: list[str] = []
 
@@ -208,6 +208,9 @@ def test_what_a_compiler_cannot_do_is_tried_at_every_start(tmp_path: Path, monke
         assert VecAVX2().check_build("can")
         assert not VecAVX2().check_build("cannot")
     assert asked == ["can", "cannot", "cannot"]
+    assert VecAVX512().check_build("can")
+    assert asked.pop() == "can"
+    assert len(asked) == 3
     compiler.write_text("another")
     device._remember_probes(compiler)
     assert VecAVX2().check_build("can")

@@ -16,8 +16,8 @@ from pipeline import tokenizer as module
 from pipeline.tokenizer import fast, trainer
 from pipeline.tokenizer.encoders import BytePairs
 from pipeline.tokenizer.pretokenizer import PART, PATTERNS
-from pipeline.tokenizer.utf8 import Utf8
 from tests.tokenizer.test_tokenizer import TEXT, corpus
+from tests.tokenizer.test_utf8 import utf8_of
 
 NAMES = ["gpt2", "cl100k_base", "o200k_base"]
 
@@ -30,7 +30,7 @@ def both(request: pytest.FixtureRequest) -> BytePairs:
 
 
 def assert_equal_ids(engine: BytePairs, texts: list[str]) -> None:
-    slow, quick = engine.encode(texts), engine.encode_utf8(Utf8.of(texts))
+    slow, quick = engine.encode(texts), engine.encode_utf8(utf8_of(texts))
     assert engine._corpus is not None
     assert engine._corpus._agreed
     for text, one, other in zip(texts, slow, quick, strict=True):
@@ -78,11 +78,11 @@ def test_a_vocabulary_that_it_reads_differently_is_left_to_tiktoken(monkeypatch:
     monkeypatch.setitem(fast.SCHEMES, PATTERNS["gpt2"].tiktoken, "cl100k")
     texts = ["it's 12345 here"] * 3
     with pytest.warns(UserWarning, match="gigatoken gives other ids than tiktoken"):
-        found = engine.encode_utf8(Utf8.of(texts))
+        found = engine.encode_utf8(utf8_of(texts))
     assert [ids.tolist() for ids in found] == [ids.tolist() for ids in engine.encode(texts)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
-        assert engine.encode_utf8(Utf8.of(["it's 1"]))[0].tolist() == engine.encode(["it's 1"])[0].tolist()
+        assert engine.encode_utf8(utf8_of(["it's 1"]))[0].tolist() == engine.encode(["it's 1"])[0].tolist()
 
 
 @pytest.mark.parametrize("odd", [{b"ab": 300, b"abc": 400}, {b"abc": 256}], ids=["gaps", "a token of no merge"])
@@ -92,7 +92,7 @@ def test_a_vocabulary_that_it_does_not_take_is_tiktokens(
     """Its loader ends the process on such ranks, which published vocabularies have."""
     engine = BytePairs({bytes([byte]): byte for byte in range(256)} | odd, PATTERNS["gpt2"].tiktoken)
     assert engine._corpus is None
-    assert engine.encode_utf8(Utf8.of(["abc abcd"]))[0].tolist() == engine.encode(["abc abcd"])[0].tolist()
+    assert engine.encode_utf8(utf8_of(["abc abcd"]))[0].tolist() == engine.encode(["abc abcd"])[0].tolist()
     assert capfd.readouterr() == ("", "")
 
 
@@ -104,7 +104,7 @@ def test_what_it_remembers_of_words_is_bounded(both: BytePairs, monkeypatch: pyt
     assert engine._corpus is not None
     first = engine._corpus._fast
     for text in texts:
-        assert engine.encode_utf8(Utf8.of([text]))[0].tolist() == engine.encode([text])[0].tolist()
+        assert engine.encode_utf8(utf8_of([text]))[0].tolist() == engine.encode([text])[0].tolist()
     assert engine._corpus._fast is not first
     assert engine._corpus._read <= 1000
 
@@ -114,7 +114,7 @@ def test_without_it_all_is_the_same(both: BytePairs, monkeypatch: pytest.MonkeyP
     assert not fast.available(PATTERNS["gpt2"].tiktoken)
     other = BytePairs(both._ranks, both._pattern)
     assert other._corpus is None
-    assert other.encode_utf8(Utf8.of(["İyi günler"]))[0].tolist() == both.encode(["İyi günler"])[0].tolist()
+    assert other.encode_utf8(utf8_of(["İyi günler"]))[0].tolist() == both.encode(["İyi günler"])[0].tolist()
 
 
 def words_and_runs(seed: int) -> list[str]:
@@ -161,7 +161,7 @@ def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureF
 
 def test_a_character_that_only_one_knows_is_learned_by_rustbpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letter = "\u088f"  # of Unicode 17
-    assert fast.Characters(PATTERNS["gpt2"].tiktoken).strange(Utf8.of([f"a {letter} b"]).letters) == {letter}
+    assert fast.Characters(PATTERNS["gpt2"].tiktoken).strange(utf8_of([f"a {letter} b"]).letters) == {letter}
     texts = [f"ab{letter}ab{letter} the end"] * 20 + words_and_runs(1)
     expected = trainer._rustbpe(texts, 600, "gpt2")
 

@@ -10,6 +10,11 @@ from hypothesis import strategies as st
 from pipeline.tokenizer import utf8
 from pipeline.tokenizer.utf8 import Utf8
 
+
+def utf8_of(texts: list[str]) -> Utf8:
+    return Utf8.column(pa.array(texts, pa.string()))
+
+
 TEXTS = st.lists(st.text("ab ışĞ\t\n\x0b\x0c\r\x08\x0e\x1c\u3000", max_size=12), min_size=1, max_size=12)
 
 
@@ -18,26 +23,33 @@ def test_words_are_runs_without_ascii_white_space(texts: list[str], data: st.Dat
     first = data.draw(st.integers(0, len(texts)))
     last = data.draw(st.integers(first, len(texts)))
     expected = sum(len(re.findall(rb"[^ \t\n\r\x0b\x0c]+", text.encode())) for text in texts[first:last])
-    assert Utf8.of(texts).words(first, last) == expected
+    assert utf8_of(texts).words(first, last) == expected
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7])
 def test_words_across_what_is_looked_at_together(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utf8, "_CACHED", step)
     texts = ["bir iki  üç", "", " dört", "beş ", "altı\nyedi", "sekiz"]
-    assert Utf8.of(texts).words(0, len(texts)) == 8
-    assert Utf8.of(texts).words(1, 4) == 2
+    assert utf8_of(texts).words(0, len(texts)) == 8
+    assert utf8_of(texts).words(1, 4) == 2
 
 
 @given(TEXTS, st.data())
 def test_a_column_is_read_where_it_lies(texts: list[str], data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(texts) - 1))
     found = Utf8.column(pa.array(["ö", *texts, "x"], pa.string())[1 + first : 1 + len(texts)])
-    assert found.cut() == Utf8.of(texts[first:]).cut() == [text.encode() for text in texts[first:]]
-    assert len(found) == len(texts) - first
+    assert found.cut() == utf8_of(texts[first:]).cut() == [text.encode() for text in texts[first:]]
 
 
 def test_a_column_of_empty_texts() -> None:
     """Its buffer may be missing."""
     empty = Utf8.column(pa.array(["", ""], pa.string()))
-    assert (empty.cut(), empty.words(0, 2), len(Utf8.of([]))) == ([b"", b""], 0, 0)
+    assert (empty.cut(), empty.words(0, 2), utf8_of([]).cut()) == ([b"", b""], 0, [])
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.string()])
+def test_a_column_that_lies_otherwise_is_refused(kind: pa.DataType) -> None:
+    """Read as strings its bytes are some other text, and nobody would see it."""
+    texts = ["bir", None] if kind == pa.string() else ["bir", "iki"]
+    with pytest.raises(ValueError, match="expected strings without nulls, found"):
+        Utf8.column(pa.array(texts, kind))
