@@ -1,4 +1,4 @@
-"""Characters of Shakespeare: nanoGPT's own CPU run, and ours in about a tenth and about all of its time, as JSON.
+"""Characters of Shakespeare: nanoGPT's own CPU run, and ours in about a twelfth and about all of its time, as JSON.
 
     python -m tests.bench.shakespeare --text input.txt [--seeds 3]
 
@@ -20,12 +20,18 @@ from types import SimpleNamespace
 from typing import Any
 
 SHAPE = {"n_layers": 4, "n_heads": 4, "head_dim": 32, "d_model": 128}
-# Rates and windows chosen on seed 1, on the text below: of some ten tries each.
+# Rates, momentum and windows chosen on other seeds than the reported ones, on the text below: of some twenty tries.
 RUNS = {
     "nanogpt": {"context": 64, "batch": 12, "updates": 2000},
-    "tenth": {"context": 64, "batch": 12, "updates": 192, "d_ff": 384, "muon": 0.08, "momentum": 0.85, "decay": 0.0},
-    "whole": {"context": 128, "batch": 24, "updates": 1040, "d_ff": 408, "muon": 0.08, "momentum": 0.9, "decay": 0.1},
-}
+    "twelfth": {
+        "context": 64, "batch": 12, "updates": 184, "d_ff": 384,
+        "rate": 0.015, "beta1": 0.9, "muon": 0.07, "momentum": 0.8, "decay": 0.0,
+    },
+    "whole": {
+        "context": 128, "batch": 24, "updates": 1000, "d_ff": 408,
+        "rate": 0.02, "beta1": 0.8, "muon": 0.08, "momentum": 0.9, "decay": 0.1,
+    },
+}  # fmt: skip
 
 
 def main() -> None:
@@ -42,7 +48,7 @@ def main() -> None:
         print(json.dumps(train(options.run, options.text, options.seed)))
     else:
         found: dict[str, list[Any]] = {name: [] for name in RUNS}
-        alone(options.text, "tenth", 0)  # compiles
+        alone(options.text, "twelfth", 0)  # compiles
         alone(options.text, "whole", 0)
         for seed in range(1, options.seeds + 1):
             for name in RUNS:  # in turns: the machine changes by the hour
@@ -171,8 +177,8 @@ def ours(run: Any, learned: Any, characters: int, seed: int) -> Any:
     names, weights = zip(*model.named_parameters(), strict=True)
     groups = [{"params": list(weights), "names": list(names), "factor": 1.0, "begins": 0.0}]
     settings = muon.Settings(
-        learning_rate=0.02, matrix_learning_rate=run.muon, momentum=run.momentum, weight_decay=run.decay, beta1=0.8,
-        beta2=0.95, epsilon=1e-8,
+        learning_rate=run.rate, matrix_learning_rate=run.muon, momentum=run.momentum, weight_decay=run.decay,
+        beta1=run.beta1, beta2=0.95, epsilon=1e-8,
     )  # fmt: skip
     plan = Schedule(
         shape="linear", steps=run.updates, warmup_steps=min(10, run.updates), final_share=0.0, accumulate=1,
