@@ -106,6 +106,20 @@ def test_muon_leaves_what_waits() -> None:
     assert moved == {"embed.weight", "blocks.0.mlp.up.weight"}
 
 
+def test_muon_shrinks_matrices_by_their_decay_beside_the_step() -> None:
+    """Decoupled: rate times decay times the weight as it was, whatever the gradient."""
+    plain, decayed = model(), model()
+    rules = [optimizer("muon", plain, weight_decay=0.0), optimizer("muon", decayed, weight_decay=0.1)]
+    one, two = (network.blocks[0].mlp.up.weight for network in (plain, decayed))
+    before = one.detach().clone()
+    for weight, rule in zip((one, two), rules, strict=True):
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+        rule.step()
+    shrunk = SETTINGS["muon"]["matrix_learning_rate"] * 0.1 * before
+    assert torch.allclose(one - two, shrunk, atol=1e-7)
+    assert shrunk.abs().max() > 1e-5
+
+
 def test_muons_steps_resume_where_the_weights_are() -> None:
     """torch's kernel on a GPU refuses a count of steps that stayed behind; the device here is one without memory."""
     settings = plugins.settings_class("optimizers", "muon")(**SETTINGS["muon"])
