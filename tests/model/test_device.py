@@ -215,3 +215,7 @@ def test_what_a_compiler_cannot_do_is_tried_at_every_start(tmp_path: Path, monke
     device._remember_probes(compiler)
     assert VecAVX2().check_build("can")
     assert asked[3:] == ["can"]
+    monkeypatch.setattr(device, "_machine", lambda: "another CPU, or another torch")
+    device._remember_probes(compiler)
+    assert VecAVX2().check_build("can")
+    assert asked[4:] == ["can"]
