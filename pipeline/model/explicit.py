@@ -4,7 +4,10 @@ The same sum as scaled_dot_product_attention, in blocks of queries, each beside 
 kept for the gradient, H T^2 numbers a row, where torch makes them again. Scores and weights are rounded to bfloat16,
 sums and softmax are float32, as in every network that trains without a fused kernel.
 
-Shapes: N rows times heads, T positions, K features of a head, I queries of a block, J keys that it may see.
+Heads of queries that share a head of keys become rows of one product: no key is copied for them.
+
+Shapes: N rows times heads of keys (B, G), T positions, R heads of queries for one of keys (H = G R), K features of a
+head, I positions of a block, J keys that it may see. A dimension TR counts heads within positions.
 """
 
 import math
@@ -51,17 +54,21 @@ def causal(T: int, device: torch.device) -> Tensor:
         return torch.full((1, 1, T, T), -torch.inf, dtype=torch.bfloat16, device=device).triu(1)
 
 
-def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-    """softmax(q k / sqrt(K)) v, [B, H, T, K]; a mask as for scaled_dot_product_attention."""
+def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+    """softmax(q k / sqrt(K)) v, [B, H, T, K]; a mask as for scaled_dot_product_attention, [., 1 or H, T, T]."""
     B, H, T, K = q_BHTK.shape
-    scaled = q_BHTK * (1 / math.sqrt(K))
-    q, k, v = (x.reshape(B * H, T, K) for x in (scaled, k_BHTK, v_BHTK))
-    may = causal(T, q.device) if mask is None else mask
+    G, R = k_BGTK.shape[1], H // k_BGTK.shape[1]
+    scaled_BGTRK = (q_BHTK * (1 / math.sqrt(K))).unflatten(1, (G, R)).transpose(2, 3)
+    k_NTK, v_NTK = (x.reshape(B * G, T, K) for x in (k_BGTK, v_BGTK))
+    may = causal(T, q_BHTK.device) if mask is None else mask
+    # [., 1 or G, T, 1 or R, T]
+    may = may.unflatten(1, (G, R)).transpose(2, 3) if may.shape[1] == H else may.unsqueeze(3)
     # Where all is causal a block of queries sees nothing behind itself; a mask may show anything.
     blocks = _blocks(T) if is_causal else [Block(0, T)]
+    rows = scaled_BGTRK.reshape(B * G, T * R, K)
     # torch declares no types for Function.apply
-    out_NTK: Tensor = _Attend.apply(q, k, v, may, blocks, H)  # type: ignore[no-untyped-call]
-    return out_NTK.view(B, H, T, K)
+    out_NXK: Tensor = _Attend.apply(rows, k_NTK, v_NTK, may, blocks, G, R)  # type: ignore[no-untyped-call]
+    return out_NXK.view(B, G, T, R, K).transpose(2, 3).flatten(1, 2)
 
 
 def _blocks(T: int) -> list[Block]:
@@ -70,22 +77,28 @@ def _blocks(T: int) -> list[Block]:
     return [Block(T * i // n, T * (i + 1) // n) for i in range(n)]
 
 
-def _weights(q_NTK: Tensor, k_NTK: Tensor, may: Tensor, block: Block, H: int) -> Tensor:
-    """[N, I, J]: what each query of a block gives to each key."""
+def _weights(q_NXK: Tensor, k_NTK: Tensor, may: Tensor, block: Block, G: int, R: int) -> Tensor:
+    """[N, IR, J]: what each query of a block gives to each key."""
     first, last = block
-    scores_NIJ = q_NTK[:, first:last] @ k_NTK[:, :last].mT
-    scores_BHIJ, rule = scores_NIJ.unflatten(0, (-1, H)), may[..., first:last, :last]
-    scores_BHIJ = scores_BHIJ.masked_fill(~rule, -torch.inf) if rule.dtype == torch.bool else scores_BHIJ + rule
-    return scores_BHIJ.softmax(-1).to(q_NTK.dtype).flatten(0, 1)
+    scores_NXJ = torch.bmm(_queries(q_NXK, block, R), k_NTK[:, :last].mT)
+    scores, rule = scores_NXJ.view(-1, G, last - first, R, last), may[:, :, first:last, :, :last]
+    scores = scores.masked_fill(~rule, -torch.inf) if rule.dtype == torch.bool else scores + rule
+    return scores.softmax(-1).to(q_NXK.dtype).view_as(scores_NXJ)
+
+
+def _queries(x_NXK: Tensor, block: Block, R: int) -> Tensor:
+    """[N, IR, K]: the block's rows of something that has a row for every query."""
+    # Contiguous: torch's compiler would make it so, and forget that its strides follow the length.
+    return x_NXK[:, block.first * R : block.last * R].contiguous()
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, may: Tensor, blocks: list[Block], H: int) -> Tensor:
-        weights = [_weights(q, k, may, block, H) for block in blocks]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, may: Tensor, blocks: list[Block], G: int, R: int) -> Tensor:
+        weights = [_weights(q, k, may, block, G, R) for block in blocks]
         ctx.save_for_backward(q, k, v, may, *weights)
-        ctx.blocks, ctx.H = blocks, H
-        return torch.cat([w @ v[:, : block.last] for w, block in zip(weights, blocks, strict=True)], 1)
+        ctx.blocks, ctx.G, ctx.R = blocks, G, R
+        return torch.cat([torch.bmm(w, v[:, : block.last]) for w, block in zip(weights, blocks, strict=True)], 1)
 
     # torch declares any number of gradients, this has three
     @staticmethod
@@ -94,13 +107,14 @@ class _Attend(torch.autograd.Function):
         # Somebody differentiates this gradient again: it must know where weights came from. Compiled code has no second
         # gradient.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            weights = [_weights(q, k, may, block, ctx.H) for block in ctx.blocks]
+            weights = [_weights(q, k, may, block, ctx.G, ctx.R) for block in ctx.blocks]
         grads_q = []
         grad_k, grad_v = (torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in (k, v))
-        for (first, last), w in zip(ctx.blocks, weights, strict=True):
-            grad_w = grad[:, first:last] @ v[:, :last].mT
+        for block, w in zip(ctx.blocks, weights, strict=True):
+            grad_block, last = _queries(grad, block, ctx.R), block.last
+            grad_w = torch.bmm(grad_block, v[:, :last].mT)
             grad_scores = torch._softmax_backward_data(grad_w, w, -1, w.dtype)
-            grads_q.append(grad_scores @ k[:, :last])
-            grad_k[:, :last] += grad_scores.mT @ q[:, first:last]
-            grad_v[:, :last] += w.mT @ grad[:, first:last]
-        return torch.cat(grads_q, 1), grad_k.to(k.dtype), grad_v.to(v.dtype), None, None, None
+            grads_q.append(torch.bmm(grad_scores, k[:, :last]))
+            grad_k[:, :last] += torch.bmm(grad_scores.mT, _queries(q, block, ctx.R))
+            grad_v[:, :last] += torch.bmm(w.mT, grad_block)
+        return torch.cat(grads_q, 1), grad_k.to(k.dtype), grad_v.to(v.dtype), None, None, None, None

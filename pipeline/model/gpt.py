@@ -163,21 +163,23 @@ class Attention(nn.Module):
         k_BGSK, v_BGSK = [k, v] if context.keys is None else context.keys.heads(k, v)
         if context.past is not None:
             k_BGSK, v_BGSK = context.past.extend(self.layer, k_BGSK, v_BGSK)
-        if self.n_kv_heads != self.n_heads:
-            # Each group of query heads shares one key-value head.
-            repeats = self.n_heads // self.n_kv_heads
-            k_BGSK, v_BGSK = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats, 1)
         dropout = self.dropout if self.training else 0.0
-        if context.shown is not None and self.layer in context.shown.wanted_attentions:
-            out_BHTK, context.shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
-        elif context.blocks is not None:
-            out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, context.blocks)
-        elif explicit.suits(q_BHTK, k_BGSK, v_BGSK, dropout):
+        shown = context.shown if context.shown and self.layer in context.shown.wanted_attentions else None
+        if shown is None and context.blocks is None and explicit.suits(q_BHTK, k_BGSK, v_BGSK, dropout):
             out_BHTK = explicit.attend(q_BHTK, k_BGSK, v_BGSK, context.mask, context.is_causal)
         else:
-            out_BHTK = F.scaled_dot_product_attention(
-                q_BHTK, k_BGSK, v_BGSK, None if context.is_causal else context.mask, dropout, context.is_causal
-            )
+            if self.n_kv_heads != self.n_heads:
+                # Each group of query heads shares one key-value head.
+                repeats = self.n_heads // self.n_kv_heads
+                k_BGSK, v_BGSK = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats, 1)
+            if shown is not None:
+                out_BHTK, shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
+            elif context.blocks is not None:
+                out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, context.blocks)
+            else:
+                out_BHTK = F.scaled_dot_product_attention(
+                    q_BHTK, k_BGSK, v_BGSK, None if context.is_causal else context.mask, dropout, context.is_causal
+                )
         out_BTX = out_BHTK.transpose(1, 2).flatten(2)
         return out_BTX if context.queries is None else context.queries.gather(out_BTX.flatten(0, 1))
 
