@@ -15,31 +15,35 @@ from pipeline.model import explicit
 from tests.models import network
 
 
-def heads(T: int, dtype: torch.dtype) -> list[Tensor]:
-    """q, k and v of two rows and three heads."""
+def heads(T: int, dtype: torch.dtype, H: int = 3, G: int = 3) -> list[Tensor]:
+    """q of H heads, k and v of G, of two rows."""
     generator = torch.Generator().manual_seed(1)
-    made = [torch.randn(2, 3, T, 8, generator=generator, dtype=torch.float64) for _ in range(3)]
+    made = [torch.randn(2, n, T, 8, generator=generator, dtype=torch.float64) for n in (H, G, G)]
     return [x.to(dtype).requires_grad_() for x in made]
 
 
-def rule(name: str, T: int) -> Tensor | None:
+def rule(name: str, T: int, H: int) -> Tensor | None:
     """Causal; two documents apart, for all heads alike; one for each head, added to the scores, that is not causal."""
     if name == "causal":
         return None
     if name == "added":
-        return torch.randn(2, 3, T, T, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        return torch.randn(2, H, T, T, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     document = torch.arange(T) // (T // 2 + 1)
     return ((document[:, None] == document) & torch.ones(T, T, dtype=torch.bool).tril()).expand(2, 1, T, T)
 
 
 @pytest.mark.parametrize("name", ["causal", "documents", "added"])
 @pytest.mark.parametrize("T", [5, 300])
-def test_it_is_the_attention_of_torch(T: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 300 positions in blocks of 80, the last of them not full."""
+@pytest.mark.parametrize(("H", "G"), [(3, 3), (6, 2), (4, 1), (1, 1)])
+def test_it_is_the_attention_of_torch(H: int, G: int, T: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 300 positions in blocks of 80, the last of them not full; H heads of queries share G of keys."""
     monkeypatch.setattr(explicit, "_LEAST", 80)
-    given, mask = heads(T, torch.float64), rule(name, T)
-    wanted = F.scaled_dot_product_attention(*given, mask, is_causal=mask is None)
+    given, mask = heads(T, torch.float64, H, G), rule(name, T, H)
+    q, k, v = given
+    repeated = (x.repeat_interleave(H // G, 1) for x in (k, v))
+    wanted = F.scaled_dot_product_attention(q, *repeated, mask, is_causal=mask is None)
     found = explicit.attend(*given, mask, mask is None)
+    assert found.shape == wanted.shape
     torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
     gradient = torch.randn(found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     pairs = zip(torch.autograd.grad(found, given, gradient), torch.autograd.grad(wanted, given, gradient), strict=True)
@@ -50,8 +54,9 @@ def test_it_is_the_attention_of_torch(T: int, name: str, monkeypatch: pytest.Mon
 def test_its_gradient_has_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: the weights kept for the gradient are taken for constants when it is differentiated again."""
     monkeypatch.setattr(explicit, "_LEAST", 2)
-    assert torch.autograd.gradcheck(lambda *given: explicit.attend(*given, None, True), heads(5, torch.float64))
-    assert torch.autograd.gradgradcheck(lambda *given: explicit.attend(*given, None, True), heads(5, torch.float64))
+    given = heads(5, torch.float64, H=4, G=2)
+    assert torch.autograd.gradcheck(lambda *given: explicit.attend(*given, None, True), given)
+    assert torch.autograd.gradgradcheck(lambda *given: explicit.attend(*given, None, True), given)
 
 
 def test_rounding_is_that_of_torch() -> None:
