@@ -28,7 +28,7 @@ from pipeline.config import HEADLESS, Model, Positive, Section, UserError
 from pipeline.model import explicit
 from pipeline.model.activations import gelu, swiglu
 from pipeline.model.additions import Virtual
-from pipeline.model.linear import Linear
+from pipeline.model.linear import Linear, together
 from pipeline.model.norm import RMSNorm
 from pipeline.model.packed import attend_blocks, packed
 from pipeline.model.past import Cache, KeyValue, Past, Prefix, Recorder
@@ -231,9 +231,11 @@ class RotaryAttention(Attention):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """[..., D] -> [..., D]."""
         assert context.rope is not None
-        q = self.heads(self.q(context.asked(x)), self.n_heads)
-        k = self.heads(self.k(x), self.n_kv_heads)
-        v = self.heads(self.v(x), self.n_kv_heads)
+        if context.asking is None:
+            q, k, v = together(x, self.q, self.k, self.v)
+        else:
+            q, k, v = self.q(context.asked(x)), self.k(x), self.v(x)
+        q, k, v = self.heads(q, self.n_heads), self.heads(k, self.n_kv_heads), self.heads(v, self.n_kv_heads)
         asked = [context.asked(part) for part in context.rope]
         if self.turned_first:  # the same up to rounding, and what transformers does
             q, k = self.q_norm(rotate(q, *asked)), self.k_norm(rotate(k, *context.rope))
@@ -266,7 +268,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        return self.down(swiglu(self.gate(x_BTD), self.up(x_BTD)))
+        return self.down(swiglu(*together(x_BTD, self.gate, self.up)))
 
 
 class SquaredMLP(nn.Module):
