@@ -19,6 +19,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-2, "matrix_learning_rate": 2e-2, "momentum": 0.9, "weight_decay": 0.01,
         "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
     },
+    "normuon": {
+        "learning_rate": 1e-2, "matrix_learning_rate": 2e-2, "momentum": 0.9, "weight_decay": 0.01,
+        "beta1": 0.9, "beta2": 0.95, "matrix_beta2": 0.95, "epsilon": 1e-8,
+    },
 }  # fmt: skip
 SHAPE = Model(
     family="qwen3", n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, d_model=16, d_ff=32, context_length=16,
@@ -136,6 +140,46 @@ def test_muons_steps_resume_where_the_weights_are() -> None:
     assert {name: tensor.device.type for name, tensor in two.state[there].items()} == dict.fromkeys(
         ("step", "first", "second"), "meta"
     )
+
+
+def moves(name: str, gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What each of some matrices in turn as gradients adds to one weight, without decay."""
+    weight = torch.nn.Parameter(torch.zeros_like(gradients[0]))
+    settings = plugins.settings_class("optimizers", name)(**SETTINGS[name] | {"weight_decay": 0.0})
+    groups = [{"params": [weight], "names": ["blocks.0.up.weight"], "factor": 1.0, "begins": 0.0}]
+    rule, made = plugins.load("optimizers", name).build(settings, groups), []
+    for gradient in gradients:
+        before = weight.detach().clone()
+        weight.grad = gradient.clone()
+        rule.step()
+        made.append(weight.detach() - before)
+    return made
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24)])
+def test_normuon_shares_muons_step_out_among_the_rows(shape: tuple[int, int]) -> None:
+    """Algorithm 1 of Li et al. written out, over three steps; and the length of Muon's own step."""
+    draw = torch.Generator().manual_seed(1)
+    gradients = [torch.randn(shape, generator=draw) * torch.logspace(-2, 0, shape[0])[:, None] for _ in range(3)]
+    plain, found = moves("muon", gradients), moves("normuon", gradients)
+    second = torch.zeros(shape[0])
+    for muons, ours in zip(plain, found, strict=True):
+        unit = muons / (2e-2 * max(1.0, shape[0] / shape[1]) ** 0.5)
+        second = 0.95 * second + 0.05 * unit.square().mean(1)
+        wanted = unit / (second.sqrt()[:, None] + 1e-8)
+        torch.testing.assert_close(ours / ours.norm(), wanted / wanted.norm(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours.norm(), muons.norm(), atol=0, rtol=1e-5)
+    assert plain[0].norm(dim=1).max() / plain[0].norm(dim=1).min() > 1.2  # there was something to share
+    torch.testing.assert_close(found[0].norm(dim=1), found[0].norm(dim=1).mean().expand(shape[0]), atol=1e-6, rtol=1e-4)
+
+
+def test_normuon_does_nothing_without_a_gradient_and_lets_a_dead_row_be() -> None:
+    nothing, dead = torch.zeros(4, 8), torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    dead[2] = 0
+    assert torch.equal(moves("normuon", [nothing])[0], nothing)
+    (moved,) = moves("normuon", [dead])
+    assert moved.isfinite().all()
+    assert moved.norm(dim=1).gt(0).tolist() == [True, True, False, True]
 
 
 @pytest.mark.parametrize("half", [False, True])

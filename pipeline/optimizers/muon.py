@@ -87,9 +87,14 @@ class Muon(torch.optim.Optimizer):
         for i, p in enumerate(params):
             by_shape.setdefault(p.shape, []).append(i)
         for shape, same in by_shape.items():
-            updates = orthogonal(torch.stack([nesterov[i] for i in same])).unbind()
+            alike = [params[i] for i in same]
+            updates_NRC = self._shared_out(orthogonal(torch.stack([nesterov[i] for i in same])), alike)
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            torch._foreach_add_([params[i] for i in same], updates, alpha=-rate * scale)
+            torch._foreach_add_(alike, updates_NRC.unbind(), alpha=-rate * scale)
+
+    def _shared_out(self, updates_NRC: Tensor, params: list[Tensor]) -> Tensor:
+        """What a kind of Muon makes of the orthogonal updates of N matrices of one shape."""
+        return updates_NRC
 
     def _adamw(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
