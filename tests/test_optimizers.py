@@ -8,7 +8,7 @@ import torch
 from pipeline import plugins
 from pipeline.config import Model
 from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.optimizers import muon
+from pipeline.optimizers import orthogonal
 from pipeline.training.state import pack, unpack
 from pipeline.tuners import moving
 
@@ -188,7 +188,7 @@ def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, int], h
     """The quintic of Jordan et al. settles between 0.7 and 1.2, not at 1; a broken one leaves the spread as it was."""
     drawn = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        found = muon.orthogonal(drawn)
+        found = orthogonal(drawn)
     assert torch.equal(found, found.bfloat16().float()) == half  # whose products were rounded
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.4

@@ -1,1 +1,149 @@
-"""By which rule weights move. Each file is one rule: `build(settings, groups) -> torch.optim.Optimizer`."""
+"""By which rule weights move. Each file is one rule: `build(settings, groups) -> torch.optim.Optimizer`.
+
+Here is what Muon and its kin share: for the matrices inside the blocks an (almost) orthogonal step, for all else AdamW.
+The momentum's singular values are brought to about one by five Newton-Schulz steps (Jordan et al. 2024, "Muon: An
+optimizer for hidden layers in neural networks"; the quintic coefficients are theirs). The step is scaled by
+sqrt(max(1, rows / columns)), as there. Matrices of one shape go through the iteration together: one batched product
+instead of many small ones.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_STEPS = 5
+
+
+class Rates(Protocol):
+    """What the settings of every kind of Muon say."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak for embeddings, heads and vectors."""
+
+    @property
+    def matrix_learning_rate(self) -> float:
+        """Peak for the matrices of the blocks."""
+
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def beta1(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+
+
+class Muon(torch.optim.Optimizer):
+    """One optimizer with two rules, chosen per group by `rule`."""
+
+    def __init__(self, settings: Rates, groups: list[dict[str, Any]]) -> None:
+        self.settings = settings
+        split = []
+        for group in groups:
+            inside = [
+                p.dim() == 2 and name.startswith("blocks.")
+                for p, name in zip(group["params"], group["names"], strict=True)
+            ]
+            matrices = [p for p, is_inside in zip(group["params"], inside, strict=True) if is_inside]
+            rest = [p for p, is_inside in zip(group["params"], inside, strict=True) if not is_inside]
+            for rule, params, rate in (
+                ("muon", matrices, settings.matrix_learning_rate),
+                ("adamw", rest, settings.learning_rate),
+            ):
+                if params:
+                    peak = rate * group["factor"]
+                    split.append(
+                        {
+                            "params": params,
+                            "lr": peak,
+                            "peak": peak,
+                            "rule": rule,
+                            "begins": group["begins"],
+                            "fused": rule == "adamw",  # torch loads its count of steps to where the weights are
+                        }
+                    )
+        super().__init__(split, {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure here
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:  # a tuner may let a group wait
+                (self._muon if group["rule"] == "muon" else self._adamw)(params, group["lr"])
+
+    def _muon(self, params: list[Tensor], rate: float) -> None:
+        settings = self.settings
+        grads = [p.grad for p in params if p.grad is not None]
+        momenta = [self._state(p, "momentum") for p in params]
+        torch._foreach_lerp_(momenta, grads, 1 - settings.momentum)
+        nesterov = torch._foreach_lerp(grads, momenta, settings.momentum)
+        if settings.weight_decay:
+            torch._foreach_mul_(params, 1 - rate * settings.weight_decay)
+        by_shape: dict[torch.Size, list[int]] = {}
+        for i, p in enumerate(params):
+            by_shape.setdefault(p.shape, []).append(i)
+        for shape, same in by_shape.items():
+            alike = [params[i] for i in same]
+            updates_NRC = self.shared_out(orthogonal(torch.stack([nesterov[i] for i in same])), alike)
+            scale = max(1.0, shape[0] / shape[1]) ** 0.5
+            torch._foreach_add_(alike, updates_NRC.unbind(), alpha=-rate * scale)
+
+    def shared_out(self, updates_NRC: Tensor, params: list[Tensor]) -> Tensor:
+        """What a kind of Muon makes of the orthogonal updates of N matrices of one shape."""
+        return updates_NRC
+
+    def _adamw(self, params: list[Tensor], rate: float) -> None:
+        settings = self.settings
+        for decays in (True, False):
+            chosen = [p for p in params if (p.dim() >= 2) == decays]
+            if chosen:
+                steps = [self._state(p, "step", ()) for p in chosen]
+                torch._foreach_add_(steps, 1)
+                torch._fused_adamw_(
+                    chosen,
+                    [p.grad for p in chosen if p.grad is not None],
+                    [self._state(p, "first") for p in chosen],
+                    [self._state(p, "second") for p in chosen],
+                    [],
+                    steps,
+                    lr=rate,
+                    beta1=settings.beta1,
+                    beta2=settings.beta2,
+                    weight_decay=settings.weight_decay if decays else 0.0,
+                    eps=settings.epsilon,
+                    amsgrad=False,
+                    maximize=False,
+                )
+
+    def _state(self, p: Tensor, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        state: dict[str, Tensor] = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p) if shape is None else torch.zeros(shape, device=p.device)
+        return state[name]
+
+
+def orthogonal(matrices_NRC: Tensor) -> Tensor:
+    """U V^T of each matrix, approximately (singular values in about [0.7, 1.2]), shape [N, R, C].
+
+    In bfloat16 where the loop runs products in it, as in the paper: the iteration forgives its rounding.
+    """
+    a, b, c = _QUINTIC
+    x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    device, dtype = x.device.type, x.dtype
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
+    with torch.autocast(device, enabled=False):  # it would look at every argument of every product
+        for _ in range(_STEPS):
+            gram = x @ x.mT
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).to(dtype)

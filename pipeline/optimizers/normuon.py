@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Section, Share
-from pipeline.optimizers import muon
+from pipeline.optimizers import Muon
 
 
 class Settings(Section):
@@ -35,14 +35,14 @@ def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optim
     return NorMuon(settings, groups)
 
 
-class NorMuon(muon.Muon):
+class NorMuon(Muon):
     """Muon with a second moment per row, [R]."""
 
     def __init__(self, settings: Settings, groups: list[dict[str, Any]]) -> None:
         self.matrix_beta2 = settings.matrix_beta2
-        super().__init__(muon.Settings(**settings.model_dump(exclude={"matrix_beta2"})), groups)
+        super().__init__(settings, groups)
 
-    def _shared_out(self, updates_NRC: Tensor, params: list[Tensor]) -> Tensor:
+    def shared_out(self, updates_NRC: Tensor, params: list[Tensor]) -> Tensor:
         squares_NR = torch.linalg.vector_norm(updates_NRC, dim=-1).square() / updates_NRC.shape[-1]
         seconds = [self._state(p, "second", p.shape[:1]) for p in params]
         torch._foreach_lerp_(seconds, squares_NR.unbind(), 1 - self.matrix_beta2)
