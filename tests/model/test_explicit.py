@@ -119,6 +119,17 @@ def test_a_model_in_bfloat16_trains_through_it(family: str, monkeypatch: pytest.
     assert float((mine - theirs).norm() / theirs.norm()) < 0.02
 
 
+def test_a_model_that_trains_through_it_still_shows_its_attention() -> None:
+    """Of the layer that was asked for, the weights of the sum that is spelled out for it."""
+    model = network(family="qwen3")
+    with torch.autocast("cpu", torch.bfloat16):
+        shown = model(torch.arange(24).view(2, 12), attentions=[1]).attentions
+    assert list(shown) == [1]
+    weights = shown[1].float()
+    assert weights.shape == (2, 2, 12, 12)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 12), atol=2**-6, rtol=0)
+
+
 _TRAINED = """
 import torch
 from torch._dynamo.utils import counters
