@@ -26,7 +26,7 @@ SHAPE = {"n_layers": 4, "n_heads": 4, "head_dim": 32, "d_model": 128}
 RUNS = {
     "nanogpt": {"context": 64, "batch": 12, "updates": 2000},
     "twelfth": {
-        "context": 64, "batch": 16, "updates": 152, "d_ff": 384,
+        "context": 64, "batch": 16, "updates": 144, "d_ff": 384,
         "rate": 0.015, "beta1": 0.9, "matrix_rate": 0.09, "momentum": 0.8, "decay": 0.0,
     },
     "whole": {
