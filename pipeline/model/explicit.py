@@ -7,7 +7,7 @@ sums and softmax are float32, as in every network that trains without a fused ke
 Heads of queries that share a head of keys become rows of one product: no key is copied for them.
 
 Shapes: N rows times heads of keys (B, G), T positions, R heads of queries for one of keys (H = G R), K features of a
-head, I positions of a block, J keys that it may see. A dimension TR counts heads within positions.
+head, I positions of a block, J keys that it may see, X rows of queries: R heads within each of T or I positions.
 """
 
 import math
@@ -61,7 +61,7 @@ def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, 
     scaled_BGTRK = (q_BHTK * (1 / math.sqrt(K))).unflatten(1, (G, R)).transpose(2, 3)
     k_NTK, v_NTK = (x.reshape(B * G, T, K) for x in (k_BGTK, v_BGTK))
     may = causal(T, q_BHTK.device) if mask is None else mask
-    # [., 1 or G, T, 1 or R, T]
+    # [., 1 or G, T, 1 or R, T]: as scores will stand
     may = may.unflatten(1, (G, R)).transpose(2, 3) if may.shape[1] == H else may.unsqueeze(3)
     # Where all is causal a block of queries sees nothing behind itself; a mask may show anything.
     blocks = _blocks(T) if is_causal else [Block(0, T)]
