@@ -1,5 +1,6 @@
 """Generated ids are those of transformers, in any batch, cached or not; filters do what they say."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,18 @@ def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("pipeline.generation._cache", lambda capacity, device: FixedCache(capacity))
     assert [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows] == usual
     assert [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows] == behind
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_compiled_steps_change_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, with fewer kernels; one compilation serves every step. A prompt is not compiled."""
+    model = model_of("qwen3").eval()
+    usual = [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])]
+    monkeypatch.setattr("pipeline.generation._cache", lambda capacity, device: FixedCache(capacity))
+    model.fixed = True
+    torch._dynamo.utils.counters.clear()
+    assert [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])] == usual
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -558,7 +558,7 @@ class GPT(nn.Module):
         """As `_view`, for documents that share a row and see themselves alone."""
         fixed = self.fixed and not start  # a block mask has no place for a prefix
         dropout = self.training and self.dropout > 0
-        found = packed(segments_BT, fixed, shown is not None, dropout)
+        found = packed(segments_BT, fixed, shown is not None, dropout, self.config.head_dim)
         longest = segments_BT.shape[1] if found.rows is None else found.rows.shape[1]
         context = Context(*self._rule(None, longest, start, segments_BT.device), keys=found.rows, queries=found.rows)
         if found.mask is not None:

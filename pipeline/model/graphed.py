@@ -1,9 +1,12 @@
 """Decoding with fixed shapes: one token a row and step, on a GPU replayed as one CUDA graph instead of launched anew.
 
-A small model's step for a few rows takes less time than launching its kernels; a graph launches them all at once.
+A small model's step for a few rows takes less time than launching its kernels; a graph launches them all at once, and a
+compiled step has fewer.
 
 Shapes: B rows, T positions of the prompts, C capacity of the cache, V vocabulary.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -24,30 +27,37 @@ class Decoder:
         B, T = real_BT.shape
         cache.begin(real_BT.device)
         self._model, self._cache = model, cache
+        self._begins = self._length = cache.length
         self._places_C = torch.arange(cache.capacity, device=real_BT.device)
         self._padding_B1 = T - real_BT.sum(1, keepdim=True)
         before = cache.length - T  # a prefix
         self._real_BC = (self._places_C < before) | (self._places_C >= before + self._padding_B1)
         self._ids_B1 = torch.zeros(B, 1, dtype=torch.long, device=real_BT.device)
+        # a step of GPT-2 124 M launches 159 kernels, compiled 115
+        self._run = torch.compile(self._plain) if model.fixed else self._plain
         self._graph: torch.cuda.CUDAGraph | None = None
         self._replays = real_BT.device.type == "cuda" and cache.capacity - cache.length >= _WORTH
 
     @torch.inference_mode()
     def step(self, ids_B1: Tensor) -> Tensor:
         """The newest ids -> the logits of the next, [B, V]; on a GPU the next step writes over them."""
-        length = self._cache.length
         assert self._cache.at is not None
-        self._cache.at.fill_(length)
+        self._cache.at.fill_(self._length)
         self._ids_B1.copy_(ids_B1)
-        logits_BV = self._replayed() if self._replays else self._plain()
-        self._cache.length = length + 1
+        # compiled code is made for this number: where a step writes it reads from `at`
+        self._cache.length = self._begins
+        logits_BV = self._replayed() if self._replays else self._run()
+        self._length += 1
+        self._cache.length = self._length
         return logits_BV
 
     def _plain(self) -> Tensor:
         """One step at `at`; run again it writes the same again."""
         at = self._cache.at
         assert at is not None
-        mask = (self._real_BC & (self._places_C <= at))[:, None, None]
+        # added to scores, because every layer would make such a one of a boolean mask
+        seen_BC = self._real_BC & (self._places_C <= at)
+        mask = torch.where(seen_BC, 0.0, -math.inf).to(self._cache.dtype)[:, None, None]
         # rows that are done or have no room go on as ballast; their positions stay inside the context
         positions_B1 = (at - self._padding_B1).clamp(max=self._model.config.context_length - 1)
         x_B1D = self._model.hidden(self._ids_B1, mask=mask, positions_BT=positions_B1, cache=self._cache)
@@ -59,10 +69,10 @@ class Decoder:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(_WARM):
-                    self._plain()
+                    self._run()
             torch.cuda.current_stream().wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
-                self._logits_BV = self._plain()
+                self._logits_BV = self._run()
         self._graph.replay()
         return self._logits_BV

@@ -19,6 +19,9 @@ from pipeline.model.unpadded import Rows
 # documents of 130 (the share is 1.05) a mask is 5 % of an update faster, at 512 (0.51) rows 6 %, at 1,024 (0.26) 32 %.
 _WORTH = 0.75
 
+_SIDE = 128  # of a block of FlexAttention, positions
+_LEAST = 16  # features of a head: of fewer torch's compiler writes no such kernel
+
 
 class Packed(NamedTuple):
     """How the documents of a batch are kept apart; none of the three is set where each window holds one alone."""
@@ -32,7 +35,7 @@ class Packed(NamedTuple):
     """A BlockMask."""
 
 
-def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool) -> Packed:
+def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool, head_dim: int) -> Packed:
     """Chooses the way.
 
     Args:
@@ -40,6 +43,7 @@ def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool) -> Pack
         fixed: shapes must not change from batch to batch.
         shown: somebody looks at hidden states or attention of whole windows.
         dropout: attention weights are dropped, which FlexAttention cannot.
+        head_dim: features of a head; FlexAttention wants 16.
     """
     B, T = segments_BT.shape
     positions_BT = positions(segments_BT)
@@ -52,8 +56,8 @@ def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool) -> Pack
         if len(lengths_R) * longest**2 <= _WORTH * B * T**2:
             taken_RL = torch.arange(longest, device=segments_BT.device) < lengths_R[:, None]
             return Packed(positions_BT.flatten(), rows=Rows(taken_RL))
-    if fixed and not shown and not dropout and segments_BT.device.type == "cuda":
-        return Packed(positions_BT, blocks=block_mask(segments_BT))
+    if fixed and not shown and not dropout and head_dim >= _LEAST and segments_BT.device.type == "cuda":
+        return Packed(positions_BT, blocks=block_mask(positions_BT))
     return Packed(positions_BT, mask=mask(positions_BT))
 
 
@@ -67,19 +71,43 @@ def positions(segments_BT: Tensor) -> Tensor:
 
 def mask(positions_BT: Tensor) -> Tensor:
     """[B, 1, T, T], true where a token may look: its own document's past and itself."""
-    first_BT = torch.arange(positions_BT.shape[1], device=positions_BT.device) - positions_BT
+    first_BT = _first(positions_BT)
     return (first_BT[:, :, None] == first_BT[:, None, :]).tril()[:, None]
 
 
-def block_mask(segments_BT: Tensor) -> Any:
-    """The same rule for `attend_blocks`: documents by number, blocks of 128 by 128."""
-    from torch.nn.attention.flex_attention import create_block_mask  # imports torch's compiler
+def block_mask(positions_BT: Tensor) -> Any:
+    """The same rule for `attend_blocks`, by the ends of blocks: torch's create_block_mask asks it of every pair of
+    positions, B T^2 numbers several times over."""
+    from torch.nn.attention.flex_attention import BlockMask  # imports torch's compiler
+
+    first_BT = _first(positions_BT)
 
     def may_look(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        return (q >= kv) & (segments_BT[b, q] == segments_BT[b, kv])
+        return (first_BT[b, q] <= kv) & (kv <= q)
 
-    B, T = segments_BT.shape
-    return create_block_mask(may_look, B, None, T, T, device=segments_BT.device)
+    T = positions_BT.shape[1]
+    begins_N = torch.arange(0, T, _SIDE, device=positions_BT.device)
+    ends_N = (begins_N + _SIDE).clamp(max=T) - 1
+    # what a block's queries may see begins no earlier than for its first, for all of them where it does for its last
+    past_NN = begins_N < begins_N[:, None]
+    some_BNN = (first_BT[:, begins_N, None] <= ends_N) & (past_NN | torch.eye(len(ends_N), device=ends_N.device).bool())
+    full_N1 = (ends_N - begins_N == _SIDE - 1)[:, None]
+    all_BNN = (first_BT[:, ends_N, None] <= begins_N) & past_NN & full_N1
+    return BlockMask.from_kv_blocks(
+        *_listed(some_BNN & ~all_BNN), *_listed(all_BNN), _SIDE, mask_mod=may_look, seq_lengths=(T, T)
+    )
+
+
+def _first(positions_BT: Tensor) -> Tensor:
+    """[B, T]: where each token's document begins in its window; never falls along it."""
+    return torch.arange(positions_BT.shape[1], device=positions_BT.device) - positions_BT
+
+
+def _listed(wanted_BNN: Tensor) -> tuple[Tensor, Tensor]:
+    """As FlexAttention reads it: how many blocks of keys each block of queries wants, [B, 1, N], and which come first
+    of all, [B, 1, N, N]."""
+    wanted = wanted_BNN[:, None].int()
+    return wanted.sum(-1, dtype=torch.int32), wanted.argsort(dim=-1, descending=True, stable=True).int()
 
 
 def attend_blocks(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, blocks: Any) -> Tensor:

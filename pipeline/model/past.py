@@ -57,7 +57,7 @@ class Cache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
-        self._layers: dict[int, KeyValue] = {}
+        self._layers: dict[int, Tensor] = {}  # keys and values, [2, B, G, capacity, K]
 
     def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
         """Stores the new keys and values of a layer; raises ValueError when there is no room."""
@@ -70,10 +70,7 @@ class Cache:
             # as anything else.
             device = k_BGTK.device.type
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else k_BGTK.dtype
-            self._layers[layer] = (
-                k_BGTK.new_empty(B, G, self.capacity, K, dtype=dtype),
-                v_BGTK.new_empty(B, G, self.capacity, K, dtype=dtype),
-            )
+            self._layers[layer] = k_BGTK.new_empty(2, B, G, self.capacity, K, dtype=dtype)
         keys, values = self._layers[layer]
         keys[:, :, self.length : end], values[:, :, self.length : end] = k_BGTK, v_BGTK
         return keys[:, :, :end], values[:, :, :end]
@@ -97,15 +94,17 @@ class FixedCache(Cache):
         """Stores the new keys and values of a layer and gives what is read with them."""
         if self.at is None:
             return super().extend(layer, k_BGTK, v_BGTK)
-        keys, values = self._layers[layer]
         # index_copy_ casts nothing itself
-        return keys.index_copy_(2, self.at, k_BGTK.to(keys.dtype)), values.index_copy_(
-            2, self.at, v_BGTK.to(keys.dtype)
-        )
+        both = self._layers[layer].index_copy_(3, self.at, torch.stack((k_BGTK, v_BGTK)).to(self.dtype))
+        return both[0], both[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is written."""
+        return next(iter(self._layers.values())).dtype
 
     def begin(self, device: torch.device) -> None:
         """The prompt is written: from here on steps. What nobody wrote becomes 0, for a mask hides numbers, not NaN."""
         self.at = torch.full((1,), self.length, device=device)
-        for parts in self._layers.values():
-            for part in parts:
-                part[:, :, self.length :] = 0
+        for both in self._layers.values():
+            both[:, :, :, self.length :] = 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 
 from pipeline.model import packed
 from pipeline.model.additions import LearnedPrefix
@@ -25,7 +26,7 @@ def learned(model: GPT, segments: torch.Tensor) -> tuple[torch.Tensor, list[torc
 
 def ways(model: GPT, segments: torch.Tensor) -> list[str]:
     """Which way each pass of the model would take."""
-    found = packed.packed(segments, model.fixed, shown=False, dropout=False)
+    found = packed.packed(segments, model.fixed, shown=False, dropout=False, head_dim=16)
     return [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None]
 
 
@@ -60,10 +61,25 @@ def test_blocks_say_what_the_mask_says() -> None:
     q, k, v = (torch.randn(2, 2, 300, 8, generator=torch.Generator().manual_seed(n)) for n in range(3))
     mask = packed.mask(packed.positions(segments))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
-    blocks = packed.block_mask(segments)
+    blocks = packed.block_mask(packed.positions(segments))
     torch.testing.assert_close(packed.attend_blocks(q, k, v, blocks), expected, atol=1e-5, rtol=0)
-    padded = torch.nn.functional.pad(mask[:, 0], (0, 84, 0, 84)).unflatten(2, (3, 128)).unflatten(1, (3, 128))
-    assert torch.equal(blocks.to_dense()[:, 0].bool(), padded.any(4).any(2))  # no block too few, none too many
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.01, 0.3])
+@pytest.mark.parametrize("length", [32, 300, 512])
+def test_blocks_are_those_of_torch(length: int, share: float) -> None:
+    """No block too few, none too many, and those that need no look at single positions are known."""
+    segments = (torch.rand(4, length, generator=torch.Generator().manual_seed(3)) < share).cumsum(1)
+    blocks = packed.block_mask(packed.positions(segments))
+
+    def same_document(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+        return (q >= kv) & (segments[b, q] == segments[b, kv])
+
+    theirs = create_block_mask(same_document, 4, None, length, length, device="cpu")
+    assert blocks.shape == theirs.shape
+    names = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices", "q_num_blocks", "full_q_num_blocks")
+    for name in names:
+        assert torch.equal(getattr(blocks, name), getattr(theirs, name)), name
 
 
 def test_a_prefix_stands_before_every_document() -> None:
