@@ -1,7 +1,7 @@
 """RMSNorm whose gradient costs half of what torch's own costs on a CPU, where torch composes it of small steps.
 
 Same formula, same parameters, same names: y = x / sqrt(mean(x^2) + epsilon) * w (Zhang & Sennrich 2019, equation 4). On
-other devices torch's own kernel runs.
+other devices torch's own kernel runs, which wants x and w of one precision: autocast gives queries and keys another.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" and (self.weight is None or self.weight.dtype == x.dtype):
             return super().forward(x)
         exact = x if x.dtype == torch.float64 else x.float()
         weight = None if self.weight is None else self.weight.to(exact.dtype)
-        if torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return F.rms_norm(exact, self.normalized_shape, weight, self.eps).to(x.dtype)
         # torch declares no types for Function.apply
         return _CPU.apply(exact, weight, self.eps).to(x.dtype)  # type: ignore[no-any-return, no-untyped-call]

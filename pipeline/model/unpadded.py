@@ -21,15 +21,16 @@ class Places:
         self.slot_N = taken_S.nonzero()[:, 0]
         # the number of each slot's token; N where there is none
         self.token_S = torch.where(taken_S, taken_S.cumsum(0) - 1, len(self.slot_N))
+        self._filled_S = self.token_S.clamp(max=len(self.slot_N) - 1)
 
     # torch declares no types for Function.apply
     def gather(self, x_S: Tensor) -> Tensor:
         """[S, ...] -> [N, ...]."""
         return _Gather.apply(x_S, self.slot_N, self.token_S)  # type: ignore[no-any-return, no-untyped-call]
 
-    def spread(self, *x_N: Tensor) -> tuple[Tensor, ...]:
-        """[N, ...] -> [S, ...] each. What stands in an empty slot is some token's: nobody may read it."""
-        return _Spread.apply(self.slot_N, self.token_S, *x_N)  # type: ignore[no-any-return, no-untyped-call]
+    def spread(self, x_N: Tensor) -> Tensor:
+        """[N, ...] -> [S, ...]. What stands in an empty slot is some token's: nobody may read it."""
+        return _Spread.apply(x_N, self.slot_N, self._filled_S)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Rows(Places):
@@ -41,7 +42,7 @@ class Rows(Places):
 
     def heads(self, *x_NHK: Tensor) -> list[Tensor]:
         """[N, H, K] -> [B, H, T, K] each."""
-        return [x_SHK.unflatten(0, self.shape).transpose(1, 2) for x_SHK in self.spread(*x_NHK)]
+        return [self.spread(x).unflatten(0, self.shape).transpose(1, 2) for x in x_NHK]
 
 
 class Unpadded(NamedTuple):
@@ -67,7 +68,7 @@ def unpadded(wanted_BT: Tensor) -> Unpadded | None:
     if not most:
         return None
     wanted = Rows(index_T[:most] < count_B[:, None])
-    at_BQ = wanted.spread(wanted_BT.nonzero()[:, 1])[0].unflatten(0, wanted.shape)
+    at_BQ = wanted.spread(wanted_BT.nonzero()[:, 1]).unflatten(0, wanted.shape)
     mask_BQT = index_T <= at_BQ[..., None]
     return Unpadded(Rows(seen_BT), wanted, Places(wanted_BT[seen_BT]), mask_BQT[:, None])
 
@@ -90,13 +91,12 @@ class _Gather(torch.autograd.Function):
 
 class _Spread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, slot_N: Tensor, token_S: Tensor, *x_N: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x_N: Tensor, slot_N: Tensor, filled_S: Tensor) -> Tensor:
         ctx.save_for_backward(slot_N)
-        filled_S = token_S.clamp(max=len(slot_N) - 1)
-        return tuple(x.index_select(0, filled_S) for x in x_N)
+        return x_N.index_select(0, filled_S)
 
     # what nobody reads has no gradient
     @staticmethod
-    def backward(ctx: Any, *grads_S: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_S: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (slot_N,) = ctx.saved_tensors
-        return None, None, *(grad.index_select(0, slot_N) for grad in grads_S)
+        return grad_S.index_select(0, slot_N), None, None

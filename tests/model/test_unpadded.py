@@ -50,6 +50,18 @@ def test_places_and_gradients_are_those_of_the_whole_batch(family: str, virtual:
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_compiled_blocks_take_lists_of_tokens(learns: bool) -> None:
+    """With gradients and, as in validation, without: torch 2.11 compiles its Functions differently there."""
+    model = made("qwen3")
+    with torch.set_grad_enabled(learns):
+        expected = model.hidden(IDS, wanted_BT=SOME)
+        for block in model.blocks:
+            block.compile(backend="aot_eager")
+        found = model.hidden(IDS, wanted_BT=SOME)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_a_slip_of_one_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken on purpose: the test above must fail when tokens come back to the wrong slots."""
     plain = unpadded.Rows.heads
