@@ -19,6 +19,7 @@ from pipeline.model.unpadded import Rows
 # documents of 130 (the share is 1.05) a mask is 5 % of an update faster, at 512 (0.51) rows 6 %, at 1,024 (0.26) 32 %.
 _WORTH = 0.75
 
+_FLEXES = "cuda"  # where FlexAttention is compiled to skip blocks
 _SIDE = 128  # of a block of FlexAttention, positions
 _LEAST = 16  # features of a head: of fewer torch's compiler writes no such kernel
 
@@ -56,7 +57,7 @@ def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool, head_di
         if len(lengths_R) * longest**2 <= _WORTH * B * T**2:
             taken_RL = torch.arange(longest, device=segments_BT.device) < lengths_R[:, None]
             return Packed(positions_BT.flatten(), rows=Rows(taken_RL))
-    if fixed and not shown and not dropout and head_dim >= _LEAST and segments_BT.device.type == "cuda":
+    if fixed and not shown and not dropout and head_dim >= _LEAST and segments_BT.device.type == _FLEXES:
         return Packed(positions_BT, blocks=block_mask(positions_BT))
     return Packed(positions_BT, mask=mask(positions_BT))
 

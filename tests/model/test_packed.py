@@ -82,6 +82,14 @@ def test_blocks_are_those_of_torch(length: int, share: float) -> None:
         assert torch.equal(getattr(blocks, name), getattr(theirs, name)), name
 
 
+@pytest.mark.parametrize(("head_dim", "way"), [(8, "mask"), (16, "blocks")])
+def test_heads_too_narrow_for_blocks_take_the_mask(head_dim: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's compiler refuses them, in the first update on a GPU."""
+    monkeypatch.setattr(packed, "_FLEXES", "cpu")
+    found = packed.packed(SHORT, fixed=True, shown=False, dropout=False, head_dim=head_dim)
+    assert [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None] == [way]
+
+
 def test_a_prefix_stands_before_every_document() -> None:
     model = network("qwen3")
     shape = model.config
