@@ -27,7 +27,7 @@ class Decoder:
         B, T = real_BT.shape
         cache.begin(real_BT.device)
         self._model, self._cache = model, cache
-        self._begins = self._length = cache.length
+        self._length = cache.length
         self._places_C = torch.arange(cache.capacity, device=real_BT.device)
         self._padding_B1 = T - real_BT.sum(1, keepdim=True)
         before = cache.length - T  # a prefix
@@ -44,12 +44,8 @@ class Decoder:
         assert self._cache.at is not None
         self._cache.at.fill_(self._length)
         self._ids_B1.copy_(ids_B1)
-        # compiled code is made for this number: where a step writes it reads from `at`
-        self._cache.length = self._begins
-        logits_BV = self._replayed() if self._replays else self._run()
         self._length += 1
-        self._cache.length = self._length
-        return logits_BV
+        return self._replayed() if self._replays else self._run()
 
     def _plain(self) -> Tensor:
         """One step at `at`; run again it writes the same again."""
