@@ -37,7 +37,7 @@ RUNS = {
         "rate": 0.02, "beta1": 0.8, "matrix_rate": 0.09, "momentum": 0.9, "decay": 0.1,
     },
     "large": {
-        "context": 256, "batch": 32, "updates": 480, "d_ff": 1024,
+        "context": 256, "batch": 32, "updates": 400, "d_ff": 1024,
         "rate": 0.01, "beta1": 0.9, "matrix_rate": 0.05, "momentum": 0.9, "decay": 0.1,
     },
 }  # fmt: skip
