@@ -102,26 +102,25 @@ def lowered(model: GPT, compute: Compute) -> Iterator[None]:
     """Inside, as in `autocast` and to the same bits, but the weights of projections are cast once, not at every call.
 
     For passes without gradients that read every weight for a few tokens: casting at every call takes longer than all
-    the rest of generation. Costs half of the weights' memory while it lasts. On a GPU the steps of generation are
-    compiled if the params say so.
+    the rest of generation. Costs half of the weights' memory while it lasts.
     """
+    if compute.precision == "float32":
+        yield
+        return
     # Weights that an adapter turns (DoRA's magnitude) it reads exactly besides.
     kept = {
         child: child.weight
         for module in model.modules()
         if getattr(module, "magnitude", None) is None
         for child in module.children()
-        if isinstance(child, nn.Linear) and compute.precision != "float32"
+        if isinstance(child, nn.Linear)
     }
-    fixed = model.fixed
     try:
-        model.fixed = compute.compile and compute.device == "cuda"
         for child, weight in kept.items():
             child.weight = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
         with autocast(compute):
             yield
     finally:
-        model.fixed = fixed
         for child, weight in kept.items():
             child.weight = weight
 

@@ -354,7 +354,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config, self.dropout = config, config.dropout
         self.fixed = False
-        """Blocks are compiled: shapes should not change from batch to batch."""
+        """Blocks, or the steps of generation, are compiled: shapes should not change from batch to batch."""
         self.score: nn.Linear | None = None
         self.virtual: Virtual | None = None
         """Trained virtual tokens before every text."""

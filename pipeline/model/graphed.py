@@ -1,7 +1,7 @@
 """Decoding with fixed shapes: one token a row and step, on a GPU replayed as one CUDA graph instead of launched anew.
 
 A small model's step for a few rows takes less time than launching its kernels; a graph launches them all at once, and a
-compiled step has fewer.
+compiled step (`GPT.fixed`) has fewer, which pays where many thousands are made.
 
 Shapes: B rows, T positions of the prompts, C capacity of the cache, V vocabulary.
 """
@@ -33,8 +33,8 @@ class Decoder:
         before = cache.length - T  # a prefix
         self._real_BC = (self._places_C < before) | (self._places_C >= before + self._padding_B1)
         self._ids_B1 = torch.zeros(B, 1, dtype=torch.long, device=real_BT.device)
-        # a step of GPT-2 124 M launches 159 kernels, compiled 115
-        self._run = torch.compile(self._plain) if model.fixed else self._plain
+        # Not bound to this object, which would hold itself, its cache and its graph until garbage is collected.
+        self._run = torch.compile(Decoder._plain) if model.fixed else Decoder._plain
         self._graph: torch.cuda.CUDAGraph | None = None
         self._replays = real_BT.device.type == "cuda" and cache.capacity - cache.length >= _WORTH
 
@@ -45,7 +45,7 @@ class Decoder:
         self._cache.at.fill_(self._length)
         self._ids_B1.copy_(ids_B1)
         self._length += 1
-        return self._replayed() if self._replays else self._run()
+        return self._replayed() if self._replays else self._run(self)
 
     def _plain(self) -> Tensor:
         """One step at `at`; run again it writes the same again."""
@@ -65,10 +65,10 @@ class Decoder:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(_WARM):
-                    self._run()
+                    self._run(self)
             torch.cuda.current_stream().wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
-                self._logits_BV = self._run()
+                self._logits_BV = self._run(self)
         self._graph.replay()
         return self._logits_BV

@@ -1,7 +1,8 @@
 """RMSNorm whose gradient costs half of what torch's own costs on a CPU, where torch composes it of small steps.
 
 Same formula, same parameters, same names: y = x / sqrt(mean(x^2) + epsilon) * w (Zhang & Sennrich 2019, equation 4). On
-other devices torch's own kernel runs, which wants x and w of one precision: autocast gives queries and keys another.
+other devices torch's own kernel runs, which in torch 2.11 wants x and w of one precision; autocast gives queries another.
+The result has that of x everywhere.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
         if x.device.type != "cpu" and (self.weight is None or self.weight.dtype == x.dtype):
-            return super().forward(x)
+            return super().forward(x).to(x.dtype)
         exact = x if x.dtype == torch.float64 else x.float()
         weight = None if self.weight is None else self.weight.to(exact.dtype)
         if x.device.type != "cpu" or torch.compiler.is_compiling():

@@ -71,7 +71,8 @@ class Cache:
             device = k_BGTK.device.type
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else k_BGTK.dtype
             self._layers[layer] = k_BGTK.new_empty(2, B, G, self.capacity, K, dtype=dtype)
-        keys, values = self._layers[layer]
+        both = self._layers[layer]
+        keys, values = both[0], both[1]
         keys[:, :, self.length : end], values[:, :, self.length : end] = k_BGTK, v_BGTK
         return keys[:, :, :end], values[:, :, :end]
 

@@ -99,17 +99,6 @@ def test_weights_cast_once_give_the_bits_of_autocast(family: str, decompose: boo
     assert {name: id(p) for name, p in model.named_parameters()} == {name: id(p) for name, p in kept.items()}
 
 
-@pytest.mark.parametrize(("where", "steps"), [("cuda", True), ("cpu", False)])
-def test_a_gpu_generates_by_compiled_steps_where_params_say_so(where: str, steps: bool) -> None:
-    """A CPU reads only what is full of its cache, so its shapes change."""
-    model = network()
-    with lowered(model, COMPILE.model_copy(update={"device": where})):
-        assert model.fixed == steps
-    with lowered(model, CPU.model_copy(update={"device": where})):
-        assert not model.fixed
-    assert not model.fixed
-
-
 def test_weights_come_back_after_an_error_and_float32_leaves_them() -> None:
     model = network()
     weight = model.blocks[0].mlp.down.weight

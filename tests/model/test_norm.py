@@ -1,5 +1,6 @@
 """RMSNorm: the same numbers and gradients as torch's own, and gradients that can be differentiated again."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -57,3 +58,11 @@ def test_weights_in_bfloat16_learn_too() -> None:
     norm(torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).bfloat16()).sum().backward()
     assert norm.weight.grad is not None
     assert norm.weight.grad.dtype == torch.bfloat16
+
+
+def test_two_precisions_stay_one_kernel_elsewhere(recwarn: pytest.WarningsRecorder) -> None:
+    """Shapes without numbers stand for a GPU, where torch would compose it of small steps, and say so."""
+    x = torch.empty(2, 8, dtype=torch.bfloat16, device="meta")
+    for scaled in (True, False):
+        assert RMSNorm(8, eps=1e-6, elementwise_affine=scaled, device="meta")(x).dtype == torch.bfloat16
+    assert not recwarn.list

@@ -26,7 +26,7 @@ def learned(model: GPT, segments: torch.Tensor) -> tuple[torch.Tensor, list[torc
 
 def ways(model: GPT, segments: torch.Tensor) -> list[str]:
     """Which way each pass of the model would take."""
-    found = packed.packed(segments, model.fixed, shown=False, dropout=False, head_dim=16)
+    found = packed.packed(segments, model.fixed, shown=False, dropout=False, head_dim=model.config.head_dim)
     return [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None]
 
 
@@ -82,12 +82,16 @@ def test_blocks_are_those_of_torch(length: int, share: float) -> None:
         assert torch.equal(getattr(blocks, name), getattr(theirs, name)), name
 
 
-@pytest.mark.parametrize(("head_dim", "way"), [(8, "mask"), (16, "blocks")])
-def test_heads_too_narrow_for_blocks_take_the_mask(head_dim: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("head_dim", "blocks"), [(8, False), (16, True)])
+def test_heads_too_narrow_for_blocks_take_the_mask(
+    head_dim: int, blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch's compiler refuses them, in the first update on a GPU."""
     monkeypatch.setattr(packed, "_FLEXES", "cpu")
-    found = packed.packed(SHORT, fixed=True, shown=False, dropout=False, head_dim=head_dim)
-    assert [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None] == [way]
+    model = network("llama", head_dim=head_dim)
+    model.fixed = True
+    context = model._packed(SHORT, 0, None).context
+    assert (context.blocks is not None, context.mask is not None) == (blocks, not blocks)
 
 
 def test_a_prefix_stands_before_every_document() -> None:
