@@ -1,8 +1,8 @@
 """RMSNorm whose gradient costs half of what torch's own costs on a CPU, where torch composes it of small steps.
 
 Same formula, same parameters, same names: y = x / sqrt(mean(x^2) + epsilon) * w (Zhang & Sennrich 2019, equation 4). On
-other devices torch's own kernel runs, which in torch 2.11 wants x and w of one precision; autocast gives queries another.
-The result has that of x everywhere.
+other devices torch's own kernel runs, which in torch 2.11 wants x and w of one precision: under autocast queries have
+another. The result has that of x everywhere.
 """
 
 from typing import Any
