@@ -5,7 +5,7 @@ squares of the documents, not that of the window; the way of a CPU. As a mask: w
 padding, or where shapes must not change (compiled blocks). As a block mask: FlexAttention skips what no token sees
 (Dong et al. 2024); the way of compiled blocks on a GPU.
 
-Shapes: B windows, T positions, N = B T tokens, R documents.
+Shapes: B windows, T positions, N = B T tokens, R documents, M blocks of 128 positions.
 """
 
 from typing import Any, NamedTuple
@@ -87,15 +87,15 @@ def block_mask(positions_BT: Tensor) -> Any:
         return (first_BT[b, q] <= kv) & (kv <= q)
 
     T = positions_BT.shape[1]
-    begins_N = torch.arange(0, T, _SIDE, device=positions_BT.device)
-    ends_N = (begins_N + _SIDE).clamp(max=T) - 1
+    begins_M = torch.arange(0, T, _SIDE, device=positions_BT.device)
+    ends_M = (begins_M + _SIDE).clamp(max=T) - 1
     # what a block's queries may see begins no earlier than for its first, for all of them where it does for its last
-    past_NN = begins_N < begins_N[:, None]
-    some_BNN = (first_BT[:, begins_N, None] <= ends_N) & (past_NN | torch.eye(len(ends_N), device=ends_N.device).bool())
-    full_N1 = (ends_N - begins_N == _SIDE - 1)[:, None]
-    all_BNN = (first_BT[:, ends_N, None] <= begins_N) & past_NN & full_N1
+    past_MM = begins_M < begins_M[:, None]
+    some_BMM = (first_BT[:, begins_M, None] <= ends_M) & (past_MM | torch.eye(len(ends_M), device=ends_M.device).bool())
+    full_M1 = (ends_M - begins_M == _SIDE - 1)[:, None]
+    all_BMM = (first_BT[:, ends_M, None] <= begins_M) & past_MM & full_M1
     return BlockMask.from_kv_blocks(
-        *_listed(some_BNN & ~all_BNN), *_listed(all_BNN), _SIDE, mask_mod=may_look, seq_lengths=(T, T)
+        *_listed(some_BMM & ~all_BMM), *_listed(all_BMM), _SIDE, mask_mod=may_look, seq_lengths=(T, T)
     )
 
 
@@ -104,10 +104,10 @@ def _first(positions_BT: Tensor) -> Tensor:
     return torch.arange(positions_BT.shape[1], device=positions_BT.device) - positions_BT
 
 
-def _listed(wanted_BNN: Tensor) -> tuple[Tensor, Tensor]:
-    """As FlexAttention reads it: how many blocks of keys each block of queries wants, [B, 1, N], and which come first
-    of all, [B, 1, N, N]."""
-    wanted = wanted_BNN[:, None].int()
+def _listed(wanted_BMM: Tensor) -> tuple[Tensor, Tensor]:
+    """As FlexAttention reads it: how many blocks of keys each block of queries wants, [B, 1, M], and which come first
+    of all, [B, 1, M, M]."""
+    wanted = wanted_BMM[:, None].int()
     return wanted.sum(-1, dtype=torch.int32), wanted.argsort(dim=-1, descending=True, stable=True).int()
 
 
