@@ -31,7 +31,7 @@ LARGE = {"n_layers": 6, "n_heads": 6, "n_kv_heads": 6, "head_dim": 64, "d_model"
 RUNS = {
     "nanogpt": {"context": 64, "batch": 12, "updates": 2000},
     "twelfth": {
-        "context": 64, "batch": 16, "updates": 156, "d_ff": 384,
+        "context": 64, "batch": 16, "updates": 150, "d_ff": 384,
         "rate": 0.015, "beta1": 0.9, "matrix_rate": 0.09, "momentum": 0.8, "decay": 0.0,
     },
     "whole": {
