@@ -119,6 +119,17 @@ def test_nothing_is_left_of_an_answer(fixed: bool, monkeypatch: pytest.MonkeyPat
         gc.enable()
 
 
+def test_a_step_is_cast_to_what_the_cache_holds() -> None:
+    """Norms may leave keys exact where values are not."""
+    cache, two, one = FixedCache(4), torch.ones(1, 1, 2, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 3.0)
+    cache.extend(0, two, two)
+    cache.advance(2)
+    cache.begin(one.device)
+    keys, _ = cache.extend(0, one, one.bfloat16())
+    assert keys.dtype == torch.bfloat16
+    assert keys[0, 0, :, 0].tolist() == [1, 1, 3, 0]
+
+
 def test_a_cache_is_written_where_gradients_are_on_too() -> None:
     model, cache = model_of("llama").eval(), Cache(4)
     model(torch.tensor([[1, 2, 3]]), cache=cache)
