@@ -137,13 +137,13 @@ def orthogonal(matrices_NRC: Tensor) -> Tensor:
     a, b, c = _QUINTIC
     x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
     device, dtype = x.device.type, x.dtype
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
     tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
     with torch.autocast(device, enabled=False):  # it would look at every argument of every product
         for _ in range(_STEPS):
-            # x x^T of the shorter side: beside a tall matrix the polynomial stands on the right
-            gram = x.mT @ x if tall else x @ x.mT
+            gram = x @ x.mT
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            x = torch.baddbmm(x, x, polynomial, beta=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
-    return x.to(dtype)
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).to(dtype)
