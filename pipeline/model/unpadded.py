@@ -28,6 +28,7 @@ class Places:
         """[S, ...] -> [N, ...]."""
         return _Gather.apply(x_S, self.slot_N, self.token_S)  # type: ignore[no-any-return, no-untyped-call]
 
+    # torch declares no types for Function.apply
     def spread(self, x_N: Tensor) -> Tensor:
         """[N, ...] -> [S, ...]. What stands in an empty slot is some token's: nobody may read it."""
         return _Spread.apply(x_N, self.slot_N, self._filled_S)  # type: ignore[no-any-return, no-untyped-call]
@@ -95,7 +96,7 @@ class _Spread(torch.autograd.Function):
         ctx.save_for_backward(slot_N)
         return x_N.index_select(0, filled_S)
 
-    # what nobody reads has no gradient
+    # what nobody reads has no gradient; torch declares any number of them, this has one
     @staticmethod
     def backward(ctx: Any, grad_S: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (slot_N,) = ctx.saved_tensors
