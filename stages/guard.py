@@ -30,6 +30,12 @@ POLL_S = 0.2
 # Seconds given to a stage after each signal; together they stay under what a person waits for.
 ESCALATION = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5))
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What a stage finds in its environment at its start, unless whoever calls has set it already; no bit depends on it.
+# GOMP_SPINCOUNT: OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the
+# sender, another stage): training beside one busy process is five times faster with a short spin, and no slower alone
+# (tests/bench/spin.py). GLIBC_TUNABLES: large memory comes in pages of 2 MiB where Linux leaves that to the program;
+# elsewhere nothing knows the setting (tests/bench/nanogpt.py, `-small-pages`).
+ENVIRONMENT = {"GOMP_SPINCOUNT": "5000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 SHELLS = {"sh", "ash", "bash", "dash", "fish", "ksh", "zsh"}
 
 
@@ -58,10 +64,8 @@ def _become_stage(command: list[str], ready: int, go: int) -> None:
     os.setsid()
     os.close(go)
     # The signals that the guard catches fall back to their defaults at exec.
-    # OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the sender, another
-    # stage): training beside one busy process is five times faster with a short spin, and no slower alone. It changes
-    # no bit; tests/bench/spin.py measures it.
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if os.read(ready, 1):
         os.execv(sys.executable, [sys.executable, "-m", *command])
     os._exit(1)

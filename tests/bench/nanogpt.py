@@ -25,6 +25,7 @@ RATE, CLIP = 1e-3, 1.0
 MEASURED = 32  # windows of loss_nats
 OURS = ("ours", "ours-compiled", "ours-bf16", "ours-bf16-compiled")
 PEERS = ("nanogpt", "nanogpt-compiled", "nanogpt-bf16-compiled", "trainer")
+ASKED = ("ours-bf16-compiled-small-pages", "nanogpt-small-pages")  # run where --only names them
 
 
 def main() -> None:
@@ -48,7 +49,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes.split(","):
             case = make(Path(folder), size, options.text, options.rounds, options.threads)
-            chosen = [one for one in (*OURS, *PEERS) if one in (options.only or one).split(",")]
+            wanted = options.only.split(",") if options.only else [*OURS, *PEERS]
+            chosen = [one for one in (*OURS, *PEERS, *ASKED) if one in wanted]
             chosen = [one for one in chosen if able or "bf16" not in one]
             found[size] = compare("tests.bench.nanogpt", chosen, case, options.rounds)
             found[size]["limit_tokens_per_second"] = limit(size, options.threads)

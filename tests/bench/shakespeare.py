@@ -15,6 +15,7 @@ by its README).
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from stages import guard
 
 SHAPE = {"n_layers": 4, "n_heads": 4, "n_kv_heads": 1, "head_dim": 32, "d_model": 128}
 LARGE = {"n_layers": 6, "n_heads": 6, "n_kv_heads": 6, "head_dim": 64, "d_model": 384}
@@ -76,7 +79,8 @@ def main() -> None:
 def alone(text: Path, name: str, seed: int) -> dict[str, Any]:
     """One run in a process of its own; seed 0 stops after two updates."""
     command = [sys.executable, "-m", "tests.bench.shakespeare", "--text", text, "--run", name, "--seed", str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = guard.ENVIRONMENT | os.environ  # a stage's, for nanoGPT too
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

@@ -1,4 +1,7 @@
-"""How contestants of a bench take turns: each a process of its own, a few updates at a time, the others waiting."""
+"""How contestants of a bench take turns: each a process of its own, a few updates at a time, the others waiting.
+
+Each runs in a stage's environment (stages/guard.py), peers too; one that ends in -small-pages without huge pages.
+"""
 
 import json
 import os
@@ -9,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from stages import guard
 
 MARK = "turn: "
 
@@ -21,7 +26,9 @@ def compare(module: str, contestants: list[str], case: Path, rounds: int) -> dic
     processes = {}
     for name in contestants:
         command = [sys.executable, "-m", module, "--contestant", name, "--case", str(case)]
-        environment = {"GOMP_SPINCOUNT": "5000", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | os.environ
+        environment = guard.ENVIRONMENT | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | os.environ
+        if name.endswith("-small-pages"):
+            environment["GLIBC_TUNABLES"] = ""
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )

@@ -5,7 +5,9 @@ kills one of them. A heartbeat file tells whether anything of the stage still li
 """
 
 import ast
+import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,9 +17,19 @@ from pathlib import Path
 
 import pytest
 
+from stages import guard
+
 ROOT = Path(__file__).parents[2]
 GUARD = [sys.executable, str(ROOT / "stages" / "guard.py")]
 WITHIN_S = 5.0
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def _glibc() -> tuple[int, ...]:
+    """Its version; of another C library nothing."""
+    name, version = platform.libc_ver()
+    return tuple(map(int, version.split("."))) if name == "glibc" else ()
+
 
 # A stage that writes its number, has a child that does the same, and beats until it is ended.
 STAGE = """
@@ -176,3 +188,38 @@ def test_the_guard_loads_the_standard_library_alone() -> None:
     code = f"import sys, stages.guard; print(sorted({loaded}))"
     found = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(ast.literal_eval(found.stdout)) <= {"stages", "__main__"}
+
+
+@pytest.mark.parametrize("own", [{}, {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7", "GOMP_SPINCOUNT": "1"}])
+def test_a_stage_starts_in_the_guards_environment_unless_the_caller_has_set_it(
+    tmp_path: Path, own: dict[str, str]
+) -> None:
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    (tmp_path / "tells.py").write_text(code, encoding="utf-8")
+    found = json.loads(_said("tells", tmp_path, own))
+    assert {name: found[name] for name in guard.ENVIRONMENT} == guard.ENVIRONMENT | own
+
+
+@pytest.mark.skipif(
+    not PAGES.exists() or "[madvise]" not in PAGES.read_text() or _glibc() < (2, 35),
+    reason="this kernel leaves no program the choice, or this C library does not know of it",
+)
+def test_a_stages_memory_is_in_huge_pages(tmp_path: Path) -> None:
+    """What the setting is there for, seen in what the kernel says of the process."""
+    code = """
+import re
+from pathlib import Path
+kept = bytearray(64 * 2**20)
+text = Path("/proc/self/smaps").read_text()
+print(sum(map(int, re.findall(r"AnonHugePages: +(\\d+) kB", text))))
+"""
+    (tmp_path / "asks.py").write_text(code, encoding="utf-8")
+    small = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    assert int(_said("asks", tmp_path, {})) > 0 == int(_said("asks", tmp_path, small))
+
+
+def _said(module: str, folder: Path, own: dict[str, str]) -> str:
+    """What a stage prints whose caller has these variables, and none of the guard's besides."""
+    outside = {name: value for name, value in os.environ.items() if name not in guard.ENVIRONMENT}
+    done = subprocess.run([*GUARD, module], cwd=folder, env=outside | own, capture_output=True, text=True, check=True)
+    return done.stdout
