@@ -66,3 +66,11 @@ def test_two_precisions_stay_one_kernel_elsewhere(recwarn: pytest.WarningsRecord
     for scaled in (True, False):
         assert RMSNorm(8, eps=1e-6, elementwise_affine=scaled, device="meta")(x).dtype == torch.bfloat16
     assert not recwarn.list
+
+
+def test_a_stream_keeps_its_precision_where_autocast_widens_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU torch 2.13's autocast makes norms float32; on a CPU it does not, so torch's own is replaced by one that
+    does."""
+    monkeypatch.setattr(torch.nn.RMSNorm, "forward", lambda _, x: x.float())
+    x = torch.empty(2, 8, dtype=torch.bfloat16, device="meta")
+    assert RMSNorm(8, elementwise_affine=False, device="meta")(x).dtype == torch.bfloat16

@@ -200,6 +200,8 @@ def test_a_stage_starts_in_the_guards_environment_unless_the_caller_has_set_it(
     assert {name: found[name] for name in guard.ENVIRONMENT} == guard.ENVIRONMENT | own
 
 
+# Linux may be told to give such pages to all programs or to none, and glibc asks for them from 2.35 on: elsewhere there
+# is nothing to see.
 @pytest.mark.skipif(
     not PAGES.exists() or "[madvise]" not in PAGES.read_text() or _glibc() < (2, 35),
     reason="this kernel leaves no program the choice, or this C library does not know of it",
