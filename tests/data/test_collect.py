@@ -248,7 +248,8 @@ def test_a_full_disk_leaves_the_old_folder_whole(messages, tmp_path, monkeypatch
 
 def test_a_disk_that_really_fills_leaves_the_old_folder_whole(tmp_path):
     """As above with a real limit on how much a file may hold, set for a process of its own."""
-    path, out = tmp_path / "noise.csv", tmp_path / "raw"
+    path, out = tmp_path / "inputs/noise.csv", tmp_path / "raw"
+    path.parent.mkdir()
     path.write_text("text,label\n" + "".join(f"{record_id('documents', str(k)) * 8},ham\n" for k in range(5000)))
     out.mkdir()
     (out / "old").write_text("old")
@@ -259,6 +260,7 @@ def test_a_disk_that_really_fills_leaves_the_old_folder_whole(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps({"sources": {"a": source(path)}}), str(out)],
+        cwd=tmp_path,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
         capture_output=True,
         text=True,
@@ -269,4 +271,4 @@ def test_a_disk_that_really_fills_leaves_the_old_folder_whole(tmp_path):
     assert "OSError" in done.stderr
     assert "File too large" in done.stderr
     assert (out / "old").read_text() == "old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["noise.csv", "raw"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["inputs", "raw"]

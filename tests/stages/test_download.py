@@ -17,7 +17,7 @@ SMS = {
     "licence": "own",
     "consent": "own",
     "weight": 1.0,
-    "path": "sms.tsv",
+    "path": "inputs/sms.tsv",
     "sha256": None,
     "kind": "labelled",
     "columns": {"label": "0", "text": "1"},
@@ -31,6 +31,7 @@ SMS = {
 @pytest.fixture
 def run(tmp_path):
     """Runs the stage in a folder of its own, with the project's params.yaml and one source of ours."""
+    (tmp_path / "inputs").mkdir()
 
     def running(**fields) -> subprocess.CompletedProcess:
         params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -51,7 +52,9 @@ def run(tmp_path):
 
 
 def test_a_users_file_becomes_data_raw_with_a_summary(run, tmp_path):
-    (tmp_path / "sms.tsv").write_text('ham\tYarın geliyor musun, "acaba"?\nspam\tWin the prize now\nbroken\n', "utf-8")
+    (tmp_path / "inputs/sms.tsv").write_text(
+        'ham\tYarın geliyor musun, "acaba"?\nspam\tWin the prize now\nbroken\n', "utf-8"
+    )
     done = run()
     assert done.returncode == 0, done.stderr
     assert "rejected from sms, labelled: 1 short_row" in done.stdout
@@ -66,20 +69,21 @@ def test_a_users_file_becomes_data_raw_with_a_summary(run, tmp_path):
 @pytest.mark.parametrize(
     ("data", "fields", "expected"),
     [
-        (b"ham\thi\xff\n", {}, "error: sms.tsv: byte 6 is 0xff: not UTF-8"),
-        (b"", {}, "error: sms.tsv: the file is empty"),
+        (b"ham\thi\xff\n", {}, "error: inputs/sms.tsv: byte 6 is 0xff: not UTF-8"),
+        (b"", {}, "error: inputs/sms.tsv: the file is empty"),
         (
             b"ham\thi\n",
-            {"path": "gone.tsv"},
-            "error: gone.tsv: no such file; in . stand: ['params.yaml', 'sms.tsv']",
+            {"path": "inputs/gone.tsv"},
+            "error: inputs/gone.tsv: no such file; in inputs stand: ['sms.tsv']",
         ),
-        (b"ham\thi\n", {"columns": {"label": "0", "text": "3"}}, "error: sms.tsv: no column '3' (our text)"),
+        (b"ham\thi\n", {"columns": {"label": "0", "text": "3"}}, "error: inputs/sms.tsv: no column '3' (our text)"),
+        (b"ham\thi\n", {"path": "../sms.tsv"}, "outside inputs/, where DVC would not notice a change"),
         (b"ham\thi\n", {"weight": 2}, "params.yaml: download.sources.sms.weight"),
         (b"ham\thi\n", {"colums": {}}, "did you mean 'columns'?"),
     ],
 )
 def test_bad_input_is_a_sentence_an_exit_code_and_nothing_written(run, tmp_path, data, fields, expected):
-    (tmp_path / "sms.tsv").write_bytes(data)
+    (tmp_path / "inputs/sms.tsv").write_bytes(data)
     done = run(**fields)
     assert done.returncode == 1
     assert expected in done.stderr

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config import Kind, Part, Section, UserError
+from pipeline.data.sources._inputs import fixed_part, require_inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,10 +26,10 @@ class Settings(Section):
     """Which files, and what their rows become. Relative paths start at the project's root."""
 
     path: str
-    """A file, or a pattern: `texts/*.txt`, `texts/**/*.jsonl.gz`."""
+    """A file, or a pattern: `inputs/*.txt`, `inputs/**/*.jsonl.gz`."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | dict[str, str] | None
     """Of the file as it is on disk, checked before use; with a pattern {file name: sha256} for every file;
-    null checks nothing."""
+    null, for files in inputs/ alone, checks nothing."""
     kind: Kind
     columns: dict[str, str]
     """Our column -> theirs, where names differ; also language and split may be read from a column. `input`
@@ -48,6 +49,14 @@ class Settings(Section):
 
         Shape.of(self, "")
         self.format.settings("data/formats", "format")
+        return self
+
+    @model_validator(mode="after")
+    def _changes_are_seen(self) -> "Settings":
+        from pipeline.data.sources._inputs import fixed_part, require_inputs
+
+        if self.sha256 is None:
+            require_inputs(fixed_part(self.path))
         return self
 
 
@@ -93,11 +102,7 @@ def _found(pattern: str, where: str) -> dict[str, Path]:
         beside = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:20] if path.parent.is_dir() else []
         stands = f"in {path.parent} stand: {beside}" if beside else f"there is no folder {path.parent}, or it is empty"
         raise UserError(f"{pattern}: no such file; {stands}; correct {where}")
-    fixed = Path()
-    for part in path.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed /= part
+    fixed = fixed_part(pattern)
     files = (Path(name) for name in glob.glob(pattern, recursive=True))
     found = {file.relative_to(fixed).as_posix(): file for file in files if file.is_file()}
     if not found:
@@ -107,6 +112,8 @@ def _found(pattern: str, where: str) -> dict[str, Path]:
 
 def _check(found: dict[str, Path], expected: str | dict[str, str] | None, entry: str) -> None:
     if expected is None:
+        for path in found.values():  # a wildcard may lead through a link to a folder
+            require_inputs(path.parent)
         return
     if isinstance(expected, str):
         expected = dict.fromkeys(found, expected) if len(found) == 1 else {}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline.config import Part, UserError
 from pipeline.data.conversations import earlier
-from pipeline.data.sources import files
+from pipeline.data.sources import _inputs, files
 from tests.data.reading import CSV, TXT
 
 
@@ -92,6 +93,27 @@ def test_a_wrong_sha256_is_refused_before_a_row_is_read(read, tmp_path):
         read.read(f"{tmp_path}/*.csv", sha256=right)
 
 
+def test_files_that_dvc_does_not_watch_are_refused_unless_pinned(read, tmp_path, monkeypatch):
+    """Lost otherwise: such a file is edited, `dvc status` says up to date, and the models are those of the old text."""
+    (tmp_path / "inputs/own").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for folder in ("inputs/own", "elsewhere"):
+        (tmp_path / folder / "a.csv").write_text("text,label\nmerhaba,ham\n", encoding="utf-8")
+    (tmp_path / "inputs/link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_inputs, "INPUTS", Path("inputs"))
+    outside = ("elsewhere/a.csv", "../a.csv", "inputs/../elsewhere/*.csv", f"{tmp_path}/elsewhere/a.csv", "a.csv",
+               "inputs/link/a.csv", "inputs/link/*.csv", "inputs/l*/*.csv")  # fmt: skip
+    for path in outside:
+        with pytest.raises(ValueError, match="outside inputs/, where DVC would not notice a change"):
+            read.read(path)
+    for path in ("inputs/own/a.csv", "inputs/o*/*.csv", f"{tmp_path}/inputs/own/a.csv"):
+        assert len(read.read(path)) == 1
+    sha256 = hashlib.sha256((tmp_path / "elsewhere/a.csv").read_bytes()).hexdigest()
+    assert len(read.read("elsewhere/a.csv", sha256=sha256)) == 1
+    assert len(read.read("inputs/link/a.csv", sha256=sha256)) == 1
+
+
 def test_provenance_names_the_file_and_its_hash(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"hi")
@@ -132,7 +154,7 @@ def test_settings_that_contradict_themselves_are_refused_with_params(fields, exp
     """Refused when params.yaml is read, before a stage writes anything."""
     whole = {
         "name": "files",
-        "path": "a.csv",
+        "path": "inputs/a.csv",
         "sha256": None,
         "kind": "labelled",
         "columns": {},
