@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test check format lock plan profile search ui flow register report chat try which fastest ablation scaling budget times bench clean
+.PHONY: help setup repro test torture check format lock plan profile search ui flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -40,6 +40,9 @@ repro: setup ## the whole pipeline on params.yaml, then register what passed
 
 test: setup ## all tests, a file at a time on each core
 	python -m pytest --numprocesses auto --dist loadfile
+
+torture: setup ## every promise under hundreds of random faults: tests/torture; not part of CI
+	python -m tests.torture
 
 check: setup ## format, lint, types, import contracts
 	ruff format --check .

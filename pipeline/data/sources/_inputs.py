@@ -1,4 +1,4 @@
-"""The folder inputs/: the download stage's only dependency on data, so that DVC sees a change there and nowhere else."""
+"""The folder inputs/: the only data that the download stage depends on, so DVC sees a change there and nowhere else."""
 
 import glob
 from pathlib import Path
