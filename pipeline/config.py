@@ -76,6 +76,9 @@ class Runtime(Section):
 
     log_every: Positive
     checkpoint_every: Positive
+    """Updates between two saved states of a training."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)]
+    """Seconds after which a state is saved in any case; more where saving would take a twentieth of the time."""
     progress: bool
     tracking: Tracking
 

@@ -4,6 +4,7 @@ Everything a stage leaves behind goes through here, so that a full disk, a kill 
 half-written file under its real name, and so that equal content gives equal bytes.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipeline.config import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,20 +42,86 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
     A kill between the two renames of the swap leaves the old folder under `kept_aside(path)`. The names carry no
     process id, so that what a killed process left is cleared by the next.
+
+    Raises:
+        UserError: another process is writing the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, aside = path.with_name(f".{path.name}.new.tmp"), kept_aside(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    with _fresh(temporary, path):
+        try:
+            yield temporary
+            _flush(temporary)
+            if path.exists() or path.is_symlink():
+                remove(aside)
+                path.replace(aside)
+            temporary.replace(path)
+            sync(path.parent)
+            remove(aside)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _fresh(temporary: Path, path: Path) -> Iterator[None]:
+    """`temporary` as an empty folder under the kernel's lock, which ends with the process that holds it."""
+    busy = f"{path}: another process is writing it; wait for its end or stop it, then run again"
+    for _ in range(2):  # a folder that a killed process left is removed under its lock, then made anew
+        left = not _made(temporary)
+        try:
+            handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise UserError(busy) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(busy) from None
+        if left:
+            shutil.rmtree(temporary)
+            os.close(handle)
+            continue
+        try:
+            yield
+        finally:
+            os.close(handle)
+        return
+    raise UserError(busy)
+
+
+def _made(folder: Path) -> bool:
+    """Whether the folder is new; a file or a link in its place is removed first."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
     try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            path.replace(aside)
-        temporary.replace(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _flush(folder: Path) -> None:
+    """Brings a folder's files to the disk, so that a power cut after the rename finds them whole."""
+    for name in [folder, *folder.rglob("*")]:
+        if not name.is_symlink():
+            sync(name)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or a folder's list of names is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def kept_aside(path: Path) -> Path:

@@ -106,14 +106,14 @@ class Search:
 
     def run(self) -> None:
         """Runs the trials that are left. Raises UserError if another process is at the same search."""
-        with states.locked(self.key) as state:
+        with states.locked(self.key):
             for cut_off in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 self._study.tell(cut_off.number, state=TrialState.FAIL)  # its values come again, as a new trial
             uid = self._study.user_attrs.get("run_uid") or uuid.uuid4().hex
             self._study.set_user_attr("run_uid", uid)
             with tracking.beside("search", f"search@{self.space.name}", self.params, uid, self._inputs) as run:
                 for number in self._left():
-                    self._trial(number, uid, state)
+                    self._trial(number, uid)
                     if losses := self._losses():
                         run.log({f"best_{_LOSS}": min(losses)}, number + 1)
 
@@ -128,7 +128,7 @@ class Search:
                 bar.set_postfix(best=f"{min(self._losses(), default=math.nan):.4f}", refresh=False)
                 bar.update()
 
-    def _trial(self, number: int, search_uid: str, state: states.State) -> None:
+    def _trial(self, number: int, search_uid: str) -> None:
         """Asks optuna for values, trains on them, tells optuna how it went."""
         self._study.sampler = TPESampler(
             seed=seed_for(self.settings.seed, "trial", number) % 2**32,
@@ -139,7 +139,7 @@ class Search:
         tags = {"tohum.recipe": self.space.name, **self._inputs}
         try:
             with tracking.beside("trial", f"trial {number}", self.params, search_uid, tags) as run:
-                loss = self._train(asked, run, state)
+                loss = self._train(asked, run)
                 ended = TrialState.PRUNED if loss is None else TrialState.COMPLETE
                 run.tag(**{"tohum.trial": ended.name.lower()})
         except (UserError, torch.OutOfMemoryError) as error:
@@ -147,7 +147,7 @@ class Search:
             loss, ended = None, TrialState.FAIL
         self._study.tell(asked, loss, state=ended)
 
-    def _train(self, asked: optuna.Trial, run: tracking.NullTracker, state: states.State) -> float | None:
+    def _train(self, asked: optuna.Trial, run: tracking.NullTracker) -> float | None:
         """Loss of the weights that the recipe would keep with these values; None for a trial that was given up."""
         values = self._values(asked.params)
         run.params(values)
@@ -159,10 +159,9 @@ class Search:
         built = build(self.space.where, recipe, start.kind, start.load, self.params, start.tokenizer, start.reference)
         built, recipe = self._compared(built, recipe)
         reports = _Reports(run, asked, recipe.schedule.steps)
-        quiet = {"progress": False, "checkpoint_every": recipe.schedule.steps}  # a trial is not continued
-        params = self.params.model_copy(update={"runtime": self.params.runtime.model_copy(update=quiet)})
+        params = self.params.model_copy(update={"runtime": self.params.runtime.model_copy(update={"progress": False})})
         try:
-            progress = built.trainer(recipe, params, reports, f"search.{self.space.name}").run(state)
+            progress = built.trainer(recipe, params, reports, f"search.{self.space.name}").run(None)  # not continued
         except optuna.TrialPruned:
             return None
         except DivergedError as error:  # pruned, not failed: TPE learns nothing from those that failed

@@ -164,7 +164,7 @@ def train(
         key = states.fingerprint(
             {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}, inputs
         )
-        with states.locked(key) as state:
+        with states.locked(key, name) as state:
             run.continue_in(state.folder)
             progress = built.trainer(recipe, params, run, name).run(state)
             summary = _summary(progress, built.model) | (built.private.spent(progress.step) if built.private else {})

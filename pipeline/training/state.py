@@ -1,31 +1,48 @@
 """What a training run needs to go on after it was killed, kept outside the outs and keyed by its inputs.
 
 The folder is `.tohum/state/<fingerprint>`: the fingerprint covers params, data, start weights, code and torch, so a
-rerun with equal inputs continues to a bitwise equal result and a rerun with other inputs never sees it. A lock keeps a
-second trainer out; a manifest of hashes makes a damaged state a fresh start instead of a wrong result.
+rerun with equal inputs continues to a bitwise equal result and a rerun with other inputs never sees it. It holds the
+last three states as `step-<number>/{manifest.json, progress.json, tensors.safetensors}`. Each of the three files names
+the fingerprint, and the manifest lists size and SHA-256 of the other two: a state that is damaged, incomplete or
+another run's is removed with a warning, and the next older one is used. Locks keep a second trainer out, of the same
+inputs and of the same model.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-import shutil
+import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.config import UserError
-from pipeline.files import kept_aside, read_json, replace_folder, sha256_of, write_json
+from pipeline.files import remove, replace_folder, sha256_of, write_json
 
 STATE = Path(".tohum/state")
+LOCKS = Path(".tohum/locks")
+KEPT = 3
+"""States of one run that are kept, the newest."""
+ABANDONED_DAYS = 14
+"""Age from which the states of another run that nobody continues are removed."""
+OTHERS_KEPT = 20
+"""Other runs whose states are kept at most, the newest."""
+MANIFEST, PROGRESS, TENSORS = "manifest.json", "progress.json", "tensors.safetensors"
+_LARGEST_MANIFEST = 1 << 16
+_NAME = re.compile(r"step-(\d{8,})")
 # Code that cannot change a weight: settings are in the fingerprint by value.
 _EXEMPT = {"pipeline.config", "pipeline.plugins", "pipeline.tracking", "pipeline.files"}
+Saved = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name and a small JSON value."""
 
 
 def fingerprint(settings: dict[str, Any], inputs: list[Path]) -> str:
@@ -44,75 +61,242 @@ def fingerprint(settings: dict[str, Any], inputs: list[Path]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-class State:
-    """The saved state of one run: tensors by name and a small JSON value."""
+class DamagedError(Exception):
+    """A saved state that must not be used; the text names the file and the reason."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class State:
+    """The saved states of one run. `key` is the run's fingerprint, by default the folder's name."""
+
+    def __init__(self, folder: Path, key: str | None = None) -> None:
+        self.folder, self.key = folder, key or folder.name
 
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Replaces what was saved before; a kill at any moment leaves the old or the new, never a mixture."""
-        with replace_folder(self.folder / "current") as new:
-            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, new / "tensors.safetensors")
-            write_json(new / "progress.json", progress)
-            hashes = {p.name: sha256_of(p) for p in (new / "tensors.safetensors", new / "progress.json")}
-            write_json(new / "manifest.json", hashes)
+        """Adds the state of `progress["step"]` and removes all but the newest three.
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was saved last, or None: nothing there, or its bytes differ from its manifest."""
-        folder = self.folder / "current"
-        if not folder.exists() and kept_aside(folder).exists():
-            kept_aside(folder).replace(folder)  # killed in the middle of a swap: the old state is whole
-        try:
-            hashes = read_json(folder / "manifest.json")
-            if any(sha256_of(folder / name) != value for name, value in hashes.items()):
-                print(f"warning: {folder} is damaged; training starts over", file=sys.stderr)
-                return None
-            return load_file(folder / "tensors.safetensors"), read_json(folder / "progress.json")
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
+        A kill at any moment leaves what was saved before.
+
+        Raises:
+            OSError: it could not be written; what was saved before still stands.
+        """
+        self._tidy()
+        step = int(progress["step"])
+        with replace_folder(self._of(step)) as new:
+            try:
+                contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+                save_file(contiguous, new / TENSORS, metadata={"key": self.key})
+            except SafetensorError as error:  # its writer hides the system's error in a text
+                raise _as_os_error(error, new / TENSORS) from error
+            write_json(new / PROGRESS, {"key": self.key, "progress": progress})
+            files = {name: _described(new / name) for name in (PROGRESS, TENSORS)}
+            write_json(new / MANIFEST, {"key": self.key, "step": step, "files": files})
+        for old in self.saved()[KEPT:]:
+            remove(old)
+
+    def load(self, unfit: Callable[[dict[str, Tensor], dict[str, Any]], str | None] = lambda *_: None) -> Saved | None:
+        """The newest good state, or None. Those that are no good are removed, each with a warning.
+
+        Args:
+            unfit: says what in a state does not fit the run, or None.
+        """
+        self._tidy()
+        skipped: list[tuple[Path, str]] = []
+        found = None
+        for folder in self.saved():
+            try:
+                tensors, progress = _read(folder, self.key)
+                if reason := unfit(tensors, progress):
+                    raise DamagedError(f"{folder}: {reason}")
+                found = tensors, progress
+                break
+            except DamagedError as error:
+                skipped.append((folder, str(error)))
+        then = (
+            f"training continues from step {found[1]['step']}"
+            if found
+            else "no older one is good: training starts over"
+        )
+        for folder, reason in skipped:
+            print(f"warning: {reason}; this state is removed, {then}", file=sys.stderr)
+            remove(folder)
+        return found
+
+    def saved(self) -> list[Path]:
+        """What is there by the name of a state, the newest first."""
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)] if self.folder.is_dir() else []
+        return sorted(found, key=_step_of, reverse=True)
 
     def clear(self) -> None:
-        """Forgets the run: called once its result stands."""
-        shutil.rmtree(self.folder / "current", ignore_errors=True)
+        """Forgets the run: called once its result stands. Only the lock stays."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name != "lock":
+                remove(path)
+
+    def _of(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _tidy(self) -> None:
+        """Removes what a kill in the middle of a save left; the lock is ours, so no save is under way."""
+        for path in self.folder.glob(".step-*.tmp") if self.folder.is_dir() else ():
+            remove(path)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _described(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    code = re.search(r"os error (\d+)|code: (\d+)", str(error))
+    number = int(code[1] or code[2]) if code else 0
+    return OSError(number, os.strerror(number) if number else str(error), str(path))
+
+
+def _read(folder: Path, key: str) -> Saved:
+    """A state, checked. Raises DamagedError; other errors of the system (no descriptors, no rights) pass."""
+    try:
+        manifest = _manifest(folder, key)
+        for name, expected in manifest["files"].items():
+            if _described(folder / name) != expected:
+                raise DamagedError(f"{folder / name}: size or SHA-256 differs from {MANIFEST}")
+        progress = _json(folder / PROGRESS)
+        if set(progress) != {"key", "progress"} or not isinstance(progress["progress"], dict):
+            raise DamagedError(f"{folder / PROGRESS}: not the progress of a training run")
+        if progress["key"] != key:
+            raise DamagedError(f"{folder / PROGRESS}: belongs to another run, {progress['key']!r}")
+        if progress["progress"].get("step") != _step_of(folder):
+            raise DamagedError(f"{folder / PROGRESS}: is of step {progress['progress'].get('step')!r}")
+        with safe_open(folder / TENSORS, "pt") as tensors:
+            if (owner := (tensors.metadata() or {}).get("key")) != key:
+                raise DamagedError(f"{folder / TENSORS}: belongs to another run, {owner!r}")
+            names = list(tensors.keys())
+            # cloned: the file may be removed or cut while the training goes on
+            return {name: tensors.get_tensor(name).clone() for name in names}, progress["progress"]
+    except SafetensorError as error:
+        raise DamagedError(f"{folder / TENSORS}: {error}") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DamagedError(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def _manifest(folder: Path, key: str) -> dict[str, Any]:
+    """The manifest of a state whose folder holds exactly the three files."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise DamagedError(f"{folder}: not a folder")
+    expected = {MANIFEST, PROGRESS, TENSORS}
+    names = {path.name for path in folder.iterdir()}
+    if names != expected:
+        odd = sorted(names ^ expected)[0]
+        raise DamagedError(f"{folder / odd}: {'missing' if odd in expected else 'not part of a state'}")
+    for name in sorted(expected):
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise DamagedError(f"{folder / name}: not a file")
+    if (folder / MANIFEST).stat().st_size > _LARGEST_MANIFEST:
+        raise DamagedError(f"{folder / MANIFEST}: larger than {_LARGEST_MANIFEST} bytes")
+    manifest = _json(folder / MANIFEST)
+    if set(manifest) != {"key", "step", "files"}:
+        raise DamagedError(f"{folder / MANIFEST}: not the manifest of a state")
+    if manifest["key"] != key:
+        raise DamagedError(f"{folder / MANIFEST}: belongs to another run, {manifest['key']!r}")
+    if manifest["step"] != _step_of(folder):
+        raise DamagedError(f"{folder / MANIFEST}: is of step {manifest['step']!r}")
+    if not isinstance(manifest["files"], dict) or set(manifest["files"]) != {PROGRESS, TENSORS}:
+        raise DamagedError(f"{folder / MANIFEST}: must list {PROGRESS} and {TENSORS}")
+    return manifest
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise DamagedError(f"{path}: a JSON object expected, found {type(found).__name__}")
+    return found
 
 
 @contextmanager
-def locked(key: str) -> Iterator[State]:
-    """The state folder of one fingerprint, held alone. Raises UserError when another process trains there."""
-    folder = STATE / key
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is training with the same inputs; wait for it or stop it"
-            ) from None
-        handle.write(str(os.getpid()))
-        handle.flush()
+def locked(key: str, model: str | None = None) -> Iterator[State]:
+    """The states of one fingerprint, held alone, and with it the right to write `models/<model>`.
+
+    Raises:
+        UserError: another process trains with the same inputs, or the same model.
+    """
+    with ExitStack() as held:
+        if model is not None:
+            busy = f"models/{model}: another process{{}} is training it; wait for it or stop it"
+            held.enter_context(_alone(LOCKS / f"{model}.lock", busy))
+        folder = STATE / key
+        busy = f"{folder}: another process{{}} is training with the same inputs; wait for it or stop it"
+        held.enter_context(_alone(folder / "lock", busy))
+        prune(key)
         yield State(folder)
 
 
-def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Trainable weights, buffers and optimizer state as flat named tensors."""
-    tensors: dict[str, Tensor] = {f"model.{k}": p for k, p in model.named_parameters() if p.requires_grad}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-    return tensors
+@contextmanager
+def _alone(path: Path, busy: str) -> Iterator[None]:
+    """Holds a lock file, which names its owner's process. Raises UserError (`busy`, {} for the process)."""
+    while True:
+        _make_room(path)
+        with path.open("a+", encoding="utf-8", errors="replace") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                owner = handle.read(20).strip()
+                raise UserError(busy.format(f" ({owner})" if owner.isdigit() else "")) from None
+            if not _is_at(handle.fileno(), path):
+                continue  # its owner removed it between our opening and our locking
+            with suppress(OSError):  # a full disk: the number is only for people
+                handle.truncate(0)
+                handle.write(str(os.getpid()))
+                handle.flush()
+            yield
+            return
 
 
-@torch.no_grad()
-def unpack(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts back what `pack` took."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.copy_(tensors[f"model.{name}"])
-    state = optimizer.state_dict()
-    state["state"] = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, _, key = rest.partition(".")
-            state["state"].setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict(state)
+def _make_room(path: Path) -> None:
+    """The lock's folder; anything else in its place or the lock's is removed, for nothing but locks belongs there."""
+    if path.parent.is_symlink() or path.parent.is_file():
+        path.parent.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or path.is_dir():
+        remove(path)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def prune(key: str) -> None:
+    """Removes the states of other runs that nobody holds: older than two weeks, or beyond the newest twenty."""
+    others = [path for path in STATE.iterdir() if path.name != key and path.is_dir() and not path.is_symlink()]
+    others.sort(key=_last_saved, reverse=True)
+    kept = 0
+    for folder in others:
+        days, states = (time.time() - _last_saved(folder)) / 86400, State(folder).saved()
+        kept += bool(states)
+        if days > ABANDONED_DAYS or kept > OTHERS_KEPT or (not states and days > 1):
+            _forget(folder, days, bool(states))
+
+
+def _last_saved(folder: Path) -> float:
+    """When the newest state was saved, or else the folder changed; now, if it goes away meanwhile."""
+    try:
+        return max(path.lstat().st_mtime for path in (State(folder).saved() or [folder]))
+    except OSError:
+        return time.time()
+
+
+def _forget(folder: Path, days: float, said: bool) -> None:
+    with suppress(UserError, OSError), _alone(folder / "lock", "in use{}"):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "lock"):
+            remove(path)
+        folder.rmdir()
+        if said:
+            print(f"{folder}: states of a run not continued for {days:.0f} days removed", file=sys.stderr)

@@ -109,7 +109,7 @@ def kill_in_training(root: Path) -> None:
     """Kills dvc with a signal that nobody can catch, once a state was saved."""
     running = subprocess.Popen(["dvc", "repro", "--quiet"], cwd=root, env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not list(root.glob(".tohum/state/*/current/manifest.json")):
+    while not list(root.glob(".tohum/state/*/step-*/manifest.json")):
         assert running.poll() is None, "the run ended before it saved a state"
         assert time.monotonic() < deadline
         time.sleep(0.01)

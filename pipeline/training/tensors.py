@@ -1,0 +1,50 @@
+"""A run's weights and optimizer state as flat named tensors, and back into a model and an optimizer that they fit."""
+
+import torch
+from torch import Tensor
+
+
+def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Trainable weights, buffers and optimizer state as flat named tensors."""
+    tensors: dict[str, Tensor] = {f"model.{k}": p for k, p in model.named_parameters() if p.requires_grad}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
+    return tensors
+
+
+def unfit(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_parameters: int) -> str | None:
+    """What keeps saved tensors from going into a run: a name, a shape or a type that differs; None if nothing does.
+
+    Args:
+        expected: what must be there, by name; `best.` is there whole or not at all.
+        n_parameters: how many the optimizer has; each `optimizer.<index>.` belongs to one of them.
+    """
+    optimizer = {name for name in tensors if name.startswith("optimizer.")}
+    for name in optimizer:
+        index = name.split(".")[1]
+        if not (index.isdecimal() and int(index) < n_parameters):
+            return f"{name} belongs to no parameter"
+    best = any(name.startswith("best.") for name in tensors)
+    wanted = {name: value for name, value in expected.items() if best or not name.startswith("best.")}
+    if odd := sorted((set(tensors) - optimizer) ^ set(wanted)):
+        return f"{odd[0]} is {'missing' if odd[0] in wanted else 'not part of this run'}"
+    for name, value in wanted.items():
+        if (found := tensors[name]).shape != value.shape or found.dtype != value.dtype:
+            return f"{name} is {found.dtype} {list(found.shape)}, this run has {value.dtype} {list(value.shape)}"
+    return None
+
+
+@torch.no_grad()
+def unpack(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts back what `pack` took."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(tensors[f"model.{name}"])
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, key = rest.partition(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(state)
