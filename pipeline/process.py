@@ -11,8 +11,8 @@ from pathlib import Path
 from pipeline.config import UserError
 
 GUARD = Path(__file__).parents[1] / "stages" / "guard.py"
-# Longer than the guard gives its group before it kills.
-GUARD_STOPS_S = 8.0
+# Longer than the guard gives its group before it kills: a training below a dvc saves its state meanwhile.
+GUARD_STOPS_S = 45.0
 
 
 def cores() -> int:

@@ -5,10 +5,12 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from types import FrameType
 
 # Telemetry of every tool off, before any of them is imported.
 QUIET = {
@@ -21,6 +23,26 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+# What to do about an error of the system, by its number.
+_TODO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, then run again"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "allow this user to read and write there, then run again"
+    ),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "raise the limit (`ulimit -n 4096`) or close other programs, then run again"
+    ),
+    errno.EIO: "the disk or the network drive fails; check it, then run again",
+}
+_MEMORY = (
+    "free memory (other programs) and run again, which continues a training; or lower ordering.batch_size and raise "
+    "schedule.accumulate in params.yaml, which starts it over"
+)
+# How torch, CUDA and C++ libraries say it, in errors that have no type of their own.
+_NO_MEMORY = "not enough memory|out of memory|can(no|')t allocate memory|bad_alloc|_alloc_failed|can't start new thread"
+_RUST = r"\(os error (\d+)\)|Os \{ code: (\d+)"
 
 
 class _Absent(MetaPathFinder, Loader):
@@ -41,7 +63,7 @@ class _Absent(MetaPathFinder, Loader):
 def entry(
     main: Callable[[], None], without: Collection[str] = (), again: str = "the next `dvc repro` continues"
 ) -> None:
-    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 130 interrupted.
+    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 128 + n stopped by signal n.
 
     `without` names modules that a library would import in passing and this stage has no use for: Arrow asks for pandas
     at every conversion, half a second, and does without it where it cannot be imported. `again` is said of what was
@@ -51,17 +73,46 @@ def entry(
 
     os.environ.update(QUIET)
     sys.meta_path.insert(0, _Absent(without))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # temporary files go, the run's record is closed
+            signal.signal(number, _interrupt)
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"error: interrupted; {again}", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        sys.exit(128 + (error.args[0] if error.args and isinstance(error.args[0], int) else signal.SIGINT))
+    except Exception as error:
+        if (found := resource_error(error)) is None:
             raise
-        where = error.filename or "a file"
-        print(f"error: {where}: {error.strerror}; free space or rights, then run again", file=sys.stderr)
+        print(f"error: {found}", file=sys.stderr)
         sys.exit(1)
+
+
+def resource_error(error: BaseException) -> str | None:
+    """The sentence of an error that says: no disk, memory, descriptors or rights; None for all others.
+
+    Libraries hide such an error in a text of theirs, or behind one of their own (`raise ... from`).
+    """
+    import re  # the guard loads this file, and has no use for it
+
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or re.search(_NO_MEMORY, text.lower()):
+        return f"out of memory ({text[:200] or type(error).__name__}); {_MEMORY}"
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (code := re.search(_RUST, text)):
+        number = int(code[1] or code[2])
+    if number is None:
+        number = next((one for one in (errno.ENOSPC, errno.EMFILE, errno.ENFILE) if os.strerror(one) in text), None)
+    if "database or disk is full" in text:  # SQLite's
+        number = errno.ENOSPC
+    if number in _TODO:
+        where = (error.filename if isinstance(error, OSError) else None) or "a file of this project"
+        return f"{where}: {os.strerror(number)}; {_TODO[number]}"
+    return None if error.__cause__ is None else resource_error(error.__cause__)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)

@@ -14,10 +14,12 @@ signal n), and takes the stage's whole process group down when
 - the stage ends and leaves processes in its group. A process that must outlive the stage takes its own
   session.
 
-Stopping is what Ctrl-C would do (INT, so that temporary files are removed), then TERM, then KILL. Standard
-library only, and little of it: every stage pays for this start.
+Stopping is what Ctrl-C would do (INT, so that temporary files are removed and a training saves its state), then
+TERM, then KILL. One process stays until dvc has ended, however it ends, and then mends DVC's locks
+(pipeline/dvc_lock.py). Standard library only, and little of it: every stage pays for this start.
 """
 
+import fcntl
 import os
 import select
 import signal
@@ -27,8 +29,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 POLL_S = 0.2
-# Seconds given to a stage after each signal; together they stay under what a person waits for.
-ESCALATION = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5))
+# Seconds given to a stage after INT and after TERM; together they stay under what a person waits for.
+PATIENCE_S, LAST_S = 2.0, 1.5
+# A training ends the update at work and saves its state. dvc waits for the guard of such a stage, so the guard of a dvc
+# (the flow's) waits longer; pipeline/process.py's GUARD_STOPS_S is longer still.
+SAVING_S, DVC_S = 30.0, 40.0
+SAVING = {"stages.pretrain", "stages.finetune", "stages.trial"}
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What a stage finds in its environment at its start, unless whoever calls has set it already; no bit depends on it.
 # GOMP_SPINCOUNT: OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the
@@ -45,16 +51,18 @@ def main(command: list[str]) -> int:
         print("error: no stage named; use python -m stages.guard stages.<name> [arguments]", file=sys.stderr)
         return 2
     lineage = _lineage()
+    _mend_after(lineage[-1])
+    patience = _patience(command)
     wake, received = _listen()
     ready, go = os.pipe()
     stage = os.fork()
     if stage == 0:
         _become_stage(command, ready, go)
     os.close(ready)
-    sentinel, lifeline = _start_sentinel(stage, go)
+    sentinel, lifeline = _start_sentinel(stage, go, patience)
     os.write(go, b"g")
     os.close(go)
-    code = _watch(stage, wake, received, lineage)
+    code = _watch(stage, wake, received, lineage, patience)
     _dismiss(sentinel, lifeline)
     return code
 
@@ -71,25 +79,82 @@ def _become_stage(command: list[str], ready: int, go: int) -> None:
     os._exit(1)
 
 
-def _start_sentinel(stage: int, go: int) -> tuple[int, int]:
+def _patience(command: list[str]) -> float:
+    """Seconds that the command gets after INT."""
+    return DVC_S if command[0] == "dvc" else SAVING_S if command[0] in SAVING else PATIENCE_S
+
+
+def _start_sentinel(stage: int, go: int, patience: float) -> tuple[int, int]:
     """Forks the process that outlives a killed guard; returns it and the pipe end that must stay open."""
     reader, lifeline = os.pipe()
     sentinel = os.fork()
     if sentinel != 0:
         os.close(reader)
         return sentinel, lifeline
-    os.setsid()
     os.close(lifeline)
     os.close(go)
+    _withdraw()
+    ended = os.read(reader, 1)
+    if not ended:
+        _stop(stage, lambda: not _alive(stage), lambda: time.sleep(POLL_S), patience)
+    os._exit(0)
+
+
+def _withdraw() -> None:
+    """Takes this process out of reach: a session of its own, deaf to what stops a stage, silent."""
+    os.setsid()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    ended = os.read(reader, 1)
-    if not ended:
-        _stop(stage, lambda: not _alive(stage), lambda: time.sleep(POLL_S))
+
+
+def _mend_after(parent: int) -> None:
+    """Leaves a process that waits for the parent's end, if that is a dvc, and then mends DVC's locks; one a dvc.
+
+    A kill may leave dvc.lock and rwlock cut off, at which every later dvc stops before any code of ours runs. Linux
+    alone tells of the end of a process that is no child of one's own; elsewhere `make repro` mends.
+    """
+    if not (os.path.isdir(".dvc/tmp") and _is_dvc(parent)):
+        return
+    try:
+        ends = os.pidfd_open(parent)
+    except (AttributeError, OSError):
+        return
+    child = os.fork()
+    if child != 0:
+        os.close(ends)
+        os.waitpid(child, 0)
+        return
+    if os.fork() != 0:  # its child is nobody's: no zombie is left when the guard has gone
+        os._exit(0)
+    with suppress(OSError):
+        _withdraw()
+        os.makedirs(".tohum/locks", exist_ok=True)
+        name = f".tohum/locks/dvc-{parent}"
+        lock = os.open(name, os.O_RDWR | os.O_CREAT)  # not inherited by what is started below
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        select.select([ends], [], [])
+        os.unlink(name)
+        log = os.open(".tohum/dvc_lock.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get("PYTHONPATH", "")]
+        ).rstrip(os.pathsep)
+        os.execv(sys.executable, [sys.executable, "-m", "pipeline.dvc_lock"])
     os._exit(0)
+
+
+def _is_dvc(process: int) -> bool:
+    """Whether a process is `dvc ...`, `python dvc ...` or `python -m dvc ...`."""
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")[:4]
+    except OSError:
+        return False
+    return b"dvc" in [os.path.basename(word) for word in words]
 
 
 def _dismiss(sentinel: int, lifeline: int) -> None:
@@ -112,14 +177,14 @@ def _listen() -> tuple[int, list[int]]:
     return wake, received
 
 
-def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...]) -> int:
+def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...], patience: float) -> int:
     """Waits for the end of the stage, for a signal or for the parent's death; leaves an empty group."""
     while not _exited(stage) and not received and _lineage() == lineage:
         _sleep(wake, POLL_S)
     asked = 0
     if not _exited(stage):
         asked = received[0] if received else signal.SIGHUP
-        _stop(stage, lambda: _exited(stage), lambda: _sleep(wake, POLL_S))
+        _stop(stage, lambda: _exited(stage), lambda: _sleep(wake, POLL_S), patience)
     _kill(stage, signal.SIGKILL)
     # Reaped last: until here the stage's number could not be given to somebody else's process.
     code = os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1])
@@ -128,9 +193,9 @@ def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...])
     return code if code >= 0 else 128 - code
 
 
-def _stop(stage: int, ended: Callable[[], bool], pause: Callable[[], None]) -> None:
+def _stop(stage: int, ended: Callable[[], bool], pause: Callable[[], None], patience: float) -> None:
     """Sends the escalating signals to the stage's group until `ended()`; KILL for whatever is left."""
-    for number, seconds in ESCALATION:
+    for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, LAST_S)):
         _kill(stage, number)
         deadline = time.monotonic() + seconds
         while not ended() and time.monotonic() < deadline:
