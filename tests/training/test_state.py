@@ -1,0 +1,222 @@
+"""Saved states: three of a run, the newest good one is used; a wrong one costs a warning, never a wrong weight."""
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import files
+from pipeline.config import UserError
+from pipeline.training import state as states
+from tests.training.test_run import Log, finished, trainer
+
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`run`: the states of steps 5, 10 and 15 of a killed training; `other`: those of one with another rate."""
+    folder = tmp_path_factory.mktemp("states")
+    for name, rate in (("run", 1e-2), ("other", 2e-2)):
+        with pytest.raises(KeyboardInterrupt):
+            finished(folder / name, trainer(Log(die_at=19), learning_rate=rate))
+    whole = trainer(Log())
+    weights, _ = finished(folder / "whole", whole)
+    torch.save(weights, folder / "whole.pt")
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy whose states may be damaged."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def step(number: int) -> str:
+    return f"step-{number:08d}"
+
+
+def resealed(folder: Path, **progress: object) -> None:
+    """Changes the progress and makes the manifest agree."""
+    path = folder / states.PROGRESS
+    value = json.loads(path.read_text())
+    value["progress"] |= progress
+    files.write_json(path, value)
+    manifest = json.loads((folder / states.MANIFEST).read_text())
+    manifest["files"][states.PROGRESS] = {"bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
+    files.write_json(folder / states.MANIFEST, manifest)
+
+
+def flipped(folder: Path) -> None:
+    path = folder / states.TENSORS
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def with_folder(folder: Path) -> None:
+    (folder / states.TENSORS).unlink()
+    (folder / states.TENSORS).mkdir()
+
+
+def linked(folder: Path) -> None:
+    (folder / states.PROGRESS).rename(folder.parent / "kept.json")
+    (folder / states.PROGRESS).symlink_to(folder.parent / "kept.json")
+
+
+def as_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+DAMAGES: dict[str, Damage] = {
+    "flipped bit": flipped,
+    "cut off": lambda folder: os.truncate(folder / states.TENSORS, 100),
+    "manifest []": lambda folder: (folder / states.MANIFEST).write_text("[]"),
+    "manifest {}": lambda folder: (folder / states.MANIFEST).write_text("{}"),
+    "manifest empty": lambda folder: (folder / states.MANIFEST).write_text(""),
+    "manifest not UTF-8": lambda folder: (folder / states.MANIFEST).write_bytes(b"\xff\xfe\x00"),
+    "manifest deep": lambda folder: (folder / states.MANIFEST).write_text("[" * 60_000),
+    "folder for a file": with_folder,
+    "link for a file": linked,
+    "file for a folder": as_file,
+    "missing file": lambda folder: (folder / states.PROGRESS).unlink(),
+    "one file more": lambda folder: (folder / "more").touch(),
+    "of another step": lambda folder: shutil.copy(folder.parent / step(10) / states.MANIFEST, folder),
+    "no progress": lambda folder: resealed(folder, curve="none"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_state_is_skipped_for_the_one_before(
+    run: Path, made: Path, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(run / step(15))
+    again = trainer(Log())
+    weights, _ = finished(run, again)
+    assert again.log.record["resumed_at_step"] == 10
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {run / step(15)}")
+    assert "training continues from step 10" in said
+    assert said.count("\n") == 1
+    whole = torch.load(made / "whole.pt")
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
+def test_another_runs_state_under_this_key_is_not_used(
+    run: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen: its weights were taken, and the model learned from them."""
+    for number in (5, 10, 15):
+        shutil.rmtree(run / step(number))
+        shutil.copytree(made / "other" / step(number), run / step(number))
+    manifest = json.loads((run / step(15) / states.MANIFEST).read_text())
+    files.write_json(
+        run / step(15) / states.MANIFEST, manifest | {"key": "run"}
+    )  # not even with a manifest of this run
+    again = trainer(Log())
+    finished(run, again)
+    assert again.log.record["resumed_at_step"] == 0
+    said = capsys.readouterr().err
+    assert said.count("belongs to another run, 'other'") == 3
+    assert said.count("training starts over") == 3
+
+
+def test_weights_that_do_not_fit_are_not_copied(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state of another shape under the same key must not be half copied into the model."""
+    tensors, progress = states._read(run / step(15), "run")
+    name = next(name for name in tensors if name.startswith("model."))
+    tensors[name] = torch.zeros(3)
+    states.State(run).save(tensors, progress)
+    again = trainer(Log())
+    finished(run, again)
+    assert again.log.record["resumed_at_step"] == 10
+    assert f"{name} is torch.float32 [3], this run has torch.float32 [" in capsys.readouterr().err
+
+
+def test_three_states_are_kept_and_what_a_kill_left_is_removed(run: Path) -> None:
+    assert [path.name for path in states.State(run).saved()] == [step(15), step(10), step(5)]
+    (run / f".{step(20)}.new.tmp").mkdir()
+    states.State(run).save({"a": torch.zeros(2)}, {"step": 20})
+    assert sorted(path.name for path in run.iterdir()) == [step(10), step(15), step(20)]
+
+
+def test_a_full_disk_leaves_the_states_of_before(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise states.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(states, "save_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        states.State(run).save({"a": torch.zeros(2)}, {"step": 20})
+    assert caught.value.errno == errno.ENOSPC
+    assert sorted(path.name for path in run.iterdir()) == [step(5), step(10), step(15)]
+
+
+def test_no_descriptors_are_not_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that could not be opened for want of descriptors must still be there for the next run."""
+
+    def none_left(path: Path) -> str:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(states, "sha256_of", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        states.State(run).load()
+    assert len(states.State(run).saved()) == 3
+
+
+@pytest.mark.parametrize("wrong", ["lock is a folder", "key is a file", "key is a link to nowhere"])
+def test_something_else_where_a_lock_or_a_run_belongs_is_cleared(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    states.STATE.mkdir(parents=True)
+    key = states.STATE / "k"
+    if wrong == "lock is a folder":
+        (key / "lock").mkdir(parents=True)
+    elif wrong == "key is a file":
+        key.touch()
+    else:
+        key.symlink_to("nowhere")
+    with states.locked("k") as state:
+        assert state.load() is None
+        assert (key / "lock").is_file()
+
+
+def test_two_trainings_of_one_model_are_never_at_work_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other params they have other keys, and would still write the same folder."""
+    monkeypatch.chdir(tmp_path)
+    with (
+        states.locked("a", "base"),
+        pytest.raises(UserError, match=rf"models/base: another process \({os.getpid()}\)"),
+        states.locked("b", "base"),
+    ):
+        pass
+    with states.locked("b", "base"), states.locked("a", "spam"):
+        pass
+
+
+def test_states_that_nobody_continues_go_and_say_so(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("old", "new", "held"):
+        shutil.copytree(made / "run", states.STATE / name)
+    (states.STATE / "finished").mkdir()
+    long_ago = time.time() - 86400 * (states.ABANDONED_DAYS + 1)
+    for name in ("old", "held", "finished"):
+        for path in [*(states.STATE / name).iterdir(), states.STATE / name]:
+            os.utime(path, (long_ago, long_ago))
+    with states._alone(states.STATE / "held" / "lock", "held"), states.locked("mine"):
+        assert sorted(path.name for path in states.STATE.iterdir()) == ["held", "mine", "new"]
+    assert f"{states.STATE / 'old'}: states of a run not continued for 15 days removed" in capsys.readouterr().err
+    monkeypatch.setattr(states, "OTHERS_KEPT", 1)
+    os.utime(states.STATE / "new" / step(15), (time.time() + 9, time.time() + 9))
+    with states.locked("mine"):
+        assert sorted(path.name for path in states.STATE.iterdir()) == ["mine", "new"]
