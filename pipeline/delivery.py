@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from pipeline import files
+from pipeline import artifact_location, artifact_store, files
 
 if TYPE_CHECKING:
     from pipeline.sender import Cursor
@@ -133,10 +133,11 @@ class Delivery:
     def _connect(self) -> MlflowClient:
         if self._client is not None and self._experiment:
             return self._client
+        artifact_store.connect()
         client = self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         found = client.get_experiment_by_name(self._name)
         if found is None:
-            place = Path("mlartifacts").absolute().as_uri() if self._uri.startswith("sqlite") else None
+            place = artifact_location.for_new_experiments(self._uri)
             self._experiment = client.create_experiment(self._name, artifact_location=place)
         else:
             if found.lifecycle_stage == "deleted":

@@ -105,7 +105,7 @@ def render(facts: Facts, name: str) -> str:
         "## Costs\n\n" + _costs(facts.runs),
         "## Limits\n\n" + _limits(facts),
         "## Origin\n\n" + _table(["", ""], ([key, f"`{value}`"] for key, value in
-                                            ({"content sha256": facts.sha256} | facts.tags).items())),
+                                            ({"model sha256": facts.sha256} | facts.tags).items())),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 

@@ -1,10 +1,20 @@
-"""A model folder as an MLflow model: the folder, the package's code, a signature; no pickle anywhere."""
+"""A model folder as an MLflow model: the folder, its card, the code that serves it, sealed; no pickle anywhere.
 
+Equal models, cards and code give equal bytes: the clock, random ids and paths of this machine that MLflow writes into
+MLmodel are replaced.
+"""
+
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
+
+from pipeline import contents, files
+from pipeline.closure import closure
+from pipeline.config import UserError
 
 _SERVED_WITH = (
     "torch",
@@ -17,13 +27,46 @@ _SERVED_WITH = (
     "PyYAML",
     "pandas",
 )
+_PREDICTOR = "pipeline.serving"
 
 
-def pack(folder: Path, target: Path, task: dict[str, Any]) -> None:
-    """Writes `target` as an MLflow model: the folder's files, the package's code, a signature; no pickle."""
+def pack(
+    folder: Path, target: Path, task: dict[str, Any], sha256: str, card: str, metrics: dict[str, float]
+) -> contents.Contents:
+    """Writes `target` as a sealed version.
+
+    Args:
+        folder: the model folder; its name is the model's.
+        target: the version's folder, not there yet.
+        task: tohum.json of the model.
+        sha256: hash that the model folder must have.
+        card: the model card.
+        metrics: the scores that review shows.
+
+    Raises:
+        UserError: the model folder changed since it was admitted.
+    """
+    _save(folder, target, task)
+    _fix_mlmodel(target / "MLmodel", folder.name, sha256)
+    for path in closure(_PREDICTOR).values():
+        copy = target / "code" / path.relative_to(Path(__file__).parents[1])
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    files.write_text(target / contents.CARD, card)
+    files.write_json(target / contents.METRICS, metrics)
+    files.write_text(
+        target / "__pycache__",
+        "Not a folder: otherwise Python keeps bytecode of _pyfunc.py here, a file that nobody registered.\n",
+    )
+    sealed = contents.seal(target, folder.name)
+    if sealed.model_sha256 != sha256:
+        raise UserError(f"{folder}: changed while it was being registered; run `dvc checkout {folder}`, register again")
+    return sealed
+
+
+def _save(folder: Path, target: Path, task: dict[str, Any]) -> None:
     from importlib.metadata import version
 
-    package = Path(__file__).parent
     example = ["Where does Ayşe live?"] if "template" in task else ["Merhaba"]
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
@@ -32,13 +75,22 @@ def pack(folder: Path, target: Path, task: dict[str, Any]) -> None:
         warnings.showwarning = lambda said, *more: None if "type hints" in str(said) else shown(said, *more)
         mlflow.pyfunc.save_model(
             str(target),
-            python_model=str(package / "_pyfunc.py"),
+            python_model=str(Path(__file__).parent / contents.ENTRY),
             artifacts={"model": str(folder)},
-            code_paths=[str(package)],
             signature=signature(task),
             input_example=example,
             pip_requirements=requirements,
         )
+
+
+def _fix_mlmodel(path: Path, model: str, sha256: str) -> None:
+    """Replaces what differs from one packing to the next: time, random id, absolute paths."""
+    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    flavour = said["flavors"]["python_function"]
+    flavour["model_code_path"] = contents.ENTRY
+    flavour["artifacts"]["model"]["uri"] = f"artifacts/{model}"
+    said |= {"model_uuid": sha256[:32], "utc_time_created": "1970-01-01 00:00:00.000000"}
+    files.write_text(path, yaml.safe_dump(said, sort_keys=True, allow_unicode=True))
 
 
 def signature(task: dict[str, Any]) -> mlflow.models.ModelSignature:

@@ -15,7 +15,7 @@ from pipeline import admission, config, files, model_card, registry, serving, to
 from pipeline.config import Start, UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
-from pipeline.registry import CANDIDATE, CHAMPION, CONTENT, Registry
+from pipeline.registry import CANDIDATE, CHAMPION, Registry
 from tests.models import shape
 
 ROOT = Path(__file__).parents[1]

@@ -6,13 +6,16 @@
     python -m pipeline.registry promote MODEL VERSION --sha256 HASH
     python -m pipeline.registry rollback MODEL             back to the champion before
     python -m pipeline.registry start MODEL                the champion as the start of the next graph
+    python -m pipeline.registry download MODEL FOLDER      a version's files, checked, for `mlflow models serve`
+    python -m pipeline.registry verify                     every version's files read again
 
-A version is one content: its SHA-256 is a tag, equal bytes give the version that is already there, and an
-approval names the hash it approves. The alias `candidate` is what was registered last, `champion` what may
-serve. Aliases are last-writer-wins in MLflow: promotions take a lock, and only the candidate can be promoted.
+Two hashes name a version (pipeline/contents.py): equal `model_sha256` give the version that is already there, an
+approval names the `version_sha256`, which covers every file. Whatever is shown, promoted or loaded comes from a copy
+whose files were all read and compared first; tags are compared with them and never trusted alone. The alias
+`candidate` is what was registered last, `champion` what may serve. Aliases are last-writer-wins in MLflow: promotions
+take a lock, and only the candidate can be promoted.
 """
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -36,14 +39,17 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import config, files, model_card
+from pipeline import artifact_location, artifact_store, contents, files, model_card
 from pipeline.config import Params, UserError
+from pipeline.contents import Contents
 from pipeline.model_card import Facts
 from pipeline.packing import pack
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-CONTENT = "content_sha256"
+MODEL, VERSION = "model_sha256", "version_sha256"
+APPROVED = "tohum.approved_sha256"
 CACHE = Path(".tohum/registry")
+_BEFORE = "tohum.champion_before"
 _DESCRIPTION = 4900  # MLflow's column holds 5000 characters
 
 
@@ -54,6 +60,7 @@ class Registry:
         tracking = params.runtime.tracking
         self._params = params
         self._uri = tracking.uri
+        artifact_store.connect()
         mlflow.set_tracking_uri(tracking.uri)
         mlflow.set_registry_uri(tracking.uri)
         self._client = MlflowClient(tracking.uri, tracking.uri)
@@ -64,10 +71,10 @@ class Registry:
         return model if model.startswith(prefix) else prefix + model
 
     def register(self, facts: Facts, folder: Path) -> tuple[ModelVersion, bool]:
-        """The version with these bytes, made if there is none yet (then True); it becomes the candidate."""
+        """The version with this model, made if there is no undamaged one (then True); it becomes the candidate."""
         name = self.name(facts.model)
         with _lock():
-            known = next((v for v in self.versions(facts.model) if v.tags.get(CONTENT) == facts.sha256), None)
+            known = self._known(facts)
             made = known or self._create(name, facts, folder)
             self._client.set_registered_model_alias(name, CANDIDATE, made.version)
         return self._client.get_model_version(name, made.version), known is None
@@ -87,30 +94,41 @@ class Registry:
             raise
 
     def review(self, model: str) -> str:
-        """The candidate's card, its numbers beside the champion's, and the command that approves it."""
+        """The candidate's card, its numbers beside the champion's, and the command that approves it.
+
+        Shows files covered by `version_sha256` and nothing else; a champion that fails its check is named, not shown.
+
+        Raises:
+            UserError: there is no candidate, or its files are not those that were registered.
+        """
         candidate = self._need(model, CANDIDATE, "register it first: python -m stages.register")
         champion = self.at(model, CHAMPION)
-        with self.stored(candidate, "model_card.md") as path:
-            card = path.read_text(encoding="utf-8")
-        new = self._numbers(candidate)
-        old = self._numbers(champion) if champion else {}
+        with self.opened(candidate) as (folder, sealed):
+            card = (folder / contents.CARD).read_text(encoding="utf-8")
+            new = files.read_json(folder / contents.METRICS)
+        old: dict[str, float] = {}
+        standing = f"version {champion.version}" if champion else "none yet"
+        if champion is not None:
+            try:
+                with self.opened(champion, approved=True) as (folder, _):
+                    old = files.read_json(folder / contents.METRICS)
+            except UserError as error:
+                standing += f", not shown: {error}"
         rows = [f"  {key:<32}{new.get(key, float('nan')):>14.6g}{old.get(key, float('nan')):>14.6g}"
                 for key in sorted({*new, *old})]  # fmt: skip
-        standing = f"version {champion.version}" if champion else "none yet"
         return "\n".join([
             card,
             f"candidate version {candidate.version}, champion {standing}",
             f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
-            "to approve exactly these bytes:",
-            f"  python -m pipeline.registry promote {model} {candidate.version} "
-                f"--sha256 {candidate.tags[CONTENT]}",
+            "to approve exactly these files:",
+            f"  python -m pipeline.registry promote {model} {candidate.version} --sha256 {sealed.version_sha256}",
         ])  # fmt: skip
 
     def promote(self, model: str, version: str, sha256: str) -> ModelVersion:
-        """Makes the candidate the champion if its stored bytes have the approved hash.
+        """Makes the candidate the champion if its files have the approved `version_sha256`.
 
         Raises:
-            UserError: not the candidate, another hash, or stored bytes that are not what the tag says.
+            UserError: not the candidate, another hash, or files that are not those that were registered.
         """
         with _lock():
             candidate = self._need(model, CANDIDATE, "register it first: python -m stages.register")
@@ -119,34 +137,68 @@ class Registry:
                     f"{candidate.name}: version {version} is not the candidate, {candidate.version} is; "
                     f"review it: python -m pipeline.registry review {model}"
                 )
-            if candidate.tags.get(CONTENT) != sha256:
+            sealed = self.verify(candidate)
+            if sealed.version_sha256 != sha256:
                 raise UserError(
-                    f"{candidate.name} version {version}: content sha256 is {candidate.tags.get(CONTENT)}, "
-                    f"approved was {sha256}; review it again"
+                    f"{candidate.name} version {version}: {VERSION} is {sealed.version_sha256}, approved was {sha256}; "
+                    f"review it again: python -m pipeline.registry review {model}"
                 )
-            return self._crown(model, candidate, f"sha256 {sha256}")
+            self._client.set_model_version_tag(candidate.name, candidate.version, APPROVED, sha256)
+            return self._crown(model, candidate, f"{VERSION} {sha256}")
 
     def rollback(self, model: str) -> ModelVersion:
-        """Gives the alias back to the champion before. Raises UserError if there was none."""
+        """Gives the alias back to the champion before. Raises UserError if there was none or its files changed."""
         with _lock():
             champion = self._need(model, CHAMPION, "promote one first")
-            before = champion.tags.get("tohum.champion_before")
+            before = champion.tags.get(_BEFORE)
             if not before:
                 raise UserError(
                     f"{champion.name}: version {champion.version} is the first champion; nothing to go back to"
                 )
             version = self._client.get_model_version(champion.name, before)
+            self.verify(version, approved=True)
             return self._crown(model, version, f"rolled back from {champion.version}", rolled_back=True)
 
     def download(self, uri: str) -> Path:
-        """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally."""
-        version = self._version(uri)
-        content = version.tags.get(CONTENT, "")
-        target = CACHE / content / version.tags.get("tohum.model", version.name)
-        if not (target.is_dir() and files.sha256_of(target) == content):
-            with self._verified(version) as stored, files.replace_folder(target) as temporary:
-                shutil.copytree(stored, temporary, dirs_exist_ok=True)
+        """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally.
+
+        Raises:
+            UserError: no such version, files that are not those that were registered, or a champion that is not
+                what was approved.
+        """
+        version, champion = self._version(uri), uri.endswith(f"@{CHAMPION}")
+        if champion:
+            _require_approved(version)
+        sha256, model = version.tags.get(MODEL, ""), version.tags.get("tohum.model", "")
+        target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{version.tags.get(VERSION)}.json"
+        # A receipt says which model this computer found in a version whose files it read; the copy is read each time.
+        known = receipt.is_file() and files.read_json(receipt) == {"model": model, "model_sha256": sha256}
+        if not (known and target.is_dir() and files.sha256_of(target) == sha256):
+            with self.opened(version, approved=champion) as (folder, sealed):
+                target = CACHE / sealed.model_sha256 / sealed.model
+                with files.replace_folder(target) as temporary:
+                    shutil.copytree(folder / "artifacts" / sealed.model, temporary, dirs_exist_ok=True)
+                files.write_json(receipt, {"model": sealed.model, "model_sha256": sealed.model_sha256})
         return target
+
+    def export(self, model: str, target: Path) -> Contents:
+        """Copies all files of a version to a new folder, verified: what plain MLflow can then load and serve.
+
+        Args:
+            model: a model (its champion, else its candidate) or `models:/<name>@<alias>`, `models:/<name>/<version>`.
+            target: a folder that is not there yet.
+
+        Raises:
+            UserError: as `download`, or the folder is there.
+        """
+        if target.exists():
+            raise UserError(f"{target}: is there already; name a new folder, or remove it")
+        if not model.startswith("models:/"):
+            model = f"models:/{self.name(model)}@{CHAMPION if self.at(model, CHAMPION) else CANDIDATE}"
+        opened = self.opened(self._version(model), approved=model.endswith(f"@{CHAMPION}"))
+        with opened as (folder, sealed), files.replace_folder(target) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        return sealed
 
     def start(self, model: str) -> str:
         """Fetches the champion; the lines of params.yaml that start `base` from it, pinned by its hash.
@@ -167,36 +219,63 @@ class Registry:
             "# pretrain.schedule.steps: 0 takes it as it is; with steps, pretrain.ordering mixture replays old text"
         )
 
-    def verify(self, version: ModelVersion) -> None:
-        """Reads the stored bytes again and compares their hash with the tag.
+    def verify(self, version: ModelVersion, approved: bool = False) -> Contents:
+        """Reads every file of a version again and compares it with the manifest and the tags.
 
         Raises:
-            UserError: the store holds other bytes than were registered.
+            UserError: the store holds other files than were registered, or (`approved`) than were approved.
         """
-        with self._verified(version):
-            pass
+        with self.opened(version, approved) as (_, sealed):
+            return sealed
 
     @contextlib.contextmanager
-    def _verified(self, version: ModelVersion) -> Iterator[Path]:
-        with self.stored(version, f"artifacts/{version.tags.get('tohum.model')}") as folder:
-            found, expected = files.sha256_of(folder), version.tags.get(CONTENT)
-            if found != expected:
-                raise UserError(
-                    f"{version.name} version {version.version}: the stored bytes have sha256 {found}, the "
-                    f"version says {expected}; the store was changed or damaged: register the model again"
-                )
-            yield folder
+    def opened(self, version: ModelVersion, approved: bool = False) -> Iterator[tuple[Path, Contents]]:
+        """A local copy of a version whose every file was checked, and what it is; gone when the block ends."""
+        if approved:
+            _require_approved(version)
+        with self.stored(f"models:/{version.name}/{version.version}") as folder:
+            sealed = contents.check(folder, version.name, version.version)
+            expected = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": sealed.model}
+            for tag, found in expected.items():
+                if version.tags.get(tag) != found:
+                    raise UserError(
+                        f"{version.name} version {version.version}: its files give {tag} {found}, its tag says "
+                        f"{version.tags.get(tag)}; the store was changed or damaged: register the model again "
+                        "(python -m stages.register)"
+                    )
+            yield folder, sealed
+
+    @contextlib.contextmanager
+    def stored(self, uri: str) -> Iterator[Path]:
+        """A fresh local copy of what the store holds of a version, unchecked, gone when the block ends."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            try:
+                copy = mlflow.artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=self._uri)
+            except (MlflowException, OSError) as error:
+                raise UserError(f"{uri}: cannot be read from the store: {error}") from None
+            yield Path(copy)
+
+    def _known(self, facts: Facts) -> ModelVersion | None:
+        """The newest version with this model whose files are all as registered."""
+        for version in self.versions(facts.model):
+            if version.tags.get(MODEL) == facts.sha256:
+                try:
+                    self.verify(version)
+                    return version
+                except UserError as error:
+                    print(f"warning: {error}; registering it anew", file=sys.stderr)
+        return None
 
     def _crown(self, model: str, version: ModelVersion, why: str, rolled_back: bool = False) -> ModelVersion:
-        self.verify(version)
         before, name, client = self.at(model, CHAMPION), version.name, self._client
         if before is not None and before.version == version.version:
-            return version
+            return before
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if before is not None:
             client.set_model_version_tag(name, before.version, "tohum.status", f"retired {now}")
             if not rolled_back:
-                client.set_model_version_tag(name, version.version, "tohum.champion_before", str(before.version))
+                client.set_model_version_tag(name, version.version, _BEFORE, str(before.version))
         client.set_model_version_tag(name, version.version, "tohum.status", f"champion {now}, {why}")
         client.set_registered_model_alias(name, CHAMPION, version.version)
         standing = self.at(model, CHAMPION)
@@ -208,40 +287,46 @@ class Registry:
         return standing
 
     def _create(self, name: str, facts: Facts, folder: Path) -> ModelVersion:
-        """Uploads the folder once and makes a version of it; an upload that a kill orphaned is used again."""
+        """Uploads the packed model once and makes a version of it; an upload that a kill orphaned is used again."""
         client = self._client
         experiment = self._experiment()
         run_id = self._maker(facts, experiment)
-        query = f"params.sha256 = '{facts.sha256}' and tags.`tohum.by` = 'upload'"
-        found = client.search_logged_models([experiment], query)
-        stored = next((one for one in found if str(one.status) == "READY"), None)
-        stored = stored or self._upload(name, facts, folder, experiment, run_id)
+        card = model_card.render(facts, name)
+        with tempfile.TemporaryDirectory(prefix="tohum-") as scratch:
+            packed = Path(scratch) / "model"
+            sealed = pack(folder, packed, facts.task, facts.sha256, card, facts.metrics)
+            stored = self._orphan(experiment, sealed) or self._upload(name, facts, packed, sealed, experiment, run_id)
         with contextlib.suppress(MlflowException):
             client.create_registered_model(name)  # there already, or the next call says why not
-        tags = {CONTENT: facts.sha256, "tohum.model": facts.model, **facts.tags}
+        tags = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": facts.model, **facts.tags}
         tags |= {f"gate.{gate}": model_card.lineage.verdict_summary(v) for gate, v in facts.gates.items()}
         if uid := facts.runs.get(facts.stages[-1], {}).get("run_uid"):
             tags["tohum.run_uid"] = uid
-        card = model_card.render(facts, name)
         if len(card) > _DESCRIPTION:
             card = card[:_DESCRIPTION] + "\n\n(cut; whole in model_card.md)"
         return client.create_model_version(
             name, f"models:/{stored.model_id}", run_id, tags, description=card, model_id=stored.model_id
         )
 
-    def _upload(self, name: str, facts: Facts, folder: Path, experiment: str, run_id: str | None) -> Any:
+    def _orphan(self, experiment: str, sealed: Contents) -> Any:
+        """An upload of the same files that no version was made of, if it is whole."""
+        query = f"params.{VERSION} = '{sealed.version_sha256}' and tags.`tohum.by` = 'upload'"
+        for one in self._client.search_logged_models([experiment], query):
+            if str(one.status) == "READY":
+                with contextlib.suppress(UserError), self.stored(f"models:/{one.model_id}") as folder:
+                    if contents.check(folder, "upload", one.model_id) == sealed:
+                        return one
+        return None
+
+    def _upload(
+        self, name: str, facts: Facts, packed: Path, sealed: Contents, experiment: str, run_id: str | None
+    ) -> Any:
         client = self._client
         made = client.create_logged_model(
             experiment, name, run_id, tags={"tohum.by": "upload"}, model_type=facts.task.get("objective"),
-            params={"sha256": facts.sha256, "path": folder.as_posix()},
+            params={"sha256": sealed.model_sha256, VERSION: sealed.version_sha256, "path": f"models/{sealed.model}"},
         )  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="tohum-") as scratch:
-            packed = Path(scratch) / "model"
-            pack(folder, packed, facts.task)
-            card = model_card.render(facts, name)
-            files.write_text(packed / "model_card.md", card)
-            files.write_json(packed / "metrics.json", facts.metrics)
-            client.log_model_artifacts(made.model_id, str(packed))
+        client.log_model_artifacts(made.model_id, str(packed))
         if run_id is not None:
             now = int(datetime.now(UTC).timestamp() * 1000)
             client.log_batch(
@@ -258,7 +343,7 @@ class Registry:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        place = Path("mlartifacts").absolute().as_uri() if self._uri.startswith("sqlite") else None
+        place = artifact_location.for_new_experiments(self._uri)
         return str(self._client.create_experiment(name, artifact_location=place))
 
     def _maker(self, facts: Facts, experiment: str) -> str | None:
@@ -292,28 +377,19 @@ class Registry:
             )
         return version
 
-    @contextlib.contextmanager
-    def stored(self, version: ModelVersion, path: str = "") -> Iterator[Path]:
-        """A fresh local copy of what the store holds of a version, gone when the block ends."""
-        uri = f"models:/{version.name}/{version.version}"
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            try:
-                copy = mlflow.artifacts.download_artifacts(
-                    f"{uri}/{path}".rstrip("/"), dst_path=scratch, tracking_uri=self._uri
-                )
-            except (MlflowException, OSError) as error:
-                raise UserError(f"{uri}: {path} cannot be read from the store: {error}") from None
-            yield Path(copy)
-
-    def _numbers(self, version: ModelVersion) -> dict[str, float]:
-        with self.stored(version, "metrics.json") as path:
-            return files.read_json(path)
-
 
 def download(uri: str, params: Params) -> Path:
     """See Registry.download: a verified local folder, named after the model."""
     return Registry(params).download(uri)
+
+
+def _require_approved(version: ModelVersion) -> None:
+    """A champion must be the version that was approved; its files are compared with the same tag when read."""
+    if VERSION in version.tags and version.tags.get(APPROVED) != version.tags[VERSION]:
+        raise UserError(
+            f"{version.name} version {version.version}: {VERSION} is {version.tags[VERSION]}, approved was "
+            f"{version.tags.get(APPROVED, 'none')}; review and promote it: python -m pipeline.registry review"
+        )
 
 
 @contextlib.contextmanager
@@ -323,57 +399,3 @@ def _lock() -> Iterator[None]:
     with (CACHE / "lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def _listing(registry: Registry, models: list[str]) -> str:
-    lines = [f"{'model':<28}{'version':>8}  {'alias':<20}{'sha256':<14}status"]
-    for model in models:
-        standing = {alias: found.version for alias in (CANDIDATE, CHAMPION) if (found := registry.at(model, alias))}
-        for version in registry.versions(model):
-            names = ", ".join(alias for alias, number in standing.items() if number == version.version)
-            lines.append(
-                f"{version.name:<28}{version.version:>8}  {names:<20}{version.tags.get(CONTENT, '')[:12]:<14}"
-                f"{version.tags.get('tohum.status', '')}"
-            )
-    return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 done, 1 refused (the reason on stderr), 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.registry", description=(__doc__ or "").split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="versions and aliases of every model of params.yaml")
-    abouts = {
-        "start": "the champion as a start: fetches it and prints the lines for params.yaml",
-        "review": "the candidate's card beside the champion",
-        "promote": "make the candidate the champion",
-        "rollback": "back to the champion before",
-    }
-    for command, about in abouts.items():
-        sub = commands.add_parser(command, help=about)
-        sub.add_argument("model", help="a model of the graph, such as spam-lora")
-        if command == "promote":
-            sub.add_argument("version", help="the version you reviewed")
-            sub.add_argument("--sha256", required=True, help="the content hash you approve, from `review`")
-    options = parser.parse_args(arguments)
-    try:
-        params = config.load()
-        registry = Registry(params)
-        if options.command == "list":
-            print(_listing(registry, list(params.evaluations)))
-        elif options.command == "start":
-            print(registry.start(options.model))
-        elif options.command == "review":
-            print(registry.review(options.model))
-        else:
-            extra = (options.version, options.sha256) if options.command == "promote" else ()
-            champion = getattr(registry, options.command)(options.model, *extra)
-            print(f"{champion.name}: version {champion.version} is the champion")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
