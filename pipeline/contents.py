@@ -4,8 +4,8 @@
 Two hashes name a version. `model_sha256` (the model's folder) identifies: equal models are one version.
 `version_sha256` covers every file of the version, so it is what a person approves and what a loader compares.
 
-MLflow itself adds one file when it loads a version in place, `registered_model_meta`; it may say the version's name and
-number and nothing else.
+MLflow itself writes one more file, `registered_model_meta`, into every copy and, loading in place, into the store. It
+overwrites what is there and only repeats the version's name and number: it is not covered.
 """
 
 import hashlib
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import files
 from pipeline.config import UserError
 
@@ -24,7 +22,7 @@ MANIFEST = "version.json"
 ENTRY = "_pyfunc.py"
 CARD = "model_card.md"
 METRICS = "metrics.json"
-_ADDED_BY_MLFLOW = "registered_model_meta"
+_NOT_COVERED = "registered_model_meta"
 _FORMAT = 1
 _SEAL = re.compile(rb'^SEAL = "([0-9a-f]*)"$', re.MULTILINE)
 _ADVICE = "the store was changed or damaged: register the model again (python -m stages.register)"
@@ -68,12 +66,10 @@ def check(folder: Path, name: str, number: str) -> Contents:
     manifest = _manifest(folder, where)
     covered = manifest["files"]
     there = _names(folder)
-    if _ADDED_BY_MLFLOW in there:
-        _check_added(folder / _ADDED_BY_MLFLOW, name, number, where)
     expected = {*covered, MANIFEST, ENTRY}
     if missing := sorted(expected - there):
         raise UserError(f"{where}: {missing[0]} is missing ({len(missing)} in all); {_ADVICE}")
-    if added := sorted(there - expected - {_ADDED_BY_MLFLOW}):
+    if added := sorted(there - expected):
         raise UserError(f"{where}: {added[0]!r} is no file of this version ({len(added)} in all); {_ADVICE}")
     for path, sha256 in covered.items():
         if (found := files.sha256_of(folder / path)) != sha256:
@@ -106,27 +102,16 @@ def _manifest(folder: Path, where: str) -> dict[str, Any]:
 
 
 def _names(folder: Path) -> set[str]:
-    """Relative names of everything below a folder that is no directory; links count as what they are, not followed."""
+    """Relative names of the covered files: all below a folder that is no directory, links not followed."""
     found = set()
     for at, directories, names in os.walk(folder):
         links = [name for name in directories if os.path.islink(os.path.join(at, name))]
         found |= {Path(at, name).relative_to(folder).as_posix() for name in [*names, *links]}
-    return found
+    return found - {_NOT_COVERED}
 
 
 def _hash_of_all(folder: Path) -> str:
     digest = hashlib.sha256()
-    for name in sorted(_names(folder) - {_ADDED_BY_MLFLOW}):
+    for name in sorted(_names(folder)):
         digest.update(f"{name}\0{files.sha256_of(folder / name)}\n".encode())
     return digest.hexdigest()
-
-
-def _check_added(path: Path, name: str, number: str, where: str) -> None:
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, yaml.YAMLError):
-        said = None
-    if not isinstance(said, dict) or {key: str(value) for key, value in said.items()} != {
-        "model_name": name, "model_version": str(number)
-    }:  # fmt: skip
-        raise UserError(f"{where}: {_ADDED_BY_MLFLOW} says more than the version's name and number; {_ADVICE}")

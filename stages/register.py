@@ -38,7 +38,7 @@ def main() -> None:
         for model, facts in admitted:
             version, new = registry.register(facts, Path("models") / model)
             state = "registered" if new else "already there"
-            print(f"{version.name} version {version.version}: {state}, candidate, sha256 {facts.sha256}")
+            print(f"{version.name} version {version.version}: {state}, candidate, model sha256 {facts.sha256}")
     if refused:
         raise config.UserError("\nerror: ".join(refused))
 

@@ -8,73 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from pipeline import admission, config, files, model_card, registry, serving, tokenizer
+from pipeline import admission, config, contents, files, model_card, registry, serving
+from pipeline.closure import closure
 from pipeline.config import Start, UserError
 from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT
-from pipeline.registry import CANDIDATE, CHAMPION, Registry
-from tests.models import shape
+from pipeline.packing import pack
+from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry
+from pipeline.registry.__main__ import main
+from tests.registries import ROOT, evaluate, make_model, params, register
 
-ROOT = Path(__file__).parents[1]
 TEXTS = ["Merhaba, İzmir nasıl?", "free prize now", "ı"]
-
-
-def params() -> config.Params:
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    raw["runtime"]["tracking"] = {"enabled": True, "uri": "sqlite:///mlflow.db", "experiment": "tests"}
-    raw["register"] = {"name": "tohum", "models": ["base", "spam-full", "chat-full"]}
-    return config.Params.model_validate(raw)
-
-
-def make_model(name: str, seed: int = 1) -> Path:
-    """A tiny model folder, whole and evaluated, as the graph leaves it."""
-    words = Path("tokenizer")
-    if not words.is_dir():
-        tokenizer.train(["Ayşe İzmir'de yaşıyor. Merhaba dünya, free prize now! " * 20], 300, "gpt2").save(words)
-    vocabulary = tokenizer.Tokenizer.load(words).vocab_size
-    draw = torch.Generator().manual_seed(seed)
-    model = GPT(shape(n_layers=1, n_kv_heads=2, context_length=64, vocab_size=vocabulary), draw)
-    tasks: dict[str, dict[str, Any]] = {
-        "base": {"objective": "next_token"},
-        "spam-full": {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 32},
-        "chat-full": {"objective": "instruct", "template": "chat"},
-    }
-    task = tasks[name]
-    if "labels" in task:
-        model.add_score(2, draw)
-    folder = Path("models") / name
-    checkpoint.save(model, folder, tokenizer=words, labels=task.get("labels"), metadata=task)
-    evaluate(name)
-    return folder
-
-
-def evaluate(name: str) -> None:
-    """What evaluation and the gates would have written about models/<name>."""
-    report = Path("reports/evaluation") / name
-    files.write_json(report / "metrics.json", {"accuracy": 0.75, "loss_nats": 0.5})
-    details = {"model_sha256": files.sha256_of(Path("models") / name)}
-    files.write_json(report / "details.json", details)
-    for gate in ("raw", "tokens", "samples", name):
-        files.write_json(Path("reports/gates") / gate / "verdict.json", {"passed": True, "results": []})
-    source = {
-        "name": "world",
-        "address": "a|b",
-        "licence": "CC0-1.0",
-        "consent": "synthetic",
-        "rows": {"labelled": 9},
-    }
-    files.write_json(Path("data/raw/provenance.json"), {"sources": {"world": source}})
-    stage = "pretrain" if name == "base" else f"finetune@{name}"
-    record = {
-        "run_uid": "c0ffee",
-        "seconds_total": 12.5,
-        "peak_memory_mib": 300.0,
-        "energy_wh_estimated": 0.01,
-    }
-    files.write_json(Path("reports/runs") / f"{stage}.json", record)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +31,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Any:
         make_model(name)
     yield Registry(params())
     os.chdir(before)
-
-
-def register(store: Registry, name: str) -> tuple[Any, bool]:
-    return store.register(admission.admit(name, params()), Path("models") / name)
 
 
 @pytest.mark.parametrize("name", ["base", "spam-full", "chat-full"])
@@ -109,7 +50,7 @@ def test_the_served_model_answers_as_the_checkpoint_does(
         texts = served.predict(TEXTS, params=drawn).to_dict("records")
         assert texts == serving.answer(Path("models") / name, TEXTS, drawn) != expected
         assert texts != served.predict(TEXTS, params=drawn | {"seed": 6}).to_dict("records")
-    assert version.tags[CONTENT] == files.sha256_of(Path("models") / name)
+    assert version.tags[MODEL] == files.sha256_of(Path("models") / name)
     assert version.tags["tohum.run_uid"] == "c0ffee"
     assert version.tags["gate.raw"] == "passed"
     assert "CC0-1.0" in version.description
@@ -117,7 +58,7 @@ def test_the_served_model_answers_as_the_checkpoint_does(
 
 def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Registry, tmp_path: Path) -> None:
     version, _ = register(project, "spam-full")
-    with project.stored(version) as copy:
+    with project.opened(version) as (copy, sealed):
         stored = Path(shutil.copytree(copy, tmp_path / "served"))
     assert not [p for p in stored.rglob("*") if p.suffix in (".pkl", ".pickle", ".bin", ".pt")]
     code = (
@@ -136,6 +77,7 @@ def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Regi
     assert done.returncode == 0, done.stderr[-2000:]
     module, label = done.stdout.split()
     assert Path(module).is_relative_to(stored)
+    assert contents.check(stored, version.name, version.version) == sealed  # loading in place leaves nothing behind
     assert label == serving.answer(Path("models/spam-full"), ["free prize"])[0]["label"]
 
 
@@ -146,19 +88,26 @@ def test_equal_bytes_are_one_version_uploaded_once(project: Registry, monkeypatc
     assert (again.version, new) == (first.version, False)
 
 
+def killed(*arguments: Any, **settings: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_upload_orphaned_by_a_kill_is_used_by_the_next_try(
     project: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import mlflow
+
     make_model("base", seed=77)
     with monkeypatch.context() as patch:
-        patch.setattr(model_card.lineage, "verdict_summary", lambda verdict: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(model_card, "render", lambda facts, name: "card")
+        patch.setattr(
+            mlflow.MlflowClient, "create_model_version", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             register(project, "base")
     monkeypatch.setattr(Registry, "_upload", lambda *a: pytest.fail("uploaded twice"))
     version, new = register(project, "base")
     assert new
-    assert version.tags[CONTENT] == files.sha256_of(Path("models/base"))
+    assert version.tags[MODEL] == files.sha256_of(Path("models/base"))
 
 
 def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
@@ -168,30 +117,30 @@ def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
     with pytest.raises(UserError, match="no champion"):
         project.rollback("chat-full")
     first, _ = register(project, "chat-full")
-    assert registry.main(["promote", "chat-full", str(first.version), "--sha256", "0" * 64]) == 1
+    assert main(["promote", "chat-full", str(first.version), "--sha256", "0" * 64]) == 1
     assert "approved was 000" in capsys.readouterr().err
     assert project.at("chat-full", CHAMPION) is None
-    assert registry.main(["promote", "chat-full", str(first.version), "--sha256", first.tags[CONTENT]]) == 0
+    assert main(["promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION]]) == 0
     with pytest.raises(UserError, match="nothing to go back to"):
         project.rollback("chat-full")
 
     make_model("chat-full", seed=2)
     second, _ = register(project, "chat-full")
     capsys.readouterr()
-    assert registry.main(["review", "chat-full"]) == 0
+    assert main(["review", "chat-full"]) == 0
     shown = capsys.readouterr().out
-    assert f"promote chat-full {second.version} --sha256 {second.tags[CONTENT]}" in shown
+    assert f"promote chat-full {second.version} --sha256 {second.tags[VERSION]}" in shown
     assert "# tohum-chat-full" in shown
     assert f"champion version {first.version}" in shown
     with pytest.raises(UserError, match="is not the candidate"):
-        project.promote("chat-full", first.version, first.tags[CONTENT])
-    project.promote("chat-full", second.version, second.tags[CONTENT])
+        project.promote("chat-full", first.version, first.tags[VERSION])
+    project.promote("chat-full", second.version, second.tags[VERSION])
     assert project.at("chat-full", CHAMPION).version == second.version  # type: ignore[union-attr]
     retired = next(v for v in project.versions("chat-full") if v.version == first.version)
     assert retired.tags["tohum.status"].startswith("retired")
-    assert registry.main(["rollback", "chat-full"]) == 0
+    assert main(["rollback", "chat-full"]) == 0
     assert project.at("chat-full", CHAMPION).version == first.version  # type: ignore[union-attr]
-    assert registry.main(["list"]) == 0
+    assert main(["list"]) == 0
     assert "champion" in capsys.readouterr().out
 
 
@@ -200,19 +149,120 @@ def test_stored_bytes_that_changed_are_neither_promoted_nor_downloaded(project: 
     version, _ = register(project, "spam-full")
     name = f"models:/tohum-spam-full/{version.version}"
     folder = project.download(name)
-    assert (folder.name, files.sha256_of(folder)) == ("spam-full", version.tags[CONTENT])
+    assert (folder.name, files.sha256_of(folder)) == ("spam-full", version.tags[MODEL])
     (weights,) = (
         path for path in Path("mlartifacts").rglob("model.safetensors")
-        if files.sha256_of(path.parent) == version.tags[CONTENT]
+        if files.sha256_of(path.parent) == version.tags[MODEL]
     )  # fmt: skip
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(UserError, match="stored bytes"):
-        project.promote("spam-full", version.version, version.tags[CONTENT])
+    with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
+        project.promote("spam-full", version.version, version.tags[VERSION])
     (folder / "config.json").write_text("{}")  # the cached copy is checked, too
-    with pytest.raises(UserError, match="stored bytes"):
+    with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
         registry.download(name, params())
+
+
+def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lost otherwise: the advice is to register again, and equal hashes would say that it is already there."""
+    make_model("spam-full", seed=10)
+    version, _ = register(project, "spam-full")
+    for path in Path("mlartifacts").rglob("model.safetensors"):
+        if files.sha256_of(path.parent) == version.tags[MODEL]:
+            path.unlink()
+    again, new = register(project, "spam-full")
+    assert new
+    assert again.version != version.version
+    assert "registering it anew" in capsys.readouterr().err
+    assert project.verify(again).version_sha256 == version.tags[VERSION]
+    assert main_verifies(project) == 1
+
+
+def main_verifies(project: Registry) -> int:
+    """`registry verify`; says how many versions are damaged by its exit code."""
+    from pipeline.registry import __main__ as commands
+
+    return commands._verify(project, ["spam-full"])
+
+
+def test_packing_twice_gives_the_same_bytes(project: Registry, tmp_path: Path) -> None:
+    """Lost otherwise: an upload that a kill orphaned could not be recognised, and no hash could be compared."""
+    make_model("chat-full", seed=12)
+    facts = admission.admit("chat-full", params())
+    arguments = (Path("models/chat-full"),), (facts.task, facts.sha256, "card", facts.metrics)
+    first, second = (pack(*arguments[0], tmp_path / name, *arguments[1]) for name in ("a", "b"))
+    assert first == second
+    text = (tmp_path / "a/MLmodel").read_text(encoding="utf-8")
+    assert str(ROOT) not in text
+    assert str(tmp_path) not in text
+    make_model("chat-full", seed=13)
+    with pytest.raises(UserError, match="changed while it was being registered"):
+        pack(*arguments[0], tmp_path / "c", *arguments[1])
+
+
+def test_the_code_of_a_version_is_the_closure_of_the_predictor(project: Registry) -> None:
+    """Lost otherwise: a version would carry, and its approval cover, code that cannot change an answer."""
+    import grimp
+
+    graph = grimp.build_graph("pipeline", cache_dir=None, exclude_type_checking_imports=True)
+    expected = {"pipeline.serving", *graph.find_upstream_modules("pipeline.serving")}
+    found = set(closure("pipeline.serving"))
+    assert expected <= found
+    assert found - expected == {"pipeline", "pipeline.data", "pipeline.model"}  # the packages on the way
+    version, _ = register(project, "base")
+    with project.opened(version) as (folder, _):
+        packed = {path.relative_to(folder / "code").as_posix() for path in (folder / "code").rglob("*.py")}
+    assert packed == {path.relative_to(ROOT).as_posix() for path in closure("pipeline.serving").values()}
+    assert "pipeline/registry/__init__.py" not in packed
+
+
+def test_an_exported_version_is_checked_and_whole(project: Registry, tmp_path: Path) -> None:
+    version, _ = register(project, "base")
+    sealed = project.export("base", tmp_path / "out")
+    assert contents.check(tmp_path / "out", version.name, version.version) == sealed == project.verify(version)
+    with pytest.raises(UserError, match="there already"):
+        project.export("base", tmp_path / "out")
+
+
+def test_a_version_registered_before_files_were_covered_is_refused_and_registered_anew(project: Registry) -> None:
+    """Lost otherwise: what nobody could check would be shown, promoted and loaded."""
+    import mlflow
+
+    folder = make_model("chat-full", seed=14)
+    client = mlflow.MlflowClient()
+    old = client.create_logged_model(str(project._experiment()), "old")
+    client.log_model_artifacts(old.model_id, str(folder), "artifacts/chat-full")
+    client.finalize_logged_model(old.model_id, "READY")
+    tags = {"content_sha256": files.sha256_of(folder), "tohum.model": "chat-full"}
+    made = client.create_model_version("tohum-chat-full", f"models:/{old.model_id}", tags=tags, model_id=old.model_id)
+    client.set_registered_model_alias("tohum-chat-full", CANDIDATE, made.version)
+    for use in (
+        lambda: project.review("chat-full"),
+        lambda: project.promote("chat-full", made.version, tags["content_sha256"]),
+        lambda: project.download(f"models:/tohum-chat-full/{made.version}"),
+    ):
+        with pytest.raises(UserError, match=r"registered before .* register the model again"):
+            use()
+    version, new = register(project, "chat-full")
+    assert new
+    project.verify(version)
+
+
+def test_a_champion_that_nobody_approved_is_not_loaded(project: Registry) -> None:
+    """Lost otherwise: an alias that was moved past `promote` would serve."""
+    import mlflow
+
+    make_model("base", seed=15)
+    version, _ = register(project, "base")
+    mlflow.MlflowClient().set_registered_model_alias("tohum-base", CHAMPION, version.version)
+    with pytest.raises(UserError, match="approved was none"):
+        project.download(f"models:/tohum-base@{CHAMPION}")
+    assert "not shown: tohum-base version" in project.review("base")
+    mlflow.MlflowClient().delete_registered_model_alias("tohum-base", CHAMPION)
+    project.promote("base", version.version, version.tags[VERSION])
+    assert project.download(f"models:/tohum-base@{CHAMPION}").name == "base"
+    assert "not shown" not in project.review("base")
 
 
 def test_a_name_that_is_not_registered_is_an_error_with_a_next_step(project: Registry) -> None:
@@ -308,7 +358,7 @@ def test_a_champion_can_start_the_next_graph(project: Registry) -> None:
     version, _ = register(project, "chat-full")
     with pytest.raises(UserError, match="tohum-chat-lora: has no champion yet"):
         project.start("chat-lora")
-    project.promote("chat-full", version.version, version.tags[CONTENT])
+    project.promote("chat-full", version.version, version.tags[VERSION])
     lines = yaml.safe_load(project.start("chat-full").replace("<as its card says>", "CC0-1.0"))
     start = Start.model_validate(lines["pretrain.start"])
     assert checkpoint.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])
