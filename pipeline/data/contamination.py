@@ -5,26 +5,33 @@ Test guards against validation and training, validation against training: what s
 from the less guarded one, never the other way. Records are judged in that order, then in input order, each
 against the kept ones alone: no two kept records are near each other, and every removed one names a kept one
 that it is itself near to (clusters by chains of near pairs would also remove records that resemble nothing
-that stays).
+that stays). Families of records that have forms or buckets in common are judged one after the other, so that what is
+remembered is as large as the largest family.
 """
 
 import hashlib
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Deduplicate, Kind
 from pipeline.data.deduplicate import FIELD_MARK, Forms, Text
+from pipeline.data.external import Digests
 from pipeline.data.language import normal
+from pipeline.data.records import SPLITS
 
 Reason = Literal["duplicate", "near_duplicate", "contamination"]
 REASONS: tuple[Reason, ...] = ("duplicate", "near_duplicate", "contamination")
 
-_GUARD = {"test": 0, "validation": 1, "train": 2}
+_GUARD = np.array([("test", "validation", "train").index(split) for split in SPLITS])
+_TRAIN = SPLITS.index("train")
 
 # What makes two records one across splits; and what must be equal besides for one to be superfluous in its
 # own split (several ranked answers to one prompt are several records).
@@ -56,60 +63,107 @@ class Removal:
     """Jaccard similarity of word shingles, 1 when exact."""
 
 
+@dataclass(frozen=True)
+class Removals:
+    """The records to remove, ascending by row; one entry of each array a record."""
+
+    rows: npt.NDArray[np.int64]
+    of: npt.NDArray[np.int64]
+    reasons: npt.NDArray[np.uint8]
+    """Places in REASONS."""
+    exact: npt.NDArray[np.bool_]
+    similarities: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Removal]:
+        for row, of, reason, exact, similarity in zip(
+            self.rows, self.of, self.reasons, self.exact, self.similarities, strict=True
+        ):
+            yield Removal(int(row), int(of), REASONS[reason], bool(exact), float(similarity))
+
+
 def removals(
     texts: Iterable[Text],
-    splits: Sequence[str],
+    splits: npt.NDArray[np.uint8],
     settings: Deduplicate,
     *,
     across_splits: bool,
     besides: Sequence[bytes] | None = None,
-    pinned: Sequence[bool] | None = None,
-) -> list[Removal]:
+    pinned: npt.NDArray[np.bool_] | None = None,
+    folder: Path | None = None,
+) -> Removals:
     """The records to remove, by row.
 
     Args:
         texts: the compared fields and the language of each record, read once.
-        splits: the resolved split of each record, in the same order.
+        splits: the resolved split of each record, in the same order: its place in records.SPLITS.
         across_splits: whether to find what stands in two splits as well (reason `contamination`).
         besides: what must also be equal within a split, one per record (see `besides_of`); absent: nothing.
         pinned: whether the source itself put the record where it is; absent: no record. What a source put in
             validation or test is a benchmark that others report figures on, so repeats inside it stay.
+        folder: where temporary files may lie; none: the system's folder for such.
 
-    A samples folder that is clean gives an empty list with `across_splits=True`.
+    A samples folder that is clean gives none with `across_splits=True`.
     """
-    judge = _Judge(Forms(texts, settings), splits, across_splits, besides, pinned)
-    assert len(judge.forms.form_of) == len(splits), "one split per text"
-    return sorted(filter(None, map(judge.verdict, judge.suspects())), key=lambda removal: removal.row)
+    forms = Forms(texts, settings, folder)
+    assert forms.texts == len(splits), "one split per text"
+    found = _Found()
+    for rows, form_of in forms.families():
+        judge = _Judge(forms, splits, across_splits, besides, pinned)
+        order = np.argsort(_GUARD[splits[rows]], kind="stable")
+        for row, form in zip(rows[order].tolist(), form_of[order].tolist(), strict=True):
+            if (removal := judge.verdict(row, form)) is not None:
+                found.add(removal)
+    return found.sorted()
+
+
+class _Found:
+    """Removals in the order in which they are found, 26 bytes each."""
+
+    def __init__(self) -> None:
+        self._rows, self._of, self._similarities = array("q"), array("q"), array("d")
+        self._reasons, self._exact = array("B"), array("B")
+
+    def add(self, removal: Removal) -> None:
+        self._rows.append(removal.row)
+        self._of.append(removal.of)
+        self._reasons.append(REASONS.index(removal.reason))
+        self._exact.append(removal.exact)
+        self._similarities.append(removal.similarity)
+
+    def sorted(self) -> Removals:
+        rows = np.frombuffer(self._rows, np.int64)
+        order = np.argsort(rows)
+        return Removals(
+            rows[order],
+            np.frombuffer(self._of, np.int64)[order],
+            np.frombuffer(self._reasons, np.uint8)[order],
+            np.frombuffer(self._exact, np.bool_)[order],
+            np.frombuffer(self._similarities, np.float64)[order],
+        )
 
 
 class _Judge:
-    """Keeps or removes one record after the other, and remembers the kept ones."""
+    """Keeps or removes one record of a family after the other, and remembers the kept ones."""
 
     def __init__(
         self,
         forms: Forms,
-        splits: Sequence[str],
+        splits: npt.NDArray[np.uint8],
         across: bool,
         besides: Sequence[bytes] | None,
-        pinned: Sequence[bool] | None,
+        pinned: npt.NDArray[np.bool_] | None,
     ) -> None:
         self.forms = forms
         self._splits, self._across, self._besides, self._pinned = splits, across, besides, pinned
         self._kept: defaultdict[int, list[int]] = defaultdict(list)  # form -> rows
         # (bucket, scope) -> forms with a kept row
-        self._buckets: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
+        self._buckets: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
 
-    def suspects(self) -> list[int]:
-        """The rows that could repeat another, most guarded first; all others stay without a look."""
-        form_of = self.forms.form_of
-        repeated = np.bincount(form_of, minlength=len(self.forms)) > 1
-        guard = np.array([_GUARD[split] for split in self._splits], dtype=np.int64)
-        rows = np.flatnonzero((repeated | self.forms.shares())[form_of])
-        return rows[np.argsort(guard[rows], kind="stable")].tolist()
-
-    def verdict(self, row: int) -> Removal | None:
+    def verdict(self, row: int, form: int) -> Removal | None:
         """None when the record stays; it then counts for those that follow."""
-        form = int(self.forms.form_of[row])
         found = [self._removal(row, of, 1.0, True) for of in self._kept.get(form, ()) if self._repeats(row, of)]
         if not found and not self._shows_a_leak(row, form):
             found = [self._removal(row, of, similarity, False) for of, similarity in self._near(row, form)]
@@ -131,15 +185,15 @@ class _Judge:
         near = self.forms.near(form, np.array(sorted(others), dtype=np.int64))
         return [(of, similarity) for other, similarity in near for of in self._kept[other] if self._repeats(row, of)]
 
-    def _scope(self, row: int) -> str:
+    def _scope(self, row: int) -> int:
         """The records among which a row is judged: its own split's, or all."""
-        return "" if self._across else self._splits[row]
+        return -1 if self._across else int(self._splits[row])
 
     def _repeats(self, row: int, of: int) -> bool:
         """Whether `row` would be superfluous beside `of` if their texts are one."""
         if self._splits[row] != self._splits[of]:
             return self._across
-        if self._pinned is not None and self._pinned[row] and self._splits[row] != "train":
+        if self._pinned is not None and self._pinned[row] and self._splits[row] != _TRAIN:
             return False
         return self._besides is None or self._besides[row] == self._besides[of]
 
@@ -161,14 +215,16 @@ def texts_of(kind: Kind, batches: Iterable[pa.RecordBatch]) -> Iterator[Text]:
         yield from zip(zip(*columns, strict=True), batch.column("language").to_pylist(), strict=True)
 
 
-def besides_of(kind: Kind, batches: Iterable[pa.RecordBatch]) -> list[bytes] | None:
+def besides_of(kind: Kind, batches: Iterable[pa.RecordBatch], folder: Path | None = None) -> Digests | None:
     """Digests of what must also be equal within a split, for `removals`; None for kinds without such."""
     if not BESIDES[kind]:
         return None
-    found = []
+    found = Digests(folder)
     for batch in batches:
         columns = [batch.column(name).to_pylist() for name in BESIDES[kind]]
-        for *fields, tongue in zip(*columns, batch.column("language").to_pylist(), strict=True):
-            text = FIELD_MARK.join(normal(field, tongue) for field in fields)
-            found.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+        texts = [
+            FIELD_MARK.join(normal(field, tongue) for field in fields).encode("utf-8", "surrogatepass")
+            for *fields, tongue in zip(*columns, batch.column("language").to_pylist(), strict=True)
+        ]
+        found.append([hashlib.blake2b(text, digest_size=16).digest() for text in texts])
     return found

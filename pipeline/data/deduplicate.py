@@ -1,11 +1,9 @@
 """Texts that repeat another: exactly (equal normal form) or nearly (Jaccard similarity of word shingles).
 
-`Forms` reads texts once, in a stream, and keeps for each distinct normal form its shingle set, a MinHash
-signature and its buckets; `Forms.near` then answers which of some forms are near a given one. MinHash and
-buckets only propose: the true Jaccard similarity decides. Sources: Broder 1997, "On the resemblance and
-containment of documents"; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3 (banding: 1 -
-(1 - t^r)^b); Dietzfelbinger 1996, "Universal hashing and k-wise independent random variables via integer
-arithmetic" (multiply-shift permutations).
+`Forms` reads texts once, in a stream, and notes for each distinct normal form its shingle set and, from a MinHash
+signature, its buckets; `Forms.families` then gives the records that might repeat each other, and `Forms.near` answers
+which of some forms are near a given one. MinHash and buckets only propose: the true Jaccard similarity decides.
+Sources: those of minhash.py.
 
 Both ends of a text are padded, so every word stands in as many shingles, `shingle_words` = k. Two texts of
 w words that differ in one word then have similarity (w - 1) / (w + 2k - 1): at a threshold of 0.85 and k =
@@ -14,22 +12,29 @@ rule of their own. A text of several fields (an instruction and its input) is ne
 field is: other questions about one long passage are no copies. Punctuation is ignored; any other sign (+ %
 # and emoji, say) is a word, and a field without a word is a word.
 
-Memory: 4 bytes per word, 4 per permutation and distinct text, and the vocabulary; no text is kept. The
-engine is ours because it is one: texts of 600 bytes cost 0.2 ms each all told, where datasketch 2.0 takes
-0.3 ms for the signatures and buckets alone and knows no true similarity (tests/bench/deduplicate.py).
+Memory: a byte per text and 50 per text that repeats another or shares a bucket with one (tests/bench/memory.py).
+All else lies on disk (external.py), about 4 bytes per word and 170 per text, and is sorted there; no text is kept. Two
+texts are one if digests of 128 bits of their normal forms are equal: among 10^12 texts the chance of one
+such accident is 10^-15. The engine is ours because it is one: texts of 600 bytes cost 0.2 ms each all told, where
+datasketch 2.0 takes 0.3 ms for the signatures and buckets alone and knows no true similarity
+(tests/bench/deduplicate.py).
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Deduplicate, UserError, seed_for
+from pipeline.config import Deduplicate, UserError
 from pipeline.data import language
-from pipeline.data.hashing import Words, mixed
+from pipeline.data.candidates import Candidates, Shingled
+from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.hashing import mixed
+from pipeline.data.minhash import Bands, Signatures, bands
 
 Text = tuple[Sequence[str], str]
 """The fields of one record that are compared, and its language."""
@@ -37,17 +42,22 @@ Text = tuple[Sequence[str], str]
 FIELD_MARK = "\x1f"  # white space, so no normal form holds it
 _PUNCTUATION = r".,;:!?…·•'\"“”„‘’«»‹›`´()\[\]{}_–—"
 _TOKEN = re.compile(rf"{language.WORD}|[^\w\s{_PUNCTUATION}]")
-_MISS = 0.01  # chance that a pair exactly at the threshold shares no bucket
-_DOUBT = 4.0  # standard deviations by which an estimated similarity may lie below the truth
 _BATCH = 4096
-_VOCABULARY = 1 << 20
+_VOCABULARY = 1 << 16  # words remembered at a time, some 150 bytes each
+_ONE, _SEVERAL = 1, 2  # texts that have a form
 
 
 class Forms:
-    """The distinct normal forms among texts, and which of them are near each other."""
+    """The distinct normal forms among texts, and which of them are near each other.
 
-    def __init__(self, texts: Iterable[Text], settings: Deduplicate) -> None:
+    A form is known by a number, in the order of first appearance, with gaps.
+    """
+
+    def __init__(self, texts: Iterable[Text], settings: Deduplicate, folder: Path | None = None) -> None:
         """Reads `texts` once, in order. All have the same number of fields.
+
+        Args:
+            folder: where temporary files may lie; none: the system's folder for such.
 
         Raises:
             UserError: a near_threshold of 0.
@@ -57,102 +67,92 @@ class Forms:
                 "params.yaml: sample.deduplicate.near_threshold is 0, which calls any two texts copies; "
                 "expected above 0 and at most 1, 0.85 is usual"
             )
-        self._threshold = settings.near_threshold
-        self._k = settings.shingle_words
-        self._multiply, self._add = _permutations(settings)
-        self._words = _WordHashes()
-        self._numbers: dict[bytes, int] = {}
-        rows: list[int] = []
-        parts = [self._read(batch, rows) for batch in _batches(texts)]
-        self.form_of = np.array(rows, dtype=np.int64)
-        """The form (0, 1, ... by first appearance) of each text, shape (texts)."""
-        self._shingles = np.concatenate([shingles for shingles, _, _ in parts] or [np.empty(0, np.uint32)])
-        sizes = np.concatenate([sizes for _, sizes, _ in parts] or [np.empty((0, 1), np.int64)])
-        self._signatures = np.concatenate(
-            [signatures for _, _, signatures in parts] or [np.empty((0, settings.permutations), np.uint32)]
-        )
-        self._sizes = sizes
-        self._starts = np.cumsum(np.concatenate([[0], sizes.ravel()])).reshape(-1)[:-1].reshape(sizes.shape)
-        del self._numbers, self._words
-        self._buckets, self._offsets = _shared_buckets(
-            self._signatures, sizes.sum(axis=1) > 0, *bands(settings.near_threshold, settings.permutations)
-        )
+        self.texts = 0
+        """How many texts there were."""
+        self._k, self._folder, self._signatures = settings.shingle_words, folder, Signatures(settings)
+        self._row_of = Rows(folder, np.int64)  # of a form: the first text that has it
+        self._shingled: Shingled | None = None
+        filled = Bands(folder, *bands(settings.near_threshold, settings.permutations))
+        digests = Rows(folder, np.uint64, 4)  # high and low half, text, form
+        words = _WordHashes()
+        for batch in _batches(texts):
+            self._read(batch, words, digests, filled)
+        self._state, self._repeats = self._grouped(digests)
+        shingled = self._shingled or _empty(1, folder)
+        pairs = filled.shared(self._state > 0)
+        self._candidates = Candidates(pairs, shingled, self._signatures, settings.near_threshold, folder)
+        self.buckets, self.near = self._candidates.buckets, self._candidates.near
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return int(np.count_nonzero(self._state))
 
-    def buckets(self, form: int) -> list[int]:
-        """The buckets that this form shares with at least one other."""
-        return self._buckets[self._offsets[form] : self._offsets[form + 1]].tolist()
+    def families(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Texts that might repeat each other, and the form of each: two arrays, texts ascending.
 
-    def shares(self) -> npt.NDArray[np.bool_]:
-        """Whether each form shares a bucket with another, shape (forms); the others are near none."""
-        return np.diff(self._offsets) > 0
+        Texts of two families have neither a form nor a bucket in common; a text in no family repeats none.
+        """
+        candidates = self._candidates.forms
+        once = self._state[candidates] == _ONE
+        rows = np.concatenate([self._repeats[:, 0], self._row_of.take(candidates[once])[:, 0]])
+        forms = np.concatenate([self._repeats[:, 1], candidates[once]])
+        places = np.searchsorted(candidates, forms)
+        places[places == len(candidates)] = 0
+        shares = candidates[places] == forms if len(candidates) else np.zeros(len(forms), np.bool_)
+        family = forms.copy()
+        family[shares] = self._candidates.family[places[shares]]
+        order = np.lexsort([rows, family])
+        rows, forms, family = rows[order], forms[order], family[order]
+        edges = np.concatenate([[0], np.flatnonzero(np.diff(family)) + 1, [len(rows)]])
+        yield from ((rows[first:last], forms[first:last]) for first, last in pairwise(edges) if last > first)
 
-    def near(self, form: int, others: npt.NDArray[np.int64]) -> list[tuple[int, float]]:
-        """Those of `others` whose similarity to `form` reaches the threshold, with it, in the order given."""
-        sizes, total = self._sizes[others].sum(axis=1), self._sizes[form].sum()
-        others = others[np.minimum(sizes, total) >= self._threshold * np.maximum(sizes, total)]
-        equal = self._signatures[others] == self._signatures[form]
-        slack = _DOUBT * math.sqrt(self._threshold * (1 - self._threshold) / equal.shape[1])
-        others = others[equal.mean(axis=1) >= self._threshold - slack]
-        found = self.similarities(form, others)
-        return [(int(others[i]), float(found[i])) for i in np.flatnonzero(found >= self._threshold)]
+    def _read(self, batch: list[Text], words: "_WordHashes", digests: Rows, filled: Bands) -> None:
+        """Notes the digest of every text, and shingles and buckets of each form that is new to the batch.
 
-    def similarities(self, form: int, others: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """The smallest Jaccard similarity over the fields, shape (others); empty fields are equal."""
-        found = np.ones(len(others))
-        for field in range(self._sizes.shape[1]):
-            own = self._shingles[self._starts[form, field] :][: self._sizes[form, field]]
-            starts, sizes = self._starts[others, field], self._sizes[others, field]
-            known = _stands_in(self._shingles[_ranges(starts, sizes)], own)
-            shared = np.bincount(np.repeat(np.arange(len(others)), sizes)[known], minlength=len(others))
-            union = len(own) + sizes - shared
-            jaccard = np.divide(shared, union, out=np.ones(len(others)), where=union > 0)
-            found = np.minimum(found, jaccard)
-        return found
-
-    def _read(
-        self, batch: list[Text], rows: list[int]
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """Shingles, their number per (form, field), and signatures, of the forms that `batch` shows first."""
+        A form that an earlier batch had gets another number here, which `_grouped` drops.
+        """
         fresh: list[list[list[int]]] = []
-        for fields, tongue in batch:
+        numbers: dict[bytes, int] = {}
+        found: list[bytes] = []
+        firsts: list[int] = []
+        for row, (fields, tongue) in enumerate(batch):
             normal = [language.normal(field, tongue) for field in fields]
             digest = hashlib.blake2b(FIELD_MARK.join(normal).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            if digest not in self._numbers:
-                self._numbers[digest] = len(self._numbers)
-                fresh.append([self._words.of(field) for field in normal])
-            rows.append(self._numbers[digest])
-        n_fields = len(batch[0][0])
-        shingles, sizes = _shingles(fresh, n_fields, self._k)
-        return shingles, sizes, self._signed(shingles, sizes.sum(axis=1))
+            if digest not in numbers:
+                numbers[digest] = len(numbers)
+                firsts.append(self.texts + row)
+                fresh.append([words.of(field) for field in normal])
+            found.append(digest)
+        halves = np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
+        rows = np.arange(self.texts, self.texts + len(batch), dtype=np.uint64)
+        forms = np.array([numbers[digest] for digest in found], np.uint64) + np.uint64(len(self._row_of))
+        digests.append(np.column_stack([halves, rows, forms]))
+        self.texts += len(batch)
+        shingles, sizes = _shingles(fresh, len(batch[0][0]), self._k)
+        shingled = self._shingled = self._shingled or _empty(sizes.shape[1], self._folder)
+        starts = len(shingled.values) + (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
+        shingled.extents.append(np.stack([starts, sizes], axis=2).reshape(len(sizes), -1))
+        shingled.values.append(shingles)
+        self._row_of.append(np.array(firsts))
+        total = sizes.sum(axis=1)
+        filled.add(self._signatures.of(shingles, total), total > 0)
 
-    def _signed(self, shingles: npt.NDArray[np.uint32], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-        """MinHash signatures, shape (forms, permutations); zeros for forms without a word."""
-        signatures = np.zeros((len(sizes), len(self._multiply)), np.uint32)
-        filled = np.flatnonzero(sizes)
-        if len(filled):
-            starts = (np.cumsum(sizes) - sizes)[filled]
-            wide = shingles.astype(np.uint64)
-            for column, (multiply, add) in enumerate(zip(self._multiply, self._add, strict=True)):
-                signatures[filled, column] = np.minimum.reduceat(wide * multiply + add >> np.uint64(32), starts)
-        return signatures
+    def _grouped(self, digests: Rows) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """_ONE or _SEVERAL for each number that stays a form, else 0; text and form of all texts that repeat."""
+        state = np.zeros(len(self._row_of), np.uint8)
+        repeats = [np.empty((0, 2), np.int64)]
+        for part in in_order(digests, keys=2):
+            starts = group_starts(part, keys=2)
+            sizes = np.diff(starts, append=len(part))
+            forms = part[starts, 3].astype(np.int64)  # the first text's, as equals stay in order
+            state[forms] = np.where(sizes > 1, _SEVERAL, _ONE)
+            several = np.repeat(sizes > 1, sizes)
+            again = np.stack([part[several, 2].astype(np.int64), np.repeat(forms, sizes)[several]], axis=1)
+            repeats.append(again)
+        return state, np.concatenate(repeats)
 
 
-def bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """(bands, rows per band): the longest bands with which a pair at the threshold still meets, 99 times in
-    100.
-
-    Longer bands propose fewer pairs below the threshold. A false proposal costs only time, as the true
-    similarity decides; a pair that never meets is lost: so the miss is bounded first, and the false
-    proposals are minimised next.
-    """
-    for rows in range(permutations, 1, -1):
-        count = permutations // rows
-        if (1 - threshold**rows) ** count <= _MISS:
-            return count, rows
-    return permutations, 1
+def _empty(fields: int, folder: Path | None) -> Shingled:
+    return Shingled(Rows(folder, np.uint32), Rows(folder, np.int64, 2 * fields))
 
 
 class _WordHashes(dict[str, int]):
@@ -176,12 +176,6 @@ def _ranges(starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.
     return np.repeat(starts - before, sizes) + np.arange(sizes.sum())
 
 
-def _stands_in(values: npt.NDArray[np.uint32], ordered: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    if not len(ordered):
-        return np.zeros(len(values), dtype=bool)
-    return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
-
-
 def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
     batch: list[Text] = []
     for text in texts:
@@ -191,12 +185,6 @@ def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
             batch = []
     if batch:
         yield batch
-
-
-def _permutations(settings: Deduplicate) -> tuple[Words, Words]:
-    seeds = [seed_for(settings.seed, "minhash", i) for i in range(2 * settings.permutations)]
-    values = mixed(np.array(seeds, dtype=np.uint64))
-    return values[0::2] | np.uint64(1), values[1::2]
 
 
 def _shingles(
@@ -223,29 +211,3 @@ def _shingles(
     keys = keys[np.flatnonzero(np.diff(keys, prepend=~keys[:1]))]
     sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(counts)).astype(np.int64)
     return keys.astype(np.uint32), sizes.reshape(len(texts), n_fields)
-
-
-def _shared_buckets(
-    signatures: npt.NDArray[np.uint32], filled: npt.NDArray[np.bool_], count: int, rows: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Bucket numbers of all forms, one form after the other, and where each form's begin (forms + 1
-    offsets).
-
-    A form's bucket in a band is the hash of its signature there; buckets with one form in them are left
-    out.
-    """
-    forms, buckets, used = [], [], 0
-    candidates = np.flatnonzero(filled)
-    for band in range(count):
-        keys = np.zeros(len(candidates), np.uint64)
-        for column in range(band * rows, (band + 1) * rows):
-            keys = mixed(keys ^ signatures[candidates, column])
-        _, bucket, members = np.unique(keys, return_inverse=True, return_counts=True)
-        shared = np.flatnonzero(members[bucket] > 1)
-        forms.append(candidates[shared])
-        buckets.append(bucket[shared] + used)
-        used += len(members)
-    owner = np.concatenate(forms)
-    order = np.argsort(owner, kind="stable")
-    offsets = np.searchsorted(owner[order], np.arange(len(signatures) + 1))
-    return np.concatenate(buckets)[order].astype(np.int64), offsets

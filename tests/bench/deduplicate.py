@@ -7,6 +7,8 @@ Prints CPU milliseconds per text. datasketch is optional and used nowhere else.
 import random
 import time
 
+import numpy as np
+
 from pipeline.config import Deduplicate
 from pipeline.data.contamination import removals
 
@@ -20,7 +22,7 @@ def main() -> None:
     vocabulary = ["".join(draw.choices("abcdefghıijklmnoöprsştuüvyz", k=draw.randint(2, 9))) for _ in range(3000)]
     texts = [draw.choices(vocabulary, k=WORDS) for _ in range(TEXTS)]
     before = time.process_time()
-    removals([([" ".join(text)], "tr") for text in texts], ["train"] * TEXTS, SETTINGS, across_splits=True)
+    removals([([" ".join(text)], "tr") for text in texts], np.zeros(TEXTS, np.uint8), SETTINGS, across_splits=True)
     print(f"ours, all told: {(time.process_time() - before) / TEXTS * 1e3:.2f} ms per text")
     try:
         from datasketch import MinHash, MinHashLSH

@@ -2,12 +2,14 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Deduplicate
 from pipeline.data.contamination import Removal, besides_of, removals, texts_of
+from pipeline.data.records import SPLITS
 
 SETTINGS = Deduplicate(near_threshold=0.85, shingle_words=5, permutations=128, seed=1)
 LONG = " ".join(f"kelime{number}" for number in range(80))
@@ -15,7 +17,10 @@ NEAR = LONG.replace("kelime40", "başka")
 
 
 def found(texts: list[str], splits: list[str], *, across: bool = True, **more: list) -> list[Removal]:  # type: ignore[type-arg]
-    return removals([([text], "tr") for text in texts], splits, SETTINGS, across_splits=across, **more)
+    pinned = np.array(more.pop("pinned")) if "pinned" in more else None
+    numbers = np.array([SPLITS.index(split) for split in splits], np.uint8)
+    pairs = [([text], "tr") for text in texts]
+    return list(removals(pairs, numbers, SETTINGS, across_splits=across, pinned=pinned, **more))
 
 
 def brief(removed: list[Removal]) -> list[tuple[int, int, str]]:

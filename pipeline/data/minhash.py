@@ -1,0 +1,120 @@
+"""MinHash signatures of shingle sets, the buckets that they fall into, and the sets that share buckets.
+
+Sources: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, Mining of Massive
+Datasets, chapter 3 (banding: 1 - (1 - t^r)^b); Dietzfelbinger 1996, "Universal hashing and k-wise independent random
+variables via integer arithmetic" (multiply-shift permutations). Sets are known by their numbers: 0, 1, ...
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import Deduplicate, seed_for
+from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.hashing import mixed
+
+_MISS = 0.01  # chance that a pair exactly at the threshold shares no bucket
+
+
+def bands(threshold: float, permutations: int) -> tuple[int, int]:
+    """(bands, rows per band): the longest bands with which a pair at the threshold still meets, 99 times in
+    100.
+
+    Longer bands propose fewer pairs below the threshold. A false proposal costs only time, as the true
+    similarity decides; a pair that never meets is lost: so the miss is bounded first, and the false
+    proposals are minimised next.
+    """
+    for rows in range(permutations, 1, -1):
+        count = permutations // rows
+        if (1 - threshold**rows) ** count <= _MISS:
+            return count, rows
+    return permutations, 1
+
+
+class Signatures:
+    """MinHash: of each permutation of the hashes, the least that a set has."""
+
+    def __init__(self, settings: Deduplicate) -> None:
+        seeds = [seed_for(settings.seed, "minhash", i) for i in range(2 * settings.permutations)]
+        values = mixed(np.array(seeds, dtype=np.uint64))
+        self._multiply, self._add = values[0::2] | np.uint64(1), values[1::2]
+        self.permutations = settings.permutations
+
+    def of(self, shingles: npt.NDArray[np.uint32], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """Signatures, shape (sets, permutations), of sets that lie one after the other; zeros for empty sets."""
+        signatures = np.zeros((len(sizes), len(self._multiply)), np.uint32)
+        filled = np.flatnonzero(sizes)
+        if len(filled):
+            starts = (np.cumsum(sizes) - sizes)[filled]
+            wide = shingles.astype(np.uint64)
+            for column, (multiply, add) in enumerate(zip(self._multiply, self._add, strict=True)):
+                signatures[filled, column] = np.minimum.reduceat(wide * multiply + add >> np.uint64(32), starts)
+        return signatures
+
+
+class Bands:
+    """The bucket of every set in every band: the hash of its signature there."""
+
+    def __init__(self, folder: Path | None, count: int, rows: int) -> None:
+        self._folder, self._count, self._rows = folder, count, rows
+        self._keys = Rows(folder, np.uint64)  # batch after batch, and band after band within one
+        self._filled = Rows(folder, np.bool_)
+        self._batches: list[int] = []
+
+    def add(self, signatures: npt.NDArray[np.uint32], filled: npt.NDArray[np.bool_]) -> None:
+        """The signatures of the sets that follow; those not `filled` are empty and in no bucket."""
+        for band in range(self._count):
+            keys = np.zeros(len(signatures), np.uint64)
+            for column in range(band * self._rows, (band + 1) * self._rows):
+                keys = mixed(keys ^ signatures[:, column])
+            self._keys.append(keys)
+        self._filled.append(filled)
+        self._batches.append(len(filled))
+
+    def shared(self, counts: npt.NDArray[np.bool_]) -> Rows:
+        """Set and bucket, bucket after bucket, of each bucket with two sets or more; sets that do not count are left
+        out.
+        """
+        pairs, used = Rows(self._folder, np.uint64, 2), 0
+        for band in range(self._count):
+            for part in in_order(self._keyed(band, counts)):
+                starts = group_starts(part)
+                sizes = np.diff(starts, append=len(part))
+                bucket = np.repeat(np.arange(len(starts)) + used, sizes)
+                shared = np.repeat(sizes > 1, sizes)
+                pairs.append(np.stack([part[shared, 1], bucket[shared].astype(np.uint64)], axis=1))
+                used += len(starts)
+        return pairs
+
+    def _keyed(self, band: int, counts: npt.NDArray[np.bool_]) -> Rows:
+        """Key and number of the sets that count."""
+        keyed, first = Rows(self._folder, np.uint64, 2), 0
+        for size in self._batches:
+            start = first * self._count + band * size
+            keys = self._keys.read(start, start + size)[:, 0]
+            chosen = np.flatnonzero(self._filled.read(first, first + size)[:, 0] & counts[first : first + size])
+            keyed.append(np.stack([keys[chosen], (chosen + first).astype(np.uint64)], axis=1))
+            first += size
+        return keyed
+
+
+def families(pairs: Rows, sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each of the ascending `sets` the place of the first form that it is tied to, by chains of buckets.
+
+    `pairs`: form and bucket, bucket after bucket. Each round gives every member of a bucket the least label in it.
+    """
+    labels = np.arange(len(sets))
+    before: npt.NDArray[np.int64] | None = None
+    while before is None or (labels != before).any():
+        before = labels.copy()
+        last = np.empty((0, 2), np.uint64)  # of the part before: it may be of the bucket that goes on
+        for part in pairs.parts():
+            part = np.concatenate([last, part])
+            starts = group_starts(part[:, 1:])
+            places = np.searchsorted(sets, part[:, 0].astype(np.int64))
+            least = np.minimum.reduceat(labels[places], starts)
+            np.minimum.at(labels, places, np.repeat(least, np.diff(starts, append=len(part))))
+            last = part[-1:]
+        labels = labels[labels]
+    return labels

@@ -1,0 +1,78 @@
+"""Parquet files read and written a bounded number of rows at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.files import replacing
+
+_GROUP_ROWS = 1 << 16
+_GROUP_BYTES = 64 << 20
+_ROWS = 4096
+
+
+class Writer:
+    """Gathers tables of one schema to row groups of 65,536 rows, or fewer of more than 64 MiB."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer, self._schema = writer, schema
+        self._held: list[pa.Table] = []
+        self._rows = self._bytes = self.written = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows; those that fill a group go to the file."""
+        self._held.append(table)
+        self._rows += len(table)
+        self._bytes += table.nbytes
+        while self._rows >= _GROUP_ROWS:
+            self._flush(_GROUP_ROWS)
+        if self._bytes >= _GROUP_BYTES:
+            self._flush(self._rows)
+
+    def close(self) -> None:
+        """Writes the last group; a file without rows has one that is empty."""
+        if self._rows or not self.written:
+            self._flush(self._rows)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables([*self._held, self._schema.empty_table()])
+        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=_GROUP_ROWS)
+        rest = table.slice(rows)
+        self._held, self._rows, self._bytes = [rest], len(rest), rest.nbytes
+        self.written += rows
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[Writer]:
+    """A zstd parquet file that is there, whole, when the block has ended well; equal rows give equal bytes."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
+        writer = Writer(file, schema)
+        yield writer
+        writer.close()
+
+
+def batches(path: Path, columns: list[str] | None = None, rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
+    """The rows of a file in order; exactly so many at a time but for the last, so that two files go side by side."""
+    waiting: list[pa.RecordBatch] = []
+    n = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
+            waiting.append(batch)
+            n += len(batch)
+            while n >= rows:
+                whole, waiting = _cut(waiting, rows)
+                n -= rows
+                yield whole
+    if n:
+        yield _cut(waiting, n)[0]
+
+
+def _cut(waiting: list[pa.RecordBatch], rows: int) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """The first rows as one batch, and the rest."""
+    if len(waiting[0]) == rows:
+        return waiting[0], waiting[1:]
+    table = pa.Table.from_batches(waiting)
+    return table.slice(0, rows).combine_chunks().to_batches()[0], table.slice(rows).to_batches()
