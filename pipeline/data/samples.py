@@ -2,15 +2,17 @@
 
 For each kind: read, resolve the split, find what repeats (contamination.py), write the rest in input order,
 and account for every row: rows in = kept + removed. Documents travel as token ids copied from data/tokens;
-their text is read once to compare and never held. Equal inputs give equal bytes, and a kind's files depend
-on that kind's records alone.
+their text is read once to compare and never held. Every pass is a stream: three bytes are held per record, and some
+more per record that has a twin (deduplicate.py). Equal inputs give equal bytes, and a kind's files depend on that
+kind's records alone.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.config import KINDS, Kind, Params, UserError
-from pipeline.data.contamination import BESIDES, COMPARED, REASONS, Removal, besides_of, removals, texts_of
+from pipeline.data.contamination import BESIDES, COMPARED, REASONS, Removals, besides_of, removals, texts_of
+from pipeline.data.external import read_at
 from pipeline.data.records import SPLITS
 from pipeline.data.split import resolve_column
-from pipeline.files import read_json, replace_folder, write_json, write_table
+from pipeline.data.tables import Writer, batches, writing
+from pipeline.files import read_json, replace_folder, write_json
 
 REMOVED = pa.schema(
     [
@@ -38,10 +42,28 @@ REMOVED = pa.schema(
     ]
 )
 _EXCERPT = 200  # characters of a removed record's text that removed.parquet shows
-_ROWS = 4096  # records read at a time
-_IDS = 1 << 22  # token ids copied at a time
+_IDS = 1 << 18  # token ids copied at a time
 
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where each record of a kind belongs."""
+
+    splits: npt.NDArray[np.uint8]
+    """Places in SPLITS."""
+    pinned: npt.NDArray[np.bool_]
+    """Whether its source said so."""
+    stays: npt.NDArray[np.bool_]
+
+    def kept(self, split: str, first: int, last: int) -> pa.Array:
+        """Of the records from `first` to before `last`, those that stay in this split; a mask."""
+        return pa.array(self.stays[first:last] & (self.splits[first:last] == SPLITS.index(split)))
+
+    def names(self, first: int, last: int) -> pa.Array:
+        """The split of each."""
+        return pa.array(SPLITS).take(pa.array(self.splits[first:last]))
 
 
 def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -> dict[str, Any]:
@@ -59,22 +81,18 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
         on.
     """
     ledger: dict[str, Any] = {}
-    removed: list[pa.Table] = []
-    with replace_folder(out) as folder:
+    with replace_folder(out) as folder, writing(folder / "removed.parquet", REMOVED) as removed:
         for kind in KINDS:
             path = _existing(raw / f"{kind}.parquet", "download")
-            ids = pq.read_table(path, columns=["id", "split"])
-            splits = resolve_column(ids["id"], ids["split"], params.split)
-            gone = _removals(params, kind, path, splits.to_pylist(), ids["split"].is_valid().to_pylist(), progress)
-            stays = np.ones(len(ids), dtype=bool)
-            stays[[removal.row for removal in gone]] = False
-            ledger[kind] = _account(kind, splits, stays, gone)
+            places = _places(path, params)
+            gone = _removals(params, kind, path, places, folder, progress)
+            places.stays[gone.rows] = False
+            ledger[kind] = _account(kind, places, gone)
             if kind == "documents":
-                _write_documents(folder / kind, tokens, ids["id"], splits, stays, ledger[kind])
+                _write_documents(folder / kind, tokens, path, places, ledger[kind])
             else:
-                _write_records(folder / kind, path, splits, stays)
-            removed.append(_removed(kind, path, ids["id"], splits, gone))
-        write_table(folder / "removed.parquet", pa.concat_tables(removed))
+                _write_records(folder / kind, path, places)
+            _write_removed(removed, kind, path, places, gone)
         write_json(folder / "ledger.json", ledger)
     return ledger
 
@@ -91,101 +109,148 @@ def describe(ledger: dict[str, Any]) -> str:
     return "\n".join([*lines, "removed records and what each repeats: data/samples/removed.parquet"])
 
 
-def _removals(
-    params: Params, kind: Kind, path: Path, splits: list[str], pinned: list[bool], progress: bool
-) -> list[Removal]:
-    columns = [*COMPARED[kind], "language"]
+def _places(path: Path, params: Params) -> _Places:
+    n = pq.read_metadata(path).num_rows
+    places = _Places(np.empty(n, np.uint8), np.empty(n, np.bool_), np.ones(n, np.bool_))
+    for first, batch in _numbered(batches(path, ["id", "split"])):
+        splits = resolve_column(batch["id"], batch["split"], params.split)
+        rows = slice(first, first + len(batch))
+        places.splits[rows] = pc.index_in(splits, pa.array(SPLITS)).to_numpy()
+        places.pinned[rows] = batch["split"].is_valid().to_numpy(zero_copy_only=False)
+    return places
+
+
+def _removals(params: Params, kind: Kind, path: Path, places: _Places, folder: Path, progress: bool) -> Removals:
     texts = tqdm(
-        texts_of(kind, _batches(path, columns)),
+        texts_of(kind, batches(path, [*COMPARED[kind], "language"])),
         desc=kind,
-        total=len(splits),
+        total=len(places.splits),
         unit=" records",
         disable=None if progress else True,
         leave=False,
     )
-    besides = besides_of(kind, _batches(path, [*BESIDES[kind], "language"])) if BESIDES[kind] else None
+    besides = besides_of(kind, batches(path, [*BESIDES[kind], "language"]), folder)
     return removals(
         texts,
-        splits,
+        places.splits,
         params.sample.deduplicate,
         across_splits=params.sample.decontaminate,
         besides=besides,
-        pinned=pinned,
+        pinned=places.pinned,
+        folder=folder,
     )
 
 
-def _account(kind: Kind, splits: pa.Array, stays: npt.NDArray[np.bool_], gone: Sequence[Removal]) -> dict[str, Any]:
-    kept = Counter(splits.filter(pa.array(stays)).to_pylist())
-    reasons = Counter(removal.reason for removal in gone)
+def _account(kind: Kind, places: _Places, gone: Removals) -> dict[str, Any]:
+    kept = np.bincount(places.splits[places.stays], minlength=len(SPLITS)).tolist()
+    reasons = np.bincount(gone.reasons, minlength=len(REASONS)).tolist()
     account = {
-        "rows_in": len(splits),
-        "kept": {split: kept[split] for split in SPLITS},
-        "removed": {reason: reasons[reason] for reason in REASONS},
+        "rows_in": len(places.splits),
+        "kept": dict(zip(SPLITS, kept, strict=True)),
+        "removed": dict(zip(REASONS, reasons, strict=True)),
     }
-    assert len(splits) == kept.total() + reasons.total(), f"{kind}: rows in are kept or removed, got {account}"
+    assert len(places.splits) == sum(kept) + sum(reasons), f"{kind}: rows in are kept or removed, got {account}"
     return account
 
 
-def _write_records(folder: Path, path: Path, splits: pa.Array, stays: npt.NDArray[np.bool_]) -> None:
-    table = pq.read_table(path)
-    table = table.set_column(table.column_names.index("split"), table.schema.field("split"), splits)
-    for split in SPLITS:
-        write_table(folder / f"{split}.parquet", table.filter(pc.and_(pc.equal(splits, split), pa.array(stays))))
+def _write_records(folder: Path, path: Path, places: _Places) -> None:
+    schema = pq.read_schema(path)
+    at = schema.get_field_index("split")
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(writing(folder / f"{split}.parquet", schema)) for split in SPLITS}
+        for first, batch in _numbered(batches(path)):
+            last = first + len(batch)
+            table = pa.Table.from_batches([batch]).set_column(at, schema.field("split"), places.names(first, last))
+            for split, writer in writers.items():
+                writer.write(table.filter(places.kept(split, first, last)))
 
 
-def _write_documents(
-    folder: Path,
-    tokens: Path,
-    ids: pa.ChunkedArray,
-    splits: pa.Array,
-    stays: npt.NDArray[np.bool_],
-    account: dict[str, Any],
-) -> None:
+def _write_documents(folder: Path, tokens: Path, path: Path, places: _Places, account: dict[str, Any]) -> None:
     if not account["kept"]["train"]:
         raise UserError(
             f"documents: none is left to train on (rows in {account['rows_in']}, kept {account['kept']}, "
             f"removed {account['removed']}); add documents under download.sources, or lower "
             "split.validation and split.test in params.yaml"
         )
-    index = pq.read_table(_existing(tokens / "index.parquet", "tokenize"))
-    meta = read_json(_existing(tokens / "meta.json", "tokenize"))
-    if not index["id"].combine_chunks().equals(ids.combine_chunks()):
-        raise UserError(
-            f"{tokens / 'index.parquet'}: its {len(index)} rows are not the {len(ids)} records of "
-            "documents.parquet; run `dvc repro tokenize`"
-        )
-    index = index.set_column(index.column_names.index("split"), index.schema.field("split"), splits)
-    # A numpy file map of zero bytes is an error, but a training document has at least its end-of-text id.
-    all_ids = np.memmap(_existing(tokens / "ids.bin", "tokenize"), np.dtype(meta["dtype"]).newbyteorder("<"), mode="r")
-    counts = {}
-    for split in SPLITS:
-        part = index.filter(pc.and_(pc.equal(splits, split), pa.array(stays)))
-        starts, lengths = part["start"].to_numpy(), part["length"].to_numpy().astype(np.int64)
-        counts[split] = int(lengths.sum())
-        _copy_ids(all_ids, starts, lengths, folder / f"{split}.bin")
-        rebased = pa.array(np.cumsum(lengths) - lengths, type=pa.int64())
-        part = part.set_column(part.column_names.index("start"), part.schema.field("start"), rebased)
-        write_table(folder / f"{split}.parquet", part)
+    index, meta = _existing(tokens / "index.parquet", "tokenize"), _existing(tokens / "meta.json", "tokenize")
+    facts = read_json(meta)
+    ids = _existing(tokens / "ids.bin", "tokenize")
+    folder.mkdir()
+    with ExitStack() as stack:
+        source = stack.enter_context(ids.open("rb"))
+        schema = pq.read_schema(index)
+        parts = {
+            split: _Part(
+                stack.enter_context((folder / f"{split}.bin").open("wb")),
+                stack.enter_context(writing(folder / f"{split}.parquet", schema)),
+                np.dtype(facts["dtype"]).newbyteorder("<"),
+            )
+            for split in SPLITS
+        }
+        for first, batch in _numbered(_checked(index, path, len(places.splits))):
+            last = first + len(batch)
+            table = pa.Table.from_batches([batch])
+            at = schema.get_field_index("split")
+            table = table.set_column(at, schema.field("split"), places.names(first, last))
+            for split, part in parts.items():
+                part.add(table.filter(places.kept(split, first, last)), source)
     write_json(
         folder / "meta.json",
         {
-            "dtype": meta["dtype"],
-            "vocab_size": meta["vocab_size"],
-            "end_of_text": meta["end_of_text"],
+            "dtype": facts["dtype"],
+            "vocab_size": facts["vocab_size"],
+            "end_of_text": facts["end_of_text"],
             "n_documents": account["kept"],
-            "n_tokens": counts,
+            "n_tokens": {split: part.tokens for split, part in parts.items()},
         },
     )
 
 
-def _copy_ids(ids: npt.NDArray[Any], starts: Rows, lengths: Rows, path: Path) -> None:
-    """Writes the ids of documents one after the other, a bounded number at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        for rows in _groups(lengths):
-            ends = np.cumsum(lengths[rows])
-            at = np.repeat(starts[rows] - ends + lengths[rows], lengths[rows]) + np.arange(ends[-1])
-            file.write(ids[at].tobytes())
+def _checked(index: Path, documents: Path, n: int) -> Iterator[pa.RecordBatch]:
+    """The rows of the index, which must be those of the documents.
+
+    Raises:
+        UserError: they are not.
+    """
+    rows = pq.read_metadata(index).num_rows
+    pairs = zip(batches(index), batches(documents, ["id"]), strict=True) if rows == n else ()
+    for batch, theirs in pairs:
+        if not batch["id"].equals(theirs["id"]):
+            rows = -1
+            break
+        yield batch
+    if rows != n:
+        raise UserError(
+            f"{index}: its {pq.read_metadata(index).num_rows} rows are not the {n} records of "
+            "documents.parquet; run `dvc repro tokenize`"
+        )
+
+
+class _Part:
+    """The documents of one split: their ids one after the other, and their index."""
+
+    def __init__(self, file: BinaryIO, index: Writer, dtype: np.dtype[Any]) -> None:
+        self._file, self._index, self._dtype = file, index, dtype
+        self.tokens = 0
+
+    def add(self, rows: pa.Table, ids: BinaryIO) -> None:
+        """Copies the ids of rows of data/tokens/index.parquet, a bounded number at a time."""
+        starts, lengths = rows["start"].to_numpy(), rows["length"].to_numpy().astype(np.int64)
+        size = self._dtype.itemsize
+        for group in _groups(lengths):
+            for first, n in _runs(starts[group], lengths[group]):
+                self._file.write(read_at(ids.fileno(), n * size, first * size))
+        rebased = pa.array(self.tokens + np.cumsum(lengths) - lengths, type=pa.int64())
+        at = rows.column_names.index("start")
+        self._index.write(rows.set_column(at, rows.schema.field("start"), rebased))
+        self.tokens += int(lengths.sum())
+
+
+def _runs(starts: Rows, lengths: Rows) -> Iterator[tuple[int, int]]:
+    """Where documents that lie one after the other begin, and how many ids they have together."""
+    edges = [0, *(np.flatnonzero(starts[1:] != starts[:-1] + lengths[:-1]) + 1).tolist(), len(starts)]
+    for first, last in pairwise(edges):
+        yield int(starts[first]), int(lengths[first:last].sum())
 
 
 def _groups(lengths: Rows) -> Iterator[slice]:
@@ -195,33 +260,41 @@ def _groups(lengths: Rows) -> Iterator[slice]:
     return (slice(first, last) for first, last in pairwise(edges) if last > first)
 
 
-def _removed(kind: Kind, path: Path, ids: pa.ChunkedArray, splits: pa.Array, gone: Sequence[Removal]) -> pa.Table:
+def _write_removed(writer: Writer, kind: Kind, path: Path, places: _Places, gone: Removals) -> None:
     """One kind's rows of removed.parquet; reads texts and origins again, of the removed records only."""
-    rows = np.array([removal.row for removal in gone], dtype=np.int64)
-    origins, texts = [], []
+    twins = np.unique(gone.of)
+    names = pa.chunked_array([pa.array([], pa.string()), *_ids_of(path, twins)])
+    for first, batch in _numbered(batches(path, ["id", *COMPARED[kind], "origin"])):
+        inside = slice(*np.searchsorted(gone.rows, [first, first + len(batch)]).tolist())
+        if inside.start == inside.stop:
+            continue
+        rows = batch.take(pa.array(gone.rows[inside] - first)).to_pylist()
+        columns = {
+            "kind": [kind] * len(rows),
+            "id": [row["id"] for row in rows],
+            "split": places.names(first, first + len(batch)).take(pa.array(gone.rows[inside] - first)),
+            "reason": pa.array(REASONS).take(pa.array(gone.reasons[inside])),
+            "of": names.take(pa.array(np.searchsorted(twins, gone.of[inside]))).combine_chunks(),
+            "similarity": gone.similarities[inside],
+            "origin": [row["origin"] for row in rows],
+            "text": ["\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT] for row in rows],
+        }
+        writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _ids_of(path: Path, rows: Rows) -> Iterator[pa.Array]:
+    """The ids of those rows, ascending."""
+    for first, batch in _numbered(batches(path, ["id"])):
+        inside = slice(*np.searchsorted(rows, [first, first + len(batch)]).tolist())
+        yield batch["id"].take(pa.array(rows[inside] - first))
+
+
+def _numbered(several: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Each batch with the number of its first row."""
     first = 0
-    for batch in _batches(path, [*COMPARED[kind], "origin"]):
-        inside = rows[(rows >= first) & (rows < first + len(batch))] - first
-        for record in batch.take(pa.array(inside)).to_pylist():
-            origins.append(record["origin"])
-            texts.append("\n".join(filter(None, (record[name] for name in COMPARED[kind])))[:_EXCERPT])
+    for batch in several:
+        yield first, batch
         first += len(batch)
-    columns = {
-        "kind": [kind] * len(gone),
-        "id": ids.take(pa.array(rows)).to_pylist(),
-        "split": splits.take(pa.array(rows)).to_pylist(),
-        "reason": [removal.reason for removal in gone],
-        "of": ids.take(pa.array([removal.of for removal in gone], type=pa.int64())).to_pylist(),
-        "similarity": [removal.similarity for removal in gone],
-        "origin": origins,
-        "text": texts,
-    }
-    return pa.table(columns, schema=REMOVED)
-
-
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=_ROWS, columns=columns)
 
 
 def _existing(path: Path, stage: str) -> Path:

@@ -11,7 +11,7 @@ from pipeline.files import replacing
 
 _GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 64 << 20
-_ROWS = 4096
+_ROWS = 4096  # read at a time unless the caller says how many
 
 
 class Writer:
@@ -54,8 +54,9 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Writer]:
         writer.close()
 
 
-def batches(path: Path, columns: list[str] | None = None, rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
+def batches(path: Path, columns: list[str] | None = None, rows: int | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a file in order; exactly so many at a time but for the last, so that two files go side by side."""
+    rows = rows or _ROWS
     waiting: list[pa.RecordBatch] = []
     n = 0
     with pq.ParquetFile(path) as file:

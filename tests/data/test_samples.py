@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import config
 from pipeline.config import KINDS, Params, UserError
-from pipeline.data import samples
+from pipeline.data import samples, tables
 from pipeline.data.records import SCHEMAS, SPLITS
 from pipeline.data.samples import REMOVED, describe, sample
 from pipeline.data.split import split_of
@@ -124,7 +124,7 @@ def test_copying_in_pieces_changes_nothing(
 ) -> None:
     raw, tokens, out = folders
     monkeypatch.setattr(samples, "_IDS", 50)
-    monkeypatch.setattr(samples, "_ROWS", 7)
+    monkeypatch.setattr(tables, "_ROWS", 7)
     sample(params(), raw, tokens, tmp_path / "samples", progress=True)
     assert sha256_of(tmp_path / "samples") == sha256_of(out)
 
