@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
                 remove(aside)
                 path.replace(aside)
             temporary.replace(path)
-            sync(path.parent)
+            with suppress(OSError):  # the new folder stands already
+                sync(path.parent)
             remove(aside)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,10 @@
 """Training goes on after a kill and ends with the same bits; if it did not, a night on a GPU would be lost or wrong."""
 
+import errno
 import gc
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ from pipeline.config import Compute, Model, Runtime, Schedule, UserError, Valida
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.training import state as states
+from pipeline.training.interruption import noted
 from pipeline.training.loop import Parts, fit, mean_loss
-from pipeline.training.run import Progress, Trainer
+from pipeline.training.run import DivergedError, Progress, Trainer
 from pipeline.weighting.uniform import Uniform
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
@@ -111,6 +115,97 @@ def test_killed_at_any_step_it_ends_bitwise_equal(tmp_path: Path, die_at: int) -
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 
+class Signals(Log):
+    """Sends this process a signal at a step, as `kill` would."""
+
+    def __init__(self, at: int, number: int) -> None:
+        super().__init__()
+        self.at, self.number = at, number
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        super().log(metrics, step)
+        if step == self.at and "train_loss_nats" in metrics:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [1, 6, 13, 24])
+def test_a_signal_saves_before_it_takes_effect(tmp_path: Path, at: int, number: int) -> None:
+    """Not one update is lost: neither at a validation (6) nor at the last update (24)."""
+    whole, plain = finished(tmp_path / "whole", trainer(Log()))
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        finished(tmp_path / "cut", trainer(Signals(at, number)))
+    assert caught.value.args == (number,)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    again = trainer(Log())
+    weights, progress = finished(tmp_path / "cut", again)
+    assert again.log.record["resumed_at_step"] == at
+    assert progress.as_json() == plain.as_json()
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    with noted() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_saving_by_time_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state after every update, by the clock alone, and none but the last one: the same weights."""
+    often, seldom = trainer(Log()), trainer(Log())
+    often.runtime = often.runtime.model_copy(update={"checkpoint_every": 1000, "checkpoint_seconds": 1e-9})
+    seldom.runtime = seldom.runtime.model_copy(update={"checkpoint_every": 1000})
+    often._save_after = 0.0
+    monkeypatch.setattr("pipeline.training.run.SAVING_SHARE", 0)
+    saved: list[int] = []
+
+    class Counted(states.State):
+        def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
+            saved.append(progress["step"])
+            super().save(tensors, progress)
+
+    often.run(Counted(tmp_path / "often"))
+    seldom.run(states.State(tmp_path / "seldom"))
+    assert saved == list(range(1, 25))
+    assert [path.name for path in states.State(tmp_path / "seldom").saved()] == ["step-00000024"]
+    assert often.progress.as_json() == seldom.progress.as_json()
+    a, b = often.model.state_dict(), seldom.model.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_full_disk_at_a_checkpoint_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The third state does not fit, later ones do."""
+    whole, _ = finished(tmp_path / "whole", trainer(Log()))
+    sync, calls = os.fsync, [0]
+
+    def full(handle: int) -> None:
+        calls[0] += 1
+        if calls[0] == 15:  # seven a save
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    weights, _ = finished(tmp_path / "cut", trainer(Log()))
+    said = capsys.readouterr().err
+    assert "warning: test: the state of step 15 could not be saved in" in said
+    assert "No space left on device; the newest saved one is step-00000010; free space there" in said
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+    assert not list((tmp_path / "cut").glob(".*"))
+    assert states.State(tmp_path / "cut").saved()[0].name == "step-00000024"
+
+
+def test_without_a_state_nothing_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search's trials share a folder: one must not continue another."""
+    monkeypatch.chdir(tmp_path)
+    trainer(Log(), steps=6).run(None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_changed_log_interval_changes_no_bit(tmp_path: Path) -> None:
     often, a = finished(tmp_path / "a", trainer(Log(), log_every=1))
     seldom, b = finished(tmp_path / "b", trainer(Log(), log_every=7))
@@ -151,6 +246,21 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
         plan.model.embed.weight.fill_(float("nan"))  # type: ignore[union-attr]
     with pytest.raises(UserError, match="training loss is nan at step 1"):
         finished(tmp_path, plan)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+    """Seen: training went on to the end, and the best weights were those of no step at all."""
+    plan = trainer(Log())
+    losses = plan.parts.objective.losses
+
+    class Broken:
+        collate = staticmethod(plan.parts.objective.collate)
+        losses = staticmethod(lambda model, batch: losses(model, batch) * (1.0 if model.training else math.nan))
+
+    object.__setattr__(plan.parts, "objective", Broken)
+    with pytest.raises(DivergedError, match="test: the validation loss is nan at step 6; lower"):
+        finished(tmp_path, plan)
+    assert states.State(tmp_path).saved()[0].name == "step-00000005"
 
 
 def test_nothing_to_train_on_is_named(tmp_path: Path) -> None:
