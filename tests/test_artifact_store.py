@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,29 @@ def test_a_version_made_through_the_server_is_used_through_it_and_beside_it(
     assert new
     use(store, "chat-full", tmp_path)
     assert at(moved).verify(version).version_sha256 == version.tags[VERSION]
+
+
+@pytest.mark.slow
+def test_a_file_replaced_through_the_servers_artifact_api_is_found(server: str, moved: Path, tmp_path: Path) -> None:
+    """Seen: card, metrics and code replaced with one request each; review showed them and promote took them."""
+    store = at(tmp_path, server)
+    make_model("chat-full", seed=3)
+    version, _ = register(store, "chat-full")
+    place = store._client.get_model_version_download_uri(version.name, version.version)
+    name = f"{place.removeprefix('mlflow-artifacts:/')}/metrics.json"
+    good = (moved / "mlartifacts" / name).read_bytes()
+    for data in (b'{"accuracy": 0.99}', good):
+        request = urllib.request.Request(f"{server}/api/2.0/mlflow-artifacts/artifacts/{name}", data, method="PUT")
+        urllib.request.urlopen(request, timeout=60).close()
+        if data != good:
+            for call in (
+                lambda: store.review("chat-full"),
+                lambda: store.promote("chat-full", version.version, version.tags[VERSION]),
+                lambda: store.download(f"models:/tohum-chat-full/{version.version}"),
+            ):
+                with pytest.raises(UserError, match=r"metrics\.json has sha256"):
+                    call()
+    assert store.verify(version).version_sha256 == version.tags[VERSION]
 
 
 @pytest.mark.slow
