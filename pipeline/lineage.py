@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from pipeline import files
+from pipeline import dvc_hash, files
 
 GATES = Path("reports/gates")
 LOCK = Path("dvc.lock")
+CODE = ("pipeline/", "stages/")
 
 
 def git_state(root: Path = Path(".")) -> dict[str, str]:
@@ -29,19 +30,15 @@ def git_state(root: Path = Path(".")) -> dict[str, str]:
 
 
 def dvc_inputs(stage: str, root: Path = Path(".")) -> dict[str, str]:
-    """Dependency path -> DVC's hash of the out that holds it, for one stage of dvc.yaml.
+    """Dependency path -> DVC's hash of it, for one stage of dvc.yaml: the data, not the code, which git names.
 
-    `stage` as DVC calls it (`finetune@spam-lora`). dvc.lock's own entry of the stage is the one of its
-    previous run, so the paths come from dvc.yaml and the hashes from the outs of the stages before it,
-    which `dvc repro` has just written.
+    `stage` as DVC calls it (`finetune@spam-lora`). The hashes are those that dvc.lock records once the stage has run;
+    until then its entry there is the one of the previous run, so they are read from the outs of the stages before it,
+    which `dvc repro` has just written, or computed (pipeline.dvc_hash).
     """
     outs = dvc_outs(root)
-    found = {}
-    for path in stage_deps(stage, root):
-        holder = next((out for out in outs if path == out or path.startswith(out + "/")), None)
-        if holder is not None:
-            found[path] = outs[holder]
-    return found
+    data = [path for path in stage_deps(stage, root) if not path.startswith(CODE)]
+    return {path: digest for path in data if (digest := dvc_hash.of(path, outs, root))}
 
 
 def dvc_outs(root: Path = Path(".")) -> dict[str, str]:

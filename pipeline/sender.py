@@ -12,17 +12,17 @@ delivery, and the steps that a resumed training repeats are known from it.
 import argparse
 import contextlib
 import fcntl
-import json
-import math
 import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline import store_file
+from pipeline.config import UserError
+from pipeline.outbox import Cursor, Outbox, modified, waiting
 from pipeline.tracking import QUEUE, SENDER_LOCK
 
 if TYPE_CHECKING:
@@ -31,90 +31,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 20.0
 POLL_SECONDS = 0.5
 AWAY_SECONDS = 300.0
-_SLICE = 1 << 20
 _LONGEST_WAIT = 30.0
-
-
-@dataclass
-class Cursor:
-    """How far one file was delivered, kept in `<uid>.cursor`."""
-
-    offset: int = 0
-    run_id: str | None = None
-    ended: bool = False
-    """The last delivered word was the run's end (said by the stage, or seen: its process is gone)."""
-    last_step: dict[str, int] = field(default_factory=dict)
-    """Per metric, the highest step delivered: a training resumed from a checkpoint says some again."""
-
-
-class Outbox:
-    """One run's file and its cursor."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._cursor_path = path.with_suffix(".cursor")
-        try:
-            self.cursor = Cursor(**files.read_json(self._cursor_path))
-        except (OSError, ValueError, TypeError):
-            self.cursor = Cursor()  # delivering again is harmless
-        self._process: tuple[int, float] | None = None
-
-    def waiting(self) -> int:
-        """Bytes not yet delivered; half a line at the end counts too."""
-        try:
-            return self.path.stat().st_size - self.cursor.offset
-        except OSError:
-            return 0
-
-    def events(self) -> tuple[list[dict[str, Any]], int]:
-        """The next whole lines (about a megabyte) and the offset behind them; damaged lines are left out."""
-        with self.path.open("rb") as stream:
-            stream.seek(self.cursor.offset)
-            block = stream.read(_SLICE)
-            while b"\n" not in block and (more := stream.read(_SLICE)):
-                block += more
-        whole = block[: block.rfind(b"\n") + 1]
-        found = []
-        for line in whole.split(b"\n"):
-            with contextlib.suppress(ValueError):  # an empty line, or half of one that a kill cut
-                if isinstance(event := json.loads(line), dict):
-                    found.append(event)
-        return found, self.cursor.offset + len(whole)
-
-    def is_open(self) -> bool:
-        """Whether the run's end has not been delivered yet."""
-        return bool(self.cursor.offset) and not self.cursor.ended
-
-    def save(self) -> None:
-        """Stores the cursor: after a delivery, never before."""
-        files.write_json(self._cursor_path, asdict(self.cursor))
-
-    def alive(self) -> bool:
-        """Whether the stage that writes this file still runs."""
-        import psutil
-
-        if self._process is None:
-            self._process = _writer_of(self.path)
-        pid, started = self._process
-        try:
-            return abs(psutil.Process(pid).create_time() - started) < 5
-        except (psutil.Error, ValueError):
-            return False
-
-    def forget_process(self) -> None:
-        """After new lines: a resumed run has another process."""
-        self._process = None
-
-
-def outboxes(folder: Path = QUEUE) -> list[Outbox]:
-    """Every run's file, oldest first."""
-    return [Outbox(path) for path in sorted(folder.glob("*.jsonl"), key=_modified)]
-
-
-def waiting(folder: Path = QUEUE) -> tuple[int, int]:
-    """Runs and bytes not yet delivered."""
-    sizes = [size for box in outboxes(folder) if (size := box.waiting())]
-    return len(sizes), sum(sizes)
 
 
 class Sender:
@@ -134,12 +51,13 @@ class Sender:
         """
         from pipeline.delivery import AwayError
 
-        for path in sorted(set(self._folder.glob("*.jsonl")) - set(self._boxes), key=_modified):
+        # What cannot be written here (a full disk) waits like what cannot be delivered.
+        for path in sorted(set(self._folder.glob("*.jsonl")) - set(self._boxes), key=modified):
             self._boxes[path] = Outbox(path)
         busy = False
         away: dict[str, AwayError] = {}
         for box in self._boxes.values():
-            start = _first(box.path) if box.waiting() > 0 or box.is_open() else None
+            start = box.start if box.waiting() > 0 or box.is_open() else None
             if start is None or start["uri"] in away:
                 continue
             busy = True
@@ -147,6 +65,9 @@ class Sender:
                 self._serve(box, start)
             except AwayError as error:
                 away[start["uri"]] = error
+            except OSError as error:
+                away[start["uri"]] = AwayError(str(error))
+        busy = self._again() or busy
         for problem in away.values():
             raise problem
         return busy
@@ -155,12 +76,24 @@ class Sender:
         """Stages that still run."""
         return sum(box.is_open() and box.alive() for box in self._boxes.values())
 
+    def _again(self) -> bool:
+        """Takes back what was delivered to a store that is not the one at its address now; whether there was any."""
+        found = False
+        for box in self._boxes.values():
+            if not box.cursor.store or not box.start:
+                continue
+            delivery = self._deliveries.get((box.start["uri"], box.start["experiment"]))
+            if delivery is not None and delivery.store and delivery.store != box.cursor.store:
+                box.cursor, found = Cursor(), True
+                box.save()
+        return found
+
     def _serve(self, box: Outbox, start: dict[str, Any]) -> None:
         if box.waiting() > 0:
             self._deliver(box, start)
         elif not box.alive():  # killed before it could say so
             if box.cursor.run_id:
-                self._delivery(start).end(box.cursor, "KILLED", int(_modified(box.path) * 1000))
+                self._delivery(start).end(box.cursor, "KILLED", int(modified(box.path) * 1000))
             box.cursor.ended = True
             box.save()
 
@@ -175,8 +108,10 @@ class Sender:
         if any(event.get("event") == "start" for event in events):
             box.forget_process()
         cursor = replace(box.cursor, last_step=dict(box.cursor.last_step), offset=offset)
+        delivery = self._delivery(start)
         try:
-            self.metrics += self._delivery(start).send(cursor, events)
+            self.metrics += delivery.send(cursor, events)
+            cursor.store = delivery.store
         except GoneError:  # the store was emptied under us: all of it again, to the store that is there now
             cursor = Cursor()
             self._deliveries.clear()
@@ -193,8 +128,11 @@ class Sender:
 
 
 def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
-    """Delivers until no run is open and nothing came for `idle_seconds`, or the server stays away."""
-    from pipeline.delivery import AwayError
+    """Delivers until no run is open and nothing came for `idle_seconds`, or the server stays away.
+
+    It ends at once where the store is damaged: a process that has opened a database never opens another one there.
+    """
+    from pipeline.delivery import AwayError, DamagedError
 
     sender, wait = Sender(folder), 1.0
     busy_at = reached_at = time.monotonic()
@@ -203,6 +141,9 @@ def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
             if sender.round():
                 busy_at = time.monotonic()
             wait, reached_at, pause = 1.0, time.monotonic(), POLL_SECONDS
+        except DamagedError as error:
+            print(f"sender: {error}", flush=True)
+            return
         except AwayError as error:
             if time.monotonic() - reached_at > AWAY_SECONDS and not sender.open_runs():
                 print(f"sender: {error}; the lines wait in {folder}", flush=True)
@@ -215,36 +156,47 @@ def drain(folder: Path = QUEUE, timeout_s: float = 120.0) -> int:
     """Delivers what waits now, or waits for the sender that is at it; 0 when all is delivered, 1 when not."""
     ends, problem, metrics = time.monotonic() + timeout_s, "", 0
     runs, _ = waiting(folder)
-    while waiting(folder)[1] and time.monotonic() < ends:
+    damaged = False
+    while waiting(folder)[1] and time.monotonic() < ends and not damaged:
         with _lock(folder) as held:
             if held is None:
                 problem = "another sender is at it"
             else:
                 sender = Sender(folder)
-                problem = _rounds(sender, folder, ends)
+                problem, damaged = _rounds(sender, folder, ends)
                 metrics += sender.metrics
-        if problem:
+        if problem and not damaged:
             time.sleep(POLL_SECONDS)
     left, size = waiting(folder)
     if left:
+        next_step = "" if damaged else "; start the server and repeat"
         print(
-            f"sender: {left} runs ({size} bytes) still wait in {folder}: {problem or 'time is up'}; "
-            "start the server and repeat",
+            f"sender: {left} runs ({size} bytes) still wait in {folder}: {problem or 'time is up'}{next_step}",
             file=sys.stderr,
         )
         return 1
-    print(f"sender: nothing waits; {runs} runs and {metrics} metrics delivered now")
+    print(f"sender: all runs delivered; {runs} runs and {metrics} metrics delivered now")
     return 0
 
 
-def _rounds(sender: Sender, folder: Path, ends: float) -> str:
-    """Delivers until nothing waits, the time is up or the server is away, which is said."""
+def require_usable(uri: str) -> None:
+    """Raises UserError where the file of a tracking address can be no database."""
+    if why := store_file.problem(uri):
+        raise UserError(store_file.advice(uri, why))
+
+
+def _rounds(sender: Sender, folder: Path, ends: float) -> tuple[str, bool]:
+    """Delivers until nothing waits, the time is up or the server is away; the problem, and if waiting cannot help."""
+    from pipeline.delivery import DamagedError
+
     try:
         while waiting(folder)[1] and time.monotonic() < ends:
             sender.round()
+    except DamagedError as error:
+        return str(error), True
     except OSError as error:
-        return str(error)
-    return ""
+        return str(error), False
+    return "", False
 
 
 @contextlib.contextmanager
@@ -258,35 +210,6 @@ def _lock(folder: Path) -> Iterator[IO[str] | None]:
             yield None
             return
         yield stream
-
-
-def _first(path: Path) -> dict[str, Any] | None:
-    with path.open("rb") as stream:
-        for line in stream:
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if isinstance(event, dict) and event.get("event") == "start":
-                    return event
-    return None
-
-
-def _writer_of(path: Path) -> tuple[int, float]:
-    """Process id and start time from the last `start` line; a run has few."""
-    found = (0, math.inf)
-    with path.open("rb") as stream:
-        for line in stream:
-            if line.startswith(b'{"event": "start"'):
-                with contextlib.suppress(ValueError, KeyError):
-                    event = json.loads(line)
-                    found = (int(event["pid"]), float(event["process_started"]))
-    return found
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def main() -> int:

@@ -16,12 +16,13 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -32,6 +33,8 @@ from pipeline.energy import Meter, process_started
 RUNS = Path("reports/runs")
 QUEUE = Path(".tohum/tracking")
 SENDER_LOCK = QUEUE / "sender.lock"
+ATTACHED = QUEUE / "attached"
+"""Copies of attached files as they were when the run named them: `<sha256>/<name>`."""
 # Where a stage's own settings stand in params.yaml when the section is not called like the stage.
 _SECTIONS = {"evaluate": "evaluations", "validate": "gates", "validate-model": "evaluations"}
 
@@ -56,6 +59,12 @@ class Tracker(Protocol):
     def model(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """Names a model this run made, by path and SHA-256 (no copy), and the numbers it reached."""
 
+    def page(self, path: Path, place: str = "") -> None:
+        """Attaches a page to this run and, in the folder `place`, to its pipeline's run."""
+
+    def headline(self, figures: Mapping[str, float]) -> None:
+        """Records numbers of the whole pipeline, on its run: `{"base/bits_per_byte": 1.2}`."""
+
     def continue_in(self, state: Path) -> None:
         """Continues the run that was interrupted in this state folder, if any; before anything is logged."""
 
@@ -67,6 +76,7 @@ class NullTracker:
         self.uid = uid or uuid.uuid4().hex
         self.record: dict[str, Any] = {}
         self.seconds_work = 0.0
+        self._kept: Path | None = None
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -92,20 +102,34 @@ class NullTracker:
     def model(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """See Tracker."""
 
+    def page(self, path: Path, place: str = "") -> None:
+        """See Tracker."""
+
+    def headline(self, figures: Mapping[str, float]) -> None:
+        """See Tracker."""
+
     def continue_in(self, state: Path) -> None:
-        """See Tracker. `<state>/run_uid` keeps the id: one training is one run, however often killed."""
-        path = state / "run_uid"
+        """See Tracker. `<state>/run_uid` keeps the id until the run has finished: what trains here after that, with
+        the same inputs, is a run of its own.
+        """
+        self._kept = state / "run_uid"
         try:
-            known = path.read_text(encoding="ascii").strip()
-            if len(known) == 32 and known.isalnum():
+            known = self._kept.read_text(encoding="ascii").strip()
+            if len(known) == 32 and known.isalnum() and not has_finished(QUEUE / f"{known}.jsonl"):
                 self.uid = known
                 return
         except (OSError, ValueError):
             pass  # nothing to continue: this run is the first here
         try:
-            files.write_text(path, self.uid + "\n")
+            files.write_text(self._kept, self.uid + "\n")
         except OSError as error:
             _complain(error)
+
+    def forget(self) -> None:
+        """Ends what `continue_in` began: nothing continues this run any more."""
+        if self._kept is not None:
+            with suppress(OSError):
+                self._kept.unlink(missing_ok=True)
 
 
 class Run(NullTracker):
@@ -131,12 +155,16 @@ class Run(NullTracker):
 
     def artifact(self, path: Path) -> None:
         """See Tracker."""
-        try:
-            sha256 = files.sha256_of(Path(path))
-        except OSError as error:
-            _complain(error)
-            return
-        self._write("artifact", path=Path(path).as_posix(), sha256=sha256)
+        self._attach("artifact", Path(path))
+
+    def page(self, path: Path, place: str = "") -> None:
+        """See Tracker."""
+        self._attach("artifact", Path(path))
+        self._attach("page", Path(path), place=place)
+
+    def headline(self, figures: Mapping[str, float]) -> None:
+        """See Tracker."""
+        self._write("headline", values={key: float(value) for key, value in figures.items()})
 
     def model(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """See Tracker."""
@@ -163,6 +191,18 @@ class Run(NullTracker):
         self._write("end", status=status, values=numbers)
         if self._file is not None:
             self._file.close()
+
+    def _attach(self, event: str, path: Path, **fields: str) -> None:
+        """Says that a file belongs to the run; a copy is kept with the queue, for the next run may replace the file."""
+        try:
+            sha256 = files.sha256_of(path)
+            if path.is_file() and not (copy := ATTACHED / sha256 / path.name).exists():
+                with files.replacing(copy) as temporary:
+                    shutil.copyfile(path, temporary)
+        except OSError as error:
+            _complain(error)
+            return
+        self._write(event, path=path.as_posix(), sha256=sha256, **fields)
 
     def _write(self, event: str, **fields: Any) -> None:
         if self._broken:
@@ -205,7 +245,8 @@ def stage(name: str, params: config.Params, *, tags: Mapping[str, str] | None = 
     pipeline = lineage.pipeline_uid() or own.uid
     run: NullTracker = own
     if settings.enabled:
-        run = Run(_opening(name, pipeline, params, tags or {}))
+        everything = {"pipeline_params": flat(params.model_dump(by_alias=True, exclude={"runtime"}))}
+        run = Run(_opening(name, pipeline, params, tags or {}) | everything)
         start_sender()
     began, status = time.time(), "FAILED"
     try:
@@ -284,6 +325,20 @@ def start_sender() -> None:
         _complain(error)
 
 
+def has_finished(path: Path) -> bool:
+    """Whether the last word in a run's file is that it finished; False where there is no such file."""
+    last: Any = None
+    try:
+        with path.open("rb") as stream:
+            for line in stream:
+                if line.startswith((b'{"event": "start"', b'{"event": "end"')):
+                    with suppress(ValueError):
+                        last = json.loads(line)
+    except OSError:
+        return False
+    return isinstance(last, dict) and last.get("event") == "end" and last.get("status") == "FINISHED"
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted names and texts: `{"a": {"b": 1}}` -> `{"a.b": "1"}`."""
     found: dict[str, str] = {}
@@ -334,6 +389,8 @@ def _finish(run: NullTracker, name: str, status: str, record: dict[str, Any]) ->
         files.write_json(RUNS / f"{name}.json", record)
     except (OSError, ValueError, TypeError) as error:
         _complain(error)
+    if status == "FINISHED":
+        run.forget()
     if isinstance(run, Run):
         run.close(status, record)
         start_sender()  # the one seen at the start may have gone home while a long stage said nothing

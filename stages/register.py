@@ -30,6 +30,7 @@ def main() -> None:
         except config.UserError as error:
             refused.append(str(error))
     if admitted:
+        sender.require_usable(params.runtime.tracking.uri)
         if params.runtime.tracking.enabled:
             sender.drain(timeout_s=60)
         from pipeline.registry import Registry

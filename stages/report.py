@@ -13,8 +13,12 @@ def main() -> None:
         files.write_text(report.REPORTS / "costs.html", report.render_costs(params))
         print(report.REPORTS / "costs.html")
         return
-    with tracking.stage("report", params) as run, run.work():
-        files.write_text(report.REPORTS / "report.html", report.render(params))
+    with tracking.stage("report", params) as run:
+        with run.work():
+            files.write_text(report.REPORTS / "report.html", report.render(params))
+        run.page(report.REPORTS / "report.html")
+        for model in params.evaluations:
+            run.headline({f"{model}/{key}": value for key, value in report.leading_scores(model)})
     print(report.REPORTS / "report.html")
 
 

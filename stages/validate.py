@@ -23,11 +23,13 @@ def main() -> None:
         name = config.choice("model", rest, list(params.evaluations))
         with tracking.stage(f"validate-model@{name}", params) as run:
             verdict = _run.judge_model(name, params, reports=REPORTS, work=run.work)
+            run.page(REPORTS / "gates" / name / "page.html", f"gates/{name}")
             print(_verdict.table(verdict, REPORTS / "gates" / name))
     else:
         name = config.choice("gate", sys.argv[1:], [*_run.DATA_GATES, "model"])
         with tracking.stage(f"validate@{name}", params) as run:
             verdict = _run.judge_data(name, params, data=Path("data"), reports=REPORTS, work=run.work)
+            run.page(REPORTS / "gates" / name / "page.html", f"gates/{name}")
             print(_verdict.table(verdict, REPORTS / "gates" / name))
             if not verdict["passed"]:
                 sys.exit(1)

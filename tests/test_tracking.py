@@ -1,5 +1,6 @@
 """Tracking: whoever trains loses neither speed nor the run to it, and finds what a run cost and came from."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -124,10 +125,36 @@ def test_an_interrupted_training_goes_on_as_one_run(here: Path) -> None:
     assert [line["event"] for line in lines(here)] == ["start", "metrics", "end", "start", "metrics", "end"]
 
 
+def test_a_new_training_after_an_end_is_a_new_run(here: Path) -> None:
+    """With equal inputs the state folder is the same: the run that has finished there is not written to again."""
+    state, uids = here / "state", []
+    for _ in range(2):
+        with tracking.stage("pretrain", params()) as run:
+            run.continue_in(state)
+            run.log({"loss_nats": 1.0}, step=1)
+        uids.append(run.uid)
+        files.write_text(state / "run_uid", run.uid)  # as an older version left it, or a kill just after the last word
+    assert len(set(uids)) == 2
+    assert record(here)["run_uid"] == uids[1]
+    for uid in uids:
+        path = here / tracking.QUEUE / f"{uid}.jsonl"
+        assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["start", "metrics", "end"]
+
+
+def test_a_new_training_is_a_new_run_without_a_tracker_too(here: Path) -> None:
+    state, uids = here / "state", set()
+    for _ in range(2):
+        with tracking.stage("pretrain", params(enabled=False)) as run:
+            run.continue_in(state)
+        uids.add(run.uid)
+    assert len(uids) == 2
+
+
 def test_half_a_line_left_by_a_kill_spoils_no_other(here: Path) -> None:
     state = here / "state"
-    with tracking.stage("pretrain", params()) as run:
+    with contextlib.suppress(KeyboardInterrupt), tracking.stage("pretrain", params()) as run:
         run.continue_in(state)
+        raise KeyboardInterrupt
     (path,) = (here / tracking.QUEUE).glob("*.jsonl")
     with path.open("a") as stream:
         stream.write('{"event": "metr')
@@ -184,7 +211,7 @@ def test_a_run_knows_the_hashes_of_its_inputs_and_the_gates_that_let_it_start(he
         pass
     tags = lines(here)[0]["tags"]
     assert tags["dvc.in.models/base"] == "aaa.dir"
-    assert tags["dvc.in.data/samples/labelled"] == "bbb.dir"
+    assert "dvc.in.data/samples/labelled" not in tags, "the hash of its parent folder is not its own"
     assert tags["tohum.recipe"] == "spam-lora"
     assert (tags["gate.raw"], tags["gate.samples"]) == ("passed, 1 waived", "failed")
 
