@@ -206,12 +206,203 @@ def test_a_store_that_was_emptied_gets_everything_again(here: Path, store: str) 
     assert steps(store, run.uid) == [1, 2]
 
 
+def test_a_figure_of_the_whole_run_is_no_point_of_a_curve(here: Path, store: str) -> None:
+    """The summary's last loss under the curve's name would be a false point at step 0."""
+    model = Path("models/base")
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(uuid.uuid4().bytes)
+    with tracking.stage("pretrain", settings(store)) as run:
+        for step in (10, 20):
+            run.log({"loss_nats": 1 / step, "tokens_per_second": 5.0}, step=step)
+        run.model(model, {"loss_nats": 0.05, "best_loss_nats": 0.05})
+        run.record["tokens_per_second"] = 7.0
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == steps(store, run.uid, "tokens_per_second") == [10, 20]
+    assert steps(store, run.uid, "summary/loss_nats") == steps(store, run.uid, "summary/tokens_per_second") == [0]
+    assert steps(store, run.uid, "best_loss_nats") == [0]
+
+
+def test_the_pipelines_run_tells_what_was_run_and_how_good_it_is(here: Path, store: str) -> None:
+    """A reviewer opens one run: settings, scores, pages and links; a description of their own stays."""
+    from mlflow import MlflowClient
+
+    page = Path("reports/gates/raw/page.html")
+    page.parent.mkdir(parents=True)
+    page.write_text("raw: ğ", encoding="utf-8")
+    with tracking.stage("validate@raw", settings(store)) as gate:
+        gate.page(page, "gates/raw")
+    page.write_text("of a later run", encoding="utf-8")  # before anything was delivered
+    Path("report.html").write_text("all", encoding="utf-8")
+    with tracking.stage("report", settings(store)) as run:
+        run.page(Path("report.html"))
+        run.headline({"base/bits_per_byte": 1.25, "spam-lora/accuracy": 0.97})
+    assert sender.drain(timeout_s=60) == 0
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(here.name)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    runs = client.search_runs([experiment.experiment_id])
+    (above,) = (run for run in runs if run.data.tags["tohum.kind"] == "pipeline")
+    assert above.data.params["pretrain.model.n_layers"] == "4"
+    assert "finetune.spam-lora.optimizer.name" in above.data.params
+    assert above.data.metrics == {"base/bits_per_byte": 1.25, "spam-lora/accuracy": 0.97}
+    assert {file.path for file in client.list_artifacts(above.info.run_id)} == {"gates", "report.html"}
+    for child in (run for run in runs if run.info.run_id != above.info.run_id):
+        (attached,) = client.list_artifacts(child.info.run_id)
+        assert attached.path == ("page.html" if child.data.tags["tohum.run_uid"] == gate.uid else "report.html")
+    copied = here / "mlartifacts" / above.info.run_id / "artifacts/gates/raw/page.html"
+    assert copied.read_text(encoding="utf-8") == "raw: ğ"
+    note = above.data.tags["mlflow.note.content"]
+    assert "| spam-lora | accuracy | 0.9700 |" in note
+    at = f"#/experiments/{experiment.experiment_id}/runs/"
+    assert f"[report.html]({at}{above.info.run_id}/artifacts/report.html)" in note
+    assert f"[gate raw]({at}{above.info.run_id}/artifacts/gates/raw/page.html)" in note
+    assert "[validate@raw](" in note
+
+    client.set_tag(above.info.run_id, "mlflow.note.content", "The one we ship.")
+    with tracking.stage("evaluate@base", settings(store)):
+        pass
+    assert sender.drain(timeout_s=60) == 0
+    assert client.get_run(above.info.run_id).data.tags["mlflow.note.content"] == "The one we ship."
+
+
+def test_an_experiment_of_a_persons_choice_keeps_its_kind(here: Path, store: str) -> None:
+    from mlflow import MlflowClient
+
+    made = MlflowClient(store).create_experiment(here.name, tags={"mlflow.experimentKind": "finetuning"})
+    with tracking.stage("pretrain", settings(store)):
+        pass
+    assert sender.drain(timeout_s=60) == 0
+    assert MlflowClient(store).get_experiment(made).tags["mlflow.experimentKind"] == "finetuning"
+
+
+def test_training_again_after_an_end_leaves_both_pipelines_whole(
+    here: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = []
+    for pipeline in ("a" * 32, "b" * 32):
+        monkeypatch.setenv("TOHUM_PIPELINE_UID", pipeline + here.name[:8])
+        with tracking.stage("pretrain", settings(store)) as run:
+            run.continue_in(here / "state")
+            for step in (1, 2):
+                run.log({"loss_nats": 1 / step}, step=step)
+        uids.append(run.uid)
+        assert sender.drain(timeout_s=60) == 0
+    assert [steps(store, uid) for uid in uids] == [[1, 2], [1, 2]]
+    query = (
+        "select r.name, r.status, (select count(*) from tags t where t.key = 'mlflow.parentRunId' and "
+        "t.value = r.run_uuid) from runs r join experiments e using (experiment_id) where e.name = ?"
+    )
+    found = [row for row in rows(store, query, here.name) if row[0].startswith("pipeline")]
+    assert [row[1:] for row in found] == [("FINISHED", 1)] * 2
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"no database " * 500)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _of_another_version(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("update alembic_version set version_num = 'deadbeef0000'")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _of_another_program(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        for table in ("runs", "experiments"):
+            connection.execute(f"create table {table} (a integer)")
+
+
+@pytest.mark.parametrize("damage", [_garbage, _cut, _of_another_version, _folder, _of_another_program])
+def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
+    here: Path, store: str, damage: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What was delivered before and what waits: both are in the store that takes its place."""
+    template = Path(store.removeprefix("sqlite:///"))
+    with sqlite3.connect(template) as source, sqlite3.connect("mlflow.db") as copy:
+        source.backup(copy)
+    uri = f"sqlite:///{here}/mlflow.db"
+    with tracking.stage("pretrain", settings(uri)) as before:
+        before.log({"loss_nats": 1.0}, step=1)
+    drain = [sys.executable, "-m", "pipeline.sender", "--drain"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(drain, env=environment, check=True)
+    with tracking.stage("evaluate@base", settings(uri)) as after:
+        after.log({"accuracy": 0.5})
+    damage(Path("mlflow.db"))
+    capfd.readouterr()
+    done = subprocess.run(drain, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("sender:")]
+    assert len(said) == 1
+    assert "mlflow.db: not a database that this MLflow can use" in said[0]
+    assert "move it away" in said[0]
+    assert "Traceback" not in done.stderr + done.stdout
+
+    Path("mlflow.db").rename("mlflow.db.damaged")
+    with sqlite3.connect(template) as source, sqlite3.connect("mlflow.db") as copy:
+        source.backup(copy)  # a new store; making its tables takes seconds
+    subprocess.run(drain, env=environment, check=True)
+    assert steps(uri, before.uid) == [1]
+    assert steps(uri, after.uid, "accuracy") == [0]
+
+
+def test_a_store_that_is_not_there_any_more_gets_all_runs_again(here: Path, store: str) -> None:
+    """Also those that were delivered long ago, and though nothing new waits."""
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as source, sqlite3.connect("mlflow.db") as copy:
+        source.backup(copy)
+    uri = f"sqlite:///{here}/mlflow.db"
+    with tracking.stage("pretrain", settings(uri)) as run:
+        run.log({"loss_nats": 1.0}, step=1)
+    assert sender.drain(timeout_s=60) == 0
+    assert sender.waiting() == (0, 0)
+    Path("mlflow.db").unlink()
+    runs, size = sender.waiting()
+    assert (runs, size) == (1, (tracking.QUEUE / f"{run.uid}.jsonl").stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "[]", "{}", "null", '{"offset": -5}', '{"offset": 1e9}', '{"offset": 10000000}', '{"offset": "7"}',
+     '{"offset": 3, "last_step": []}', '{"offset": 40, "run_id": 7}', '{"last_step": {"loss_nats": "x"}}'],
+)  # fmt: skip
+def test_a_damaged_cursor_delivers_everything_once(here: Path, store: str, cursor: str) -> None:
+    with tracking.stage("pretrain", settings(store)) as run:
+        for step in (1, 2):
+            run.log({"loss_nats": 1.0}, step=step)
+    assert sender.drain(timeout_s=60) == 0
+    (tracking.QUEUE / f"{run.uid}.cursor").write_text(cursor)
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == [1, 2]
+    assert sender.waiting() == (0, 0)
+
+
+def test_a_file_without_a_start_holds_nobody_up(here: Path, store: str) -> None:
+    tracking.QUEUE.mkdir(parents=True)
+    (tracking.QUEUE / f"{uuid.uuid4().hex}.jsonl").write_bytes(b'{"event": "start", "uid\n\xff\xfe\n')
+    (tracking.QUEUE / "folder.jsonl").mkdir()
+    with tracking.stage("pretrain", settings(store)) as run:
+        run.log({"loss_nats": 1.0}, step=1)
+    assert sender.drain(timeout_s=60) == 0
+    assert steps(store, run.uid) == [1]
+
+
 def test_damaged_lines_are_left_out(here: Path, store: str) -> None:
     with tracking.stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
         assert isinstance(run, tracking.Run)
         assert run._file is not None
-        run._file.write('{"event": "metr\n[1, 2]\n')
+        run._file.write('{"event": "metr\n[1, 2]\nnull\n{}\n{"event": "metrics"}\n{"event": "end", "status": 7}\n')
+        run._file.write('{"event": "metrics", "time_ms": 1, "step": "x", "values": {"loss_nats": 1}}\n')
+        run._file.write('{"event": "start", "uid": "\' or 1=1", "time_ms": 1}\n{"event": "model", "values": 3}\n')
         run.log({"loss_nats": 1.0}, step=2)
     assert sender.drain(timeout_s=60) == 0
     assert steps(store, run.uid) == [1, 2]
