@@ -52,6 +52,8 @@ class Stage:
     outs: tuple[str, ...]
     """Paths as dvc.yaml writes them."""
     meta: Meta = field(default_factory=Meta)
+    needs: tuple[str, ...] = ()
+    """Dependencies that no stage makes and that are not there."""
     changes: tuple[Change, ...] = ()
     """Empty when nothing that DVC can see has changed."""
     restorable: bool = False
@@ -122,6 +124,7 @@ def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
 
     graph = repo.index.graph  # an edge leads from a stage to one that it waits for
     order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing)
+    made = [out.fs_path for stage in graph for out in stage.outs]
     stages = {}
     for stage in order:
         name = stage.addressing
@@ -132,10 +135,19 @@ def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
             upstream=tuple(sorted(other.addressing for other in graph.successors(stage))),
             outs=tuple(Path(out.fs_path).relative_to(repo.root_dir).as_posix() for out in stage.outs),
             meta=_meta(name, stage.meta),
+            needs=tuple(_missing(stage, made, repo.root_dir)),
             changes=changes,
             restorable=restorable and bool(changes) and _in_run_cache(stage),
         )
     return Graph(stages)
+
+
+def _missing(stage: Any, made: list[str], root: str) -> Iterator[str]:
+    for dep in stage.deps:
+        path = getattr(dep, "fs_path", "")  # what a stage reads of params.yaml is no file of its own
+        pairs = ((f"{path}/", f"{out}/") for out in made)
+        if path and not Path(path).exists() and not any(a.startswith(b) or b.startswith(a) for a, b in pairs):
+            yield Path(path).relative_to(root).as_posix() if path.startswith(root) else path
 
 
 def _meta(name: str, raw: Any) -> Meta:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,62 @@ def dvc_outs(root: Path = Path(".")) -> dict[str, str]:
 
 def stage_deps(stage: str, root: Path = Path(".")) -> list[str]:
     """The resolved `deps` of one stage of dvc.yaml; empty if there is no such stage."""
+    return _resolved(stage, _yaml(root / "dvc.yaml"), _yaml(root / "params.yaml"), ("deps",))
+
+
+def stage_order(root: Path = Path(".")) -> list[str]:
+    """Every stage of dvc.yaml, each after those that it waits for, ties by name: the order of pipeline.graph.
+
+    Without DVC, for tables that a stage's report shows. Empty where dvc.yaml cannot be read.
+    """
+    graph, params = _yaml(root / "dvc.yaml"), _yaml(root / "params.yaml")
+    names = list(_stage_names(graph, params))
+    deps = {name: _resolved(name, graph, params, ("deps",)) for name in names}
+    outs = {name: _resolved(name, graph, params, ("outs", "metrics", "plots")) for name in names}
+    waits = {name: {other for other in names if other != name and _overlap(deps[name], outs[other])} for name in names}
+    found: list[str] = []
+    while ready := [name for name in names if name not in found and waits[name].issubset(found)]:
+        found.append(min(ready))
+    return found
+
+
+def _stage_names(graph: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
+    for name, entry in (graph.get("stages") or {}).items():
+        if isinstance(entry, dict) and "do" in entry:
+            yield from (f"{name}@{key}" for key in _items(entry, params))
+        else:
+            yield str(name)
+
+
+def _items(entry: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Key -> item of a `foreach`."""
+    items = entry.get("foreach")
+    if isinstance(items, str):
+        items = _look_up(items.strip("${} "), params)
+    return items if isinstance(items, dict) else {str(item): item for item in items or []}
+
+
+def _resolved(stage: str, graph: dict[str, Any], params: dict[str, Any], sections: tuple[str, ...]) -> list[str]:
+    """The paths in these sections of a stage, templates filled in."""
     name, _, key = stage.partition("@")
-    entry = (_yaml(root / "dvc.yaml").get("stages") or {}).get(name) or {}
-    values: dict[str, Any] = _yaml(root / "params.yaml")
+    entry = (graph.get("stages") or {}).get(name) or {}
+    values = params
     if "do" in entry:
-        items = entry.get("foreach")
-        if isinstance(items, str):
-            items = _look_up(items.strip("${} "), values)
-        values = values | {"key": key, "item": (items or {}).get(key) if isinstance(items, dict) else key}
+        values = params | {"key": key, "item": _items(entry, params).get(key)}
         entry = entry["do"]
-    return [
-        re.sub(r"\$\{([^}]*)\}", lambda m: str(_look_up(m.group(1).strip(), values)), str(dep))
-        for dep in entry.get("deps") or []
-    ]
+    paths = [path for section in sections for one in entry.get(section) or [] for path in _paths(one)]
+    return [re.sub(r"\$\{([^}]*)\}", lambda m: str(_look_up(m.group(1).strip(), values)), path) for path in paths]
+
+
+def _paths(entry: Any) -> list[str]:
+    """A path as dvc.yaml writes it: alone, or as the key of its options."""
+    return [str(path) for path in entry] if isinstance(entry, dict) else [str(entry)]
+
+
+def _overlap(deps: list[str], outs: list[str]) -> bool:
+    """Whether a dependency is an out, lies in one, or holds one."""
+    pairs = ((f"{dep}/", f"{out}/") for dep in deps for out in outs)
+    return any(dep.startswith(out) or out.startswith(dep) for dep, out in pairs)
 
 
 def gate_verdicts(root: Path = Path(".")) -> dict[str, str]:

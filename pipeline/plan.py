@@ -7,14 +7,13 @@ run is a question mark.
 """
 
 import argparse
+import glob
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from pipeline import config, files, graph
 from pipeline.config import UserError
@@ -35,6 +34,8 @@ class Row:
     seconds: float | None
     memory_mib: float | None
     disk_bytes: int | None
+    missing: tuple[str, ...] = ()
+    """What it reads and is not there: a path, and the setting that names it."""
 
 
 def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) -> list[Row]:
@@ -66,9 +67,34 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
                 seconds=record.get("seconds_total"),
                 memory_mib=record.get("peak_memory_mib"),
                 disk_bytes=sum(sizes) if sizes else None,
+                missing=(*stage.needs, *_missing(stage.name, params)) if action in ("run", "may run") else (),
             )
         )
     return found
+
+
+def _missing(stage: str, params: dict[str, Any]) -> Iterator[str]:
+    """The files and folders that a stage's own settings name as `path` and that are not there."""
+    section = stage.replace("@", ".", 1)
+    yield from _absent(section, _at(params, section))
+
+
+def _absent(name: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, dict):
+        return
+    path = value.get("path")
+    # `path` of kind hub is a repository's name
+    if isinstance(path, str) and value.get("kind") != "hub" and not _is_there(path):
+        yield f"{path} ({name}.path)"
+    for key, inner in value.items():
+        yield from _absent(f"{name}.{key}", inner)
+
+
+def _is_there(path: str) -> bool:
+    """Whether a path is there, or a pattern matches something."""
+    if Path(path).exists():
+        return True
+    return glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None
 
 
 def _reasons(stage: graph.Stage, entry: dict[str, Any], params: dict[str, Any]) -> list[str]:
@@ -138,6 +164,7 @@ def render(table: list[Row], free_bytes: int) -> str:
     if cached:
         lines.append(f"cached: {len(cached)} of {len(table)} ({', '.join(cached)})")
     lines += _sums(touched, free_bytes)
+    lines += [f"missing: {what}, which {row.stage} reads" for row in touched for what in row.missing]
     return "\n".join(lines)
 
 
@@ -166,7 +193,7 @@ def _sums(touched: list[Row], free_bytes: int) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
+    """The command line; returns the exit code: 1 where something that a stage would read is missing."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description="what dvc repro would run")
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and all they need")
     given = parser.parse_args(arguments)
@@ -177,10 +204,17 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    locked = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.exists() else {}
-    params = yaml.safe_load(config.PARAMS.read_text(encoding="utf-8"))
-    print(render(rows(wanted, locked, params), shutil.disk_usage(".").free))
-    return 0
+    found = rows(wanted, read_yaml(LOCK).get("stages") or {}, read_yaml(config.PARAMS))
+    print(render(found, shutil.disk_usage(".").free))
+    return 1 if any(row.missing for row in found) else 0
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file read as DVC reads it (YAML 1.2: `1e-08` is a number, `no` a word); {} if it is not there."""
+    from ruamel.yaml import YAML
+
+    found = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
 
 
 if __name__ == "__main__":

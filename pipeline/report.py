@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import files, methods, pictures
+from pipeline import files, lineage, methods, pictures
 from pipeline.config import Params
 from pipeline.experiments import findings
 from pipeline.methods import Cost, Method, advice, lengths
@@ -66,14 +66,20 @@ def render_scaling(found: list[dict[str, float]], law: Callable[[float, float], 
 def render_costs(params: Params) -> str:
     """The page of costs: what every stage took, beside what its model scored."""
     rows = []
-    for path in sorted((REPORTS / "runs").glob("*.json")):
-        record = files.read_json(path)
+    for record in records():
         _, _, model = str(record["stage"]).partition("@")
         model = "base" if record["stage"] == "pretrain" else model
         scores = leading_scores(model) if record["stage"].startswith(("pretrain", "finetune", "merge")) else []
         rows.append(record | {"model": model, "score": scores[0] if scores else None})
     total = sum(row.get("seconds_total", 0.0) for row in rows)
     return _page("costs.html", rows=rows, total=total, picture=pictures.costs(rows))
+
+
+def records(folder: Path = REPORTS / "runs") -> list[dict[str, Any]]:
+    """The run record of every stage, in the order of the graph; those of stages that are gone come last."""
+    places = {stage: place for place, stage in enumerate(lineage.stage_order())}
+    found = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda record: places.get(record["stage"], len(places)))
 
 
 def leading_scores(model: str) -> list[tuple[str, float]]:

@@ -33,11 +33,10 @@ def main() -> None:
 
 
 def times() -> Table:
-    """Seconds per stage: in all, in the work itself, and the share that is neither."""
+    """Seconds per stage, in the order of the graph: in all, in the work itself, and the share that is neither."""
     table = Table("stage", "seconds", "work", "rest", "tokens/s", "peak MiB")
     total = work = 0.0
-    for path in sorted(RUNS.glob("*.json")):
-        record = files.read_json(path)
+    for record in report.records(RUNS):
         seconds, own = record["seconds_total"], record["seconds_work"]
         total, work = total + seconds, work + own
         speed = f"{record['tokens_per_second']:,.0f}" if "tokens_per_second" in record else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import dvc_hash, lineage
+from pipeline import dvc_hash, graph, lineage
 from tests import scratch
 
 STAGES = """
@@ -56,6 +56,17 @@ def test_every_dependency_has_the_hash_that_dvc_records(project: Path, cached: b
     found = _locked(root)
     assert {stage: lineage.dvc_inputs(stage, root) for stage in found} == found
     assert found["one"]["data/raw/documents"] != found["one"]["data/raw"]
+
+
+def test_the_order_of_stages_is_that_of_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the committed graph, where a gate waits for what is written below it in dvc.yaml."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(scratch.ROOT / name, tmp_path / name)
+    assert scratch.dvc(tmp_path, "init", "--no-scm", "--quiet").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    found = lineage.stage_order()
+    assert found == list(graph.read().stages)
+    assert found.index("tokenize") < found.index("validate@tokens") < found.index("pretrain")
 
 
 def test_what_is_not_there_has_no_hash(project: Path) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline import config, graph, plan
 from tests import scratch
@@ -27,8 +26,8 @@ def project(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _planned(project: Path) -> dict[str, plan.Row]:
-    locked = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    params = yaml.safe_load((project / "params.yaml").read_text())
+    locked = plan.read_yaml(project / "dvc.lock")["stages"]
+    params = plan.read_yaml(project / "params.yaml")
     return {row.stage: row for row in plan.rows(graph.read(restorable=True), locked, params)}
 
 
@@ -57,6 +56,34 @@ def test_a_changed_setting_shows_old_and_new(project: Path) -> None:
     }
     assert rows["fan@right"].why[0] == "fan.right.value: 2 -> 3"
     assert rows["last"].why == ["after fan@right"]
+
+
+def test_numbers_and_words_are_compared_as_dvc_reads_them(project: Path) -> None:
+    """dvc.lock writes 1e-08 and no: a reader of YAML 1.1 takes them for a word and for false."""
+    section = 'right: {value: 2, epsilon: 1.0e-8, language: "no", rate: 2e-4}'
+    _set(project, "right: {value: 2}", section)
+    assert scratch.dvc(project, "repro", "--quiet").returncode == 0
+    _set(project, "value: 2", "value: 3")
+    assert _planned(project)["fan@right"].why[0] == "fan.right.value: 2 -> 3"
+    assert not [line for line in _planned(project)["fan@right"].why if "epsilon" in line or "language" in line]
+
+
+def test_missing_inputs_are_named_before_the_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the user's and one that a setting names; what the graph itself makes is not missing."""
+    (project / "source.txt").unlink()
+    _set(
+        project,
+        "right: {value: 2}",
+        "right: {value: 2, start: {kind: folder, path: open/weights}, more: {path: p/*.x}}",
+    )
+    _set(project, "left: {value: 1}", "left: {value: 1, path: dvc.yaml, start: {kind: hub, path: org/model}}")
+    assert plan.main([]) == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing")]
+    assert said == [
+        "missing: source.txt, which one reads",
+        "missing: open/weights (fan.right.start.path), which fan@right reads",
+        "missing: p/*.x (fan.right.more.path), which fan@right reads",
+    ]
 
 
 def test_a_changed_file_is_named(project: Path) -> None:
