@@ -5,22 +5,33 @@ One task run per stage, named after it. DVC says what the stages are, what each 
 are free. A stage that is neither stale nor downstream of a stale one ends as `Cached` without a call of DVC;
 one that DVC finds unchanged or restores ends as `Cached` too. A gate that says no is `Failed` with its table
 as an artifact, and what depends on it is not run while independent branches go on. A model's gate that says
-no lets the graph go on and ends as `Refused`.
+no lets the graph go on and ends as `Refused`. A flow that fails says why first: the stage, its gate's rule, count and
+setting. While a stage trains, its step and losses go to its log and to a progress artifact.
+
+One run at a time works in a checkout, also while it waits for an approval; `profile` and `set` change params.yaml for
+the run only (pipeline.checkout).
 
 Every `dvc repro --single-item` runs under stages/guard.py, and so does the flow: whichever process is killed,
 nothing goes on training and no temporary Prefect server stays behind.
 """
 
 import argparse
+import contextvars
 import os
 import queue
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
 
 from pipeline.process import GUARD
 
@@ -38,19 +49,25 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.futures import PrefectFuture
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
-from pipeline import dvc_lock, graph, verdicts
+from pipeline import approval, checkout, dvc_lock, files, graph, progress, verdicts
+from pipeline.config import UserError
 from pipeline.process import Processes, StageError, StageTimeoutError
 
 _WORKER_RUN = "PREFECT__FLOW_RUN_ID"
 APPROVAL_S = 24 * 3600
+PROGRESS_S = 5.0
+ANSWERS = Path(".tohum/flow/approvals")
+_SENTENCE = 600
+_NAMED = 3
 REGISTER = "register"
 # What DVC prints when it had nothing to run.
 _UNCHANGED = {
@@ -91,7 +108,8 @@ def stage_task(stage: graph.Stage, fresh: bool, force: bool, processes: Processe
         stage.name,
     ]
     try:
-        lines = processes.run(command, timeout_s=stage.meta.timeout_s, tell=_teller())
+        with _followed(stage.name, processes):
+            lines = processes.run(command, timeout_s=stage.meta.timeout_s, tell=_teller())
     except StageTimeoutError as error:
         raise StageError(f"{stage.name}: {error}; raise timeout_s in the stage's meta in dvc.yaml") from None
     except StageError as error:
@@ -111,9 +129,13 @@ def stage_task(stage: graph.Stage, fresh: bool, force: bool, processes: Processe
 
 
 @task(name=REGISTER, task_run_name=REGISTER, cache_policy=NO_CACHE, persist_result=False)
-def register_task(processes: Processes) -> Any:
-    """The last task: registers the models whose gate passed."""
-    processes.run(["stages.register"], timeout_s=None, tell=_teller())
+def register_task(processes: Processes, approved: list[approval.Candidate] | None) -> Any:
+    """The last task: registers the models whose gate passed; where a person approved, those and their bytes only."""
+    command = ["stages.register"]
+    if approved is not None:
+        command += ["--models", ",".join(one.model for one in approved)]
+        command += ["--sha256", ",".join(one.sha256 for one in approved)]
+    processes.run(command, timeout_s=None, tell=_teller())
     return Completed(message="ran")
 
 
@@ -121,9 +143,11 @@ def register_task(processes: Processes) -> Any:
 def tohum(
     targets: list[str] | None = None,
     force: bool = False,
-    max_parallel: int | None = None,
+    max_parallel: Annotated[int, Field(ge=1)] | None = None,
     approve: bool = False,
     registration: bool = True,
+    profile: str | list[str] | None = None,
+    set: dict[str, Any] | None = None,
 ) -> State[Any]:
     """Runs the graph of the project in the working directory.
 
@@ -133,7 +157,21 @@ def tohum(
         max_parallel: stages side by side at most; none leaves it to the cores that each stage asks for.
         approve: wait for a person's answer before registering.
         registration: register the models whose gate passed, at the end of a whole run.
+        profile: one or more of infra/profiles; params.yaml is theirs during the run.
+        set: dotted path in params.yaml -> its value during the run, after the profiles.
     """
+    names = [profile] if isinstance(profile, str) else profile or []
+    try:
+        with checkout.held(str(flow_run.name)), checkout.params_of_run(names, set or {}) as said:
+            for line in said:
+                get_run_logger().warning(line)
+            return _run(targets, force, max_parallel, approve, registration)
+    except UserError as error:
+        return Failed(message=str(error))
+
+
+def _run(targets: list[str] | None, force: bool, max_parallel: int | None, approve: bool, register: bool) -> State[Any]:
+    """The flow in a checkout that is held, with the params of this run."""
     logger = get_run_logger()
     for line in dvc_lock.repair():
         logger.warning(line)
@@ -144,16 +182,26 @@ def tohum(
         _end_with_parent()
     try:
         outcomes = _Schedule(wanted, force, max_parallel, processes).run()
-        if registration and not targets and not any(o.state in _BAD for o in outcomes):
+        if register and not targets and not any(o.state in _BAD for o in outcomes):
             outcomes.append(_register(approve, processes))
     finally:
         processes.stop()
     table = summary(outcomes)
     create_markdown_artifact(key="tohum-summary", markdown=table, description="every stage, its state and seconds")
-    failed = [o.stage for o in outcomes if o.state in _BAD]
-    if failed:
-        return Failed(message=f"failed or not run: {', '.join(failed)}")
-    return Completed(message=f"{len(outcomes)} tasks, {sum(o.state == 'Cached' for o in outcomes)} cached")
+    if why := reason(outcomes):
+        return Failed(message=why)
+    refused = [o.stage for o in outcomes if o.state == "Refused"]
+    more = f"; refused by their gate: {', '.join(refused)}" if refused else ""
+    return Completed(message=f"{len(outcomes)} tasks, {sum(o.state == 'Cached' for o in outcomes)} cached{more}")
+
+
+def reason(outcomes: list[Outcome]) -> str:
+    """Why the run failed, first things first: what each failed stage said, then what was not run. "" if none failed."""
+    failed = [o for o in outcomes if o.state in _BAD and o.state != "NotRun"]
+    waiting = [o.stage for o in outcomes if o.state == "NotRun"]
+    said = [o.message if o.message.startswith(o.stage) else f"{o.stage}: {o.message}" for o in failed[:_NAMED]]
+    said += [f"also failed: {', '.join(o.stage for o in failed[_NAMED:])}"] if len(failed) > _NAMED else []
+    return "; ".join([*said, *([f"not run: {', '.join(waiting)}"] if waiting else [])])
 
 
 _BAD = {"Failed", "Crashed", "NotRun"}
@@ -166,7 +214,7 @@ class _Schedule:
         self.force, self.processes = force, processes
         self.affected = {stage.name for stage in stages} if force else stages.affected()
         self.cores = os.cpu_count() or 1
-        self.most = max_parallel or self.cores
+        self.most = self.cores if max_parallel is None else max_parallel
         self.waiting = list(stages)
         self.known = set(stages.stages)
         self.running: dict[str, tuple[graph.Stage, PrefectFuture[Any], float]] = {}
@@ -230,18 +278,94 @@ def _outcome(name: str, future: PrefectFuture[Any], seconds: float) -> Outcome:
     state = future.state
     if state.is_pending():
         return Outcome(name, "NotRun", 0.0, "something it depends on failed")
-    return Outcome(name, state.name or state.type.value, seconds, state.message or "")
+    return Outcome(name, state.name or state.type.value, seconds, _ERROR.sub("", state.message or ""))
+
+
+# What Prefect puts before the text of an exception.
+_ERROR = re.compile(r"^Task run encountered an exception:? \w+: ")
 
 
 def _register(approve: bool, processes: Processes) -> Outcome:
-    """The last task, after a person's consent where that is asked for."""
+    """The last task, after a person's consent where that is asked for: then to the models shown, and only them."""
+    approved, answer = None, None
     if approve:
-        answer = pause_flow_run(wait_for_input=Approval, timeout=APPROVAL_S)
-        if not answer.register_models:
-            return Outcome(REGISTER, "Declined", 0.0, answer.reason)
+        found = approval.candidates()
+        approved = [one for one in found if one.passed]
+        if not approved:
+            return Outcome(REGISTER, "Declined", 0.0, "no model of register.models in params.yaml passed its gate")
+        answer = _ask(approval.table(found))
+        if answer is None or not answer.register_models:
+            return Outcome(REGISTER, "Declined", 0.0, answer.reason if answer else "nobody answered in time")
+        if why := approval.changed(approved):
+            return Outcome(REGISTER, "Failed", 0.0, why)
     began = time.monotonic()
-    future = register_task.submit(processes)
-    return _outcome(REGISTER, future, time.monotonic() - began)
+    future = register_task.submit(processes, approved)
+    outcome = _outcome(REGISTER, future, time.monotonic() - began)
+    if answer is not None and outcome.state not in _BAD:
+        return replace(outcome, message=f"approved: {answer.reason}")
+    return outcome
+
+
+def _ask(table: str) -> Approval | None:
+    """Shows the models to a person and waits; the answer is kept with what was shown. None if nobody answers."""
+    key, about = "tohum-approval", "models, scores and hashes that wait for an approval"
+    create_markdown_artifact(key=key, markdown=table, description=about)
+    text = f"These models wait to be registered, with these bytes and no others.\n\n{table}"
+    try:
+        answer = pause_flow_run(
+            wait_for_input=Approval.with_initial_data(description=text), timeout=APPROVAL_S, key="approval"
+        )
+    except FlowPauseTimeout:
+        return None
+    said = "registration approved" if answer.register_models else "registration declined"
+    record = f"**{said}**: {verdicts.cell(answer.reason, _SENTENCE)}\n\n{table}"
+    create_markdown_artifact(key=key, markdown=record, description="the answer, and the models that it was about")
+    files.write_text(ANSWERS / f"{flow_run.id}.md", record)
+    return Approval(register_models=answer.register_models, reason=answer.reason)
+
+
+@contextmanager
+def _followed(stage: str, processes: Processes) -> Iterator[None]:
+    """Tells the task's log and a progress artifact how far the stage has come, every few seconds and at the end."""
+    follower = progress.Follower(stage, processes.environment["TOHUM_PIPELINE_UID"])
+    show, done = _Shown(stage), threading.Event()
+
+    def watch() -> None:
+        ended = False
+        while not ended:
+            ended = done.wait(PROGRESS_S)
+            if (now := follower.read()) is not None:
+                show(now)
+
+    # Prefect knows by the context which task run a log line and an artifact belong to.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(watch,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=10)
+
+
+class _Shown:
+    """One stage's progress in Prefect: log lines, and an artifact where the number of steps is known."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage, self._tell = stage, get_run_logger().info
+        self._artifact: Any = None
+
+    def __call__(self, now: progress.Progress) -> None:
+        self._tell(f"{self._stage}: {now}")
+        if now.percent is None:
+            return
+        try:
+            if self._artifact is None:
+                key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self._stage.lower()).strip("-")
+                self._artifact = create_progress_artifact(now.percent, key=key, description=f"steps of {self._stage}")
+            else:
+                update_progress_artifact(self._artifact, now.percent)
+        except Exception as error:  # the server may be away for a while; the stage trains on
+            self._tell(f"{self._stage}: no progress artifact: {type(error).__name__}")
 
 
 def _publish(verdict: verdicts.Verdict) -> None:
@@ -254,7 +378,7 @@ def summary(outcomes: list[Outcome]) -> str:
     """A markdown table of every stage, its state, seconds and message."""
     rows = ["| stage | state | seconds | |", "|---|---|---:|---|"]
     for one in outcomes:
-        message = verdicts.cell(one.message)
+        message = verdicts.cell(one.message, _SENTENCE)
         rows.append(f"| {one.stage} | {one.state} | {one.seconds:.1f} | {message} |")
     return "\n".join(rows) + "\n"
 
@@ -282,6 +406,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _setting(text: str, parser: argparse.ArgumentParser) -> tuple[str, Any]:
+    """`pretrain.schedule.steps=50` as a path and a value."""
+    path, equals, value = text.partition("=")
+    try:
+        if path and equals:
+            return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    parser.error(f"--set is {text!r}, expected a dotted path and a value, such as pretrain.schedule.steps=50")
+
+
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit code: 0 done, 1 something failed, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.flow", description=(__doc__ or "").partition("\n")[0])
@@ -290,9 +425,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--max-parallel", type=int, metavar="N", help="stages side by side at most")
     parser.add_argument("--approve", action="store_true", help="wait for a person before registering")
     parser.add_argument("--no-register", action="store_true", help="do not register models at the end")
+    parser.add_argument("--profile", nargs="+", metavar="NAME", help="params.yaml is these profiles during the run")
+    about = "a setting of params.yaml during the run; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=about)
     given = parser.parse_args(arguments)
     if given.max_parallel is not None and given.max_parallel < 1:
         parser.error(f"--max-parallel is {given.max_parallel}, expected 1 or more")
+    values = dict(_setting(text, parser) for text in given.set)
     try:
         state = tohum(
             targets=given.targets,
@@ -300,6 +439,8 @@ def main(arguments: list[str]) -> int:
             max_parallel=given.max_parallel,
             approve=given.approve,
             registration=not given.no_register,
+            profile=given.profile,
+            set=values,
             return_state=True,
         )
     except KeyboardInterrupt:

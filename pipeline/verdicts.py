@@ -13,6 +13,7 @@ from pipeline import files, graph
 
 _FOLDER = "reports/gates/"
 _WIDEST = 160
+_SENTENCE = 600
 _NAMED = 5
 
 
@@ -38,9 +39,9 @@ class Verdict:
         """The verdict in one line."""
         if self.passed:
             return f"the {self.gate} gate passed"
-        named = [f"{one['expectation']} on {one['column']}" for one in self.failures("critical")]
+        named = [_rule(one) for one in self.failures("critical")]
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        return f"the {self.gate} gate said no: {', '.join(named[:_NAMED])}{more}; {_FOLDER}{self.gate}/page.html"
+        return f"the {self.gate} gate said no: {'; '.join(named[:_NAMED])}{more}; see {_FOLDER}{self.gate}/page.html"
 
     @property
     def markdown(self) -> str:
@@ -51,7 +52,7 @@ class Verdict:
             values = [one[key] for key in ("expectation", "column", "severity", "count", "says")]
             values += [_offenders(one), one["params_key"]]
             rows.append("| " + " | ".join(map(cell, values)) + " |")
-        return f"**{cell(self.sentence)}**\n\n" + "\n".join(rows) + "\n"
+        return f"**{cell(self.sentence, _SENTENCE)}**\n\n" + "\n".join(rows) + "\n"
 
 
 def of(stage: graph.Stage) -> Verdict | None:
@@ -64,11 +65,17 @@ def of(stage: graph.Stage) -> Verdict | None:
     return None
 
 
-def cell(value: Any) -> str:
-    """Text that is safe in a cell of a markdown table."""
+def cell(value: Any, widest: int = _WIDEST) -> str:
+    """Text that is safe in a cell of a markdown table, at most `widest` characters of it."""
     text = " ".join(str(value).split())
-    text = text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    text = text if len(text) <= widest else text[: widest - 1] + "…"
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
+
+
+def _rule(one: dict[str, Any]) -> str:
+    """What did not hold, how often, what was expected, and the setting that says so."""
+    said = f"{one['expectation']} on {one['column']}: {one['count']}, expected {one['says']}"
+    return " ".join(f"{said} (change {one['params_key']} in params.yaml)".split())
 
 
 def _offenders(one: dict[str, Any]) -> str:

@@ -16,17 +16,29 @@ def main() -> None:
     """Admits and registers; a refused model does not keep the others out, but the exit code says so."""
     parser = argparse.ArgumentParser(prog="python -m stages.register", description=__doc__)
     parser.add_argument("--models", help="comma-separated; default: register.models of params.yaml")
+    parser.add_argument("--sha256", help="comma-separated, one for each of --models: register these bytes only")
     options = parser.parse_args()
     os.environ.update(QUIET)
     params = config.load()
     models = options.models.split(",") if options.models else list(params.register_.models)
     admission.require_models(models, params)
     admission.require_current(models)
+    approved = options.sha256.split(",") if options.sha256 else []
+    if approved and len(approved) != len(models):
+        raise config.UserError(
+            f"--sha256 names {len(approved)} hashes for {len(models)} models; one for each, in order"
+        )
+    hashes = dict(zip(models, approved, strict=False))
     refused: list[str] = []
     admitted = []
     for model in models:
         try:
-            admitted.append((model, admission.admit(model, params)))
+            facts = admission.admit(model, params)
+            if facts.sha256 != hashes.get(model, facts.sha256):
+                raise config.UserError(
+                    f"{model}: its sha256 is {facts.sha256}, {hashes[model]} was approved; look again"
+                )
+            admitted.append((model, facts))
         except config.UserError as error:
             refused.append(str(error))
     if admitted:

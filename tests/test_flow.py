@@ -6,12 +6,14 @@ a gate said no, or finds a training process that nobody asked for after a kill.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import yaml
 
-from pipeline import graph, verdicts
+from pipeline import files, graph, verdicts
 from pipeline.process import Processes, StageError, StageTimeoutError
 from tests import scratch
 
@@ -182,7 +185,13 @@ def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(ser
     (project / "dvc.yaml").write_text(text, encoding="utf-8")
     done = server.run()
     assert done.returncode == 1
-    assert "error: failed or not run: gate, last" in done.stderr
+    why = (
+        "gate: the left gate said no: ExpectColumnValuesToBeBetween on emails: 3, expected at most 0 (change "
+        "gates.left.emails in params.yaml); see reports/gates/left/page.html; not run: last"
+    )
+    assert done.stderr.strip().splitlines()[-1] == f"error: {why}"
+    newest = server.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+    assert newest["state"]["message"] == why
     expected = {"one": "Completed", "fan@left": "Completed", "fan@right": "Completed"}
     server.assert_tasks(expected | {"gate": "Failed", "last": "NotReady"})
     table = server.artifact("gate-left")
@@ -214,32 +223,130 @@ stages:
     _assert_sleeper_gone(project)
 
 
-def test_registration_waits_for_a_person_and_a_no_is_kept(server: Server, project: Path) -> None:
-    """The doorbell: the flow pauses, a typed answer resumes it, and a refusal registers nothing."""
+def _with_models(project: Path) -> None:
+    """Two models that may be registered and one that its gate refuses; the stage that registers notes its arguments."""
     (project / "stages").mkdir()
     (project / "stages" / "__init__.py").touch()
-    (project / "stages" / "register.py").write_text("open('registered', 'w').close()", encoding="utf-8")
+    code = "import sys; open('registered', 'w').write(' '.join(sys.argv[1:]))"
+    (project / "stages" / "register.py").write_text(code, encoding="utf-8")
+    with (project / "params.yaml").open("a", encoding="utf-8") as file:
+        file.write("register:\n  models: [base, chat, weak]\n")
+    for name in ("base", "chat", "weak"):
+        files.write_text(project / f"models/{name}/weights", name)
+        files.write_json(project / f"reports/evaluation/{name}/metrics.json", {"accuracy": 0.875})
+        files.write_json(project / f"reports/gates/{name}/verdict.json", {"passed": name != "weak", "results": []})
     assert scratch.dvc(project, "repro", "--quiet").returncode == 0
-    answers = [(False, "| register | Declined |"), (True, "| register | Completed |")]
-    for said, shown in answers:
-        process = subprocess.Popen([*FLOW, "--approve"], env=server.environment)
+
+
+@contextmanager
+def _asked(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A flow that waits for an approval: its process and the address of its flow run."""
+    process = subprocess.Popen([*FLOW, "--approve"], env=server.environment)
+    try:
         paused: list[dict[str, Any]] = []
 
-        def find(found: list[dict[str, Any]] = paused) -> bool:
-            found[:] = server.find("flow_runs", flow_runs={"state": {"type": {"any_": ["PAUSED"]}}})
-            return bool(found)
+        def find() -> bool:
+            paused[:] = server.find("flow_runs", flow_runs={"state": {"type": {"any_": ["PAUSED"]}}})
+            return bool(paused)
 
         _until(find, 90, "the flow did not pause")
-        answer = {"run_input": {"register_models": said, "reason": "read the card"}}
+        yield process, f"{server.url}/flow_runs/{paused[0]['id']}"
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
-        def resume(at: str = f"{server.url}/flow_runs/{paused[0]['id']}/resume", answer: Any = answer) -> bool:
-            return httpx.post(at, json=answer, timeout=60).json().get("status") == "ACCEPT"
 
-        # Prefect stores what it asks for just after it has paused, and refuses an answer that comes in between
-        _until(resume, 30, "the answer was not taken")
-        assert process.wait(timeout=90) == 0
+def _answer(at: str, said: bool) -> None:
+    answer = {"run_input": {"register_models": said, "reason": "read the card: ğ"}}
+
+    def resume() -> bool:
+        return httpx.post(f"{at}/resume", json=answer, timeout=60).json().get("status") == "ACCEPT"
+
+    # Prefect stores what it asks for just after it has paused, and refuses an answer that comes in between
+    _until(resume, 30, "the answer was not taken")
+
+
+def test_registration_waits_for_a_person_who_sees_scores_and_hashes(server: Server, project: Path) -> None:
+    """The doorbell: what was shown is registered, and nothing else; a no registers nothing; the reason is kept."""
+    _with_models(project)
+    shown = {name: files.sha256_of(project / "models" / name) for name in ("base", "chat")}
+    for said, row in ((False, "| register | Declined |"), (True, "| register | Completed |")):
+        with _asked(server) as (process, at):
+            table = server.artifact("tohum-approval")
+            for name, sha256 in shown.items():
+                assert f"| {name} | accuracy 0.8750 | passed | `{sha256}` |" in table
+            assert "| weak | accuracy 0.8750 | failed: will not be registered |" in table
+            another = server.run()
+            assert another.returncode == 1, "another run changed the checkout while an approval was awaited"
+            assert "works in this checkout, or waits for its approval there" in another.stderr
+            _answer(at, said)
+            assert process.wait(timeout=90) == 0
         assert (project / "registered").exists() is said
-        assert shown in server.artifact("tohum-summary")
+        assert row in server.artifact("tohum-summary")
+        assert "read the card: ğ" in server.artifact("tohum-summary")
+        assert "read the card: ğ" in server.artifact("tohum-approval")
+    hashes = ",".join(shown.values())
+    assert (project / "registered").read_text() == f"--models base,chat --sha256 {hashes}"
+    (kept, _) = sorted((project / ".tohum/flow/approvals").glob("*.md"))
+    assert "read the card: ğ" in kept.read_text(encoding="utf-8")
+
+
+def test_a_model_that_changed_while_the_approval_was_awaited_is_not_registered(server: Server, project: Path) -> None:
+    _with_models(project)
+    with _asked(server) as (process, at):
+        files.write_text(project / "models/chat/weights", "other weights")
+        _answer(at, True)
+        assert process.wait(timeout=90) == 1
+    assert not (project / "registered").exists()
+    newest = server.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+    assert "models/chat changed while the approval was awaited" in newest["state"]["message"]
+
+
+def test_a_training_shows_how_far_it_has_come(server: Server, project: Path) -> None:
+    """Lines in the task's log and a progress artifact, from what the stage says of itself."""
+    code = """
+import json, os, pathlib
+path = pathlib.Path(".tohum/tracking/x.jsonl")
+path.parent.mkdir(parents=True)
+start = {"event": "start", "stage": "train@a", "pipeline_uid": os.environ["TOHUM_PIPELINE_UID"]}
+lines = [start | {"params": {"train.schedule.steps": "8"}}]
+lines += [{"event": "metrics", "step": step, "values": {"train_loss_nats": 1 / step}} for step in (1, 2)]
+path.write_text("".join(json.dumps(line) + chr(10) for line in lines))
+pathlib.Path("made").touch()
+"""
+    (project / "train.py").write_text(code, encoding="utf-8")
+    (project / "dvc.yaml").write_text(
+        "stages:\n  train:\n    foreach: [a]\n    do:\n      cmd: python train.py\n      outs: [made]\n",
+        encoding="utf-8",
+    )
+    done = server.run()
+    assert done.returncode == 0, done.stderr
+    (shown,) = server.find("artifacts/latest", artifacts={"key": {"any_": ["progress-train-a"]}})
+    assert shown["type"] == "progress"
+    assert float(shown["data"]) == 25.0
+    assert shown["task_run_id"]
+    assert "train@a: step 2 of 8: train_loss_nats 0.5" in done.stdout + done.stderr
+
+
+def test_a_run_with_a_profile_and_settings_leaves_params_as_they_were(server: Server, project: Path) -> None:
+    """The stage sees the profile with the settings over it; the file of the user's is the same afterwards."""
+    shutil.rmtree(project / "infra", ignore_errors=True)
+    shutil.copytree(scratch.ROOT / "infra/profiles", project / "infra/profiles")
+    own = (scratch.ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8") + "# my own edit, not committed\n"
+    (project / "params.yaml").write_text(own, encoding="utf-8")
+    (project / "dvc.yaml").write_text(
+        "stages:\n  see:\n    cmd: cp params.yaml seen\n    params: [pretrain]\n    outs: [seen]\n", encoding="utf-8"
+    )
+    done = server.run("--profile", "gpt2-124m", "--set", "pretrain.schedule.steps=7", "--targets", "see")
+    assert done.returncode == 0, done.stderr
+    seen = yaml.safe_load((project / "seen").read_text(encoding="utf-8"))["pretrain"]
+    assert (seen["model"]["d_model"], seen["schedule"]["steps"]) == (768, 7)
+    assert (project / "params.yaml").read_text(encoding="utf-8") == own
+    refused = server.run("--set", "pretrain.schedule.steps=-1")
+    assert refused.returncode == 1
+    assert "pretrain.schedule.steps" in refused.stderr.strip().splitlines()[-1]
+    assert (project / "params.yaml").read_text(encoding="utf-8") == own
 
 
 def _sleeper(project: Path) -> int:
@@ -318,6 +425,12 @@ def test_the_deployment_runs_on_a_worker_and_ends_with_it(server: Server, projec
 
     prefect("work-pool", "create", "tohum", "--type", "process")
     prefect("--no-prompt", "deploy", "--name", "local")
+    (deployed,) = server.find("deployments")
+    assert {"profile", "set"} <= set(deployed["parameters"])
+    wrong = {"parameters": {"max_parallel": 0}}
+    refused = httpx.post(f"{server.url}/deployments/{deployed['id']}/create_flow_run", json=wrong, timeout=60)
+    assert refused.status_code == 409, "zero stages side by side would wait for ever"
+    assert "max_parallel" in refused.text
     prefect("deployment", "run", "tohum/local", "--param", "registration=false")
     command = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process"]
     worker = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True)
@@ -357,6 +470,9 @@ def test_the_command_line_refuses_nonsense() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert "--max-parallel is 0, expected 1 or more" in done.stderr
+    done = subprocess.run([*FLOW, "--set", "x"], env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert "--set is 'x', expected a dotted path and a value" in done.stderr
 
 
 def test_a_child_tells_its_own_error_and_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,13 @@ def test_times_and_costs_stand_in_the_order_of_the_graph(tmp_path: Path, monkeyp
         "report",
     ]
     figures = {"seconds_total": 2.0, "seconds_work": 1.0, "peak_memory_mib": 9.0, "seconds_cpu": 1.0}
-    more = {"status": "FINISHED", "energy_wh_estimated": 0.1, "energy_method": "estimated", "device": "cpu", "threads": 1}
+    more = {
+        "status": "FINISHED",
+        "energy_wh_estimated": 0.1,
+        "energy_method": "estimated",
+        "device": "cpu",
+        "threads": 1,
+    }
     for name in [*ran, "a-gone-one"]:
         files.write_json(report.REPORTS / "runs" / f"{name}.json", {"stage": name, **figures, **more})
     assert [record["stage"] for record in report.records()] == [*ran, "a-gone-one"]
