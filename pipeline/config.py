@@ -125,7 +125,7 @@ class Tokenize(Section):
     path: str | None
     """With `ranks` and the presets: a tiktoken ranks file; with `folder`: a folder that holds tokenizer.json."""
     sha256: str | None
-    """Of the file at `path`; checked before use when given."""
+    """Of the file at `path`, with `folder` of all the tokenizer's files in it; checked before use when given."""
 
 
 class Deduplicate(Section):
@@ -195,7 +195,9 @@ class Start(Section):
     revision: str | None
     """kind hub: a commit hash."""
     sha256: str | None
-    """Of model.safetensors (of the index-ordered concatenation of hashes when it is in several files)."""
+    """Of all files that decide the model or its text: config, weights and index, tokenizer, adapter; null is refused with
+    the hash to write (pipeline/foreign.py).
+    """
     licence: str | None
     zero_projections: bool
     """kind scratch: what attention and MLP add to the stream begins at zero, not at small random numbers (Zhang et al.

@@ -10,14 +10,15 @@ Shapes: P virtual tokens, L layers, G key-value heads, K head_dim, D d_model.
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline import files
+from pipeline import foreign
 from pipeline.config import UserError
+from pipeline.foreign import AGAIN, shown, whole
 from pipeline.model.past import KeyValue, Recorder
 
 if TYPE_CHECKING:
@@ -126,41 +127,54 @@ def attach(model: "GPT", folder: Path) -> None:
     """
     if not (folder / CONFIG).is_file():
         return
-    config = files.read_json(folder / CONFIG)
+    config = foreign.read_object(folder / CONFIG)
     kind = config.get("peft_type")
     if kind not in ("PREFIX_TUNING", "PROMPT_TUNING", "BOTTLENECK"):
+        if not isinstance(kind, str | None):
+            raise UserError(f"{folder / CONFIG}: peft_type is {shown(kind)}, expected a name such as LORA; {AGAIN}")
         return
-    from pipeline.model.checkpoint import read_tensors
+    from pipeline.model.weights import headers, read_tensors, require_floats
 
-    tensors = read_tensors(folder / TENSORS)
+    # by the header: a file that does not fit is refused before memory is taken
+    found = headers(folder / TENSORS)
+    require_floats(found, folder / TENSORS)
     if kind == "BOTTLENECK":
         # the classification head stands among the model's own weights as well
-        own = {name: value for name, value in tensors.items() if not name.startswith("base_model.")}
-        _put_bottlenecks(model, config, own, folder)
+        own = {name for name in found if not name.startswith("base_model.")}
+        width = whole(config.get("width"), f"{folder / CONFIG}: width", 1 << 20)
+        _check(folder, {name: found[name].shape for name in own}, _bottleneck_shapes(model, width))
+        tensors = read_tensors(folder / TENSORS)
+        for site, bottleneck in insert_bottlenecks(model, width).items():
+            for part in ("narrow", "wide"):
+                getattr(bottleneck, part).data.copy_(tensors[f"{site}.{part}"])
         return
-    value, shape = tensors["prompt_embeddings"], model.config
+    shape = model.config
+    rows = whole(config.get("num_virtual_tokens"), f"{folder / CONFIG}: num_virtual_tokens", shape.context_length)
     width = shape.d_model if kind == "PROMPT_TUNING" else 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
-    if value.shape != (config["num_virtual_tokens"], width):
-        raise UserError(
-            f"{folder / TENSORS}: prompt_embeddings has shape {tuple(value.shape)}, this model needs "
-            f"({config['num_virtual_tokens']}, {width}); use the base model the adapter was made for"
-        )
+    own = {name for name in found if not name.startswith("base_model.")}
+    _check(folder, {name: found[name].shape for name in own}, {"prompt_embeddings": (rows, width)})
+    value = read_tensors(folder / TENSORS)["prompt_embeddings"].to(torch.float32)
     model.virtual = SoftPrompt(value) if kind == "PROMPT_TUNING" else LearnedPrefix(value)
 
 
-def _put_bottlenecks(model: "GPT", config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> None:
-    expected = {f"{site}.{part}" for site in sites(model) for part in ("narrow", "wide")}
-    if odd := sorted(expected ^ tensors.keys()):
+def _bottleneck_shapes(model: "GPT", width: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for site in sites(model):
+        base = model.get_submodule(site)
+        assert isinstance(base, nn.Linear)
+        shapes |= {f"{site}.narrow": (width, base.out_features), f"{site}.wide": (base.out_features, width)}
+    return shapes
+
+
+def _check(folder: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
+    if odd := sorted(expected.keys() ^ found.keys()):
         raise UserError(
-            f"{folder / TENSORS}: {odd[0]} is missing or has no place in this model; use the base model the adapter "
-            "was made for"
+            f"{folder / TENSORS}: {shown(odd[0])} is missing or has no place in this model; use the base model the "
+            "adapter was made for"
         )
-    for site, bottleneck in insert_bottlenecks(model, config["width"]).items():
-        for part in ("narrow", "wide"):
-            parameter, value = getattr(bottleneck, part), tensors[f"{site}.{part}"]
-            if parameter.shape != value.shape:
-                raise UserError(
-                    f"{folder / TENSORS}: {site}.{part} has shape {tuple(value.shape)}, this model needs "
-                    f"{tuple(parameter.shape)}; use the base model the adapter was made for"
-                )
-            parameter.data.copy_(value)
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise UserError(
+                f"{folder / TENSORS}: {name} has shape {found[name]}, this model needs {shape}; use the base model the "
+                "adapter was made for"
+            )

@@ -4,6 +4,9 @@
 hashes; `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned open weights. Neither
 safetensors nor torch notices a flipped bit: the manifest does. What no weight can hold (a prefix, a prompt, a
 bottleneck) stands in `adapter/`: `load` puts it back, other readers see the model without it.
+
+A folder may be damaged or hostile: links, config, index and the headers of the weights are checked before a number is
+read, and the numbers before they are used (pipeline/foreign.py, weights.py, layout.py).
 """
 
 import hashlib
@@ -14,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline import files
+from pipeline import files, foreign
 from pipeline.config import Start, UserError
+from pipeline.foreign import AGAIN, read_json, shown
+from pipeline.model import weights
 from pipeline.model.additions import attach
 from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.model.layout import exported_config, exported_name, internal_name, is_transposed, model_config
+from pipeline.model.layout import exported_config, exported_name, internal_name, is_transposed, labels_in, model_config
+from pipeline.model.weights import WEIGHTS, Header, read_tensors, write_tensors
 
 __all__ = [
     "exported_name",
@@ -30,6 +34,7 @@ __all__ = [
     "internal_name",
     "labels",
     "load",
+    "pin",
     "read_json",
     "read_tensors",
     "save",
@@ -40,7 +45,7 @@ __all__ = [
 
 HEAD = "language/head.safetensors"
 """What a classifier's architecture has no place for, kept so that language can be scored and trained on again."""
-WEIGHTS, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "manifest.json"
+MANIFEST = "manifest.json"
 # Constants that old versions of transformers saved among the weights.
 _NOT_WEIGHTS = re.compile(r"(\.attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
 _OURS = {"config.json", "generation_config.json", WEIGHTS, MANIFEST}
@@ -103,27 +108,16 @@ def load(folder: Path, device: str = "cpu") -> GPT:
     """Reads a model folder, ours or one that transformers saved: float32, evaluation mode, additions in place.
 
     Raises:
-        UserError: no such folder, a file that differs from the manifest, pickled weights, another family, or
-            tensors that are missing, left over or of another shape; the text names them.
+        UserError: no such folder, a file that differs from the manifest, pickled weights, another family, tensors that
+            are missing, left over, of another shape or type, or not finite; links out of the folder, and whatever else
+            no model folder has. The text names the file.
     """
-    config_path = folder / "config.json"
-    if not config_path.is_file():
+    if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json there; expected a model folder in the Hugging Face layout")
     verify(folder)
-    config = model_config(read_json(config_path), str(config_path))
-    tensors = _internal_tensors(config, _read_weights(folder))
-    model = GPT(config, None)
-    if (folder / HEAD).is_file():
-        tensors |= read_tensors(folder / HEAD)
-    if "score.weight" in tensors:
-        with torch.device("meta"):
-            model.score = nn.Linear(config.d_model, tensors["score.weight"].shape[0], bias=False)
-        if "head.weight" not in tensors and not config.tie_embeddings:
-            model.head = None
-    if config.tie_embeddings:
-        tensors.setdefault("head.weight", tensors.get("embed.weight", torch.empty(0)))
-    _check_tensors(folder, config.family, model.state_dict(), tensors)
-    model.load_state_dict(tensors, assign=True)
+    config, headers = inspect(folder)
+    model = _empty(config, headers)
+    model.load_state_dict(_read_weights(folder, config, headers), assign=True)
     model.requires_grad_(True)
     attach(model, folder / "adapter")
     model.to(device)
@@ -131,37 +125,75 @@ def load(folder: Path, device: str = "cpu") -> GPT:
     return model.eval()
 
 
+def inspect(folder: Path) -> tuple[ModelConfig, dict[str, Header]]:
+    """The network that a folder describes and what its weights' headers hold by our names; no number is read.
+
+    Raises:
+        UserError: as `load`, but for hashes and numbers.
+    """
+    path, members = folder / "config.json", foreign.members(folder)
+    raw = foreign.read_object(path)
+    config, names = model_config(raw, str(path)), labels_in(raw, str(path))
+    for name in ("tohum.json", "generation_config.json"):
+        if name in members:
+            foreign.read_object(members[name])
+    headers = _internal_headers(folder, config)
+    if HEAD in members:
+        if odd := sorted(weights.headers(folder / HEAD).keys() ^ {"head.weight"}):
+            raise UserError(f"{folder / HEAD}: {shown(odd[0])} is missing or too many, expected head.weight; {AGAIN}")
+        headers |= weights.headers(folder / HEAD)
+    weights.require_floats(headers, folder)
+    rows = headers["score.weight"].shape[0] if "score.weight" in headers and headers["score.weight"].shape else 0
+    if "score.weight" in headers and names is not None and len(names) != rows:
+        raise UserError(f"{path}: id2label names {len(names)} classes, score.weight has {rows} rows; {AGAIN}")
+    _check_tensors(folder, config, headers)
+    return config, headers
+
+
 def labels(folder: Path) -> list[str] | None:
     """The class names of a classifier's folder in the order of its scores; None for a language model."""
-    raw = read_json(folder / "config.json")
-    if not any(name.endswith("ForSequenceClassification") for name in raw.get("architectures") or []):
-        return None
-    return [name for _, name in sorted((int(number), name) for number, name in raw["id2label"].items())]
+    path = folder / "config.json"
+    return labels_in(foreign.read_object(path), str(path))
 
 
 def verify(folder: Path) -> None:
     """Compares every file with manifest.json; a folder without a manifest (not ours) passes.
 
     Raises:
-        UserError: names the file that is missing or differs.
+        UserError: names the file that is missing, differs or is not listed.
     """
     if not (folder / MANIFEST).is_file():
         return
-    for name, expected in sorted(read_json(folder / MANIFEST).items()):
+    listed = foreign.read_object(folder / MANIFEST)
+    for name, expected in sorted(listed.items()):
+        if Path(name).is_absolute() or ".." in Path(name).parts or not isinstance(expected, str):
+            raise UserError(
+                f"{folder / MANIFEST}: says {shown(name)}: {shown(expected)}, expected a file of this folder and its "
+                f"SHA-256; {AGAIN}"
+            )
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {name} is missing, {MANIFEST} lists it; restore the folder (dvc checkout)")
-        if (found := files.sha256_of(folder / name)) != expected:
+        if (found := files.sha256_of(foreign.regular(folder / name, folder))) != expected:
             raise UserError(
                 f"{folder / name}: sha256 is {found}, {MANIFEST} says {expected}; the file was changed or "
                 "damaged: restore the folder (dvc checkout) or make it again (dvc repro --force)"
             )
+    if odd := sorted(foreign.members(folder).keys() - listed.keys() - {MANIFEST}):
+        raise UserError(
+            f"{folder / odd[0]}: {MANIFEST} does not list it; the file was added later: remove it, or restore the "
+            "folder (dvc checkout)"
+        )
 
 
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of model.safetensors; when in several files, of their concatenated hashes in name order."""
-    names = _weight_files(folder)
-    hashes = [files.sha256_of(folder / name) for name in names]
-    return hashes[0] if names == [WEIGHTS] else hashlib.sha256("".join(hashes).encode()).hexdigest()
+def pin(folder: Path) -> str:
+    """One SHA-256 for every file of a model folder that decides the model or its text: what `pretrain.start` pins.
+
+    Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
+    """
+    return foreign.pin(foreign.hashes(folder))
+
+
+weights_sha256 = pin  # its name from when it covered the weights alone
 
 
 def fetch(start: Start, cache: Path) -> Path:
@@ -183,18 +215,43 @@ def fetch(start: Start, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    found = weights_sha256(folder)
+    hashes = foreign.hashes(folder)
+    found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:
+        inspect(folder)
         raise UserError(
             f"params.yaml: pretrain.start.sha256 is null; open weights are pinned; if you trust these, write {found}"
         )
-    if found != start.sha256:
+    if found != start.sha256.lower():
         raise UserError(
-            f"{folder}: sha256 of the weights is {found}, "
-            f"params.yaml pretrain.start.sha256 says {start.sha256}; "
-            "these are other weights than were pinned"
+            f"{folder}: sha256 of its {len(hashes)} files is {found}, params.yaml: pretrain.start.sha256 says "
+            f"{start.sha256}; {_difference(start.sha256.lower(), hashes, lists)}"
         )
+    if not (lists / f"{found}.json").is_file():
+        files.write_json(lists / f"{found}.json", hashes)
     return folder
+
+
+def _difference(pinned: str, hashes: Mapping[str, str], lists: Path) -> str:
+    """How a folder differs from its pin, as far as can be known: a pin that held before left its list of files."""
+    parts = [hashes[name] for name in sorted(hashes) if "/" not in name and name.endswith(".safetensors")]
+    if pinned in (*parts, hashlib.sha256("".join(parts).encode()).hexdigest()):
+        return (
+            "that is the hash of the weights alone, and config, tokenizer and adapter decide the model too: if you "
+            "trust these files, write the hash of all of them"
+        )
+    path = lists / f"{pinned}.json"
+    before = foreign.read_object(path) if path.is_file() else {}
+    if before and foreign.pin(before) == pinned:
+        odd = [name for name in sorted(before.keys() | hashes.keys()) if before.get(name) != hashes.get(name)]
+        return (
+            f"{', '.join(odd[:5])} changed since they were used last: take the files that were pinned, or, if you "
+            "trust these, write their hash"
+        )
+    return (
+        "these are other weights than were pinned, or other files beside them: take those that were meant, or, if you "
+        "trust these, write their hash"
+    )
 
 
 def _download(repository: str, revision: str | None, cache: Path) -> Path:
@@ -211,7 +268,7 @@ def _download(repository: str, revision: str | None, cache: Path) -> Path:
             repository,
             revision=revision,
             cache_dir=cache,
-            allow_patterns=["*.safetensors", "*.json", "*.txt"],
+            allow_patterns=[f"*{suffix}" for suffix in foreign.READ],
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -222,50 +279,39 @@ def _download(repository: str, revision: str | None, cache: Path) -> Path:
     return Path(path)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes one safetensors file, whole or not at all; equal tensors give equal bytes."""
-    ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-    with files.replacing(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt"})
+def _internal_headers(folder: Path, config: ModelConfig) -> dict[str, Header]:
+    """The headers of a folder's weights by our names, shapes as we keep them."""
+    found: dict[str, Header] = {}
+    for key, header in weights.folder_headers(folder).items():
+        if _NOT_WEIGHTS.search(key):
+            continue
+        name = internal_name(config.family, key)
+        if config.family == "gpt2" and not config.bias and name.endswith("bias"):
+            continue
+        if name in found:
+            raise UserError(f"{header.file}: holds {shown(key)} twice, with and without its root; {AGAIN}")
+        turned = is_transposed(config.family, name) and len(header.shape) == 2
+        found[name] = header._replace(shape=header.shape[::-1]) if turned else header
+    return found
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads one safetensors file. Raises UserError when it is missing or damaged."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not readable as safetensors: {error}; restore or download the file again") from None
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a model folder. Raises UserError when it is missing or damaged."""
-    try:
-        return files.read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}; restore or download the file again") from None
-
-
-def _weight_files(folder: Path) -> list[str]:
-    if (folder / WEIGHTS).is_file():
-        return [WEIGHTS]
-    if (folder / INDEX).is_file():
-        return sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-    pickled = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
-    raise UserError(
-        f"{folder}: no {WEIGHTS}"
-        + (
-            f", only {', '.join(pickled)}: pickled weights can run code and are not read; convert them to safetensors"
-            if pickled
-            else "; expected a model folder in the Hugging Face layout"
-        )
-    )
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name in _weight_files(folder):
-        tensors |= read_tensors(folder / name)
-    return {name: value for name, value in tensors.items() if not _NOT_WEIGHTS.search(name)}
+def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Header]) -> dict[str, Tensor]:
+    """The tensors by our names, float32."""
+    ours: dict[str, Tensor] = {}
+    for path in sorted({header.file for header in expected.values()} - {folder / HEAD}):
+        for key, value in weights.read_tensors(path).items():
+            name = internal_name(config.family, key)
+            if _NOT_WEIGHTS.search(key) or name not in expected:
+                continue
+            turned = value.T if is_transposed(config.family, name) and value.dim() == 2 else value
+            ours[name] = turned.to(torch.float32).contiguous()
+            if value.dtype == torch.float64:  # what float32 cannot hold became infinite
+                weights.require_finite(ours[name], key, path)
+    if (folder / HEAD).is_file():
+        ours |= weights.read_tensors(folder / HEAD)
+    if config.tie_embeddings:
+        ours.setdefault("head.weight", ours["embed.weight"])
+    return ours
 
 
 def _exported_tensors(model: GPT) -> dict[str, Tensor]:
@@ -293,19 +339,40 @@ def _internal_tensors(config: ModelConfig, theirs: dict[str, Tensor]) -> dict[st
     return ours
 
 
-def _check_tensors(folder: Path, family: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    missing = sorted(exported_name(family, name) for name in expected.keys() - found.keys())
-    extra = sorted(exported_name(family, name) for name in found.keys() - expected.keys())
+def _empty(config: ModelConfig, found: Mapping[str, Header]) -> GPT:
+    """The network without storage, with a classification head and without a language head where the folder is so."""
+    model = GPT(config, None)
+    if "score.weight" in found:
+        with torch.device("meta"):
+            model.score = nn.Linear(config.d_model, found["score.weight"].shape[0], bias=False)
+        if "head.weight" not in found and not config.tie_embeddings:
+            model.head = None
+    return model
+
+
+def _check_tensors(folder: Path, config: ModelConfig, found: Mapping[str, Header]) -> None:
+    """Compares the weights with config.json. Layers are counted first: a million would take hours to build."""
+    layers = len({name.split(".")[1] for name in found if name.startswith("blocks.")})
+    family, asked = config.family, config.n_layers
+    described = _empty(config.model_copy(update={"n_layers": max(1, min(asked, layers + 1))}), found)
+    expected = {name: tuple(value.shape) for name, value in described.state_dict().items()}
+    shapes = {name: header.shape for name, header in found.items()}
+    if config.tie_embeddings and "embed.weight" in shapes:
+        shapes.setdefault("head.weight", shapes["embed.weight"])
+    missing = sorted(exported_name(family, name) for name in expected.keys() - shapes.keys())
+    extra = sorted(exported_name(family, name) for name in shapes.keys() - expected.keys())
     odd = [
-        f"{exported_name(family, name)} is {list(found[name].shape)}, expected {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+        f"{exported_name(family, name)} is {list(shapes[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
     ]
     problems = [
         f"{what}: {', '.join(names[:5])}{' and more' if len(names) > 5 else ''} ({len(names)})"
         for what, names in (("missing", missing), ("not of this model", extra), ("other shape", odd))
         if names
     ]
+    if asked > layers:
+        problems.insert(0, f"{asked} layers expected, {layers} found")
     if problems:
         raise UserError(
             f"{folder}: tensors do not fit config.json; {'; '.join(problems)}; "

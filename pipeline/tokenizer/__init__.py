@@ -11,15 +11,15 @@ for special tokens written inside user text, which that format matches) and tohu
 needs beyond the ranks.
 """
 
-import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import files
+from pipeline import files, foreign
 from pipeline.config import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
-from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.adopted import FILES, MOST_IDS
 from pipeline.tokenizer.encoders import BytePairs, Characters, Engine, Ids, Library
 from pipeline.tokenizer.pretokenizer import PATTERNS
 from pipeline.tokenizer.utf8 import Utf8
@@ -74,17 +74,19 @@ class Tokenizer:
             UserError: no vocabulary there, or one that cannot be read or encode every text.
         """
         folder = Path(folder)
-        if not (folder / OURS).is_file():
+        if not os.path.lexists(folder / OURS):
             return adopt(folder)
-        names = [name for name in (OURS, RANKS, *FILES) if (folder / name).is_file()]
-        content = {name: (folder / name).read_bytes() for name in names}
+        paths = [folder / name for name in (OURS, RANKS, *FILES) if os.path.lexists(folder / name)]
+        content = {path.name: foreign.read_bytes(foreign.regular(path, folder)) for path in paths}
         try:
-            facts = json.loads(content[OURS])
+            facts = foreign.require_object(foreign.parsed(content[OURS], folder / OURS), folder / OURS)
+            for token, number in facts["special"].items():
+                foreign.whole(number, f"{folder / OURS}: special: the id of {foreign.shown(token)}", MOST_IDS - 1, 0)
             return cls(_engine(facts, content, folder), facts, content)
-        except (ValueError, KeyError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{folder}: a damaged tokenizer ({error!r}); run: dvc repro tokenize") from None
+        except UserError:
+            raise
+        except Exception as error:  # the libraries raise bare Exceptions for what they cannot read
+            raise UserError(f"{folder}: a damaged tokenizer ({error!r:.200}); run: dvc repro tokenize") from None
 
     def save(self, folder: Path) -> None:
         """Writes the files of the vocabulary into `folder`, beside what is there; equal vocabularies, equal
@@ -186,7 +188,7 @@ def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False
 
     Args:
         folder: holds tokenizer.json, perhaps tokenizer_config.json.
-        sha256: of tokenizer.json.
+        sha256: of tokenizer.json, or where `FILES` of it are more, of all (foreign.pin).
         add_specials: append those of our six that it lacks (the model's embedding must then grow).
 
     Raises:

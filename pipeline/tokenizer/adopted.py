@@ -12,6 +12,7 @@ except NFC.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,17 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import foreign
 from pipeline.config import UserError
+from pipeline.foreign import AGAIN, shown, whole
 from pipeline.tokenizer import encoders, vocabulary
 from pipeline.tokenizer.encoders import BytePairs, Library, Normalizer
 from pipeline.tokenizer.pretokenizer import flat, recognize
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """Files of a vocabulary's folder that are kept as they are."""
+MOST_IDS = 1 << 24
+"""Ids are below this; the largest published vocabularies have a few hundred thousand."""
 _ENDS = ("<|endoftext|>", "<|end_of_text|>")
 
 # Where pre-tokenizers and merges are known to differ: contractions, digits, blanks, line ends, marks,
@@ -86,25 +91,90 @@ class Adopted:
 
 def read(folder: Path, sha256: str | None = None) -> Adopted:
     """What stands in `folder`; see pipeline.tokenizer.adopt, which explains the arguments and errors."""
-    name = str(folder / FILES[0])
-    data = read_checked(folder / FILES[0], sha256)
+    path = folder / FILES[0]
+    data = foreign.read_bytes(_there(path))
+    members = [folder / name for name in FILES if os.path.lexists(folder / name)]
+    content = {one.name: foreign.read_bytes(foreign.regular(one, folder)) for one in members}
+    if sha256 is not None:
+        _require_pinned(folder, content, sha256.lower())
+    raw = foreign.require_object(foreign.parsed(data, path), path)
+    settings = foreign.require_object(
+        foreign.parsed(content.get(FILES[1], b"{}"), folder / FILES[1]), folder / FILES[1]
+    )
     try:
-        raw = json.loads(data)
-        _require_byte_level(raw, name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name}: not a tokenizer.json of the tokenizers library ({error!r})") from None
-    content = {file: (folder / file).read_bytes() for file in FILES if (folder / file).is_file()}
-    added = sorted(raw.get("added_tokens") or [], key=lambda token: token["id"])
+        return _adopted(raw, settings, content, str(path))
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise bare Exceptions for what they cannot read
+        raise not_readable(path, error) from None
+
+
+def not_readable(path: Path, error: Exception) -> UserError:
+    """The error for a tokenizer.json that only looks like one."""
+    return UserError(f"{path}: not a tokenizer.json of the tokenizers library ({shown(error)}); {AGAIN}")
+
+
+def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, bytes], name: str) -> Adopted:
+    added = _require_tokens(raw, name)
+    _require_byte_level(raw, name)
     special = {token["content"]: token["id"] for token in added if encoders.is_control(token)}
-    end, pad = _roles(content, special, name)
+    end, pad = _roles(settings, special, name)
     normalizer: Normalizer = "NFC" if raw.get("normalizer") else None
     ranks, pattern = _ranks(raw, name), recognize(raw.get("pre_tokenizer"))
     size = max([*raw["model"]["vocab"].values(), *(token["id"] for token in added)]) + 1
-    if ranks is None or pattern is None or not _equal(Library(data), ranks, pattern, normalizer):
+    library = Library(content[FILES[0]])  # also where tiktoken encodes: a file that no library reads is refused
+    if ranks is None or pattern is None or not _equal(library, ranks, pattern, normalizer):
         ranks = pattern = None
     return Adopted(special, end, pad, size, ranks, pattern, normalizer, content)
+
+
+def _require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The added tokens in the order of their ids, after a look at the form of those and of the vocabulary."""
+    model, added = raw.get("model"), raw.get("added_tokens") or []
+    if not isinstance(model, dict) or not isinstance(added, list):
+        raise UserError(
+            f"{name}: not a tokenizer.json of the tokenizers library: model is {shown(model)}, added_tokens is "
+            f"{shown(added)}; {AGAIN}"
+        )
+    if model.get("type") != "BPE":
+        return []  # refused with its kind
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not vocab:
+        raise UserError(f"{name}: model.vocab is {shown(vocab)}, expected an object {{token: id}}; {AGAIN}")
+    for token, number in vocab.items():
+        whole(number, f"{name}: model.vocab: the id of {shown(token)}", MOST_IDS - 1, 0)
+    if not isinstance(model.get("merges"), list):
+        raise UserError(f"{name}: model.merges is {shown(model.get('merges'))}, expected a list of pairs; {AGAIN}")
+    known: dict[int, str] = {}
+    for token in added:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not token["content"]:
+            raise UserError(f"{name}: added_tokens has {shown(token)}, expected content and id; {AGAIN}")
+        number = whole(token.get("id"), f"{name}: added_tokens: the id of {shown(token['content'])}", MOST_IDS - 1, 0)
+        if known.setdefault(number, token["content"]) != token["content"]:
+            raise UserError(
+                f"{name}: id {number} is that of {shown(token['content'])} and {shown(known[number])}; {AGAIN}"
+            )
+    clash = {number: token for token, number in vocab.items() if known.get(number, token) != token}
+    for number, token in clash.items():
+        raise UserError(f"{name}: id {number} is that of {shown(token)} and {shown(known[number])}; {AGAIN}")
+    return sorted(added, key=lambda token: token["id"])
+
+
+def _require_pinned(folder: Path, content: Mapping[str, bytes], pinned: str) -> None:
+    """Raises UserError unless the files of the vocabulary have the pinned hash."""
+    hashes = {name: sha256_hex(data) for name, data in content.items()}
+    found = foreign.pin(hashes)
+    if found == pinned:
+        return
+    if pinned == hashes[FILES[0]]:
+        raise UserError(
+            f"{folder}: params.yaml: tokenize.sha256 is the hash of {FILES[0]} alone, and "
+            f"{', '.join(list(hashes)[1:])} decide the text too; if you trust these {len(hashes)} files, write {found}"
+        )
+    raise UserError(
+        f"{folder}: sha256 of {', '.join(hashes)} is {found}, params.yaml: tokenize.sha256 is {pinned}; take the files "
+        "that were meant, or correct the params"
+    )
 
 
 def with_tokens(data: bytes, special: Mapping[str, int]) -> bytes:
@@ -118,16 +188,19 @@ def with_tokens(data: bytes, special: Mapping[str, int]) -> bytes:
 
 def read_checked(path: Path, sha256: str | None) -> bytes:
     """The bytes of a file, if its hash is `sha256` (null: any); else UserError naming both."""
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UserError(f"{path}: no such file; set tokenize.path to where it is") from None
+    data = foreign.read_bytes(_there(path))
     if sha256 is not None and sha256_hex(data) != sha256.lower():
         raise UserError(
             f"{path}: sha256 is {sha256_hex(data)}, params.yaml: tokenize.sha256 is {sha256}; take the file "
             "that was meant, or correct the params"
         )
     return data
+
+
+def _there(path: Path) -> Path:
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: no such file; set tokenize.path to where it is")
+    return path
 
 
 def sha256_hex(data: bytes) -> str:
@@ -191,14 +264,13 @@ def _equal(library: Library, ranks: dict[bytes, int], pattern: str, normalizer: 
     return all(np.array_equal(a, b) for a, b in zip(ours, library.encode(PROBES), strict=True))
 
 
-def _roles(content: Mapping[str, bytes], special: Mapping[str, int], name: str) -> tuple[str, str]:
+def _roles(settings: Mapping[str, Any], special: Mapping[str, int], name: str) -> tuple[str, str]:
     """The tokens that end a text and that fill a batch."""
-    settings = json.loads(content.get(FILES[1], b"{}"))
 
     def role(key: str) -> str | None:
         value = settings.get(key)
         text = value.get("content") if isinstance(value, dict) else value
-        return text if text in special else None
+        return text if isinstance(text, str) and text in special else None
 
     end = next((token for token in _ENDS if token in special), role("eos_token"))
     if end is None:

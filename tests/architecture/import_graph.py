@@ -25,6 +25,7 @@ EXEMPT = {
     "pipeline.delivery",
     "pipeline.energy",
     "pipeline.files",
+    "pipeline.foreign",
     "pipeline.lineage",
     "pipeline.plugins",
     "pipeline.sender",

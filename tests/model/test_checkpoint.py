@@ -383,7 +383,8 @@ def start(**fields: object) -> Start:
 
 def test_fetch_takes_only_what_was_pinned(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: weights changed under a name would be trained on as if reviewed."""
-    found = sha256_of(saved / "model.safetensors")
+    found = checkpoint.pin(saved)
+    assert found == sha256_of(saved)
     assert checkpoint.fetch(start(path=str(saved), sha256=found), tmp_path) == saved
     with pytest.raises(UserError, match=f"if you trust these, write {found}"):
         checkpoint.fetch(start(path=str(saved)), tmp_path)
@@ -393,6 +394,49 @@ def test_fetch_takes_only_what_was_pinned(saved: Path, tmp_path: Path) -> None:
         checkpoint.fetch(start(path=str(tmp_path / "x"), sha256=found), tmp_path)
     with pytest.raises(UserError, match="open weights need kind folder or hub"):
         checkpoint.fetch(start(kind="scratch"), tmp_path)
+
+
+def grow_adapter(folder: Path) -> None:
+    """An adapter that was not there when the folder was pinned."""
+    (folder / "adapter").mkdir()
+    (folder / "adapter/adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING"}', encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda folder: changed(folder, rope_theta=5e5)),
+        ("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("{}")),
+        ("generation_config.json", lambda folder: (folder / "generation_config.json").unlink()),
+        ("chat_template.jinja", lambda folder: (folder / "chat_template.jinja").write_text("{{ messages }}")),
+        ("tohum.json", lambda folder: (folder / "tohum.json").write_text("{}")),
+        ("adapter/adapter_config.json", grow_adapter),
+    ],
+)
+def test_the_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, name: str, change) -> None:
+    """Lost otherwise: another rope_theta, end token or adapter than was reviewed would be trained on."""
+    (saved / "manifest.json").unlink()  # a foreign folder has none that would notice first
+    (saved / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    (saved / "README.md").write_text("a model")
+    pinned = start(path=str(saved), sha256=checkpoint.pin(saved))
+    same = shutil.copytree(saved, tmp_path / "same")
+    (same / "README.md").write_text("a better text about the model")
+    assert checkpoint.pin(same) == pinned.sha256
+    first = shutil.copytree(saved, tmp_path / "first")
+    change(first)
+    with pytest.raises(UserError, match=f"is {checkpoint.pin(first)}, .* other files beside them"):
+        checkpoint.fetch(pinned.model_copy(update={"path": str(first)}), tmp_path / "cache")
+    checkpoint.fetch(pinned, tmp_path / "cache")
+    change(saved)
+    with pytest.raises(UserError, match=f"{name} changed since they were used last"):
+        checkpoint.fetch(pinned, tmp_path / "cache")
+
+
+def test_a_pin_of_the_weights_alone_is_no_longer_enough(saved: Path, tmp_path: Path) -> None:
+    """Lost otherwise: a pin written for an older version would silently cover less than it seems to."""
+    old = start(path=str(saved), sha256=sha256_of(saved / "model.safetensors"))
+    with pytest.raises(UserError, match=f"is {checkpoint.pin(saved)}, .* the hash of the weights alone"):
+        checkpoint.fetch(old, tmp_path)
 
 
 def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: Path, monkeypatch) -> None:
@@ -406,11 +450,11 @@ def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: P
         return shutil.copytree(saved, tmp_path / "hub")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    found = sha256_of(saved / "model.safetensors")
+    found = checkpoint.pin(saved)
     pinned = start(kind="hub", path="someone/small", revision="a" * 40, sha256=found)
     assert checkpoint.fetch(pinned, tmp_path / "cache") == tmp_path / "hub"
     assert asked["revision"] == "a" * 40
-    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt"]
+    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.tiktoken"]
     for revision in ("main", None, "a" * 39):
         with pytest.raises(UserError, match="expected the 40 hexadecimal digits"):
             checkpoint.fetch(start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path)

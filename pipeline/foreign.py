@@ -1,0 +1,183 @@
+"""Model and tokenizer folders that other people made: each file is checked before it is read, and hashed as one pin.
+
+Offers `members` (the files of a model folder that a reader may open), `read_bytes`, `read_json` and `read_object`
+(bounded in size and nesting), `whole` (an integer within bounds) and `pin` (one SHA-256 for all of a folder's files).
+Nothing here runs code or reads tensors. Every refusal is one UserError: file, found, expected, next step.
+"""
+
+import hashlib
+import json
+import os
+import re
+import reprlib
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.config import UserError
+
+READ = (".safetensors", ".json", ".txt", ".jinja", ".tiktoken")
+"""Suffixes of the files that decide a model or its text; pickled weights and code are never read."""
+FOLDERS = ("adapter", "language")
+"""Subfolders of a model folder that are read."""
+MAX_BYTES, MAX_DEPTH = 64 << 20, 64
+"""Bounds of a JSON file; the largest published tokenizer.json has 33 MB, a config.json is 5 levels deep."""
+AGAIN = "restore the folder or download it again"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+# Stores whose objects are named by their content and that a snapshot or a checkout may link to: the Hugging Face cache
+# (models--x/snapshots/<commit>/file -> ../../blobs/<hash>) and DVC's (cache.type symlink: files/md5/<2>/<30>).
+_STORED = re.compile(r"/blobs/[0-9a-f]{40,64}$|/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir/.*)?$")
+
+
+def shown(value: Any) -> str:
+    """A value of a foreign file for an error: its repr on one line, cut to some 60 characters."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    short.maxlong, short.maxlist, short.maxdict, short.maxlevel = 30, 3, 3, 2
+    return short.repr(value)
+
+
+def regular(path: Path, folder: Path | None = None) -> Path:
+    """The path itself, if it is a plain file that lies in `folder` (null: anywhere).
+
+    A link may lead to a plain file in the same folder, or to an object of the Hugging Face cache or of DVC's.
+
+    Raises:
+        UserError: missing, a folder, pipe or device, a link in a circle or out of the folder.
+    """
+    try:
+        mode = path.stat().st_mode
+        real = path.resolve()
+        inside = folder is None or real.is_relative_to(folder.resolve()) or _STORED.search(real.as_posix())
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle, Python 3.11
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason}); {AGAIN}") from None
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: is {_KINDS.get(stat.S_IFMT(mode), 'no plain file')}, expected a plain file; {AGAIN}")
+    if not inside:
+        raise UserError(
+            f"{path}: is a link out of its folder, to {real}; expected a plain file: copy what is meant in its "
+            "place, if you trust it"
+        )
+    return path
+
+
+def members(folder: Path) -> dict[str, Path]:
+    """The files of a model folder that decide the model or its text, by relative name, sorted.
+
+    Those with a suffix in `READ` at the top and in `FOLDERS`; hidden files, pickled weights and code are left out.
+
+    Raises:
+        UserError: one that is no plain file, or is a link out of the folder.
+    """
+    found = {}
+    for place in ("", *FOLDERS):
+        inner = folder / place
+        if place and not os.path.lexists(inner):
+            continue
+        if place and not inner.is_dir():
+            raise UserError(f"{inner}: is no folder; expected a folder or nothing there; {AGAIN}")
+        if place and not inner.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{inner}: is a link out of its folder, to {inner.resolve()}; expected a folder: copy what is meant in "
+                "its place, if you trust it"
+            )
+        for path in inner.iterdir():
+            if path.suffix in READ and not path.name.startswith("."):
+                found[f"{place}/{path.name}" if place else path.name] = regular(path, folder)
+    return dict(sorted(found.items()))
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a plain file of at most `limit` bytes. Raises UserError."""
+    size = regular(path).stat().st_size
+    if size > limit:
+        raise UserError(f"{path}: has {size:,} bytes, expected at most {limit:,}; {AGAIN}")
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)  # /proc's files say 0 bytes and have more
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
+    if len(data) > limit:
+        raise UserError(f"{path}: has more than {limit:,} bytes; {AGAIN}")
+    return data
+
+
+def parsed(data: bytes, path: Path) -> Any:
+    """The JSON value in `data`; `path` is how errors call it. Raises UserError when damaged or nested too deeply."""
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise _deep(path) from None
+    except ValueError as error:  # UnicodeDecodeError and too long integers are ValueErrors too
+        raise UserError(f"{path}: not readable as JSON: {str(error)[:120]}; {AGAIN}") from None
+    _require_shallow(value, path)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises UserError when missing, damaged, too large or nested too deeply."""
+    return parsed(read_bytes(path), path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError as `read_json` does, and for any other value."""
+    return require_object(read_json(path), path)
+
+
+def require_object(value: Any, path: Path) -> dict[str, Any]:
+    """The value itself, if it is a JSON object."""
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a {_json_name(value)} {shown(value)}, expected an object {{...}}; {AGAIN}")
+    return value
+
+
+def whole(value: Any, where: str, most: int, least: int = 1) -> int:
+    """The value itself, if it is an integer from `least` to `most`; `where` is how the error calls it."""
+    if type(value) is not int or not least <= value <= most:
+        raise UserError(f"{where} is {shown(value)}, expected a whole number from {least} to {most:,}; {AGAIN}")
+    return value
+
+
+def pin(content: Mapping[str, str]) -> str:
+    """One SHA-256 for some files: of their sorted (name, SHA-256) lines; that of the file where there is one.
+
+    A folder of plain files of its own has the same hash in pipeline.files.sha256_of.
+    """
+    if len(content) == 1:
+        return next(iter(content.values()))
+    lines = [f"{name}\0{sha256}\n" for name, sha256 in sorted(content.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each of the `members` of a model folder, by relative name."""
+    return {name: files.sha256_of(path) for name, path in members(folder).items()}
+
+
+def _require_shallow(value: Any, path: Path) -> None:
+    """A loop and no recursion: what is nested too deeply would stop any recursion, repr's too."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        inner = [one for outer in level for one in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [one for one in inner if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise _deep(path)
+
+
+def _deep(path: Path) -> UserError:
+    return UserError(f"{path}: its JSON is nested more than {MAX_DEPTH} levels deep, expected a few; {AGAIN}")
+
+
+def _json_name(value: Any) -> str:
+    names = {list: "list", str: "string", bool: "truth value", int: "number", float: "number"}
+    return names.get(type(value), "null")
