@@ -195,8 +195,8 @@ class Start(Section):
     revision: str | None
     """kind hub: a commit hash."""
     sha256: str | None
-    """Of all files that decide the model or its text: config, weights and index, tokenizer, adapter; null is refused with
-    the hash to write (pipeline/foreign.py).
+    """Of all files that decide the model or its text: config, weights and index, tokenizer, adapter; null is refused
+    with the hash to write (pipeline/foreign.py).
     """
     licence: str | None
     zero_projections: bool

@@ -76,7 +76,7 @@ def members(folder: Path) -> dict[str, Path]:
     Those with a suffix in `READ` at the top and in `FOLDERS`; hidden files, pickled weights and code are left out.
 
     Raises:
-        UserError: one that is no plain file, or is a link out of the folder.
+        UserError: one that is no plain file, is a link out of the folder, or is larger than any such file can be.
     """
     found = {}
     for place in ("", *FOLDERS):
@@ -92,22 +92,46 @@ def members(folder: Path) -> dict[str, Path]:
             )
         for path in inner.iterdir():
             if path.suffix in READ and not path.name.startswith("."):
-                found[f"{place}/{path.name}" if place else path.name] = regular(path, folder)
+                found[f"{place}/{path.name}" if place else path.name] = _bounded(regular(path, folder))
     return dict(sorted(found.items()))
 
 
-def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of a plain file of at most `limit` bytes. Raises UserError."""
+def require_memory(path: Path, size: int) -> None:
+    """Raises UserError if `size` bytes of weights are more than this machine's memory."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > there:
+        raise UserError(
+            f"{path}: its weights need {size / 1e9:,.1f} GB of memory, this machine has {there / 1e9:,.1f}; start from "
+            "a smaller model, or use a larger machine"
+        )
+
+
+def _bounded(path: Path) -> Path:
+    """The path itself; a hole of terabytes takes no disk, and hashing it would take days."""
+    size = path.stat().st_size
+    if path.suffix == ".safetensors":
+        require_memory(path, size)
+    elif size > MAX_BYTES:
+        raise _large(path, size)
+    return path
+
+
+def _large(path: Path, size: int) -> UserError:
+    return UserError(f"{path}: has {size:,} bytes, expected at most {MAX_BYTES:,}; {AGAIN}")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a plain file of at most `MAX_BYTES`. Raises UserError."""
     size = regular(path).stat().st_size
-    if size > limit:
-        raise UserError(f"{path}: has {size:,} bytes, expected at most {limit:,}; {AGAIN}")
+    if size > MAX_BYTES:
+        raise _large(path, size)
     try:
         with path.open("rb") as stream:
-            data = stream.read(limit + 1)  # /proc's files say 0 bytes and have more
+            data = stream.read(MAX_BYTES + 1)  # files of /proc say 0 bytes and have more
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
-    if len(data) > limit:
-        raise UserError(f"{path}: has more than {limit:,} bytes; {AGAIN}")
+    if len(data) > MAX_BYTES:
+        raise _large(path, len(data))
     return data
 
 
@@ -136,7 +160,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def require_object(value: Any, path: Path) -> dict[str, Any]:
     """The value itself, if it is a JSON object."""
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a {_json_name(value)} {shown(value)}, expected an object {{...}}; {AGAIN}")
+        raise UserError(f"{path}: holds {_json_name(value)}, {shown(value)}, expected an object {{...}}; {AGAIN}")
     return value
 
 
@@ -179,5 +203,5 @@ def _deep(path: Path) -> UserError:
 
 
 def _json_name(value: Any) -> str:
-    names = {list: "list", str: "string", bool: "truth value", int: "number", float: "number"}
+    names = {list: "a list", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), "null")

@@ -215,10 +215,10 @@ def fetch(start: Start, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
+    inspect(folder)
     hashes = foreign.hashes(folder)
     found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:
-        inspect(folder)
         raise UserError(
             f"params.yaml: pretrain.start.sha256 is null; open weights are pinned; if you trust these, write {found}"
         )

@@ -42,7 +42,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads one safetensors file. Raises UserError: missing, damaged, too large for this machine, NaN or infinity."""
-    _require_memory(path, foreign.regular(path).stat().st_size)
+    foreign.require_memory(path, foreign.regular(path).stat().st_size)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
@@ -59,7 +59,7 @@ def require_finite(value: Tensor, name: str, path: Path) -> None:
         if not (torch.isfinite(low) and torch.isfinite(high)):
             count = int((~torch.isfinite(value)).sum())
             raise UserError(
-                f"{path}: {name} holds {count:,} numbers of {value.numel():,} that are NaN or infinite (in float32); "
+                f"{path}: {name} holds NaN or infinity ({count:,} of its {value.numel():,} numbers, in float32); "
                 f"expected finite weights; {AGAIN}"
             )
 
@@ -133,7 +133,7 @@ def require_floats(found: Mapping[str, Header], folder: Path) -> None:
                 f"{header.file}: {shown(name)} is of type {header.dtype}, expected one of: {', '.join(_TYPES)}; start "
                 "from the plain (bfloat16 or float32) weights"
             )
-    _require_memory(folder, sum(4 * _count(header.shape) for header in found.values()))
+    foreign.require_memory(folder, sum(4 * _count(header.shape) for header in found.values()))
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -151,15 +151,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
             raise UserError(f"{folder}: {name} is missing, {INDEX} lists it; {AGAIN}")
         foreign.regular(folder / name, folder)
     return found
-
-
-def _require_memory(path: Path, size: int) -> None:
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > there:
-        raise UserError(
-            f"{path}: its weights need {size / 1e9:,.1f} GB of memory, this machine has {there / 1e9:,.1f}; start from "
-            "a smaller model, or use a larger machine"
-        )
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -131,11 +131,14 @@ def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, b
 def _require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The added tokens in the order of their ids, after a look at the form of those and of the vocabulary."""
     model, added = raw.get("model"), raw.get("added_tokens") or []
-    if not isinstance(model, dict) or not isinstance(added, list):
-        raise UserError(
-            f"{name}: not a tokenizer.json of the tokenizers library: model is {shown(model)}, added_tokens is "
-            f"{shown(added)}; {AGAIN}"
-        )
+    for key, kind in (("model", dict), ("added_tokens", list), ("pre_tokenizer", dict), ("normalizer", dict)):
+        value = raw.get(key)
+        if not isinstance(value, kind) and (value is not None or key == "model"):
+            raise UserError(
+                f"{name}: not a tokenizer.json of the tokenizers library: {key} is {shown(value)}, expected "
+                f"{'a list' if kind is list else 'an object'}; {AGAIN}"
+            )
+    assert isinstance(model, dict)
     if model.get("type") != "BPE":
         return []  # refused with its kind
     vocab = model.get("vocab")
@@ -143,8 +146,13 @@ def _require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         raise UserError(f"{name}: model.vocab is {shown(vocab)}, expected an object {{token: id}}; {AGAIN}")
     for token, number in vocab.items():
         whole(number, f"{name}: model.vocab: the id of {shown(token)}", MOST_IDS - 1, 0)
-    if not isinstance(model.get("merges"), list):
-        raise UserError(f"{name}: model.merges is {shown(model.get('merges'))}, expected a list of pairs; {AGAIN}")
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise UserError(f"{name}: model.merges is {shown(merges)}, expected a list of pairs; {AGAIN}")
+    for merge in merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, str) and one for one in pair):
+            raise UserError(f"{name}: model.merges has {shown(merge)}, expected two tokens; {AGAIN}")
     known: dict[int, str] = {}
     for token in added:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not token["content"]:
