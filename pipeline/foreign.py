@@ -92,6 +92,8 @@ def members(folder: Path) -> dict[str, Path]:
             )
         for path in inner.iterdir():
             if path.suffix in READ and not path.name.startswith("."):
+                if not path.name.isprintable():
+                    raise UserError(f"{inner}: holds a file called {shown(path.name)}, expected a plain name; {AGAIN}")
                 found[f"{place}/{path.name}" if place else path.name] = _bounded(regular(path, folder))
     return dict(sorted(found.items()))
 

@@ -181,6 +181,15 @@ def folder_for_a_file(folder: Path, draw: random.Random) -> None:
 
 
 @hostile
+def a_name_of_two_lines(folder: Path, draw: random.Random) -> None:
+    name = draw.choice(["a\nerror: all is well", "\x1b[2Ja", "a\rb"])
+    if draw.random() < 0.5:
+        (folder / WEIGHTS).rename(folder / f"{name}.bin")
+    else:
+        (folder / f"{name}.json").write_text("{}")
+
+
+@hostile
 def adapter_link_out(folder: Path, draw: random.Random) -> None:
     elsewhere = folder.with_name("elsewhere")
     elsewhere.mkdir()

@@ -366,6 +366,7 @@ def _check_tensors(folder: Path, config: ModelConfig, found: Mapping[str, Header
         for name, shape in expected.items()
         if name in shapes and shapes[name] != shape
     ]
+    extra = [name if re.fullmatch(r"[\w.-]{1,80}", name) else shown(name) for name in extra]
     problems = [
         f"{what}: {', '.join(names[:5])}{' and more' if len(names) > 5 else ''} ({len(names)})"
         for what, names in (("missing", missing), ("not of this model", extra), ("other shape", odd))

@@ -85,11 +85,15 @@ def weight_files(folder: Path) -> list[str]:
         return [WEIGHTS]
     if os.path.lexists(folder / INDEX):
         return sorted(set(_weight_map(folder).values()))
-    pickled = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
+    pickled = sorted(
+        p.name if p.name.isprintable() else shown(p.name)
+        for p in folder.glob("*")
+        if p.suffix in (".bin", ".pt", ".pth")
+    )
     raise UserError(
         f"{folder}: no {WEIGHTS}"
         + (
-            f", only {', '.join(pickled[:5])}: pickled weights can run code and are not read; convert them to "
+            f", only {', '.join(pickled[:3])}: pickled weights can run code and are not read; convert them to "
             "safetensors"
             if pickled
             else "; expected a model folder in the Hugging Face layout"

@@ -49,7 +49,7 @@ def attempt(name: str, seed: int, place: Path) -> str | None:
     shutil.rmtree(place)
     if said is None:
         return "was taken"
-    if "\n" in said or len(said) > 900 or str(place) not in said:
+    if not said.isprintable() or len(said) > 900 or str(place) not in said:
         return f"no sentence that names the file: {said[:200]!r}"
     if canary:
         return "ran code"
