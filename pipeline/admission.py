@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from pipeline import files, lineage, model_card
+from pipeline import files, integrity, lineage, model_card
 from pipeline.config import Params, UserError
 from pipeline.model_card import EVALUATION, Facts
 
@@ -66,7 +66,7 @@ def _require_verdict(model: str) -> None:
         path = lineage.GATES / gate / "verdict.json"
         if not path.is_file():
             raise UserError(f"{model}: {path} is not there, so gate {gate} has not judged; run `dvc repro`")
-        if files.read_json(path).get("passed") is not True:
+        if integrity.read_json(path).get("passed") is not True:
             page = path.with_name("page.html")
             raise UserError(
                 f"{model}: gate {gate} did not pass; read {page}, mend the model or its data, run `dvc repro`"
@@ -78,11 +78,9 @@ def _require_evaluated(model: str, folder: Path) -> str:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise UserError(f"{manifest}: not there; run `dvc repro` or `dvc checkout`")
-    for name, expected in files.read_json(manifest).items():
-        if not (folder / name).is_file() or files.sha256_of(folder / name) != expected:
-            raise UserError(f"{folder / name}: missing or not what manifest.json says; run `dvc checkout {folder}`")
+    integrity.require_intact(folder)
     details = EVALUATION / model / "details.json"
-    measured = files.read_json(details).get("model_sha256") if details.is_file() else None
+    measured = integrity.read_json(details).get("model_sha256") if details.is_file() else None
     found = files.sha256_of(folder)
     if found != measured:
         raise UserError(f"{folder}: sha256 is {found}, {details} measured {measured}; run `dvc repro`, then register")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHUNK = 1 << 20
+_SETTLED_S = 2.0
+_known: dict[tuple[int, ...], str] = {}
+"""Hashes of files already read in this process: a stage compares its inputs, then names them by the same hash."""
 
 
 @contextmanager
@@ -155,13 +159,25 @@ def write_table(path: Path, table: "pa.Table") -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's sorted (relative name, file hash) list; hexadecimal."""
+    """SHA-256 of a file, or of a folder's sorted (relative name, file hash) list; hexadecimal.
+
+    A file is read once per process while its inode, size and times stay the same.
+    """
     digest = hashlib.sha256()
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
         return digest.hexdigest()
     with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if key in _known:
+            return _known[key]
+        # Times tick in milliseconds: a file changed a moment ago may change again without another time (git's racily
+        # clean entries), so only a settled one is remembered. Nobody can set ctime back.
+        settled = time.time() - status.st_ctime > _SETTLED_S
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
+    if settled:
+        _known[key] = digest.hexdigest()
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import config, files, lineage
+from pipeline import config, files, integrity, lineage
 
 EVALUATION = Path("reports/evaluation")
 TRAINING = Path("reports/training")
@@ -48,10 +48,11 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
     """Reads what the graph left about one model."""
     stages = chain(model, params)
     recipe = params.pretrain if model == "base" else params.finetune.get(model) or params.merge[model]
+    integrity.require_intact(PROVENANCE)
     provenance = files.read_json(PROVENANCE)["sources"] if PROVENANCE.is_file() else {}
     folder = models / model
     gates = {
-        gate: files.read_json(path)
+        gate: integrity.read_json(path)
         for gate in ("raw", "tokens", "samples", model)
         if (path := lineage.GATES / gate / "verdict.json").is_file()
     }
@@ -62,13 +63,13 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
         *(name for one in params.line(model) for name in (_maker(one, params), f"evaluate@{one}")),
     ]
     return Facts(
-        model=model, sha256=sha256, metrics=files.read_json(EVALUATION / model / "metrics.json"), gates=gates,
+        model=model, sha256=sha256, metrics=integrity.read_json(EVALUATION / model / "metrics.json"), gates=gates,
         task=_read(folder / "tohum.json"), shape=_read(folder / "config.json"),
         recipe=recipe.model_dump(mode="json", by_alias=True, exclude={"model"}),
         thresholds=params.evaluations[model].model_dump(mode="json")["thresholds"], stages=stages,
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
         sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
-        training=_read(TRAINING / f"{model}.json"),
+        training=integrity.read_json(path) if (path := TRAINING / f"{model}.json").is_file() else {},
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import files, lineage, methods, pictures
+from pipeline import files, integrity, lineage, methods, pictures
 from pipeline.config import Params
 from pipeline.experiments import findings
 from pipeline.methods import Cost, Method, advice, lengths
@@ -85,7 +85,7 @@ def records(folder: Path = REPORTS / "runs") -> list[dict[str, Any]]:
 def leading_scores(model: str) -> list[tuple[str, float]]:
     """What a model is compared by, with the values: one score or several; none before it is measured."""
     path = REPORTS / "evaluation" / model / "metrics.json"
-    return _leading(files.read_json(path)) if path.exists() else []
+    return _leading(integrity.read_json(path)) if path.exists() else []
 
 
 def made_by(name: str, params: Params) -> str:
@@ -102,14 +102,14 @@ def made_by(name: str, params: Params) -> str:
 
 def _model(name: str, params: Params) -> dict[str, Any]:
     folder = REPORTS / "evaluation" / name
-    metrics = files.read_json(folder / "metrics.json")
+    metrics = integrity.read_json(folder / "metrics.json")
     recipe = params.finetune.get(name)
     return {
         "name": name,
         "parts": made_by(name, params) + (f", from {recipe.start}" if recipe else ""),
         "metrics": metrics,
-        "details": files.read_json(folder / "details.json"),
-        "training": files.read_json(REPORTS / "training" / f"{name}.json"),
+        "details": integrity.read_json(folder / "details.json"),
+        "training": integrity.read_json(REPORTS / "training" / f"{name}.json"),
         "curve": [] if name in params.merge else _curve(name),
         "thresholds": _judged(metrics, params.evaluations[name].thresholds),
         "verdict": _verdict(name),
@@ -134,7 +134,7 @@ def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[
 
 def _verdict(name: str) -> dict[str, Any] | None:
     path = REPORTS / "gates" / name / "verdict.json"
-    return files.read_json(path) | {"name": name} if path.exists() else None
+    return integrity.read_json(path) | {"name": name} if path.exists() else None
 
 
 def _curve(name: str) -> list[dict[str, float]]:

@@ -37,8 +37,8 @@ class Speaker:
     """A loaded model folder. Raises UserError where the folder is not whole."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self._model = checkpoint.load(folder, device)  # first: it compares every file with the manifest
         self.task = task(folder)
-        self._model = checkpoint.load(folder, device)
         self._tokenizer = Tokenizer.load(folder)
         self._device = device
 

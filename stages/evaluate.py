@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline import config, files, tracking
+from pipeline import config, files, integrity, tracking
 from pipeline.evaluation import measure_all, open_subject
 from stages import entry
 
@@ -16,8 +16,8 @@ def main() -> None:
         subject = open_subject(name, params.compute)
         metrics, details = measure_all(subject, params.evaluations[name])
         with files.replace_folder(Path("reports/evaluation") / name) as folder:
-            files.write_json(folder / "metrics.json", metrics)
-            files.write_json(folder / "details.json", details)
+            integrity.write_json(folder / "metrics.json", metrics)
+            integrity.write_json(folder / "details.json", details)
         run.log(metrics)
         run.model(Path("models") / name, metrics)
         width = max(map(len, metrics))

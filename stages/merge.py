@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline import config, files, tracking
+from pipeline import config, integrity, tracking
 from pipeline.merging import merge
 from pipeline.model.device import set_up
 from stages import entry
@@ -20,7 +20,7 @@ def main() -> None:
     with tracking.stage(f"merge@{name}", params) as run:
         with run.work():
             figures = merge(name, chosen, MODELS)
-            files.write_json(TRAINING / f"{name}.json", figures)
+            integrity.write_json(TRAINING / f"{name}.json", figures)
         run.log(figures)
         run.model(MODELS / name, figures)
     print(

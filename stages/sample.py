@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pipeline import config, tracking
+from pipeline import config, integrity, tracking
+from pipeline.config import KINDS
 from pipeline.data.samples import describe, sample
 from stages import entry
 
@@ -14,6 +15,9 @@ def main() -> None:
     params = config.load()
     with tracking.stage("sample", params) as run:
         with run.work():
+            integrity.require_admitted("tokens", "documents")
+            for one in KINDS:
+                integrity.require_admitted("raw", one)
             ledger = sample(params, RAW, TOKENS, SAMPLES, params.runtime.progress)
         for kind, account in ledger.items():
             run.log({f"{kind}_{split}": n for split, n in account["kept"].items()})

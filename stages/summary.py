@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import config, files, report
+from pipeline import config, files, integrity, report
 from stages import entry
 
 RUNS = Path("reports/runs")
@@ -24,7 +24,7 @@ def main() -> None:
         scores = report.leading_scores(name)
         keys, values = "\n".join(key for key, _ in scores), "\n".join(f"{value:.4f}" for _, value in scores)
         verdict = report.REPORTS / "gates" / name / "verdict.json"
-        passed = verdict.exists() and files.read_json(verdict)["passed"]
+        passed = verdict.exists() and integrity.read_json(verdict)["passed"]
         verdict_shown = "[green]passed" if passed else "[red]failed"
         table.add_row(name, report.made_by(name, params), keys, values, verdict_shown)
     console.print(table)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import config, tracking
+from pipeline import config, integrity, tracking
 from pipeline.data.tokens import describe, tokenize
 from stages import entry
 
@@ -14,6 +14,7 @@ def main() -> None:
     params = config.load()
     with tracking.stage("tokenize", params) as run:
         with run.work():
+            integrity.require_admitted("raw", "documents")
             summary = tokenize(params.tokenize, params.split, DOCUMENTS, TOKENS, params.runtime.progress)
         run.log({key: summary[key] for key in ("vocab_size", "n_documents", "n_tokens", "bytes_per_token")})
         run.log({f"tokens_per_word_{language}": n for language, n in summary["tokens_per_word"].items()})

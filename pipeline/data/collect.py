@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline import plugins
+from pipeline import integrity, plugins
 from pipeline.config import KINDS, Download, Kind, Source, UserError
 from pipeline.data.ledger import Ledger, Rejection
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
@@ -78,6 +78,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
         rows = {entry: account["rows"] for entry, account in summary.items()}
         write_json(folder / "ledger.json", {"sources": rows})
         write_json(folder / "truth.json", {"sources": truth})
+        integrity.write_manifest(folder)
     return summary
 
 

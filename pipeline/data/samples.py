@@ -28,6 +28,7 @@ from pipeline.data.records import SPLITS
 from pipeline.data.split import resolve_column
 from pipeline.data.tables import Writer, batches, writing
 from pipeline.files import read_json, replace_folder, write_json
+from pipeline.integrity import write_manifest
 
 REMOVED = pa.schema(
     [
@@ -81,19 +82,21 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
         on.
     """
     ledger: dict[str, Any] = {}
-    with replace_folder(out) as folder, writing(folder / "removed.parquet", REMOVED) as removed:
-        for kind in KINDS:
-            path = _existing(raw / f"{kind}.parquet", "download")
-            places = _places(path, params)
-            gone = _removals(params, kind, path, places, folder, progress)
-            places.stays[gone.rows] = False
-            ledger[kind] = _account(kind, places, gone)
-            if kind == "documents":
-                _write_documents(folder / kind, tokens, path, places, ledger[kind])
-            else:
-                _write_records(folder / kind, path, places)
-            _write_removed(removed, kind, path, places, gone)
+    with replace_folder(out) as folder:
+        with writing(folder / "removed.parquet", REMOVED) as removed:
+            for kind in KINDS:
+                path = _existing(raw / f"{kind}.parquet", "download")
+                places = _places(path, params)
+                gone = _removals(params, kind, path, places, folder, progress)
+                places.stays[gone.rows] = False
+                ledger[kind] = _account(kind, places, gone)
+                if kind == "documents":
+                    _write_documents(folder / kind, tokens, path, places, ledger[kind])
+                else:
+                    _write_records(folder / kind, path, places)
+                _write_removed(removed, kind, path, places, gone)
         write_json(folder / "ledger.json", ledger)
+        write_manifest(folder)
     return ledger
 
 

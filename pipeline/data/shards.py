@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import files
+from pipeline import files, integrity
 from pipeline.config import UserError, seed_for
 from pipeline.data.hashing import mixed
 
@@ -51,12 +51,14 @@ class Shard:
         """Opens `<folder>/<split>.bin` and its index.
 
         Raises:
-            UserError: no such file, or the ids file has not the length its index says.
+            UserError: no such file, one that differs from its recorded hash, or an ids file that has not the length
+                its index says.
         """
         index_file, ids_file = folder / f"{split}.parquet", folder / f"{split}.bin"
         for file in (index_file, ids_file, folder / "meta.json"):
             if not file.exists():
                 raise UserError(f"{file}: no such file; `dvc repro sample` makes it")
+            integrity.require_intact(file)
         meta = files.read_json(folder / "meta.json")
         # pq.read_table would import pandas: half a second a stage
         index = pq.ParquetFile(index_file).read(columns=["start", "length", "bytes", "bits"])

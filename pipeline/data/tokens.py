@@ -6,6 +6,7 @@
                                 included), bytes (UTF-8 bytes of the text), bits
     data/tokens/meta.json       dtype, vocab_size, n_documents, n_tokens, end_of_text
     data/tokens/tokenizer/      see pipeline.tokenizer
+    data/tokens/manifest.json   see pipeline.integrity
 
 Two streamed passes: one trains on the training split, the other encodes everything. No corpus is ever held
 in memory.
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import files, tokenizer
+from pipeline import files, integrity, tokenizer
 from pipeline.config import Split, Tokenize, UserError
 from pipeline.data.split import resolve_column
 from pipeline.tokenizer import Tokenizer
@@ -73,6 +74,7 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         vocabulary = _vocabulary(settings, source, split, folder)
         vocabulary.save(folder / "tokenizer")
         summary = _encode_all(vocabulary, source, split, folder, progress)
+        integrity.write_manifest(folder)
     return summary
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from pipeline import files, plugins
+from pipeline import files, integrity, plugins
 from pipeline.config import Compute, Evaluation, UserError
 from pipeline.data import templates
 from pipeline.generation import generate
@@ -35,9 +35,11 @@ class Subject(NamedTuple):
 
 
 def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
-    """The records of one kind and split, in the order of the file."""
+    """The records of one kind and split, in the order of the file. Raises UserError where it is damaged."""
+    path = subject.samples / kind / f"{split}.parquet"
+    integrity.require_intact(path)
     # pq.read_table would import pandas: half a second a stage
-    return pq.ParquetFile(subject.samples / kind / f"{split}.parquet").read().to_pylist()
+    return pq.ParquetFile(path).read().to_pylist()
 
 
 def slices(n: int, size: int) -> Iterator[slice]:

@@ -6,11 +6,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline import plugins
+from pipeline import integrity, plugins
 from pipeline.config import Params
 from pipeline.gates import _expectations, _tickets, _verdict
 
 DATA_GATES = ("raw", "tokens", "samples")
+_READS: dict[str, tuple[str, ...]] = {
+    "raw": ("raw",),
+    "tokens": ("tokens", "raw/documents.parquet"),
+    "samples": ("samples", "raw/ledger.json", "tokens/tokenizer"),
+}
+"""Gate -> files and folders below data/ that it opens, as dvc.yaml says."""
 Work = Callable[[], AbstractContextManager[Any]]
 
 
@@ -18,6 +24,9 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Wo
     """The verdict on data/raw, data/tokens or data/samples; tickets if it passed, none if it did not.
 
     `work` surrounds what is work, and not the import of the tools.
+
+    Raises:
+        UserError: a file that the gate opens is missing, or differs from its recorded hash.
     """
     module = plugins.load("gates", gate)
     settings = _settings(module, params, gate)
@@ -25,6 +34,8 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Wo
     waivers = _verdict.waivers_for(gate, params.waivers, rules)
     _expectations.door()
     with work():
+        for name in _READS[gate]:
+            integrity.require_intact(data / name)
         _tickets.withdraw(data / "tickets", gate)
         verdict = _verdict.reach(gate, module.profile(settings, data), rules, waivers)
         _verdict.write(reports / "gates" / gate, verdict)

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import files
+from pipeline import files, integrity
 from pipeline.config import UserError, Waiver
 from pipeline.gates import _expectations
 from pipeline.gates._rules import Example, Frame, Rule
@@ -62,8 +62,8 @@ def waivers_for(gate: str, waivers: Sequence[Waiver], rules: Sequence[Rule]) -> 
 def write(folder: Path, verdict: Mapping[str, Any]) -> None:
     """Replaces `folder` by verdict.json and page.html."""
     with files.replace_folder(folder) as fresh:
-        files.write_json(fresh / "verdict.json", verdict)
         files.write_text(fresh / "page.html", page(verdict))
+        integrity.write_json(fresh / "verdict.json", dict(verdict), beside=[fresh / "page.html"])
 
 
 def page(verdict: Mapping[str, Any]) -> str:

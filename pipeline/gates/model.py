@@ -5,12 +5,12 @@ degenerate, and the recipe's own thresholds hold. A model that fails is shown as
 registry; the graph goes on.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import integrity
 from pipeline.config import Bound, Section, Share, UserError
 from pipeline.gates._rules import Frame, Rule, between, present
 
@@ -97,16 +97,9 @@ def _entropy(metrics: Mapping[str, float]) -> Frame:
 
 
 def _read(path: Path) -> dict[str, float]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `dvc repro evaluate@{path.parent.name}`") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON: {error}; run the evaluation again") from None
-    if not isinstance(raw, dict):
-        raise UserError(
-            f"{path}: expected a flat table of numbers, found {type(raw).__name__}; run the evaluation again"
-        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `dvc repro evaluate@{path.parent.name}`")
+    raw = integrity.read_json(path)
     for name, value in raw.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{path}: {name} is {value!r}, expected a number; run the evaluation again")

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline import files
-from pipeline.config import KINDS, Count, Kind, Positive, Section, Share
+from pipeline import integrity
+from pipeline.config import Count, Kind, Positive, Section, Share
 from pipeline.data.records import SPLITS
 from pipeline.gates import _records
 from pipeline.gates._rules import Frame, Rule, between, equal, reaches
@@ -250,4 +250,4 @@ def expectations(settings: Settings) -> list[Rule]:
 
 def admits(data: Path) -> dict[Kind, str]:
     """Per record kind, the SHA-256 of what a pass lets through."""
-    return {kind: files.sha256_of(data / "raw" / f"{kind}.parquet") for kind in KINDS}
+    return integrity.admits("raw", data)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files
+from pipeline import integrity
 from pipeline.config import KINDS, Count, Deduplicate, Kind, Positive, Section, Share
 from pipeline.data.records import SPLITS
 from pipeline.gates._overlaps import WAYS, overlaps
@@ -163,7 +163,7 @@ def expectations(settings: Settings) -> list[Rule]:
 
 def admits(data: Path) -> dict[Kind, str]:
     """Per record kind, the SHA-256 of what a pass lets through."""
-    return {kind: files.sha256_of(data / "samples" / kind) for kind in KINDS}
+    return integrity.admits("samples", data)
 
 
 def _overlap(settings: Settings, samples: Samples) -> Frame:

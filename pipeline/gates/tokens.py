@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import integrity
 from pipeline.config import Count, Kind, Positive, Section, Share, UserError
-from pipeline.gates import _texts, _tickets
+from pipeline.gates import _texts
 from pipeline.gates._rules import Example, Frame, Rule, Tally, between, equal
 from pipeline.gates._tokens import Tokens
 
@@ -143,10 +144,8 @@ def expectations(settings: Settings) -> list[Rule]:
 
 
 def admits(data: Path) -> dict[Kind, str]:
-    """The SHA-256 of what a pass lets through: ids, index and tokenizer."""
-    return {
-        "documents": _tickets.combined([data / "tokens" / name for name in ("ids.bin", "index.parquet", "tokenizer")])
-    }
+    """The SHA-256 of what a pass lets through: ids, index, meta.json and tokenizer."""
+    return integrity.admits("tokens", data)
 
 
 def _ids(tokens: Tokens) -> Frame:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline import files, plugins
+from pipeline import files, integrity, plugins
 from pipeline.config import AXES, Kind, Params, Recipe, UserError, seed_for
 from pipeline.data.shards import Shard, windows
 from pipeline.learner import Examples, Learner
@@ -157,9 +157,11 @@ def train(
         reference: gives the frozen model that an auxiliary loss compares with.
 
     Raises:
-        UserError: whatever the parts find wrong with params or data.
+        UserError: an input differs from its recorded hash; whatever the parts find wrong with params or data.
     """
     with run.work():
+        _require_intact(*inputs)
+        integrity.require_admitted("samples", kind, SAMPLES.parent)
         built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
         key = states.fingerprint(
             {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}, inputs
@@ -187,6 +189,7 @@ def build(
     device = set_up(params.compute)
     generator = torch.Generator().manual_seed(seed_for(recipe.seed, "weights"))
     model = load(generator, device)
+    _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     objective, tuner = _learn(recipe, where, model, tokenizer, kind, generator)
     train_set = examples(objective, kind, "train", model, getattr(recipe, "few", None), recipe.seed)
@@ -206,6 +209,13 @@ def build(
     return Built(model, objective, tuner, parts, train_set, validation, private)
 
 
+def _require_intact(*inputs: Path) -> None:
+    """Compares inputs that a stage wrote with their manifests; open weights are pinned by params instead."""
+    for path in inputs:
+        if path.is_relative_to(MODELS) or path.is_relative_to(SAMPLES.parent):
+            integrity.require_intact(path)
+
+
 def examples(
     objective: Objective, kind: Kind, split: str, model: GPT, few: int | None = None, seed: int = 0
 ) -> PackedWindows | Records:
@@ -214,9 +224,15 @@ def examples(
         if few is not None:
             raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
         return PackedWindows(Shard.open(SAMPLES / kind, split), model.room(), objective)
-    # pq.read_table would import pandas: half a second a stage
-    table = pq.ParquetFile(SAMPLES / kind / f"{split}.parquet").read()
+    table = _records(kind, split)
     return Records(table if few is None else _drawn(table, few, seed), objective)
+
+
+def _records(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:
+    path = SAMPLES / kind / f"{split}.parquet"
+    integrity.require_intact(path)
+    # pq.read_table would import pandas: half a second a stage
+    return pq.ParquetFile(path).read(columns=columns)
 
 
 def _drawn(table: pa.Table, few: int, seed: int) -> pa.Table:
@@ -233,7 +249,7 @@ def _learn(
 ) -> tuple[Objective, Any]:
     labels: list[str] = []
     if kind == "labelled":
-        table = pq.ParquetFile(SAMPLES / kind / "train.parquet").read(columns=["label"])
+        table = _records(kind, "train", ["label"])
         labels = sorted(set(table["label"].to_pylist()))
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
@@ -330,6 +346,7 @@ def _write(
         adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
         more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
     )
-    files.write_json(TRAINING / f"{name}.json", summary)
-    with files.replacing(TRAINING / f"{name}.csv") as path:
+    curve = TRAINING / f"{name}.csv"
+    with files.replacing(curve) as path:
         pa.csv.write_csv(pa.Table.from_pylist(progress.curve), path)
+    integrity.write_json(TRAINING / f"{name}.json", summary, beside=[curve])

@@ -26,6 +26,7 @@ EXEMPT = {
     "pipeline.energy",
     "pipeline.files",
     "pipeline.foreign",
+    "pipeline.integrity",
     "pipeline.lineage",
     "pipeline.plugins",
     "pipeline.sender",
