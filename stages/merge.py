@@ -19,6 +19,8 @@ def main() -> None:
     set_up(params.compute)
     with tracking.stage(f"merge@{name}", params) as run:
         with run.work():
+            for model in (chosen.of, chosen.first, chosen.second):
+                integrity.require_intact(MODELS / model)
             figures = merge(name, chosen, MODELS)
             integrity.write_json(TRAINING / f"{name}.json", figures)
         run.log(figures)

@@ -50,6 +50,7 @@ def slices(n: int, size: int) -> Iterator[slice]:
 def open_subject(name: str, compute: Compute, models: Path = Path("models")) -> Subject:
     """Loads models/<name> with its vocabulary and task, in evaluation mode, on the device of the params."""
     folder = models / name
+    integrity.require_intact(folder)
     device = set_up(compute)
     model = checkpoint.load(folder, str(device)).eval()
     path = folder / "tohum.json"

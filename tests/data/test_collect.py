@@ -63,7 +63,8 @@ def test_the_folder_holds_what_the_next_stages_read(messages, tmp_path):
     out = tmp_path / "raw"
     collect(download(a=source(messages)), out, progress=False)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [f"{kind}.parquet" for kind in KINDS] + ["ledger.json", "provenance.json", "rejections.parquet", "truth.json"]
+        [f"{kind}.parquet" for kind in KINDS]
+        + ["ledger.json", "manifest.json", "provenance.json", "rejections.parquet", "truth.json"]
     )
     for kind in KINDS:
         assert read(out, f"{kind}.parquet").schema.equals(SCHEMAS[kind])
