@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import config, files, integrity, report
+from pipeline import config, integrity, report
 from stages import entry
 
 RUNS = Path("reports/runs")
