@@ -57,6 +57,9 @@ def check(folder: Path, name: str, number: str) -> Contents:
         UserError: a file was changed, added, removed or replaced by a link, or the manifest is none.
     """
     where = f"{name} version {number}"
+    there = _names(folder)
+    if not there:
+        raise UserError(f"{where}: the store holds none of its files; {_ADVICE}")
     if not (folder / MANIFEST).is_file():
         raise UserError(
             f"{where}: its files have no {MANIFEST}; a version registered before its files were covered by one hash "
@@ -65,12 +68,13 @@ def check(folder: Path, name: str, number: str) -> Contents:
         )
     manifest = _manifest(folder, where)
     covered = manifest["files"]
-    there = _names(folder)
     expected = {*covered, MANIFEST, ENTRY}
     if missing := sorted(expected - there):
         raise UserError(f"{where}: {missing[0]} is missing ({len(missing)} in all); {_ADVICE}")
     if added := sorted(there - expected):
         raise UserError(f"{where}: {added[0]!r} is no file of this version ({len(added)} in all); {_ADVICE}")
+    if links := sorted(path for path in there if (folder / path).is_symlink()):
+        raise UserError(f"{where}: {links[0]} is a link, expected a file; {_ADVICE}")
     for path, sha256 in covered.items():
         if (found := files.sha256_of(folder / path)) != sha256:
             raise UserError(f"{where}: {path} has sha256 {found}, {MANIFEST} says {sha256}; {_ADVICE}")

@@ -168,7 +168,7 @@ def test_a_file_replaced_through_the_servers_artifact_api_is_found(server: str, 
     store = at(tmp_path, server)
     make_model("chat-full", seed=3)
     version, _ = register(store, "chat-full")
-    place = store._client.get_model_version_download_uri(version.name, version.version)
+    place = store.client.get_model_version_download_uri(version.name, version.version)
     name = f"{place.removeprefix('mlflow-artifacts:/')}/metrics.json"
     good = (moved / "mlartifacts" / name).read_bytes()
     for data in (b'{"accuracy": 0.99}', good):

@@ -15,7 +15,8 @@ from pipeline.closure import closure
 from pipeline.config import Start, UserError
 from pipeline.model import checkpoint
 from pipeline.packing import pack
-from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry
+from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry, uploads
+from pipeline.registry import __main__ as commands
 from pipeline.registry.__main__ import main
 from tests.registries import ROOT, evaluate, make_model, params, register
 
@@ -83,7 +84,7 @@ def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Regi
 
 def test_equal_bytes_are_one_version_uploaded_once(project: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = register(project, "base")
-    monkeypatch.setattr(Registry, "_upload", lambda *a: pytest.fail("uploaded twice"))
+    monkeypatch.setattr(uploads, "upload", lambda *a: pytest.fail("uploaded twice"))
     again, new = register(project, "base")
     assert (again.version, new) == (first.version, False)
 
@@ -104,7 +105,7 @@ def test_an_upload_orphaned_by_a_kill_is_used_by_the_next_try(
         )
         with pytest.raises(KeyboardInterrupt):
             register(project, "base")
-    monkeypatch.setattr(Registry, "_upload", lambda *a: pytest.fail("uploaded twice"))
+    monkeypatch.setattr(uploads, "upload", lambda *a: pytest.fail("uploaded twice"))
     version, new = register(project, "base")
     assert new
     assert version.tags[MODEL] == files.sha256_of(Path("models/base"))
@@ -176,14 +177,7 @@ def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.
     assert again.version != version.version
     assert "registering it anew" in capsys.readouterr().err
     assert project.verify(again).version_sha256 == version.tags[VERSION]
-    assert main_verifies(project) == 1
-
-
-def main_verifies(project: Registry) -> int:
-    """`registry verify`; says how many versions are damaged by its exit code."""
-    from pipeline.registry import __main__ as commands
-
-    return commands._verify(project, ["spam-full"])
+    assert commands._verify(project, ["spam-full"]) == 1
 
 
 def test_packing_twice_gives_the_same_bytes(project: Registry, tmp_path: Path) -> None:
@@ -231,7 +225,7 @@ def test_a_version_registered_before_files_were_covered_is_refused_and_registere
 
     folder = make_model("chat-full", seed=14)
     client = mlflow.MlflowClient()
-    old = client.create_logged_model(str(project._experiment()), "old")
+    old = client.create_logged_model(str(uploads.experiment_of(project)), "old")
     client.log_model_artifacts(old.model_id, str(folder), "artifacts/chat-full")
     client.finalize_logged_model(old.model_id, "READY")
     tags = {"content_sha256": files.sha256_of(folder), "tohum.model": "chat-full"}

@@ -21,7 +21,6 @@ import fcntl
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,64 +33,30 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-import mlflow
-from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from pipeline import artifact_location, artifact_store, contents, files, model_card
+from pipeline import contents, files
 from pipeline.config import Params, UserError
 from pipeline.contents import Contents
 from pipeline.model_card import Facts
-from pipeline.packing import pack
+from pipeline.registry import uploads
+from pipeline.registry.store import APPROVED, CACHE, CANDIDATE, CHAMPION, MODEL, VERSION, Store, require_approved
 
-CANDIDATE, CHAMPION = "candidate", "champion"
-MODEL, VERSION = "model_sha256", "version_sha256"
-APPROVED = "tohum.approved_sha256"
-CACHE = Path(".tohum/registry")
+__all__ = ["APPROVED", "CACHE", "CANDIDATE", "CHAMPION", "MODEL", "VERSION", "Registry", "download"]
 _BEFORE = "tohum.champion_before"
-_DESCRIPTION = 4900  # MLflow's column holds 5000 characters
 
 
-class Registry:
-    """The models of one project in one MLflow store."""
-
-    def __init__(self, params: Params) -> None:
-        tracking = params.runtime.tracking
-        self._params = params
-        self._uri = tracking.uri
-        artifact_store.connect()
-        mlflow.set_tracking_uri(tracking.uri)
-        mlflow.set_registry_uri(tracking.uri)
-        self._client = MlflowClient(tracking.uri, tracking.uri)
-
-    def name(self, model: str) -> str:
-        """The registered model's name: `<register.name>-<model>`."""
-        prefix = f"{self._params.register_.name}-"
-        return model if model.startswith(prefix) else prefix + model
+class Registry(Store):
+    """The models of one project in one MLflow store: registered, reviewed, promoted, handed out."""
 
     def register(self, facts: Facts, folder: Path) -> tuple[ModelVersion, bool]:
         """The version with this model, made if there is no undamaged one (then True); it becomes the candidate."""
         name = self.name(facts.model)
         with _lock():
             known = self._known(facts)
-            made = known or self._create(name, facts, folder)
-            self._client.set_registered_model_alias(name, CANDIDATE, made.version)
-        return self._client.get_model_version(name, made.version), known is None
-
-    def versions(self, model: str) -> list[ModelVersion]:
-        """Every version of a model, newest first; none if it was never registered."""
-        found = self._client.search_model_versions(f"name = '{self.name(model)}'")
-        return sorted(found, key=lambda version: int(version.version), reverse=True)
-
-    def at(self, model: str, alias: str) -> ModelVersion | None:
-        """The version that an alias points to."""
-        try:
-            return self._client.get_model_version_by_alias(self.name(model), alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+            made = known or uploads.create(self, name, facts, folder)
+            self.client.set_registered_model_alias(name, CANDIDATE, made.version)
+        return self.client.get_model_version(name, made.version), known is None
 
     def review(self, model: str) -> str:
         """The candidate's card, its numbers beside the champion's, and the command that approves it.
@@ -143,7 +108,7 @@ class Registry:
                     f"{candidate.name} version {version}: {VERSION} is {sealed.version_sha256}, approved was {sha256}; "
                     f"review it again: python -m pipeline.registry review {model}"
                 )
-            self._client.set_model_version_tag(candidate.name, candidate.version, APPROVED, sha256)
+            self.client.set_model_version_tag(candidate.name, candidate.version, APPROVED, sha256)
             return self._crown(model, candidate, f"{VERSION} {sha256}")
 
     def rollback(self, model: str) -> ModelVersion:
@@ -155,7 +120,7 @@ class Registry:
                 raise UserError(
                     f"{champion.name}: version {champion.version} is the first champion; nothing to go back to"
                 )
-            version = self._client.get_model_version(champion.name, before)
+            version = self.client.get_model_version(champion.name, before)
             self.verify(version, approved=True)
             return self._crown(model, version, f"rolled back from {champion.version}", rolled_back=True)
 
@@ -166,13 +131,13 @@ class Registry:
             UserError: no such version, files that are not those that were registered, or a champion that is not
                 what was approved.
         """
-        version, champion = self._version(uri), uri.endswith(f"@{CHAMPION}")
+        version, champion = self.find(uri), uri.endswith(f"@{CHAMPION}")
         if champion:
-            _require_approved(version)
+            require_approved(version)
         sha256, model = version.tags.get(MODEL, ""), version.tags.get("tohum.model", "")
         target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{version.tags.get(VERSION)}.json"
         # A receipt says which model this computer found in a version whose files it read; the copy is read each time.
-        known = receipt.is_file() and files.read_json(receipt) == {"model": model, "model_sha256": sha256}
+        known = _read(receipt) == {"model": model, "model_sha256": sha256}
         if not (known and target.is_dir() and files.sha256_of(target) == sha256):
             with self.opened(version, approved=champion) as (folder, sealed):
                 target = CACHE / sealed.model_sha256 / sealed.model
@@ -195,7 +160,7 @@ class Registry:
             raise UserError(f"{target}: is there already; name a new folder, or remove it")
         if not model.startswith("models:/"):
             model = f"models:/{self.name(model)}@{CHAMPION if self.at(model, CHAMPION) else CANDIDATE}"
-        opened = self.opened(self._version(model), approved=model.endswith(f"@{CHAMPION}"))
+        opened = self.opened(self.find(model), approved=model.endswith(f"@{CHAMPION}"))
         with opened as (folder, sealed), files.replace_folder(target) as temporary:
             shutil.copytree(folder, temporary, dirs_exist_ok=True)
         return sealed
@@ -219,43 +184,6 @@ class Registry:
             "# pretrain.schedule.steps: 0 takes it as it is; with steps, pretrain.ordering mixture replays old text"
         )
 
-    def verify(self, version: ModelVersion, approved: bool = False) -> Contents:
-        """Reads every file of a version again and compares it with the manifest and the tags.
-
-        Raises:
-            UserError: the store holds other files than were registered, or (`approved`) than were approved.
-        """
-        with self.opened(version, approved) as (_, sealed):
-            return sealed
-
-    @contextlib.contextmanager
-    def opened(self, version: ModelVersion, approved: bool = False) -> Iterator[tuple[Path, Contents]]:
-        """A local copy of a version whose every file was checked, and what it is; gone when the block ends."""
-        if approved:
-            _require_approved(version)
-        with self.stored(f"models:/{version.name}/{version.version}") as folder:
-            sealed = contents.check(folder, version.name, version.version)
-            expected = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": sealed.model}
-            for tag, found in expected.items():
-                if version.tags.get(tag) != found:
-                    raise UserError(
-                        f"{version.name} version {version.version}: its files give {tag} {found}, its tag says "
-                        f"{version.tags.get(tag)}; the store was changed or damaged: register the model again "
-                        "(python -m stages.register)"
-                    )
-            yield folder, sealed
-
-    @contextlib.contextmanager
-    def stored(self, uri: str) -> Iterator[Path]:
-        """A fresh local copy of what the store holds of a version, unchecked, gone when the block ends."""
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            try:
-                copy = mlflow.artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=self._uri)
-            except (MlflowException, OSError) as error:
-                raise UserError(f"{uri}: cannot be read from the store: {error}") from None
-            yield Path(copy)
-
     def _known(self, facts: Facts) -> ModelVersion | None:
         """The newest version with this model whose files are all as registered."""
         for version in self.versions(facts.model):
@@ -268,7 +196,7 @@ class Registry:
         return None
 
     def _crown(self, model: str, version: ModelVersion, why: str, rolled_back: bool = False) -> ModelVersion:
-        before, name, client = self.at(model, CHAMPION), version.name, self._client
+        before, name, client = self.at(model, CHAMPION), version.name, self.client
         if before is not None and before.version == version.version:
             return before
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -286,96 +214,11 @@ class Registry:
             )
         return standing
 
-    def _create(self, name: str, facts: Facts, folder: Path) -> ModelVersion:
-        """Uploads the packed model once and makes a version of it; an upload that a kill orphaned is used again."""
-        client = self._client
-        experiment = self._experiment()
-        run_id = self._maker(facts, experiment)
-        card = model_card.render(facts, name)
-        with tempfile.TemporaryDirectory(prefix="tohum-") as scratch:
-            packed = Path(scratch) / "model"
-            sealed = pack(folder, packed, facts.task, facts.sha256, card, facts.metrics)
-            stored = self._orphan(experiment, sealed) or self._upload(name, facts, packed, sealed, experiment, run_id)
-        with contextlib.suppress(MlflowException):
-            client.create_registered_model(name)  # there already, or the next call says why not
-        tags = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": facts.model, **facts.tags}
-        tags |= {f"gate.{gate}": model_card.lineage.verdict_summary(v) for gate, v in facts.gates.items()}
-        if uid := facts.runs.get(facts.stages[-1], {}).get("run_uid"):
-            tags["tohum.run_uid"] = uid
-        if len(card) > _DESCRIPTION:
-            card = card[:_DESCRIPTION] + "\n\n(cut; whole in model_card.md)"
-        return client.create_model_version(
-            name, f"models:/{stored.model_id}", run_id, tags, description=card, model_id=stored.model_id
-        )
-
-    def _orphan(self, experiment: str, sealed: Contents) -> Any:
-        """An upload of the same files that no version was made of, if it is whole."""
-        query = f"params.{VERSION} = '{sealed.version_sha256}' and tags.`tohum.by` = 'upload'"
-        for one in self._client.search_logged_models([experiment], query):
-            if str(one.status) == "READY":
-                with contextlib.suppress(UserError), self.stored(f"models:/{one.model_id}") as folder:
-                    if contents.check(folder, "upload", one.model_id) == sealed:
-                        return one
-        return None
-
-    def _upload(
-        self, name: str, facts: Facts, packed: Path, sealed: Contents, experiment: str, run_id: str | None
-    ) -> Any:
-        client = self._client
-        made = client.create_logged_model(
-            experiment, name, run_id, tags={"tohum.by": "upload"}, model_type=facts.task.get("objective"),
-            params={"sha256": sealed.model_sha256, VERSION: sealed.version_sha256, "path": f"models/{sealed.model}"},
-        )  # fmt: skip
-        client.log_model_artifacts(made.model_id, str(packed))
-        if run_id is not None:
-            now = int(datetime.now(UTC).timestamp() * 1000)
-            client.log_batch(
-                run_id,
-                [
-                    mlflow.entities.Metric(key, value, now, 0, model_id=made.model_id)
-                    for key, value in facts.metrics.items()
-                ],
-            )
-        return client.finalize_logged_model(made.model_id, "READY")
-
-    def _experiment(self) -> str:
-        name = self._params.runtime.tracking.experiment
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        place = artifact_location.for_new_experiments(self._uri)
-        return str(self._client.create_experiment(name, artifact_location=place))
-
-    def _maker(self, facts: Facts, experiment: str) -> str | None:
-        """The MLflow run of the stage that made the bytes, named by its (perhaps restored) run record."""
-        uid = facts.runs.get(facts.stages[-1], {}).get("run_uid")
-        if not uid:
-            return None
-        runs = self._client.search_runs([experiment], f"tags.`tohum.run_uid` = '{uid}'", max_results=1)
-        return str(runs[0].info.run_id) if runs else None
-
     def _need(self, model: str, alias: str, advice: str) -> ModelVersion:
         found = self.at(model, alias)
         if found is None:
-            raise UserError(f"{self.name(model)}: no {alias} in the registry at {self._uri}; {advice}")
+            raise UserError(f"{self.name(model)}: no {alias} in the registry at {self.uri}; {advice}")
         return found
-
-    def _version(self, uri: str) -> ModelVersion:
-        rest = uri.removeprefix("models:/")
-        name, at, alias = rest.partition("@")
-        version = None
-        with contextlib.suppress(MlflowException):
-            if at:
-                version = self._client.get_model_version_by_alias(name, alias)
-            else:
-                name, _, number = rest.partition("/")
-                version = self._client.get_model_version(name, number)
-        if version is None:
-            raise UserError(
-                f"{uri}: not in the registry at {self._uri}; `python -m pipeline.registry list` shows "
-                "what is, as models:/<name>@candidate or models:/<name>/<version>"
-            )
-        return version
 
 
 def download(uri: str, params: Params) -> Path:
@@ -383,13 +226,10 @@ def download(uri: str, params: Params) -> Path:
     return Registry(params).download(uri)
 
 
-def _require_approved(version: ModelVersion) -> None:
-    """A champion must be the version that was approved; its files are compared with the same tag when read."""
-    if VERSION in version.tags and version.tags.get(APPROVED) != version.tags[VERSION]:
-        raise UserError(
-            f"{version.name} version {version.version}: {VERSION} is {version.tags[VERSION]}, approved was "
-            f"{version.tags.get(APPROVED, 'none')}; review and promote it: python -m pipeline.registry review"
-        )
+def _read(receipt: Path) -> Any:
+    with contextlib.suppress(OSError, ValueError):
+        return files.read_json(receipt)
+    return None
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ def run(count: int, folder: Path) -> dict[str, Any]:
             if said and not said.endswith("_pyfunc.py") and _loads(entry, stored):
                 misses.append(f"{number}: {said}: the entry file took it")
             if tag:
-                store._client.set_model_version_tag(version.name, version.version, tag, version.tags[tag])
+                store.client.set_model_version_tag(version.name, version.version, tag, version.tags[tag])
             else:
                 shutil.rmtree(stored)
                 shutil.copytree(good, stored)
@@ -153,7 +153,7 @@ def run(count: int, folder: Path) -> dict[str, Any]:
 
 
 def _change_tag(store: Any, version: Any, tag: str, draw: random.Random) -> None:
-    client = store._client
+    client = store.client
     if draw.random() < 0.3:
         client.delete_model_version_tag(version.name, version.version, tag)
     else:

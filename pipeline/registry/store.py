@@ -1,0 +1,116 @@
+"""The registered versions of one project: found by name, read from the store, checked before they are used."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from pipeline import artifact_store, contents
+from pipeline.config import Params, UserError
+from pipeline.contents import Contents
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+MODEL, VERSION = "model_sha256", "version_sha256"
+APPROVED = "tohum.approved_sha256"
+CACHE = Path(".tohum/registry")
+
+
+class Store:
+    """Versions and aliases of one project's models in one MLflow store."""
+
+    def __init__(self, params: Params) -> None:
+        tracking = params.runtime.tracking
+        self.params = params
+        self.uri = tracking.uri
+        artifact_store.connect()
+        mlflow.set_tracking_uri(tracking.uri)
+        mlflow.set_registry_uri(tracking.uri)
+        self.client = MlflowClient(tracking.uri, tracking.uri)
+
+    def name(self, model: str) -> str:
+        """The registered model's name: `<register.name>-<model>`."""
+        prefix = f"{self.params.register_.name}-"
+        return model if model.startswith(prefix) else prefix + model
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Every version of a model, newest first; none if it was never registered."""
+        found = self.client.search_model_versions(f"name = '{self.name(model)}'")
+        return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+    def at(self, model: str, alias: str) -> ModelVersion | None:
+        """The version that an alias points to."""
+        try:
+            return self.client.get_model_version_by_alias(self.name(model), alias)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def find(self, uri: str) -> ModelVersion:
+        """The version of `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises UserError if there is none."""
+        rest = uri.removeprefix("models:/")
+        name, at, alias = rest.partition("@")
+        version = None
+        with contextlib.suppress(MlflowException):
+            if at:
+                version = self.client.get_model_version_by_alias(name, alias)
+            else:
+                name, _, number = rest.partition("/")
+                version = self.client.get_model_version(name, number)
+        if version is None:
+            raise UserError(
+                f"{uri}: not in the registry at {self.uri}; `python -m pipeline.registry list` shows "
+                "what is, as models:/<name>@candidate or models:/<name>/<version>"
+            )
+        return version
+
+    def verify(self, version: ModelVersion, approved: bool = False) -> Contents:
+        """Reads every file of a version again and compares it with the manifest and the tags.
+
+        Raises:
+            UserError: the store holds other files than were registered, or (`approved`) than were approved.
+        """
+        with self.opened(version, approved) as (_, sealed):
+            return sealed
+
+    @contextlib.contextmanager
+    def opened(self, version: ModelVersion, approved: bool = False) -> Iterator[tuple[Path, Contents]]:
+        """A local copy of a version whose every file was checked, and what it is; gone when the block ends."""
+        if approved:
+            require_approved(version)
+        with self.stored(f"models:/{version.name}/{version.version}") as folder:
+            sealed = contents.check(folder, version.name, version.version)
+            expected = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": sealed.model}
+            for tag, found in expected.items():
+                if version.tags.get(tag) != found:
+                    raise UserError(
+                        f"{version.name} version {version.version}: its files give {tag} {found}, its tag says "
+                        f"{version.tags.get(tag)}; the store was changed or damaged: register the model again "
+                        "(python -m stages.register)"
+                    )
+            yield folder, sealed
+
+    @contextlib.contextmanager
+    def stored(self, uri: str) -> Iterator[Path]:
+        """A fresh local copy of what the store holds of a version, unchecked, gone when the block ends."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            try:
+                copy = mlflow.artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri)
+            except (MlflowException, OSError) as error:
+                raise UserError(f"{uri}: cannot be read from the store: {error}") from None
+            yield Path(copy)
+
+
+def require_approved(version: ModelVersion) -> None:
+    """A champion must be the version that was approved; its files are compared with the same tag when read."""
+    if VERSION in version.tags and version.tags.get(APPROVED) != version.tags[VERSION]:
+        raise UserError(
+            f"{version.name} version {version.version}: {VERSION} is {version.tags[VERSION]}, approved was "
+            f"{version.tags.get(APPROVED, 'none')}; review and promote it: python -m pipeline.registry review"
+        )
