@@ -73,6 +73,8 @@ def entry(
 
     os.environ.update(QUIET)
     sys.meta_path.insert(0, _Absent(without))
+    if signal.getsignal(signal.SIGINT) == _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # temporary files go, the run's record is closed
             signal.signal(number, _interrupt)
@@ -116,3 +118,14 @@ def resource_error(error: BaseException) -> str | None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(number)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once: a library that is interrupted while it is loaded may go on with half of itself."""
+    os.write(2, b"error: interrupted before it began\n")
+    os._exit(128 + number)
+
+
+# `python -m stages.<name>` imports this package before the stage itself and its libraries.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)

@@ -1,9 +1,11 @@
 """What every stage starts with, and how it ends when the machine has no more to give."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +100,15 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     code = "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from stages import entry\n"
     code += "entry(lambda: (os.kill(os.getpid(), signal.SIGHUP), print('done')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "done\n"
+
+
+def test_an_interrupt_while_libraries_are_loaded_is_a_sentence(tmp_path: Path) -> None:
+    """Seen: a library swallowed it, and the stage went on with half a numpy."""
+    swallows = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    (tmp_path / "numpy.py").write_text(swallows, encoding="utf-8")
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-m", "stages.pretrain"]
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr == "error: interrupted before it began\n"

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pipeline.process import GUARD_STOPS_S
 from stages import guard
 
 ROOT = Path(__file__).parents[2]
@@ -225,3 +227,75 @@ def _said(module: str, folder: Path, own: dict[str, str]) -> str:
     outside = {name: value for name, value in os.environ.items() if name not in guard.ENVIRONMENT}
     done = subprocess.run([*GUARD, module], cwd=folder, env=outside | own, capture_output=True, text=True, check=True)
     return done.stdout
+
+
+SAVES = """
+import pathlib, signal, time
+def late(number, frame):
+    time.sleep(4)  # longer than another stage is given
+    pathlib.Path("saved").touch()
+    raise KeyboardInterrupt
+signal.signal(signal.SIGINT, late)
+pathlib.Path("ready").touch()
+while True:
+    time.sleep(0.05)
+"""
+
+
+def test_a_training_is_given_the_time_to_save(tmp_path: Path) -> None:
+    """Seen: killed after 3.5 s, in the middle of its save."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/pretrain.py").write_text(SAVES, encoding="utf-8")
+    process = subprocess.Popen([*GUARD, "stages.pretrain"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 128 + signal.SIGINT
+    assert (tmp_path / "saved").exists()
+
+
+def test_every_stage_that_trains_is_given_that_time() -> None:
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    wholes = [stage.get("do", stage) for stage in graph.values()]
+    training = {stage["cmd"].split()[3] for stage in wholes if "pipeline/training" in stage["deps"]}
+    assert training
+    assert training | {"stages.trial"} == guard.SAVING
+
+
+def test_whoever_waits_for_a_guard_waits_longer_than_it_takes() -> None:
+    """Else the outer one is killed while the training inside still saves."""
+    assert guard.SAVING_S + guard.LAST_S < guard.DVC_S
+    assert guard.DVC_S + guard.LAST_S < GUARD_STOPS_S
+
+
+# One that runs a guarded stage, damages DVC's files as a kill in the middle of writing does, and is killed.
+KILLED_DVC = """
+import os, pathlib, signal, subprocess, sys
+done = subprocess.run(sys.argv[1:])
+assert done.returncode == 0
+pathlib.Path(".dvc/tmp/rwlock").write_bytes(b"")
+pathlib.Path("dvc.lock").write_text("schema: '2.0'\\nstages:\\n  one:\\n    cmd: x\\n  two:\\n    cm")
+pathlib.Path("damaged").touch()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the end of another's process is told on Linux alone")
+def test_dvcs_files_are_mended_after_it_was_killed(tmp_path: Path) -> None:
+    """Seen: every later plain `dvc repro` stopped until a person deleted the file."""
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / "dvc").write_text(KILLED_DVC, encoding="utf-8")
+    (tmp_path / "short.py").write_text("", encoding="utf-8")
+    guarded = " ".join([*GUARD, "short"])
+    command = [sys.executable, "dvc", "/bin/sh", "-c", f"{guarded} && {guarded}; exit $?"]  # two stages, one watcher
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while (tmp_path / ".dvc/tmp/rwlock").exists() or not (tmp_path / "dvc.lock").read_text().endswith("cmd: x\n"):
+        assert time.monotonic() < deadline, "not mended"
+        time.sleep(0.05)
+    log = tmp_path / ".tohum/dvc_lock.log"
+    while log.read_text().count("\n") < 2:
+        assert time.monotonic() < deadline, "nothing said"
+        time.sleep(0.05)
+    assert log.read_text().count("cut off by a kill") == 1
