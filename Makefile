@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test torture check format lock plan profile search ui flow register report chat try which fastest ablation scaling budget times bench clean
+.PHONY: help setup repro test torture check format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -67,10 +67,18 @@ profile: setup ## applies infra/profiles/$(NAME).yaml to params.yaml
 search: setup ## tries a recipe's settings: make search RECIPE=spam-lora; with APPLY=1 the winner goes into params.yaml
 	@python -m stages.guard stages.search $(RECIPE) $(if $(APPLY),--apply)
 
-ui: setup ## MLflow on 127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \
-	  --host 127.0.0.1 --port 5000 --workers 1
+ui: setup ## MLflow on 127.0.0.1:5000, password in .tohum/secrets/mlflow
+	@python -m pipeline.servers mlflow
 
+prefect: setup ## Prefect's server on 127.0.0.1:4200, password in .tohum/secrets/prefect
+	@python -m pipeline.servers prefect
+
+worker: setup ## a worker that runs this checkout's deployment, tohum/local
+	@python -m pipeline.servers worker
+
+# The temporary server of a flow that names none answers no other origin and no request without a token.
+flow: export PREFECT_SERVER_CORS_ALLOWED_ORIGINS := http://127.0.0.1
+flow: export PREFECT_SERVER_CSRF_PROTECTION_ENABLED := true
 flow: setup ## the same graph as a Prefect flow
 	python -m pipeline.flow
 
