@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 EXEMPT = {
     "pipeline",
     "pipeline.config",
+    "pipeline.credentials",
     "pipeline.delivery",
     "pipeline.energy",
     "pipeline.files",
