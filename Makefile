@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test torture check format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
+.PHONY: help setup repro test torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -108,6 +108,12 @@ scaling: setup ## how the loss falls with size and tokens on your documents: inf
 
 budget: setup ## what to train: make budget MINUTES=10, or FLOPS=1e15; with APPLY=1 it goes into params.yaml
 	@python -m stages.budget $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
+
+fsck: setup ## reads every file of DVC and the registry again; with MEND=1 good copies replace damaged ones
+	@python -m pipeline.fsck $(if $(MEND),--mend)
+
+doctor: setup ## what a crash left, and whether the environment is whole; with MEND=1 it is cleaned up
+	@python -m pipeline.doctor $(if $(MEND),--mend)
 
 times: setup ## where the pipeline's time went
 	@python -m stages.summary --times
