@@ -109,6 +109,7 @@ scaling: setup ## how the loss falls with size and tokens on your documents: inf
 budget: setup ## what to train: make budget MINUTES=10, or FLOPS=1e15; with APPLY=1 it goes into params.yaml
 	@python -m stages.budget $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 
+.PHONY: fsck doctor
 fsck: setup ## reads every file of DVC and the registry again; with MEND=1 good copies replace damaged ones
 	@python -m pipeline.fsck $(if $(MEND),--mend)
 
