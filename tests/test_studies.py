@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import config, files, params_file, studies
+from pipeline import config, files, integrity, params_file, studies
 from pipeline.config import Params, UserError
 from pipeline.studies import Trial, flops_a_token, keys, mean_and_error, recipe_of, weights
 from stages import pretrain, trial
@@ -160,6 +160,7 @@ def test_what_a_perfect_model_loses_is_known_of_all_documents_or_not_at_all(
     def knowing(bits: list[float | None]) -> Path:
         column = pa.array(bits, type=table.schema.field("bits").type)
         files.write_table(index, table.set_column(table.column_names.index("bits"), "bits", column))
+        integrity.write_manifest(studies.SAMPLES)
         return index
 
     knowing([8.0] * len(table))
