@@ -42,7 +42,8 @@ Text = tuple[Sequence[str], str]
 FIELD_MARK = "\x1f"  # white space, so no normal form holds it
 _PUNCTUATION = r".,;:!?…·•'\"“”„‘’«»‹›`´()\[\]{}_–—"
 _TOKEN = re.compile(rf"{language.WORD}|[^\w\s{_PUNCTUATION}]")
-_BATCH = 4096
+_BATCH = 1024  # texts read at a time,
+_CHARACTERS = 1 << 20  # or fewer with so many characters
 _VOCABULARY = 1 << 16  # words remembered at a time, some 150 bytes each
 _ONE, _SEVERAL = 1, 2  # texts that have a form
 
@@ -178,11 +179,13 @@ def _ranges(starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.
 
 def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
     batch: list[Text] = []
+    characters = 0
     for text in texts:
         batch.append(text)
-        if len(batch) == _BATCH:
+        characters += sum(map(len, text[0]))
+        if len(batch) == _BATCH or characters >= _CHARACTERS:
             yield batch
-            batch = []
+            batch, characters = [], 0
     if batch:
         yield batch
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PART = 1 << 16  # rows in memory at a time
+PART = 1 << 15  # rows in memory at a time
 Words = npt.NDArray[np.uint64]
 
 

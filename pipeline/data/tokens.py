@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pipeline import files, integrity, tokenizer
 from pipeline.config import Split, Tokenize, UserError
 from pipeline.data.split import resolve_column
+from pipeline.data.tables import batches, return_what_is_freed
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.encoders import Ids
 from pipeline.tokenizer.utf8 import Utf8
@@ -44,7 +45,7 @@ INDEX = pa.schema(
 )
 _COPIED = ("id", "source", "language", "bits")
 _ROWS = 512  # documents read, encoded and written at a time
-_GROUP = 1 << 16  # rows of one row group of the index
+_GROUP = 1 << 14  # rows of one row group of the index
 # What each method needs in params.yaml, and what would be ignored.
 _NEEDS = {"train": ("vocab_size", "pattern"), "ranks": ("pattern", "path"), "folder": ("path",)}
 _MAY = {"train": (), "characters": ()}
@@ -68,12 +69,13 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         UserError: no documents, none to train on, settings that do not fit the method, an unreadable
             vocabulary.
     """
+    return_what_is_freed()
     _require_fitting(settings)
-    source = _open(documents)
+    n_documents = _count(documents)
     with files.replace_folder(out) as folder:
-        vocabulary = _vocabulary(settings, source, split, folder)
+        vocabulary = _vocabulary(settings, documents, split, folder)
         vocabulary.save(folder / "tokenizer")
-        summary = _encode_all(vocabulary, source, split, folder, progress)
+        summary = _encode_all(vocabulary, documents, n_documents, split, folder, progress)
         integrity.write_manifest(folder)
     return summary
 
@@ -102,22 +104,22 @@ def _require_fitting(settings: Tokenize) -> None:
             raise UserError(f"params.yaml: tokenize.{key} is {value!r}; with method {method} it is null")
 
 
-def _open(documents: Path) -> pq.ParquetFile:
+def _count(documents: Path) -> int:
     try:
-        source = pq.ParquetFile(documents)
+        found: int = pq.read_metadata(documents).num_rows
     except FileNotFoundError:
         raise UserError(f"{documents}: no such file; run the stage before: dvc repro download") from None
     except pa.ArrowInvalid as error:
         raise UserError(f"{documents}: not readable as parquet ({error}); run: dvc repro download") from None
-    if source.metadata.num_rows == 0:
+    if found == 0:
         raise UserError(
             f"{documents}: 0 documents; there is nothing to tokenize. A source of params.yaml: "
             "download.sources must deliver documents (rejected rows stand in data/raw/rejections.parquet)"
         )
-    return source
+    return found
 
 
-def _vocabulary(settings: Tokenize, source: pq.ParquetFile, split: Split, scratch: Path) -> Tokenizer:
+def _vocabulary(settings: Tokenize, source: Path, split: Split, scratch: Path) -> Tokenizer:
     path = Path(settings.path) if settings.path else None
     match settings.method:
         case "train":
@@ -137,24 +139,24 @@ def _vocabulary(settings: Tokenize, source: pq.ParquetFile, split: Split, scratc
             return tokenizer.preset(name, path, settings.sha256, add_specials=True)
 
 
-def _training_texts(source: pq.ParquetFile, split: Split) -> Iterator[str]:
-    for batch in source.iter_batches(_ROWS, columns=["id", "split", "text"]):
+def _training_texts(source: Path, split: Split) -> Iterator[str]:
+    for batch in batches(source, ["id", "split", "text"], _ROWS):
         chosen = pc.equal(resolve_column(batch["id"], batch["split"], split), "train")
         yield from batch["text"].filter(chosen).to_pylist()
 
 
-def _alphabet(source: pq.ParquetFile) -> set[str]:
+def _alphabet(source: Path) -> set[str]:
     """The characters of every document, held-out ones too, as nanoGPT takes them: which letters there are,
     not how often, so that no held-out document has a letter without an id."""
     found: set[str] = set()
-    for batch in source.iter_batches(_ROWS, columns=["text"]):
+    for batch in batches(source, ["text"], _ROWS):
         for text in batch["text"].to_pylist():
             found.update(text)
     return found
 
 
 def _encode_all(
-    vocabulary: Tokenizer, source: pq.ParquetFile, split: Split, folder: Path, progress: bool
+    vocabulary: Tokenizer, source: Path, n_documents: int, split: Split, folder: Path, progress: bool
 ) -> dict[str, Any]:
     dtype = np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4")
     words: Counter[str] = Counter()
@@ -165,7 +167,7 @@ def _encode_all(
         pq.ParquetWriter(folder / "index.parquet", INDEX, compression="zstd") as writer,
     ):
         waiting: list[pa.RecordBatch] = []
-        for batch in _batches(source, progress):
+        for batch in _shown(source, n_documents, progress):
             texts = Utf8.column(batch["text"].cast(pa.string()))
             encoded = vocabulary.encode_utf8(texts)
             lengths = np.array([len(one) + 1 for one in encoded], dtype=np.int64)
@@ -182,7 +184,7 @@ def _encode_all(
     meta = {
         "dtype": "uint16" if dtype.itemsize == 2 else "uint32",
         "vocab_size": vocabulary.vocab_size,
-        "n_documents": source.metadata.num_rows,
+        "n_documents": n_documents,
         "n_tokens": start,
         "end_of_text": vocabulary.end_of_text,
     }
@@ -209,11 +211,11 @@ def _runs(languages: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         yield language, first, last
 
 
-def _batches(source: pq.ParquetFile, progress: bool) -> Iterator[pa.RecordBatch]:
+def _shown(source: Path, n_documents: int, progress: bool) -> Iterator[pa.RecordBatch]:
     from tqdm import tqdm
 
-    with tqdm(total=source.metadata.num_rows, desc="tokenize", unit="doc", disable=not progress) as bar:
-        for batch in source.iter_batches(_ROWS, columns=[*_COPIED, "split", "text"], use_threads=False):
+    with tqdm(total=n_documents, desc="tokenize", unit="doc", disable=not progress) as bar:
+        for batch in batches(source, [*_COPIED, "split", "text"], _ROWS):
             yield batch
             bar.update(len(batch))
 
