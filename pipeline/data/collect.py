@@ -23,7 +23,6 @@ from pipeline import integrity, plugins
 from pipeline.config import KINDS, Download, Kind, Source, UserError
 from pipeline.data.ledger import Ledger, Rejection
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
-from pipeline.data.tables import return_what_is_freed
 from pipeline.files import replace_folder, write_json
 
 REJECTIONS = pa.schema(
@@ -56,7 +55,6 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     """
     if not download.sources:
         raise UserError("params.yaml: download.sources is empty; expected at least one source")
-    return_what_is_freed()
     summary: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
     truth: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from pipeline.data.contamination import BESIDES, COMPARED, REASONS, Removals, be
 from pipeline.data.external import read_at
 from pipeline.data.records import SPLITS
 from pipeline.data.split import resolve_column
-from pipeline.data.tables import Writer, batches, return_what_is_freed, writing
+from pipeline.data.tables import Writer, batches, writing
 from pipeline.files import read_json, replace_folder, write_json
 from pipeline.integrity import write_manifest
 
@@ -81,7 +81,6 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
         UserError: a file is missing, tokens that belong to other documents, or no document left to train
         on.
     """
-    return_what_is_freed()
     ledger: dict[str, Any] = {}
     with replace_folder(out) as folder:
         with writing(folder / "removed.parquet", REMOVED) as removed:

@@ -14,14 +14,6 @@ _GROUP_BYTES = 32 << 20
 _ROWS = 1024  # read at a time unless the caller says how many
 
 
-def return_what_is_freed() -> None:
-    """Has Arrow take its memory from the system's allocator in this process from now on.
-
-    Its default, mimalloc, keeps much of what was freed: reading a file of 1 GB in small batches took 60 MiB more.
-    """
-    pa.set_memory_pool(pa.system_memory_pool())
-
-
 class Writer:
     """Gathers tables of one schema to row groups of 16,384 rows, or fewer of more than 32 MiB."""
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipeline import files, integrity, tokenizer
 from pipeline.config import Split, Tokenize, UserError
 from pipeline.data.split import resolve_column
-from pipeline.data.tables import batches, return_what_is_freed
+from pipeline.data.tables import batches
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.encoders import Ids
 from pipeline.tokenizer.utf8 import Utf8
@@ -69,7 +69,6 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         UserError: no documents, none to train on, settings that do not fit the method, an unreadable
             vocabulary.
     """
-    return_what_is_freed()
     _require_fitting(settings)
     n_documents = _count(documents)
     with files.replace_folder(out) as folder:
