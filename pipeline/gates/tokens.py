@@ -1,23 +1,25 @@
 """What token ids must be before they are sampled and learned from.
 
-`profile` reads data/tokens (the ids as a memory map, in chunks) and the texts they came from; `expectations`
+`profile` reads data/tokens and the texts they came from, in parts; `expectations`
 says what must hold: ids within the vocabulary, special tokens only where code placed them, an index that fits
 the ids, texts that come back unharmed, and a vocabulary that suits the text.
 """
 
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import integrity
 from pipeline.config import Count, Kind, Positive, Section, Share, UserError
+from pipeline.data.tables import batches
 from pipeline.gates import _texts
 from pipeline.gates._rules import Example, Frame, Rule, Tally, between, equal
-from pipeline.gates._tokens import Tokens
-
-_BATCH = 2048
+from pipeline.gates._tokens import Documents, Tokens
 
 
 class BytesPerToken(Section):
@@ -64,7 +66,7 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     if not documents.exists():
         raise UserError(f"{documents}: no such file; run `dvc repro download`")
     return {
-        "ids": _ids(tokens),
+        "ids": _ids(tokens, data),
         "index": _index(tokens, documents),
         "texts": _texts_back(settings, tokens, documents),
         "languages": _languages(tokens),
@@ -148,24 +150,26 @@ def admits(data: Path) -> dict[Kind, str]:
     return integrity.admits("tokens", data)
 
 
-def _ids(tokens: Tokens) -> Frame:
+def _ids(tokens: Tokens, folder: Path) -> Frame:
     frame = Frame((), ("ids_outside_vocabulary", "specials_inside", "missing_ends"))
-    outside, inside, ends = Tally(), Tally(), Tally()
-    last = tokens.starts + tokens.lengths - 1
-    allowed = np.sort(last)
-    for at, ids in tokens.outside_vocabulary():
-        outside.add(tokens.example(at, f"id {ids}, vocab_size {tokens.vocab_size}"))
-    for at, number in tokens.specials():
-        place = np.searchsorted(allowed, at)
-        if number == tokens.end_of_text and place < len(allowed) and allowed[place] == at:
-            continue
-        inside.add(tokens.example(at, f"{tokens.name_of(number)} inside the document"))
-    valid = (last >= 0) & (last < len(tokens.ids))
-    closed = np.zeros(len(last), bool)
-    closed[valid] = tokens.ids[last[valid]] == tokens.end_of_text
-    for row in np.flatnonzero(~closed).tolist():
-        ends.add(tokens.document_example(row, "does not end with the end-of-text token"))
-    frame.add({"ids_outside_vocabulary": outside, "specials_inside": inside, "missing_ends": ends})
+    outside, inside, unclosed = Tally(), Tally(), Tally()
+    for places, values in tokens.outside_vocabulary():
+        if len(places):
+            tokens.tally_places(outside, places, [f"id {value}, vocab_size {tokens.vocab_size}" for value in values])
+    ends = tokens.ends(folder)
+    open_ended = [*ends.outside]
+    for after, places, values in tokens.specials():
+        allowed, rows = ends.before(after)
+        stray = ~((values == tokens.end_of_text) & np.isin(places, allowed))
+        if stray.any():
+            says = [f"{tokens.name_of(number)} inside the document" for number in values[stray].tolist()]
+            tokens.tally_places(inside, places[stray], says)
+        closing = places[values == tokens.end_of_text]
+        open_ended.append(rows[~np.isin(allowed, closing)])
+    open_ended.append(ends.before(1 << 62)[1])  # beyond the file
+    rows = np.sort(np.concatenate(open_ended)).tolist()
+    tokens.tally(unclosed, rows, lambda row: "does not end with the end-of-text token")
+    frame.add({"ids_outside_vocabulary": outside, "specials_inside": inside, "missing_ends": unclosed})
     return frame
 
 
@@ -183,65 +187,82 @@ def _index(tokens: Tokens, documents: Path) -> Frame:
             "documents_in_meta",
         ),
     )
-    misplaced, other_order = Tally(), Tally()
-    expected = np.concatenate([[0], np.cumsum(tokens.lengths)])[:-1]
-    for row in np.flatnonzero((expected != tokens.starts) | (tokens.lengths < 1)).tolist():
-        misplaced.add(tokens.document_example(row, f"starts at {tokens.starts[row]}, expected {expected[row]}"))
-    raw = pq.read_table(documents, columns=["id"]).column("id").to_pylist()
-    for row, (mine, theirs) in enumerate(zip(tokens.names, raw, strict=False)):
-        if mine != theirs:
-            other_order.add(tokens.document_example(row, f"stands where {theirs} was expected"))
+    misplaced, other_order, n_tokens = Tally(), Tally(), 0
+    for part in tokens.documents():
+        expected = n_tokens + np.cumsum(part.lengths) - part.lengths
+        wrong = np.flatnonzero((expected != part.starts) | (part.lengths < 1)) + part.first
+        tokens.tally(misplaced, wrong.tolist(), _moved(part, expected))
+        n_tokens += int(part.lengths.sum())
+    first = 0
+    for mine, theirs in zip(batches(tokens.index, ["id"]), batches(documents, ["id"]), strict=False):
+        n = min(len(mine), len(theirs))
+        found, expected_ids = mine["id"][:n], theirs["id"][:n]
+        wrong = np.flatnonzero(pc.not_equal(found, expected_ids).to_numpy(zero_copy_only=False)) + first
+        tokens.tally(other_order, wrong.tolist(), _replaced(first, expected_ids))
+        first += n
     frame.add(
         {
             "misplaced": misplaced,
             "other_order": other_order,
             "tokens_in_file": len(tokens.ids),
-            "tokens_in_index": int(tokens.lengths.sum()),
+            "tokens_in_index": n_tokens,
             "tokens_in_meta": int(tokens.meta["n_tokens"]),
-            "documents_in_index": len(tokens.names),
-            "documents_in_raw": len(raw),
+            "documents_in_index": tokens.n_documents,
+            "documents_in_raw": int(pq.read_metadata(documents).num_rows),
             "documents_in_meta": int(tokens.meta["n_documents"]),
         }
     )
     return frame
 
 
+def _moved(part: Documents, expected: np.ndarray) -> Callable[[int], str]:
+    return lambda row: f"starts at {part.starts[row - part.first]}, expected {expected[row - part.first]}"
+
+
+def _replaced(first: int, ids: pa.Array) -> Callable[[int], str]:
+    return lambda row: f"stands where {ids[row - first].as_py()} was expected"
+
+
 def _texts_back(settings: Settings, tokens: Tokens, documents: Path) -> Frame:
     frame = Frame((), ("compared", "changed_texts", "wrong_sizes", "spelled_specials"))
     tallies = {name: Tally() for name in frame.columns[1:]}
     detector = _texts.spelled(tokens.specials_by_name)
-    n_rows, first, compared = len(tokens.names), 0, 0
-    every = max(1, n_rows // settings.round_trip_documents)
-    for batch in pq.ParquetFile(documents).iter_batches(batch_size=_BATCH, columns=["id", "origin", "text"]):
+    compared, every = 0, max(1, tokens.n_documents // settings.round_trip_documents)
+    for part, batch in zip(tokens.documents(), batches(documents, ["id", "origin", "text"]), strict=False):
         texts, _ = _texts.decodable(batch.column("text").cast(pa.string()))
         spelled = {row: span for row, _, span in _texts.matches(texts, detector)} if detector else {}
-        chosen = {*spelled, *range(-first % every, len(batch), every)}
-        for row in sorted(row for row in chosen if first + row < n_rows):
-            text, place = texts[row].as_py() or "", first + row
+        chosen = {*spelled, *range(-part.first % every, len(batch), every)}
+        for row in sorted(row for row in chosen if row < len(part.starts)):
+            text = texts[row].as_py() or ""
             raw = text.encode("utf-8")
             faults = {
                 "spelled_specials": row in spelled,
-                "changed_texts": tokens.decoded(place) != raw,
-                "wrong_sizes": tokens.sizes[place] != len(raw),
+                "changed_texts": tokens.decoded(int(part.starts[row]), int(part.lengths[row])) != raw,
+                "wrong_sizes": part.sizes[row] != len(raw),
             }
             compared += 1
             for name in (name for name, found in faults.items() if found):
                 shown = _texts.excerpt(text, spelled.get(row, (0, 0)))
                 tallies[name].add(Example(batch.column("id")[row].as_py(), batch.column("origin")[row].as_py(), shown))
-        first += len(batch)
     frame.add({"compared": compared, **tallies})
     return frame
 
 
 def _languages(tokens: Tokens) -> Frame:
     frame = Frame(("language",), ("documents", "text_bytes", "text_tokens", "bytes_per_token"))
-    for code in sorted(set(tokens.languages)):
-        chosen = np.flatnonzero(np.array(tokens.languages) == code)
-        size, count = int(tokens.sizes[chosen].sum()), int((tokens.lengths[chosen] - 1).sum())
+    sums: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))
+    for batch in batches(tokens.index, ["language", "length", "bytes"]):
+        codes = batch["language"].dictionary_encode()
+        lengths, sizes = (batch[name].to_numpy().astype(np.int64) for name in ("length", "bytes"))
+        for number, code in enumerate(codes.dictionary.to_pylist()):
+            chosen = codes.indices.to_numpy() == number
+            sums[code] += [chosen.sum(), sizes[chosen].sum(), (lengths[chosen] - 1).sum()]
+    for code in sorted(sums):
+        n, size, count = sums[code].tolist()
         frame.add(
             {
                 "language": code,
-                "documents": len(chosen),
+                "documents": n,
                 "text_bytes": size,
                 "text_tokens": count,
                 "bytes_per_token": size / count if count > 0 else 0.0,
@@ -252,14 +273,23 @@ def _languages(tokens: Tokens) -> Frame:
 
 def _compression(settings: Settings, tokens: Tokens) -> Frame:
     frame = Frame((), ("outliers", "outlier_share"))
-    rate = tokens.sizes / np.maximum(tokens.lengths - 1, 1)
     tally = Tally()
-    odd = (rate < settings.outliers.below) & (tokens.lengths > settings.outliers.min_tokens)
-    for row in np.flatnonzero(odd).tolist():
-        shown = _texts.excerpt(tokens.decoded(row).decode("utf-8", "replace"))
-        tally.add(tokens.document_example(row, f"{rate[row]:.2f} bytes per token: {shown}"))
-    frame.add({"outliers": tally, "outlier_share": tally.count / len(rate) if len(rate) else 0.0})
+    for part in tokens.documents():
+        rate = part.sizes / np.maximum(part.lengths - 1, 1)
+        odd = (rate < settings.outliers.below) & (part.lengths > settings.outliers.min_tokens)
+        tokens.tally(tally, (np.flatnonzero(odd) + part.first).tolist(), _compressed(tokens, part, rate))
+    share = tally.count / tokens.n_documents if tokens.n_documents else 0.0
+    frame.add({"outliers": tally, "outlier_share": share})
     return frame
+
+
+def _compressed(tokens: Tokens, part: Documents, rate: np.ndarray) -> Callable[[int], str]:
+    def says(row: int) -> str:
+        at = row - part.first
+        text = tokens.decoded(int(part.starts[at]), int(part.lengths[at])).decode("utf-8", "replace")
+        return f"{rate[at]:.2f} bytes per token: {_texts.excerpt(text)}"
+
+    return says
 
 
 def _vocabulary(tokens: Tokens) -> Frame:
