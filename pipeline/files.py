@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHUNK = 1 << 20
-_SETTLED_S = 2.0
+SETTLED_S = 2.0
 _known: dict[tuple[int, ...], str] = {}
 """Hashes of files already read in this process: a stage compares its inputs, then names them by the same hash."""
 
@@ -175,7 +175,7 @@ def sha256_of(path: Path) -> str:
             return _known[key]
         # Times tick in milliseconds: a file changed a moment ago may change again without another time (git's racily
         # clean entries), so only a settled one is remembered. Nobody can set ctime back.
-        settled = time.time() - status.st_ctime > _SETTLED_S
+        settled = time.time() - status.st_ctime > SETTLED_S
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     if settled:
