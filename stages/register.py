@@ -45,13 +45,14 @@ def main() -> None:
         sender.require_usable(params.runtime.tracking.uri)
         if params.runtime.tracking.enabled:
             sender.drain(timeout_s=60)
-        from pipeline.registry import Registry
+        from pipeline.registry import Registry, reachable
 
-        registry = Registry(params)
-        for model, facts in admitted:
-            version, new = registry.register(facts, Path("models") / model)
-            state = "registered" if new else "already there"
-            print(f"{version.name} version {version.version}: {state}, candidate, model sha256 {facts.sha256}")
+        with reachable(params.runtime.tracking.uri):
+            registry = Registry(params)
+            for model, facts in admitted:
+                version, new = registry.register(facts, Path("models") / model)
+                state = "registered" if new else "already there"
+                print(f"{version.name} version {version.version}: {state}, candidate, model sha256 {facts.sha256}")
     if refused:
         raise config.UserError("\nerror: ".join(refused))
 

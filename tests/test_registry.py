@@ -180,6 +180,30 @@ def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.
     assert commands._verify(project, ["spam-full"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [("sqlite:///{}/garbage.db", "file is not a database"), ("http://ada:secret@127.0.0.1:9", "Max retries exceeded")],
+)
+def test_a_store_that_is_damaged_or_away_is_a_sentence(
+    project: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str,
+    reason: str,
+) -> None:  # fmt: skip
+    """Also: a password in the address is not printed."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "garbage.db").write_bytes(b"garbage" * 1000)
+    monkeypatch.setattr(config, "load", lambda: params(uri.format(tmp_path)))
+    try:
+        assert main(["list"]) == 1
+        with pytest.raises(UserError, match=reason):
+            registry.download("models:/tohum-base@candidate", params(uri.format(tmp_path)))
+    finally:
+        Registry(params())  # MLflow's address is one for the whole process
+    said = capsys.readouterr().err
+    assert reason in said
+    assert "runtime.tracking.uri" in said
+    assert "secret" not in said
+
+
 def test_packing_twice_gives_the_same_bytes(project: Registry, tmp_path: Path) -> None:
     """Lost otherwise: an upload that a kill orphaned could not be recognised, and no hash could be compared."""
     make_model("chat-full", seed=12)

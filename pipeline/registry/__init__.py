@@ -40,9 +40,19 @@ from pipeline.config import Params, UserError
 from pipeline.contents import Contents
 from pipeline.model_card import Facts
 from pipeline.registry import uploads
-from pipeline.registry.store import APPROVED, CACHE, CANDIDATE, CHAMPION, MODEL, VERSION, Store, require_approved
+from pipeline.registry.store import (
+    APPROVED,
+    CACHE,
+    CANDIDATE,
+    CHAMPION,
+    MODEL,
+    VERSION,
+    Store,
+    reachable,
+    require_approved,
+)
 
-__all__ = ["APPROVED", "CACHE", "CANDIDATE", "CHAMPION", "MODEL", "VERSION", "Registry", "download"]
+__all__ = ["APPROVED", "CACHE", "CANDIDATE", "CHAMPION", "MODEL", "VERSION", "Registry", "download", "reachable"]
 _BEFORE = "tohum.champion_before"
 
 
@@ -217,13 +227,14 @@ class Registry(Store):
     def _need(self, model: str, alias: str, advice: str) -> ModelVersion:
         found = self.at(model, alias)
         if found is None:
-            raise UserError(f"{self.name(model)}: no {alias} in the registry at {self.uri}; {advice}")
+            raise UserError(f"{self.name(model)}: no {alias} in the registry at {self.place}; {advice}")
         return found
 
 
 def download(uri: str, params: Params) -> Path:
     """See Registry.download: a verified local folder, named after the model."""
-    return Registry(params).download(uri)
+    with reachable(params.runtime.tracking.uri):
+        return Registry(params).download(uri)
 
 
 def _read(receipt: Path) -> Any:

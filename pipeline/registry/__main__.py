@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         params = config.load()
-        return _run(Registry(params), options, list(params.evaluations))
+        with registry.reachable(params.runtime.tracking.uri):
+            return _run(Registry(params), options, list(params.evaluations))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

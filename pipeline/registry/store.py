@@ -1,6 +1,7 @@
 """The registered versions of one project: found by name, read from the store, checked before they are used."""
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,36 @@ APPROVED = "tohum.approved_sha256"
 CACHE = Path(".tohum/registry")
 
 
+@contextlib.contextmanager
+def reachable(uri: str) -> Iterator[None]:
+    """Turns what MLflow and its database driver raise into a UserError that names the store."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = without_credentials(str(error).strip().partition("\n")[0][:300])
+        raise UserError(
+            f"MLflow at {without_credentials(uri)}: {reason}; start it, or mend runtime.tracking.uri in params.yaml "
+            "or the database that it names"
+        ) from None
+
+
+@contextlib.contextmanager
+def _absent() -> Iterator[None]:
+    """Ends the block where MLflow says that there is no such model, version or alias; other errors pass."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+
+
+def without_credentials(text: str) -> str:
+    """The text with `user:password@` taken out of its addresses."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 class Store:
     """Versions and aliases of one project's models in one MLflow store."""
 
@@ -27,6 +58,7 @@ class Store:
         tracking = params.runtime.tracking
         self.params = params
         self.uri = tracking.uri
+        self.place = without_credentials(tracking.uri)
         artifact_store.connect()
         mlflow.set_tracking_uri(tracking.uri)
         mlflow.set_registry_uri(tracking.uri)
@@ -44,19 +76,16 @@ class Store:
 
     def at(self, model: str, alias: str) -> ModelVersion | None:
         """The version that an alias points to."""
-        try:
+        with _absent():
             return self.client.get_model_version_by_alias(self.name(model), alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+        return None
 
     def find(self, uri: str) -> ModelVersion:
         """The version of `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises UserError if there is none."""
         rest = uri.removeprefix("models:/")
         name, at, alias = rest.partition("@")
         version = None
-        with contextlib.suppress(MlflowException):
+        with _absent():
             if at:
                 version = self.client.get_model_version_by_alias(name, alias)
             else:
@@ -64,7 +93,7 @@ class Store:
                 version = self.client.get_model_version(name, number)
         if version is None:
             raise UserError(
-                f"{uri}: not in the registry at {self.uri}; `python -m pipeline.registry list` shows "
+                f"{uri}: not in the registry at {self.place}; `python -m pipeline.registry list` shows "
                 "what is, as models:/<name>@candidate or models:/<name>/<version>"
             )
         return version
