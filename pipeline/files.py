@@ -5,6 +5,7 @@ half-written file under its real name, and so that equal content gives equal byt
 """
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -30,6 +31,9 @@ _known: dict[tuple[int, ...], str] = {}
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it onto `path` if the block ends well, removes it if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _writes(left):
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -38,6 +42,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _writes(temporary: Path) -> bool:
+    """Whether the process that made a temporary file is still there; a killed one's would stay for ever."""
+    number = temporary.name.split(".")[-2]
+    if not number.isdecimal():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

@@ -29,12 +29,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 POLL_S = 0.2
-# Seconds given to a stage after INT and after TERM; together they stay under what a person waits for.
+# Seconds given after INT and then after TERM; together they stay under what a person waits for.
 PATIENCE_S, LAST_S = 2.0, 1.5
-# A training ends the update at work and saves its state. dvc waits for the guard of such a stage, so the guard of a dvc
-# (the flow's) waits longer; pipeline/process.py's GUARD_STOPS_S is longer still.
-SAVING_S, DVC_S = 30.0, 40.0
-SAVING = {"stages.pretrain", "stages.finetune", "stages.trial"}
+# A training ends the update at work and saves its state; whoever waits for the guard of one waits longer than it does:
+# dvc's own guard, pipeline/process.py (GUARD_STOPS_S), the guard of the flow.
+SAVING = dict.fromkeys(("stages.pretrain", "stages.finetune", "stages.trial"), 30.0)
+WAITING = SAVING | {"dvc": 40.0, "pipeline.flow": 50.0}
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What a stage finds in its environment at its start, unless whoever calls has set it already; no bit depends on it.
 # GOMP_SPINCOUNT: OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the
@@ -52,7 +52,7 @@ def main(command: list[str]) -> int:
         return 2
     lineage = _lineage()
     _mend_after(lineage[-1])
-    patience = _patience(command)
+    patience = WAITING.get(command[0], PATIENCE_S)
     wake, received = _listen()
     ready, go = os.pipe()
     stage = os.fork()
@@ -77,11 +77,6 @@ def _become_stage(command: list[str], ready: int, go: int) -> None:
     if os.read(ready, 1):
         os.execv(sys.executable, [sys.executable, "-m", *command])
     os._exit(1)
-
-
-def _patience(command: list[str]) -> float:
-    """Seconds that the command gets after INT."""
-    return DVC_S if command[0] == "dvc" else SAVING_S if command[0] in SAVING else PATIENCE_S
 
 
 def _start_sentinel(stage: int, go: int, patience: float) -> tuple[int, int]:

@@ -125,10 +125,10 @@ def test_a_dvc_lock_with_no_whole_stage_is_copied_and_removed(project: Path) -> 
 
 
 def test_whole_stages_of_a_damaged_dvc_lock_are_kept(project: Path) -> None:
-    """Seen: all 25 stages ran again because the last one was cut off."""
+    """Else every stage runs again because the last one was cut off."""
     (project / "dvc.lock").write_text(LOCK[: LOCK.index("  fan@right:") + 40], encoding="utf-8")
     (said,) = dvc_lock.repair(project)
-    assert "stage fan@right: no cmd" in said or "fan@right" in said
+    assert "fan@right" in said
     assert "its 2 whole stages are kept" in said
     assert (project / "dvc.lock").read_text(encoding="utf-8") == LOCK[: LOCK.index("  fan@right:")]
 

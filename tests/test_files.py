@@ -1,10 +1,14 @@
 """Files are whole or not there: without it a full disk or a kill leaves a broken file under a good name."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline import files
+from pipeline.config import UserError
 
 
 def _half(path: Path) -> None:
@@ -42,3 +46,43 @@ def test_a_folder_hash_sees_names_and_bytes(tmp_path: Path) -> None:
     first = files.sha256_of(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert files.sha256_of(tmp_path) != first
+
+
+def test_what_a_killed_process_left_of_a_write_is_removed_and_a_living_ones_is_kept(tmp_path: Path) -> None:
+    """Else it stays for ever, and changes the hash of the folder that it lies in."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f".a.json.{ended.pid}.tmp").touch()
+    (tmp_path / f".a.json.{os.getppid()}.tmp").touch()
+    (tmp_path / f".other.json.{ended.pid}.tmp").touch()
+    files.write_json(tmp_path / "a.json", {})
+    kept = {f".a.json.{os.getppid()}.tmp", f".other.json.{ended.pid}.tmp", "a.json"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_a_folder_that_another_process_writes_is_left_to_it(tmp_path: Path) -> None:
+    """Two runs of one stage must not clear each other's half."""
+    with files.replace_folder(tmp_path / "out") as folder:
+        (folder / "x").write_text("1")
+        with (
+            pytest.raises(UserError, match="out: another process is writing it"),
+            files.replace_folder(tmp_path / "out"),
+        ):
+            pass
+    assert (tmp_path / "out/x").read_text() == "1"
+
+
+@pytest.mark.parametrize("left", ["folder", "file", "link"])
+def test_what_a_killed_process_left_of_a_folder_is_cleared(tmp_path: Path, left: str) -> None:
+    temporary = tmp_path / ".out.new.tmp"
+    if left == "folder":
+        temporary.mkdir()
+        (temporary / "half").touch()
+    elif left == "file":
+        temporary.touch()
+    else:
+        temporary.symlink_to("nowhere")
+    with files.replace_folder(tmp_path / "out") as folder:
+        (folder / "x").write_text("1")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -52,6 +52,7 @@ TRAINED = {"pretrain", *(f"finetune@{name}" for name in MODELS[1:])}
         ("sample.decontaminate", {"sample"}),
         ("compute.threads", TRAINED | {f"evaluate@{name}" for name in MODELS}),
         ("runtime.log_every", set()),
+        ("runtime.checkpoint_seconds", set()),
         ("runtime.tracking.uri", set()),
         ("register.models", set()),
         ("search.spam-lora.trials", set()),

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 import yaml
 
 from pipeline.files import sha256_of
-from tests import projects
+from tests import projects, scratch
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -49,9 +52,9 @@ def expected(project: Path) -> str:
     return found
 
 
-def change(folder: Path, tracking: bool) -> None:
+def change(folder: Path, tracking: bool, steps: int = STEPS) -> None:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["pretrain"]["schedule"] |= {"steps": STEPS, "warmup_steps": 2}
+    params["pretrain"]["schedule"] |= {"steps": steps, "warmup_steps": 2}
     params["pretrain"]["validation"] |= {"every": 10, "batches": 1}
     params["runtime"] |= {"checkpoint_every": 5, "progress": False}
     params["runtime"]["tracking"]["enabled"] = tracking
@@ -83,6 +86,44 @@ def pretrain(project: Path, *command: str, **limits: int) -> subprocess.Complete
 
 def resumed_at(project: Path) -> int:
     return int(json.loads((project / "reports/runs/pretrain.json").read_text(encoding="utf-8"))["resumed_at_step"])
+
+
+GRAPH = """
+stages:
+  pretrain:
+    cmd: python -m stages.guard stages.pretrain
+    params: [pretrain]
+    outs: [models/base]
+"""
+
+
+def test_an_interrupt_of_dvc_saves_the_training(project: Path, expected: str) -> None:
+    """Ctrl-C reaches dvc, which ignores it while a stage runs, and the guard, which hands it on."""
+    fresh(project)
+    change(project, tracking=False, steps=400)
+    (project / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
+    environment = scratch.environment()
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=project, env=environment, check=True
+    )
+    command = [sys.executable, "-m", "dvc", "repro"]
+    with (project / "said.txt").open("w") as said:
+        running = subprocess.Popen(
+            command, cwd=project, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        while not list(project.glob(".tohum/state/*/step-*")):
+            assert running.poll() is None, (project / "said.txt").read_text()
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait() != 0
+    said_text = (project / "said.txt").read_text()
+    stopped = re.search(r"base: stopped after update (\d+)", said_text)
+    assert stopped, said_text
+    assert "error: interrupted; the next `dvc repro` continues" in said_text
+    assert "Traceback" not in said_text
+    subprocess.run(command, cwd=project, env=environment, check=True, capture_output=True)
+    assert resumed_at(project) == int(stopped[1]) > 0
+    change(project, tracking=False)
 
 
 def test_no_file_may_grow(project: Path, expected: str) -> None:

@@ -249,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
 
 
 def test_a_validation_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
-    """Seen: training went on to the end, and the best weights were those of no step at all."""
+    """Else training goes on to the end, and the best weights are those of no step at all."""
     plan = trainer(Log())
     losses = plan.parts.objective.losses
 
