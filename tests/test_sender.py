@@ -8,9 +8,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +355,35 @@ def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
     subprocess.run(drain, env=environment, check=True)
     assert steps(uri, before.uid) == [1]
     assert steps(uri, after.uid, "accuracy") == [0]
+
+
+@pytest.mark.parametrize("answer", [b"<html>welcome</html>", b"[]", b'{"experiment": 7}', b"{}", b"\xff\xfe"])
+def test_a_server_that_answers_nonsense_is_away(here: Path, answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another program on the port, or a proxy's page: one sentence, and the lines wait."""
+
+    class Nonsense(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with tracking.stage("pretrain", settings(f"http://127.0.0.1:{server.server_port}")) as run:
+            run.log({"loss_nats": 1.0}, step=1)
+        assert sender.drain(timeout_s=0.5) == 1
+        server.shutdown()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("sender: 1 runs (")
+    assert "MLflow:" in said
+    assert sender.waiting()[0] == 1
 
 
 def test_a_store_that_is_not_there_any_more_gets_all_runs_again(here: Path, store: str) -> None:
