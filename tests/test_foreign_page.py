@@ -320,6 +320,41 @@ def test_a_second_server_says_that_the_port_is_taken(mlflow: Server) -> None:
     assert "TOHUM_MLFLOW_PORT" in done.stderr
 
 
+TEMPORARY = """
+import asyncio, json
+import httpx
+from prefect.server.api.server import create_app
+
+async def ask() -> None:
+    evil = {"Origin": "http://evil.example"}
+    transport = httpx.ASGITransport(app=create_app(ephemeral=True))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        answers = [
+            await client.post("/api/flows/", content='{"name": "evil"}', headers=evil),
+            await client.post("/api/flows/filter", content="{}", headers=evil),
+            await client.options("/api/flows/", headers=evil | {"Access-Control-Request-Method": "POST"}),
+            await client.get("/api/health", headers=evil),
+        ]
+    print(json.dumps([[one.status_code, one.headers.get("access-control-allow-origin")] for one in answers]))
+
+asyncio.run(ask())
+"""
+"""The server that Prefect starts for a flow without one, asked by a foreign page."""
+
+
+def test_the_temporary_server_of_make_flow_is_closed(tmp_path: Path) -> None:
+    """It shares its database with the server that workers ask: a run made here is run there."""
+    (tmp_path / "ask.py").write_text(TEMPORARY, encoding="utf-8")
+    # stands in for the flow, in the environment that make gives it
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/ask.py\n", encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    environment = scratch.environment() | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/.ready", f"BIN={tmp_path}", "flow"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [[403, None], [403, None], [400, None], [200, None]]
+
+
 def test_the_secret_is_made_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: a second start would lock out the first one's clients, or a secret that all may read be used."""
     monkeypatch.chdir(tmp_path)

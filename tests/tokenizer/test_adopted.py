@@ -1,6 +1,7 @@
 """Adopting a Hugging Face vocabulary: if these fail, open weights read other ids than they were trained
 on."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -232,3 +233,45 @@ def test_the_hash_is_checked(tmp_path: Path) -> None:
     write(make("gpt2"), tmp_path, "gpt2")
     with pytest.raises(UserError, match="sha256"):
         tokenizer.adopt(tmp_path, "0" * 64)
+
+
+def test_the_hash_covers_every_file_that_decides_the_text(tmp_path: Path) -> None:
+    """Lost otherwise: another end token or chat template than was reviewed would be trained and published."""
+    write(make("gpt2"), tmp_path, "gpt2")
+    alone = hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
+    with pytest.raises(UserError, match=r"hash of tokenizer\.json alone, and tokenizer_config\.json") as caught:
+        tokenizer.adopt(tmp_path, alone)
+    whole = str(caught.value).rpartition(" ")[2]
+    assert tokenizer.adopt(tmp_path, whole.upper()).method == "folder"
+    for name in ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+        before = (tmp_path / name).read_bytes() if (tmp_path / name).exists() else None
+        (tmp_path / name).write_bytes(before + b" " if before else b"{}")
+        with pytest.raises(UserError, match=f"{name}.* is [0-9a-f]{{64}}, params.yaml: tokenize.sha256 is {whole}"):
+            tokenizer.adopt(tmp_path, whole)
+        if before:
+            (tmp_path / name).write_bytes(before)
+        else:
+            (tmp_path / name).unlink()
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert tokenizer.adopt(tmp_path, alone).end_of_text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw["added_tokens"][0].update(id=10**12),
+        lambda raw: raw["added_tokens"][0].update(id=5),
+        lambda raw: raw["model"]["merges"].append(["a", "b", "c"]),
+        lambda raw: raw.update(pre_tokenizer=[{"type": "ByteLevel"}]),
+        lambda raw: raw["model"].update(vocab=[]),
+    ],
+)
+def test_a_malformed_vocabulary_is_refused_in_a_sentence(tmp_path: Path, change: Any) -> None:
+    """A traceback, or an embedding of a trillion rows."""
+    write(make("gpt2"), tmp_path, "gpt2")
+    raw = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    change(raw)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(UserError, match=r"tokenizer\.json: ") as caught:
+        tokenizer.adopt(tmp_path)
+    assert str(caught.value).isprintable()
