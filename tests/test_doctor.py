@@ -1,6 +1,7 @@
 """What a crash leaves is listed, untouched, and cleaned up when asked; what lives, and any only copy, stays."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -157,7 +158,9 @@ def test_a_stage_whose_guard_is_gone_is_ended_and_no_other(root: Path, start: Ca
 
 def test_undelivered_records_are_counted_and_sent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert leftovers.undelivered(root) == []
-    put(root / ".tohum/tracking/run.jsonl", '{"event": "start"}\n')
+    texts = dict.fromkeys(("uid", "pipeline_uid", "stage", "experiment"), "run") | {"uri": "http://127.0.0.1:1"}
+    event = {"event": "start", "time_ms": 1, "tags": {}, "params": {}} | texts
+    put(root / ".tohum/tracking/run.jsonl", json.dumps(event) + "\n")
     (one,) = leftovers.undelivered(root)
     assert "1 runs" in one.says
     asked: list[list[str]] = []
