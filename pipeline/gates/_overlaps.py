@@ -5,64 +5,80 @@ answers a model is measured on it may have read. Independent of what `sample` re
 notion of near.
 """
 
-import unicodedata
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.config import Deduplicate, Kind
 from pipeline.data.deduplicate import Forms
-from pipeline.gates._rules import Example, Tally
+from pipeline.data.external import Digests
+from pipeline.data.records import SPLITS
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates._splits import Samples
 
 WAYS = ("verbatim_overlap", "folded_overlap", "near_overlap")
 PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
+_Match = tuple[int, int, float]
+"""A held-out record, one in the other split that it repeats, and how like they are."""
 
 
-def overlaps(samples: Samples, kind: Kind, near: Deduplicate) -> dict[tuple[str, str], dict[str, Tally]]:
+def overlaps(samples: Samples, kind: Kind, near: Deduplicate, folder: Path) -> dict[tuple[str, str], dict[str, Tally]]:
     """For each pair (held-out split, other split) of one kind, the held-out records that stand in the other.
 
-    A record counts once a pair, in the closest of WAYS.
+    A record counts once a pair, in the closest of WAYS. `folder`: for temporary files.
     """
-    forms = Forms(samples.compared(kind), near)
-    splits = np.array(samples.splits(kind))
-    found = {pair: {way: Tally() for way in WAYS} for pair in PAIRS}
-    for pair in PAIRS:
-        held, other = (np.flatnonzero(splits == split) for split in pair)
-        for row, way, twin, similarity in _matches(samples, kind, forms, held, other):
-            alike = f"{similarity:.2f} like" if way == "near_overlap" else "also"
-            found[pair][way].add(_example(samples, kind, row, twin, alike))
-    return found
+    letters = Digests(folder)
+    forms = Forms(samples.compared(kind, letters), near, folder)
+    counts = {pair: dict.fromkeys(WAYS, 0) for pair in PAIRS}
+    firsts: dict[tuple[str, str], dict[str, list[_Match]]] = {pair: {way: [] for way in WAYS} for pair in PAIRS}
+    for rows, form_of in forms.families():
+        splits = samples.splits(kind, rows)
+        for pair in PAIRS:
+            held, other = (splits == SPLITS.index(split) for split in pair)
+            if not held.any() or not other.any():
+                continue
+            mine, theirs = (rows[held], form_of[held]), (rows[other], form_of[other])
+            for way, match in _matches(letters, forms, mine, theirs):
+                counts[pair][way] += 1
+                insort(firsts[pair][way], match)  # families are not in the order of their records
+                del firsts[pair][way][MOST_EXAMPLES:]
+    return {
+        pair: {way: _tally(samples, kind, way, counts[pair][way], firsts[pair][way]) for way in WAYS} for pair in PAIRS
+    }
 
 
 def _matches(
-    samples: Samples, kind: Kind, forms: Forms, held: np.ndarray, other: np.ndarray
-) -> Iterator[tuple[int, str, int, float]]:
+    letters: Digests, forms: Forms, held: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> Iterator[tuple[str, _Match]]:
+    """What of one family's held-out records stands in the other split; rows and forms of both."""
     rows_of: defaultdict[int, list[int]] = defaultdict(list)
-    for row, form in zip(other.tolist(), forms.form_of[other].tolist(), strict=True):
+    for row, form in zip(other[0].tolist(), other[1].tolist(), strict=True):
         rows_of[form].append(row)
     forms_in: defaultdict[int, list[int]] = defaultdict(list)
     for form in rows_of:
         for bucket in forms.buckets(form):
             forms_in[bucket].append(form)
-    for row, form in zip(held.tolist(), forms.form_of[held].tolist(), strict=True):
+    for row, form in zip(held[0].tolist(), held[1].tolist(), strict=True):
         if form in rows_of:
-            own = _letters(samples, kind, row)
-            same = next((twin for twin in rows_of[form] if _letters(samples, kind, twin) == own), None)
-            yield (row, WAYS[0], same, 1.0) if same is not None else (row, WAYS[1], rows_of[form][0], 1.0)
+            own = letters[row]
+            same = next((twin for twin in rows_of[form] if letters[twin] == own), None)
+            yield (WAYS[0], (row, same, 1.0)) if same is not None else (WAYS[1], (row, rows_of[form][0], 1.0))
             continue
         others = {each for bucket in forms.buckets(form) for each in forms_in.get(bucket, ())}
         near = list(forms.near(form, np.array(sorted(others), np.int64))) if others else []
         if near:
             twin, similarity = max(near, key=lambda one: (one[1], -one[0]))
-            yield row, WAYS[2], rows_of[twin][0], similarity
+            yield WAYS[2], (row, rows_of[twin][0], similarity)
 
 
-def _letters(samples: Samples, kind: Kind, row: int) -> tuple[str, ...]:
-    return tuple(unicodedata.normalize("NFC", field) for field in samples.fields(kind, row))
-
-
-def _example(samples: Samples, kind: Kind, row: int, twin: int, alike: str) -> Example:
-    example, other = samples.example(kind, row), samples.example(kind, twin)
-    return Example(example.id, example.origin, f"{example.text} ({alike} {other.origin})")
+def _tally(samples: Samples, kind: Kind, way: str, count: int, firsts: list[_Match]) -> Tally:
+    tally = Tally()
+    for row, twin, similarity in firsts:
+        alike = f"{similarity:.2f} like" if way == "near_overlap" else "also"
+        example, other = samples.example(kind, row), samples.example(kind, twin)
+        tally.add(Example(example.id, example.origin, f"{example.text} ({alike} {other.origin})"))
+    tally.count = count
+    return tally

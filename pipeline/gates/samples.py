@@ -7,10 +7,11 @@ either here or accounted for.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import integrity
 from pipeline.config import KINDS, Count, Deduplicate, Kind, Positive, Section, Share
@@ -77,7 +78,7 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     """
     samples = Samples.open(data)
     return {
-        "overlap": _overlap(settings, samples),
+        "overlap": _overlap(settings, samples, data),
         "splits": _splits(settings, samples),
         "documents": _documents(settings, samples),
         "classes": _classes(samples),
@@ -166,11 +167,11 @@ def admits(data: Path) -> dict[Kind, str]:
     return integrity.admits("samples", data)
 
 
-def _overlap(settings: Settings, samples: Samples) -> Frame:
+def _overlap(settings: Settings, samples: Samples, folder: Path) -> Frame:
     frame = Frame(("kind", "split", "against"), WAYS)
     for kind in KINDS:
-        if samples.splits(kind):
-            for (split, against), ways in overlaps(samples, kind, settings.overlap.near).items():
+        if samples.records(kind):
+            for (split, against), ways in overlaps(samples, kind, settings.overlap.near, folder).items():
                 frame.add({"kind": kind, "split": split, "against": against, **ways})
     return frame
 
@@ -178,21 +179,19 @@ def _overlap(settings: Settings, samples: Samples) -> Frame:
 def _splits(settings: Settings, samples: Samples) -> Frame:
     frame = Frame(("kind", "split"), ("records", "min_records"))
     for kind in KINDS:
-        counts = Counter(samples.splits(kind))
         for split in SPLITS:
-            needed = getattr(settings.min_records, split) if counts else 0
-            frame.add({"kind": kind, "split": split, "records": counts[split], "min_records": needed})
+            needed = getattr(settings.min_records, split) if samples.records(kind) else 0
+            frame.add({"kind": kind, "split": split, "records": samples.sizes[kind][split], "min_records": needed})
     return frame
 
 
 def _documents(settings: Settings, samples: Samples) -> Frame:
     frame = Frame(("split",), ("tokens", "tokens_in_file", "min_tokens"))
     for split, ids in samples.ids.items():
-        tokens = int(samples.lengths[split].sum())
         frame.add(
             {
                 "split": split,
-                "tokens": tokens,
+                "tokens": samples.tokens(split),
                 "tokens_in_file": len(ids),
                 "min_tokens": getattr(settings.min_document_tokens, split),
             }
@@ -202,15 +201,13 @@ def _documents(settings: Settings, samples: Samples) -> Frame:
 
 def _classes(samples: Samples) -> Frame:
     frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"))
-    labels, splits = samples.column("labelled", "label"), samples.splits("labelled")
-    pairs = list(zip(splits, labels, strict=True))
-    counts = Counter(pairs)
-    for split, of in Counter(splits).items():
-        for label in sorted(set(labels)):
+    counts = samples.counts("labelled", "label")
+    labels = sorted({label for _, label in counts})
+    for split, of in samples.sizes["labelled"].items():
+        for label in labels if of else ():
             records = Tally(counts[split, label])
             if not counts["train", label]:
-                rows = [row for row, pair in enumerate(pairs) if pair == (split, label)]
-                records = _tally(samples, "labelled", rows)
+                records = samples.tally("labelled", _rows_with(samples, split, label))
             frame.add(
                 {
                     "split": split,
@@ -223,6 +220,16 @@ def _classes(samples: Samples) -> Frame:
     return frame
 
 
+def _rows_with(samples: Samples, split: str, label: str) -> Iterator[int]:
+    """The labelled records of one split with this label."""
+    row = 0
+    for at, batch in samples.batches("labelled", ["label"]):
+        for value in batch["label"].to_pylist():
+            if (at, value) == (split, label):
+                yield row
+            row += 1
+
+
 def _lengths(settings: Settings, samples: Samples) -> Frame:
     frame = Frame(("kind",), ("records_read", "longest", "max_tokens", "too_long", "too_long_share"))
     limits: tuple[tuple[Kind, int], ...] = (
@@ -231,29 +238,31 @@ def _lengths(settings: Settings, samples: Samples) -> Frame:
         ("preferences", settings.max_tokens.preferences),
     )
     for kind, limit in limits:
-        lengths = _token_lengths(samples, kind)
-        if not len(lengths):
+        n = longest = 0
+        rows: list[int] = []
+        for lengths in _token_lengths(samples, kind):
+            rows += (np.flatnonzero(lengths > limit) + n).tolist()
+            longest, n = max(longest, int(lengths.max())), n + len(lengths)
+        if not n:
             continue
-        rows = np.flatnonzero(lengths > limit).tolist()
         frame.add(
             {
                 "kind": kind,
-                "records_read": len(lengths),
-                "longest": int(lengths.max()),
+                "records_read": n,
+                "longest": longest,
                 "max_tokens": limit,
-                "too_long": _tally(samples, kind, rows),
-                "too_long_share": len(rows) / len(lengths),
+                "too_long": samples.tally(kind, rows),
+                "too_long_share": len(rows) / n,
             }
         )
     return frame
 
 
-def _token_lengths(samples: Samples, kind: Kind) -> Any:
-    lengths: list[int] = []
+def _token_lengths(samples: Samples, kind: Kind) -> Iterator[npt.NDArray[np.int64]]:
+    """Tokens of each record, in the order of the records, a bounded number at a time."""
     texts = samples.whole(kind)
     while batch := [text for _, text in zip(range(_ENCODED_TOGETHER), texts, strict=False)]:
-        lengths += [len(ids) for ids in samples.tokenizer.encode_batch(batch)]
-    return np.array(lengths, np.int64)
+        yield np.array([len(ids) for ids in samples.tokenizer.encode_batch(batch)], np.int64)
 
 
 def _account(samples: Samples) -> Frame:
@@ -267,7 +276,7 @@ def _account(samples: Samples) -> Frame:
                 "rows_in": n["rows_in"],
                 "accounted": kept + sum(n["removed"].values()),
                 "kept": kept,
-                "rows_stored": len(samples.splits(kind)),
+                "rows_stored": samples.records(kind),
                 "rows_admitted": sum(samples.admitted(kind).values()),
             }
         )
@@ -277,7 +286,9 @@ def _account(samples: Samples) -> Frame:
 def _coverage(samples: Samples) -> Frame:
     frame = Frame(("source", "kind"), ("admitted", "sampled", "left_out", "coverage_share"))
     for kind in KINDS:
-        sampled = Counter(samples.column(kind, "source"))
+        sampled: Counter[str] = Counter()
+        for (_, source), n in samples.counts(kind, "source").items():
+            sampled[source] += n
         for source, count in sorted(samples.admitted(kind).items()):
             if count:
                 frame.add(
@@ -291,10 +302,3 @@ def _coverage(samples: Samples) -> Frame:
                     }
                 )
     return frame
-
-
-def _tally(samples: Samples, kind: Kind, rows: list[int]) -> Tally:
-    tally = Tally()
-    for row in rows:
-        tally.add(samples.example(kind, row))
-    return tally
