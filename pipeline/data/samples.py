@@ -145,8 +145,9 @@ def _removals(params: Params, kind: Kind, path: Path, places: _Places, folder: P
 
 
 def _account(kind: Kind, places: _Places, gone: Removals) -> dict[str, Any]:
-    kept = np.bincount(places.splits[places.stays], minlength=len(SPLITS)).tolist()
-    reasons = np.bincount(gone.reasons, minlength=len(REASONS)).tolist()
+    # np.bincount would make eight bytes of each.
+    kept = [int(np.count_nonzero(places.stays & (places.splits == split))) for split in range(len(SPLITS))]
+    reasons = [int(np.count_nonzero(gone.reasons == reason)) for reason in range(len(REASONS))]
     account = {
         "rows_in": len(places.splits),
         "kept": dict(zip(SPLITS, kept, strict=True)),

@@ -1,6 +1,7 @@
 """The profile tables of data/raw: what its records, their sources and their accounts add up to."""
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,17 @@ import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.config import KINDS, Kind, UserError
+from pipeline.data.external import Rows, group_starts, in_order
 from pipeline.data.records import SCHEMAS
+from pipeline.data.tables import batches
 from pipeline.gates import _texts
-from pipeline.gates._rules import Example, Frame, Tally
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
 from pipeline.gates._scan import COUNTS, Profiler
 
 if TYPE_CHECKING:
     from pipeline.gates.raw import Settings
 
-_BATCH = 4096
+_BATCH = 1024
 
 
 def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
@@ -37,15 +40,15 @@ def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
             raise UserError(f"{raw / name}: no such file; run `dvc repro download`")
     profilers: dict[Kind, Profiler] = {}
     for kind in KINDS:
-        parquet = pq.ParquetFile(raw / f"{kind}.parquet")
-        profilers[kind] = Profiler(kind, settings, parquet.metadata.num_rows)
-        for batch in parquet.iter_batches(batch_size=_BATCH):
+        path = raw / f"{kind}.parquet"
+        profilers[kind] = Profiler(kind, settings, pq.read_metadata(path).num_rows, raw.parent)
+        for batch in batches(path, rows=_BATCH):
             profilers[kind].read(batch)
     return {
         "schema": _schema(raw),
         "records": _counts(raw, profilers),
         "languages": _languages(settings, profilers["documents"]),
-        **_labels(profilers["labelled"]),
+        **_labels(raw, profilers["labelled"]),
         "sources": _sources(raw, profilers),
         "ledger": _ledger(raw, profilers),
     }
@@ -104,14 +107,36 @@ def _duplicates(path: Path) -> Tally:
     tally = Tally()
     if not {"id", "origin"} <= set(pq.read_schema(path).names):
         return tally
-    ids = pq.read_table(path, columns=["id"]).column("id").combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first = np.unique(ids, return_index=True)
-    again = np.setdiff1d(np.arange(len(ids)), first)
-    if len(again):
-        table = pq.read_table(path, columns=["id", "origin"]).take(pa.array(again))
-        for row, original in zip(table.to_pylist(), first[ids[again]].tolist(), strict=True):
-            tally.add(Example(row["id"], row["origin"], f"repeats record {original + 1} of {path.name}"))
+    digests, first = Rows(path.parents[1], np.uint64, 3), 0
+    for batch in batches(path, ["id"], _BATCH):
+        texts = [one or b"" for one in batch["id"].cast(pa.binary()).to_pylist()]
+        halves = np.frombuffer(b"".join(blake2b(one, digest_size=16).digest() for one in texts), np.uint64)
+        rows = np.arange(first, first + len(batch), dtype=np.uint64)
+        digests.append(np.column_stack([halves.reshape(-1, 2), rows]))
+        first += len(batch)
+    shown = np.empty((0, 2), np.int64)  # the first records that repeat another, and that other
+    for part in in_order(digests, keys=2):
+        starts = group_starts(part, keys=2)
+        rows = part[:, 2].astype(np.int64)
+        again = np.ones(len(part), np.bool_)
+        again[starts] = False
+        pairs = np.column_stack([rows, np.repeat(rows[starts], np.diff(starts, append=len(part)))])[again]
+        tally.count += len(pairs)
+        shown = np.concatenate([shown, pairs])
+        shown = shown[np.argsort(shown[:, 0])][:MOST_EXAMPLES]
+    for record, original in zip(_records(path, shown[:, 0]), shown[:, 1].tolist(), strict=True):
+        says = f"repeats record {original + 1} of {path.name}"
+        tally.examples.append(Example(record["id"], record["origin"], says))
     return tally
+
+
+def _records(path: Path, rows: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Id and origin of those records, ascending."""
+    first = 0
+    for batch in batches(path, ["id", "origin"], _BATCH) if len(rows) else ():
+        inside = rows[(rows >= first) & (rows < first + len(batch))] - first
+        yield from batch.take(pa.array(inside)).to_pylist()
+        first += len(batch)
 
 
 def _languages(settings: "Settings", documents: Profiler) -> Frame:
@@ -129,7 +154,7 @@ def _languages(settings: "Settings", documents: Profiler) -> Frame:
     return frame
 
 
-def _labels(labelled: Profiler) -> dict[str, Frame]:
+def _labels(raw: Path, labelled: Profiler) -> dict[str, Frame]:
     balance, whole = (
         Frame(("label",), ("label_records", "label_share")),
         Frame((), ("n_labels", "contradictions")),
@@ -137,7 +162,8 @@ def _labels(labelled: Profiler) -> dict[str, Frame]:
     for label, count in sorted(labelled.labels.items()):
         balance.add({"label": label, "label_records": count, "label_share": count / labelled.row})
     if labelled.row:
-        whole.add({"n_labels": len(labelled.labels), "contradictions": labelled.tallies["contradictions"]})
+        contradictions = labelled.contradictions(raw / "labelled.parquet")
+        whole.add({"n_labels": len(labelled.labels), "contradictions": contradictions})
     return {"labels": balance, "label_set": whole}
 
 
@@ -197,7 +223,7 @@ def _rejections(path: Path) -> dict[tuple[str, Any], Tally]:
 
 
 def _stream(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH):
+    for batch in batches(path, rows=_BATCH):
         yield from batch.to_pylist()
 
 

@@ -1,7 +1,8 @@
 """One pass over the records of one kind: what is counted, and how an offending record is shown."""
 
-import hashlib
 from collections import Counter
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,11 @@ import pyarrow.compute as pc
 
 from pipeline.config import Kind
 from pipeline.data import language
+from pipeline.data.external import Rows, group_starts, in_order
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
+from pipeline.data.tables import batches
 from pipeline.gates import _texts
-from pipeline.gates._rules import Example, Tally
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates._texts import ENCODING, PERSONAL, SPELLED
 
 if TYPE_CHECKING:
@@ -28,25 +31,22 @@ Found = dict[int, tuple[str, tuple[int, int]]]
 class Profiler:
     """Everything that one pass over one kind's records counts."""
 
-    def __init__(self, kind: Kind, settings: "Settings", n_rows: int) -> None:
+    def __init__(self, kind: Kind, settings: "Settings", n_rows: int, folder: Path) -> None:
+        """`n_rows`: of the whole file; `folder`: for temporary files."""
         self.kind, self.settings = kind, settings
-        self.tallies = {name: Tally() for name in (*COUNTS, "language_disagreements", "contradictions")}
+        self.tallies = {name: Tally() for name in (*COUNTS, "language_disagreements")}
         self.sources: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self.decided = self.row = 0
         self.stride = max(1, -(-n_rows // (settings.language.sample or n_rows or 1)))
-        self._label_of: dict[bytes, str] = {}
+        self._forms = Rows(folder, np.uint64, 4)  # of labelled records: both halves of the digest, record, label
+        self._numbers: dict[str, int] = {}
 
     def read(self, batch: pa.RecordBatch) -> None:
         """Counts one batch; columns that the schema lacks are the schema's fault and stay uncounted."""
         columns = {name: batch.column(name) for name in batch.schema.names}
-        texts: dict[str, pa.Array] = {}
-        broken: dict[int, str] = {}
-        for name in SCHEMAS[self.kind].names:
-            if name in columns and _is_text(columns[name].type):
-                texts[name], faulty = _texts.decodable(columns[name].cast(pa.string()))
-                broken |= dict.fromkeys(faulty, name)
+        texts, broken = _decodable(self.kind, batch)
         rows = _Rows(texts, len(batch))
         self._tally("invalid_utf8", rows, {row: (name, (0, 0)) for row, name in broken.items()})
         self._nulls(rows, columns)
@@ -113,11 +113,40 @@ class Profiler:
             return
         labels, texts = rows.values("label"), rows.texts["text"].to_pylist()
         self.labels.update(labels)
-        for row, (label, text, code) in enumerate(zip(labels, texts, rows.values("language"), strict=True)):
-            form = language.normal(text or "", code).encode("utf-8", "surrogatepass")
-            key = hashlib.blake2b(form, digest_size=16).digest()
-            if self._label_of.setdefault(key, label) != label:
-                self.tallies["contradictions"].add(rows.example(row, "text"))
+        forms = [language.normal(text or "", code) for text, code in zip(texts, rows.values("language"), strict=True)]
+        digests = [blake2b(form.encode("utf-8", "surrogatepass"), digest_size=16).digest() for form in forms]
+        halves = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+        numbers = [self._numbers.setdefault(label, len(self._numbers)) for label in labels]
+        records = np.arange(self.row, self.row + rows.count, dtype=np.uint64)
+        self._forms.append(np.column_stack([halves, records, np.array(numbers, np.uint64)]))
+
+    def contradictions(self, path: Path) -> Tally:
+        """Records whose text stood earlier under another label; of the file that was read."""
+        tally, shown = Tally(), np.empty(0, np.int64)
+        for part in in_order(self._forms, keys=2):
+            starts = group_starts(part, keys=2)
+            first = np.repeat(part[starts, 3], np.diff(starts, append=len(part)))
+            records = part[part[:, 3] != first, 2].astype(np.int64)
+            tally.count += len(records)
+            shown = np.sort(np.concatenate([shown, records]))[:MOST_EXAMPLES]
+        before = 0
+        for batch in batches(path) if len(shown) else ():
+            inside = shown[(shown >= before) & (shown < before + len(batch))] - before
+            rows = _Rows(_decodable(self.kind, batch.take(pa.array(inside)))[0], len(inside))
+            tally.examples += [rows.example(row, "text") for row in range(len(inside))]
+            before += len(batch)
+        return tally
+
+
+def _decodable(kind: Kind, batch: pa.RecordBatch) -> tuple[dict[str, pa.Array], dict[int, str]]:
+    """The text columns of the schema that the batch has; rows that are no valid UTF-8, with the column."""
+    texts: dict[str, pa.Array] = {}
+    broken: dict[int, str] = {}
+    for name in SCHEMAS[kind].names:
+        if name in batch.schema.names and _is_text(batch.column(name).type):
+            texts[name], faulty = _texts.decodable(batch.column(name).cast(pa.string()))
+            broken |= dict.fromkeys(faulty, name)
+    return texts, broken
 
 
 class _Rows:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.config import KINDS, Kind, UserError
 from pipeline.data import contamination, conversations
-from pipeline.data.deduplicate import FIELD_MARK, Text
+from pipeline.data.deduplicate import Text
 from pipeline.data.external import Digests
 from pipeline.data.records import CONTENT, SPLITS
 from pipeline.data.tables import batches
@@ -28,7 +28,7 @@ from pipeline.gates import _texts
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates._tokens import Ids
 
-_TOGETHER = 256  # documents whose ids are read together
+_TOGETHER = 64  # documents whose ids are read together
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,19 @@ class Samples:
         return self.folder / kind / f"{split}.parquet"
 
     def _documents(self, split: str, starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> Iterator[str]:
+        """Their texts; documents that lie together, as they should, are read together."""
+        first, last = int(starts.min()), int((starts + lengths).max())
+        together = first >= 0 and last - first <= 2 * int(lengths.sum(dtype=np.int64))
+        held = self.ids[split].read(first, last) if together else None
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            ids = self.ids[split].read(start, start + max(length - 1, 0))
+            end = start + max(length - 1, 0)
+            ids = self.ids[split].read(start, end) if held is None else held[start - first : end - first]
             yield str(self.tokenizer.decode(ids.tolist()))
 
 
 def _digest(fields: Iterable[str]) -> bytes:
-    text = FIELD_MARK.join(unicodedata.normalize("NFC", field).replace(FIELD_MARK, FIELD_MARK * 2) for field in fields)
+    composed = [unicodedata.normalize("NFC", field) for field in fields]
+    text = "".join(f"{len(field)}:{field}" for field in composed)  # so that no two lists of fields give one text
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
