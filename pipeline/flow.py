@@ -294,8 +294,11 @@ def _register(approve: bool, processes: Processes) -> Outcome:
         if not approved:
             return Outcome(REGISTER, "Declined", 0.0, "no model of register.models in params.yaml passed its gate")
         answer = _ask(approval.table(found))
-        if answer is None or not answer.register_models:
-            return Outcome(REGISTER, "Declined", 0.0, answer.reason if answer else "nobody answered in time")
+        if answer is None:
+            why = f"nobody answered within {APPROVAL_S / 3600:g} h, so nothing was registered; run the flow again"
+            return Outcome(REGISTER, "Failed", 0.0, why)
+        if not answer.register_models:
+            return Outcome(REGISTER, "Declined", 0.0, answer.reason)
         if why := approval.changed(approved):
             return Outcome(REGISTER, "Failed", 0.0, why)
     began = time.monotonic()
