@@ -189,6 +189,7 @@ def _run(targets: list[str] | None, force: bool, max_parallel: int | None, appro
     table = summary(outcomes)
     create_markdown_artifact(key="tohum-summary", markdown=table, description="every stage, its state and seconds")
     if why := reason(outcomes):
+        logger.error(why)  # Prefect puts a message of its own in the place of this one after a pause that timed out
         return Failed(message=why)
     refused = [o.stage for o in outcomes if o.state == "Refused"]
     more = f"; refused by their gate: {', '.join(refused)}" if refused else ""
