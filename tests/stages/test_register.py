@@ -73,3 +73,16 @@ def test_one_refused_model_keeps_no_other_out_and_the_exit_code_says_so(
     monkeypatch.setattr(sys, "argv", ["register", "--models", "bsae"])
     with pytest.raises(UserError, match=r"\['bsae'\] are not models"):
         register.main()
+    # What a person approved is registered, and no other bytes.
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full,spam-lora", "--sha256", "abc,approved"])
+    with pytest.raises(UserError, match=r"^spam-lora: its sha256 is abc, approved was approved"):
+        register.main()
+    assert "tohum-chat-full" in (said := capsys.readouterr().out)
+    assert "spam-lora" not in said
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full,spam-lora", "--sha256", "abc"])
+    with pytest.raises(UserError, match="1 hashes for 2 models"):
+        register.main()
+    (tmp_path / "mlflow.db").write_bytes(b"no database")
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full"])
+    with pytest.raises(UserError, match=r"mlflow\.db: not a database that this MLflow can use"):
+        register.main()
