@@ -16,7 +16,6 @@ nothing goes on training and no temporary Prefect server stays behind.
 """
 
 import argparse
-import contextvars
 import os
 import queue
 import re
@@ -24,9 +23,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +46,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
@@ -58,23 +55,20 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
-from pipeline import approval, checkout, dvc_lock, files, graph, progress, verdicts
+from pipeline import approval, checkout, dvc_lock, files, graph, verdicts
 from pipeline.config import UserError
+from pipeline.flow_view import BAD, SENTENCE, Outcome, followed, publish, reason, summary, teller
 from pipeline.process import Processes, StageError, StageTimeoutError
 
 _WORKER_RUN = "PREFECT__FLOW_RUN_ID"
 APPROVAL_S = 24 * 3600
-PROGRESS_S = 5.0
 ANSWERS = Path(".tohum/flow/approvals")
-_SENTENCE = 600
-_NAMED = 3
 REGISTER = "register"
 # What DVC prints when it had nothing to run.
 _UNCHANGED = {
     "didn't change, skipping": "unchanged",
     "is cached - skipping run": "restored from the run cache",
 }
-_ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core", "Use `dvc push`")
 
 
 class Approval(RunInput):
@@ -82,16 +76,6 @@ class Approval(RunInput):
 
     register_models: bool
     reason: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one stage ended: Prefect's name for its state, seconds, and a sentence."""
-
-    stage: str
-    state: str
-    seconds: float
-    message: str
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -108,14 +92,14 @@ def stage_task(stage: graph.Stage, fresh: bool, force: bool, processes: Processe
         stage.name,
     ]
     try:
-        with _followed(stage.name, processes):
-            lines = processes.run(command, timeout_s=stage.meta.timeout_s, tell=_teller())
+        with followed(stage.name, processes.environment["TOHUM_PIPELINE_UID"]):
+            lines = processes.run(command, timeout_s=stage.meta.timeout_s, tell=teller())
     except StageTimeoutError as error:
         raise StageError(f"{stage.name}: {error}; raise timeout_s in the stage's meta in dvc.yaml") from None
     except StageError as error:
         verdict = verdicts.of(stage)
         if verdict is not None:
-            _publish(verdict)
+            publish(verdict)
         raise StageError(f"{stage.name}: {verdict.sentence if verdict and not verdict.passed else error}") from None
     for line in lines:
         for words, message in _UNCHANGED.items():
@@ -123,7 +107,7 @@ def stage_task(stage: graph.Stage, fresh: bool, force: bool, processes: Processe
                 return Completed(name="Cached", message=message)
     verdict = verdicts.of(stage)
     if verdict is not None and not verdict.passed:
-        _publish(verdict)
+        publish(verdict)
         return Completed(name="Refused", message=verdict.sentence)
     return Completed(message="ran")
 
@@ -135,7 +119,7 @@ def register_task(processes: Processes, approved: list[approval.Candidate] | Non
     if approved is not None:
         command += ["--models", ",".join(one.model for one in approved)]
         command += ["--sha256", ",".join(one.sha256 for one in approved)]
-    processes.run(command, timeout_s=None, tell=_teller())
+    processes.run(command, timeout_s=None, tell=teller())
     return Completed(message="ran")
 
 
@@ -182,7 +166,7 @@ def _run(targets: list[str] | None, force: bool, max_parallel: int | None, appro
         _end_with_parent()
     try:
         outcomes = _Schedule(wanted, force, max_parallel, processes).run()
-        if register and not targets and not any(o.state in _BAD for o in outcomes):
+        if register and not targets and not any(o.state in BAD for o in outcomes):
             outcomes.append(_register(approve, processes))
     finally:
         processes.stop()
@@ -194,18 +178,6 @@ def _run(targets: list[str] | None, force: bool, max_parallel: int | None, appro
     refused = [o.stage for o in outcomes if o.state == "Refused"]
     more = f"; refused by their gate: {', '.join(refused)}" if refused else ""
     return Completed(message=f"{len(outcomes)} tasks, {sum(o.state == 'Cached' for o in outcomes)} cached{more}")
-
-
-def reason(outcomes: list[Outcome]) -> str:
-    """Why the run failed, first things first: what each failed stage said, then what was not run. "" if none failed."""
-    failed = [o for o in outcomes if o.state in _BAD and o.state != "NotRun"]
-    waiting = [o.stage for o in outcomes if o.state == "NotRun"]
-    said = [o.message if o.message.startswith(o.stage) else f"{o.stage}: {o.message}" for o in failed[:_NAMED]]
-    said += [f"also failed: {', '.join(o.stage for o in failed[_NAMED:])}"] if len(failed) > _NAMED else []
-    return "; ".join([*said, *([f"not run: {', '.join(waiting)}"] if waiting else [])])
-
-
-_BAD = {"Failed", "Crashed", "NotRun"}
 
 
 class _Schedule:
@@ -239,7 +211,7 @@ class _Schedule:
         return all(name in self.outcomes for name in stage.upstream if name in self.known)
 
     def _fits(self, stage: graph.Stage) -> bool:
-        hopeless = any(self.outcomes[name].state in _BAD for name in stage.upstream if name in self.known)
+        hopeless = any(self.outcomes[name].state in BAD for name in stage.upstream if name in self.known)
         if hopeless or stage.name not in self.affected or not self.running:
             return True
         busy = [other for other, *_ in self.running.values()]
@@ -305,7 +277,7 @@ def _register(approve: bool, processes: Processes) -> Outcome:
     began = time.monotonic()
     future = register_task.submit(processes, approved)
     outcome = _outcome(REGISTER, future, time.monotonic() - began)
-    if answer is not None and outcome.state not in _BAD:
+    if answer is not None and outcome.state not in BAD:
         return replace(outcome, message=f"approved: {answer.reason}")
     return outcome
 
@@ -322,80 +294,10 @@ def _ask(table: str) -> Approval | None:
     except FlowPauseTimeout:
         return None
     said = "registration approved" if answer.register_models else "registration declined"
-    record = f"**{said}**: {verdicts.cell(answer.reason, _SENTENCE)}\n\n{table}"
+    record = f"**{said}**: {verdicts.cell(answer.reason, SENTENCE)}\n\n{table}"
     create_markdown_artifact(key=key, markdown=record, description="the answer, and the models that it was about")
     files.write_text(ANSWERS / f"{flow_run.id}.md", record)
     return Approval(register_models=answer.register_models, reason=answer.reason)
-
-
-@contextmanager
-def _followed(stage: str, processes: Processes) -> Iterator[None]:
-    """Tells the task's log and a progress artifact how far the stage has come, every few seconds and at the end."""
-    follower = progress.Follower(stage, processes.environment["TOHUM_PIPELINE_UID"])
-    show, done = _Shown(stage), threading.Event()
-
-    def watch() -> None:
-        ended = False
-        while not ended:
-            ended = done.wait(PROGRESS_S)
-            if (now := follower.read()) is not None:
-                show(now)
-
-    # Prefect knows by the context which task run a log line and an artifact belong to.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(watch,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=10)
-
-
-class _Shown:
-    """One stage's progress in Prefect: log lines, and an artifact where the number of steps is known."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage, self._tell = stage, get_run_logger().info
-        self._artifact: Any = None
-
-    def __call__(self, now: progress.Progress) -> None:
-        self._tell(f"{self._stage}: {now}")
-        if now.percent is None:
-            return
-        try:
-            if self._artifact is None:
-                key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self._stage.lower()).strip("-")
-                self._artifact = create_progress_artifact(now.percent, key=key, description=f"steps of {self._stage}")
-            else:
-                update_progress_artifact(self._artifact, now.percent)
-        except Exception as error:  # the server may be away for a while; the stage trains on
-            self._tell(f"{self._stage}: no progress artifact: {type(error).__name__}")
-
-
-def _publish(verdict: verdicts.Verdict) -> None:
-    create_markdown_artifact(
-        key=verdict.key, markdown=verdict.markdown, description=f"what the gate {verdict.gate} found"
-    )
-
-
-def summary(outcomes: list[Outcome]) -> str:
-    """A markdown table of every stage, its state, seconds and message."""
-    rows = ["| stage | state | seconds | |", "|---|---|---:|---|"]
-    for one in outcomes:
-        message = verdicts.cell(one.message, _SENTENCE)
-        rows.append(f"| {one.stage} | {one.state} | {one.seconds:.1f} | {message} |")
-    return "\n".join(rows) + "\n"
-
-
-def _teller() -> Callable[[str], None]:
-    """Tells the task's log what a child prints, less DVC's advice about git."""
-    logger = get_run_logger()
-
-    def tell(line: str) -> None:
-        if line.strip() and not line.strip().startswith(_ADVICE):
-            logger.info(line)
-
-    return tell
 
 
 def _end_with_parent() -> None:

@@ -87,7 +87,10 @@ def _items(entry: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     items = entry.get("foreach")
     if isinstance(items, str):
         items = _look_up(items.strip("${} "), params)
-    return items if isinstance(items, dict) else {str(item): item for item in items or []}
+    if isinstance(items, dict):
+        return items
+    # DVC names what is no plain value by its place.
+    return {str(i if isinstance(item, dict | list) else item): item for i, item in enumerate(items or [])}
 
 
 def _resolved(stage: str, graph: dict[str, Any], params: dict[str, Any], sections: tuple[str, ...]) -> list[str]:

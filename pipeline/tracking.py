@@ -389,10 +389,11 @@ def _finish(run: NullTracker, name: str, status: str, record: dict[str, Any]) ->
         files.write_json(RUNS / f"{name}.json", record)
     except (OSError, ValueError, TypeError) as error:
         _complain(error)
+    if isinstance(run, Run):
+        run.close(status, record)
     if status == "FINISHED":
         run.forget()
     if isinstance(run, Run):
-        run.close(status, record)
         start_sender()  # the one seen at the start may have gone home while a long stage said nothing
 
 
