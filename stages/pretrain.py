@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline import config, tracking
+from pipeline import config, foreign, tracking
 from pipeline.config import Pretrain
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, ModelConfig
@@ -25,13 +25,15 @@ def main() -> None:
 
 def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
     """How the recipe's model begins, and the files that decide what becomes of it."""
-    inputs = [SAMPLES / "documents", TOKENIZER]
+    inputs, folder = [SAMPLES / "documents", TOKENIZER], Path()
     if recipe.start.kind != "scratch":
-        inputs.append(checkpoint.fetch(recipe.start, Path(".tohum/downloads")))
+        folder = checkpoint.fetch(recipe.start, Path(".tohum/downloads"))
+        # what is read, no more: a folder may hold anything else, of any size, links included
+        inputs += foreign.members(folder).values()
 
     def load(generator: torch.Generator, device: torch.device) -> GPT:
         if recipe.start.kind != "scratch":
-            return checkpoint.load(inputs[-1], str(device))
+            return checkpoint.load(folder, str(device))
         vocabulary = Tokenizer.load(TOKENIZER).vocab_size
         config = ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary)
         return GPT(config, generator, recipe.start.zero_projections).to(device)

@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from pipeline import files, foreign, tokenizer
+import stages.pretrain
+from pipeline import config, files, foreign, tokenizer
 from pipeline.config import UserError
 from pipeline.model import checkpoint
 from pipeline.model.weights import WEIGHTS
@@ -128,3 +130,21 @@ def test_the_stage_says_one_line(tmp_path: Path) -> None:
         assert words in run.stderr
         assert run.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "params.yaml", "tokenizer"]
+
+
+def test_what_is_not_read_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole of a terabyte or a link to a device beside the model: hashing the whole folder would never end."""
+    monkeypatch.chdir(tmp_path)
+    made = hostile.good(tmp_path / "model", 0)
+    pin = checkpoint.pin(made)
+    (made / "README.md").symlink_to("/dev/zero")
+    (made / "notes").mkdir()
+    (made / "notes/model.json").symlink_to("/proc/kcore")
+    with (made / "optimizer.bin").open("wb") as stream:
+        stream.truncate(2**40)
+    recipe = config.load(ROOT / "params.yaml").pretrain
+    start = recipe.start.model_copy(update={"kind": "folder", "path": str(made), "sha256": pin})
+    load, inputs = stages.pretrain.start(recipe.model_copy(update={"start": start}))
+    assert {path.name for path in inputs} >= {"config.json", WEIGHTS, "tokenizer.json"}
+    assert not {"README.md", "optimizer.bin"} & {path.name for path in inputs}
+    assert load(torch.Generator(), torch.device("cpu")).config.vocab_size == 280
