@@ -6,8 +6,9 @@ places, and all are equal for equal inputs:
 - `manifest.json` in a folder that a stage wrote (data/raw, data/tokens, data/samples, models/<name>): relative name ->
   hash of every other file;
 - a ticket, data/tickets/<gate>/<kind>.json: one hash over all that a gate admitted of one record kind;
-- the key `sha256` of a JSON file that stands alone (metrics, details, verdicts): `this`, the hash of its own bytes with
-  that hash set to zeros, and the hashes of files beside it.
+- the key `sha256` of a JSON file (details of an evaluation, hashes of a training's figures, verdicts): `this`, the hash
+  of its own bytes with that hash set to zeros, and the hashes of files beside it, such as metrics.json: DVC would show
+  a hash in there as one more metric.
 
 A folder without a manifest, a kind without a ticket and a JSON file without the key were not written by a stage and
 pass. Each file is read once per process (`files.sha256_of`), also where training hashes its inputs again.
@@ -121,6 +122,17 @@ def read_json(path: Path) -> dict[str, Any]:
         if name != OWN:
             _compare(path.parent / name, expected, path)
     return value
+
+
+def read_recorded(path: Path, record: Path) -> dict[str, Any]:
+    """Reads a plain JSON object whose hash stands in `record`, written by `write_json`, where there is one.
+
+    Raises:
+        UserError: either file is damaged, or `path` is missing.
+    """
+    if record.is_file():
+        read_json(record)
+    return _object(path)
 
 
 def _combined(paths: Sequence[Path]) -> str:

@@ -62,15 +62,21 @@ def gather(model: str, params: config.Params, sha256: str, models: Path = Path("
         "sample",
         *(name for one in params.line(model) for name in (_maker(one, params), f"evaluate@{one}")),
     ]
+    evaluated = EVALUATION / model
     return Facts(
-        model=model, sha256=sha256, metrics=integrity.read_json(EVALUATION / model / "metrics.json"), gates=gates,
+        model=model, sha256=sha256, gates=gates,
+        metrics=integrity.read_recorded(evaluated / "metrics.json", evaluated / "details.json"),
         task=_read(folder / "tohum.json"), shape=_read(folder / "config.json"),
         recipe=recipe.model_dump(mode="json", by_alias=True, exclude={"model"}),
         thresholds=params.evaluations[model].model_dump(mode="json")["thresholds"], stages=stages,
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
         sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
-        training=integrity.read_json(path) if (path := TRAINING / f"{model}.json").is_file() else {},
+        training=_training(TRAINING / f"{model}.json"),
     )  # fmt: skip
+
+
+def _training(path: Path) -> dict[str, Any]:
+    return integrity.read_recorded(path, path.with_suffix(".hashes.json")) if path.is_file() else {}
 
 
 def chain(model: str, params: config.Params) -> list[str]:

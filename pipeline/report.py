@@ -85,7 +85,7 @@ def records(folder: Path = REPORTS / "runs") -> list[dict[str, Any]]:
 def leading_scores(model: str) -> list[tuple[str, float]]:
     """What a model is compared by, with the values: one score or several; none before it is measured."""
     path = REPORTS / "evaluation" / model / "metrics.json"
-    return _leading(integrity.read_json(path)) if path.exists() else []
+    return _leading(integrity.read_recorded(path, path.with_name("details.json"))) if path.exists() else []
 
 
 def made_by(name: str, params: Params) -> str:
@@ -102,14 +102,15 @@ def made_by(name: str, params: Params) -> str:
 
 def _model(name: str, params: Params) -> dict[str, Any]:
     folder = REPORTS / "evaluation" / name
-    metrics = integrity.read_json(folder / "metrics.json")
+    metrics = integrity.read_recorded(folder / "metrics.json", folder / "details.json")
+    training = REPORTS / "training" / f"{name}.json"
     recipe = params.finetune.get(name)
     return {
         "name": name,
         "parts": made_by(name, params) + (f", from {recipe.start}" if recipe else ""),
         "metrics": metrics,
         "details": integrity.read_json(folder / "details.json"),
-        "training": integrity.read_json(REPORTS / "training" / f"{name}.json"),
+        "training": integrity.read_recorded(training, training.with_suffix(".hashes.json")),
         "curve": [] if name in params.merge else _curve(name),
         "thresholds": _judged(metrics, params.evaluations[name].thresholds),
         "verdict": _verdict(name),

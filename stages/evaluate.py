@@ -16,8 +16,8 @@ def main() -> None:
         subject = open_subject(name, params.compute)
         metrics, details = measure_all(subject, params.evaluations[name])
         with files.replace_folder(Path("reports/evaluation") / name) as folder:
-            integrity.write_json(folder / "metrics.json", metrics)
-            integrity.write_json(folder / "details.json", details)
+            files.write_json(folder / "metrics.json", metrics)
+            integrity.write_json(folder / "details.json", details, beside=[folder / "metrics.json"])
         run.log(metrics)
         run.model(Path("models") / name, metrics)
         width = max(map(len, metrics))

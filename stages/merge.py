@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline import config, integrity, tracking
+from pipeline import config, files, integrity, tracking
 from pipeline.merging import merge
 from pipeline.model.device import set_up
 from stages import entry
@@ -22,7 +22,8 @@ def main() -> None:
             for model in (chosen.of, chosen.first, chosen.second):
                 integrity.require_intact(MODELS / model)
             figures = merge(name, chosen, MODELS)
-            integrity.write_json(TRAINING / f"{name}.json", figures)
+            files.write_json(TRAINING / f"{name}.json", figures)
+            integrity.write_json(TRAINING / f"{name}.hashes.json", {}, beside=[TRAINING / f"{name}.json"])
         run.log(figures)
         run.model(MODELS / name, figures)
     print(

@@ -131,7 +131,7 @@ def readers(path: Path) -> list[str]:
             return [f"finetune {SPAM}", f"finetune {CHAT}", f"merge {BOTH}", "evaluate base"]
         case ("models", name, *_):
             return [f"evaluate {name}", *([f"merge {BOTH}"] if name != BOTH else [])]
-        case ("reports", "evaluation", name, "metrics.json"):
+        case ("reports", "evaluation", name, _):
             return [f"validate model {name}", "report"]
         case ("reports", "evaluation" | "training" | "gates", *_):
             return ["report"]

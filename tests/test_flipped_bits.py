@@ -33,6 +33,7 @@ FILES = [
     f"models/{SPAM}/adapter/adapter_model.safetensors", f"models/{SPAM}/language/head.safetensors",
     *(f"reports/evaluation/{name}/{part}.json" for name in MODELS for part in ("metrics", "details")),
     *(f"reports/training/{name}.json" for name in ("base", CHAT, BOTH)), "reports/training/base.csv",
+    "reports/training/base.hashes.json",
     "reports/gates/raw/verdict.json", "reports/gates/samples/verdict.json", "reports/gates/base/verdict.json",
     "reports/gates/base/page.html",
 ]  # fmt: skip
@@ -91,6 +92,15 @@ def test_every_stage_runs_again_on_whole_files() -> None:
     ):
         damage.run(stage)
     assert {path: files.sha256_of(path) for path in before} == before
+
+
+@pytest.mark.usefixtures("finished")
+def test_metrics_hold_numbers_alone() -> None:
+    """`dvc metrics show` would make a column of every hash in them."""
+    found = [*Path("reports/evaluation").glob("*/metrics.json"), *(Path(f"reports/training/{m}.json") for m in MODELS)]
+    assert len(found) == 2 * len(MODELS)
+    for path in found:
+        assert {type(value) for value in files.read_json(path).values()} <= {int, float}
 
 
 @pytest.mark.usefixtures("finished")

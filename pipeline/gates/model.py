@@ -99,7 +99,7 @@ def _entropy(metrics: Mapping[str, float]) -> Frame:
 def _read(path: Path) -> dict[str, float]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `dvc repro evaluate@{path.parent.name}`")
-    raw = integrity.read_json(path)
+    raw = integrity.read_recorded(path, path.with_name("details.json"))
     for name, value in raw.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{path}: {name} is {value!r}, expected a number; run the evaluation again")

@@ -349,4 +349,5 @@ def _write(
     curve = TRAINING / f"{name}.csv"
     with files.replacing(curve) as path:
         pa.csv.write_csv(pa.Table.from_pylist(progress.curve), path)
-    integrity.write_json(TRAINING / f"{name}.json", summary, beside=[curve])
+    files.write_json(TRAINING / f"{name}.json", summary)
+    integrity.write_json(TRAINING / f"{name}.hashes.json", {}, beside=[TRAINING / f"{name}.json", curve])
