@@ -58,8 +58,9 @@ class Rows:
         parts = [self.read(int(run[0]), int(run[-1]) + 1) for run in runs]
         return np.concatenate(parts) if parts else np.empty((0, self.width), self.dtype)
 
-    def parts(self, size: int = PART) -> Iterator[npt.NDArray[Any]]:
-        """All rows in order, so many at a time."""
+    def parts(self) -> Iterator[npt.NDArray[Any]]:
+        """All rows in order, PART of them at a time."""
+        size = PART
         for first in range(0, self._count, size):
             yield self.read(first, min(first + size, self._count))
 

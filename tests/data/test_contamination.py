@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Deduplicate
+from pipeline.data import candidates, contamination, deduplicate, external
 from pipeline.data.contamination import Removal, besides_of, removals, texts_of
 from pipeline.data.records import SPLITS
 
@@ -90,6 +91,26 @@ def test_what_stays_is_clean_and_every_removal_has_its_witness(seed: int) -> Non
     stay = [row for row in range(30) if row not in gone]
     assert found([texts[row] for row in stay], [splits[row] for row in stay]) == []
     assert not any(splits[removal.row] == "test" and splits[removal.of] != "test" for removal in removed)
+
+
+@pytest.mark.parametrize(("part", "held"), [(5, 1 << 20), (1 << 15, 0), (5, 600)])
+def test_nothing_depends_on_how_much_fits_in_memory(part: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(4)
+    words = [f"w{number}" for number in range(40)]
+    texts = []
+    for _ in range(30):
+        base = draw.choices(words, k=70)
+        for _ in range(draw.randint(1, 5)):
+            base = [word if draw.random() > 0.02 else draw.choice(words) for word in base]
+            texts.append(" ".join(base))
+    texts += texts[:9]
+    splits = draw.choices(["train", "validation", "test"], weights=[6, 1, 1], k=len(texts))
+    expected = found(texts, splits)
+    assert {removal.reason for removal in expected} == set(contamination.REASONS)
+    monkeypatch.setattr(external, "PART", part)
+    monkeypatch.setattr(candidates, "_HELD", held)
+    monkeypatch.setattr(deduplicate, "_BATCH", 16)
+    assert found(texts, splits) == expected
 
 
 def test_the_columns_of_each_kind() -> None:
