@@ -58,6 +58,6 @@ def changed(approved: Sequence[Candidate]) -> str:
 
 def _candidate(model: str) -> Candidate:
     folder, verdict = MODELS / model, GATES / model / "verdict.json"
-    passed = verdict.is_file() and files.read_json(verdict).get("passed") is True
+    passed = verdict.is_file() and integrity.read_json(verdict).get("passed") is True
     sha256 = files.sha256_of(folder) if folder.is_dir() else ""
     return Candidate(model, sha256, tuple(report.leading_scores(model)), passed and bool(sha256))

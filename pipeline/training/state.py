@@ -40,7 +40,7 @@ MANIFEST, PROGRESS, TENSORS = "manifest.json", "progress.json", "tensors.safeten
 _LARGEST_MANIFEST = 1 << 16
 _NAME = re.compile(r"step-(\d{8,})")
 # Code that cannot change a weight: settings are in the fingerprint by value.
-_EXEMPT = {"pipeline.config", "pipeline.plugins", "pipeline.tracking", "pipeline.files"}
+_EXEMPT = {"pipeline.config", "pipeline.plugins", "pipeline.tracking", "pipeline.files", "pipeline.integrity"}
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name and a small JSON value."""
 

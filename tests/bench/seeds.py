@@ -4,9 +4,9 @@
     python -m tests.bench.seeds --seeds 3 --lanes 1
 
 Another processor rounds differently, which changes a small model about as much as another seed does; a newcomer's first
-run must pass all the same. Each seed draws the base and every recipe anew; data, splits and vocabulary stay. Prints JSON:
-per threshold its scores, their mean and standard deviation, and how many of these the mean lies on the right side of the
-threshold. Exit code 1 if one is below two.
+run must pass all the same. Each seed draws the base and every recipe anew; data, splits and vocabulary stay. Prints
+JSON: per threshold its scores, their mean and standard deviation, and how many deviations the mean lies on the right
+side of the threshold. Exit code 1 if one is below two.
 """
 
 import argparse
