@@ -12,7 +12,7 @@ rule of their own. A text of several fields (an instruction and its input) is ne
 field is: other questions about one long passage are no copies. Punctuation is ignored; any other sign (+ %
 # and emoji, say) is a word, and a field without a word is a word.
 
-Memory: a byte per text and 50 per text that repeats another or shares a bucket with one (tests/bench/memory.py).
+Memory: a byte per text and about 100 per text that repeats another or shares a bucket with one (tests/bench/memory.py).
 All else lies on disk (external.py), about 4 bytes per word and 170 per text, and is sorted there; no text is kept. Two
 texts are one if digests of 128 bits of their normal forms are equal: among 10^12 texts the chance of one
 such accident is 10^-15. The engine is ours because it is one: texts of 600 bytes cost 0.2 ms each all told, where
