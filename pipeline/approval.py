@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline import files, report, verdicts
+from pipeline import files, integrity, report, verdicts
 from pipeline.config import PARAMS
 
 MODELS = Path("models")
