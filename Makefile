@@ -76,9 +76,6 @@ prefect: setup ## Prefect's server on 127.0.0.1:4200, password in .tohum/secrets
 worker: setup ## a worker that runs this checkout's deployment, tohum/local
 	@python -m pipeline.servers worker
 
-# The temporary server of a flow that names none answers no other origin and no request without a token.
-flow: export PREFECT_SERVER_CORS_ALLOWED_ORIGINS := http://127.0.0.1
-flow: export PREFECT_SERVER_CSRF_PROTECTION_ENABLED := true
 flow: setup ## the same graph as a Prefect flow
 	python -m pipeline.flow
 

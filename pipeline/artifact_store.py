@@ -1,11 +1,12 @@
 """MLflow's artifact repositories with locations resolved first, so that a store works wherever it stands.
 
-    artifact_store.connect()      once, before a client of MLflow is made
+    artifact_store.connect(uri)      before a client of MLflow is made
 
 MLflow chooses the class that reads and writes artifacts by the scheme of the recorded location. `connect` puts one in
 front for `mlflow-artifacts:` and `file:` that asks `artifact_location.resolve`; everything else stays MLflow's.
 """
 
+import os
 from typing import Any
 
 import mlflow
@@ -14,7 +15,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_registered_ar
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
-from pipeline import artifact_location
+from pipeline import artifact_location, credentials
 
 
 class _CopyingRepository(LocalArtifactRepository):
@@ -27,11 +28,15 @@ class _CopyingRepository(LocalArtifactRepository):
         return str(ArtifactRepository.download_artifacts(self, artifact_path, dst_path))
 
 
-def connect() -> None:
+def connect(tracking_uri: str) -> None:
     """Resolves locations for every client of MLflow in this process; repeating it changes nothing.
+
+    The secret of the server that `make ui` starts goes into the environment, where MLflow's clients look for it.
 
     MLflow's documented way is an entry point of an installed package, and this project is not installed.
     """
+    if credentials.is_local_mlflow(tracking_uri):
+        os.environ.update(credentials.mlflow_login())
     repositories: dict[str, Any] = get_registered_artifact_repositories()
     repositories |= {"mlflow-artifacts": _repository, "file": _repository, "": _repository}
 

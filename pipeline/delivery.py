@@ -187,7 +187,7 @@ class Delivery:
             return self._client
         if why := store_file.problem(self._uri):
             raise DamagedError(store_file.advice(self._uri, why))
-        artifact_store.connect()
+        artifact_store.connect(self._uri)
         client = self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         found = client.get_experiment_by_name(self._name)
         if found is None:

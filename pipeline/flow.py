@@ -19,10 +19,12 @@ import argparse
 import os
 import queue
 import re
+import secrets
 import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +55,13 @@ from prefect.flow_runs import pause_flow_run
 from prefect.futures import PrefectFuture
 from prefect.input import RunInput
 from prefect.runtime import flow_run
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_AUTH_STRING,
+    PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+    temporary_settings,
+)
 from prefect.states import Completed, Failed, State
 
 from pipeline import approval, checkout, dvc_lock, files, graph, verdicts
@@ -312,6 +321,20 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def closed() -> AbstractContextManager[object]:
+    """Settings under which the temporary server that Prefect starts answers this flow alone, and no web page."""
+    if PREFECT_API_URL.value():
+        return nullcontext()
+    secret = f"tohum:{secrets.token_urlsafe(32)}"
+    return temporary_settings(
+        {
+            PREFECT_SERVER_API_AUTH_STRING: secret,
+            PREFECT_API_AUTH_STRING: secret,
+            PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "http://127.0.0.1",
+        }
+    )
+
+
 def _setting(text: str, parser: argparse.ArgumentParser) -> tuple[str, Any]:
     """`pretrain.schedule.steps=50` as a path and a value."""
     path, equals, value = text.partition("=")
@@ -339,16 +362,17 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--max-parallel is {given.max_parallel}, expected 1 or more")
     values = dict(_setting(text, parser) for text in given.set)
     try:
-        state = tohum(
-            targets=given.targets,
-            force=given.force,
-            max_parallel=given.max_parallel,
-            approve=given.approve,
-            registration=not given.no_register,
-            profile=given.profile,
-            set=values,
-            return_state=True,
-        )
+        with closed():
+            state = tohum(
+                targets=given.targets,
+                force=given.force,
+                max_parallel=given.max_parallel,
+                approve=given.approve,
+                registration=not given.no_register,
+                profile=given.profile,
+                set=values,
+                return_state=True,
+            )
     except KeyboardInterrupt:
         print("error: interrupted; the next run continues", file=sys.stderr)
         return 130

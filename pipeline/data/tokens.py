@@ -28,6 +28,7 @@ from pipeline.config import Split, Tokenize, UserError
 from pipeline.data.split import resolve_column
 from pipeline.data.tables import batches
 from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer.adopted import pin
 from pipeline.tokenizer.encoders import Ids
 from pipeline.tokenizer.utf8 import Utf8
 
@@ -130,12 +131,22 @@ def _vocabulary(settings: Tokenize, source: Path, split: Split, scratch: Path) -
         case "ranks":
             assert path is not None
             assert settings.pattern is not None
-            return tokenizer.from_ranks(path, settings.pattern, settings.sha256)
+            return _pinned(settings, path, tokenizer.from_ranks(path, settings.pattern, settings.sha256))
         case "folder":
             assert path is not None
-            return tokenizer.adopt(path, settings.sha256)
+            return _pinned(settings, path, tokenizer.adopt(path, settings.sha256))
         case name:
             return tokenizer.preset(name, path, settings.sha256, add_specials=True)
+
+
+def _pinned(settings: Tokenize, path: Path, found: Tokenizer) -> Tokenizer:
+    """The vocabulary, if params name its hash. Raises UserError: DVC would not notice that these files change."""
+    if settings.sha256 is None:
+        raise UserError(
+            f"params.yaml: tokenize.sha256 is null; DVC does not watch {path}, so a vocabulary of your own is pinned; "
+            f"if you trust it, write {pin(path)}"
+        )
+    return found
 
 
 def _training_texts(source: Path, split: Split) -> Iterator[str]:

@@ -41,7 +41,6 @@ __all__ = [
     "read_tensors",
     "save",
     "verify",
-    "weights_sha256",
     "write_tensors",
 ]
 
@@ -134,9 +133,6 @@ def pin(folder: Path) -> str:
     Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
     """
     return foreign.pin(foreign.hashes(folder))
-
-
-weights_sha256 = pin  # its name from when it covered the weights alone
 
 
 def fetch(start: Start, cache: Path) -> Path:

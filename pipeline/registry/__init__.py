@@ -181,16 +181,18 @@ class Registry(Store):
         Raises:
             UserError: there is no champion of this model.
         """
-        from pipeline.model.checkpoint import weights_sha256  # torch, which no other command needs
+        from pipeline.model import checkpoint  # torch, which no other command needs
+        from pipeline.tokenizer import adopted
 
         if self.at(model, CHAMPION) is None:
             raise UserError(f"{self.name(model)}: has no champion yet; promote a candidate first (registry review)")
         folder = self.download(f"models:/{self.name(model)}@{CHAMPION}")
         return (
             "# in params.yaml; the same command on another machine fetches the same bytes\n"
-            f"tokenize: {{method: folder, vocab_size: null, pattern: null, path: {folder}, sha256: null}}\n"
+            f"tokenize: {{method: folder, vocab_size: null, pattern: null, path: {folder}, "
+            f"sha256: {adopted.pin(folder)}}}\n"
             f"pretrain.start: {{kind: folder, path: {folder}, revision: null, "
-            f"sha256: {weights_sha256(folder)}, licence: <as its card says>, zero_projections: false}}\n"
+            f"sha256: {checkpoint.pin(folder)}, licence: <as its card says>, zero_projections: false}}\n"
             "# pretrain.schedule.steps: 0 takes it as it is; with steps, pretrain.ordering mixture replays old text"
         )
 

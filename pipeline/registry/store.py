@@ -59,7 +59,7 @@ class Store:
         self.params = params
         self.uri = tracking.uri
         self.place = without_credentials(tracking.uri)
-        artifact_store.connect()
+        artifact_store.connect(tracking.uri)
         mlflow.set_tracking_uri(tracking.uri)
         mlflow.set_registry_uri(tracking.uri)
         self.client = MlflowClient(tracking.uri, tracking.uri)

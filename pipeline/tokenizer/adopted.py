@@ -168,6 +168,14 @@ def _require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return sorted(added, key=lambda token: token["id"])
 
 
+def pin(path: Path) -> str:
+    """What `tokenize.sha256` says of a file, or of the files of a folder that decide its vocabulary."""
+    if not path.is_dir():
+        return sha256_hex(foreign.read_bytes(_there(path)))
+    members = [path / name for name in FILES if os.path.lexists(path / name)]
+    return foreign.pin({one.name: sha256_hex(foreign.read_bytes(foreign.regular(one, path))) for one in members})
+
+
 def _require_pinned(folder: Path, content: Mapping[str, bytes], pinned: str) -> None:
     """Raises UserError unless the files of the vocabulary have the pinned hash."""
     hashes = {name: sha256_hex(data) for name, data in content.items()}

@@ -113,13 +113,27 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
     ranks = b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(tokens))
     (tmp_path / "ranks.tiktoken").write_bytes(ranks)
     source = documents(tmp_path / "documents.parquet", ["ığ ığ", "çok iyi"])
-    settings = method("ranks", pattern="gpt2", path=str(tmp_path / "ranks.tiktoken"))
+    sha256 = files.sha256_of(tmp_path / "ranks.tiktoken")
+    settings = method("ranks", pattern="gpt2", path=str(tmp_path / "ranks.tiktoken"), sha256=sha256)
     tokenize(settings, SPLIT, source, tmp_path / "out")
     ids = np.fromfile(tmp_path / "out/ids.bin", dtype="<u4")
     assert files.read_json(tmp_path / "out/meta.json")["dtype"] == "uint32"
     assert ids.max() == files.read_json(tmp_path / "out/meta.json")["end_of_text"] == len(tokens)
     text = Tokenizer.load(tmp_path / "out/tokenizer").decode(ids)
     assert text == "ığ ığ<|endoftext|>çok iyi<|endoftext|>"
+
+
+def test_a_vocabulary_that_dvc_does_not_watch_is_pinned(tmp_path: Path) -> None:
+    """Lost otherwise: the file is edited, `dvc status` says up to date, and the ids are those of the old one."""
+    source = documents(tmp_path / "documents.parquet", ["ığ ığ", "çok iyi"])
+    tokenize(method("train", vocab_size=270, pattern="gpt2"), SPLIT, source, tmp_path / "made")
+    folder = tmp_path / "own"
+    (tmp_path / "made/tokenizer").replace(folder)
+    with pytest.raises(UserError, match=r"sha256 is null; DVC does not watch .*own.* write [0-9a-f]{64}") as error:
+        tokenize(method("folder", path=str(folder)), SPLIT, source, tmp_path / "out")
+    sha256 = str(error.value)[-64:]
+    tokenize(method("folder", path=str(folder), sha256=sha256), SPLIT, source, tmp_path / "out")
+    assert (tmp_path / "out/ids.bin").is_file()
 
 
 def test_characters_cover_held_out_documents(tmp_path: Path) -> None:
