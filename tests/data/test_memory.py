@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages import guard
+
 ROOT = Path(__file__).parents[2]
 SIZES = (2_000, 20_000)
 # Bytes of growth per document, whose text has 560: holding it all took 1,900 to 4,800. What is left are row groups and
@@ -97,7 +99,9 @@ def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
     for folder, size in zip(folders, SIZES, strict=True):
         made(folder, size)
     command = [sys.executable, "-m", "tests.data.test_memory", *map(str, folders)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | guard.ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
     more = {name: (large[name] - small[name]) / (SIZES[1] - SIZES[0]) for name in FUNCTIONS}
