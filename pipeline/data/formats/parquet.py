@@ -2,6 +2,7 @@
 names)."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,7 +45,10 @@ def _batches(opened: pq.ParquetFile, places: list[int | None], file: File) -> It
     names = opened.schema_arrow.names
     wanted = [names[place] for place in places if place is not None]
     number = 0
-    for batch in opened.iter_batches(_BATCH_ROWS, columns=sorted(set(wanted))):
+    # One row group after the other: in one pass over the file Arrow keeps the bytes of all that it has passed.
+    groups = range(opened.num_row_groups)
+    one_group = (opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=sorted(set(wanted))) for group in groups)
+    for batch in chain.from_iterable(one_group):
         try:
             columns = [None if place is None else batch.column(names[place]).to_pylist() for place in places]
         except UnicodeDecodeError as error:
