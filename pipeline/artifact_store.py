@@ -17,6 +17,9 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 
 from pipeline import artifact_location, credentials
 
+_LENT: dict[str, str] = {}
+"""MLflow's login to the local server, while it is in the environment and when it is not."""
+
 
 class _CopyingRepository(LocalArtifactRepository):
     """A local folder of which readers get a copy.
@@ -36,7 +39,11 @@ def connect(tracking_uri: str) -> None:
     MLflow's documented way is an entry point of an installed package, and this project is not installed.
     """
     if credentials.is_local_mlflow(tracking_uri):
-        os.environ.update(credentials.mlflow_login())
+        _LENT.update(credentials.mlflow_login())
+        os.environ.update(_LENT)
+    else:  # the sender asks several servers, and each gets the variables
+        for name in _LENT:
+            os.environ.pop(name, None)
     repositories: dict[str, Any] = get_registered_artifact_repositories()
     repositories |= {"mlflow-artifacts": _repository, "file": _repository, "": _repository}
 

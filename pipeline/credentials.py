@@ -69,8 +69,9 @@ def client_environment(environment: Mapping[str, str] = os.environ) -> dict[str,
     if environment.get("PREFECT_API_URL", api) == api:
         found |= {"PREFECT_API_URL": api}
         found |= {"PREFECT_API_AUTH_STRING": environment.get("PREFECT_API_AUTH_STRING") or secret("prefect")}
-    if is_local_mlflow(environment.get("MLFLOW_TRACKING_URI", address("mlflow"))):
-        found |= mlflow_login(environment)
+    uri = environment.get("MLFLOW_TRACKING_URI", address("mlflow"))
+    if is_local_mlflow(uri):
+        found |= {"MLFLOW_TRACKING_URI": uri} | mlflow_login(environment)
     return found
 
 

@@ -183,11 +183,11 @@ class Delivery:
             client.set_terminated(parent, worst if found else "KILLED", time_ms)
 
     def _connect(self) -> MlflowClient:
+        artifact_store.connect(self._uri)
         if self._client is not None and self._experiment:
             return self._client
         if why := store_file.problem(self._uri):
             raise DamagedError(store_file.advice(self._uri, why))
-        artifact_store.connect(self._uri)
         client = self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         found = client.get_experiment_by_name(self._name)
         if found is None:

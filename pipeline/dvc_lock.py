@@ -238,7 +238,8 @@ def _owner_lives(info: dict[str, Any], written: float) -> bool:
         return True
 
 
-def _require_no_dvc(path: Path, root: Path) -> None:
+def running(root: Path) -> list[int]:
+    """Process numbers of the dvc commands at work in a project."""
     import psutil
 
     here = root.resolve()
@@ -248,7 +249,11 @@ def _require_no_dvc(path: Path, root: Path) -> None:
         where = process.info["cwd"]
         if "dvc" in words and where and Path(where).is_relative_to(here):
             alive.append(process.info["pid"])
-    if alive:
+    return alive
+
+
+def _require_no_dvc(path: Path, root: Path) -> None:
+    if alive := running(root):
         raise UserError(f"{path} is damaged while dvc runs (process {alive}); wait for its end, or end it, and retry")
 
 

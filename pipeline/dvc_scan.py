@@ -60,11 +60,8 @@ class Scan:
             paths += dvc_store.below(root, place) if place.is_dir() else [place] if place.is_file() else []
         scan = cls(root, outs, stores, _hashed(paths, progress))
         for path, md5 in scan.hashes.items():
-            scan.good.setdefault(md5, path)
-        for store in stores:
-            for path in store.files():
-                if path.suffix == ".dir":
-                    scan.good[scan.hashes[path] + ".dir"] = path
+            is_list = path.suffix == ".dir" and any(path.is_relative_to(store.folder) for store in stores)
+            scan.good.setdefault(md5 + ".dir" if is_list else md5, path)
         for out in outs:
             if out.md5.endswith(".dir"):  # a folder as it stands can give back the list of its files
                 content = dvc_store.as_dir(scan.inside(out))
@@ -80,6 +77,10 @@ class Scan:
         """What a folder holds by its list, wherever a good copy of the list is."""
         content = self.good.get(md5)
         return dvc_store.listing(content if isinstance(content, bytes) else content.read_bytes()) if content else None
+
+    def added(self, path: str) -> bool:
+        """Whether a path is, or lies in, a file or folder under `dvc add`: its user may change it."""
+        return any(Path(path).is_relative_to(out.path) for out in self.outs if not out.stage)
 
     def needed(self) -> dict[str, str]:
         """MD5 -> the out it belongs to, of every object that the cache should have."""
@@ -98,7 +99,7 @@ class Scan:
         return found + [one for store in self.stores[1:] for one in self._in_store(store)]
 
     def _in_store(self, store: Store) -> Iterator[Finding]:
-        here = store.files()
+        here = [path for path in self.hashes if path.is_relative_to(store.folder)]
         if not here and store.name != "cache":
             return  # nothing was pushed yet
         for path in here:
@@ -143,6 +144,8 @@ class Scan:
 
     def _checkout(self, out: Out, path: str, md5: str) -> str:
         # DVC leaves a file in place whose size and times are unchanged, --force or not: it has to be deleted first.
+        if not out.stage:
+            return f"if you changed it, run `dvc add {out.path}`; if not, move it away and run `dvc checkout {path}`"
         if md5 in self.good:
             return f"delete {path} and run `dvc checkout {path}`"
         return f"no good copy is left here: `dvc pull {out.path}`, or {_remake(out)}"
@@ -169,10 +172,13 @@ def _hashed(paths: list[Path], progress: bool) -> dict[Path, str]:
 
         def read(path: Path) -> str:
             digest = hashlib.md5(usedforsecurity=False)
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    bar.update(len(chunk))
+            try:
+                with path.open("rb") as file:
+                    while chunk := file.read(_CHUNK):
+                        digest.update(chunk)
+                        bar.update(len(chunk))
+            except OSError as error:
+                return f"not readable ({error.strerror})"
             return digest.hexdigest()
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import files
+from pipeline import dvc_lock, files
 from pipeline.config import UserError
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
@@ -63,9 +63,12 @@ def outs(root: Path) -> list[Out]:
     Raises:
         UserError: dvc.lock or a .dvc file cannot be read.
     """
+    lock = root / "dvc.lock"
+    if lock.is_file() and (reason := dvc_lock.problem(lock.read_bytes())):
+        raise UserError(f"{lock}: damaged ({reason}); run `make doctor MEND=1`")
     uncached = _uncached(root / "dvc.yaml")
     found = []
-    for stage, entry in (_yaml(root / "dvc.lock").get("stages") or {}).items():
+    for stage, entry in (_yaml(lock).get("stages") or {}).items():
         for out in entry.get("outs") or []:
             if md5 := out.get("md5"):
                 cached = not any(pattern.fullmatch(out["path"]) for pattern in uncached)
@@ -94,7 +97,7 @@ def stores(root: Path) -> list[Store]:
             url = parser[section].get("url", "")
             if words[0].strip() == "remote" and url and "://" not in url:
                 remotes[words[1]] = root / ".dvc" / Path(url).expanduser()
-    found = [Store("cache", cache / "files/md5")]
+    found = [Store("cache", cache.resolve() / "files/md5")]
     return found + [Store(f"remote {name}", folder.resolve() / "files/md5") for name, folder in remotes.items()]
 
 

@@ -20,7 +20,7 @@ def disk(root: Path) -> list[Finding]:
     free = shutil.disk_usage(root).free / 1e9
     if free < ENOUGH_GB:
         return [Finding("mend", f"{free:.1f} GB free, expected {ENOUGH_GB:.0f} or more",
-                        "`dvc gc --workspace` drops what params.yaml no longer makes")]  # fmt: skip
+                        "push first: `dvc gc --workspace` drops all that this dvc.lock does not name")]  # fmt: skip
     return [Finding("note", f"{free:,.0f} GB free")]
 
 
@@ -32,7 +32,7 @@ def programs(root: Path) -> list[Finding]:
     try:
         found.append(Finding("note", f"Python {sys.version.split()[0]}, torch {version('torch')}"))
     except PackageNotFoundError:
-        found.append(Finding("mend", "torch is not installed", "make setup"))
+        found.append(Finding("mend", "torch is not installed", "rm .venv/.ready && make setup"))
     return found
 
 
@@ -51,7 +51,7 @@ def packages(root: Path) -> list[Finding]:
     if not odd:
         return []
     more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
-    return [Finding("mend", f"{', '.join(odd[:_SHOWN])}{more}", "make setup")]
+    return [Finding("mend", f"{', '.join(odd[:_SHOWN])}{more}", "rm .venv/.ready && make setup")]
 
 
 def locked(text: str) -> Iterator[tuple[str, str]]:

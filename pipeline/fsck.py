@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import config, dvc_store
+from pipeline import config, dvc_lock, dvc_store
 from pipeline.config import UserError
 from pipeline.dvc_scan import WORKSPACE, Finding, Scan
 
@@ -34,18 +34,28 @@ def mend(scan: Scan) -> list[str]:
     aside = ASIDE / time.strftime("%Y%m%d-%H%M%S")
     # Superfluous files last: one of them may be the only good copy of another.
     for one in sorted(scan.findings(), key=lambda one: one.state == "extra"):
-        path, good = scan.root / one.path, scan.good.get(_object(one))
-        if one.where == WORKSPACE and good is None and one.state != "extra":
-            continue
-        if path.exists():
-            _set_aside(scan, path, scan.root / aside / one.path.lstrip("/"))
-            good = scan.good.get(_object(one))
-        if one.state != "extra" and good is not None:
-            _restore(scan, one, path, good)
-            done.append(f"{one.path} ({one.where}): restored")
-        elif one.state != "missing":
-            done.append(f"{one.path} ({one.where}): moved to {aside}")
+        try:
+            done += _mend(scan, one, aside)
+        except OSError as error:
+            done.append(f"{one.path} ({one.where}): not mended: {error}")
     return done
+
+
+def _mend(scan: Scan, one: Finding, aside: Path) -> list[str]:
+    path, good = scan.root / one.path, scan.good.get(_object(one))
+    if one.where == WORKSPACE and one.state != "missing" and scan.added(one.path):
+        return []  # perhaps the user's own edit, which `dvc add` has not seen yet
+    if one.where.startswith("remote ") and one.state in ("missing", "extra"):
+        return []  # a push that is still to come, or somebody else's at work
+    if one.where == WORKSPACE and good is None and one.state != "extra":
+        return []
+    if path.exists():
+        _set_aside(scan, path, scan.root / aside / one.path.lstrip("/"))
+        good = scan.good.get(_object(one))
+    if one.state != "extra" and good is not None:
+        _restore(scan, one, path, good)
+        return [f"{one.path} ({one.where}): restored"]
+    return [f"{one.path} ({one.where}): moved to {aside}"] if one.state != "missing" else []
 
 
 def _restore(scan: Scan, one: Finding, path: Path, good: Path | bytes) -> None:
@@ -78,16 +88,17 @@ def registry(root: Path) -> Iterator[Finding]:
     uri = params.runtime.tracking.uri
     if not uri.startswith("sqlite:///") or not (root / uri.removeprefix("sqlite:///")).is_file():
         return
-    from pipeline.registry import Registry  # mlflow costs 3 s
+    from pipeline.registry import Registry, reachable  # mlflow costs 3 s
 
-    store = Registry(params)
-    for model in params.evaluations:
-        for version in store.versions(model):
+    with reachable(uri):
+        store = Registry(params)
+        versions = [version for model in store.models() for version in store.versions(model)]
+        for version in versions:
             try:
                 store.verify(version)
             except UserError as error:
                 name = f"models:/{version.name}/{version.version}"
-                yield Finding("registry", name, "damaged", str(version.tags.get("content_sha256")), str(error),
+                yield Finding("registry", name, "damaged", str(version.tags.get("version_sha256")), str(error),
                               "do not promote it; `python -m stages.register` registers good bytes again")  # fmt: skip
 
 
@@ -99,15 +110,30 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root = Path().resolve()
     try:
+        _require_quiet(root, options.mend)
         scan = Scan.of(root, progress=not options.json)
+        _require_quiet(root, options.mend)
         done = mend(scan) if options.mend else []
         scan = Scan.of(root, progress=not options.json) if done else scan
-        found = [*scan.findings(), *registry(root)]
+        found = scan.findings()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    reason = ""
+    try:
+        found += registry(root)
+    except UserError as error:
+        reason = str(error)
     _tell(scan, done, found, options.json)
-    return 1 if found else 0
+    if reason:
+        print(f"error: the registry was not checked: {reason}", file=sys.stderr)
+    return 1 if found or reason else 0
+
+
+def _require_quiet(root: Path, mending: bool) -> None:
+    """Raises UserError if dvc would record what is put back as the out of the stage that it runs."""
+    if mending and (alive := dvc_lock.running(root)):
+        raise UserError(f"dvc is at work here (process {alive}); wait for its end, then mend")
 
 
 def _tell(scan: Scan, done: list[str], found: list[Finding], as_json: bool) -> None:

@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,10 @@ _FRESH = re.compile(r"\..+\.new\.tmp")
 _ASIDE = re.compile(r"\.(.+)\.old\.tmp")
 _SCRATCH = re.compile(r"tmp\w{8}")
 _ELSEWHERE = {".git", ".dvc", ".venv", "__pycache__", "mlruns", "mlartifacts", "node_modules"}
-_END_S = 5.0
+_END_S = 30.0
+"""Seconds that an orphan gets to save, as in stages/guard.py."""
+MARK = "TOHUM_GUARDED"
+"""In the environment of every stage under a guard: stages/guard.py."""
 STATES, QUEUE, REGISTRY = Path(".tohum/state"), Path(".tohum/tracking"), Path(".tohum/registry")
 
 
@@ -80,7 +85,7 @@ def orphans(root: Path) -> list[Finding]:
     for process in _stages(root):
         if _guarded(process):
             continue
-        says = f"process {process.pid} ({' '.join(process.cmdline()[1:])[:80]}): its guard is gone"
+        says = f"process {process.pid} ({' '.join(process.info['cmdline'][1:])[:80]}): its guard is gone"
         found.append(Finding("mend", says, f"kill {process.pid}", partial(_end, process)))
     return found
 
@@ -102,11 +107,15 @@ def states(root: Path) -> list[Finding]:
     """Saved states of trainings that did not end: equal inputs continue them, so they are listed and kept."""
     found = []
     for folder in sorted(path for path in (root / STATES).glob("*") if path.is_dir()):
-        saved = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "run_uid")]
+        saved = []
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # a training removes its oldest state meanwhile
+                if path.name not in ("lock", "run_uid") and stat.S_ISREG((status := path.stat()).st_mode):
+                    saved.append(status)
         if saved:
-            newest = max(path.stat().st_mtime for path in saved)
+            newest = max(status.st_mtime for status in saved)
             holder = _holder(folder / "lock")
-            size = sum(path.stat().st_size for path in saved)
+            size = sum(status.st_size for status in saved)
             by = f", in use by process {holder}" if holder else ", in use" if holder == 0 else ""
             says = f"{STATES / folder.name}: {_size(size)}, {_age(newest)} old{by}"
             found.append(Finding("note", says, "" if by else "the same `dvc repro` continues it; delete it if never"))
@@ -120,8 +129,8 @@ def set_aside(root: Path) -> list[Finding]:
         if path.exists():
             inside = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
             size = sum(one.stat().st_size for one in inside)
-            says = f"{path.relative_to(root)}: {len(inside)} files, {_size(size)}, replaced by good copies"
-            found.append(Finding("note", says, "delete it once you miss nothing"))
+            says = f"{path.relative_to(root)}: {len(inside)} files, {_size(size)}, put away by fsck or a lock's repair"
+            found.append(Finding("note", says, "some may be the only copy: delete it once you miss nothing"))
     return found
 
 
@@ -210,11 +219,11 @@ def _module(words: list[str]) -> str:
 
 
 def _guarded(process: "psutil.Process") -> bool:
-    """Whether a stage has its guard, or never had one: a guard gives its stage a session of its own."""
+    """Whether a stage has its guard, or never had one: a guard gives its stage a session of its own, and marks it."""
     import psutil
 
     try:
-        if os.getsid(process.pid) != process.pid:
+        if os.getsid(process.pid) != process.pid or MARK not in process.environ():
             return True
         parent = process.parent()
         return parent is not None and _module(parent.cmdline()) == "stages.guard"

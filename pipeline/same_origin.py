@@ -65,7 +65,8 @@ def refusal(scope: Scope, secret: str | None) -> tuple[int, str]:
     port = scope["server"][1]
     hosts = headers.get(b"host", [])
     if len(hosts) != 1 or hosts[0] not in {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}:
-        return 403, f"refused: this server is 127.0.0.1:{port} and answers to no other name"
+        through = f"ssh -L {port}:127.0.0.1:{port}"
+        return 403, f"refused: this server is 127.0.0.1:{port} and answers to no other name; from afar: {through}"
     navigates = scope.get("method") == "GET" and headers.get(b"sec-fetch-mode") == [b"navigate"]
     if navigates and hosts[0].startswith(b"localhost"):
         return 307, f"http://127.0.0.1:{port}"  # one origin: pages of Prefect ask 127.0.0.1 in any case

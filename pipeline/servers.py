@@ -115,7 +115,9 @@ def _worker() -> int:
     """Makes the work pool and the deployment of prefect.yaml, then becomes the worker."""
     if not Path("prefect.yaml").is_file():
         raise UserError("prefect.yaml: no such file; run from the project's root")
-    environment = {**os.environ, **credentials.client_environment()}
+    # MLflow's secret is found by whoever asks the local server (artifact_store.connect); runs may use another one.
+    own = {key: value for key, value in credentials.client_environment().items() if key.startswith("PREFECT_")}
+    environment = {**os.environ, **own}
     environment.setdefault("TOHUM_DIR", str(Path.cwd()))
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     if subprocess.run([*prefect, "work-pool", "inspect", POOL], env=environment, capture_output=True).returncode:

@@ -42,11 +42,12 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # (tests/bench/spin.py). GLIBC_TUNABLES: large memory comes in pages of 2 MiB where Linux leaves that to the program;
 # elsewhere nothing knows the setting (tests/bench/nanogpt.py, `-small-pages`). ARROW_DEFAULT_MEMORY_POOL: Arrow's own
 # allocators keep much of what was freed; a stage that reads in small batches peaked a sixth higher with them
-# (tests/bench/memory.py).
+# (tests/bench/memory.py). TOHUM_GUARDED: `make doctor` knows by it whether a stage ever had a guard.
 ENVIRONMENT = {
     "GOMP_SPINCOUNT": "5000",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "TOHUM_GUARDED": "1",
 }
 SHELLS = {"sh", "ash", "bash", "dash", "fish", "ksh", "zsh"}
 

@@ -125,9 +125,11 @@ def start(root: Path) -> Callable[..., subprocess.Popen[bytes]]:
     shutil.copy(ROOT / "stages/guard.py", root / "stages/guard.py")
     running = []
 
-    def begin(*command: str, session: bool = False) -> subprocess.Popen[bytes]:
+    def begin(*command: str, session: bool = False, **more: str) -> subprocess.Popen[bytes]:
         (root / "running").unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-m", *command], cwd=root, start_new_session=session)
+        environment = os.environ | more
+        words = [sys.executable, "-m", *command]
+        process = subprocess.Popen(words, cwd=root, start_new_session=session, env=environment)
         running.append(process)
         while not (root / "running").exists():
             assert process.poll() is None
@@ -143,8 +145,9 @@ def start(root: Path) -> Callable[..., subprocess.Popen[bytes]]:
 def test_a_stage_whose_guard_is_gone_is_ended_and_no_other(root: Path, start: Callable[..., subprocess.Popen]) -> None:
     guard = start("stages.guard", "stages.waits")
     by_hand = start("stages.waits")
+    detached = start("stages.waits", session=True)  # by setsid, tmux or a service
     assert leftovers.orphans(root) == []
-    orphan = start("stages.waits", session=True)
+    orphan = start("stages.waits", session=True, TOHUM_GUARDED="1")
     put(root / "models/.base.new.tmp/model.safetensors")
     assert leftovers.temporary(root) == []  # a stage is running: it may be its own
     (one,) = leftovers.orphans(root)
@@ -152,7 +155,7 @@ def test_a_stage_whose_guard_is_gone_is_ended_and_no_other(root: Path, start: Ca
     assert orphan.poll() is None
     assert mended([one]) == ["ended"]
     orphan.wait()
-    assert (guard.poll(), by_hand.poll()) == (None, None)
+    assert (guard.poll(), by_hand.poll(), detached.poll()) == (None, None, None)
     assert leftovers.orphans(root) == []
 
 
@@ -188,7 +191,7 @@ def test_packages_that_differ_from_the_lock_are_named(root: Path) -> None:
     (one,) = environment.packages(root)
     assert "instead of 0.1, no-such-package missing instead of 2.0" in one.says
     assert "other" not in one.says
-    assert one.todo == "make setup"
+    assert one.todo == "rm .venv/.ready && make setup"
 
 
 def test_a_disk_that_is_almost_full_is_a_finding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -386,7 +386,8 @@ def test_a_server_of_the_users_own_gets_no_secret(tmp_path: Path, monkeypatch: p
     ours = credentials.client_environment({})
     assert ours["PREFECT_API_URL"] == f"{credentials.address('prefect')}/api"
     assert set(ours) == {
-        "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+        "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME",
+        "MLFLOW_TRACKING_PASSWORD",
     }  # fmt: skip
     monkeypatch.setenv("TOHUM_MLFLOW_PORT", "http")
     with pytest.raises(UserError, match="TOHUM_MLFLOW_PORT is 'http', expected a port"):

@@ -251,17 +251,6 @@ def _exported_tensors(model: GPT) -> dict[str, Tensor]:
     }
 
 
-def _internal_tensors(config: ModelConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    ours = {}
-    for key, value in theirs.items():
-        name = internal_name(config.family, key)
-        turned = value.T if is_transposed(config.family, name) and value.dim() == 2 else value
-        ours[name] = turned.to(torch.float32).contiguous()
-    if config.family == "gpt2" and not config.bias:
-        return {name: value for name, value in ours.items() if not name.endswith("bias")}
-    return ours
-
-
 def _copy_tokenizer(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and path.name not in _OURS and path.suffix not in (".safetensors", ".bin"):

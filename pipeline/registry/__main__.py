@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         params = config.load()
         with registry.reachable(params.runtime.tracking.uri):
             return _run(Registry(params), options, list(params.evaluations))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -52,14 +52,15 @@ def _run(store: Registry, options: argparse.Namespace, models: list[str]) -> int
     if options.command == "list":
         print(listing(store, models))
     elif options.command == "verify":
-        return _verify(store, models)
+        return _verify(store)
     elif options.command == "start":
         print(store.start(options.model))
     elif options.command == "review":
         print(store.review(options.model))
     elif options.command == "download":
         sealed = store.export(options.model, options.folder)
-        print(f"{options.folder}: {sealed.model}, {VERSION} {sealed.version_sha256}")
+        standing = "" if store.at(sealed.model, CHAMPION) else ", the candidate: nobody has approved it"
+        print(f"{options.folder}: {sealed.model}, {VERSION} {sealed.version_sha256}{standing}")
     else:
         extra = (options.version, options.sha256) if options.command == "promote" else ()
         champion = getattr(store, options.command)(options.model, *extra)
@@ -67,9 +68,9 @@ def _run(store: Registry, options: argparse.Namespace, models: list[str]) -> int
     return 0
 
 
-def _verify(store: Registry, models: list[str]) -> int:
+def _verify(store: Registry) -> int:
     refused = 0
-    for version in (version for model in models for version in store.versions(model)):
+    for version in (version for model in store.models() for version in store.versions(model)):
         try:
             sealed = store.verify(version)
             print(f"{version.name} version {version.version}: {VERSION} {sealed.version_sha256}")

@@ -48,7 +48,7 @@ def _absent() -> Iterator[None]:
 
 def without_credentials(text: str) -> str:
     """The text with `user:password@` taken out of its addresses."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return re.sub(r"//[^\s]*@", "//", text)
 
 
 class Store:
@@ -68,6 +68,12 @@ class Store:
         """The registered model's name: `<register.name>-<model>`."""
         prefix = f"{self.params.register_.name}-"
         return model if model.startswith(prefix) else prefix + model
+
+    def models(self) -> list[str]:
+        """Every registered model of this project, also those that params.yaml no longer names."""
+        prefix = f"{self.params.register_.name}-"
+        found = self.client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
+        return sorted(one.name for one in found if one.name.startswith(prefix))
 
     def versions(self, model: str) -> list[ModelVersion]:
         """Every version of a model, newest first; none if it was never registered."""
