@@ -31,6 +31,7 @@ setup: .venv/.ready ## the virtual environment from the lock
 	touch $@
 
 repro: setup ## the whole pipeline on params.yaml, then register what passed
+	python -m pipeline.checkout
 	python -m pipeline.profiles --check
 	python -m pipeline.dvc_lock
 	dvc repro

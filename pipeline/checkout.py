@@ -3,11 +3,14 @@
 A run that waits for a person's approval gives its slot in Prefect back, so the lock is a file's, held until the run
 ends. `profile` and `set` of a run are written to params.yaml, because DVC reads nothing else, and the file from before
 is put back at the end; after a kill the next run does it. The copy lies in `.tohum/flow` until then.
+
+    python -m pipeline.checkout      puts back what a killed run left; `make repro` and `make doctor MEND=1` do it
 """
 
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,15 +89,31 @@ def _put_back() -> list[str]:
     """Puts the params.yaml from before the run back; one that was edited meanwhile stays, and that is said."""
     if not _BEFORE.exists():
         return []
-    before, said = _BEFORE.read_bytes(), []
+    now, written = files.sha256_of(PARAMS) if PARAMS.exists() else None, None
     with suppress(OSError, ValueError):
-        now, written = files.sha256_of(PARAMS), files.read_json(_WRITTEN)
-        if now == written:
-            files.write_text(PARAMS, before.decode("utf-8"))
-            said = [f"{PARAMS} is again as it was before a run with profile or set"]
-        elif now != files.sha256_of(_BEFORE):
-            kept = FOLDER / "params.kept.yaml"
-            _BEFORE.replace(kept)
-            return [f"{PARAMS} was edited during a run and stays; the file from before the run is {kept}"]
-    _BEFORE.unlink()
-    return said
+        written = files.read_json(_WRITTEN)
+    if now in (None, written):
+        _BEFORE.replace(PARAMS)  # a rename: it needs no room, and the copy goes only once it is in place
+        return [f"{PARAMS} is again as it was before a run with profile or set"]
+    if now == files.sha256_of(_BEFORE):
+        _BEFORE.unlink()
+        return []
+    kept = FOLDER / "params.kept.yaml"
+    _BEFORE.replace(kept)
+    return [f"{PARAMS} was edited during a run and stays; the file from before the run is {kept}"]
+
+
+def main() -> int:
+    """Puts back what a killed run left, unless a flow run holds the checkout; returns the exit code."""
+    try:
+        with held("of `python -m pipeline.checkout`"):
+            for line in _put_back():
+                print(line)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,6 +20,7 @@ CHECKS: dict[str, Check] = {
     "temporary files": leftovers.temporary,
     "DVC's locks": leftovers.dvc_locks,
     "processes": leftovers.orphans,
+    "params.yaml": leftovers.flow_params,
     "tracking": leftovers.undelivered,
     "training states": leftovers.states,
     "set aside": leftovers.set_aside,

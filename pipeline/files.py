@@ -81,6 +81,10 @@ def replace_folder(path: Path) -> Iterator[Path]:
             with suppress(OSError):  # the new folder stands already
                 sync(path.parent)
             remove(aside)
+        except BaseException:
+            if aside.exists() and not path.exists():  # interrupted between the two renames
+                aside.replace(path)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -89,7 +93,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
 def _fresh(temporary: Path, path: Path) -> Iterator[None]:
     """`temporary` as an empty folder under the kernel's lock, which ends with the process that holds it."""
     busy = f"{path}: another process is writing it; wait for its end or stop it, then run again"
-    for _ in range(2):  # a folder that a killed process left is removed under its lock, then made anew
+    for _ in range(3):  # a folder that a killed process left is removed under its lock, then made anew
         left = not _made(temporary)
         try:
             handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
@@ -100,8 +104,10 @@ def _fresh(temporary: Path, path: Path) -> Iterator[None]:
         except BlockingIOError:
             os.close(handle)
             raise UserError(busy) from None
-        if left:
-            shutil.rmtree(temporary)
+        mine = temporary.is_dir() and os.path.samestat(os.fstat(handle), temporary.stat())
+        if left or not mine:  # not mine: another process took it for a left one between mkdir and flock
+            if mine:
+                shutil.rmtree(temporary)
             os.close(handle)
             continue
         try:

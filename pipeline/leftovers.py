@@ -90,6 +90,15 @@ def orphans(root: Path) -> list[Finding]:
     return found
 
 
+def flow_params(root: Path) -> list[Finding]:
+    """The params.yaml of a flow run with `profile` or `set` that was killed."""
+    if not (root / ".tohum/flow/params.before.yaml").exists() or _holder(root / ".tohum/flow/lock") is not None:
+        return []
+    command = [sys.executable, "-m", "pipeline.checkout"]
+    return [Finding("mend", "params.yaml is that of a killed flow run", "python -m pipeline.checkout",
+                    partial(_run, root, command, "put back"))]  # fmt: skip
+
+
 def undelivered(root: Path) -> list[Finding]:
     """Records of runs that the sender has not delivered to MLflow."""
     from pipeline.sender import waiting
@@ -100,7 +109,8 @@ def undelivered(root: Path) -> list[Finding]:
     says = f"{runs} runs, {_size(size)} not delivered to MLflow"
     if any(_module(one.info["cmdline"]) == "pipeline.sender" for one in _processes(root)):
         return [Finding("note", f"{says}; the sender is at it")]
-    return [Finding("mend", says, "python -m pipeline.sender --drain", partial(_drain, root))]
+    command = [sys.executable, "-m", "pipeline.sender", "--drain"]
+    return [Finding("mend", says, "python -m pipeline.sender --drain", partial(_run, root, command, "delivered"))]
 
 
 def states(root: Path) -> list[Finding]:
@@ -248,13 +258,12 @@ def _end(process: "psutil.Process") -> str:
     return "ended"
 
 
-def _drain(root: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.sender", "--drain"], cwd=root, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise UserError((done.stderr or done.stdout).strip()[-300:] or "the sender could not deliver it")
-    return "delivered"
+def _run(root: Path, command: list[str], done: str) -> str:
+    """Runs a command of the project; `done` is what was achieved if it ends well."""
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise UserError((ended.stderr or ended.stdout).strip()[-300:] or f"exit code {ended.returncode}")
+    return done
 
 
 def _remove(path: Path) -> str:

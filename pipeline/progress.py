@@ -1,7 +1,9 @@
 """How far a running stage has come: read from the lines that its run writes to `.tohum/tracking/<uid>.jsonl`."""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ class Follower:
     def __init__(self, stage: str, pipeline_uid: str, queue: Path = QUEUE) -> None:
         self._stage, self._pipeline, self._queue = stage, pipeline_uid, queue
         self._path: Path | None = None
+        self._began = time.time()
         self._offset = 0
         self._steps: int | None = None
         self._step = 0
@@ -56,6 +59,9 @@ class Follower:
     def _find(self) -> bool:
         """Looks for the file in which this stage of this pipeline has started."""
         for path in self._queue.glob("*.jsonl"):
+            with suppress(OSError):
+                if path.stat().st_mtime < self._began - 1:
+                    continue  # of a run that ended before
             self._path, self._offset = path, 0
             for event in self._events(until_start=True):
                 if event.get("stage") == self._stage and event.get("pipeline_uid") == self._pipeline:

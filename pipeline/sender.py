@@ -26,7 +26,7 @@ from pipeline.outbox import Cursor, Outbox, modified, waiting
 from pipeline.tracking import QUEUE, SENDER_LOCK
 
 if TYPE_CHECKING:
-    from pipeline.delivery import Delivery
+    from pipeline.delivery import AwayError, Delivery
 
 IDLE_SECONDS = 20.0
 POLL_SECONDS = 0.5
@@ -41,6 +41,7 @@ class Sender:
         self._folder = folder
         self._boxes: dict[Path, Outbox] = {}
         self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._damaged: dict[str, AwayError] = {}
         self.metrics = 0
 
     def round(self) -> bool:
@@ -49,13 +50,13 @@ class Sender:
         Raises:
             AwayError: a server cannot be reached or refuses for now; files for other servers were served.
         """
-        from pipeline.delivery import AwayError
+        from pipeline.delivery import AwayError, DamagedError
 
         # What cannot be written here (a full disk) waits like what cannot be delivered.
         for path in sorted(set(self._folder.glob("*.jsonl")) - set(self._boxes), key=modified):
             self._boxes[path] = Outbox(path)
         busy = False
-        away: dict[str, AwayError] = {}
+        away: dict[str, AwayError] = dict(self._damaged)
         for box in self._boxes.values():
             start = box.start if box.waiting() > 0 or box.is_open() else None
             if start is None or start["uri"] in away:
@@ -63,13 +64,16 @@ class Sender:
             busy = True
             try:
                 self._serve(box, start)
+            except DamagedError as error:  # stays so for this process; the other stores are served first
+                self._damaged[start["uri"]] = away[start["uri"]] = error
             except AwayError as error:
                 away[start["uri"]] = error
             except OSError as error:
                 away[start["uri"]] = AwayError(str(error))
         busy = self._again() or busy
-        for problem in away.values():
-            raise problem
+        for uri, problem in away.items():
+            if uri not in self._damaged or not busy:
+                raise problem
         return busy
 
     def open_runs(self) -> int:

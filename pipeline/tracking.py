@@ -12,6 +12,7 @@ neither slow nor fail a stage: whatever goes wrong costs one printed line. At th
 `reports/runs/<stage>.json` holds the record.
 """
 
+import errno
 import fcntl
 import json
 import math
@@ -138,8 +139,10 @@ class Run(NullTracker):
     def __init__(self, start: dict[str, Any], uid: str | None = None) -> None:
         super().__init__(uid)
         self._start: dict[str, Any] | None = start
-        self._file: IO[str] | None = None
-        self._broken = False
+        self._file: IO[bytes] | None = None
+        self._waiting: list[bytes] = []
+        """Lines that could not be written yet (a full disk): the next line takes them along."""
+        self._complained = False
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """See Tracker. About 40 microseconds; non-finite numbers are kept as such."""
@@ -205,30 +208,31 @@ class Run(NullTracker):
         self._write(event, path=path.as_posix(), sha256=sha256, **fields)
 
     def _write(self, event: str, **fields: Any) -> None:
-        if self._broken:
-            return
         try:
-            if self._file is None:
-                self._file = self._open()
             if self._start is not None:
                 opening, self._start = self._start, None
-                self._line({"event": "start", "uid": self.uid, **opening})
-            self._line({"event": event, "time_ms": time.time_ns() // 1_000_000, **fields})
+                self._waiting.append(_line({"event": "start", "uid": self.uid, **opening}))
+            self._waiting.append(_line({"event": event, "time_ms": time.time_ns() // 1_000_000, **fields}))
+            if self._file is None:
+                self._file = self._open()
+            while self._waiting:
+                _put(self._file, self._waiting[0])
+                del self._waiting[0]
         except (OSError, ValueError) as error:
-            self._broken = True
-            _complain(error)
+            if self._file is not None:
+                self._file.close()
+                self._file = None  # opened again by the next line, which ends the half one
+            if not self._complained:
+                self._complained = True
+                _complain(error)
 
-    def _open(self) -> IO[str]:
+    def _open(self) -> IO[bytes]:
         path = QUEUE / f"{self.uid}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a", encoding="utf-8", buffering=1)
+        stream = path.open("ab", buffering=0)
         if path.stat().st_size:
-            stream.write("\n")  # a killed run may have left half a line; an empty line is skipped
+            _put(stream, b"\n")  # a killed run may have left half a line; an empty line is skipped
         return stream
-
-    def _line(self, value: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -423,6 +427,15 @@ def _plain(value: Any) -> Any:
 
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _put(stream: IO[bytes], line: bytes) -> None:
+    if (written := stream.write(line)) != len(line):  # a nearly full disk takes a part
+        raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes written", QUEUE.as_posix())
 
 
 def _complain(error: Exception) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import checkout, config
+from pipeline import checkout, config, leftovers
 from pipeline.config import UserError
 from tests import scratch
 
@@ -77,6 +77,22 @@ def test_after_a_kill_the_next_run_puts_the_file_back(here: Path) -> None:
     with checkout.held("next"), checkout.params_of_run([], {}) as said:
         assert config.PARAMS.read_bytes() == before
     assert said == ["params.yaml is again as it was before a run with profile or set"]
+
+
+def test_without_a_next_flow_the_command_puts_the_file_back(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make repro` and doctor run it: else the next training would have the killed run's values."""
+    before = config.PARAMS.read_bytes()
+    _killed(here)
+    (one,) = leftovers.flow_params(here)
+    assert one.todo == "python -m pipeline.checkout"
+    with checkout.held("a run"):
+        assert leftovers.flow_params(here) == []
+        assert checkout.main() == 1
+    assert _steps() == 7
+    assert checkout.main() == 0
+    assert config.PARAMS.read_bytes() == before
+    assert "again as it was" in capsys.readouterr().out
+    assert leftovers.flow_params(here) == []
 
 
 def test_what_a_person_edited_meanwhile_is_not_lost(here: Path) -> None:

@@ -86,3 +86,23 @@ def test_what_a_killed_process_left_of_a_folder_is_cleared(tmp_path: Path, left:
         (folder / "x").write_text("1")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_interrupt_between_the_two_renames_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old", encoding="utf-8")
+    renamed = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        done = renamed(self, target)
+        if self == out:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt), files.replace_folder(out) as new:
+        (new / "new").write_text("new", encoding="utf-8")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]

@@ -251,7 +251,8 @@ def test_the_pipelines_run_tells_what_was_run_and_how_good_it_is(here: Path, sto
     for child in (run for run in runs if run.info.run_id != above.info.run_id):
         (attached,) = client.list_artifacts(child.info.run_id)
         assert attached.path == ("page.html" if child.data.tags["tohum.run_uid"] == gate.uid else "report.html")
-    copied = here / "mlartifacts" / above.info.run_id / "artifacts/gates/raw/page.html"
+    beside = Path(store.removeprefix("sqlite:///")).parent
+    copied = beside / "mlartifacts" / above.info.run_id / "artifacts/gates/raw/page.html"
     assert copied.read_text(encoding="utf-8") == "raw: ğ"
     note = above.data.tags["mlflow.note.content"]
     assert "| spam-lora | accuracy | 0.9700 |" in note
@@ -339,6 +340,8 @@ def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
     subprocess.run(drain, env=environment, check=True)
     with tracking.stage("evaluate@base", settings(uri)) as after:
         after.log({"accuracy": 0.5})
+    with tracking.stage("report", settings(store)) as elsewhere:
+        elsewhere.log({"figure": 1.0})
     damage(Path("mlflow.db"))
     capfd.readouterr()
     done = subprocess.run(drain, env=environment, capture_output=True, text=True)
@@ -348,6 +351,7 @@ def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
     assert "mlflow.db: not a database that this MLflow can use" in said[0]
     assert "move it away" in said[0]
     assert "Traceback" not in done.stderr + done.stdout
+    assert steps(store, elsewhere.uid, "figure") == [0]  # the other stores are served all the same
 
     Path("mlflow.db").rename("mlflow.db.damaged")
     with sqlite3.connect(template) as source, sqlite3.connect("mlflow.db") as copy:
@@ -431,9 +435,9 @@ def test_damaged_lines_are_left_out(here: Path, store: str) -> None:
         run.log({"loss_nats": 1.0}, step=1)
         assert isinstance(run, tracking.Run)
         assert run._file is not None
-        run._file.write('{"event": "metr\n[1, 2]\nnull\n{}\n{"event": "metrics"}\n{"event": "end", "status": 7}\n')
-        run._file.write('{"event": "metrics", "time_ms": 1, "step": "x", "values": {"loss_nats": 1}}\n')
-        run._file.write('{"event": "start", "uid": "\' or 1=1", "time_ms": 1}\n{"event": "model", "values": 3}\n')
+        run._file.write(b'{"event": "metr\n[1, 2]\nnull\n{}\n{"event": "metrics"}\n{"event": "end", "status": 7}\n')
+        run._file.write(b'{"event": "metrics", "time_ms": 1, "step": "x", "values": {"loss_nats": 1}}\n')
+        run._file.write(b'{"event": "start", "uid": "\' or 1=1", "time_ms": 1}\n{"event": "model", "values": 3}\n')
         run.log({"loss_nats": 1.0}, step=2)
     assert sender.drain(timeout_s=60) == 0
     assert steps(store, run.uid) == [1, 2]

@@ -242,3 +242,26 @@ def test_the_sender_is_started_once_and_survives_its_stage(tmp_path: Path, monke
         fcntl.flock(held, fcntl.LOCK_EX)
         tracking.start_sender()
     assert len(started) == 1
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: the training survives a full disk, and its curve ends there for good."""
+    put, full = tracking._put, iter([False, False, True, True, False])
+
+    def sometimes(stream: Any, line: bytes) -> None:
+        if line.strip() and next(full, False):
+            stream.write(line[:5])
+            raise OSError(28, "No space left on device")
+        put(stream, line)
+
+    monkeypatch.setattr(tracking, "_put", sometimes)
+    with tracking.stage("pretrain", params()) as run:
+        for step in range(1, 8):
+            run.log({"loss_nats": 2.5}, step=step)
+    path = next((here / tracking.QUEUE).glob("*.jsonl"))
+    whole = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    assert [one["step"] for one in whole if one["event"] == "metrics"] == [1, 2, 3, 4, 5, 6, 7]
+    assert whole[-1]["status"] == "FINISHED"
+    assert capsys.readouterr().err.count("No space left on device") == 1

@@ -171,9 +171,9 @@ def train(
             progress = built.trainer(recipe, params, run, name).run(state)
             summary = _summary(progress, built.model) | (built.private.spent(progress.step) if built.private else {})
             _write(name, built, recipe, tokenizer_folder, progress, summary)
-            state.clear()
-    run.artifact(TRAINING / f"{name}.csv")
-    run.model(MODELS / name, summary)
+            run.artifact(TRAINING / f"{name}.csv")
+            run.model(MODELS / name, summary)
+            state.clear()  # last: an interrupt before here costs an update at most
 
 
 def build(

@@ -11,6 +11,7 @@ side of the threshold. Exit code 1 if one is below two.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -49,13 +50,14 @@ def main() -> int:
 
 
 def _row(name: str, bound: dict[str, float | None], values: list[float]) -> dict[str, Any]:
-    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
     sides = [(mean - bound["at_least"]) if bound["at_least"] is not None else None,
              (bound["at_most"] - mean) if bound["at_most"] is not None else None]  # fmt: skip
-    margin = min(side for side in sides if side is not None)
+    margin = min((side for side in sides if side is not None), default=math.inf)
     return {
         "threshold": name, "bound": bound, "mean": round(mean, 4), "standard_deviation": round(deviation, 4),
-        "deviations_above": round(margin / deviation, 1), "scores": [round(value, 4) for value in values],
+        "deviations_above": round(margin / deviation, 1) if deviation else math.copysign(999.0, margin),
+        "scores": [round(value, 4) for value in values],
     }  # fmt: skip
 
 
