@@ -9,7 +9,7 @@ from pipeline import plugins
 from pipeline.config import Model
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.optimizers import orthogonal
-from pipeline.training.state import pack, unpack
+from pipeline.training.tensors import pack, unpack
 from pipeline.tuners import moving
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import files
+from pipeline import artifact_location, files
 from pipeline.data import trial
 from pipeline.data.guess import guess
 from tests import scratch
@@ -77,7 +77,7 @@ def _curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
 
 def _artifacts(root: Path, run_id: str) -> set[str]:
     ((uri,),) = _rows(root, "select artifact_uri from runs where run_uuid = ?", run_id)
-    folder = Path(uri.removeprefix("file://"))
+    folder = Path(artifact_location.resolve(uri, f"sqlite:///{root}/mlflow.db").removeprefix("file://"))
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
