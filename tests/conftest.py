@@ -1,6 +1,7 @@
 """What tests share: one thread (two pools on two cores make each other tens of times slower), quiet tools."""
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,9 @@ from hypothesis import settings
 from stages import QUIET
 
 os.environ.update(QUIET)
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A deadline is a timed assertion: a busy machine would fail it.
 settings.register_profile("tohum", deadline=None)
 settings.load_profile("tohum")
