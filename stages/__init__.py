@@ -26,7 +26,7 @@ QUIET = {
 
 
 # What to do about an error of the system, by its number.
-_TODO = {
+_ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, then run again"),
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS), "allow this user to read and write there, then run again"
@@ -110,9 +110,9 @@ def resource_error(error: BaseException) -> str | None:
         number = next((one for one in (errno.ENOSPC, errno.EMFILE, errno.ENFILE) if os.strerror(one) in text), None)
     if "database or disk is full" in text:  # SQLite's
         number = errno.ENOSPC
-    if number in _TODO:
+    if number in _ADVICE:
         where = (error.filename if isinstance(error, OSError) else None) or "a file of this project"
-        return f"{where}: {os.strerror(number)}; {_TODO[number]}"
+        return f"{where}: {os.strerror(number)}; {_ADVICE[number]}"
     return None if error.__cause__ is None else resource_error(error.__cause__)
 
 

@@ -69,7 +69,7 @@ def headers(path: Path) -> dict[str, Header]:
     foreign.regular(path)
     try:
         with safe_open(path, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - a file handle, no dict
             return {name: Header(tuple(one.get_shape()), one.get_dtype(), path) for name, one in slices.items()}
     except (OSError, SafetensorError, ValueError, OverflowError) as error:
         raise _damaged(path, error) from None
