@@ -19,9 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline import credentials
+from pipeline import config, credentials
 from pipeline.config import UserError
 from pipeline.credentials import HOST, SECRETS, Server
+from pipeline.mlflow_pages import ModelTraining
 from pipeline.same_origin import SameOrigin
 
 POOL = "tohum"
@@ -93,7 +94,8 @@ def _mlflow(secret: str) -> SameOrigin:
     }
     from mlflow.server.fastapi_app import app
 
-    return SameOrigin(app, secret, hint=f"; they are in {SECRETS / 'mlflow'}")
+    experiment = config.load().runtime.tracking.experiment if config.PARAMS.is_file() else ""
+    return SameOrigin(ModelTraining(app, experiment), secret, hint=f"; they are in {SECRETS / 'mlflow'}")
 
 
 def _prefect(secret: str) -> SameOrigin:

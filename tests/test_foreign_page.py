@@ -4,6 +4,7 @@ If these fail, that page reads the user's runs and models, or has a worker run a
 """
 
 import base64
+import importlib.util
 import json
 import os
 import signal
@@ -232,7 +233,8 @@ def test_the_user_reaches_mlflow(mlflow: Server) -> None:
     assert page.status_code == 200
     assert "html" in page.text
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-    assert mlflow.ask("GET", "/", **mlflow.login, **link).status_code == 200
+    assert mlflow.ask("GET", "/start", **mlflow.login, **link).status_code == 200  # where a first visit goes
+    assert mlflow.ask("GET", "/", **mlflow.login, **link, Cookie="tohum_visited=1").status_code == 200
     assert_closed(mlflow.ask("GET", "/", **mlflow.login, **link | {"Sec-Fetch-Dest": "iframe"}))
     assert "www-authenticate" in mlflow.ask("GET", "/").headers
     program = (
@@ -249,6 +251,23 @@ def test_the_user_reaches_mlflow(mlflow: Server) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1"
     assert list((mlflow.folder / "mlartifacts").rglob("a.txt"))
+
+
+def test_mlflow_opens_as_model_training(mlflow: Server) -> None:
+    """Lost otherwise: a reviewer's first look at the runs is MLflow's empty page of traces."""
+    visit = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", **mlflow.login}
+    CLIENT.cookies.clear()  # as a browser that was never here
+    first = mlflow.ask("GET", "/", **visit)
+    assert (first.status_code, first.headers["location"]) == (307, "/start")
+    start = mlflow.ask("GET", "/start", **visit)
+    assert "localStorage.setItem('mlflow.workflowType_v1', JSON.stringify('machine_learning'))" in start.text
+    cookie = start.headers["set-cookie"].partition(";")[0]
+    assert mlflow.ask("GET", "/", **visit, Cookie=cookie).status_code == 200
+    assert_closed(mlflow.ask("GET", "/start"))
+    pages = Path(str(importlib.util.find_spec("mlflow").origin)).parent / "server/js/build/static/js"
+    text = "".join(path.read_text(encoding="utf-8") for path in pages.glob("main.*.js"))
+    assert 'key:"mlflow.workflowType",version:1' in text
+    assert 'e.MACHINE_LEARNING="machine_learning"' in text
 
 
 @pytest.mark.parametrize("which", ["prefect", "mlflow"])
