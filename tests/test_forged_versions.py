@@ -175,6 +175,16 @@ def test_a_link_in_place_of_a_file_or_folder_is_refused(project: tuple[Registry,
         contents.check(folder, version.name, version.version)
 
 
+def test_a_changed_file_is_refused_by_the_version_itself(project: tuple[Registry, Any, Path], tmp_path: Path) -> None:
+    """Also where MLflow holds no tag to compare with: `registry download`, or tags forged along with the file."""
+    store, version, _ = project
+    with store.opened(version) as (copy, _):
+        folder = Path(shutil.copytree(copy, tmp_path / "copy"))
+    better_numbers(folder)
+    with pytest.raises(UserError, match=r"metrics\.json has sha256"):
+        contents.check(folder, version.name, version.version)
+
+
 def test_two_changes_that_fit_each_other_do_not_fit_the_entry_file(
     project: tuple[Registry, Any, Path], stored: Path
 ) -> None:

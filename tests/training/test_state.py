@@ -129,6 +129,26 @@ def test_another_runs_state_under_this_key_is_not_used(
     assert said.count("training starts over") == 3
 
 
+@pytest.mark.parametrize("name", [states.MANIFEST, states.PROGRESS, states.TENSORS])
+def test_each_file_of_a_state_says_whose_it_is(
+    made: Path, run: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file of another run in a state whose hashes fit: equal shapes would be trained on without a word."""
+    folder = run / step(15)
+    manifest = json.loads((folder / states.MANIFEST).read_text())
+    if name == states.MANIFEST:
+        manifest["key"] = "other"
+    else:
+        shutil.copyfile(made / "other" / step(15) / name, folder / name)
+        sizes = {"bytes": (folder / name).stat().st_size, "sha256": files.sha256_of(folder / name)}
+        manifest["files"][name] = sizes
+    files.write_json(folder / states.MANIFEST, manifest)
+    loaded = states.State(run).load()
+    assert loaded is not None
+    assert loaded[1]["step"] == 10
+    assert f"{step(15)}/{name}: belongs to another run, 'other'" in capsys.readouterr().err
+
+
 def test_weights_that_do_not_fit_are_not_copied(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A state of another shape under the same key must not be half copied into the model."""
     tensors, progress = states._read(run / step(15), "run")
