@@ -31,13 +31,13 @@ setup: .venv/.ready ## the virtual environment from the lock
 	touch $@
 
 repro: setup ## the whole pipeline on params.yaml, then register what passed
-	python -m pipeline.checkout
-	python -m pipeline.profiles --check
-	python -m pipeline.dvc_lock
+	python -m pipeline.orchestration.checkout
+	python -m pipeline.config.profiles --check
+	python -m pipeline.orchestration.dvc_lock
 	dvc repro
-	python -m stages.register
-	python -m pipeline.sender --drain
-	python -m stages.summary
+	python -m pipeline.cli.register
+	python -m pipeline.tracking.sender --drain
+	python -m pipeline.cli.times
 
 test: setup ## all tests, a file at a time on each core
 	python -m pytest --numprocesses auto --dist loadfile
@@ -60,62 +60,62 @@ lock: setup ## resolves requirements.lock anew from pyproject.toml
 	  --no-emit-index-url --no-header --no-annotate --no-emit-package torch --quiet -o requirements.lock
 
 plan: setup ## what would run, and why
-	@python -m pipeline.plan
+	@python -m pipeline.orchestration.plan
 
 profile: setup ## applies infra/profiles/$(NAME).yaml to params.yaml
-	python -m pipeline.profiles $(NAME) $(if $(FORCE),--force)
+	python -m pipeline.config.profiles $(NAME) $(if $(FORCE),--force)
 
 search: setup ## tries a recipe's settings: make search RECIPE=spam-lora; with APPLY=1 the winner goes into params.yaml
-	@python -m stages.guard stages.search $(RECIPE) $(if $(APPLY),--apply)
+	@python -m pipeline.orchestration.guard pipeline.cli.search $(RECIPE) $(if $(APPLY),--apply)
 
 ui: setup ## MLflow on 127.0.0.1:5000, password in .tohum/secrets/mlflow
-	@python -m pipeline.servers mlflow
+	@python -m pipeline.orchestration.servers mlflow
 
 prefect: setup ## Prefect's server on 127.0.0.1:4200, password in .tohum/secrets/prefect
-	@python -m pipeline.servers prefect
+	@python -m pipeline.orchestration.servers prefect
 
 worker: setup ## a worker that runs this checkout's deployment, tohum/local
-	@python -m pipeline.servers worker
+	@python -m pipeline.orchestration.servers worker
 
 flow: setup ## the same graph as a Prefect flow
-	python -m pipeline.flow
+	python -m pipeline.orchestration.flow
 
 register: setup ## registers the models whose gate passed
-	python -m stages.register
+	python -m pipeline.cli.register
 
 report: setup ## renders the page that also shows costs
 	python -m stages.report --costs
 
 chat: setup ## talks to a model: make chat MODEL=chat-lora
-	@python -m stages.chat $(or $(MODEL),chat-lora)
+	@python -m pipeline.cli.chat $(or $(MODEL),chat-lora)
 
 which: setup ## which method? make which DATA=file probes all of them in minutes; without a file, what has run
-	@python -m stages.which $(DATA)
+	@python -m pipeline.cli.which $(DATA)
 
 try: setup ## the whole graph on your own file in minutes: make try DATA=file
-	python -m stages.try_data $(DATA)
+	python -m pipeline.cli.try_data $(DATA)
 
 fastest: setup ## threads, precision and compile timed on this machine; with APPLY=1 the best go into params.yaml
-	@python -m stages.fastest $(if $(APPLY),--apply)
+	@python -m pipeline.cli.fastest $(if $(APPLY),--apply)
 
 ablation: setup ## every default of pretrain beside its alternatives, five seeds: infra/ablation.yaml
-	@python -m stages.ablation
+	@python -m pipeline.cli.ablation
 
 scaling: setup ## how the loss falls with size and tokens on your documents: infra/scaling.yaml
-	@python -m stages.scaling
+	@python -m pipeline.cli.scaling
 
 budget: setup ## what to train: make budget MINUTES=10, or FLOPS=1e15; with APPLY=1 it goes into params.yaml
-	@python -m stages.budget $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
+	@python -m pipeline.cli.budget $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 
 .PHONY: fsck doctor
 fsck: setup ## reads every file of DVC and the registry again; with MEND=1 good copies replace damaged ones
-	@python -m pipeline.fsck $(if $(MEND),--mend)
+	@python -m pipeline.cli.fsck $(if $(MEND),--mend)
 
 doctor: setup ## what a crash left, and whether the environment is whole; with MEND=1 it is cleaned up
-	@python -m pipeline.doctor $(if $(MEND),--mend)
+	@python -m pipeline.cli.doctor $(if $(MEND),--mend)
 
 times: setup ## where the pipeline's time went
-	@python -m stages.summary --times
+	@python -m pipeline.cli.times --times
 
 bench: setup ## benchmarks, JSON
 	@for f in tests/bench/*.py; do python -m tests.bench.$$(basename $$f .py); done

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+from pipeline.paths import PACKAGE
 
 
 def closure(module: str) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 READ = (".safetensors", ".json", ".txt", ".jinja", ".tiktoken")
 """Suffixes of the files that decide a model or its text; pickled weights and code are never read."""

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.config import KINDS, Kind, UserError
+from pipeline.config.recipe import KINDS, Kind
+from pipeline.errors import UserError
+from pipeline.paths import DATA
 
 MANIFEST = "manifest.json"
-DATA = Path("data")
 SEAL, OWN = "sha256", "this"
 _BLANK = "0" * 64
 _ADMITTED: dict[str, dict[Kind, tuple[str, ...]]] = {

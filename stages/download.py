@@ -1,12 +1,10 @@
 """Stage download: every source of params.yaml -> data/raw, with provenance and an account of every row."""
 
-from pathlib import Path
-
-from pipeline import config, tracking
+from pipeline import config
 from pipeline.data.collect import collect, describe
+from pipeline.paths import RAW
+from pipeline.tracking import run as tracking
 from stages import entry
-
-RAW = Path("data/raw")
 
 
 def main() -> None:

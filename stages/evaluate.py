@@ -1,10 +1,11 @@
 """Stage evaluate@<model>: a model folder and the samples -> reports/evaluation/<model>."""
 
 import sys
-from pathlib import Path
 
-from pipeline import config, files, integrity, tracking
+from pipeline import config, files, integrity
 from pipeline.evaluation import measure_all, open_subject
+from pipeline.paths import EVALUATION, MODELS
+from pipeline.tracking import run as tracking
 from stages import entry
 
 
@@ -15,14 +16,14 @@ def main() -> None:
     with tracking.stage(f"evaluate@{name}", params) as run, run.work():
         subject = open_subject(name, params.compute)
         metrics, details = measure_all(subject, params.evaluations[name])
-        with files.replace_folder(Path("reports/evaluation") / name) as folder:
+        with files.replace_folder(EVALUATION / name) as folder:
             files.write_json(folder / "metrics.json", metrics)
             integrity.write_json(folder / "details.json", details, beside=[folder / "metrics.json"])
         run.log(metrics)
-        run.model(Path("models") / name, metrics)
+        run.model(MODELS / name, metrics)
         width = max(map(len, metrics))
         print("\n".join(f"  {key:<{width}}  {value:.4f}" for key, value in sorted(metrics.items())))
 
 
 if __name__ == "__main__":
-    entry(main, without=["pandas"])
+    entry(main)

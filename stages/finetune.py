@@ -2,8 +2,9 @@
 
 import sys
 
-from pipeline import config, tracking
+from pipeline import config
 from pipeline.model import checkpoint
+from pipeline.tracking import run as tracking
 from pipeline.training.recipe import MODELS, SAMPLES, train
 from stages import entry
 
@@ -30,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry(main, without=["pandas"])
+    entry(main)

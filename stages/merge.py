@@ -1,14 +1,15 @@
 """Stage merge@<name>: two models that were tuned from the same one -> models/<name>."""
 
 import sys
-from pathlib import Path
 
-from pipeline import config, files, integrity, tracking
+from pipeline import config, files, integrity
 from pipeline.merging import merge
 from pipeline.model.device import set_up
+from pipeline.paths import MODELS, TRAINING
+from pipeline.tracking import run as tracking
 from stages import entry
 
-MODELS, TRAINING = Path("models"), Path("reports/training")
+MODELS, TRAINING = MODELS, TRAINING
 
 
 def main() -> None:
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry(main, without=["pandas"])
+    entry(main)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
-from pipeline import config, foreign, tracking
-from pipeline.config import Pretrain
+from pipeline import config, foreign
+from pipeline.config.recipe import Pretrain
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.paths import DOWNLOADS, TOKENIZER
 from pipeline.tokenizer import Tokenizer
+from pipeline.tracking import run as tracking
 from pipeline.training.recipe import SAMPLES, Load, train
 from stages import entry
-
-TOKENIZER = Path("data/tokens/tokenizer")
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
     """How the recipe's model begins, and the files that decide what becomes of it."""
     inputs, folder = [SAMPLES / "documents", TOKENIZER], Path()
     if recipe.start.kind != "scratch":
-        folder = checkpoint.fetch(recipe.start, Path(".tohum/downloads"))
+        folder = checkpoint.fetch(recipe.start, DOWNLOADS)
         # what is read, no more: a folder may hold anything else, of any size, links included
         inputs += foreign.members(folder).values()
 
@@ -42,4 +42,4 @@ def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
 
 
 if __name__ == "__main__":
-    entry(main, without=["pandas"])
+    entry(main)

@@ -2,7 +2,9 @@
 
 import sys
 
-from pipeline import config, files, report, tracking
+from pipeline import config, files
+from pipeline.reporting import report
+from pipeline.tracking import run as tracking
 from stages import entry
 
 

@@ -1,13 +1,13 @@
 """Stage sample: data/raw and data/tokens -> data/samples, split, deduplicated and decontaminated."""
 
-from pathlib import Path
-
-from pipeline import config, integrity, tracking
-from pipeline.config import KINDS
+from pipeline import config, integrity
+from pipeline.config.recipe import KINDS
 from pipeline.data.samples import describe, sample
+from pipeline.paths import RAW, SAMPLES, TOKENS
+from pipeline.tracking import run as tracking
 from stages import entry
 
-RAW, TOKENS, SAMPLES = Path("data/raw"), Path("data/tokens"), Path("data/samples")
+RAW, TOKENS, SAMPLES = RAW, TOKENS, SAMPLES
 
 
 def main() -> None:
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry(main, without=["pandas"])
+    entry(main)

@@ -1,12 +1,12 @@
 """Stage tokenize: data/raw/documents.parquet -> data/tokens, the vocabulary and every document's ids."""
 
-from pathlib import Path
-
-from pipeline import config, integrity, tracking
+from pipeline import config, integrity
 from pipeline.data.tokens import describe, tokenize
+from pipeline.paths import RAW, TOKENS
+from pipeline.tracking import run as tracking
 from stages import entry
 
-DOCUMENTS, TOKENS = Path("data/raw/documents.parquet"), Path("data/tokens")
+DOCUMENTS, TOKENS = RAW / "documents.parquet", TOKENS
 
 
 def main() -> None:
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry(main, without=["pandas"])
+    entry(main)

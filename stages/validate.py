@@ -6,13 +6,12 @@ others.
 """
 
 import sys
-from pathlib import Path
 
-from pipeline import config, tracking
+from pipeline import config
 from pipeline.gates import _run, _verdict
+from pipeline.paths import DATA, REPORTS
+from pipeline.tracking import run as tracking
 from stages import entry
-
-REPORTS = Path("reports")
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
     else:
         name = config.choice("gate", sys.argv[1:], [*_run.DATA_GATES, "model"])
         with tracking.stage(f"validate@{name}", params) as run:
-            verdict = _run.judge_data(name, params, data=Path("data"), reports=REPORTS, work=run.work)
+            verdict = _run.judge_data(name, params, data=DATA, reports=REPORTS, work=run.work)
             run.page(REPORTS / "gates" / name / "page.html", f"gates/{name}")
             print(_verdict.table(verdict, REPORTS / "gates" / name))
             if not verdict["passed"]:

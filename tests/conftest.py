@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 
-from stages import QUIET
+from pipeline.entry import QUIET
 
 os.environ.update(QUIET)
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.

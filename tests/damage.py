@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import KINDS
-from pipeline.data.trial import lenient
+from pipeline.config.recipe import KINDS
+from pipeline.paths import CODE as ROOT
+from pipeline.studies.workspace import lenient
 
-ROOT = Path(__file__).parents[1]
 SPAM, CHAT, BOTH = "spam-lora", "chat-lora", "both"
 MODELS = ("base", SPAM, CHAT, BOTH)
 RECORDS = [f"{kind}.parquet" for kind in KINDS]

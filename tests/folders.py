@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import KINDS
+from pipeline.config.recipe import KINDS
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
 from pipeline.files import write_json, write_table
 from tests.fakes import ByteTokenizer

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import tokenizer
-from pipeline.config import Start, UserError
+from pipeline.config.recipe import Start
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.weights import INDEX, WEIGHTS
 from tests.models import network

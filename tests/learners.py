@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipeline.config import Compute
-from pipeline.learner import Learner
+from pipeline.config.recipe import Compute
+from pipeline.contracts import Learner
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Context
 from pipeline.objectives.classify import Classify

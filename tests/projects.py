@@ -4,10 +4,9 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.paths import CODE as ROOT
 from stages import sample, tokenize
 from tests.folders import write_raw
-
-ROOT = Path(__file__).parents[1]
 
 
 def small(folder: Path) -> None:

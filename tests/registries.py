@@ -6,21 +6,21 @@ from typing import Any
 import torch
 import yaml
 
-from pipeline import admission, config, files, tokenizer
+from pipeline import files, tokenizer
+from pipeline.config.params import Params
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
-from pipeline.registry import Registry
+from pipeline.paths import CODE as ROOT
+from pipeline.registry import Registry, admission
 from tests.models import shape
 
-ROOT = Path(__file__).parents[1]
 
-
-def params(uri: str = "sqlite:///mlflow.db") -> config.Params:
+def params(uri: str = "sqlite:///mlflow.db") -> Params:
     """The project's params with its own three models and an MLflow store at `uri`."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["runtime"]["tracking"] = {"enabled": True, "uri": uri, "experiment": "tests"}
     raw["register"] = {"name": "tohum", "models": ["base", "spam-full", "chat-full"]}
-    return config.Params.model_validate(raw)
+    return Params.model_validate(raw)
 
 
 def make_model(name: str, seed: int = 1) -> Path:
@@ -72,5 +72,5 @@ def evaluate(name: str) -> None:
 
 
 def register(store: Registry, name: str) -> tuple[Any, bool]:
-    """What `python -m stages.register` does for one model."""
+    """What `python -m pipeline.cli.register` does for one model."""
     return store.register(admission.admit(name, params()), Path("models") / name)

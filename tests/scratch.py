@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from pipeline.paths import CODE as ROOT
+
 BIN = Path(sys.executable).parent
 
 PARAMS = "seed: 1\nfan:\n  left: {value: 1}\n  right: {value: 2}\n"

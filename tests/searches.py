@@ -12,11 +12,11 @@ import pyarrow as pa
 from pipeline import files, tokenizer
 from pipeline.data.records import SCHEMAS
 from pipeline.model import checkpoint
-from pipeline.search import STORE
+from pipeline.paths import CODE as ROOT
+from pipeline.studies.search import STORE
 from tests.fakes import labelled
 from tests.models import network
 
-ROOT = Path(__file__).parents[1]
 RATE, RANK = "optimizer.learning_rate", "tuner.rank"
 SPACE = {RATE: {"low": 1e-3, "high": 1e-1, "log": True}, RANK: {"choices": [1, 2, 4]}}
 

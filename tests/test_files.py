@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import files
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 
 def _half(path: Path) -> None:

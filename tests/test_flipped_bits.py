@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import files, integrity
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from tests import damage
 from tests.damage import BOTH, CHAT, MODELS, SPAM
 

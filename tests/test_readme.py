@@ -3,11 +3,11 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from pipeline.paths import CODE as ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.M)))
 MODULES = sorted(set(re.findall(r"bin/python -m ((?:stages|pipeline)\.[a-z_.]+)", README)))
@@ -68,7 +68,7 @@ def test_every_profile_is_in_its_table() -> None:
 )
 def test_the_table_of_siblings_is_the_folder(axis: str) -> None:
     """Lost otherwise: users would miss a method that is there, or look for one that is not."""
-    from pipeline import plugins
+    from pipeline.config import plugins
 
     row = re.search(rf"^\| `{axis}` \| (.*) \|$", README, re.M)
     assert row

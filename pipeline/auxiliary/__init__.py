@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pipeline.learner import Batch
+from pipeline.contracts import Batch
 from pipeline.model.gpt import GPT
 
 Losses = Callable[[GPT, Batch], Tensor]

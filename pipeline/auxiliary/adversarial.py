@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.auxiliary import Losses
-from pipeline.config import Section
-from pipeline.learner import Batch, Learner, Predictions, per_example
+from pipeline.config.section import Section
+from pipeline.contracts import Batch, Learner, Predictions, per_example
 from pipeline.model.gpt import GPT, Shown
 
 

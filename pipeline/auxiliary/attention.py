@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.auxiliary import Losses
-from pipeline.config import Count, Section, UserError
-from pipeline.learner import Batch, Learner
+from pipeline.config.section import Count, Section
+from pipeline.contracts import Batch, Learner
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, Shown
 
 

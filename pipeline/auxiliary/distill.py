@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.auxiliary import Losses
-from pipeline.config import Section, Share, UserError
-from pipeline.learner import Batch, Learner, Predictions, per_example
+from pipeline.config.section import Section, Share
+from pipeline.contracts import Batch, Learner, Predictions, per_example
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, Shown
 
 

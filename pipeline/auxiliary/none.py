@@ -1,8 +1,8 @@
 """The objective alone."""
 
 from pipeline.auxiliary import Losses
-from pipeline.config import Section
-from pipeline.learner import Learner
+from pipeline.config.section import Section
+from pipeline.contracts import Learner
 
 
 class Settings(Section):

@@ -19,10 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline import integrity, plugins
-from pipeline.config import KINDS, Download, Kind, Source, UserError
+from pipeline import integrity
+from pipeline.config import plugins
+from pipeline.config.params import Download, Source
+from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.ledger import Ledger, Rejection
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
+from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 
 REJECTIONS = pa.schema(

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import Deduplicate, Kind
+from pipeline.config.params import Deduplicate
+from pipeline.config.recipe import Kind
 from pipeline.data.deduplicate import FIELD_MARK, Forms, Text
 from pipeline.data.external import Digests
 from pipeline.data.language import normal

@@ -29,12 +29,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Deduplicate, UserError
+from pipeline.config.params import Deduplicate
 from pipeline.data import language
 from pipeline.data.candidates import Candidates, Shingled
 from pipeline.data.external import Rows, group_starts, in_order
 from pipeline.data.hashing import mixed
 from pipeline.data.minhash import Bands, Signatures, bands
+from pipeline.errors import UserError
 
 Text = tuple[Sequence[str], str]
 """The fields of one record that are compared, and its language."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.config import Kind
+from pipeline.config.recipe import Kind
 
 _HELD = 4096  # rejections held in memory before they go to the sink
 _DETAIL = 300

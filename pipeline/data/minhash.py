@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Deduplicate, seed_for
+from pipeline.config.params import Deduplicate
+from pipeline.config.recipe import seed_for
 from pipeline.data.external import Rows, group_starts, in_order
 from pipeline.data.hashing import mixed
 

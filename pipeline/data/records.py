@@ -10,7 +10,7 @@ import unicodedata
 
 import pyarrow as pa
 
-from pipeline.config import Kind
+from pipeline.config.recipe import Kind
 
 _COMMON = [
     pa.field("id", pa.string(), nullable=False),

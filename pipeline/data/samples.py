@@ -21,12 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.config import KINDS, Kind, Params, UserError
+from pipeline.config.params import Params
+from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.contamination import BESIDES, COMPARED, REASONS, Removals, besides_of, removals, texts_of
 from pipeline.data.external import read_at
 from pipeline.data.records import SPLITS
 from pipeline.data.split import resolve_column
 from pipeline.data.tables import Writer, batches, writing
+from pipeline.errors import UserError
 from pipeline.files import read_json, replace_folder, write_json
 from pipeline.integrity import write_manifest
 

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files, integrity
-from pipeline.config import UserError, seed_for
+from pipeline.config.recipe import seed_for
 from pipeline.data.hashing import mixed
+from pipeline.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
 

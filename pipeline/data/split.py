@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 import pyarrow as pa
 
-from pipeline.config import Split
+from pipeline.config.params import Split
 
 SplitName = Literal["train", "validation", "test"]
 

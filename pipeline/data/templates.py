@@ -7,8 +7,8 @@ template places special tokens, so nobody can write a marker into a message.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pipeline.config import UserError
 from pipeline.data.conversations import earlier
+from pipeline.errors import UserError
 
 # A piece is text, or the name of a special token in a one-element tuple.
 Piece = str | tuple[str]

@@ -24,9 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import files, integrity, tokenizer
-from pipeline.config import Split, Tokenize, UserError
+from pipeline.config.params import Split, Tokenize
 from pipeline.data.split import resolve_column
 from pipeline.data.tables import batches
+from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.adopted import pin
 from pipeline.tokenizer.encoders import Ids

@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from pipeline import files, integrity, plugins
-from pipeline.config import Compute, Evaluation, UserError
+from pipeline import files, integrity
+from pipeline.config import plugins
+from pipeline.config.params import Evaluation
+from pipeline.config.recipe import Compute
 from pipeline.data import templates
-from pipeline.generation import generate
+from pipeline.errors import UserError
+from pipeline.inference.generation import generate
 from pipeline.model import checkpoint
 from pipeline.model.device import lowered, set_up
 from pipeline.model.gpt import GPT
+from pipeline.paths import MODELS, SAMPLES
 from pipeline.tokenizer import Tokenizer
 
 
@@ -47,7 +51,7 @@ def slices(n: int, size: int) -> Iterator[slice]:
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
-def open_subject(name: str, compute: Compute, models: Path = Path("models")) -> Subject:
+def open_subject(name: str, compute: Compute, models: Path = MODELS) -> Subject:
     """Loads models/<name> with its vocabulary and task, in evaluation mode, on the device of the params."""
     folder = models / name
     integrity.require_intact(folder)
@@ -55,7 +59,7 @@ def open_subject(name: str, compute: Compute, models: Path = Path("models")) -> 
     model = checkpoint.load(folder, str(device)).eval()
     path = folder / "tohum.json"
     task = files.read_json(path) if path.exists() else {}
-    return Subject(name, model, Tokenizer.load(folder), task, Path("data/samples"), compute)
+    return Subject(name, model, Tokenizer.load(folder), task, SAMPLES, compute)
 
 
 def measure_all(subject: Subject, evaluation: Evaluation) -> tuple[dict[str, float], dict[str, Any]]:
@@ -65,7 +69,7 @@ def measure_all(subject: Subject, evaluation: Evaluation) -> tuple[dict[str, flo
         UserError: two measures give the same metric, or a metric is not a finite number.
     """
     metrics: dict[str, float] = {}
-    details: dict[str, Any] = {"model_sha256": files.sha256_of(Path("models") / subject.name)}
+    details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
         found, shown = plugins.load("evaluation", name).measure(settings, subject)

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 
 from pipeline.auxiliary.attention import mass, spellings, targets
-from pipeline.config import Count, Positive, Section, UserError
+from pipeline.config.section import Count, Positive, Section
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records, slices
 from pipeline.model.gpt import Shown
 from pipeline.objectives import padded

@@ -5,7 +5,7 @@ Trained and scored on the very records the models see; needs no model of ours.
 
 from typing import Any, Literal
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.evaluation import Subject, records
 
 

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records
-from pipeline.labelling import probabilities
+from pipeline.inference.labels import probabilities
 from pipeline.model.device import autocast
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pipeline.config import Positive, Section
+from pipeline.config.section import Positive, Section
 from pipeline.data import language
 from pipeline.evaluation import Subject, answer, looked_at, records
 

@@ -17,9 +17,11 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from pipeline.config import Positive, Section, UserError, seed_for
+from pipeline.config.recipe import seed_for
+from pipeline.config.section import Positive, Section
 from pipeline.data import templates
 from pipeline.data.shards import Shard
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records, slices
 from pipeline.model.device import autocast
 from pipeline.objectives import IGNORED, padded, predicted_tokens

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from pipeline.config import Count, Positive, Section, seed_for
+from pipeline.config.recipe import seed_for
+from pipeline.config.section import Count, Positive, Section
 from pipeline.evaluation import Subject
-from pipeline.generation import generate
+from pipeline.inference.generation import generate
 from pipeline.model.device import lowered
 
 

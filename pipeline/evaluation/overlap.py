@@ -7,8 +7,9 @@ by the project's own idea of a word, since the usual package drops every letter 
 
 from typing import Any, Literal
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
 from pipeline.data import language
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, answer, looked_at, records
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
 from pipeline.data.shards import Shard
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject
 from pipeline.model.device import autocast
 

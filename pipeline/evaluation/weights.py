@@ -4,13 +4,14 @@ Reads the account that training left in the model's folder; records are marked b
 embedded world marks those whose label it made wrong.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.config import Section, UserError
+from pipeline.config.section import Section
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject
+from pipeline.paths import MODELS
 
 
 class Settings(Section):
@@ -24,7 +25,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     Raises:
         UserError: the model's weighting kept no account, or no record is marked, or all are.
     """
-    path = Path("models") / subject.name / "weights.parquet"
+    path = MODELS / subject.name / "weights.parquet"
     if not path.exists():
         raise UserError(
             f"{path}: no such file; measure `weights` is for a recipe whose weighting judges records (reweight)"

@@ -6,8 +6,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline import integrity, plugins
-from pipeline.config import Params
+from pipeline import integrity
+from pipeline.config import plugins
+from pipeline.config.params import Params
 from pipeline.gates import _expectations, _tickets, _verdict
 
 DATA_GATES = ("raw", "tokens", "samples")

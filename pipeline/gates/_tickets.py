@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import files, integrity
-from pipeline.config import Kind
+from pipeline.config.recipe import Kind
 
 
 def write(folder: Path, gate: str, admits: Mapping[Kind, str]) -> None:

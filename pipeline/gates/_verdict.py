@@ -11,11 +11,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files, integrity
-from pipeline.config import UserError, Waiver
+from pipeline.config.params import Waiver
+from pipeline.errors import UserError
 from pipeline.gates import _expectations
 from pipeline.gates._rules import Example, Frame, Rule
+from pipeline.paths import PACKAGE
 
-_TEMPLATES = Path(__file__).parents[1] / "pages"
+_TEMPLATES = PACKAGE / "reporting" / "pages"
 _PRINTED = 5
 
 

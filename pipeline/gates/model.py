@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import integrity
-from pipeline.config import Bound, Section, Share, UserError
+from pipeline.config.params import Bound
+from pipeline.config.section import Section, Share
+from pipeline.errors import UserError
 from pipeline.gates._rules import Frame, Rule, between, present
 
 

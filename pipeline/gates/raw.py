@@ -11,11 +11,12 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline import integrity
-from pipeline.config import Count, Kind, Positive, Section, Share
+from pipeline.config.recipe import Kind
+from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
-from pipeline.gates import _records
 from pipeline.gates._rules import Frame, Rule, between, equal, reaches
-from pipeline.gates._texts import ENCODING, PERSONAL
+from pipeline.gates.profiles import records
+from pipeline.gates.profiles.texts import ENCODING, PERSONAL
 
 
 class Characters(Section):
@@ -100,7 +101,7 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     Raises:
         UserError: a file of data/raw is missing.
     """
-    return _records.profile(settings, data / "raw")
+    return records.profile(settings, data / "raw")
 
 
 def expectations(settings: Settings) -> list[Rule]:

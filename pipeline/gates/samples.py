@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import integrity
-from pipeline.config import KINDS, Count, Deduplicate, Kind, Positive, Section, Share
+from pipeline.config.params import Deduplicate
+from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
-from pipeline.gates._overlaps import WAYS, overlaps
 from pipeline.gates._rules import Frame, Rule, Tally, between, equal, reaches
-from pipeline.gates._splits import Samples
+from pipeline.gates.profiles.overlaps import WAYS, overlaps
+from pipeline.gates.profiles.splits import Samples
 
 _ENCODED_TOGETHER = 1024
 

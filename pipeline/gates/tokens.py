@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import integrity
-from pipeline.config import Count, Kind, Positive, Section, Share, UserError
+from pipeline.config.recipe import Kind
+from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.tables import batches
-from pipeline.gates import _texts
+from pipeline.errors import UserError
 from pipeline.gates._rules import Example, Frame, Rule, Tally, between, equal
-from pipeline.gates._tokens import Documents, Tokens
+from pipeline.gates.profiles import texts as _texts
+from pipeline.gates.profiles.tokens import Documents, Tokens
 
 
 class BytesPerToken(Section):

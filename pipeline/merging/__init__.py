@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import files, plugins
-from pipeline.config import Merge, UserError
+from pipeline import files
+from pipeline.config import plugins
+from pipeline.config.recipe import Merge
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
-from pipeline.model.additions import has_additions
+from pipeline.model.adapters import has_additions
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import OURS, RANKS, TOKENIZER
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.merging import Rule, Tensors, task_vector
 
 

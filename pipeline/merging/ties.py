@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.merging import Rule, Tensors, task_vector
 
 

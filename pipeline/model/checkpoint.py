@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from pipeline import files, foreign
-from pipeline.config import Start, UserError
+from pipeline.config.recipe import Start
+from pipeline.errors import UserError
 from pipeline.foreign import read_json
 from pipeline.model import weights
-from pipeline.model.additions import attach
+from pipeline.model.adapters import attach
 from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.hf_format import exported_config, exported_name, internal_name, is_transposed, labels_in
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
-from pipeline.model.layout import exported_config, exported_name, internal_name, is_transposed, labels_in
 from pipeline.model.weights import WEIGHTS, Header, read_tensors, write_tensors
 
 __all__ = [

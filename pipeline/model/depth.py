@@ -4,7 +4,7 @@ section 3, takes every other layer).
 
 from torch import nn
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config import Compute, UserError
+from pipeline.config.recipe import Compute
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 
 

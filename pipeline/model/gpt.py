@@ -24,16 +24,18 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import HEADLESS, Model, Positive, Section, UserError
-from pipeline.model import explicit
-from pipeline.model.activations import gelu, swiglu
-from pipeline.model.additions import Virtual
-from pipeline.model.linear import Linear, together
-from pipeline.model.norm import RMSNorm
-from pipeline.model.packed import attend_blocks, packed
-from pipeline.model.past import Cache, KeyValue, Past, Prefix, Recorder
+from pipeline.config.recipe import HEADLESS, Model
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
+from pipeline.model.adapters import Virtual
+from pipeline.model.cache import Cache, KeyValue, Past, Prefix, Recorder
+from pipeline.model.cpu import explicit
+from pipeline.model.cpu.activations import gelu, swiglu
+from pipeline.model.cpu.linear import Linear, together
+from pipeline.model.cpu.norm import RMSNorm
+from pipeline.model.document_mask import attend_blocks, packed
 from pipeline.model.rotary import rotate, tables
-from pipeline.model.unpadded import Places, Rows, unpadded
+from pipeline.model.varlen import Places, Rows, unpadded
 
 _UNBIASED = ("qwen3", "nanochat")
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from pipeline import files, foreign
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown
 from pipeline.model import weights
 from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.model.layout import exported_name, internal_name, is_transposed, labels_in, model_config
+from pipeline.model.hf_format import exported_name, internal_name, is_transposed, labels_in, model_config
 from pipeline.model.weights import Header
 
 HEAD = "language/head.safetensors"

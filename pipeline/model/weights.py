@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import files, foreign
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import UserError
-from pipeline.learner import Batch, Predictions, per_example
+from pipeline.contracts import Batch, Predictions, per_example
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Batch, Context, Objective, Predictions, padded, require_room
 

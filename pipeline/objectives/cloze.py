@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Batch, Context, Objective, Predictions, padded, require_room
 

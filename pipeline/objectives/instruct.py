@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
 from pipeline.data import templates
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.objectives import IGNORED, Batch, Context, Objective, Predictions, padded, predicted_tokens, require_room
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.config import Positive, Section
+from pipeline.config.section import Positive, Section
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Batch, Context, Objective, Predictions, per_example, token_losses
 

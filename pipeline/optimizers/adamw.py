@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from pipeline.config import Section, Share
+from pipeline.config.section import Section, Share
 
 
 class Settings(Section):

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Section, Share
+from pipeline.config.section import Section, Share
 
 
 class Settings(Section):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from pipeline.config import Section, Share
+from pipeline.config.section import Section, Share
 from pipeline.optimizers import Muon
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from pipeline.learner import Described
+from pipeline.contracts import Described
 
 
 class Ordering(ABC):

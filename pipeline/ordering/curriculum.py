@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.config import Positive, Section, UserError, seed_for
-from pipeline.learner import Learner
+from pipeline.config.recipe import seed_for
+from pipeline.config.section import Positive, Section
+from pipeline.contracts import Learner
+from pipeline.errors import UserError
 from pipeline.ordering import Ordering
 
 

@@ -9,8 +9,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from pipeline.config import Positive, Section, seed_for
-from pipeline.learner import Described, Learner, groups
+from pipeline.config.recipe import seed_for
+from pipeline.config.section import Positive, Section
+from pipeline.contracts import Described, Learner, groups
 from pipeline.ordering import Ordering
 
 

@@ -6,8 +6,9 @@ may be larger or smaller than batch_size, or empty.
 
 import numpy as np
 
-from pipeline.config import Positive, Section, seed_for
-from pipeline.learner import Learner
+from pipeline.config.recipe import seed_for
+from pipeline.config.section import Positive, Section
+from pipeline.contracts import Learner
 from pipeline.ordering import Ordering
 
 

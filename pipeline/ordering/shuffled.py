@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.config import Positive, Section
+from pipeline.config.section import Positive, Section
+from pipeline.contracts import Learner
 from pipeline.data.shards import batch_rows
-from pipeline.learner import Learner
 from pipeline.ordering import Ordering
 
 

@@ -1,6 +1,6 @@
 """The registry: which models may be used, by whose word, and byte for byte which.
 
-    python -m stages.register                              candidates, from models whose gate passed
+    python -m pipeline.cli.register                              candidates, from models whose gate passed
     python -m pipeline.registry list                       versions and aliases
     python -m pipeline.registry review MODEL               the candidate's card, beside the champion
     python -m pipeline.registry promote MODEL VERSION --sha256 HASH
@@ -9,7 +9,7 @@
     python -m pipeline.registry download MODEL FOLDER      a version's files, checked, for `mlflow models serve`
     python -m pipeline.registry verify                     every version's files read again
 
-Two hashes name a version (pipeline/contents.py): equal `model_sha256` give the version that is already there, an
+Two hashes name a version (contents.py): equal `model_sha256` give the version that is already there, an
 approval names the `version_sha256`, which covers every file. Whatever is shown, promoted or loaded comes from a copy
 whose files were all read and compared first; tags are compared with them and never trusted alone. The alias
 `candidate` is what was registered last, `champion` what may serve. Aliases are last-writer-wins in MLflow: promotions
@@ -35,11 +35,12 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import contents, files
-from pipeline.config import Params, UserError
-from pipeline.contents import Contents
-from pipeline.model_card import Facts
-from pipeline.registry import uploads
+from pipeline import files
+from pipeline.config.params import Params
+from pipeline.errors import UserError
+from pipeline.registry import contents, uploads
+from pipeline.registry.card import Facts
+from pipeline.registry.contents import Contents
 from pipeline.registry.store import (
     APPROVED,
     CACHE,
@@ -76,7 +77,7 @@ class Registry(Store):
         Raises:
             UserError: there is no candidate, or its files are not those that were registered.
         """
-        candidate = self._need(model, CANDIDATE, "register it first: python -m stages.register")
+        candidate = self._need(model, CANDIDATE, "register it first: python -m pipeline.cli.register")
         champion = self.at(model, CHAMPION)
         with self.opened(candidate) as (folder, sealed):
             card = (folder / contents.CARD).read_text(encoding="utf-8")
@@ -106,7 +107,7 @@ class Registry(Store):
             UserError: not the candidate, another hash, or files that are not those that were registered.
         """
         with _lock():
-            candidate = self._need(model, CANDIDATE, "register it first: python -m stages.register")
+            candidate = self._need(model, CANDIDATE, "register it first: python -m pipeline.cli.register")
             if str(candidate.version) != str(version):
                 raise UserError(
                     f"{candidate.name}: version {version} is not the candidate, {candidate.version} is; "

@@ -11,14 +11,17 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import artifact_store, contents
-from pipeline.config import Params, UserError
-from pipeline.contents import Contents
+from pipeline.config.params import Params
+from pipeline.errors import UserError
+from pipeline.paths import REGISTRY
+from pipeline.registry import contents
+from pipeline.registry.contents import Contents
+from pipeline.tracking import artifact_store
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 MODEL, VERSION = "model_sha256", "version_sha256"
 APPROVED = "tohum.approved_sha256"
-CACHE = Path(".tohum/registry")
+CACHE = REGISTRY
 
 
 @contextlib.contextmanager
@@ -126,7 +129,7 @@ class Store:
                     raise UserError(
                         f"{version.name} version {version.version}: its files give {tag} {found}, its tag says "
                         f"{version.tags.get(tag)}; the store was changed or damaged: register the model again "
-                        "(python -m stages.register)"
+                        "(python -m pipeline.cli.register)"
                     )
             yield folder, sealed
 

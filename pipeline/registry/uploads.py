@@ -10,12 +10,14 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline import artifact_location, contents, model_card
-from pipeline.config import UserError
-from pipeline.contents import Contents
-from pipeline.model_card import Facts
-from pipeline.packing import pack
+from pipeline.errors import UserError
+from pipeline.registry import card as model_card
+from pipeline.registry import contents
+from pipeline.registry.card import Facts
+from pipeline.registry.contents import Contents
+from pipeline.registry.packing import pack
 from pipeline.registry.store import MODEL, VERSION, Store
+from pipeline.tracking import artifact_location
 
 _DESCRIPTION = 4900  # MLflow's column holds 5000 characters
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import files, foreign
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES, MOST_IDS
 from pipeline.tokenizer.encoders import BytePairs, Characters, Engine, Ids, Library

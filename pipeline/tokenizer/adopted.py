@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import foreign
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown, whole
 from pipeline.tokenizer import encoders, vocabulary
 from pipeline.tokenizer.encoders import BytePairs, Library, Normalizer

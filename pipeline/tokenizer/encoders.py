@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tokenizer import fast, vocabulary
 from pipeline.tokenizer.pretokenizer import parts
 from pipeline.tokenizer.utf8 import Utf8

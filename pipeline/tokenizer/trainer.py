@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tokenizer import fast
 from pipeline.tokenizer.pretokenizer import PATTERNS, short_runs
 

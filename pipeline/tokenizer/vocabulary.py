@@ -17,7 +17,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tokenizer.pretokenizer import huggingface_form
 
 END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM, END = SPECIALS = (

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Compute, Schedule, seed_for
-from pipeline.learner import Batch, Examples, on_device
+from pipeline.config.recipe import Compute, Schedule, seed_for
+from pipeline.contracts import Batch, Examples, on_device
 from pipeline.model.device import autocast, seed
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Objective

@@ -31,8 +31,9 @@ from opacus.accountants.utils import get_noise_multiplier
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from pipeline.config import Privacy, Recipe, UserError, seed_for
-from pipeline.learner import Examples, on_device
+from pipeline.config.recipe import Privacy, Recipe, seed_for
+from pipeline.contracts import Examples, on_device
+from pipeline.errors import UserError
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.training.loop import Parts

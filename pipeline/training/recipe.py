@@ -16,16 +16,20 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline import files, integrity, plugins
-from pipeline.config import AXES, Kind, Params, Recipe, UserError, seed_for
+from pipeline import files, integrity
+from pipeline.config import plugins
+from pipeline.config.params import Params
+from pipeline.config.recipe import AXES, Kind, Recipe, seed_for
+from pipeline.contracts import Examples, Learner
 from pipeline.data.shards import Shard, windows
-from pipeline.learner import Examples, Learner
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
-from pipeline.model.additions import has_additions
+from pipeline.model.adapters import has_additions
 from pipeline.model.depth import cut
 from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Context, Objective
+from pipeline.paths import MODELS, SAMPLES, TRAINING
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.loop import Parts
@@ -34,9 +38,6 @@ from pipeline.training.run import Log, Progress, Trainer
 if TYPE_CHECKING:
     from pipeline.training.private import Private
 
-SAMPLES = Path("data/samples")
-MODELS = Path("models")
-TRAINING = Path("reports/training")
 WEIGHTS = "weights.parquet"
 """In a model's folder: how much each training record counted, where a weighting keeps account of it."""
 Load = Callable[[torch.Generator, torch.device], GPT]

@@ -18,8 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.config import Runtime, UserError, Validation
-from pipeline.learner import Examples
+from pipeline.config.params import Runtime
+from pipeline.config.recipe import Validation
+from pipeline.contracts import Examples
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.training import state as states
 from pipeline.training import tensors as named

@@ -8,7 +8,7 @@ import itertools
 import math
 from functools import cache
 
-from pipeline.config import Schedule
+from pipeline.config.recipe import Schedule
 
 COOLDOWN = 0.2
 """Share of the steps that a trapezoid spends going down (Hägele et al. 2024, figure 5: 20 % is enough)."""

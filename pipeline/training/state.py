@@ -25,11 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.files import remove, replace_folder, sha256_of, write_json
+from pipeline.paths import LOCKS, STATE
 
-STATE = Path(".tohum/state")
-LOCKS = Path(".tohum/locks")
 KEPT = 3
 """States of one run that are kept, the newest."""
 ABANDONED_DAYS = 14
@@ -40,7 +39,15 @@ MANIFEST, PROGRESS, TENSORS = "manifest.json", "progress.json", "tensors.safeten
 _LARGEST_MANIFEST = 1 << 16
 _NAME = re.compile(r"step-(\d{8,})")
 # Code that cannot change a weight: settings are in the fingerprint by value.
-_EXEMPT = {"pipeline.config", "pipeline.plugins", "pipeline.tracking", "pipeline.files", "pipeline.integrity"}
+_EXEMPT = (
+    "pipeline.config",
+    "pipeline.tracking",
+    "pipeline.errors",
+    "pipeline.entry",
+    "pipeline.files",
+    "pipeline.integrity",
+    "pipeline.paths",
+)
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name and a small JSON value."""
 
@@ -50,7 +57,9 @@ def fingerprint(settings: dict[str, Any], inputs: list[Path]) -> str:
     code = {
         name: sha256_of(Path(str(module.__file__)))
         for name, module in sorted(sys.modules.items())
-        if name.startswith("pipeline.") and name not in _EXEMPT and getattr(module, "__file__", None)
+        if name.startswith("pipeline.")
+        and not f"{name}.".startswith(tuple(f"{one}." for one in _EXEMPT))
+        and getattr(module, "__file__", None)
     }
     parts = {
         "settings": settings,

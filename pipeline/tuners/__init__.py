@@ -2,7 +2,7 @@
 
 A tuner offers `apply` (freeze, insert), `groups` (what the optimizer moves), `state` (tensors of an adapter, empty
 where there is none) and `merge` (a plain model); one that adds something also `save_adapter`. What cannot be merged
-into plain weights is saved as a kind of addition that `pipeline.model.additions` puts back.
+into plain weights is saved as a kind of addition that `pipeline.model.adapters` puts back.
 """
 
 import copy
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline import files
 from pipeline.model import checkpoint
-from pipeline.model.additions import CONFIG, TENSORS
+from pipeline.model.adapters import CONFIG, TENSORS
 from pipeline.model.gpt import GPT
 
 Encode = Callable[[str], list[int]]

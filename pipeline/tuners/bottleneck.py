@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Positive, Section
-from pipeline.model.additions import Bottleneck, insert_bottlenecks, replace
+from pipeline.config.section import Positive, Section
+from pipeline.model.adapters import Bottleneck, insert_bottlenecks, replace
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
 
@@ -47,7 +47,7 @@ class Bottlenecks(Adapter):
         return plain
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """Writes what `pipeline.model.additions` reads; peft knows no adapter of this kind."""
+        """Writes what `pipeline.model.adapters` reads; peft knows no adapter of this kind."""
         tensors = {
             f"{name}.{part}": getattr(made, part).detach()
             for name, made in _bottlenecks(model).items()

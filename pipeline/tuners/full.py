@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Encode, Tuner
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.config import Section, Share
+from pipeline.config.section import Section, Share
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Encode, Tuner, group
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Section
-from pipeline.model.additions import replace
+from pipeline.config.section import Section
+from pipeline.model.adapters import replace
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
 

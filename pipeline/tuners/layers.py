@@ -8,7 +8,8 @@ import re
 import torch
 from torch import nn
 
-from pipeline.config import Count, Section, UserError
+from pipeline.config.section import Count, Section
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Encode, Tuner
 

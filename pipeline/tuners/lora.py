@@ -18,9 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
-from pipeline.model.additions import replace
+from pipeline.model.adapters import replace
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
 

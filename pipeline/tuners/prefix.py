@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Positive, Section
-from pipeline.model.additions import LearnedPrefix, Virtual, unfolded
+from pipeline.config.section import Positive, Section
+from pipeline.model.adapters import LearnedPrefix, Virtual, unfolded
+from pipeline.model.cache import KeyValue
 from pipeline.model.gpt import GPT
-from pipeline.model.past import KeyValue
 from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
 
 

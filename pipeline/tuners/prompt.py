@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Positive, Section, UserError
-from pipeline.model.additions import SoftPrompt
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
+from pipeline.model.adapters import SoftPrompt
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from pipeline.learner import Batch
+from pipeline.contracts import Batch
 
 
 class Weighting(ABC):

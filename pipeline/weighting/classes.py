@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Section, UserError
-from pipeline.learner import Batch, Learner
+from pipeline.config.section import Section
+from pipeline.contracts import Batch, Learner
+from pipeline.errors import UserError
 from pipeline.weighting import Weighting
 
 

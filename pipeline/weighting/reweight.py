@@ -8,7 +8,7 @@ whole batch (central difference), where a gradient per example or a second deriv
 One thing is not the paper's: where examples have labels, a slope is relative to the mean slope of its label in the
 batch. A model that leans to one label for a moment gains from every example of the others and from none of that one,
 right or wrong; by the slope alone a small batch is then all of one label, and the model swings from side to side and
-learns nothing (tests/test_weighting.py shows it).
+learns nothing (tests/weighting/test_weighting.py shows it).
 
 Which records counted little is kept: `memory` holds every example's weight, 1 for one that counts as all others. Each
 time an example is seen counts as much as all times before, because a model that knows little yet judges badly.
@@ -17,12 +17,12 @@ time an example is seen counts as much as all times before, because a model that
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Positive, Section
-from pipeline.learner import Batch, Learner
+from pipeline.config.section import Positive, Section
+from pipeline.contracts import Batch, Learner
 from pipeline.weighting import Weighting
 
 # The weights move by this share of their own length: enough for float32 to see a difference, little enough for the
-# slope to be straight (tests/test_weighting.py compares with gradients taken one by one).
+# slope to be straight (tests/weighting/test_weighting.py compares with gradients taken one by one).
 _STEP = 1e-3
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.config import Section
-from pipeline.learner import Batch, Learner
+from pipeline.config.section import Section
+from pipeline.contracts import Batch, Learner
 from pipeline.weighting import Weighting
 
 

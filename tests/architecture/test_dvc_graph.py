@@ -41,7 +41,7 @@ def test_every_stage_runs_under_the_guard() -> None:
     """One without it trains on when dvc is killed."""
     raw = yaml.safe_load((import_graph.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     commands = [stage.get("do", stage)["cmd"] for stage in raw.values()]
-    assert [c for c in commands if not c.startswith("python -m stages.guard stages.")] == []
+    assert [c for c in commands if not c.startswith("python -m pipeline.orchestration.guard stages.")] == []
 
 
 def test_a_forgotten_dep_is_found() -> None:
@@ -69,7 +69,10 @@ def test_foreach_is_resolved_as_dvc_does() -> None:
     stages = {
         "a": {
             "foreach": "${recipes}",
-            "do": {"cmd": "python -m stages.guard stages.a ${key}", "deps": ["x/${item.tuner.name}.py"]},
+            "do": {
+                "cmd": "python -m pipeline.orchestration.guard stages.a ${key}",
+                "deps": ["x/${item.tuner.name}.py"],
+            },
         }
     }
     found = import_graph.instances(stages, {"recipes": {"one": {"tuner": {"name": "lora"}}}})
@@ -102,8 +105,8 @@ def test_data_stages_load_no_torch_when_they_start(stage: str) -> None:
 
 
 def test_the_guard_loads_nothing_of_ours() -> None:
-    """`python -m stages.guard` stands before every stage; pydantic and yaml would cost each half a second."""
-    code = "import sys, stages.guard; print(*sys.modules)"
+    """The guard starts before every stage; pydantic and yaml would cost each half a second."""
+    code = "import sys, pipeline.orchestration.guard; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=import_graph.ROOT, capture_output=True, encoding="utf-8", check=True
     )

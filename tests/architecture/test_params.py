@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import profiles
-
-ROOT = Path(__file__).parents[2]
+from pipeline.config import profiles
+from pipeline.paths import CODE as ROOT
 
 
 @cache

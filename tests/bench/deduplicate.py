@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from pipeline.config import Deduplicate
+from pipeline.config.params import Deduplicate
 from pipeline.data.contamination import removals
 
 TEXTS, WORDS = 4000, 95  # about 600 bytes a text

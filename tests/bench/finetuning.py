@@ -121,7 +121,7 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
 
 def objective(task: str, recipe: Any, vocabulary: Any, context_length: int) -> tuple[Any, list[str]]:
     """What the recipe learns, and its labels."""
-    from pipeline import plugins
+    from pipeline.config import plugins
     from pipeline.objectives import Context
 
     labels = ["ham", "spam"] if task == "classify" else []
@@ -153,7 +153,8 @@ def ours(case: Any) -> dict[str, Any]:
     """The project's own loop."""
     import torch
 
-    from pipeline import config, plugins
+    from pipeline import config
+    from pipeline.config import plugins
     from pipeline.model import checkpoint
     from pipeline.model.device import set_up
     from pipeline.optimizers import adamw

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Compute
-from pipeline.generation import generate
+from pipeline.config.recipe import Compute
+from pipeline.inference.generation import generate
 from pipeline.model.device import has_bfloat16, lowered
 from pipeline.model.gpt import GPT
 from tests.bench.peers import NanoGPT, nanogpt_shape

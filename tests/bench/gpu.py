@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import Compute, Schedule
-from pipeline.generation import generate
+from pipeline.config.recipe import Compute, Schedule
+from pipeline.inference.generation import generate
 from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.objectives.next_token import NextToken, Settings

@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 from pipeline import files
+from pipeline.paths import CODE as ROOT
 
-ROOT = Path(__file__).parents[2]
 STAGES = ("download", "validate raw", "tokenize", "validate tokens", "sample", "validate samples")
 OUTS = ("data/raw", "data/tokens", "data/samples", "data/tickets", "reports/gates")
 
@@ -79,7 +79,12 @@ def run(project: Path, stage: str) -> dict[str, float]:
     record = project / "reports" / "runs" / f"{stage.replace(' ', '@')}.json"
     if not record.exists():
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-P", str(ROOT / "stages" / "guard.py"), *f"stages.{stage}".split()]
+        command = [
+            sys.executable,
+            "-P",
+            str(ROOT / "pipeline/orchestration/guard.py"),
+            *f"stages.{stage}".split(),
+        ]
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{stage}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipeline.config.recipe import Compute
 from tests.bench.turns import InOrder, Turns, compare, end, peak_mib
 
 SHAPES = {"0.8M": (4, 4, 128, 64), "10.7M": (6, 6, 384, 256)}
@@ -123,7 +124,7 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     from pipeline.weighting import uniform
 
     precision = "bfloat16" if "bf16" in name else "float32"
-    compute = config.Compute(device="cpu", threads=case.threads, precision=precision, compile="compiled" in name)
+    compute = Compute(device="cpu", threads=case.threads, precision=precision, compile="compiled" in name)
     set_up(compute)
     settings = adamw.Settings(learning_rate=RATE, weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8)
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]

@@ -24,7 +24,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from pipeline.paths import CODE as ROOT
+
 DEVIATIONS = 2.0
 
 

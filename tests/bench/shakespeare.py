@@ -24,7 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from stages import guard
+from pipeline.orchestration import guard
 
 SHAPE = {"n_layers": 4, "n_heads": 4, "n_kv_heads": 1, "head_dim": 32, "d_model": 128}
 LARGE = {"n_layers": 6, "n_heads": 6, "n_kv_heads": 6, "head_dim": 64, "d_model": 384}
@@ -141,7 +141,7 @@ def nanogpt(run: Any, learned: Any, characters: int, seed: int) -> Any:
     import numpy as np
     import torch
 
-    from pipeline.config import Schedule
+    from pipeline.config.recipe import Schedule
     from pipeline.model.gpt import GPT
     from pipeline.training.schedule import factor
     from tests.bench.peers import NanoGPT, nanogpt_shape
@@ -175,7 +175,7 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
     import numpy as np
     import torch
 
-    from pipeline.config import Compute, Schedule
+    from pipeline.config.recipe import Compute, Schedule
     from pipeline.data.shards import batch_rows
     from pipeline.model.device import compiled, has_bfloat16, set_up
     from pipeline.model.gpt import GPT, ModelConfig

@@ -13,9 +13,9 @@ import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from pipeline.paths import CODE as ROOT
+
 SETTINGS = ("2000", "5000", "20000", "default")
 STEP = """
 import json, sys, time

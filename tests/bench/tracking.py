@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 
-from pipeline import tracking
+from pipeline.tracking import run as tracking
 
 LINES = 5000
 

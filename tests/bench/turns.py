@@ -1,6 +1,6 @@
 """How contestants of a bench take turns: each a process of its own, a few updates at a time, the others waiting.
 
-Each runs in a stage's environment (stages/guard.py), peers too; one that ends in -small-pages without huge pages.
+Each runs in a stage's environment (guard.py), peers too; one that ends in -small-pages without huge pages.
 """
 
 import json
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages import guard
+from pipeline.orchestration import guard
 
 MARK = "turn: "
 

@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import plugins
-from pipeline.config import KINDS, Download, UserError
+from pipeline.config import plugins
+from pipeline.config.params import Download
+from pipeline.config.recipe import KINDS
 from pipeline.data import collect as module
 from pipeline.data.collect import collect, describe
 from pipeline.data.records import SCHEMAS, record_id
+from pipeline.errors import UserError
 from pipeline.files import sha256_of
 
 CSV = {"name": "csv", "encoding": "utf-8", "delimiter": ",", "header": True, "quoting": "standard"}

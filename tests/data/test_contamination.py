@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Deduplicate
+from pipeline.config.params import Deduplicate
 from pipeline.data import candidates, contamination, deduplicate, external
 from pipeline.data.contamination import Removal, besides_of, removals, texts_of
 from pipeline.data.records import SPLITS

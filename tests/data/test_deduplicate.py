@@ -6,9 +6,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pipeline.config import Deduplicate, UserError
+from pipeline.config.params import Deduplicate
 from pipeline.data.deduplicate import Forms
 from pipeline.data.minhash import bands
+from pipeline.errors import UserError
 
 SETTINGS = Deduplicate(near_threshold=0.85, shingle_words=5, permutations=128, seed=1)
 LETTERS = "abcçdefgğhıijklmnoöprsştuüvyz"

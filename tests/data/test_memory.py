@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages import guard
+from pipeline.orchestration import guard
+from pipeline.paths import CODE as ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZES = (2_000, 20_000)
 # Bytes of growth per document, whose text has 560: holding it all took 1,900 to 4,800. What is left are row groups and
 # sorts that 2,000 documents do not fill, 80 to 390.

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import config
-from pipeline.config import KINDS, Params, UserError
+from pipeline.config.params import Params
+from pipeline.config.recipe import KINDS
 from pipeline.data import samples, tables
 from pipeline.data.records import SCHEMAS, SPLITS
 from pipeline.data.samples import REMOVED, describe, sample
 from pipeline.data.split import split_of
+from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of
 from tests.folders import write_raw, write_tokens
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import config
-from pipeline.config import UserError
 from pipeline.data.samples import sample
 from pipeline.data.shards import Shard, batch_rows, shuffled, windows
+from pipeline.errors import UserError
 from tests.folders import write_raw, write_tokens
 
 TEXTS = [f"Belge {number}: güneş doğdu, {'kuş öttü, ' * (number % 7)}gün başladı." for number in range(60)]

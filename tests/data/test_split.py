@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Split
+from pipeline.config.params import Split
 from pipeline.data.split import resolve, resolve_column, split_of
 
 GOLDEN = ["train", "test", "validation", "test", "test", "validation", "test", "train"]

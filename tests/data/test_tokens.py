@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import files
-from pipeline.config import Split, Tokenize, UserError
+from pipeline.config.params import Split, Tokenize
 from pipeline.data.records import SCHEMAS, record_id
 from pipeline.data.split import resolve
 from pipeline.data.tokens import INDEX, describe, tokenize
+from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.utf8 import Utf8
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import plugins
-from pipeline.config import UserError
+from pipeline.config import plugins
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, exposure
 from pipeline.files import write_table
 from pipeline.objectives import IGNORED, padded, predicted_tokens

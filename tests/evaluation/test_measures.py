@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import evaluation, files, plugins
-from pipeline.config import Compute, Evaluation, Model, UserError
+from pipeline import evaluation, files
+from pipeline.config import plugins
+from pipeline.config.params import Evaluation
+from pipeline.config.recipe import Compute, Model
 from pipeline.data.shards import Shard
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
 from pipeline.model.gpt import GPT, ModelConfig
 from tests.fakes import ByteTokenizer

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import looked_at, overlap
 
 ROWS = [

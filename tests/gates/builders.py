@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files, tokenizer
-from pipeline.config import KINDS, Kind
+from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.collect import REJECTIONS
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS, record_id
 from pipeline.gates import _expectations, _verdict

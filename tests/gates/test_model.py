@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Bound, UserError
+from pipeline.config.params import Bound
+from pipeline.errors import UserError
 from pipeline.gates import model
 from tests.gates.builders import GATES, entry, failed, verdict_on
 

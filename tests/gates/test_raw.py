@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.config import UserError
 from pipeline.data.records import SCHEMAS
+from pipeline.errors import UserError
 from pipeline.gates import raw
 from tests.gates.builders import GATES, Raw, entry, failed, record, text_of, verdict_on
 from tests.gates.test_personal import PERSON, TURKISH, VISA

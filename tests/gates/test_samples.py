@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import UserError
 from pipeline.data import conversations
+from pipeline.errors import UserError
 from pipeline.gates import samples
 from tests.gates.builders import GATES, Raw, Samples, Tokens, entry, failed, text_of, verdict_on
 

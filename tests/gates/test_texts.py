@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gates import _texts
-from pipeline.gates._texts import ENCODING, decodable, excerpt, matches
+from pipeline.gates.profiles import texts as _texts
+from pipeline.gates.profiles.texts import ENCODING, decodable, excerpt, matches
 
 
 def found(check: str, text: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.gates import tokens
 from tests.gates.builders import GATES, Raw, Tokens, entry, failed, verdict_on
 

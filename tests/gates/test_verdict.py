@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from pipeline import files
-from pipeline.config import UserError, Waiver
+from pipeline.config.params import Waiver
+from pipeline.errors import UserError
 from pipeline.gates import _expectations, _tickets, _verdict
 from pipeline.gates._rules import Example, Frame, Tally, between, equal, one_of, present, reaches
+from pipeline.paths import CODE
 
 HOSTILE = '<script src="https://evil.example/x.js"></script><img src=x onerror="alert(1)">\x1b[31m'
 WAIVER = Waiver(
@@ -142,7 +144,7 @@ def test_verdict_and_page_are_equal_in_two_processes(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from tests.gates import test_verdict as t;"
         "t._verdict.write(Path(sys.argv[1]), t.reach(t.frame(7, t.HOSTILE), [t.WAIVER]))"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONHASHSEED": "77"}
+    env = os.environ | {"PYTHONPATH": str(CODE), "PYTHONHASHSEED": "77"}
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "other")], check=True, env=env, cwd=tmp_path)
     _verdict.write(tmp_path / "this", reach(frame(7, HOSTILE), [WAIVER]))
     assert files.sha256_of(tmp_path / "this") == files.sha256_of(tmp_path / "other")

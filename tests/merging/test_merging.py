@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import files, plugins, serving, tokenizer
-from pipeline.config import Compute, Evaluation, Merge, UserError
+from pipeline import files, tokenizer
+from pipeline.config import plugins
+from pipeline.config.params import Evaluation
+from pipeline.config.recipe import Compute, Merge
 from pipeline.data.records import SCHEMAS
+from pipeline.errors import UserError
 from pipeline.evaluation import measure_all, open_subject
 from pipeline.files import sha256_of, write_json, write_table
-from pipeline.labelling import probabilities
+from pipeline.inference import predictor
+from pipeline.inference.labels import probabilities
 from pipeline.merging import merge, united
 from pipeline.model import checkpoint
-from pipeline.model.additions import insert_bottlenecks
+from pipeline.model.adapters import insert_bottlenecks
 from pipeline.model.gpt import GPT
 from tests.fakes import instruction, labelled
 from tests.merging.models import WHOLE, moved, weights_of
@@ -104,8 +108,8 @@ def test_the_folder_holds_both_heads_and_the_weights_of_the_rule() -> None:
 def test_a_merge_answers_as_its_first_model() -> None:
     """In chat and behind the registry: a signature that promises a label and gives text would break a client."""
     chat, spam = merged("chat", "spam", "chat-first"), merged("spam", "chat", "spam-first")
-    assert list(serving.answer(chat, ["Ayşe?"])[0]) == ["completion"]
-    assert list(serving.answer(spam, ["Ayşe?"])[0]) == ["label", "score"]
+    assert list(predictor.answer(chat, ["Ayşe?"])[0]) == ["completion"]
+    assert list(predictor.answer(spam, ["Ayşe?"])[0]) == ["label", "score"]
     assert files.read_json(chat / "tohum.json") == SPAM | {"objective": "instruct", "template": "chat"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import plugins
+from pipeline.config import plugins
 from pipeline.merging import comparison
 from pipeline.model.gpt import GPT
 from tests.merging.models import WHOLE, moved, weights_of

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import plugins
-from pipeline.config import Start, UserError
+from pipeline.config import plugins
+from pipeline.config.recipe import Start
+from pipeline.errors import UserError
 from pipeline.files import sha256_of
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.model.layout import exported_name, internal_name, model_config
+from pipeline.model.hf_format import exported_name, internal_name, model_config
 from tests.models import network
 
 LLAMA3 = {

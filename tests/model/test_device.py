@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import Compute, UserError
+from pipeline.config.recipe import Compute
+from pipeline.errors import UserError
 from pipeline.model import device
 from pipeline.model.device import autocast, compiled, lowered, set_up
+from pipeline.paths import CODE
 from pipeline.tuners.lora import LoRALinear, Settings
 from tests.models import network
 
@@ -174,7 +176,7 @@ print(json.dumps([dict(counters["aot_autograd"]), len(probed), hashlib.sha256(da
 def test_what_was_compiled_is_taken_again_with_the_same_bits(tmp_path: Path) -> None:
     """A graph that the cache refuses is compiled anew by every stage, seconds each; this one has a gradient of ours."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment |= {"PYTHONPATH": str(CODE)}
     found = []
     for _ in range(2):
         done = subprocess.run(

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, Cache, ModelConfig, padded_product
-from pipeline.model.layout import exported_config
+from pipeline.model.hf_format import exported_config
 from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")

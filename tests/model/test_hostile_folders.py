@@ -17,13 +17,12 @@ import yaml
 
 import stages.pretrain
 from pipeline import config, files, foreign, tokenizer
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.weights import WEIGHTS
+from pipeline.paths import CODE as ROOT
 from tests import hostile
 from tests.torture import hostile_folders
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.config import UserError
 from pipeline.data import templates
 from pipeline.data.conversations import written
+from pipeline.errors import UserError
 from pipeline.objectives import IGNORED, Context
 from pipeline.objectives.chat import Chat, Settings
 from tests.fakes import ByteTokenizer, instruction

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import plugins
-from pipeline.config import Model, UserError
+from pipeline.config import plugins
+from pipeline.config.recipe import Model
 from pipeline.data import templates
 from pipeline.data.conversations import written
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.objectives import IGNORED, Context
 from tests.fakes import ByteTokenizer, instruction, labelled

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline import plugins
+from pipeline.config import plugins
 
 ROOT = plugins.ROOT.parent
 SMS = {

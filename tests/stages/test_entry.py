@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import resource_error
+from pipeline.entry import resource_error
+from pipeline.paths import CODE
 
 
 def test_a_stage_does_without_what_it_leaves_out() -> None:
@@ -106,7 +107,7 @@ def test_an_interrupt_while_libraries_are_loaded_is_a_sentence(tmp_path: Path) -
     """Seen: a library swallowed it, and the stage went on with half a numpy."""
     swallows = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
     (tmp_path / "numpy.py").write_text(swallows, encoding="utf-8")
-    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join([str(tmp_path), str(CODE)])
     command = [sys.executable, "-m", "stages.pretrain"]
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -91,7 +91,7 @@ def resumed_at(project: Path) -> int:
 GRAPH = """
 stages:
   pretrain:
-    cmd: python -m stages.guard stages.pretrain
+    cmd: python -m pipeline.orchestration.guard stages.pretrain
     params: [pretrain]
     outs: [models/base]
 """
@@ -167,7 +167,7 @@ def garbage(project: Path) -> Iterator[Path]:
     (project / "mlflow.db").write_bytes(b"no database" * 500)
     yield project / "mlflow.db"
     for process in psutil.process_iter(["cmdline", "cwd"]):
-        if process.info["cwd"] == str(project) and "pipeline.sender" in (process.info["cmdline"] or []):
+        if process.info["cwd"] == str(project) and "pipeline.tracking.sender" in (process.info["cmdline"] or []):
             process.kill()
     change(project, tracking=False)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.data.guess import guess
-from pipeline.data.trial import workspace
+from pipeline.paths import CODE as ROOT
+from pipeline.studies.guess import guess
+from pipeline.studies.workspace import workspace
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 MESSAGES = {
     "ham": "akşama {} getirir misin, evde kalmadı",
     "spam": "tebrikler, {} kazandınız, hemen arayın",

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.data.guess import guess
-from pipeline.data.trial import workspace
+from pipeline.studies.guess import guess
+from pipeline.studies.workspace import workspace
 
 pytestmark = pytest.mark.slow
 WORDS = ["ışık", "deniz", "yol", "ev", "kedi", "sabah", "akşam", "güzel", "büyük", "kırmızı", "gitti", "geldi", "gördü"]
@@ -48,7 +48,7 @@ WATCH = """
 import atexit, json, pathlib, sys
 def leave():
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if main is not None and main.name.startswith("stages.") and main.name != "stages.guard":
+    if main is not None and main.name.startswith("stages.") and main.name != "pipeline.orchestration.guard":
         name = "-".join([main.name.removeprefix("stages."), *sys.argv[1:]])
         names = sorted({module.partition(".")[0] for module in sys.modules})
         pathlib.Path(__file__).with_name(name + ".json").write_text(json.dumps(names))
@@ -118,7 +118,7 @@ def kill_in_training(root: Path) -> None:
     while trainers(root):
         assert time.monotonic() < deadline, "a trainer outlived dvc"
         time.sleep(0.2)
-    subprocess.run([sys.executable, "-m", "pipeline.dvc_lock"], cwd=root, env=environment(), check=True)
+    subprocess.run([sys.executable, "-m", "pipeline.orchestration.dvc_lock"], cwd=root, env=environment(), check=True)
 
 
 def test_a_killed_run_ends_with_the_hashes_of_an_unbroken_one_elsewhere(tmp_path: Path) -> None:

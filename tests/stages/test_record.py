@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import artifact_location, files
-from pipeline.data import trial
-from pipeline.data.guess import guess
+from pipeline import files
+from pipeline.studies import workspace
+from pipeline.studies.guess import guess
+from pipeline.tracking import artifact_location
 from tests import scratch
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / "iletiler.csv"
     data.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     found = guess(data)
-    params = trial.params(Path("inputs") / data.name, found)
+    params = workspace.params(Path("inputs") / data.name, found)
     del params["finetune"]["spam-full"], params["evaluations"]["spam-full"]
     for recipe in (params["pretrain"], params["finetune"]["spam-lora"]):
         recipe["schedule"] |= {"steps": 12, "warmup_steps": 2}
@@ -41,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["runtime"] |= {"progress": False, "log_every": 1}
     params["runtime"]["tracking"] |= {"enabled": True, "uri": "sqlite:///mlflow.db", "experiment": "record"}
     root = folder / "project"
-    trial.workspace(data, found, root, params)
+    workspace.workspace(data, found, root, params)
     assert scratch.dvc(root, "init", "--no-scm", "--quiet").returncode == 0
     _repro(root)
     return root
@@ -50,7 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _repro(root: Path, *arguments: str) -> None:
     done = scratch.dvc(root, "repro", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    drain = [sys.executable, "-m", "pipeline.sender", "--drain"]
+    drain = [sys.executable, "-m", "pipeline.tracking.sender", "--drain"]
     subprocess.run(drain, cwd=root, env=scratch.environment(), check=True, capture_output=True)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import PARAMS
+from pipeline.config.check import PARAMS
 from pipeline.files import read_json, sha256_of
+from pipeline.paths import CODE as ROOT
 from tests.folders import write_raw, write_tokens
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

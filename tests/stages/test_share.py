@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.data.guess import guess
-from pipeline.data.trial import ROOT, workspace
+from pipeline.studies.guess import guess
+from pipeline.studies.workspace import ROOT, workspace
 from tests.stages.test_pipeline import WORDS, environment
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,7 @@ import yaml
 
 from pipeline import files
 from pipeline.data.records import SCHEMAS, record_id
-
-ROOT = Path(__file__).parents[2]
+from pipeline.paths import CODE as ROOT
 
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from pipeline import files
-from pipeline.config import PARAMS, UserError
+from pipeline.config.check import PARAMS
+from pipeline.errors import UserError
+from pipeline.paths import CODE as ROOT
 from stages import validate
 from tests.gates.builders import GATES, Raw, Samples, Tokens
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pipeline import tokenizer
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer, pretokenizer
 
 _SENTENCE = "ışık gün çiğ köfte İstanbul'da they're don't in 1923 12 345 yıl; böyle... I'LL x=1 \n\n  \t 日本語 👍🏽"

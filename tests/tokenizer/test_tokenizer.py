@@ -15,8 +15,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import tokenizer as module
-from pipeline.config import UserError
 from pipeline.data import templates
+from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer, pretokenizer, vocabulary
 from pipeline.tokenizer.adopted import PROBES
 from pipeline.tokenizer.encoders import BytePairs

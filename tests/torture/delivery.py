@@ -36,7 +36,7 @@ class Try:
 
     def say(self, first: int, last: int, status: str | None) -> None:
         """The run says its steps from `first` to `last`, as a process that starts or resumes; None: it is killed."""
-        from pipeline import tracking
+        from pipeline.tracking import run as tracking
 
         opening = {
             "time_ms": 1, "stage": "pretrain", "pipeline_uid": self.uid[::-1], "pid": 0, "process_started": 0.0,
@@ -101,7 +101,7 @@ def run(count: int, folder: Path) -> dict[str, Any]:
     """Tries `count` seeded runs in `folder`; how many held, and the first misses."""
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
     folder.mkdir(parents=True, exist_ok=True)
-    import pipeline.delivery  # noqa: F401  each sender is forked: mlflow is imported once
+    import pipeline.tracking.mlflow_store  # noqa: F401  each sender is forked: mlflow is imported once
 
     template = _template(folder.resolve())
     misses, struck = [], dict.fromkeys((fault.__name__ for fault in FAULTS), 0)
@@ -146,7 +146,7 @@ def _deliver_and_leave() -> None:
         log = os.open("sender.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        from pipeline import sender
+        from pipeline.tracking import sender
 
         code = sender.drain(timeout_s=60)
     finally:

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pipeline import dvc_lock
+from pipeline.orchestration import dvc_lock
 from tests import scratch
 
 PROMISE = "dvc.lock cut off anywhere: after the repair DVC reads it and runs the stages that are not in it"

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from tests import damage
 
 PROMISE = "a flipped bit in any file that a stage wrote stops each stage that reads it, in one sentence"

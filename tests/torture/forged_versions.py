@@ -99,7 +99,7 @@ TAGS = ("version_sha256", "model_sha256", "tohum.model")
 
 def run(count: int, folder: Path) -> dict[str, Any]:
     """Tries `count` seeded changes on one registered version in `folder`."""
-    from pipeline.config import UserError
+    from pipeline.errors import UserError
     from pipeline.registry import CACHE, CHAMPION, VERSION, Registry
     from tests import registries
 

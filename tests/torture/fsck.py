@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pipeline import fsck
-from pipeline.dvc_scan import Scan
+from pipeline.cli import fsck
+from pipeline.orchestration.dvc_scan import Scan
 from tests.damage import flip
 from tests.stored import project
 

@@ -53,7 +53,7 @@ def made(folder: Path) -> Path:
 
 def start(project: Path) -> subprocess.Popen[str]:
     """The stand-in for dvc, the guard below it, the training below that."""
-    guarded = [sys.executable, "-m", "stages.guard", "stages.pretrain"]
+    guarded = [sys.executable, "-m", "pipeline.orchestration.guard", "stages.pretrain"]
     return subprocess.Popen(
         [sys.executable, "-c", DVC, *guarded],
         cwd=project,
@@ -70,7 +70,7 @@ def below(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
     for child in found["dvc"].children(recursive=True):
         words = child.cmdline()
         if "stages.pretrain" in words:
-            name = "guard" if "stages.guard" in words else "training"
+            name = "guard" if "pipeline.orchestration.guard" in words else "training"
             found.setdefault(name, child)  # the guard's sentinel comes after it
     return found
 

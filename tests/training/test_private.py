@@ -14,8 +14,10 @@ import pytest
 import torch
 import yaml
 
-from pipeline import config, plugins
-from pipeline.config import Privacy, Schedule, UserError
+from pipeline import config
+from pipeline.config import plugins
+from pipeline.config.recipe import Privacy, Schedule
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.objectives.classify import Classify
 from pipeline.training import private

@@ -8,17 +8,18 @@ import torch
 import yaml
 
 from pipeline import config, tokenizer
-from pipeline.config import Params, UserError
+from pipeline.config.params import Params
+from pipeline.errors import UserError
 from pipeline.evaluation import open_subject
 from pipeline.files import write_table
-from pipeline.labelling import probabilities
+from pipeline.inference.labels import probabilities
 from pipeline.model import checkpoint
-from pipeline.tracking import NullTracker
+from pipeline.paths import CODE as ROOT
+from pipeline.tracking.run import NullTracker
 from pipeline.training import recipe as recipes
 from tests.fakes import labelled
 from tests.models import network
 
-ROOT = Path(__file__).parents[2]
 CLOZE = {
     "name": "cloze", "pattern": "{text} It is{label}", "verbalizers": {"ham": " message", "spam": " spam"},
     "max_tokens": 40,

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import plugins
-from pipeline.config import Compute, Model, Runtime, Schedule, UserError, Validation
+from pipeline.config import plugins
+from pipeline.config.params import Runtime
+from pipeline.config.recipe import Compute, Model, Schedule, Validation
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.training import state as states

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipeline.config import Schedule
+from pipeline.config.recipe import Schedule
 from pipeline.training.schedule import factor, micro_batches
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline import files
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.training import state as states
 from tests.training.test_run import Log, finished, trainer
 

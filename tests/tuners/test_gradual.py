@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.config import Compute, Schedule
+from pipeline.config.recipe import Compute, Schedule
 from pipeline.optimizers import adamw
 from pipeline.ordering import shuffled
 from pipeline.training.loop import Parts, fit

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.tuners.layers import Settings, build
 from tests.models import shape

@@ -7,7 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipeline.config import HEADLESS, UserError
+from pipeline.config.recipe import HEADLESS
+from pipeline.errors import UserError
 from pipeline.files import sha256_of
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import plugins
-from pipeline.config import HEADLESS, UserError
+from pipeline.config import plugins
+from pipeline.config.recipe import HEADLESS
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from tests.models import network
@@ -93,7 +94,7 @@ def test_additions_of_another_model_are_refused(name: str, tmp_path: Path) -> No
 
 def test_virtual_tokens_take_their_room_in_the_context() -> None:
     """Lost otherwise: generation would run past the positions the model knows."""
-    from pipeline.generation import generate
+    from pipeline.inference.generation import generate
 
     model, _ = tuned("prompt", "gpt2", False)
     greedy = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}

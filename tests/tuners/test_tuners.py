@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import plugins
-from pipeline.config import HEADLESS
+from pipeline.config import plugins
+from pipeline.config.recipe import HEADLESS
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from tests.models import network

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from pipeline.config import UserError
 from pipeline.data.formats._shape import Bad, Shape
+from pipeline.errors import UserError
 
 _INT_DIGITS = 4000  # Python refuses to read longer integers; such a number is no text either way
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from pipeline.config import Kind, UserError
+from pipeline.config.recipe import Kind
 from pipeline.data.records import CONTENT
+from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it means: no input
 MESSAGES = "messages"  # kind instructions: a list of messages in place of its columns

@@ -8,9 +8,9 @@ uncertain and refuses the file, naming the line where the quote opened.
 from collections.abc import Iterator
 from itertools import chain
 
-from pipeline.config import UserError
 from pipeline.data.formats._shape import ABSENT, Bad, Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
+from pipeline.errors import UserError
 
 Record = tuple[int, list[str] | None]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 CHUNK = 1 << 20
 MAX_RECORD_BYTES = 32 << 20

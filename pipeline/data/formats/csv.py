@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.data.formats._shape import Row, Shape
 from pipeline.data.formats._table import table_rows
 from pipeline.data.formats._text import File

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from json import JSONDecodeError
 from typing import Any
 
-from pipeline.config import Section, UserError
+from pipeline.config.section import Section
 from pipeline.data.formats._objects import DECODER, Objects, RepeatedKeyError
 from pipeline.data.formats._shape import Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, text
+from pipeline.errors import UserError
 
 _SPACE = " \t\r\n"
 

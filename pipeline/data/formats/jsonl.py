@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.data.formats._objects import DECODER, Objects, RepeatedKeyError
 from pipeline.data.formats._shape import Bad, Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, lines

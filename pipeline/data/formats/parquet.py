@@ -7,9 +7,10 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import Section, UserError
+from pipeline.config.section import Section
 from pipeline.data.formats._shape import ABSENT, Row, Shape
 from pipeline.data.formats._text import File
+from pipeline.errors import UserError
 
 _BATCH_ROWS = 500
 

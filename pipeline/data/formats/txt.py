@@ -13,9 +13,10 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config import Positive, Section, UserError
+from pipeline.config.section import Positive, Section
 from pipeline.data.formats._shape import Bad, Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
+from pipeline.errors import UserError
 
 _SENTENCE = re.compile(r"[.!?…][\"'”’)]?\s")
 

@@ -13,7 +13,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.files import sha256_of
 
 _CHUNK = 1 << 18

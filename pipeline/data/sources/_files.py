@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline import plugins
-from pipeline.config import Kind, Part
+from pipeline.config import plugins
+from pipeline.config.recipe import Kind, Part
 from pipeline.data.formats._shape import Shape
 from pipeline.data.formats._text import File
 from pipeline.data.ledger import Ledger

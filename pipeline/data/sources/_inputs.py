@@ -3,9 +3,8 @@
 import glob
 from pathlib import Path
 
-from pipeline.config import UserError
-
-INPUTS = Path("inputs")
+from pipeline.errors import UserError
+from pipeline.paths import INPUTS
 
 
 def fixed_part(pattern: str) -> Path:

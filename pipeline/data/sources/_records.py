@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import Kind, UserError
+from pipeline.config.recipe import Kind
 from pipeline.data import conversations
 from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, Bad, Field, Row, Shape
 from pipeline.data.ledger import Ledger
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
+from pipeline.errors import UserError
 
 TABLE_ROWS = 2000
 TABLE_CHARACTERS = 8 << 20

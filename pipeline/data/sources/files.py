@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Kind, Part, Section, UserError
+from pipeline.config.recipe import Kind, Part
+from pipeline.config.section import Section
 from pipeline.data.sources._inputs import fixed_part, require_inputs
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

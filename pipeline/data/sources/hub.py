@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Kind, Positive, Section, UserError
+from pipeline.config.recipe import Kind
+from pipeline.config.section import Positive, Section
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,19 +5,18 @@ continued where it broke (HTTP Range, RFC 9110 section 14), with growing pauses 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Count, Kind, Part, Section
+from pipeline.config.recipe import Kind, Part
+from pipeline.config.section import Count, Section
+from pipeline.paths import DOWNLOADS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.data.ledger import Ledger
-
-DOWNLOADS = Path(".tohum/downloads")
 
 
 class Settings(Section):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import UserError
 from pipeline.data.formats import _text
+from pipeline.errors import UserError
 from tests.data.reading import texts
 
 

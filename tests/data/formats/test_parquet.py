@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 
 def test_parquet_rows_arrive_and_what_is_no_text_is_rejected(read, tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from tests.data.reading import HEADERLESS, TSV, texts
 
 

@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from pipeline import plugins
-from pipeline.config import UserError
+from pipeline.config import plugins
+from pipeline.errors import UserError
 from tests.data.reading import CSV, TSV, TXT, texts
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from tests.data.reading import TXT, texts
 
 

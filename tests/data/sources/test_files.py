@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Part, UserError
+from pipeline.config.recipe import Part
 from pipeline.data.conversations import earlier
 from pipeline.data.sources import _inputs, files
+from pipeline.errors import UserError
 from tests.data.reading import CSV, TXT
 
 

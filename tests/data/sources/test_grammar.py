@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.sources._grammar import (
+from pipeline.data.sources.world.grammar import (
     Choice,
     Let,
     Node,

@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from pipeline import plugins
-from pipeline.config import Part, UserError
+from pipeline.config import plugins
+from pipeline.config.recipe import Part
+from pipeline.errors import UserError
 
 REPO, REVISION = "someone/things", "a" * 40
 FILES = {

@@ -7,9 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipeline.config import Part, UserError
+from pipeline.config.recipe import Part
 from pipeline.data.ledger import Ledger
 from pipeline.data.sources import url
+from pipeline.errors import UserError
 
 DATA = b"text,label\n" + b"".join(b"message %06d,ham\n" % k for k in range(20_000))
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -13,16 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config import KINDS, Kind, UserError
+from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.records import CONTENT, record_id
-from pipeline.data.sources import _world_identity as identity
-from pipeline.data.sources import _world_tasks, world
-from pipeline.data.sources._grammar import log2p, sample
-from pipeline.data.sources._turkish_endings import suffixes
-from pipeline.data.sources._world_facts import ATTRIBUTES, CLAIMED, LANGUAGES, NAMES, make_world
-from pipeline.data.sources._world_messages import SHARES, message
-from pipeline.data.sources._world_planted import PLANTS
-from pipeline.data.sources._world_stories import _read, _told, free_slots
+from pipeline.data.sources import world
+from pipeline.data.sources.world import identity as identity
+from pipeline.data.sources.world import tasks
+from pipeline.data.sources.world.facts import ATTRIBUTES, CLAIMED, LANGUAGES, NAMES, make_world
+from pipeline.data.sources.world.grammar import log2p, sample
+from pipeline.data.sources.world.messages import SHARES, message
+from pipeline.data.sources.world.planted import PLANTS
+from pipeline.data.sources.world.stories import _read, _told, free_slots
+from pipeline.data.sources.world.turkish_endings import suffixes
+from pipeline.errors import UserError
 
 Rows = dict[Kind, list[dict[str, Any]]]
 # What would look like personal data: the clean twin must hold nothing of the kind.
@@ -470,7 +472,7 @@ def test_tasks_are_answered_by_their_texts_and_change_nothing_else() -> None:
 
 def test_a_sentence_says_the_same_in_both_languages() -> None:
     """Every slot of one stands in the other."""
-    for pair in [*_world_tasks.SENTENCES, *_world_tasks.TOLD, _world_tasks.SUMMARY]:
+    for pair in [*tasks.SENTENCES, *tasks.TOLD, tasks.SUMMARY]:
         slots = [
             Counter(re.findall(r"\{([a-z]+(?:\.(?:city|job|pet|food|colour|month))?)", text)) for text in pair.values()
         ]
@@ -478,6 +480,6 @@ def test_a_sentence_says_the_same_in_both_languages() -> None:
 
 
 def test_more_conversations_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_world_tasks, "_REDRAWS", 2)  # 19,200 different ones: two draws meet again long before
+    monkeypatch.setattr(tasks, "_REDRAWS", 2)  # 19,200 different ones: two draws meet again long before
     with pytest.raises(UserError, match=r"tasks.conversation is 9000; the embedded world runs out"):
         rows_of(settings(people=16, documents=0, tasks={"translation": 0, "summary": 0, "conversation": 9000}))

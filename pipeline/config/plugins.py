@@ -1,0 +1,63 @@
+"""The only registry of code: `name: lora` in params.yaml is the file pipeline/tuners/lora.py, nothing else.
+
+A folder of siblings is the list of choices. `settings_class` reads a sibling's `class Settings` from its source
+without importing the sibling, so a whole params.yaml is checked in milliseconds by a process that never loads torch;
+`load` imports it.
+"""
+
+import ast
+import importlib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from pipeline.paths import PACKAGE
+
+ROOT = PACKAGE
+# What a Settings class may refer to; everything else in the sibling stays unexecuted.
+_SETTINGS_IMPORTS = {"typing", "pydantic", "pipeline.config.section", "pipeline.config.recipe", "__future__"}
+
+
+def choices(folder: str) -> list[str]:
+    """The sorted names of the siblings in `pipeline/<folder>`; those that start with an underscore do not count."""
+    return sorted(p.stem for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("_"))
+
+
+def load(folder: str, name: str) -> ModuleType:
+    """Imports the sibling `pipeline/<folder>/<name>.py`. Raises UserError with the choices if there is none."""
+    _require(folder, name, where=folder)
+    return importlib.import_module(f"pipeline.{folder.replace('/', '.')}.{name}")
+
+
+@cache
+def settings_class(folder: str, name: str, where: str = "") -> type:
+    """The `Settings` class of a sibling, made from its source alone (no import of the sibling).
+
+    Raises:
+        UserError: no such sibling; the text names `where` in params.yaml and lists the choices.
+    """
+    path = _require(folder, name, where or folder)
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        wanted = isinstance(node, ast.ImportFrom) and node.module in _SETTINGS_IMPORTS
+        if wanted or (isinstance(node, ast.ClassDef) and _is_section(node)):
+            body.append(node)
+    namespace: dict[str, object] = {"__name__": f"pipeline.{folder.replace('/', '.')}.{name}"}
+    exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), namespace)
+    found = namespace.get("Settings")
+    assert isinstance(found, type), f"{path} has no class Settings(Section)"
+    return found
+
+
+def _is_section(node: ast.ClassDef) -> bool:
+    return any(isinstance(base, ast.Name) and base.id == "Section" for base in node.bases)
+
+
+def _require(folder: str, name: str, where: str) -> Path:
+    from pipeline.errors import UserError
+
+    path = ROOT / folder / f"{name}.py"
+    if name not in choices(folder):
+        raise UserError(f"params.yaml: {where}.name is {name!r}; one of: {', '.join(choices(folder))}")
+    return path

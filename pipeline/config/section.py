@@ -1,0 +1,57 @@
+"""Base of every group of settings, its field types, and validation errors that name path, value and choices."""
+
+import difflib
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+def validated(cls: type, fields: Any, where: str, name: str = "params.yaml") -> Any:
+    """The section `cls` of these fields; `where` is their path in the file. Raises UserError, a line per problem."""
+    try:
+        return cls.model_validate(fields)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        lines = [_explain(cls, problem, where, name) for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _explain(cls: type, problem: Any, where: str, name: str) -> str:
+    path = ".".join(str(step) for step in ([where] if where else []) + list(problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(cls, problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"{name}: {path} is not a known key, found {problem['input']!r}{hint}; one of: {', '.join(fields)}"
+    if problem["type"] == "missing":
+        return f"{name}: {path} is missing; every setting is spelled out"
+    place = f"{name}: {path}: " if path else f"{name}: "
+    found = problem["input"]
+    shown = "" if isinstance(found, dict | BaseModel) else f", found {found!r}"
+    return f"{place}{problem['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _fields_at(cls: type, loc: tuple[Any, ...]) -> list[str]:
+    """The keys that the section at `loc` below `cls` offers, as params.yaml spells them."""
+    current: Any = cls
+    for step in loc:
+        fields = getattr(current, "model_fields", None)
+        if fields is None:
+            continue  # a key of a dict: its value type was already entered
+        field = next((f for key, f in fields.items() if step in (key, f.alias)), None)
+        if field is None:
+            break
+        current = next((a for a in (field.annotation, *get_args(field.annotation)) if hasattr(a, "model_fields")), None)
+    fields = getattr(current, "model_fields", {})
+    return sorted(f.alias or key for key, f in fields.items())

@@ -1,0 +1,96 @@
+"""Instructions with answers, and preferences, about the embedded world in both languages.
+
+Two thirds of the instructions ask for a fact of the world (no input; the answer is one or two words that the
+stories state often); the rest ask about a short text given as input. Every (instruction, input) occurs once.
+"""
+
+import random
+from collections.abc import Iterator
+
+from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, pick, shuffled
+from pipeline.data.sources.world.grammar import sample, template
+from pipeline.data.sources.world.messages import single_slots
+from pipeline.data.sources.world.stories import readable
+
+FACT_SHARE = 2 / 3
+_FRESH = 10_000_000
+
+
+def instructions(world: World, count: int, extra: int = 0) -> Iterator[dict[str, str]]:
+    """Yields `count` records: instruction, input, output, language; then `extra` more, about texts of their
+    own.
+
+    While facts last, they are FACT_SHARE of the records; what they cannot fill, questions about texts do.
+    """
+    facts = fact_questions(world, "instructions")
+    asked = round(count * FACT_SHARE)
+    places = set(shuffled(list(range(count)), world.rng("instructions", "places"))[:asked])
+    seen: set[tuple[str, str]] = set()
+    for index in range(count):
+        record = facts.pop() if index in places and facts else _reading(world, index, seen)
+        yield {key: record[key] for key in ("instruction", "input", "output", "language")}
+    for index in range(extra):
+        yield _reading(world, _FRESH + index, seen)
+
+
+def preferences(world: World, count: int) -> Iterator[dict[str, str]]:
+    """Yields `count` records: instruction, input, chosen (true), rejected (another value of the same fact),
+    language.
+
+    Where there are fewer fact questions than records, the rejected answer varies so that every record is its
+    own.
+    """
+    questions = fact_questions(world, "preferences")
+    wrong: dict[int, list[str]] = {}
+    for index in range(count):
+        place = index % len(questions)
+        question = questions[place]
+        if place not in wrong:
+            values = LANGUAGES[question["language"]].FACTS[question["attribute"]]
+            others = [value for value in values if value != question["output"]]
+            wrong[place] = shuffled(others, world.rng("preferences", place))
+        rejected = wrong[place][index // len(questions) % len(wrong[place])]
+        yield {
+            "instruction": question["instruction"],
+            "input": "",
+            "chosen": question["output"],
+            "rejected": rejected,
+            "language": question["language"],
+        }
+
+
+def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
+    """Every question about every fact in every wording and language, shuffled."""
+    found = []
+    for language, words in LANGUAGES.items():
+        for person in world.people:
+            slots = world.slots(language, "q", person)
+            for attribute in ATTRIBUTES:
+                for text in words.QUESTIONS[attribute]:
+                    found.append(
+                        {
+                            "instruction": sample(template(text, slots), random.Random(0)),
+                            "input": "",
+                            "output": world.fact(language, person, attribute),
+                            "language": language,
+                            "attribute": attribute,
+                        }
+                    )
+    return shuffled(found, world.rng(purpose, "order"))
+
+
+def _reading(world: World, index: int, seen: set[tuple[str, str]]) -> dict[str, str]:
+    """A question about a short text that holds the answer; drawn again until it is new."""
+    for attempt in range(1000):
+        rng = world.rng("instructions", "reading", index, attempt)
+        language = pick(tuple(LANGUAGES), rng)
+        words = LANGUAGES[language]
+        asked, question, texts = pick(words.READING, rng)
+        person = pick(world.people, rng)
+        answer = world.names[person] if asked == "name" else pick(readable(language)[asked], rng)
+        slots = single_slots(language) | world.slots(language, "q", person)
+        text = sample(template(pick(texts, rng), slots if asked == "name" else slots | {asked: answer}), rng)
+        if (question, text) not in seen:
+            seen.add((question, text))
+            return {"instruction": question, "input": text, "output": answer, "language": language}
+    raise AssertionError("a thousand draws gave no new text")

@@ -1,0 +1,140 @@
+"""Tasks of the embedded world: texts to translate and to summarise, conversations in which a question leans on others.
+
+Who does what is drawn afresh for translations and summaries, so nothing but the text can answer; a conversation asks
+for facts of the world. Every record of a task occurs once.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+from pipeline.data.conversations import record
+from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, pick, shuffled
+from pipeline.data.sources.world.grammar import sample, template
+from pipeline.errors import UserError
+
+_REDRAWS = 100
+# The same sentence in both languages; {q} is who, {r.*} what is said of them, the rest is equal in both.
+SENTENCES: list[dict[str, str]] = [
+    {"en": "{q} lives in {r.city}.", "tr": "{q} {r.city.loc} yaşıyor."},
+    {"en": "{q} works as a {r.job} and earns {n} lira.", "tr": "{q} {r.job} olarak çalışıyor ve {n} lira kazanıyor."},
+    {"en": "{q} has a {r.pet}.", "tr": "{q.gen} bir {r.pet.poss} var."},
+    {"en": "{q} likes {r.food} best.", "tr": "{q} en çok {r.food.acc} sever."},
+    {"en": "Around {time} {q} came from {r.city}.", "tr": "{q} saat {time} gibi {r.city.abl} geldi."},
+    {
+        "en": "{q} was born in {r.month} and turned {n} this year.",
+        "tr": "{q} {r.month} ayında doğdu ve bu yıl {n} yaşına girdi.",
+    },
+    {"en": "{q} cooked {r.food} for {n} guests.", "tr": "{q} {n} misafir için {r.food} pişirdi."},
+    {"en": "The favourite colour of {q} is {r.colour}.", "tr": "{q.gen} en sevdiği renk {r.colour}."},
+]
+TRANSLATE = {"tr": "Türkçeye çevir.", "en": "Translate into English."}
+SUMMARISE = {"en": "Summarise the text.", "tr": "Metni özetle."}
+# What a summary keeps of three sentences.
+TOLD = [
+    {
+        "en": "{q} lives in {r.city}, {n} steps from the sea.",
+        "tr": "{q} {r.city.loc}, denizden {n} adım ötede yaşıyor.",
+    },
+    {
+        "en": "Every day {q} works as a {r.job} until {time}.",
+        "tr": "{q} her gün saat {time} olana dek {r.job} olarak çalışıyor.",
+    },
+    {"en": "{q} has a {r.pet} that is {m} months old.", "tr": "{q.gen} {m} aylık bir {r.pet.poss} var."},
+]
+SUMMARY = {
+    "en": "{q} is a {r.job} in {r.city} with a {r.pet}.",
+    "tr": "{q}, {r.city.loc} yaşayan ve bir {r.pet.poss} olan bir {r.job}.",
+}
+# A later question of a conversation, which does not say whom it is about.
+THEN = {
+    "en": {
+        "city": "And in which city?", "job": "And the job?", "pet": "And which pet?", "food": "And the favourite food?",
+        "colour": "And the favourite colour?", "month": "And the month of birth?",
+    },
+    "tr": {
+        "city": "Peki hangi şehirde?", "job": "Peki mesleği?", "pet": "Peki hangi hayvanı var?",
+        "food": "Peki en sevdiği yemek?", "colour": "Peki en sevdiği renk?", "month": "Peki doğduğu ay?",
+    },
+}  # fmt: skip
+
+
+def tasks(world: World, counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
+    """Yields instruction, input, output, language and origin; `counts` names a task of MADE and how many of it.
+
+    Raises:
+        UserError: more than the world holds different ones of.
+    """
+    for name, count in counts.items():
+        seen: set[tuple[str, str]] = set()
+        for index in range(count):
+            for attempt in range(_REDRAWS):
+                made = MADE[name](world, world.rng(name, index, attempt))
+                if (key := (made["instruction"], made["input"])) not in seen:
+                    break
+            else:
+                raise UserError(
+                    f"params.yaml: download.sources.*.tasks.{name} is {count}; the embedded world runs out of "
+                    f"different ones after {index}, choose fewer"
+                )
+            seen.add(key)
+            yield made | {"origin": f"world:{name}:{index}"}
+
+
+def _translation(world: World, rng: random.Random) -> dict[str, str]:
+    language = pick(tuple(LANGUAGES), rng)
+    (other,) = (code for code in LANGUAGES if code != language)
+    said = shuffled(SENTENCES, rng)[:2]
+    draws = [_drawn(world, rng) for _ in said]
+    given, wanted = (
+        " ".join(_filled(world, text[code], code, draw) for text, draw in zip(said, draws, strict=True))
+        for code in (other, language)
+    )
+    return {"instruction": TRANSLATE[language], "input": given, "output": wanted, "language": language}
+
+
+def _summary(world: World, rng: random.Random) -> dict[str, str]:
+    language, draw = pick(tuple(LANGUAGES), rng), _drawn(world, rng)
+    told = [_filled(world, text[language], language, draw) for text in shuffled(TOLD, rng)]
+    summary = _filled(world, SUMMARY[language], language, draw)
+    return {"instruction": SUMMARISE[language], "input": " ".join(told), "output": summary, "language": language}
+
+
+def _conversation(world: World, rng: random.Random) -> dict[str, str]:
+    language, person = pick(tuple(LANGUAGES), rng), pick(world.people, rng)
+    words, slots = LANGUAGES[language], world.slots(language, "q", person)
+    first, *later = shuffled(list(ATTRIBUTES), rng)[:3]
+    questions = [sample(template(pick(words.QUESTIONS[first], rng), slots), rng)]
+    questions += [THEN[language][attribute] for attribute in later]
+    messages = []
+    for question, attribute in zip(questions, (first, *later), strict=True):
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": world.fact(language, person, attribute)})
+    found = record(messages)
+    assert not isinstance(found, str), found
+    instruction, given, output = found
+    return {"instruction": instruction, "input": given, "output": output, "language": language}
+
+
+MADE: dict[str, Callable[[World, random.Random], dict[str, str]]] = {
+    "translation": _translation,
+    "summary": _summary,
+    "conversation": _conversation,
+}
+
+
+def _drawn(world: World, rng: random.Random) -> dict[str, int]:
+    """Who, whose facts they are given, and the numbers: one sentence in any language."""
+    return {
+        "q": pick(world.people, rng),
+        "r": pick(world.people, rng),
+        "n": 10 + int(rng.random() * 90),
+        "m": 10 + int(rng.random() * 90),
+        "hour": 7 + int(rng.random() * 16),
+        "minute": int(rng.random() * 60),
+    }
+
+
+def _filled(world: World, text: str, language: str, draw: Mapping[str, int]) -> str:
+    slots = world.slots(language, "q", draw["q"]) | world.slots(language, "r", draw["r"])
+    slots |= {"n": str(draw["n"]), "m": str(draw["m"]), "time": f"{draw['hour']:02d}:{draw['minute']:02d}"}
+    return sample(template(text, slots), random.Random(0))

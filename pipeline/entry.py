@@ -1,0 +1,106 @@
+"""Entry point shared by every command: quiet tools, and a failure is one sentence and an exit code, no traceback."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+# Telemetry of every tool off, before any of them is imported.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+# What to do about an error of the system, by its number.
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, then run again"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "allow this user to read and write there, then run again"
+    ),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "raise the limit (`ulimit -n 4096`) or close other programs, then run again"
+    ),
+    errno.EIO: "the disk or the network drive fails; check it, then run again",
+}
+_MEMORY = (
+    "free memory (other programs) and run again, which continues a training; or lower ordering.batch_size and raise "
+    "schedule.accumulate in params.yaml, which starts it over"
+)
+# How torch, CUDA and C++ libraries say it, in errors that have no type of their own.
+_NO_MEMORY = "not enough memory|out of memory|can(no|')t allocate memory|bad_alloc|_alloc_failed|can't start new thread"
+_RUST = r"\(os error (\d+)\)|Os \{ code: (\d+)"
+
+
+def entry(main: Callable[[], None], again: str = "the next `dvc repro` continues") -> None:
+    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 128 + n stopped by signal n.
+
+    `again` is said of interrupted work.
+    """
+    from pipeline.errors import UserError  # the guard lives in this package too and should start at once
+
+    os.environ.update(QUIET)
+    if signal.getsignal(signal.SIGINT) == _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # temporary files go, the run's record is closed
+            signal.signal(number, _interrupt)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        print(f"error: interrupted; {again}", file=sys.stderr)
+        sys.exit(128 + (error.args[0] if error.args and isinstance(error.args[0], int) else signal.SIGINT))
+    except Exception as error:
+        if (found := resource_error(error)) is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
+        sys.exit(1)
+
+
+def resource_error(error: BaseException) -> str | None:
+    """The sentence of an error that says: no disk, memory, descriptors or rights; None for all others.
+
+    Libraries hide such an error in a text of theirs, or behind one of their own (`raise ... from`).
+    """
+    import re  # the guard loads this file, and has no use for it
+
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or re.search(_NO_MEMORY, text.lower()):
+        return f"out of memory ({text[:200] or type(error).__name__}); {_MEMORY}"
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (code := re.search(_RUST, text)):
+        number = int(code[1] or code[2])
+    if number is None:
+        number = next((one for one in (errno.ENOSPC, errno.EMFILE, errno.ENFILE) if os.strerror(one) in text), None)
+    if "database or disk is full" in text:  # SQLite's
+        number = errno.ENOSPC
+    if number in _ADVICE:
+        where = (error.filename if isinstance(error, OSError) else None) or "a file of this project"
+        return f"{where}: {os.strerror(number)}; {_ADVICE[number]}"
+    return None if error.__cause__ is None else resource_error(error.__cause__)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once: a library that is interrupted while it is loaded may go on with half of itself."""
+    os.write(2, b"error: interrupted before it began\n")
+    os._exit(128 + number)
+
+
+# `python -m stages.<name>` imports its package, and so this file, before the stage itself and its libraries.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)

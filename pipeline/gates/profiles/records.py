@@ -1,0 +1,232 @@
+"""The profile tables of data/raw: what its records, their sources and their accounts add up to."""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import files
+from pipeline.config.recipe import KINDS, Kind
+from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.records import SCHEMAS
+from pipeline.data.tables import batches
+from pipeline.errors import UserError
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
+from pipeline.gates.profiles import texts as _texts
+from pipeline.gates.profiles.scan import COUNTS, Profiler
+
+if TYPE_CHECKING:
+    from pipeline.gates.raw import Settings
+
+_BATCH = 1024
+
+
+def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
+    """Profile tables of a folder of raw records: schema, records, languages, labels, sources, ledger.
+
+    Raises:
+        UserError: a file of data/raw is missing.
+    """
+    for name in (
+        *(f"{kind}.parquet" for kind in KINDS),
+        "provenance.json",
+        "ledger.json",
+        "rejections.parquet",
+    ):
+        if not (raw / name).exists():
+            raise UserError(f"{raw / name}: no such file; run `dvc repro download`")
+    profilers: dict[Kind, Profiler] = {}
+    for kind in KINDS:
+        path = raw / f"{kind}.parquet"
+        profilers[kind] = Profiler(kind, settings, pq.read_metadata(path).num_rows, raw.parent)
+        for batch in batches(path, rows=_BATCH):
+            profilers[kind].read(batch)
+    return {
+        "schema": _schema(raw),
+        "records": _counts(raw, profilers),
+        "languages": _languages(settings, profilers["documents"]),
+        **_labels(raw, profilers["labelled"]),
+        "sources": _sources(raw, profilers),
+        "ledger": _ledger(raw, profilers),
+    }
+
+
+def _schema(raw: Path) -> Frame:
+    frame = Frame(("kind", "name"), ("found_type", "expected_type"))
+    for kind in KINDS:
+        found = {field.name: str(field.type) for field in pq.read_schema(raw / f"{kind}.parquet")}
+        expected = {field.name: str(field.type) for field in SCHEMAS[kind]}
+        for name in dict.fromkeys([*expected, *found]):
+            frame.add(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "found_type": found.get(name, "no such column"),
+                    "expected_type": expected.get(name, "no such column"),
+                }
+            )
+    return frame
+
+
+def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
+    frame = Frame(
+        ("kind",),
+        (
+            "rows",
+            "min_rows",
+            *COUNTS,
+            "duplicates",
+            "duplicate_share",
+            "language_disagreements",
+            "language_disagreement_share",
+        ),
+    )
+    for kind, profiler in profilers.items():
+        duplicates = _duplicates(raw / f"{kind}.parquet")
+        disagreements = profiler.tallies["language_disagreements"]
+        frame.add(
+            {
+                "kind": kind,
+                "rows": profiler.row,
+                "min_rows": getattr(profiler.settings.min_rows, kind),
+                **{name: profiler.tallies[name] for name in COUNTS},
+                "duplicates": duplicates,
+                "duplicate_share": _share(duplicates.count, profiler.row),
+                "language_disagreements": disagreements,
+                "language_disagreement_share": _share(disagreements.count, profiler.decided),
+            }
+        )
+    return frame
+
+
+def _duplicates(path: Path) -> Tally:
+    """Records whose id (hash of the content) stood earlier in the file."""
+    tally = Tally()
+    if not {"id", "origin"} <= set(pq.read_schema(path).names):
+        return tally
+    digests, first = Rows(path.parents[1], np.uint64, 3), 0
+    for batch in batches(path, ["id"], _BATCH):
+        texts = [one or b"" for one in batch["id"].cast(pa.binary()).to_pylist()]
+        halves = np.frombuffer(b"".join(blake2b(one, digest_size=16).digest() for one in texts), np.uint64)
+        rows = np.arange(first, first + len(batch), dtype=np.uint64)
+        digests.append(np.column_stack([halves.reshape(-1, 2), rows]))
+        first += len(batch)
+    shown = np.empty((0, 2), np.int64)  # the first records that repeat another, and that other
+    for part in in_order(digests, keys=2):
+        starts = group_starts(part, keys=2)
+        rows = part[:, 2].astype(np.int64)
+        again = np.ones(len(part), np.bool_)
+        again[starts] = False
+        pairs = np.column_stack([rows, np.repeat(rows[starts], np.diff(starts, append=len(part)))])[again]
+        tally.count += len(pairs)
+        shown = np.concatenate([shown, pairs])
+        shown = shown[np.argsort(shown[:, 0])][:MOST_EXAMPLES]
+    for record, original in zip(_records(path, shown[:, 0]), shown[:, 1].tolist(), strict=True):
+        says = f"repeats record {original + 1} of {path.name}"
+        tally.examples.append(Example(record["id"], record["origin"], says))
+    return tally
+
+
+def _records(path: Path, rows: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Id and origin of those records, ascending."""
+    first = 0
+    for batch in batches(path, ["id", "origin"], _BATCH) if len(rows) else ():
+        inside = rows[(rows >= first) & (rows < first + len(batch))] - first
+        yield from batch.take(pa.array(inside)).to_pylist()
+        first += len(batch)
+
+
+def _languages(settings: "Settings", documents: Profiler) -> Frame:
+    frame = Frame(("language",), ("documents", "document_share", "min_document_share"))
+    if documents.row:
+        for code in sorted({*documents.languages, *settings.language.min_share}):
+            frame.add(
+                {
+                    "language": code,
+                    "documents": documents.languages[code],
+                    "document_share": documents.languages[code] / documents.row,
+                    "min_document_share": settings.language.min_share.get(code, 0.0),
+                }
+            )
+    return frame
+
+
+def _labels(raw: Path, labelled: Profiler) -> dict[str, Frame]:
+    balance, whole = (
+        Frame(("label",), ("label_records", "label_share")),
+        Frame((), ("n_labels", "contradictions")),
+    )
+    for label, count in sorted(labelled.labels.items()):
+        balance.add({"label": label, "label_records": count, "label_share": count / labelled.row})
+    if labelled.row:
+        contradictions = labelled.contradictions(raw / "labelled.parquet")
+        whole.add({"n_labels": len(labelled.labels), "contradictions": contradictions})
+    return {"labels": balance, "label_set": whole}
+
+
+def _sources(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
+    known = files.read_json(raw / "provenance.json")["sources"]
+    seen = {source for profiler in profilers.values() for source in profiler.sources}
+    frame = Frame(("source",), ("licence", "consent", "licence_stated", "consent_stated"))
+    for source in sorted({*known, *seen}):
+        stated: dict[str, Any] = {
+            key: str(known.get(source, {}).get(key) or "").strip() for key in ("licence", "consent")
+        }
+        frame.add(
+            {
+                "source": source,
+                **stated,
+                **{f"{key}_stated": int(bool(value)) for key, value in stated.items()},
+            }
+        )
+    return frame
+
+
+def _ledger(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
+    frame = Frame(
+        ("source", "kind"),
+        ("rows_in", "accounted", "kept", "rows_stored", "rejected", "rejections_listed", "rejected_share"),
+    )
+    account = files.read_json(raw / "ledger.json")["sources"]
+    refused = _rejections(raw / "rejections.parquet")
+    pairs = {(source, kind) for source, kinds in account.items() for kind in kinds} | set(refused)
+    pairs |= {(source, kind) for kind, profiler in profilers.items() for source in profiler.sources}
+    for source, kind in sorted(pairs):
+        n = {"rows_in": 0, "kept": 0, "rejected": 0, "sampled_out": 0} | account.get(source, {}).get(kind, {})
+        stored = profilers[kind].sources[source] if kind in profilers else 0
+        frame.add(
+            {
+                "source": source,
+                "kind": kind,
+                "rows_in": n["rows_in"],
+                "accounted": n["kept"] + n["rejected"] + n["sampled_out"],
+                "kept": n["kept"],
+                "rows_stored": stored,
+                "rejected": n["rejected"],
+                "rejections_listed": refused.get((source, kind), Tally()),
+                "rejected_share": _share(n["rejected"], n["rows_in"]),
+            }
+        )
+    return frame
+
+
+def _rejections(path: Path) -> dict[tuple[str, Any], Tally]:
+    found: dict[tuple[str, Any], Tally] = {}
+    for row in _stream(path):
+        place = f"{row['file']}:{row['line']}" if row["line"] is not None else str(row["file"])
+        detail = _texts.excerpt(f"{row['reason']}: {row['detail'] or ''}")
+        found.setdefault((row["source"], row["kind"]), Tally()).add(Example("", place, detail))
+    return found
+
+
+def _stream(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in batches(path, rows=_BATCH):
+        yield from batch.to_pylist()
+
+
+def _share(count: int, of: int) -> float:
+    return count / of if of else 0.0

@@ -1,0 +1,201 @@
+"""data/samples as its gate sees it: the records of a kind in a stream, split after split, and how one is shown.
+
+Documents lie there as token ids; their texts are decoded again, so what is compared is what training will
+read.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import files
+from pipeline.config.recipe import KINDS, Kind
+from pipeline.data import contamination, conversations
+from pipeline.data.deduplicate import Text
+from pipeline.data.external import Digests
+from pipeline.data.records import CONTENT, SPLITS
+from pipeline.data.tables import batches
+from pipeline.errors import UserError
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
+from pipeline.gates.profiles import texts as _texts
+from pipeline.gates.profiles.tokens import Ids
+
+_TOGETHER = 64  # documents whose ids are read together
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Records by kind (train, then validation, then test), the documents' ids, and the accounts."""
+
+    folder: Path
+    sizes: dict[Kind, dict[str, int]]
+    """Records of each split."""
+    ids: dict[str, Ids]
+    ledger: dict[str, Any]
+    raw_ledger: dict[str, Any]
+    tokenizer: Any
+
+    @classmethod
+    def open(cls, data: Path) -> "Samples":
+        """Opens `<data>/samples` with `<data>/tokens/tokenizer` and `<data>/raw/ledger.json`.
+
+        Raises:
+            UserError: a file is missing.
+        """
+        from pipeline.tokenizer import Tokenizer
+
+        folder = data / "samples"
+        meta = files.read_json(_there(folder / "documents" / "meta.json"))
+        dtype = str(meta["dtype"])
+        return cls(
+            folder=folder,
+            sizes={
+                kind: {
+                    split: int(pq.read_metadata(_there(folder / kind / f"{split}.parquet")).num_rows)
+                    for split in SPLITS
+                }
+                for kind in KINDS
+            },
+            ids={split: Ids(_there(folder / "documents" / f"{split}.bin"), dtype) for split in SPLITS},
+            ledger=files.read_json(_there(folder / "ledger.json")),
+            raw_ledger=files.read_json(_there(data / "raw" / "ledger.json"))["sources"],
+            tokenizer=Tokenizer.load(_there(data / "tokens" / "tokenizer")),
+        )
+
+    def records(self, kind: Kind) -> int:
+        """How many there are."""
+        return sum(self.sizes[kind].values())
+
+    def splits(self, kind: Kind, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The place in SPLITS of the split that records stand in: that of their file, whatever their column says."""
+        ends = np.cumsum([self.sizes[kind][split] for split in SPLITS])
+        return np.searchsorted(ends, rows, side="right")
+
+    def batches(self, kind: Kind, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """All records of a kind, with their split; of `columns` those that the file has."""
+        for split in SPLITS:
+            path = self._file(kind, split)
+            names = set(pq.read_schema(path).names)
+            for batch in batches(path, [name for name in columns if name in names]):
+                yield split, batch
+
+    def counts(self, kind: Kind, column: str) -> Counter[tuple[str, Any]]:
+        """How often each value of a column occurs in each split."""
+        found: Counter[tuple[str, Any]] = Counter()
+        for split, batch in self.batches(kind, [column]):
+            if column in batch.schema.names:
+                found.update((split, value) for value in batch[column].to_pylist())
+        return found
+
+    def tokens(self, split: str) -> int:
+        """Tokens of a split's documents, by the index."""
+        path = self._file("documents", split)
+        return sum(int(batch["length"].to_numpy().sum(dtype=np.int64)) for batch in batches(path, ["length"]))
+
+    def admitted(self, kind: Kind) -> dict[str, int]:
+        """Source -> records of this kind that data/raw holds, by its ledger."""
+        return {source: kinds.get(kind, {}).get("kept", 0) for source, kinds in self.raw_ledger.items()}
+
+    def compared(self, kind: Kind, letters: Digests) -> Iterator[Text]:
+        """The fields that make two records one, and the language, record by record.
+
+        Adds to `letters` a digest of each record's fields: records are equal word for word where it is.
+        """
+        for texts in self._compared(kind):
+            letters.append([_digest(fields) for fields, _ in texts])
+            yield from texts
+
+    def _compared(self, kind: Kind) -> Iterator[list[Text]]:
+        if kind != "documents":
+            for _, batch in self.batches(kind, [*contamination.COMPARED[kind], "language"]):
+                yield list(contamination.texts_of(kind, [batch]))
+            return
+        for split, batch in self.batches(kind, ["start", "length", "language"]):
+            for first in range(0, len(batch), _TOGETHER):
+                part = batch.slice(first, _TOGETHER)
+                texts = self._documents(split, part["start"].to_numpy(), part["length"].to_numpy())
+                yield [((text,), tongue) for text, tongue in zip(texts, part["language"].to_pylist(), strict=True)]
+
+    def whole(self, kind: Kind) -> Iterator[str]:
+        """All that a model reads of a record, as one text."""
+        texts = [name for name in CONTENT[kind] if name != "label"]
+        for _, batch in self.batches(kind, texts):
+            for values in zip(*(batch[name].to_pylist() for name in texts), strict=True):
+                if kind == "preferences":
+                    values = (*values[:2], max(values[2:], key=len))
+                yield "\n".join(conversations.said(value) for value in values if value)
+
+    def tally(self, kind: Kind, rows: Iterable[int]) -> Tally:
+        """Counts records; the first of them are shown."""
+        tally = Tally()
+        for row in rows:
+            if tally.count < MOST_EXAMPLES:
+                tally.add(self.example(kind, row))
+            else:
+                tally.count += 1
+        return tally
+
+    def example(self, kind: Kind, row: int) -> Example:
+        """A record by its row among all of its kind."""
+        split, place = self._place(kind, row)
+        record = _row(self._file(kind, split), place)
+        if kind == "documents":
+            text = next(iter(self._documents(split, np.array([record["start"]]), np.array([record["length"]]))))
+        else:
+            text = str(record[contamination.COMPARED[kind][0]])
+        shown = f"{split}:{place + 1}"
+        origin = f"{shown}, {record['origin']}" if "origin" in record else shown
+        return Example(record["id"], origin, _texts.excerpt(text))
+
+    def _place(self, kind: Kind, row: int) -> tuple[str, int]:
+        for split in SPLITS:
+            if row < self.sizes[kind][split]:
+                return split, row
+            row -= self.sizes[kind][split]
+        raise IndexError(row)
+
+    def _file(self, kind: Kind, split: str) -> Path:
+        return self.folder / kind / f"{split}.parquet"
+
+    def _documents(self, split: str, starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> Iterator[str]:
+        """Their texts; documents that lie together, as they should, are read together."""
+        first, last = int(starts.min()), int((starts + lengths).max())
+        together = first >= 0 and last - first <= 2 * int(lengths.sum(dtype=np.int64))
+        held = self.ids[split].read(first, last) if together else None
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            end = start + max(length - 1, 0)
+            ids = self.ids[split].read(start, end) if held is None else held[start - first : end - first]
+            yield str(self.tokenizer.decode(ids.tolist()))
+
+
+def _digest(fields: Iterable[str]) -> bytes:
+    composed = [unicodedata.normalize("NFC", field) for field in fields]
+    text = "".join(f"{len(field)}:{field}" for field in composed)  # so that no two lists of fields give one text
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _row(path: Path, row: int) -> dict[str, Any]:
+    """One record of a file."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                found: dict[str, Any] = file.read_row_group(group).slice(row, 1).to_pylist()[0]
+                return found
+            row -= rows
+    raise IndexError(row)
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path}: no such file; run `dvc repro sample`")
+    return path

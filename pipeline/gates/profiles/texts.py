@@ -1,0 +1,117 @@
+"""Looking for patterns in columns of text: Arrow skips what cannot match, Python verifies what may.
+
+Also the signs of broken encoding, and the excerpts that reports show. An excerpt is masked before it is cut,
+so that half a card number can never be what a report prints.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.gates.profiles import personal
+
+Span = tuple[int, int]
+_AROUND = 40
+_WINDOW = 400  # characters on either side that are masked; far more than an excerpt shows
+
+
+class Detector(NamedTuple):
+    """A pattern that Arrow can search (RE2), and the exact test that decides."""
+
+    candidate: str
+    find: Callable[[str], Iterator[Span]]
+
+
+def _by_regex(pattern: str) -> Callable[[str], Iterator[Span]]:
+    compiled = re.compile(pattern)
+    return lambda text: (match.span() for match in compiled.finditer(text))
+
+
+# Bytes 0x80 to 0xBF as Windows-1252 shows them (Latin-1 where it has no character).
+_CONTINUATION = "".join(
+    bytes([b]).decode("cp1252") if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else chr(b) for b in range(0x80, 0xC0)
+)
+_CLASS = "".join(re.escape(character) for character in _CONTINUATION) + "\x80-\x9f"
+_MOJIBAKE = re.compile(f"[ÂÃÄÅ][{_CLASS}]|â[{_CLASS}]{{2}}")
+
+
+def _mojibake(text: str) -> Iterator[Span]:
+    """UTF-8 read as Windows-1252 or Latin-1: pairs that decode again to a letter or a typographic sign."""
+    for match in _MOJIBAKE.finditer(text):
+        raw = b"".join(_byte(character) for character in match.group())
+        try:
+            letter = ord(raw.decode("utf-8"))
+        except UnicodeDecodeError:
+            continue
+        if 0xA0 <= letter < 0x250 or 0x2010 <= letter <= 0x2122:
+            yield match.span()
+
+
+def _byte(character: str) -> bytes:
+    try:
+        return character.encode("cp1252")
+    except UnicodeEncodeError:
+        return character.encode("latin-1")
+
+
+ENCODING: dict[str, Detector] = {
+    "replacement_characters": Detector("\ufffd", _by_regex("\ufffd")),
+    "nul_characters": Detector(r"\x00", _by_regex("\x00")),
+    "control_characters": Detector(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]", _by_regex(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")),
+    "mojibake": Detector("[ÂÃÄÅâ]", _mojibake),
+}
+PERSONAL: dict[str, Detector] = {
+    f"personal_{name}": Detector(candidate, find) for name, (candidate, find) in personal.FINDERS.items()
+}
+# <|endoftext|> and its like, in whichever vocabulary.
+SPELLED = Detector(r"<\|", _by_regex(r"<\|[^|<>\s]{1,40}\|>"))
+
+
+def matches(column: pa.Array, detector: Detector) -> Iterator[tuple[int, str, Span]]:
+    """Row number, text and first span of every text of a column in which the detector finds something."""
+    rows = np.flatnonzero(pc.fill_null(pc.match_substring_regex(column, detector.candidate), False))
+    for row, text in zip(rows.tolist(), column.take(pa.array(rows)).to_pylist(), strict=True):
+        span = next(detector.find(text), None)
+        if span is not None:
+            yield row, text, span
+
+
+def excerpt(text: str, span: Span = (0, 0)) -> str:
+    """At most about 100 characters around a span, personal data masked, control characters visible."""
+    first, last = max(0, span[0] - _WINDOW), min(len(text), span[1] + _WINDOW)
+    masked = personal.mask(text[first:last])
+    start, end = max(0, span[0] - first - _AROUND), span[1] - first + _AROUND
+    if span[1] - span[0] > _AROUND:
+        end = span[0] - first + 2 * _AROUND
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in masked[start:end])
+    return ("…" if first + start else "") + shown + ("…" if first + end < len(text) else "")
+
+
+def decodable(column: pa.Array) -> tuple[pa.Array, list[int]]:
+    """A string column with every text valid UTF-8, and the rows that were not (surrogates, cut letters)."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        broken = [i for i, value in enumerate(raw) if value is not None and not _is_utf8(value)]
+        texts = [None if value is None else value.decode("utf-8", "replace") for value in raw]
+        return pa.array(texts, pa.string()), broken
+    return column, []
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def spelled(specials: Iterable[str]) -> Detector | None:
+    """Finds a special token's name written as text; None when there is no special token."""
+    pattern = "|".join(re.escape(name) for name in specials)
+    return Detector(pattern, _by_regex(pattern)) if pattern else None

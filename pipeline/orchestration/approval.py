@@ -1,0 +1,62 @@
+"""A person's consent to a registration: the models that may be registered, their scores and their hashes.
+
+What was shown is what is registered: the hashes go to `pipeline.cli.register`, which refuses other bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pipeline import files, integrity
+from pipeline.orchestration import verdicts
+from pipeline.paths import GATES, MODELS, PARAMS
+from pipeline.reporting import report
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that params.yaml wants registered."""
+
+    model: str
+    sha256: str
+    """Of its folder; empty if it is not there."""
+    scores: tuple[tuple[str, float], ...]
+    passed: bool
+    """Whether its gate passed; only then it is registered."""
+
+
+def candidates(params: Path = PARAMS) -> list[Candidate]:
+    """The models of `register.models`, as they lie there now."""
+    wanted = (yaml.safe_load(params.read_text(encoding="utf-8")).get("register") or {}).get("models") or []
+    return [_candidate(str(model)) for model in wanted]
+
+
+def table(found: Sequence[Candidate]) -> str:
+    """Markdown: model, scores, gate, SHA-256."""
+    rows = ["| model | scores | gate | SHA-256 |", "|---|---|---|---|"]
+    for one in found:
+        scores = ", ".join(f"{key} {value:.4f}" for key, value in one.scores)
+        gate = "passed" if one.passed else "failed: will not be registered"
+        rows.append(f"| {verdicts.cell(one.model)} | {scores} | {gate} | `{one.sha256}` |")
+    return "\n".join(rows) + "\n"
+
+
+def changed(approved: Sequence[Candidate]) -> str:
+    """A sentence if a model is no longer the one that was shown; "" otherwise."""
+    for one in approved:
+        now = _candidate(one.model)
+        if now.sha256 != one.sha256 or not now.passed:
+            return (
+                f"models/{one.model} changed while the approval was awaited: {one.sha256} was shown, "
+                f"{now.sha256 or 'nothing'} is there now; nothing was registered; run the flow again"
+            )
+    return ""
+
+
+def _candidate(model: str) -> Candidate:
+    folder, verdict = MODELS / model, GATES / model / "verdict.json"
+    passed = verdict.is_file() and integrity.read_json(verdict).get("passed") is True
+    sha256 = files.sha256_of(folder) if folder.is_dir() else ""
+    return Candidate(model, sha256, tuple(report.leading_scores(model)), passed and bool(sha256))

@@ -1,0 +1,121 @@
+"""The checkout that a flow run works in: held by one run at a time, its params.yaml changed for that run only.
+
+A run that waits for a person's approval gives its slot in Prefect back, so the lock is a file's, held until the run
+ends. `profile` and `set` of a run are written to params.yaml, because DVC reads nothing else, and the file from before
+is put back at the end; after a kill the next run does it. The copy lies in `.tohum/flow` until then.
+
+    python -m pipeline.orchestration.checkout    puts back what a killed run left; `make repro` and `make doctor MEND=1`
+                                                do it
+"""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pipeline import files
+from pipeline.config import edit, profiles
+from pipeline.errors import UserError
+from pipeline.paths import FLOW, PARAMS
+
+FOLDER = FLOW
+LOCK = FOLDER / "lock"
+_NEW = FOLDER / "new" / PARAMS.name
+_BEFORE = FOLDER / "params.before.yaml"
+_WRITTEN = FOLDER / "params.written"
+
+
+@contextmanager
+def held(name: str) -> Iterator[None]:
+    """Holds the checkout for the block; `name` is what other runs are told.
+
+    Raises:
+        UserError: another run holds it, perhaps one that waits for an approval.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read().strip() or "of another process"
+            raise UserError(
+                f"{LOCK}: the flow run {holder} works in this checkout, or waits for its approval there; answer it or "
+                "wait for its end, then run again"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"{name} (process {os.getpid()})")
+        stream.flush()
+        yield
+
+
+@contextmanager
+def params_of_run(names: Sequence[str], values: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Changes params.yaml for the block: these profiles in order, then these values at dotted paths.
+
+    Yields sentences about what a killed run had left. Only for the one who holds the checkout.
+
+    Raises:
+        UserError: no such profile or path, or a result that config refuses; nothing was changed then.
+    """
+    said = _put_back()
+    if not names and not values:
+        yield said
+        return
+    new = _changed(names, values)
+    before = PARAMS.read_bytes()
+    with files.replacing(_BEFORE) as temporary:
+        temporary.write_bytes(before)
+    files.write_text(_WRITTEN, json.dumps(files.sha256_of(_NEW)))
+    try:
+        files.write_text(PARAMS, new)
+        yield said
+    finally:
+        _put_back()
+
+
+def _changed(names: Sequence[str], values: Mapping[str, Any]) -> str:
+    """The text of params.yaml with the changes, checked."""
+    files.write_text(_NEW, profiles.rendered(list(names)) if names else PARAMS.read_bytes().decode("utf-8"))
+    try:
+        edit.change(_NEW, dict(values))
+    except UserError as error:
+        raise UserError(str(error).replace(str(_NEW), PARAMS.name)) from None
+    return _NEW.read_bytes().decode("utf-8")
+
+
+def _put_back() -> list[str]:
+    """Puts the params.yaml from before the run back; one that was edited meanwhile stays, and that is said."""
+    if not _BEFORE.exists():
+        return []
+    now, written = files.sha256_of(PARAMS) if PARAMS.exists() else None, None
+    with suppress(OSError, ValueError):
+        written = files.read_json(_WRITTEN)
+    if now in (None, written):
+        _BEFORE.replace(PARAMS)  # a rename: it needs no room, and the copy goes only once it is in place
+        return [f"{PARAMS} is again as it was before a run with profile or set"]
+    if now == files.sha256_of(_BEFORE):
+        _BEFORE.unlink()
+        return []
+    kept = FOLDER / "params.kept.yaml"
+    _BEFORE.replace(kept)
+    return [f"{PARAMS} was edited during a run and stays; the file from before the run is {kept}"]
+
+
+def main() -> int:
+    """Puts back what a killed run left, unless a flow run holds the checkout; returns the exit code."""
+    try:
+        with held("of `python -m pipeline.orchestration.checkout`"):
+            for line in _put_back():
+                print(line)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

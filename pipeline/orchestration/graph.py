@@ -1,0 +1,202 @@
+"""DVC's graph, as DVC sees it: the stages, what each waits for, what is stale and why. Nothing is decided
+here.
+
+`read()` asks DVC's own index and status once and returns plain data, so that the flow and the plan need no
+further call of DVC to know what is cached. `meta:` of a stage in dvc.yaml holds the hints for the flow.
+"""
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from pipeline.config.section import Section
+from pipeline.errors import UserError
+
+
+class Meta(Section):
+    """Hints for the flow in a stage's `meta:`; DVC ignores them, so changing them makes nothing stale."""
+
+    retries: Annotated[int, Field(ge=0)] = 0
+    """Tries after the first one."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds for one try; null never stops it."""
+    tags: tuple[str, ...] = ()
+    """Prefect's concurrency limits go by these; stages tagged `gpu` never run side by side."""
+    cores: Annotated[int, Field(gt=0)] | None = None
+    """Cores the stage keeps busy; null takes them all."""
+
+
+_KINDS = ("always", "parameter", "command", "dependency", "out")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Why a stage is stale; `kind` is one of _KINDS."""
+
+    kind: str
+    name: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml with its `foreach` key resolved."""
+
+    name: str
+    command: str
+    upstream: tuple[str, ...]
+    outs: tuple[str, ...]
+    """Paths as dvc.yaml writes them."""
+    meta: Meta = field(default_factory=Meta)
+    needs: tuple[str, ...] = ()
+    """Dependencies that no stage makes and that are not there."""
+    changes: tuple[Change, ...] = ()
+    """Empty when nothing that DVC can see has changed."""
+    restorable: bool = False
+    """Whether DVC's run cache holds the outs of exactly these inputs."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The stages in an order in which each comes after what it waits for."""
+
+    stages: dict[str, Stage]
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages.values())
+
+    def affected(self) -> set[str]:
+        """The stages that are stale or downstream of a stale one."""
+        found: set[str] = set()
+        for stage in self:
+            if stage.changes or found.intersection(stage.upstream):
+                found.add(stage.name)
+        return found
+
+    def only(self, targets: Iterable[str]) -> "Graph":
+        """The targets and everything upstream of them; `finetune` stands for every `finetune@...`.
+
+        Raises:
+            UserError: a target that names no stage.
+        """
+        wanted: set[str] = set()
+        for target in targets:
+            named = [name for name in self.stages if name == target or name.startswith(f"{target}@")]
+            if not named:
+                close = difflib.get_close_matches(target, self.stages, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                raise UserError(f"dvc.yaml: no stage {target!r}{hint}; one of: {', '.join(self.stages)}")
+            wanted.update(named)
+        for stage in reversed(list(self)):
+            if stage.name in wanted:
+                wanted.update(stage.upstream)
+        return Graph({name: stage for name, stage in self.stages.items() if name in wanted})
+
+
+def read(*, restorable: bool = False) -> Graph:
+    """Reads the graph of the project in the working directory.
+
+    Args:
+        restorable: also look up each stale stage in DVC's run cache.
+
+    Raises:
+        UserError: no DVC project here, or a dvc.yaml or params.yaml that DVC refuses.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    # Looking into the run cache would announce a checkout that is not made.
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            status = repo.status()
+            return _graph(repo, status, restorable)
+    except DvcException as error:
+        raise UserError(f"{_chain(error)}; mend it, then `dvc status` shows the stages") from None
+
+
+def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
+    import networkx
+
+    graph = repo.index.graph  # an edge leads from a stage to one that it waits for
+    order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing)
+    made = [out.fs_path for stage in graph for out in stage.outs]
+    stages = {}
+    for stage in order:
+        name = stage.addressing
+        changes = tuple(_changes(status.get(name, [])))
+        stages[name] = Stage(
+            name=name,
+            command="; ".join(stage.cmd) if isinstance(stage.cmd, list) else stage.cmd or "",
+            upstream=tuple(sorted(other.addressing for other in graph.successors(stage))),
+            outs=tuple(Path(out.fs_path).relative_to(repo.root_dir).as_posix() for out in stage.outs),
+            meta=_meta(name, stage.meta),
+            needs=tuple(_missing(stage, made, repo.root_dir)),
+            changes=changes,
+            restorable=restorable and bool(changes) and _in_run_cache(stage),
+        )
+    return Graph(stages)
+
+
+def _missing(stage: Any, made: list[str], root: str) -> Iterator[str]:
+    for dep in stage.deps:
+        path = getattr(dep, "fs_path", "")  # what a stage reads of params.yaml is no file of its own
+        pairs = ((f"{path}/", f"{out}/") for out in made)
+        if path and not Path(path).exists() and not any(a.startswith(b) or b.startswith(a) for a, b in pairs):
+            yield Path(path).relative_to(root).as_posix() if path.startswith(root) else path
+
+
+def _meta(name: str, raw: Any) -> Meta:
+    try:
+        return Meta.model_validate(raw or {})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        path = ".".join(map(str, problem["loc"]))
+        known = ", ".join(Meta.model_fields)
+        raise UserError(
+            f"dvc.yaml: stage {name}: meta.{path}: {problem['msg']}, found {problem['input']!r}; keys: {known}"
+        ) from None
+
+
+def _changes(entries: list[Any]) -> Iterator[Change]:
+    """One stage's entries of `dvc status` as changes, the most telling kind first."""
+    return iter(sorted(_unordered(entries), key=lambda change: _KINDS.index(change.kind)))
+
+
+def _unordered(entries: list[Any]) -> Iterator[Change]:
+    for entry in entries:
+        if isinstance(entry, str):
+            yield Change("always" if entry == "always changed" else "command", entry, "modified")
+            continue
+        for what, found in entry.items():
+            for name, how in found.items():
+                if isinstance(how, dict):
+                    yield from (Change("parameter", key, str(state)) for key, state in how.items())
+                else:
+                    yield Change("out" if what == "changed outs" else "dependency", name, str(how))
+
+
+def _in_run_cache(stage: Any) -> bool:
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    try:
+        stage.save_deps()
+        stage.repo.stage_cache.restore(stage, dry=True)
+    except (RunCacheNotFoundError, OSError):
+        return False
+    except Exception as error:  # a missing dependency has a class of its own in each of DVC's parts
+        if type(error).__module__.startswith("dvc"):
+            return False
+        raise
+    return True
+
+
+def _chain(error: BaseException) -> str:
+    """DVC's message and, in brackets, what caused it."""
+    cause = error.__cause__
+    return f"{error} ({cause})" if cause else str(error)

@@ -1,0 +1,224 @@
+"""`make plan`: what `dvc repro` would run and why, what is cached, and what it will take. Nothing is run or
+written.
+
+Why comes from DVC's own status, old and new values from dvc.lock and params.yaml, minutes and memory from the
+record of each stage's last run (reports/runs), disk from the sizes that dvc.lock remembers. What was never
+run is a question mark.
+"""
+
+import argparse
+import glob
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import config, files
+from pipeline.errors import UserError
+from pipeline.orchestration import graph
+from pipeline.paths import DVC_LOCK, RUNS
+
+LOCK = DVC_LOCK
+_ABSENT = object()
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage of the plan: what happens to it, why, and what it took last time (None: never run)."""
+
+    stage: str
+    action: str
+    why: list[str]
+    seconds: float | None
+    memory_mib: float | None
+    disk_bytes: int | None
+    missing: tuple[str, ...] = ()
+    """What it reads and is not there: a path, and the setting that names it."""
+
+
+def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) -> list[Row]:
+    """One row per stage, in the order in which they run.
+
+    Args:
+        wanted: the graph, read with `restorable=True`.
+        locked: the `stages` of dvc.lock.
+        params: params.yaml as a dictionary.
+    """
+    affected = wanted.affected()
+    found = []
+    for stage in wanted:
+        entry = locked.get(stage.name, {})
+        behind = sorted(affected.intersection(stage.upstream))
+        action, why = "cached", []
+        if stage.changes:
+            certain = stage.restorable and not behind
+            action, why = "restore" if certain else "run", _reasons(stage, entry, params)
+        elif behind:
+            action, why = "may run", [f"after {', '.join(behind)}"]
+        record = _record(stage.name)
+        sizes = [out.get("size", 0) for out in entry.get("outs", [])]
+        found.append(
+            Row(
+                stage=stage.name,
+                action=action,
+                why=why,
+                seconds=record.get("seconds_total"),
+                memory_mib=record.get("peak_memory_mib"),
+                disk_bytes=sum(sizes) if sizes else None,
+                missing=(*stage.needs, *_missing(stage.name, params)) if action in ("run", "may run") else (),
+            )
+        )
+    return found
+
+
+def _missing(stage: str, params: dict[str, Any]) -> Iterator[str]:
+    """The files and folders that a stage's own settings name as `path` and that are not there."""
+    section = stage.replace("@", ".", 1)
+    yield from _absent(section, _at(params, section))
+
+
+def _absent(name: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, dict):
+        return
+    path = value.get("path")
+    # `path` of kind hub is a repository's name
+    if isinstance(path, str) and value.get("kind") != "hub" and not _is_there(path):
+        yield f"{path} ({name}.path)"
+    for key, inner in value.items():
+        yield from _absent(f"{name}.{key}", inner)
+
+
+def _is_there(path: str) -> bool:
+    """Whether a path is there, or a pattern matches something."""
+    if Path(path).exists():
+        return True
+    return glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None
+
+
+def _reasons(stage: graph.Stage, entry: dict[str, Any], params: dict[str, Any]) -> list[str]:
+    """Why a stage is stale, a line each; a stage that never ran has one reason."""
+    if not entry:
+        return ["not in dvc.lock" if stage.restorable else "never run"]
+    lines = []
+    for change in stage.changes:
+        if change.kind == "parameter":
+            old = entry.get("params", {}).get("params.yaml", {}).get(change.name, _ABSENT)
+            differing = _differences(change.name, old, _at(params, change.name))
+            lines += differing or [f"{change.name} {change.how}"]
+        elif change.kind == "command":
+            lines.append(f"command: {entry.get('cmd')} -> {stage.command}")
+        else:
+            lines.append(f"{'out ' if change.kind == 'out' else ''}{change.name} {change.how}")
+    return lines
+
+
+def _differences(name: str, old: Any, new: Any) -> list[str]:
+    """The leaves in which two settings differ, as `name: old -> new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        parts = [_differences(f"{name}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in keys]
+        return [line for part in parts for line in part]
+    return [] if old == new else [f"{name}: {_shown(old)} -> {_shown(new)}"]
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "(absent)"
+    text = str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _at(params: dict[str, Any], name: str) -> Any:
+    """The setting at a dotted name; keys may hold dots themselves no more than DVC allows."""
+    value: Any = params
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return _ABSENT
+        value = value[key]
+    return value
+
+
+def _record(stage: str) -> dict[str, Any]:
+    path = RUNS / f"{stage}.json"
+    try:
+        found = files.read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def render(table: list[Row], free_bytes: int) -> str:
+    """The plan as text: a line per stage that is touched, then the sums."""
+    touched = [row for row in table if row.action != "cached"]
+    cached = [row.stage for row in table if row.action == "cached"]
+    lines = []
+    if touched:
+        width = max(len(row.stage) for row in touched)
+        lines.append(f"{'stage':<{width}}  action   minutes  why")
+        for row in touched:
+            lines += _line(row, width)
+    else:
+        lines.append("nothing to run: every stage is up to date")
+    if cached:
+        lines.append(f"cached: {len(cached)} of {len(table)} ({', '.join(cached)})")
+    lines += _sums(touched, free_bytes)
+    lines += [f"missing: {what}, which {row.stage} reads" for row in touched for what in row.missing]
+    return "\n".join(lines)
+
+
+def _line(row: Row, width: int) -> Iterator[str]:
+    minutes = "0" if row.action == "restore" else "?" if row.seconds is None else f"{row.seconds / 60:.1f}"
+    why = row.why[:_SHOWN] + ([f"and {len(row.why) - _SHOWN} more"] if len(row.why) > _SHOWN else [])
+    for i, reason in enumerate(why or [""]):
+        head = f"{row.stage:<{width}}  {row.action:<7}  {minutes:>7}" if i == 0 else " " * (width + 18)
+        yield f"{head}  {reason}".rstrip()
+
+
+def _sums(touched: list[Row], free_bytes: int) -> Iterator[str]:
+    running = [row for row in touched if row.action != "restore"]
+    if running:
+        known = [row.seconds for row in running if row.seconds is not None]
+        minutes = f"at most {sum(known) / 60:.1f} min one after another" if known else "?"
+        unknown = len(running) - len(known)
+        yield f"expected: {minutes}" + (f", {unknown} never run" if unknown else "")
+        memory = [row.memory_mib for row in running if row.memory_mib is not None]
+        yield f"peak memory of the largest stage: {f'{max(memory):.0f} MiB' if memory else '?'}"
+    sizes = [row.disk_bytes for row in touched if row.disk_bytes is not None]
+    needed = "?" if touched and not sizes else f"about {sum(sizes) / 2**30:.2f} GiB"
+    yield f"disk: {needed} needed, {free_bytes / 2**30:.1f} GiB free"
+    if sum(sizes) > free_bytes:
+        yield "warning: the disk is too small; `dvc gc --workspace` frees what no checkout needs"
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code: 1 where something that a stage would read is missing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.orchestration.plan", description="what dvc repro would run"
+    )
+    parser.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and all they need")
+    given = parser.parse_args(arguments)
+    try:
+        config.load()
+        wanted = graph.read(restorable=True)
+        wanted = wanted.only(given.targets) if given.targets else wanted
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = rows(wanted, read_yaml(LOCK).get("stages") or {}, read_yaml(config.PARAMS))
+    print(render(found, shutil.disk_usage(".").free))
+    return 1 if any(row.missing for row in found) else 0
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file read as DVC reads it (YAML 1.2: `1e-08` is a number, `no` a word); {} if it is not there."""
+    from ruamel.yaml import YAML
+
+    found = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""A gate's verdict as the flow shows it: read from reports/gates/<gate>/verdict.json, told as a sentence and
+a table.
+
+Record text in a verdict is hostile input: it is cut short and loses what markdown or HTML would act upon.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.orchestration import graph
+
+_FOLDER = "reports/gates/"
+_WIDEST = 160
+_SENTENCE = 600
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate said."""
+
+    gate: str
+    passed: bool
+    results: list[dict[str, Any]]
+
+    @property
+    def key(self) -> str:
+        """A name Prefect accepts for an artifact."""
+        return "gate-" + re.sub(r"[^a-z0-9]+", "-", self.gate.lower()).strip("-")
+
+    def failures(self, severity: str) -> list[dict[str, Any]]:
+        """The expectations of one severity that did not hold and are not waived, in the gate's order."""
+        return [one for one in self.results if not one["success"] and not one["waived"] and one["severity"] == severity]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        if self.passed:
+            return f"the {self.gate} gate passed"
+        named = [_rule(one) for one in self.failures("critical")]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        return f"the {self.gate} gate said no: {'; '.join(named[:_NAMED])}{more}; see {_FOLDER}{self.gate}/page.html"
+
+    @property
+    def markdown(self) -> str:
+        """What did not hold, as a table; what blocks comes first."""
+        rows = ["| expectation | column | severity | count | expected | offending rows | change |"]
+        rows.append("|---|---|---|---:|---|---|---|")
+        for one in [*self.failures("critical"), *self.failures("warning")]:
+            values = [one[key] for key in ("expectation", "column", "severity", "count", "says")]
+            values += [_offenders(one), one["params_key"]]
+            rows.append("| " + " | ".join(map(cell, values)) + " |")
+        return f"**{cell(self.sentence, _SENTENCE)}**\n\n" + "\n".join(rows) + "\n"
+
+
+def of(stage: graph.Stage) -> Verdict | None:
+    """The verdict that a stage wrote; None if it is no gate or did not come that far."""
+    for out in stage.outs:
+        path = Path(out) / "verdict.json"
+        if out.startswith(_FOLDER) and path.exists():
+            raw = files.read_json(path)
+            return Verdict(out.removeprefix(_FOLDER), raw["passed"], raw["results"])
+    return None
+
+
+def cell(value: Any, widest: int = _WIDEST) -> str:
+    """Text that is safe in a cell of a markdown table, at most `widest` characters of it."""
+    text = " ".join(str(value).split())
+    text = text if len(text) <= widest else text[: widest - 1] + "…"
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
+
+
+def _rule(one: dict[str, Any]) -> str:
+    """What did not hold, how often, what was expected, and the setting that says so."""
+    said = f"{one['expectation']} on {one['column']}: {one['count']}, expected {one['says']}"
+    return " ".join(f"{said} (change {one['params_key']} in params.yaml)".split())
+
+
+def _offenders(one: dict[str, Any]) -> str:
+    return "; ".join(one["offenders"][:_NAMED])

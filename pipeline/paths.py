@@ -1,0 +1,43 @@
+"""Where files lie in a project. All but the code's own folders are relative to the working folder."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+CODE = PACKAGE.parent
+"""The folder that holds the code now running, its params.yaml and profiles; not always the working folder."""
+
+# Written by people.
+PARAMS = Path("params.yaml")
+DVC_LOCK = Path("dvc.lock")
+INPUTS = Path("inputs")
+PROFILES = Path("infra/profiles")
+VARIATIONS = Path("infra/ablation.yaml")
+SCALING = Path("infra/scaling.yaml")
+
+# Outs of the graph's stages.
+DATA = Path("data")
+RAW = DATA / "raw"
+PROVENANCE = RAW / "provenance.json"
+TOKENS = DATA / "tokens"
+TOKENIZER = TOKENS / "tokenizer"
+SAMPLES = DATA / "samples"
+MODELS = Path("models")
+REPORTS = Path("reports")
+TRAINING = REPORTS / "training"
+EVALUATION = REPORTS / "evaluation"
+GATES = REPORTS / "gates"
+RUNS = REPORTS / "runs"
+
+# Work in progress, caches and secrets: ignored by git and no out of any stage.
+WORK = Path(".tohum")
+STATE = WORK / "state"
+LOCKS = WORK / "locks"
+QUEUE = WORK / "tracking"
+"""Records of runs that wait for delivery to MLflow."""
+SECRETS = WORK / "secrets"
+DOWNLOADS = WORK / "downloads"
+REGISTRY = WORK / "registry"
+"""Copies of registered versions, read and compared before use."""
+FLOW = WORK / "flow"
+STUDIES = WORK / "studies"
+SEARCHES = WORK / "search.db"

@@ -1,0 +1,99 @@
+"""The model that MLflow stores as code: run by `mlflow.pyfunc.load_model`, which then calls `predict`.
+
+The registry saves this file (models-from-code) at the root of a version, so that loading needs neither a pickle nor
+this checkout. Plain MLflow knows nothing of approvals: this file therefore reads every file of the version and compares
+it with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot vouch for itself
+nor for what MLflow reads before it (MLmodel); `python -m pipeline.registry download` checks those too.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+SEAL = ""
+# The SHA-256 of version.json, written in when the version is packed.
+
+
+class ChangedError(RuntimeError):
+    """A file of the version is not the one that was registered."""
+
+
+class Served(PythonModel):
+    """A table or a list of texts in, a table of answers out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Checks every file of the version, then loads its code and its model. Raises ChangedError."""
+        folder = Path(__file__).parent
+        manifest = read_manifest(folder)
+        check(folder, manifest["files"])
+        load_code(folder, manifest["files"])
+        from pipeline.inference.predictor import Speaker
+
+        self._speaker = Speaker(folder / "artifacts" / manifest["model"])
+
+    # No type hints: MLflow would read a signature out of them and leave ours aside.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Answers to the first column of the input; `params` are generation settings."""
+        import pandas as pd
+
+        texts = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
+        return pd.DataFrame(self._speaker.answer(texts, params))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """version.json, if it is the one this file was sealed with."""
+    data = (folder / "version.json").read_bytes() if (folder / "version.json").is_file() else b""
+    if hashlib.sha256(data).hexdigest() != SEAL:
+        raise ChangedError(f"{folder}: version.json is not the registered one; fetch or register the version again")
+    manifest: dict[str, Any] = json.loads(data)
+    return manifest
+
+
+def check(folder: Path, files: dict[str, str]) -> None:
+    """Compares every file below the folder with its registered hash; raises ChangedError at the first difference."""
+    there = set()
+    for at, directories, names in os.walk(folder):
+        links = [name for name in directories if os.path.islink(os.path.join(at, name))]
+        there |= {Path(at, name).relative_to(folder).as_posix() for name in [*names, *links]}
+    unlisted = {"version.json", Path(__file__).name, "registered_model_meta"}  # the last is written by MLflow
+    if added := sorted(there - unlisted - set(files)):
+        raise ChangedError(f"{folder}: {added[0]!r} is no file of this version; nothing of it was loaded")
+    for name, sha256 in files.items():
+        if name not in there or _sha256(folder / name) != sha256:
+            raise ChangedError(f"{folder}: {name} is missing or changed; nothing of the version was loaded")
+
+
+def load_code(folder: Path, files: dict[str, str]) -> None:
+    """Imports every module of `code/` now, so that nothing is read from there after the check."""
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # bytecode would be a file that nobody registered
+    sys.path.insert(0, str(folder / "code"))
+    try:
+        for name in sorted(name for name in files if name.startswith("code/")):
+            parts = Path(name).relative_to("code").with_suffix("").parts
+            module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+            if _sha256(Path(str(module.__file__))) != files[name]:
+                raise ChangedError(
+                    f"{module.__name__} was already imported from {module.__file__} and differs from the version's; "
+                    "load this version in a process of its own"
+                )
+    finally:
+        sys.path.remove(str(folder / "code"))
+        sys.dont_write_bytecode = kept
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+set_model(Served())

@@ -1,0 +1,225 @@
+"""A model's card in Markdown: what it is, from what data, how good, past which gates, at what cost.
+
+Written for the person who decides whether it may be used. Everything on it is read from the files of the
+graph; nothing is typed in by hand.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import files, integrity
+from pipeline.config.params import Params
+from pipeline.paths import EVALUATION, MODELS, PROVENANCE, RUNS, TRAINING
+from pipeline.tracking import lineage
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about one model of the graph."""
+
+    model: str
+    sha256: str
+    metrics: dict[str, float]
+    gates: dict[str, dict[str, Any]]
+    """Gate or model -> verdict."""
+    task: dict[str, Any]
+    shape: dict[str, Any]
+    """config.json of the folder."""
+    recipe: dict[str, Any]
+    thresholds: dict[str, dict[str, float | None]]
+    stages: list[str]
+    """The stages that led to it, in order, ending with the one that made it."""
+    runs: dict[str, dict[str, Any]]
+    """Stage -> run record."""
+    sources: dict[str, dict[str, Any]]
+    tags: dict[str, str] = field(default_factory=dict)
+    """git commit and DVC hashes."""
+    training: dict[str, float] = field(default_factory=dict)
+    """reports/training/<model>.json."""
+
+
+def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Facts:
+    """Reads what the graph left about one model."""
+    stages = chain(model, params)
+    recipe = params.pretrain if model == "base" else params.finetune.get(model) or params.merge[model]
+    integrity.require_intact(PROVENANCE)
+    provenance = files.read_json(PROVENANCE)["sources"] if PROVENANCE.is_file() else {}
+    folder = models / model
+    gates = {
+        gate: integrity.read_json(path)
+        for gate in ("raw", "tokens", "samples", model)
+        if (path := lineage.GATES / gate / "verdict.json").is_file()
+    }
+    names = [
+        "download",
+        "tokenize",
+        "sample",
+        *(name for one in params.line(model) for name in (_maker(one, params), f"evaluate@{one}")),
+    ]
+    evaluated = EVALUATION / model
+    return Facts(
+        model=model, sha256=sha256, gates=gates,
+        metrics=integrity.read_recorded(evaluated / "metrics.json", evaluated / "details.json"),
+        task=_read(folder / "tohum.json"), shape=_read(folder / "config.json"),
+        recipe=recipe.model_dump(mode="json", by_alias=True, exclude={"model"}),
+        thresholds=params.evaluations[model].model_dump(mode="json")["thresholds"], stages=stages,
+        runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
+        sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
+        training=_training(TRAINING / f"{model}.json"),
+    )  # fmt: skip
+
+
+def _training(path: Path) -> dict[str, Any]:
+    return integrity.read_recorded(path, path.with_suffix(".hashes.json")) if path.is_file() else {}
+
+
+def chain(model: str, params: Params) -> list[str]:
+    """The stages from pretraining to the one that makes `model`."""
+    return [_maker(one, params) for one in params.line(model)]
+
+
+def _maker(model: str, params: Params) -> str:
+    if model == "base":
+        return "pretrain"
+    return f"merge@{model}" if model in params.merge else f"finetune@{model}"
+
+
+def waived(facts: Facts) -> list[tuple[str, dict[str, Any]]]:
+    """(gate, entry) of every expectation that passed only because of a waiver."""
+    return [(gate, entry) for gate, verdict in facts.gates.items() for entry in lineage.waived_expectations(verdict)]
+
+
+def render(facts: Facts, name: str) -> str:
+    """The card; `name` is the registered model's."""
+    parts = [
+        f"# {name}",
+        _summary(facts),
+        "## Scores\n\n" + _table(["measure", "value", "required"],
+                                 ([key, f"{value:.6g}", _bound(facts.thresholds.get(key))]
+                                  for key, value in sorted(facts.metrics.items()))),
+        "## Data\n\n" + _sources(facts.sources),
+        "## Gates\n\n" + _table(["gate", "verdict"], ([gate, lineage.verdict_summary(verdict)]
+                                                     for gate, verdict in facts.gates.items())),
+        "## Waivers\n\n" + _waivers(facts),
+        "## Training\n\n" + " → ".join(facts.stages) + "\n\n```yaml\n"
+        + yaml.safe_dump(facts.recipe, sort_keys=False, allow_unicode=True) + "```",
+        "## Costs\n\n" + _costs(facts.runs),
+        "## Limits\n\n" + _limits(facts),
+        "## Origin\n\n" + _table(["", ""], ([key, f"`{value}`"] for key, value in
+                                            ({"model sha256": facts.sha256} | facts.tags).items())),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(facts: Facts) -> str:
+    kind = {
+        "classify": "Classifier",
+        "cloze": "Classifier by words",
+        "instruct": "Instruction follower",
+        "chat": "Chat model",
+    }.get(facts.task.get("objective", ""), "Language model")
+    shape = facts.shape
+    layers = shape.get("num_hidden_layers") or shape.get("n_layer")
+    width = shape.get("hidden_size") or shape.get("n_embd")
+    labels = f" Labels: {', '.join(facts.task['labels'])}." if facts.task.get("labels") else ""
+    return (
+        f"{kind} of the {shape.get('model_type', 'unknown')} family: {layers} layers, {width} wide, "
+        f"vocabulary {shape.get('vocab_size')}.{labels}"
+    )
+
+
+def _sources(sources: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = (
+        [
+            key,
+            entry.get("address") or entry.get("name"),
+            entry.get("licence"),
+            entry.get("consent"),
+            ", ".join(f"{kind} {n}" for kind, n in sorted((entry.get("rows") or {}).items()) if n),
+            (entry.get("sha256") or "")[:12],
+        ]
+        for key, entry in sorted(sources.items())
+    )
+    return _table(["source", "address", "licence", "consent", "records", "sha256"], rows)
+
+
+def _waivers(facts: Facts) -> str:
+    rows = (
+        [gate, entry["expectation"], entry["column"], entry["waiver"]["reason"], entry["waiver"]["until"]]
+        for gate, entry in waived(facts)
+    )
+    return _table(["gate", "expectation", "column", "reason", "until"], rows) if waived(facts) else "None."
+
+
+def _costs(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            stage,
+            _number(run.get("seconds_total")),
+            _number(run.get("peak_memory_mib")),
+            _number(run.get("energy_wh_measured")),
+            _number(run.get("energy_wh_estimated")),
+            f"{run.get('device', '')}, {run.get('threads', '')} threads",
+        ]
+        for stage, run in runs.items()
+    ]
+    header = ["stage", "seconds", "memory MiB", "Wh measured", "Wh estimated", "device"]
+    return _table(header, rows) if rows else "No run records."
+
+
+def _limits(facts: Facts) -> str:
+    context = facts.shape.get("max_position_embeddings") or facts.shape.get("n_positions")
+    lines = [
+        f"- Reads at most {context} tokens; of a longer text it sees only a part.",
+        "- Knows only what the sources above contain, their errors and leanings included.",
+        "- Was measured on held-out records of the same sources; other text may go worse.",
+    ]
+    if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
+        lines.append("- Learned from generated text about an invented world: for checking the pipeline, not for use.")
+    if "epsilon" in facts.training:
+        lines.append(
+            "- Trained with differential privacy for each example of its last recipe: epsilon "
+            f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}. Not towards who knows its seed."
+        )
+    if facts.task.get("labels"):
+        lines.append("- A label is always one of its own; the score is not calibrated.")
+    if not facts.task.get("labels") or facts.task.get("template"):
+        lines.append("- May state falsehoods fluently; nothing filters its answers.")
+    return "\n".join(lines)
+
+
+def _hashes(model: str, stage: str) -> dict[str, str]:
+    outs = lineage.dvc_outs()
+    tags = {f"dvc.in.{path}": digest for path, digest in lineage.dvc_inputs(stage).items()}
+    return tags | {f"dvc.out.models/{model}": digest for path, digest in outs.items() if path == f"models/{model}"}
+
+
+def _bound(bound: Mapping[str, float | None] | None) -> str:
+    if bound is None:
+        return ""
+    least, most = bound.get("at_least"), bound.get("at_most")
+    return ", ".join(
+        [*([f">= {least:g}"] if least is not None else []), *([f"<= {most:g}"] if most is not None else [])]
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+
+
+def _table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table; bars and line breaks in cells cannot break it."""
+
+    def line(cells: Iterable[Any]) -> str:
+        texts = ("" if cell is None else str(cell) for cell in cells)
+        return "| " + " | ".join(" ".join(text.replace("|", "\\|").split()) for text in texts) + " |"
+
+    return "\n".join([line(header), line("---" for _ in header), *map(line, rows)])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return files.read_json(path) if path.is_file() else {}

@@ -1,0 +1,185 @@
+"""The pictures of the report: scores, costs and curves as SVG, the same bytes in every process."""
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.reporting.methods import Cost, Method
+
+
+def _figure(width: float, height: float) -> Any:
+    """A matplotlib figure whose SVG is the same bytes in every process."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": "tohum", "svg.fonttype": "none", "font.size": 9}
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
+    names = [name for name, _ in pairs]
+    bars = axes.barh(names, [value for _, value in pairs], color="#3b7a57")
+    axes.bar_label(bars, fmt=form, padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+
+
+def scores(models: list[dict[str, Any]]) -> str:
+    """Accuracy and exact match of all models side by side."""
+    pairs = [
+        (m["name"] if len(m["scores"]) == 1 else f"{m['name']}: {key}", value)
+        for m in models
+        for key, value in m["scores"]
+        if key in ("accuracy", "exact_match")
+    ]
+    if not pairs:
+        return ""
+    figure = _figure(7, 0.6 + 0.35 * len(pairs))
+    axes = figure.subplots()
+    _bars(axes, pairs, "%.3f")
+    axes.set_xlim(0, 1.15)
+    axes.set_xlabel("accuracy or exact match, held-out records")
+    return _svg(figure)
+
+
+def by_time(found: list[Method], costs: dict[str, Cost]) -> str:
+    """Score against the seconds that training took, with the spread over seeds."""
+    return _points([(costs[m.name].seconds, m) for m in found if m.name in costs], "seconds of training, log scale")
+
+
+def by_share(found: list[Method]) -> str:
+    """Score against the share of the weights that was trained, with the spread over seeds; none where all have one."""
+    alike = [m for m in found if m.score == found[0].score]
+    if len({m.trained_share for m in alike}) < 2:
+        return ""
+    return _points([(100 * m.trained_share, m) for m in found], "% of the weights trained, log scale")
+
+
+def _points(points: list[tuple[float, Method]], label: str) -> str:
+    """Methods by a cost and their score, with the spread over seeds; only those of the first one's score."""
+    if not points:
+        return ""
+    score = points[0][1].score
+    chosen = sorted(((cost, method) for cost, method in points if method.score == score), key=lambda one: one[0])
+    figure = _figure(8, 1.5 + 0.25 * len(chosen))
+    axes = figure.subplots()
+    for place, (cost, method) in enumerate(chosen):
+        axes.errorbar(cost, method.mean, yerr=method.spread, fmt="o", color="#3b7a57", capsize=3)
+        left = place % 2 == 1  # neighbours are named on two sides, so that names of like costs stay readable
+        axes.annotate(
+            method.name, (cost, method.mean), textcoords="offset points",
+            xytext=(-5, -9) if left else (5, 4), ha="right" if left else "left",
+        )  # fmt: skip
+    _plain_log(axes)
+    axes.set_xlabel(label)
+    axes.set_ylabel(f"{score}, held-out")
+    return _svg(figure)
+
+
+def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
+    """Score against the number of virtual tokens, a line a family, with the spread over seeds."""
+    if not families:
+        return ""
+    figure = _figure(7, 3.2)
+    axes = figure.subplots()
+    for name, family in families.items():
+        axes.errorbar(
+            [length for length, _ in family], [method.mean for _, method in family],
+            yerr=[method.spread for _, method in family], marker="o", capsize=3, label=name,
+        )  # fmt: skip
+    _plain_log(axes)
+    axes.set_xlabel("virtual tokens, log scale")
+    axes.set_ylabel(f"{next(iter(families.values()))[0][1].score}, held-out")
+    axes.legend()
+    return _svg(figure)
+
+
+def scaling(found: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
+    """Loss against tokens, a line a size: dots as found, curves as the law says."""
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    sizes = sorted({one["weights"] for one in found})
+    shades = [str(0.75 * (1 - place / max(1, len(sizes) - 1))) for place in range(len(sizes))]
+    for size, shade in zip(sizes, shades, strict=True):
+        own = sorted((one["tokens"], one["loss_nats"]) for one in found if one["weights"] == size)
+        tokens = [own[0][0] * (own[-1][0] / own[0][0]) ** (place / 40) for place in range(41)]
+        axes.plot(*zip(*own, strict=True), "o", color=shade, label=f"{size:,} weights")
+        axes.plot(tokens, [law(size, one) for one in tokens], "-", color=shade, linewidth=1)
+    floor = law(math.inf, math.inf)
+    axes.axhline(floor, color="#3b7a57", linestyle="--", linewidth=1, label=f"without end: {floor:.3f}")
+    axes.set_xscale("log")
+    axes.set_xlabel("tokens trained on, log scale")
+    axes.set_ylabel("held-out loss, nats a token")
+    axes.legend()
+    return _svg(figure)
+
+
+def _plain_log(axes: Any) -> None:
+    """A logarithmic axis of costs with its numbers written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def bits(pairs: list[tuple[str, float]]) -> str:
+    """Bits per byte of a model beside those of others, by name."""
+    figure = _figure(7, 1.7)
+    axes = figure.subplots()
+    _bars(axes, pairs, "%.3f")
+    axes.set_xlabel("bits per byte, held-out documents")
+    return _svg(figure)
+
+
+def curves(models: list[dict[str, Any]]) -> str:
+    """Losses over the steps, training and validation, a panel a model."""
+    models = [model for model in models if model["curve"]]
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    figure = _figure(3.2 * columns, 2.2 * rows)
+    for axes, model in zip(figure.subplots(rows, columns, squeeze=False).flat, models, strict=False):
+        steps = [point["step"] for point in model["curve"]]
+        for key, style in (("train_loss_nats", "--"), ("validation_loss_nats", "-")):
+            axes.plot(
+                steps,
+                [point[key] for point in model["curve"]],
+                style,
+                label=key.split("_")[0],
+                color="#3b7a57",
+            )
+        axes.set_title(model["name"])
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats")
+        axes.legend(frameon=False)
+    for axes in list(figure.axes)[len(models) :]:
+        axes.remove()
+    return _svg(figure)
+
+
+def costs(rows: list[dict[str, Any]]) -> str:
+    """Seconds of every stage by the records of their runs: its work, and what stands around it."""
+    if not rows:
+        return ""
+    figure = _figure(8, 0.8 + 0.25 * len(rows))
+    axes = figure.subplots()
+    names = [row["stage"] for row in rows]
+    work = [row.get("seconds_work", 0.0) for row in rows]
+    rest = [max(0.0, row.get("seconds_total", 0.0) - w) for row, w in zip(rows, work, strict=True)]
+    axes.barh(names, work, color="#3b7a57", label="work")
+    axes.barh(names, rest, left=work, color="#c9b458", label="start-up, imports, hashing")
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.legend(frameon=False)
+    return _svg(figure)

@@ -1,0 +1,81 @@
+"""A probe of every fine-tuning method on a user's own file: the tuners of profile `methods`, few steps, two seeds.
+
+It predicts which method is best in a full run; `python -m pipeline.cli.which` scores the prediction later.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config.recipe import Kind
+from pipeline.errors import UserError
+from pipeline.studies.guess import Guess
+from pipeline.studies.workspace import ROOT, params
+
+PROFILE = ROOT / "infra/profiles/methods.yaml"
+SEEDS = (1, 2)
+STEPS = 60
+FULL: dict[Kind, str] = {"labelled": "methods", "instructions": "answers"}
+"""The profile that compares methods on each kind of record in full."""
+# What each kind of record is learned and scored by.
+_LEARNED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
+    "labelled": (
+        {"name": "classify", "max_tokens": 96},
+        {"classification": {"split": "test", "batch_size": 64}},
+    ),
+    "instructions": (
+        {"name": "instruct", "template": "chat", "max_tokens": 104},
+        {"overlap": {"split": "test", "source": None, "batch_size": 64, "max_tokens": 24, "max_records": 100}},
+    ),
+}
+
+
+def probe_params(data: Path, found: Guess) -> dict[str, Any]:
+    """The params of a probe: those of a try, with every method of the profile that needs all the records.
+
+    Raises:
+        UserError: records that no method is compared on.
+    """
+    if found.kind not in _LEARNED:
+        raise UserError(
+            f"{data}: holds {found.kind}; methods are compared on labelled texts (text, label) or on instructions "
+            "(instruction, output)"
+        )
+    raw = params(data, found)
+    raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # the runs, most of the time, go beside each other
+    objective, measures = _LEARNED[found.kind]
+    raw["finetune"] = {
+        f"{name}-s{seed}": _recipe(recipe, found.kind, objective, seed)
+        for name, recipe in methods().items()
+        for seed in SEEDS
+    }
+    forgetting = {"perplexity": {"split": "test", "batch_size": 32, "max_documents": 40}}
+    judged = {"measures": measures | forgetting, "thresholds": {}}
+    raw["evaluations"] = {"base": raw["evaluations"]["base"]} | dict.fromkeys(raw["finetune"], judged)
+    return raw
+
+
+def methods() -> dict[str, dict[str, Any]]:
+    """Method -> its recipe for the first seed, as the profile has it.
+
+    Few-shot recipes are left out, and of a tuner that comes in several lengths all but the one in the middle.
+    """
+    recipes = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))["finetune"]
+    found = {name.removesuffix("-s1"): recipe for name, recipe in recipes.items() if name.endswith("-s1")}
+    lengths: dict[str, list[str]] = {}
+    for name, recipe in found.items():
+        if recipe["few"] is None:
+            lengths.setdefault(name.rstrip("0123456789"), []).append(name)
+    return {names[len(names) // 2]: found[names[len(names) // 2]] for names in lengths.values()}
+
+
+def _recipe(recipe: dict[str, Any], kind: Kind, objective: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The profile's recipe on this kind of record, shorter; what a full run would do otherwise stays."""
+    return recipe | {
+        "data": kind,
+        "objective": objective,
+        "seed": seed,
+        "schedule": recipe["schedule"] | {"steps": STEPS, "warmup_steps": 5},
+        "validation": recipe["validation"] | {"every": STEPS // 2, "batches": 5},
+    }

@@ -1,0 +1,275 @@
+"""Hyperparameter search over one recipe with optuna: trials that train in this process and leave no model behind.
+
+The study is kept in `.tohum/search.db` under the recipe's name and a fingerprint of all that decides a trial (what is
+searched, the rest of the recipe, data, start model, code), so a search that was killed goes on with the trials that are
+left, and other inputs start another study. What trial i tries is a function of the seed, i and the trials before it:
+the trial that a kill cut off comes again with the same values, and the study ends as if nothing had happened. Values
+come from TPE (Bergstra et al. 2011), hopeless trials end at the median rule (Golovin et al. 2017). Every trial is an
+MLflow run below the run of its search.
+"""
+
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from pipeline.config import plugins, search_space
+from pipeline.config.params import Params
+from pipeline.config.recipe import AXES, Kind, Recipe, seed_for
+from pipeline.config.search_space import Choices, Range
+from pipeline.contracts import Examples
+from pipeline.errors import UserError
+from pipeline.model.gpt import GPT
+from pipeline.paths import SEARCHES
+from pipeline.tracking import lineage
+from pipeline.tracking import run as tracking
+from pipeline.training import state as states
+from pipeline.training.recipe import Built, Load, build
+from pipeline.training.run import DivergedError
+
+STORE = SEARCHES
+_LOSS = "validation_loss_nats"
+
+
+class Start(NamedTuple):
+    """What a recipe starts from and learns from."""
+
+    kind: Kind
+    load: Load
+    inputs: list[Path]
+    """Files and folders that decide the result, besides params and code."""
+    tokenizer: Path
+    reference: Callable[[], GPT] | None = None
+    """Reads the model that an auxiliary loss compares with."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished trial."""
+
+    number: int
+    state: str
+    """complete, pruned or failed."""
+    values: dict[str, Any]
+    loss: float
+    """Nats, on the validation split: of the weights that the recipe keeps; of a pruned trial the last one seen."""
+    seconds: float
+    reason: str
+    """Why it failed or diverged; empty otherwise."""
+
+
+class Search:
+    """The search over one recipe of params.yaml, as far as it has come."""
+
+    def __init__(self, name: str, params: Params, start: Callable[[Any], Start]) -> None:
+        """`start` tells of a recipe (`params.finetune[name]`, or `params.pretrain` for base) how it begins.
+
+        Raises:
+            UserError: no such search, or its inputs are not there.
+        """
+        if name not in params.search:
+            raise UserError(f"params.yaml: search has no {name!r}; one of: {', '.join(params.search) or 'none yet'}")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space, self.params, self._start = search_space.read(params, name), params, start
+        self.settings = self.space.settings
+        self._inputs = lineage.dvc_inputs(self.space.where.replace(".", "@"))
+        self._inputs = {f"dvc.in.{path}": digest for path, digest in self._inputs.items()}
+        self.key = self._fingerprint()
+        self.title = f"{name}-{self.key[:12]}"
+        STORE.parent.mkdir(exist_ok=True)
+        self._study = optuna.create_study(
+            storage=RDBStorage(f"sqlite:///{STORE}"),
+            study_name=self.title,
+            pruner=MedianPruner(self.settings.pruner.startup_trials, self.settings.pruner.warmup_validations),
+            load_if_exists=True,
+        )
+
+    def trials(self) -> list[Trial]:
+        """The finished trials in their order; those that a kill cut off are not among them."""
+        return [self._told(number, trial) for number, trial in enumerate(self._finished())]
+
+    def best(self) -> Trial:
+        """The complete trial with the lowest loss, the first of equals. Raises UserError if there is none."""
+        complete = [trial for trial in self.trials() if trial.state == "complete"]
+        if not complete:
+            reasons = sorted({trial.reason for trial in self.trials() if trial.reason})
+            todo = "; ".join(reasons) or f"run `make search RECIPE={self.space.name}`"
+            raise UserError(f"search.{self.space.name}: no trial with these params, data and code is complete; {todo}")
+        return min(complete, key=lambda trial: trial.loss)
+
+    def run(self) -> None:
+        """Runs the trials that are left. Raises UserError if another process is at the same search."""
+        with states.locked(self.key):
+            for cut_off in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                self._study.tell(cut_off.number, state=TrialState.FAIL)  # its values come again, as a new trial
+            uid = self._study.user_attrs.get("run_uid") or uuid.uuid4().hex
+            self._study.set_user_attr("run_uid", uid)
+            with tracking.beside("search", f"search@{self.space.name}", self.params, uid, self._inputs) as run:
+                for number in self._left():
+                    self._trial(number, uid)
+                    if losses := self._losses():
+                        run.log({f"best_{_LOSS}": min(losses)}, number + 1)
+
+    def _left(self) -> Iterator[int]:
+        """The numbers of the trials that are left, with a bar."""
+        done, total = len(self._finished()), self.settings.trials
+        off = None if self.params.runtime.progress else True
+        name = f"search {self.space.name}"
+        with tqdm(total=total, initial=min(done, total), desc=name, unit="trial", disable=off) as bar:
+            for number in range(done, total):
+                yield number
+                bar.set_postfix(best=f"{min(self._losses(), default=math.nan):.4f}", refresh=False)
+                bar.update()
+
+    def _trial(self, number: int, search_uid: str) -> None:
+        """Asks optuna for values, trains on them, tells optuna how it went."""
+        self._study.sampler = TPESampler(
+            seed=seed_for(self.settings.seed, "trial", number) % 2**32,
+            n_startup_trials=self.settings.pruner.startup_trials,
+            constant_liar=False,
+        )
+        asked = self._study.ask({path: _distribution(one) for path, one in self.space.dimensions.items()})
+        tags = {"tohum.recipe": self.space.name, **self._inputs}
+        try:
+            with tracking.beside("trial", f"trial {number}", self.params, search_uid, tags) as run:
+                loss = self._train(asked, run)
+                ended = TrialState.PRUNED if loss is None else TrialState.COMPLETE
+                run.tag(**{"tohum.trial": ended.name.lower()})
+        except (UserError, torch.OutOfMemoryError) as error:
+            asked.set_user_attr("reason", str(error))
+            loss, ended = None, TrialState.FAIL
+        self._study.tell(asked, loss, state=ended)
+
+    def _train(self, asked: optuna.Trial, run: tracking.NullTracker) -> float | None:
+        """Loss of the weights that the recipe would keep with these values; None for a trial that was given up."""
+        values = self._values(asked.params)
+        run.params(values)
+        recipe = self.space.drawn(values)
+        run.params({self.space.where.partition(".")[0]: recipe.model_dump(by_alias=True)})
+        if self.params.compute.compile:
+            torch.compiler.reset()  # each trial compiles as a process of its own would
+        start = self._start(recipe)
+        built = build(self.space.where, recipe, start.kind, start.load, self.params, start.tokenizer, start.reference)
+        built, recipe = self._compared(built, recipe)
+        reports = _Reports(run, asked, recipe.schedule.steps)
+        params = self.params.model_copy(update={"runtime": self.params.runtime.model_copy(update={"progress": False})})
+        try:
+            progress = built.trainer(recipe, params, reports, f"search.{self.space.name}").run(None)  # not continued
+        except optuna.TrialPruned:
+            return None
+        except DivergedError as error:  # pruned, not failed: TPE learns nothing from those that failed
+            asked.set_user_attr("reason", str(error))
+            run.tag(**{"tohum.error": str(error)})
+            return None
+        loss = progress.best_loss if recipe.validation.keep == "best" else float(progress.curve[-1][_LOSS])
+        run.record["loss_nats"] = loss
+        return loss
+
+    def _compared(self, built: Built, recipe: Recipe) -> tuple[Built, Recipe]:
+        """Every trial is measured on the examples that the recipe itself is measured on, whatever its batch size."""
+        base = self.space.recipe
+        examples = base.validation.batches * base.part("ordering", self.space.where).batch_size
+        batches = math.ceil(examples / built.parts.ordering.batch_size)
+        validation = recipe.validation.model_copy(update={"batches": batches})
+        built = replace(built, validation=_First(built.validation, examples))
+        return built, recipe.model_copy(update={"validation": validation})
+
+    def _values(self, drawn: dict[str, Any]) -> dict[str, Any]:
+        """What optuna holds, as the recipe takes it: numbers of four digits, choices as they are in params.yaml."""
+        found = {}
+        for path, one in self.space.dimensions.items():
+            value = drawn[path]
+            if isinstance(one, Choices):
+                value = json.loads(value)
+            elif isinstance(value, float):
+                value = min(max(float(f"{value:.4g}"), one.low), one.high)
+            found[path] = value
+        return found
+
+    def _finished(self) -> list[FrozenTrial]:
+        """Trials that came to an end of their own; one that a kill cut off has failed without a reason."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [trial for trial in trials if trial.state in ended or _failed(trial)]
+
+    def _losses(self) -> list[float]:
+        return [trial.loss for trial in self.trials() if trial.state == "complete"]
+
+    def _told(self, number: int, trial: FrozenTrial) -> Trial:
+        seen = trial.value if trial.value is not None else math.nan
+        seconds = trial.duration.total_seconds() if trial.duration else 0.0
+        state = "failed" if _failed(trial) else trial.state.name.lower()
+        return Trial(number, state, self._values(trial.params), seen, seconds, trial.user_attrs.get("reason", ""))
+
+    def _fingerprint(self) -> str:
+        """Hash of all that decides what a trial finds; not how many trials there shall be, nor the values varied."""
+        start = self._start(self.space.recipe)
+        if missing := [str(path) for path in start.inputs if not path.exists()]:
+            raise UserError(f"search.{self.space.name}: {', '.join(missing)}: not there yet; run `dvc repro` first")
+        for recipe in self.space.corners():
+            for axis, folder in AXES.items():
+                plugins.load(folder, getattr(recipe, axis).name)  # the code that is hashed is the code that is loaded
+        settings = {
+            "search": self.settings.model_dump(exclude={"trials"}),
+            "recipe": self.space.rest(),
+            "compute": self.params.compute.model_dump(),
+            "optuna": optuna.__version__,
+        }
+        return states.fingerprint(settings, start.inputs)
+
+
+class _Reports:
+    """Hears what a training says: passes it on, tells optuna of every validation, ends a trial without hope."""
+
+    def __init__(self, run: tracking.NullTracker, trial: optuna.Trial, steps: int) -> None:
+        self.record = run.record
+        self._run, self._trial, self._steps, self._validations = run, trial, steps, 0
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """See tracking.Tracker. Raises TrialPruned, or DivergedError where the loss is no number."""
+        self._run.log(metrics, step)
+        if (loss := metrics.get(_LOSS)) is None:
+            return
+        if not math.isfinite(loss):
+            raise DivergedError(f"the validation loss is {loss} at step {step}")
+        self._trial.report(loss, self._validations)
+        self._validations += 1
+        if step != self._steps and self._trial.should_prune():  # after the last step nothing is saved any more
+            raise optuna.TrialPruned
+
+
+class _First:
+    """The first examples of some."""
+
+    def __init__(self, examples: Examples, count: int) -> None:
+        self._examples, self._count = examples, min(count, len(examples))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> Any:
+        return self._examples[i]
+
+
+def _distribution(one: Range | Choices) -> BaseDistribution:
+    if isinstance(one, Choices):
+        return CategoricalDistribution([json.dumps(choice) for choice in one.choices])
+    if isinstance(one.low, int) and isinstance(one.high, int):
+        return IntDistribution(one.low, one.high, log=one.log)
+    return FloatDistribution(float(one.low), float(one.high), log=one.log)
+
+
+def _failed(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and "reason" in trial.user_attrs

@@ -1,0 +1,241 @@
+"""Studies of pretraining: its recipe many times over with a thing or two changed; no run is made twice.
+
+A trial is a set of changes and a seed. It trains on the documents of this project as `pretrain` would, and is measured
+on all held-out documents of the validation split, each from its start, so that trials with other windows, masks or
+batches are compared by one figure. What it found is kept in `.tohum/studies` under a fingerprint of all that decides it
+(recipe, compute, data, code, torch): a study that was stopped goes on with what is left, one that changed runs what is
+new.
+"""
+
+import copy
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from pipeline import files
+from pipeline.config.params import Params
+from pipeline.config.recipe import AXES, Compute, Pretrain
+from pipeline.config.section import validated
+from pipeline.data.shards import Shard
+from pipeline.errors import UserError
+from pipeline.evaluation import Subject, perplexity
+from pipeline.model.gpt import GPT
+from pipeline.orchestration.process import beside, cores
+from pipeline.paths import PACKAGE, STUDIES, TOKENIZER
+from pipeline.tokenizer import Tokenizer
+from pipeline.training import state as states
+from pipeline.training.recipe import SAMPLES, Load, build
+from pipeline.training.run import DivergedError
+from pipeline.training.schedule import micro_batches
+
+FOLDER = STUDIES
+_ROOT = PACKAGE
+# The code that decides what a trial finds.
+_CODE = (
+    "auxiliary", "data/hashing.py", "data/shards.py", "evaluation/perplexity.py", "contracts.py", "model", "objectives",
+    "optimizers", "ordering", "studies/trials.py", "tokenizer", "training", "tuners", "weighting",
+)  # fmt: skip
+_AT_ONCE = 32  # documents measured together: of no account but for memory
+
+
+class Trial(NamedTuple):
+    """One run of a study."""
+
+    name: str
+    seed: int
+    changes: dict[str, Any]
+    """Dotted path below `pretrain` -> value; `{times: 1.5}` is that many times what stands there, `{of: path, times:
+    0.5}` what stands at another path."""
+
+
+class Result(NamedTuple):
+    """What a trial found."""
+
+    loss_nats: float
+    """A token of the held-out documents; infinite where training diverged."""
+    bits_per_byte: float
+    known_nats: float | None
+    """What a perfect model would lose a token; none where that is not known of every document."""
+    tokens: int
+    """Trained on."""
+    weights: int
+    """Without the embedding table, which only looks up."""
+    flops: float
+    """Of training: 6 a weight and token, and attention's 6 n_layers n_heads head_dim context_length a token."""
+    seconds: float
+    """Of training and measuring, with whatever ran beside it."""
+
+
+@dataclass
+class _Quiet:
+    """A log that nobody reads."""
+
+    record: dict[str, Any]
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Nothing is kept."""
+
+
+def recipe_of(params: Params, trial: Trial) -> Pretrain:
+    """`pretrain` with the trial's changes. Raises UserError where they do not fit, naming the trial."""
+    old = params.pretrain.model_dump(mode="json", by_alias=True)
+    raw = copy.deepcopy(old) | {"seed": trial.seed}
+    for path, value in trial.changes.items():
+        if path.startswith("model.") and params.pretrain.start.kind != "scratch":
+            raise UserError(f"{trial.name}: {path} is about fresh weights, pretrain.start.kind is not scratch")
+        place, last = _at(raw, path, trial)
+        if isinstance(value, dict) and set(value) in ({"times"}, {"of", "times"}):
+            before, key = _at(old, value.get("of", path), trial)
+            made = before[key] * value["times"]
+            value = round(made) if isinstance(place[last], int) else made
+        place[last] = value
+    recipe: Pretrain = validated(Pretrain, raw, "pretrain", trial.name)
+    for axis in AXES:
+        recipe.part(axis, f"{trial.name}: pretrain")
+    return recipe
+
+
+def _at(raw: dict[str, Any], path: str, trial: Trial) -> tuple[dict[str, Any], str]:
+    """The mapping that holds what a path names, and its key there."""
+    *steps, last = path.split(".")
+    place = raw
+    for step in steps:
+        place = place.get(step, {})
+    if last not in place:
+        raise UserError(f"{trial.name}: pretrain has no {path}; one of: {', '.join(place) or 'nothing there'}")
+    return place, last
+
+
+def tokens_of(recipe: Pretrain) -> int:
+    """What a recipe trains on, unless it stops early."""
+    schedule = recipe.schedule
+    windows = sum(len(micro_batches(schedule, step)) for step in range(schedule.steps))
+    return windows * int(recipe.part("ordering", "pretrain").batch_size) * recipe.model.context_length
+
+
+def compute_of(params: Params) -> Compute:
+    """On a CPU one thread, for trials run beside each other; a GPU as it is."""
+    return params.compute.model_copy(update={"threads": 1} if params.compute.device == "cpu" else {})
+
+
+def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
+    """The fingerprint of each trial. Raises UserError where data or changes are wrong."""
+    inputs = [SAMPLES / "documents", TOKENIZER]
+    if missing := [str(path) for path in inputs if not path.exists()]:
+        raise UserError(f"{', '.join(missing)}: not there yet; run `dvc repro sample` first")
+    code = sorted(path for name in _CODE for path in ([_ROOT / name] if "." in name else (_ROOT / name).glob("*.py")))
+    shared = {
+        "compute": compute_of(params).model_dump(),
+        "data": [files.sha256_of(path) for path in inputs],
+        "code": [files.sha256_of(path) for path in code],
+        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    wholes = [shared | {"recipe": recipe_of(params, trial).model_dump(mode="json")} for trial in trials]
+    return [hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32] for whole in wholes]
+
+
+def found(key: str) -> Result | None:
+    """What is kept of a trial."""
+    path = FOLDER / f"{key}.json"
+    if not path.exists():
+        return None
+    raw = files.read_json(path)
+    return Result(**raw | {name: math.inf for name in ("loss_nats", "bits_per_byte") if raw[name] is None})
+
+
+def run(params: Params, trials: Sequence[Trial]) -> list[Result]:
+    """What every trial finds; those that are not kept yet are run, one a core (or one on a GPU) at a time.
+
+    Raises:
+        UserError: data that is not there, a change that does not fit, a trial that stopped.
+    """
+    names = keys(params, trials)
+    left = {key: trial for key, trial in zip(names, trials, strict=True) if found(key) is None}
+
+    def command(key: str) -> list[str]:
+        return ["pipeline.cli.trial", key, json.dumps(left[key]._asdict())]
+
+    lanes = 1 if params.compute.device == "cuda" else cores()
+    beside({f"{trial.name}, seed {trial.seed}": command(key) for key, trial in left.items()}, lanes)
+    results = [found(key) for key in names]
+    return [result for result in results if result is not None]
+
+
+def train(params: Params, trial: Trial, key: str, start: Callable[[Pretrain], tuple[Load, list[Path]]]) -> Result:
+    """Trains and measures one trial in this process, and keeps what it found.
+
+    Args:
+        start: how a recipe's model begins (stages.pretrain).
+    """
+    recipe = recipe_of(params, trial)
+    quiet = params.runtime.model_copy(update={"progress": False})
+    params = params.model_copy(update={"compute": compute_of(params), "runtime": quiet})
+    built = build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
+    with states.locked(key) as state:
+        trainer, began = built.trainer(recipe, params, _Quiet({}), trial.name), time.perf_counter()
+        try:
+            trainer.run(state)
+            loss, bits, known = _measured(built.model, params)
+        except DivergedError:  # that is an answer too, and it would be the same every time
+            loss, bits, known = math.inf, math.inf, None
+        tokens = trainer.progress.tokens
+        seconds = time.perf_counter() - began
+        result = Result(loss, bits, known, tokens, weights(built.model), tokens * flops_a_token(built.model), seconds)
+        strict = {name: None if value == math.inf else value for name, value in result._asdict().items()}
+        files.write_json(FOLDER / f"{key}.json", strict)
+        state.clear()
+    return result
+
+
+def _measured(model: GPT, params: Params) -> tuple[float, float, float | None]:
+    """Nats a token and bits a byte of all held-out documents, and the nats of a perfect model."""
+    subject = Subject("trial", model.eval(), Tokenizer.load(TOKENIZER), {}, SAMPLES, params.compute)
+    settings = perplexity.Settings(split="validation", batch_size=_AT_ONCE, max_documents=None)
+    metrics, _ = perplexity.measure(settings, subject)
+    known = None
+    if not np.isnan(Shard.open(SAMPLES / "documents", settings.split).bits).any():
+        known = metrics["bits_per_byte_known"] * metrics["bytes_per_token"] * math.log(2)
+    return metrics["loss_nats"], metrics["bits_per_byte"], known
+
+
+def weights(model: GPT) -> int:
+    """Weights that multiply: all but the embedding table, which counts where it is also the head."""
+    table = 0 if model.config.tie_embeddings else model.embed.weight.numel()
+    return model.num_parameters() - table - (0 if model.positions is None else model.positions.weight.numel())
+
+
+def flops_a_token(model: GPT) -> float:
+    """Operations of forward and backward: 6 a weight, and those of attention (Chowdhery et al. 2022, appendix B), of
+    which a causal mask leaves half."""
+    shape = model.config
+    attention = 6 * shape.n_layers * shape.n_heads * shape.head_dim * shape.context_length
+    return float(6 * weights(model) + attention)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; NaN of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and half the width of its 95 % interval by Student's t; NaN of a single value."""
+    from scipy.stats import t
+
+    n = len(values)
+    half = float(t.ppf(0.975, n - 1)) * deviation(values) / math.sqrt(n) if n > 1 else math.nan
+    return statistics.fmean(values), half
+
+
+def by_name(trials: Sequence[Trial], results: Sequence[Result]) -> Iterator[tuple[str, list[Result]]]:
+    """The results of all seeds of each name, in the order of the names."""
+    for name in dict.fromkeys(trial.name for trial in trials):
+        yield name, [result for trial, result in zip(trials, results, strict=True) if trial.name == name]

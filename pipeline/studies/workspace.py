@@ -1,0 +1,113 @@
+"""A first try of a user's own file: the whole graph with a small budget, in a folder of its own.
+
+`workspace` makes that folder: the project's code, dvc.yaml, and a params.yaml that names the file. Gates there let
+pass what the committed thresholds would stop, so that one run shows everything.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.config.recipe import Kind
+from pipeline.paths import CODE, INPUTS
+from pipeline.studies.guess import Guess
+
+ROOT = CODE
+# Which of the embedded default's recipes learn from a kind of record.
+RECIPES: dict[Kind, tuple[str, ...]] = {
+    "documents": (),
+    "labelled": ("spam-full", "spam-lora"),
+    "instructions": ("chat-full", "chat-lora"),
+    "preferences": (),
+}
+# The column that also serves as running text to pretrain on.
+_TEXT: dict[Kind, str] = {
+    "documents": "text",
+    "labelled": "text",
+    "instructions": "output",
+    "preferences": "chosen",
+}
+
+
+def workspace(data: Path, found: Guess, folder: Path, made: dict[str, Any] | None = None) -> None:
+    """Replaces `folder` by a project that tries `data`; what DVC has cached there stays. `made`: other params."""
+    for name in ("pipeline", "stages"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.rmtree(folder / "inputs", ignore_errors=True)
+    (folder / "inputs").mkdir()
+    shutil.copy(data, folder / "inputs" / data.name)
+    files.write_text(folder / "params.yaml", _yaml(made or params(INPUTS / data.name, found)))
+
+
+def params(data: Path, found: Guess) -> dict[str, Any]:
+    """The params of a try: the embedded default with this file, a small model and few steps."""
+    import yaml
+
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    entry = {
+        "name": "files", "licence": "not stated in a try", "consent": "not stated in a try", "weight": 1.0,
+        "path": data.as_posix(), "sha256": None, "kind": found.kind, "columns": found.columns, "labels": {},
+        "language": "auto", "split": None, "format": found.format,
+    }  # fmt: skip
+    sources = {"own": entry}
+    if found.kind != "documents":
+        text = found.columns.get(_TEXT[found.kind], _TEXT[found.kind])
+        sources["own-text"] = entry | {"kind": "documents", "columns": {"text": text}}
+    raw["download"]["sources"] = sources
+    raw["tokenize"]["vocab_size"] = 1024
+    raw["pretrain"]["model"] |= {"n_layers": 2, "d_model": 64, "n_heads": 2, "n_kv_heads": 2, "d_ff": 192}
+    raw["pretrain"]["model"]["context_length"] = 128
+    raw["pretrain"]["schedule"] |= {"steps": 150, "warmup_steps": 15}
+    raw["pretrain"]["validation"] |= {"every": 50, "batches": 5}
+    keep = RECIPES[found.kind]
+    raw["finetune"] = {name: raw["finetune"][name] for name in keep}
+    for recipe in raw["finetune"].values():
+        recipe["schedule"] |= {"steps": 150, "warmup_steps": 15}
+        recipe["validation"] |= {"every": 50, "batches": 5}
+    raw["evaluations"] = {name: raw["evaluations"][name] for name in ("base", *keep)}
+    for evaluation in raw["evaluations"].values():
+        evaluation["thresholds"] = {}
+    raw["evaluations"]["base"]["measures"]["perplexity"]["max_documents"] = 200
+    if found.kind != "labelled":
+        raw["evaluations"]["base"]["measures"].pop("bag_of_words")
+    if "instructions" in (found.kind,):
+        for name in keep:
+            raw["evaluations"][name]["measures"]["exact_match"]["max_records"] = 100
+    raw["gates"] = lenient(raw["gates"])
+    raw["register"]["models"], raw["search"] = [], {}
+    raw["runtime"]["tracking"]["enabled"] = False
+    return raw
+
+
+def lenient(gates: dict[str, Any]) -> dict[str, Any]:
+    """Every bound of the gates opened as far as it goes, structure kept: a try shows, it does not judge."""
+
+    def opened(name: str, value: Any) -> Any:
+        if name in ("near", "sample", "round_trip_documents", "language_sample"):
+            return value
+        if isinstance(value, dict):
+            return {} if name == "min_share" else {key: opened(key, inner) for key, inner in value.items()}
+        if name in ("at_least", "below") or name.startswith("min_"):
+            return type(value)(1 if name in ("min_labels", "min_tokens") else 0)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return (
+                10**9
+                if name not in ("train", "validation", "test", "documents", "labelled", "instructions", "preferences")
+                else 0
+            )
+        return 1.0 if name != "at_most" else 10.0**9
+
+    opened_gates = {gate: opened(gate, settings) for gate, settings in gates.items()}
+    opened_gates["raw"]["min_rows"] = dict.fromkeys(gates["raw"]["min_rows"], 0)
+    opened_gates["samples"]["max_tokens"] = dict.fromkeys(gates["samples"]["max_tokens"], 10**9)
+    return opened_gates
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,58 @@
+"""MLflow's artifact repositories with locations resolved first, so that a store works wherever it stands.
+
+    artifact_store.connect(uri)      before a client of MLflow is made
+
+MLflow chooses the class that reads and writes artifacts by the scheme of the recorded location. `connect` puts one in
+front for `mlflow-artifacts:` and `file:` that asks `artifact_location.resolve`; everything else stays MLflow's.
+"""
+
+import os
+from typing import Any
+
+import mlflow
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+from pipeline.tracking import artifact_location, credentials
+
+_LENT: dict[str, str] = {}
+"""MLflow's login to the local server, while it is in the environment and when it is not."""
+
+
+class _CopyingRepository(LocalArtifactRepository):
+    """A local folder of which readers get a copy.
+
+    MLflow hands out the stored folder itself and then writes into it on loading (`registered_model_meta`).
+    """
+
+    def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
+        return str(ArtifactRepository.download_artifacts(self, artifact_path, dst_path))
+
+
+def connect(tracking_uri: str) -> None:
+    """Resolves locations for every client of MLflow in this process; repeating it changes nothing.
+
+    The secret of the server that `make ui` starts goes into the environment, where MLflow's clients look for it.
+
+    MLflow's documented way is an entry point of an installed package, and this project is not installed.
+    """
+    if credentials.is_local_mlflow(tracking_uri):
+        _LENT.update(credentials.mlflow_login())
+        os.environ.update(_LENT)
+    else:  # the sender asks several servers, and each gets the variables
+        for name in _LENT:
+            os.environ.pop(name, None)
+    repositories: dict[str, Any] = get_registered_artifact_repositories()
+    repositories |= {"mlflow-artifacts": _repository, "file": _repository, "": _repository}
+
+
+def _repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> ArtifactRepository:
+    uri = artifact_location.resolve(artifact_uri, tracking_uri or mlflow.get_tracking_uri())
+    if uri.startswith("mlflow-artifacts:"):
+        return MlflowArtifactsRepository(uri, tracking_uri, registry_uri)
+    ours = f"/{artifact_location.FOLDER}/" in uri
+    return (_CopyingRepository if ours else LocalArtifactRepository)(uri, tracking_uri, registry_uri)

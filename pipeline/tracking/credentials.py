@@ -1,0 +1,105 @@
+"""Addresses and secrets of the local servers: `.tohum/secrets/<server>`, one line `user:password`, made at first use.
+
+The file is readable by its owner alone, is never printed, logged or passed as an argument (other users see those), and
+decides who may ask a server that `make ui` or `make prefect` starts. Clients get it through the variables that their
+libraries read: `client_environment`, or `python -m pipeline.orchestration.servers run COMMAND`.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from pipeline.errors import UserError
+from pipeline.paths import SECRETS
+
+Server = Literal["mlflow", "prefect"]
+SERVERS: tuple[Server, ...] = get_args(Server)
+HOST = "127.0.0.1"
+_PORTS = {"mlflow": 5000, "prefect": 4200}
+_FORM = re.compile(r"tohum:[\w-]{40,}", re.ASCII)
+
+
+def port(server: Server) -> int:
+    """Its port: TOHUM_MLFLOW_PORT or TOHUM_PREFECT_PORT, else 5000 and 4200."""
+    name = f"TOHUM_{server.upper()}_PORT"
+    given = os.environ.get(name) or str(_PORTS[server])
+    if not (given.isascii() and given.isdigit() and 0 < int(given[:6]) < 1 << 16):
+        raise UserError(f"{name} is {given!r}, expected a port from 1 to 65535")
+    return int(given)
+
+
+def address(server: Server) -> str:
+    """Where it answers, e.g. http://127.0.0.1:5000."""
+    return f"http://{HOST}:{port(server)}"
+
+
+def secret(server: Server) -> str:
+    """`user:password` of a server, made if there is none; two first starts at once get the same.
+
+    Raises:
+        UserError: a file that other users may read, or that holds something else.
+    """
+    path = SECRETS / server
+    if not os.path.lexists(path):
+        _make(path)
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode) or mode & 0o077:
+        raise UserError(
+            f"{path}: is no plain file or other users may read it (mode {stat.S_IMODE(mode):o}), expected 600; remove "
+            "it, and a new secret is made at the next start"
+        )
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not _FORM.fullmatch(text):
+        raise UserError(f"{path}: holds no secret, expected tohum:<password>; remove it, and start the server again")
+    return text
+
+
+def client_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that let Prefect's and MLflow's clients ask the local servers.
+
+    A server of the user's own (PREFECT_API_URL, MLFLOW_TRACKING_URI) is left as it is, and so are given passwords.
+    """
+    found: dict[str, str] = {}
+    api = f"{address('prefect')}/api"
+    if environment.get("PREFECT_API_URL", api) == api:
+        found |= {"PREFECT_API_URL": api}
+        found |= {"PREFECT_API_AUTH_STRING": environment.get("PREFECT_API_AUTH_STRING") or secret("prefect")}
+    uri = environment.get("MLFLOW_TRACKING_URI", address("mlflow"))
+    if is_local_mlflow(uri):
+        found |= {"MLFLOW_TRACKING_URI": uri} | mlflow_login(environment)
+    return found
+
+
+def is_local_mlflow(uri: str) -> bool:
+    """Whether a tracking URI is that of the local server."""
+    return uri.rstrip("/") in (address("mlflow"), f"http://localhost:{port('mlflow')}")
+
+
+def mlflow_login(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """MLflow's two variables for its local server; {} where the user has set them."""
+    if environment.get("MLFLOW_TRACKING_USERNAME") or environment.get("MLFLOW_TRACKING_TOKEN"):
+        return {}
+    user, _, password = secret("mlflow").partition(":")
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+
+
+def _make(path: Path) -> None:
+    """Writes a new secret under another name, then links it in place: it is there whole or not at all, once."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"tohum:{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another first start was quicker
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,238 @@
+"""Delivers what stages wrote to `.tohum/tracking/*.jsonl` to MLflow: live, and later if the server was away.
+
+    python -m pipeline.tracking.sender             follows the files until nothing happens (stages start it)
+    python -m pipeline.tracking.sender --drain     delivers what waits, says how much, ends: 0 if nothing is left
+
+One process per project (a lock), the only one of a pipeline that imports mlflow. Every metric step arrives
+once, whatever is killed and however often: a run is found again by the tag `tohum.run_uid`, metrics carry the
+time at which they were measured (MLflow stores equal rows once), the cursor beside each file moves only after
+delivery, and the steps that a resumed training repeats are known from it.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.tracking import store_file
+from pipeline.tracking.outbox import Cursor, Outbox, modified, waiting
+from pipeline.tracking.run import QUEUE, SENDER_LOCK
+
+if TYPE_CHECKING:
+    from pipeline.tracking.mlflow_store import AwayError, Delivery
+
+IDLE_SECONDS = 20.0
+POLL_SECONDS = 0.5
+AWAY_SECONDS = 300.0
+_LONGEST_WAIT = 30.0
+
+
+class Sender:
+    """Carries lines from outboxes to MLflow, patiently."""
+
+    def __init__(self, folder: Path = QUEUE) -> None:
+        self._folder = folder
+        self._boxes: dict[Path, Outbox] = {}
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._damaged: dict[str, AwayError] = {}
+        self.metrics = 0
+
+    def round(self) -> bool:
+        """Delivers one slice of every file that has one; whether anything was delivered or a run is open.
+
+        Raises:
+            AwayError: a server cannot be reached or refuses for now; files for other servers were served.
+        """
+        from pipeline.tracking.mlflow_store import AwayError, DamagedError
+
+        # What cannot be written here (a full disk) waits like what cannot be delivered.
+        for path in sorted(set(self._folder.glob("*.jsonl")) - set(self._boxes), key=modified):
+            self._boxes[path] = Outbox(path)
+        busy = False
+        away: dict[str, AwayError] = dict(self._damaged)
+        for box in self._boxes.values():
+            start = box.start if box.waiting() > 0 or box.is_open() else None
+            if start is None or start["uri"] in away:
+                continue
+            busy = True
+            try:
+                self._serve(box, start)
+            except DamagedError as error:  # stays so for this process; the other stores are served first
+                self._damaged[start["uri"]] = away[start["uri"]] = error
+            except AwayError as error:
+                away[start["uri"]] = error
+            except OSError as error:
+                away[start["uri"]] = AwayError(str(error))
+        busy = self._again() or busy
+        for uri, problem in away.items():
+            if uri not in self._damaged or not busy:
+                raise problem
+        return busy
+
+    def open_runs(self) -> int:
+        """Stages that still run."""
+        return sum(box.is_open() and box.alive() for box in self._boxes.values())
+
+    def _again(self) -> bool:
+        """Takes back what was delivered to a store that is not the one at its address now; whether there was any."""
+        found = False
+        for box in self._boxes.values():
+            if not box.cursor.store or not box.start:
+                continue
+            delivery = self._deliveries.get((box.start["uri"], box.start["experiment"]))
+            if delivery is not None and delivery.store and delivery.store != box.cursor.store:
+                box.cursor, found = Cursor(), True
+                box.save()
+        return found
+
+    def _serve(self, box: Outbox, start: dict[str, Any]) -> None:
+        if box.waiting() > 0:
+            self._deliver(box, start)
+        elif not box.alive():  # killed before it could say so
+            if box.cursor.run_id:
+                self._delivery(start).end(box.cursor, "KILLED", int(modified(box.path) * 1000))
+            box.cursor.ended = True
+            box.save()
+
+    def _deliver(self, box: Outbox, start: dict[str, Any]) -> None:
+        from pipeline.tracking.mlflow_store import GoneError
+
+        events, offset = box.events()
+        if offset == box.cursor.offset:
+            if box.alive():
+                return
+            offset += box.waiting()  # half a line that nobody will finish
+        if any(event.get("event") == "start" for event in events):
+            box.forget_process()
+        cursor = replace(box.cursor, last_step=dict(box.cursor.last_step), offset=offset)
+        delivery = self._delivery(start)
+        try:
+            self.metrics += delivery.send(cursor, events)
+            cursor.store = delivery.store
+        except GoneError:  # the store was emptied under us: all of it again, to the store that is there now
+            cursor = Cursor()
+            self._deliveries.clear()
+        box.cursor = cursor
+        box.save()
+
+    def _delivery(self, start: dict[str, Any]) -> "Delivery":
+        from pipeline.tracking.mlflow_store import Delivery
+
+        address = (start["uri"], start["experiment"])
+        if address not in self._deliveries:
+            self._deliveries[address] = Delivery(*address)
+        return self._deliveries[address]
+
+
+def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
+    """Delivers until no run is open and nothing came for `idle_seconds`, or the server stays away.
+
+    It ends at once where the store is damaged: a process that has opened a database never opens another one there.
+    """
+    from pipeline.tracking.mlflow_store import AwayError, DamagedError
+
+    sender, wait = Sender(folder), 1.0
+    busy_at = reached_at = time.monotonic()
+    while time.monotonic() - busy_at < idle_seconds:
+        try:
+            if sender.round():
+                busy_at = time.monotonic()
+            wait, reached_at, pause = 1.0, time.monotonic(), POLL_SECONDS
+        except DamagedError as error:
+            print(f"sender: {error}", flush=True)
+            return
+        except AwayError as error:
+            if time.monotonic() - reached_at > AWAY_SECONDS and not sender.open_runs():
+                print(f"sender: {error}; the lines wait in {folder}", flush=True)
+                return
+            busy_at, pause, wait = time.monotonic(), wait, min(wait * 2, _LONGEST_WAIT)
+        time.sleep(pause)
+
+
+def drain(folder: Path = QUEUE, timeout_s: float = 120.0) -> int:
+    """Delivers what waits now, or waits for the sender that is at it; 0 when all is delivered, 1 when not."""
+    ends, problem, metrics = time.monotonic() + timeout_s, "", 0
+    runs, _ = waiting(folder)
+    damaged = False
+    while waiting(folder)[1] and time.monotonic() < ends and not damaged:
+        with _lock(folder) as held:
+            if held is None:
+                problem = "another sender is at it"
+            else:
+                sender = Sender(folder)
+                problem, damaged = _rounds(sender, folder, ends)
+                metrics += sender.metrics
+        if problem and not damaged:
+            time.sleep(POLL_SECONDS)
+    left, size = waiting(folder)
+    if left:
+        next_step = "" if damaged else "; start the server and repeat"
+        print(
+            f"sender: {left} runs ({size} bytes) still wait in {folder}: {problem or 'time is up'}{next_step}",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"sender: all runs delivered; {runs} runs and {metrics} metrics delivered now")
+    return 0
+
+
+def require_usable(uri: str) -> None:
+    """Raises UserError where the file of a tracking address can be no database."""
+    if why := store_file.problem(uri):
+        raise UserError(store_file.advice(uri, why))
+
+
+def _rounds(sender: Sender, folder: Path, ends: float) -> tuple[str, bool]:
+    """Delivers until nothing waits, the time is up or the server is away; the problem, and if waiting cannot help."""
+    from pipeline.tracking.mlflow_store import DamagedError
+
+    try:
+        while waiting(folder)[1] and time.monotonic() < ends:
+            sender.round()
+    except DamagedError as error:
+        return str(error), True
+    except OSError as error:
+        return str(error), False
+    return "", False
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[IO[str] | None]:
+    """Yields None if another sender has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / SENDER_LOCK.name).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield stream
+
+
+def main() -> int:
+    """The command line: see the module's docstring."""
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.sender", description=about)
+    parser.add_argument("--drain", action="store_true", help="deliver what waits now, then end")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for --drain (default: 120)")
+    parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="end after this many quiet seconds")
+    options = parser.parse_args()
+    if options.drain:
+        return drain(timeout_s=options.timeout)
+    with _lock(QUEUE) as held:
+        if held is not None:
+            with contextlib.suppress(OSError):
+                os.nice(10)  # training comes first
+            follow(idle_seconds=options.idle)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The proposal of compute settings: a wrong one costs hours of every run, or trains everything anew for nothing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline import config
+from pipeline.cli import fastest
+from pipeline.cli.fastest import Found, proposal
+from pipeline.config.recipe import Compute
+from pipeline.errors import UserError
+from pipeline.model import device
+from pipeline.orchestration.process import Processes, StageError
+from pipeline.paths import CODE as ROOT
+from tests.projects import small
+
+
+def compute(**changes: object) -> Compute:
+    return Compute.model_validate({"device": "cpu", "threads": 1, "precision": "float32", "compile": False} | changes)
+
+
+PLAIN, COMPILED = compute(), compute(compile=True)
+
+
+def test_compiling_must_pay_within_the_recipe() -> None:
+    tried = [Found(PLAIN, 0.2, 0.10, 100), Found(COMPILED, 20.0, 0.05, 100)]
+    assert proposal(tried, PLAIN, 100).compute == PLAIN  # 10 s beside 25 s
+    assert proposal(tried, PLAIN, 1000).compute == COMPILED  # 100 s beside 70 s
+    assert tried[1].whole_s(1) == 20.0
+
+
+def test_what_is_as_good_stays() -> None:
+    near = [Found(PLAIN, 0.2, 0.102, 100), Found(compute(threads=2), 0.2, 0.100, 100)]
+    assert proposal(near, PLAIN, 500).compute == PLAIN
+    assert proposal(near, compute(threads=4), 500).compute.threads == 2  # what could not be timed cannot stay
+    far = [Found(PLAIN, 0.2, 0.105, 100), near[1]]
+    assert proposal(far, PLAIN, 500).compute.threads == 2
+
+
+def test_what_a_machine_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 only where the processor multiplies it, compiling only with a compiler, the present setting first."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(device, "has_bfloat16", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    found = list(fastest.settings(compute(threads=3)))
+    assert found == [compute(threads=n) for n in (3, 1, 2, 4, 6)]
+    monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+    found = list(fastest.settings(compute()))
+    assert len(found) == 4 * 2 * 2
+    assert compute(threads=6, precision="bfloat16", compile=True) in found
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    found = list(fastest.settings(compute()))
+    assert {one.device for one in found[1:]} == {"cuda"}
+    assert len(found) == 1 + 4
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Samples and a recipe of a few small updates."""
+    monkeypatch.chdir(tmp_path)
+    small(tmp_path)
+    return tmp_path
+
+
+def test_it_times_updates_shows_them_and_writes_the_fastest(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fastest, "settings", lambda present: iter([present, compute(threads=2)]))
+    monkeypatch.setattr(fastest, "proposal", lambda tried, present, steps: tried[1])
+    monkeypatch.setattr(sys, "argv", ["fastest", "--seconds", "0.05"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    fastest.main()
+    shown = capsys.readouterr().out
+    assert "2 threads, float32" in shown
+    assert "`make fastest APPLY=1` writes it" in shown
+    assert config.load().compute.threads == 1
+    monkeypatch.setattr(sys, "argv", ["fastest", "--seconds", "0.05", "--apply"])
+    fastest.main()
+    assert "+  threads: 2" in capsys.readouterr().out
+    assert config.load().compute.threads == 2
+    assert not (project / "models").exists()
+
+
+def test_the_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
+    tried = [Found(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
+    console = Console(width=80, record=True)
+    console.print(fastest.table(tried, 5000, tried[0]))
+    shown = console.export_text()
+    assert "4 min 30 s" in shown
+    assert "20,000" in shown
+
+
+def test_every_setting_starts_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier one compiled would make it look faster than it is."""
+    caches = []
+
+    def run(self: Processes, command: list[str], **_: object) -> list[str]:
+        caches.append(Path(self.environment["TORCHINDUCTOR_CACHE_DIR"]))
+        assert list(caches[-1].iterdir()) == []
+        (caches[-1] / "compiled").touch()
+        return ["timed: [0.5, 0.1, 32]"]
+
+    monkeypatch.setattr(Processes, "run", run)
+    fastest.trials([COMPILED, compute(compile=True, threads=2)], 0.1)
+    assert caches[0] != caches[1]
+    assert not caches[0].exists()
+
+
+def test_what_fails_is_named_and_the_others_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Processes, command: list[str], **_: object) -> list[str]:
+        if '"compile":true' in command[-1]:
+            raise StageError("error: no compiler")
+        return ["a line of a library", "timed: [0.5, 0.1, 32]", "another at the end"]
+
+    monkeypatch.setattr(Processes, "run", run)
+    found, failed = fastest.trials([PLAIN, COMPILED], 0.1)
+    assert found == [Found(PLAIN, 0.5, 0.1, 32)]
+    assert failed == ["1 thread, float32, compiled: error: no compiler"]
+    with pytest.raises(UserError, match="no setting could be timed:\n  1 thread, float32, compiled: error: no comp"):
+        fastest.trials([COMPILED], 0.1)

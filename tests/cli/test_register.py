@@ -1,0 +1,90 @@
+"""Registration: only what the current graph made and the gates let through gets into the registry."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.cli import register
+from pipeline.config.params import Params
+from pipeline.errors import UserError
+from pipeline.paths import CODE as ROOT
+from pipeline.registry import admission
+
+
+@pytest.fixture
+def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A real DVC project whose validate-model stages have run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input.txt").write_text("one")
+    do = {"cmd": "cp input.txt ${item}.txt", "deps": ["input.txt"], "outs": ["${item}.txt"]}
+    foreach = {"foreach": ["base", "chat-full"], "do": do}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"validate-model": foreach}}))
+    for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True, capture_output=True)
+    return tmp_path
+
+
+def test_a_stale_graph_is_refused_and_says_what_changed(graph: Path) -> None:
+    admission.require_current(["base", "chat-full"])
+    (graph / "input.txt").write_text("two")
+    with pytest.raises(UserError, match=r"stale: validate-model@base .*dvc repro"):
+        admission.require_current(["base"])
+
+
+def test_a_project_that_never_ran_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"dvc\.lock: not there"):
+        admission.require_current(["base"])
+
+
+def test_one_refused_model_keeps_no_other_out_and_the_exit_code_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from types import SimpleNamespace
+
+    from pipeline import registry
+    from pipeline.tracking import sender
+
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    monkeypatch.setattr(config, "load", lambda: Params.model_validate(raw))
+    monkeypatch.setattr(admission, "require_current", lambda models: None)
+    monkeypatch.setattr(sender, "drain", lambda timeout_s: 0)
+
+    def admit(model: str, params: Params) -> SimpleNamespace:
+        if model == "base":
+            raise UserError("base: gate base did not pass")
+        return SimpleNamespace(model=model, sha256="abc")
+
+    class Fake:
+        def __init__(self, params: Params) -> None: ...
+
+        def register(self, facts: SimpleNamespace, folder: Path) -> tuple[SimpleNamespace, bool]:
+            return SimpleNamespace(name=f"tohum-{facts.model}", version=1), True
+
+    monkeypatch.setattr(admission, "admit", admit)
+    monkeypatch.setattr(registry, "Registry", Fake)
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "base,chat-full"])
+    with pytest.raises(UserError, match="gate base did not pass"):
+        register.main()
+    assert "tohum-chat-full version 1: registered" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "bsae"])
+    with pytest.raises(UserError, match=r"\['bsae'\] are not models"):
+        register.main()
+    # What a person approved is registered, and no other bytes.
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full,spam-lora", "--sha256", "abc,approved"])
+    with pytest.raises(UserError, match=r"^spam-lora: its sha256 is abc, approved was approved"):
+        register.main()
+    assert "tohum-chat-full" in (said := capsys.readouterr().out)
+    assert "spam-lora" not in said
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full,spam-lora", "--sha256", "abc"])
+    with pytest.raises(UserError, match="1 hashes for 2 models"):
+        register.main()
+    (tmp_path / "mlflow.db").write_bytes(b"no database")
+    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full"])
+    with pytest.raises(UserError, match=r"mlflow\.db: not a database that this MLflow can use"):
+        register.main()

@@ -1,0 +1,114 @@
+"""The table and the advice that a user chooses a method by."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config, files
+from pipeline.cli import which
+from pipeline.errors import UserError
+from pipeline.paths import CODE as ROOT
+from pipeline.reporting.methods import Cost, Method, cost
+from stages import evaluate, finetune
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two methods of two seeds each, as if they had run."""
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    recipe, judged = raw["finetune"]["spam-full"], raw["evaluations"]["spam-full"]
+    names = ["full-s1", "full-s2", "lora-s1", "lora-s2", "ia3-s1", "ia3-s2"]
+    raw["finetune"] = dict.fromkeys(names, recipe)
+    raw["evaluations"] = {"base": raw["evaluations"]["base"]} | dict.fromkeys(names, judged)
+    raw["register"]["models"], raw["search"] = ["base"], {}
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    scores = dict(zip(names, (0.95, 0.97, 0.90, 0.92, 0.80, 0.81), strict=True)) | {"base": 0.0}
+    for name, score in scores.items():
+        metrics = {"bits_per_byte": 0.5} if name == "base" else {"accuracy": score}
+        files.write_json(Path(f"reports/evaluation/{name}/metrics.json"), metrics | {"loss_nats": 1.0})
+        files.write_json(Path(f"reports/evaluation/{name}/details.json"), {})
+        files.write_json(Path(f"reports/training/{name}.json"), {"trainable_share": 0.5})
+        files.write_text(Path(f"reports/training/{name}.csv"), '"step"\n1\n')
+        spent = {"seconds_work": 3.0, "peak_memory_mib": 300.0, "energy_wh_measured": None, "energy_wh_estimated": 0.5}
+        files.write_json(Path(f"reports/runs/finetune@{name}.json"), spent)
+    return tmp_path
+
+
+def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: the advice would not follow from the figures, or nobody would learn how good a probe is."""
+    config.load()
+    files.write_json(which.PREDICTION, {"data": "own.csv", "score": "accuracy", "ranking": ["full", "lora", "ia3"]})
+    assert [method.name for method in which.show(Path())] == ["full", "lora", "ia3"]
+    shown = capsys.readouterr().out
+    assert "Best on this data over 2 seeds: full" in " ".join(shown.split())
+    assert "foretold this ranking of 3 methods with a rank correlation of +1.00" in " ".join(shown.split())
+    page = (project / which.PAGE).read_text(encoding="utf-8")
+    assert "0.9600" in page
+    assert "0.5000 est." in page
+    assert "<svg" in page
+
+
+@pytest.mark.parametrize("predicted", [{"score": "chrf"}, {}])
+def test_a_probe_of_other_records_is_not_scored(
+    project: Path, predicted: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: a ranking on instructions would be held against a run on messages."""
+    files.write_json(which.PREDICTION, predicted | {"data": "own.json", "ranking": ["full", "lora", "ia3"]})
+    which.show(project)
+    assert "foretold" not in capsys.readouterr().out
+
+
+def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
+    raw = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    raw["finetune"], raw["evaluations"] = {}, {"base": raw["evaluations"]["base"]}
+    (project / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(UserError, match="no recipe is one of several seeds"):
+        which.show(Path())
+
+
+@pytest.fixture
+def folder(project: Path) -> Path:
+    """A probe's folder whose runs write down who they are and where; `bad` fails."""
+    (which.FOLDER / "stages").mkdir(parents=True)
+    (which.FOLDER / "stages/__init__.py").touch()
+    (which.FOLDER / "pipeline/cli/which.py").write_text(
+        "import sys\nname = sys.argv[2]\nopen(name, 'w').write(sys.argv[1])\n"
+        "sys.exit('error: no memory' if name == 'bad' else 0)\n",
+        encoding="utf-8",
+    )
+    return project / which.FOLDER
+
+
+def test_a_probe_runs_every_recipe_in_its_folder(folder: Path) -> None:
+    which.probe(["full-s1", "lora-s1", "ia3-s1"])
+    assert [(folder / name).read_text() for name in ("full-s1", "lora-s1", "ia3-s1")] == ["--run"] * 3
+    assert Path.cwd() == folder.parents[1]
+
+
+def test_a_run_that_fails_ends_the_probe_with_its_error(folder: Path) -> None:
+    """Lost otherwise: a probe would show a table of what is left, or a traceback of its pool."""
+    with pytest.raises(UserError, match="stopped at bad: no memory"):
+        which.probe(["bad", *[f"full-s{seed}" for seed in range(50)]])
+    assert len(list(folder.glob("full-s*"))) < 50
+    assert Path.cwd() == folder.parents[1]
+
+
+def test_a_run_trains_and_measures_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(finetune, "main", lambda: done.append(("finetune", sys.argv[1:])))
+    monkeypatch.setattr(evaluate, "main", lambda: done.append(("evaluate", sys.argv[1:])))
+    monkeypatch.setattr(sys, "argv", ["which", "--run", "lora-s1"])
+    which.main()
+    assert done == [("finetune", ["lora-s1"]), ("evaluate", ["lora-s1"])]
+
+
+def test_energy_of_runs_beside_each_other_is_estimated() -> None:
+    method = Method("full", "", "accuracy", (0.9,), 1.0, (), ("full-s1",))
+    record = {"seconds_work": 1.0, "peak_memory_mib": 1.0, "energy_wh_measured": 8.0, "energy_wh_estimated": 1.0}
+    assert cost(method, {"full-s1": record}) == Cost(1.0, 1.0, 8.0, True)
+    assert cost(method, {"full-s1": record}, metered=False) == Cost(1.0, 1.0, 1.0, False)

@@ -1,0 +1,90 @@
+"""Profiles: without these a switch of profile could write a broken params.yaml or eat a user's changes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.config import profiles
+from pipeline.errors import UserError
+from pipeline.paths import CODE as ROOT
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", profiles.available())
+def test_every_committed_profile_is_valid(name: str) -> None:
+    config.check(yaml.safe_load(profiles.rendered([name])))
+
+
+@pytest.mark.parametrize("stacked", ["real methods", "files methods", "real answers", "gsm8k answers", "files answers"])
+def test_methods_are_compared_on_other_data_too(stacked: str) -> None:
+    """Lost otherwise: a comparison would ask of the user's data what only the embedded world has, or stop."""
+    raw = yaml.safe_load(profiles.rendered(stacked.split()))
+    config.check(raw)
+    assert all(not judged["thresholds"] for judged in raw["evaluations"].values())
+    kinds = {source["kind"] for source in raw["download"]["sources"].values()}
+    for name, recipe in raw["finetune"].items():
+        assert recipe["data"] in kinds, name
+        room = raw["pretrain"]["model"]["context_length"] - recipe["tuner"].get("virtual_tokens", 0)
+        assert recipe["objective"]["max_tokens"] <= room, name
+
+
+def test_an_overlay_changes_what_it_names_and_keeps_the_rest_with_its_comments(tmp_path: Path) -> None:
+    target = tmp_path / "params.yaml"
+    profiles.apply(["shakespeare-char"], target=target)
+    text = target.read_text(encoding="utf-8")
+    assert config.load(target).pretrain.model.context_length == 64
+    assert config.load(target).sample == config.load(ROOT / "params.yaml").sample
+    assert "# changes no bit of any out" in text
+
+
+def test_there_and_back_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    target = tmp_path / "params.yaml"
+    for name in ("embedded", "files", "embedded"):
+        profiles.apply([name], target=target)
+    assert target.read_bytes() == (ROOT / "infra/profiles/embedded.yaml").read_bytes()
+
+
+def test_changes_of_the_users_own_are_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "params.yaml"
+    profiles.apply(["embedded"], target=target)
+    mine = re.sub(r"steps: \d+", "steps: 17", target.read_text(encoding="utf-8"))
+    target.write_text(mine, encoding="utf-8")
+    with pytest.raises(UserError, match="holds changes that no profile made"):
+        profiles.apply(["files"], target=target)
+    assert target.read_text(encoding="utf-8") == mine
+    profiles.apply(["files"], force=True, target=target)
+    assert "messages.csv" in target.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("overlay", "words"),
+    [
+        ("pretrain.schedule.stepz: 3", "pretrain.schedule.stepz is not a known key"),
+        ("pretrane.schedule.steps: 3", "'pretrane' is not there"),
+        ("pretrain.schedule.steps: many", "valid integer"),
+    ],
+)
+def test_an_invalid_profile_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, words: str
+) -> None:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    (folder / "embedded.yaml").write_bytes((ROOT / "infra/profiles/embedded.yaml").read_bytes())
+    (folder / "mine.yaml").write_text(overlay, encoding="utf-8")
+    monkeypatch.setattr(profiles, "PROFILES", folder)
+    target = tmp_path / "params.yaml"
+    with pytest.raises(UserError, match=words):
+        profiles.apply(["mine"], target=target)
+    assert not target.exists()
+
+
+def test_an_unknown_profile_names_the_choices() -> None:
+    with pytest.raises(UserError, match="shakespeare-char"):
+        profiles.rendered(["shakespear"])

@@ -1,0 +1,246 @@
+"""Generated ids are those of transformers, in any batch, cached or not; filters do what they say."""
+
+import gc
+import shutil
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.inference.generation import choose, generate, stream
+from pipeline.model import checkpoint
+from pipeline.model.cache import FixedCache
+from pipeline.model.gpt import GPT, Cache
+from tests.models import shape
+
+FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}
+PROMPTS = [[5, 9, 2], [7], [1, 2, 3, 4, 5, 6, 7], [11, 30]]
+
+
+def model_of(family: str, context_length: int = 40) -> GPT:
+    """A small random network with peaked answers, so that no tie is decided by rounding."""
+    config = shape(
+        family, n_heads=4, n_kv_heads=4 if family == "gpt2" else 2, d_model=32, d_ff=64, context_length=context_length,
+        tie_embeddings=False, vocab_size=50,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(2)
+    model = GPT(config, generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_ids_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    """Lost otherwise: the model that answers in vLLM would not be the model that was evaluated."""
+    import transformers
+
+    model = model_of(family)
+    checkpoint.save(model, tmp_path / "m")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    for prompt in PROMPTS:
+        whole = theirs.generate(
+            torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=49, pad_token_id=49
+        )
+        expected = whole[0, len(prompt) :].tolist()
+        answer = generate(model, [prompt], max_tokens=20, **GREEDY | {"stop": [49]})[0]
+        assert answer == expected[: expected.index(49)] if 49 in expected else answer == expected
+    assert len({tuple(generate(model, [p], max_tokens=20, **GREEDY)[0]) for p in PROMPTS}) > 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batch_cache_and_stream_change_no_id(family: str) -> None:
+    """Lost otherwise: an answer would depend on its neighbours, or chat would differ from evaluation."""
+    model = model_of(family).train()
+    alone = [generate(model, [prompt], max_tokens=12, **GREEDY)[0] for prompt in PROMPTS]
+    assert generate(model, PROMPTS, max_tokens=12, **GREEDY) == alone
+    assert generate(model, PROMPTS, max_tokens=12, use_cache=False, **GREEDY) == alone
+    assert [list(stream(model, prompt, max_tokens=12, **GREEDY)) for prompt in PROMPTS] == alone
+    assert model.training
+
+
+def random_prefix(family: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of three positions."""
+    heads = 4 if family == "gpt2" else 2
+    return [(torch.randn(1, heads, 3, 8), torch.randn(1, heads, 3, 8))] * 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of a GPU, where the same steps are recorded and replayed."""
+    model = model_of(family).eval()
+    rows = [PROMPTS, [[7]], [[1, 2, 3], [4, 5, 6]]]
+    usual = [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows]
+    prefix = random_prefix(family)
+    behind = [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows]
+    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: FixedCache(capacity))
+    assert [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows] == usual
+    assert [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows] == behind
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_compiled_steps_change_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, with fewer kernels; one compilation serves every step. A prompt is not compiled."""
+    model = model_of("qwen3").eval()
+    usual = [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])]
+    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: FixedCache(capacity))
+    model.fixed = True
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])] == usual
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_nothing_is_left_of_an_answer(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: gigabytes of keys and values a call, where garbage is collected late or never."""
+    made: list[weakref.ref[FixedCache]] = []
+
+    def cache(capacity: int, _: torch.device) -> FixedCache:
+        one = FixedCache(capacity)
+        made.append(weakref.ref(one))
+        return one
+
+    monkeypatch.setattr("pipeline.inference.generation._cache", cache)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    model = model_of("llama").eval()
+    model.fixed = fixed
+    gc.disable()
+    try:
+        generate(model, PROMPTS, max_tokens=5, **GREEDY)
+        assert made[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_step_is_cast_to_what_the_cache_holds() -> None:
+    """Norms may leave keys exact where values are not."""
+    cache, two, one = FixedCache(4), torch.ones(1, 1, 2, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 3.0)
+    cache.extend(0, two, two)
+    cache.advance(2)
+    cache.begin(one.device)
+    keys, _ = cache.extend(0, one, one.bfloat16())
+    assert keys.dtype == torch.bfloat16
+    assert keys[0, 0, :, 0].tolist() == [1, 1, 3, 0]
+
+
+def test_a_cache_is_written_where_gradients_are_on_too() -> None:
+    model, cache = model_of("llama").eval(), Cache(4)
+    model(torch.tensor([[1, 2, 3]]), cache=cache)
+    assert model(torch.tensor([[4]]), cache=cache).shape == (1, 1, 50)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", [Cache, FixedCache])
+def test_an_exact_prefix_stands_before_lower_precision(
+    family: str, kind: type[Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a prefix-tuned model dies at its second token on a GPU, or its cache is cast whole at each."""
+    made: list[Cache] = []
+
+    def cache(capacity: int, _: torch.device) -> Cache:
+        made.append(kind(capacity))
+        return made[-1]
+
+    monkeypatch.setattr("pipeline.inference.generation._cache", cache)
+    model = model_of(family).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = generate(model, PROMPTS, max_tokens=5, prefix=random_prefix(family), **GREEDY)
+    assert [len(answer) for answer in answers] == [5] * len(PROMPTS)
+    assert {part.dtype for layer in made[0]._layers.values() for part in layer} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prefix_stands_before_every_prompt(family: str) -> None:
+    """Lost otherwise: a prefix-tuned model could be trained and never used."""
+    model = model_of(family).eval()
+    cache = Cache(3)
+    with torch.no_grad():
+        model(torch.tensor([[8, 8, 4]]), cache=cache)
+    prefix = [cache._layers[layer] for layer in range(2)]
+    whole = [generate(model, [[8, 8, 4, *prompt]], max_tokens=6, **GREEDY)[0] for prompt in PROMPTS]
+    assert generate(model, PROMPTS, max_tokens=6, prefix=prefix, **GREEDY) == whole
+    assert generate(model, PROMPTS, max_tokens=6, prefix=prefix, use_cache=False, **GREEDY) == whole
+
+
+def test_stop_ids_end_an_answer_and_are_left_out() -> None:
+    """Lost otherwise: answers would carry markers, or run on after them."""
+    model = model_of("llama")
+    full = generate(model, PROMPTS, max_tokens=12, **GREEDY)
+    stop = full[0][4]
+    stopped = generate(model, PROMPTS, max_tokens=12, **GREEDY | {"stop": {stop}})
+    assert stopped == [row[: row.index(stop)] if stop in row else row for row in full]
+    assert list(stream(model, PROMPTS[0], max_tokens=12, **GREEDY | {"stop": {stop}})) == stopped[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_ends_with_the_context(family: str) -> None:
+    """Lost otherwise: long chats would crash or read positions that were never trained."""
+    model = model_of(family, context_length=10)
+    answers = generate(model, PROMPTS, max_tokens=99, **GREEDY)
+    assert [len(answer) for answer in answers] == [7, 9, 3, 8]
+    assert answers == [generate(model, [prompt], max_tokens=99, **GREEDY)[0] for prompt in PROMPTS]
+    assert len(list(stream(model, PROMPTS[2], max_tokens=99, **GREEDY))) == 3
+    with pytest.raises(UserError, match="prompt 1 has 10 tokens, the context 10: no room for an answer"):
+        generate(model, [[1], [2] * 10], max_tokens=1, **GREEDY)
+
+
+def test_sampling_repeats_with_its_seed() -> None:
+    """Lost otherwise: a sample in a report could never be made again."""
+    model = model_of("qwen3")
+    options = {"max_tokens": 15, "temperature": 1.0, "top_k": 20, "top_p": 0.9, "stop": ()}
+    runs = [generate(model, PROMPTS, **options, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+    with pytest.raises(ValueError, match="explicit generator"):
+        generate(model, PROMPTS, **options)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), heat=st.floats(0.2, 3.0))
+def test_only_what_the_filters_keep_is_drawn(seed: int, top_k: int, top_p: float, heat: float) -> None:
+    """Lost otherwise: top-k or top-p would let unlikely ids through, or stop everything."""
+    generator = torch.Generator().manual_seed(seed)
+    logits_BV = torch.randn(1, 10, generator=generator) * 3
+    probability = (logits_BV[0].double() / heat).softmax(-1)
+    order = probability.argsort(descending=True).tolist()
+    kept = order[: top_k or None]
+    share, nucleus = probability[kept] / probability[kept].sum(), []
+    for token, part in zip(kept, share.tolist(), strict=True):
+        if nucleus and sum(p for _, p in nucleus) >= top_p + 1e-6:
+            break
+        nucleus.append((token, part))
+    allowed = {token for token, _ in nucleus}
+    drawn = choose(logits_BV.expand(200, -1), heat, top_k, top_p, generator)
+    assert set(drawn.tolist()) <= allowed
+    assert choose(logits_BV, 0, top_k, top_p, None).item() == order[0]
+
+
+def test_draws_follow_the_distribution() -> None:
+    """Lost otherwise: temperature would not mean what it says."""
+    logits_BV = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, -1)
+    drawn = choose(logits_BV, 2.0, 0, 1.0, torch.Generator().manual_seed(0))
+    shares = torch.bincount(drawn, minlength=3) / 20000
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]).softmax(0), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([[]], {}, "prompt 0 is empty"),
+        ([[1], [50]], {}, r"prompt 1 has an id outside 0\.\.49"),
+        ([[1]], {"max_tokens": 0}, "max_tokens 0"),
+        ([[1]], {"top_p": 0.0}, "top_p 0.0"),
+        ([[1]], {"temperature": -1.0}, "temperature -1.0"),
+    ],
+)
+def test_bad_requests_are_named(prompts: list[list[int]], options: dict[str, object], message: str) -> None:
+    """Lost otherwise: a bad request would end in a traceback of torch."""
+    with pytest.raises(UserError, match=message):
+        generate(model_of("llama"), prompts, **{"max_tokens": 3, **GREEDY, **options})
+    assert generate(model_of("llama"), [], max_tokens=3, **GREEDY) == []

@@ -1,0 +1,512 @@
+"""The flow, on a real Prefect server and a real DVC project of tiny stages.
+
+If these fail a user sees another graph in Prefect than DVC runs, waits for stages that were fresh, misses why
+a gate said no, or finds a training process that nobody asked for after a kill.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from pipeline import files
+from pipeline.orchestration import graph, verdicts
+from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
+from tests import scratch
+
+pytestmark = pytest.mark.slow
+PREFECT = [sys.executable, "-m", "prefect"]
+FLOW = [sys.executable, "-m", "pipeline.orchestration.flow"]
+SLOW = "\n  slow:\n    cmd: sh sleep.sh\n    deps: [source.txt]\n    outs: [slow]\n"
+SLEEP = "echo $$ > sleeper\nsleep 120\necho done > slow\n"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Prefect server, asked over HTTP: what a user's browser sees."""
+
+    url: str
+    environment: dict[str, str]
+
+    def find(self, what: str, **filters: Any) -> list[dict[str, Any]]:
+        """The flow_runs, task_runs or artifacts that match, newest first where that has a meaning."""
+        answer = httpx.post(f"{self.url}/{what}/filter", json=filters, timeout=60)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def artifact(self, key: str) -> str:
+        """The text of the newest artifact of a key."""
+        found = self.find("artifacts/latest", artifacts={"key": {"any_": [key]}})
+        return str(found[0]["data"]) if found else ""
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs the flow in the working directory, without registration."""
+        command = [*FLOW, "--no-register", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, encoding="utf-8", check=False)
+
+    def assert_tasks(self, expected: dict[str, str]) -> None:
+        """The newest flow run's task runs have these states; they reach the server a moment after the end."""
+        newest = self.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]["id"]
+        deadline = time.monotonic() + 60
+        while True:
+            runs = self.find("task_runs", flow_runs={"id": {"any_": [newest]}})
+            found = {run["name"]: run["state_name"] for run in runs}
+            if found == expected or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        assert found == expected
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server on a free port."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    variables = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    environment = scratch.environment() | variables
+    command = [*PREFECT, "server", "start", "--port", str(port), "--no-ui"]
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _until(lambda: _healthy(url), 300, "the Prefect server did not start")
+        yield Server(url, environment)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scratch.template(tmp_path_factory.mktemp("made") / "project")
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy: Callable[[], Path] = scratch.copies(made, tmp_path, monkeypatch)
+    return copy()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _until(true: Callable[[], Any], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
+def _log(project: Path) -> list[str]:
+    return (project / "log").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_order_is_kept_fresh_stages_are_cached_and_only_the_stale_run(server: Server, project: Path) -> None:
+    """One task per stage in the graph's order; then just what one changed setting touches, then nothing."""
+    names = ["one", "fan@left", "fan@right", "last"]
+    done = server.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    server.assert_tasks(dict.fromkeys(names, "Completed"))
+    log = _log(project)
+    assert log[:2] == ["start one", "end one"]
+    assert log[-2:] == ["start last", "end last"]
+    assert "| last | Completed |" in server.artifact("tohum-summary")
+
+    (project / "params.yaml").write_text(scratch.PARAMS.replace("value: 2", "value: 3"), encoding="utf-8")
+    server.run()
+    server.assert_tasks({"one": "Cached", "fan@left": "Cached", "fan@right": "Completed", "last": "Completed"})
+    again = ["start right", "end right", "start last", "end last"]
+    assert _log(project)[len(log) :] == again, "a fresh stage ran again"
+
+    (project / "params.yaml").write_text(scratch.PARAMS, encoding="utf-8")
+    server.run("--targets", "last")
+    # DVC restores the outs from its run cache; that is no run.
+    server.assert_tasks(dict.fromkeys(names, "Cached"))
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_independent_stages_run_side_by_side_when_cores_allow(server: Server, project: Path) -> None:
+    """Two one-core branches on two cores overlap; DVC's locks refuse neither."""
+    (project / "say.sh").write_text('echo "start $1" >> log; sleep 6; echo "end $1" >> log\n', encoding="utf-8")
+    assert server.run("--targets", "fan").returncode == 0
+    both = [line for line in _log(project) if "one" not in line]
+    assert [line.split()[0] for line in both] == ["start", "start", "end", "end"]
+
+
+def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(server: Server, project: Path) -> None:
+    """The table names what did not hold, what depends on the gate is not run, and the exit says so."""
+    verdict = {
+        "gate": "left",
+        "passed": False,
+        "results": [
+            {
+                "expectation": "ExpectColumnValuesToBeBetween",
+                "column": "emails",
+                "severity": "critical",
+                "count": 3,
+                "says": "at most 0",
+                "offenders": ["world:documents:17 <script>alert(1)</script> | a***@x"],
+                "params_key": "gates.left.emails",
+                "success": False,
+                "waived": False,
+            }
+        ],
+    }
+    (project / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    gate = "mkdir -p reports/gates/left && cp verdict.json reports/gates/left && exit 1"
+    text = scratch.STAGES.replace(
+        "  last:\n",
+        f"  gate:\n    cmd: {gate}\n    deps: [fan-left]\n    outs: [reports/gates/left]\n  last:\n",
+    ).replace("deps: [fan-left, fan-right]", "deps: [fan-left, fan-right, reports/gates/left]")
+    (project / "dvc.yaml").write_text(text, encoding="utf-8")
+    done = server.run()
+    assert done.returncode == 1
+    why = (
+        "gate: the left gate said no: ExpectColumnValuesToBeBetween on emails: 3, expected at most 0 (change "
+        "gates.left.emails in params.yaml); see reports/gates/left/page.html; not run: last"
+    )
+    assert done.stderr.strip().splitlines()[-1] == f"error: {why}"
+    newest = server.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+    assert newest["state"]["message"] == why
+    expected = {"one": "Completed", "fan@left": "Completed", "fan@right": "Completed"}
+    server.assert_tasks(expected | {"gate": "Failed", "last": "NotReady"})
+    table = server.artifact("gate-left")
+    assert "ExpectColumnValuesToBeBetween | emails | critical | 3 | at most 0" in table
+    assert "gates.left.emails" in table
+    assert "<script>" not in table
+    assert "the left gate said no" in server.artifact("tohum-summary")
+
+
+def test_retries_and_time_outs_come_from_the_stage(server: Server, project: Path) -> None:
+    """A flaky download is tried again; a hung one is ended, not waited for."""
+    flaky = "sh -c 'echo x >> tries; test $(wc -l < tries) -ge 2 && echo ok > flaky'"
+    text = f"""
+stages:
+  flaky:
+    cmd: {flaky}
+    outs: [flaky]
+    meta: {{retries: 1}}
+  hung:
+    cmd: sh sleep.sh
+    outs: [slow]
+    meta: {{timeout_s: 6}}
+"""
+    (project / "dvc.yaml").write_text(text, encoding="utf-8")
+    (project / "sleep.sh").write_text(SLEEP, encoding="utf-8")
+    assert server.run().returncode == 1
+    server.assert_tasks({"flaky": "Completed", "hung": "Failed"})
+    assert "hung: not done after 6 s, ended; raise timeout_s" in server.artifact("tohum-summary")
+    _assert_sleeper_gone(project)
+
+
+def _with_models(project: Path) -> None:
+    """Two models that may be registered and one that its gate refuses; the stage that registers notes its arguments."""
+    (project / "stages").mkdir()
+    (project / "stages" / "__init__.py").touch()
+    code = "import sys; open('registered', 'w').write(' '.join(sys.argv[1:]))"
+    (project / "stages" / "register.py").write_text(code, encoding="utf-8")
+    with (project / "params.yaml").open("a", encoding="utf-8") as file:
+        file.write("register:\n  models: [base, chat, weak]\n")
+    for name in ("base", "chat", "weak"):
+        files.write_text(project / f"models/{name}/weights", name)
+        files.write_json(project / f"reports/evaluation/{name}/metrics.json", {"accuracy": 0.875})
+        files.write_json(project / f"reports/gates/{name}/verdict.json", {"passed": name != "weak", "results": []})
+    assert scratch.dvc(project, "repro", "--quiet").returncode == 0
+
+
+@contextmanager
+def _asked(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A flow that waits for an approval: its process and the address of its flow run."""
+    process = subprocess.Popen([*FLOW, "--approve"], env=server.environment)
+    try:
+        paused: list[dict[str, Any]] = []
+
+        def find() -> bool:
+            paused[:] = server.find("flow_runs", flow_runs={"state": {"type": {"any_": ["PAUSED"]}}})
+            return bool(paused)
+
+        _until(find, 90, "the flow did not pause")
+        yield process, f"{server.url}/flow_runs/{paused[0]['id']}"
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _answer(at: str, said: bool) -> None:
+    answer = {"run_input": {"register_models": said, "reason": "read the card: ğ"}}
+
+    def resume() -> bool:
+        return httpx.post(f"{at}/resume", json=answer, timeout=60).json().get("status") == "ACCEPT"
+
+    # Prefect stores what it asks for just after it has paused, and refuses an answer that comes in between
+    _until(resume, 30, "the answer was not taken")
+
+
+def test_registration_waits_for_a_person_who_sees_scores_and_hashes(server: Server, project: Path) -> None:
+    """The doorbell: what was shown is registered, and nothing else; a no registers nothing; the reason is kept."""
+    _with_models(project)
+    shown = {name: files.sha256_of(project / "models" / name) for name in ("base", "chat")}
+    for said, row in ((False, "| register | Declined |"), (True, "| register | Completed |")):
+        with _asked(server) as (process, at):
+            table = server.artifact("tohum-approval")
+            for name, sha256 in shown.items():
+                assert f"| {name} | accuracy 0.8750 | passed | `{sha256}` |" in table
+            assert "| weak | accuracy 0.8750 | failed: will not be registered |" in table
+            another = server.run()
+            assert another.returncode == 1, "another run changed the checkout while an approval was awaited"
+            assert "works in this checkout, or waits for its approval there" in another.stderr
+            _answer(at, said)
+            assert process.wait(timeout=90) == 0
+        assert (project / "registered").exists() is said
+        assert row in server.artifact("tohum-summary")
+        assert "read the card: ğ" in server.artifact("tohum-summary")
+        assert "read the card: ğ" in server.artifact("tohum-approval")
+    hashes = ",".join(shown.values())
+    assert (project / "registered").read_text() == f"--models base,chat --sha256 {hashes}"
+    (kept, _) = sorted((project / ".tohum/flow/approvals").glob("*.md"))
+    assert "read the card: ğ" in kept.read_text(encoding="utf-8")
+
+
+def test_a_model_that_changed_while_the_approval_was_awaited_is_not_registered(server: Server, project: Path) -> None:
+    _with_models(project)
+    with _asked(server) as (process, at):
+        files.write_text(project / "models/chat/weights", "other weights")
+        _answer(at, True)
+        assert process.wait(timeout=90) == 1
+    assert not (project / "registered").exists()
+    newest = server.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+    assert "models/chat changed while the approval was awaited" in newest["state"]["message"]
+
+
+def test_a_training_shows_how_far_it_has_come(server: Server, project: Path) -> None:
+    """Lines in the task's log and a progress artifact, from what the stage says of itself."""
+    code = """
+import json, os, pathlib
+path = pathlib.Path(".tohum/tracking/x.jsonl")
+path.parent.mkdir(parents=True)
+start = {"event": "start", "stage": "train@a", "pipeline_uid": os.environ["TOHUM_PIPELINE_UID"]}
+lines = [start | {"params": {"train.schedule.steps": "8"}}]
+lines += [{"event": "metrics", "step": step, "values": {"train_loss_nats": 1 / step}} for step in (1, 2)]
+path.write_text("".join(json.dumps(line) + chr(10) for line in lines))
+pathlib.Path("made").touch()
+"""
+    (project / "train.py").write_text(code, encoding="utf-8")
+    (project / "dvc.yaml").write_text(
+        "stages:\n  train:\n    foreach: [a]\n    do:\n      cmd: python train.py\n      outs: [made]\n",
+        encoding="utf-8",
+    )
+    done = server.run()
+    assert done.returncode == 0, done.stderr
+    (shown,) = server.find("artifacts/latest", artifacts={"key": {"any_": ["progress-train-a"]}})
+    assert shown["type"] == "progress"
+    assert float(shown["data"]) == 25.0
+    assert shown["task_run_id"]
+    assert "train@a: step 2 of 8: train_loss_nats 0.5" in done.stdout + done.stderr
+
+
+def test_a_run_with_a_profile_and_settings_leaves_params_as_they_were(server: Server, project: Path) -> None:
+    """The stage sees the profile with the settings over it; the file of the user's is the same afterwards."""
+    shutil.rmtree(project / "infra", ignore_errors=True)
+    shutil.copytree(scratch.ROOT / "infra/profiles", project / "infra/profiles")
+    own = (scratch.ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8") + "# my own edit, not committed\n"
+    (project / "params.yaml").write_text(own, encoding="utf-8")
+    (project / "dvc.yaml").write_text(
+        "stages:\n  see:\n    cmd: cp params.yaml seen\n    params: [pretrain]\n    outs: [seen]\n", encoding="utf-8"
+    )
+    done = server.run("--profile", "gpt2-124m", "--set", "pretrain.schedule.steps=7", "--targets", "see")
+    assert done.returncode == 0, done.stderr
+    seen = yaml.safe_load((project / "seen").read_text(encoding="utf-8"))["pretrain"]
+    assert (seen["model"]["d_model"], seen["schedule"]["steps"]) == (768, 7)
+    assert (project / "params.yaml").read_text(encoding="utf-8") == own
+    refused = server.run("--set", "pretrain.schedule.steps=-1")
+    assert refused.returncode == 1
+    assert "pretrain.schedule.steps" in refused.stderr.strip().splitlines()[-1]
+    assert (project / "params.yaml").read_text(encoding="utf-8") == own
+
+
+def _sleeper(project: Path) -> int:
+    return int((project / "sleeper").read_text())
+
+
+def _assert_sleeper_gone(project: Path, seconds: float = 10) -> None:
+    pid = _sleeper(project)
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    _until(gone, seconds, f"process {pid} of the stage still runs")
+
+
+def _with_slow_stage(project: Path) -> None:
+    with (project / "dvc.yaml").open("a", encoding="utf-8") as file:
+        file.write(SLOW)
+    (project / "sleep.sh").write_text(SLEEP, encoding="utf-8")
+
+
+def _assert_next_run_works(project: Path) -> None:
+    """No lock waits for a person: after the repair DVC runs the stage that was killed."""
+    (project / "sleep.sh").write_text("echo done > slow\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pipeline.orchestration.dvc_lock"]
+    subprocess.run(command, cwd=project, env=scratch.environment(), check=True)
+    # The dvc that was told to end may still be letting go of its locks.
+    done = scratch.dvc(project, "--wait-for-lock", "repro", "slow")
+    assert done.returncode == 0, done.stderr
+    assert (project / "slow").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_flow_leaves_no_process_and_no_lock(server: Server, project: Path, number: signal.Signals) -> None:
+    """Whoever kills the flow and starts `dvc repro` would have two trainers on one checkpoint."""
+    _with_slow_stage(project)
+    command = [*FLOW, "--targets", "slow"]
+    process = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)
+    _until((project / "sleeper").exists, 90, "the stage did not start")
+    process.send_signal(number)
+    process.wait(timeout=20)
+    _assert_sleeper_gone(project)
+    _assert_next_run_works(project)
+
+
+def test_a_killed_dvc_fails_its_task_and_leaves_no_process(server: Server, project: Path) -> None:
+    """Out of memory takes dvc alone: its stage ends too and the flow says that it failed."""
+    _with_slow_stage(project)
+
+    command = [*FLOW, "--targets", "slow"]
+    flow = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)
+    _until((project / "sleeper").exists, 90, "the stage did not start")
+    process = psutil.Process(_sleeper(project))
+    while "dvc" not in process.cmdline() or "-P" in process.cmdline():
+        above = process.parent()
+        assert above is not None
+        process = above
+    process.kill()
+    assert flow.wait(timeout=90) == 1
+    server.assert_tasks({"slow": "Failed"})
+    _assert_sleeper_gone(project)
+    _assert_next_run_works(project)
+
+
+def test_the_deployment_runs_on_a_worker_and_ends_with_it(server: Server, project: Path) -> None:
+    """prefect.yaml as committed, run by a process worker; a killed worker leaves no trainer behind."""
+    (project / "prefect.yaml").write_bytes((scratch.ROOT / "prefect.yaml").read_bytes())
+    _with_slow_stage(project)
+    environment = server.environment | {"TOHUM_DIR": str(project)}
+
+    def prefect(*arguments: str) -> None:
+        subprocess.run([*PREFECT, *arguments], cwd=project, env=environment, check=True, capture_output=True)
+
+    prefect("work-pool", "create", "tohum", "--type", "process")
+    prefect("--no-prompt", "deploy", "--name", "local")
+    (deployed,) = server.find("deployments")
+    assert {"profile", "set"} <= set(deployed["parameters"])
+    wrong = {"parameters": {"max_parallel": 0}}
+    refused = httpx.post(f"{server.url}/deployments/{deployed['id']}/create_flow_run", json=wrong, timeout=60)
+    assert refused.status_code == 409, "zero stages side by side would wait for ever"
+    assert "max_parallel" in refused.text
+    prefect("deployment", "run", "tohum/local", "--param", "registration=false")
+    command = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process"]
+    worker = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True)
+    try:
+        _until((project / "sleeper").exists, 90, "the worker did not run the deployment")
+    finally:
+        worker.kill()
+        worker.wait()
+    _assert_sleeper_gone(project)
+    _assert_next_run_works(project)
+
+
+def test_a_killed_flow_takes_its_own_temporary_server_along(project: Path, tmp_path: Path) -> None:
+    """Without a server of the user's the flow starts one; nobody would ever find and end the one it left."""
+    home = tmp_path / "home"
+    environment = scratch.environment() | {"PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    process = subprocess.Popen(FLOW, cwd=project, env=environment, start_new_session=True)
+
+    def servers() -> list[int]:
+        found = psutil.process_iter(["cmdline", "environ"])
+        mine = [p for p in found if (p.info["environ"] or {}).get("PREFECT_HOME") == str(home)]
+        return [p.pid for p in mine if "uvicorn" in (p.info["cmdline"] or [])]
+
+    try:
+        _until(servers, 60, "the flow started no server")
+    finally:
+        process.kill()
+        process.wait()
+    _until(lambda: not servers(), 10, "the temporary server still runs")
+
+
+def test_the_command_line_refuses_nonsense() -> None:
+    """Zero stages side by side would wait for ever."""
+    command = [*FLOW, "--max-parallel", "0"]
+    environment = scratch.environment()
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert "--max-parallel is 0, expected 1 or more" in done.stderr
+    done = subprocess.run([*FLOW, "--set", "x"], env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert "--set is 'x', expected a dotted path and a value" in done.stderr
+
+
+def test_a_child_tells_its_own_error_and_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task's message is the stage's sentence, not DVC's exit code."""
+    monkeypatch.chdir(tmp_path)
+    code = "import sys; print('50%\\r100%'); print('error: bad row 7'); print('ERROR: failed'); sys.exit(255)"
+    (tmp_path / "bad.py").write_text(code, encoding="utf-8")
+    (tmp_path / "hangs.py").write_text("import time; time.sleep(60)", encoding="utf-8")
+    told: list[str] = []
+    with pytest.raises(StageError, match=r"^bad row 7$"):
+        Processes().run(["bad"], timeout_s=None, tell=told.append)
+    assert told[0] == "100%"
+    with pytest.raises(StageTimeoutError, match="not done after 1 s"):
+        Processes().run(["hangs"], timeout_s=1, tell=told.append)
+
+
+def test_stopped_processes_start_no_more(tmp_path: Path) -> None:
+    """A retry after Ctrl-C would start what was just ended."""
+    processes = Processes()
+    processes.stop()
+    with pytest.raises(StageError, match="stopped"):
+        processes.run(["anything"], timeout_s=None, tell=print)
+
+
+def test_a_verdict_is_found_by_the_out_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's gate lets the graph go on; its no must be seen all the same."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "reports" / "gates" / "base"
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_text('{"gate": "model", "passed": false, "results": []}', encoding="utf-8")
+    stage = graph.Stage("validate-model@base", "", (), ("reports/gates/base",))
+    found = verdicts.of(stage)
+    assert found is not None
+    assert not found.passed
+    assert found.key == "gate-base"
+    assert verdicts.of(graph.Stage("sample", "", (), ("data/samples",))) is None

@@ -1,0 +1,388 @@
+"""The registry: what is served is what was reviewed, byte for byte, and answers as the checkpoint does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import config, files, registry
+from pipeline.cli import registry as commands
+from pipeline.cli.registry import main
+from pipeline.closure import closure
+from pipeline.config.params import Params
+from pipeline.config.recipe import Start
+from pipeline.errors import UserError
+from pipeline.inference import predictor
+from pipeline.model import checkpoint
+from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry, admission, contents, uploads
+from pipeline.registry import card as model_card
+from pipeline.registry.packing import pack
+from tests.registries import ROOT, evaluate, make_model, params, register
+
+TEXTS = ["Merhaba, İzmir nasıl?", "free prize now", "ı"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A project with three models and a store; making the store's tables takes seconds."""
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("project")
+    os.chdir(folder)
+    for name in ("base", "spam-full", "chat-full"):
+        make_model(name)
+    yield Registry(params())
+    os.chdir(before)
+
+
+@pytest.mark.parametrize("name", ["base", "spam-full", "chat-full"])
+def test_the_served_model_answers_as_the_checkpoint_does(
+    project: Registry, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    version, new = register(project, name)
+    assert new
+    served = mlflow.pyfunc.load_model(f"models:/tohum-{name}@{CANDIDATE}")
+    expected = predictor.answer(Path("models") / name, TEXTS)
+    assert served.predict(TEXTS).to_dict("records") == expected
+    if name != "spam-full":
+        drawn = {"temperature": 1.0, "max_tokens": 12, "seed": 5}
+        texts = served.predict(TEXTS, params=drawn).to_dict("records")
+        assert texts == predictor.answer(Path("models") / name, TEXTS, drawn) != expected
+        assert texts != served.predict(TEXTS, params=drawn | {"seed": 6}).to_dict("records")
+    assert version.tags[MODEL] == files.sha256_of(Path("models") / name)
+    assert version.tags["tohum.run_uid"] == "c0ffee"
+    assert version.tags["gate.raw"] == "passed"
+    assert "CC0-1.0" in version.description
+
+
+def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Registry, tmp_path: Path) -> None:
+    version, _ = register(project, "spam-full")
+    with project.opened(version) as (copy, sealed):
+        stored = Path(shutil.copytree(copy, tmp_path / "served"))
+    assert not [p for p in stored.rglob("*") if p.suffix in (".pkl", ".pickle", ".bin", ".pt")]
+    code = (
+        "import sys, mlflow; model = mlflow.pyfunc.load_model(sys.argv[1]); "
+        "import pipeline; print(pipeline.__file__); print(model.predict(['free prize'])['label'][0])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(stored)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    module, label = done.stdout.split()
+    assert Path(module).is_relative_to(stored)
+    assert contents.check(stored, version.name, version.version) == sealed  # loading in place leaves nothing behind
+    assert label == predictor.answer(Path("models/spam-full"), ["free prize"])[0]["label"]
+
+
+def test_equal_bytes_are_one_version_uploaded_once(project: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = register(project, "base")
+    monkeypatch.setattr(uploads, "upload", lambda *a: pytest.fail("uploaded twice"))
+    again, new = register(project, "base")
+    assert (again.version, new) == (first.version, False)
+
+
+def killed(*arguments: Any, **settings: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_upload_orphaned_by_a_kill_is_used_by_the_next_try(
+    project: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    make_model("base", seed=77)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            mlflow.MlflowClient, "create_model_version", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            register(project, "base")
+    monkeypatch.setattr(uploads, "upload", lambda *a: pytest.fail("uploaded twice"))
+    version, new = register(project, "base")
+    assert new
+    assert version.tags[MODEL] == files.sha256_of(Path("models/base"))
+
+
+def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
+    project: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "load", params)
+    with pytest.raises(UserError, match="no champion"):
+        project.rollback("chat-full")
+    first, _ = register(project, "chat-full")
+    assert main(["promote", "chat-full", str(first.version), "--sha256", "0" * 64]) == 1
+    assert "approved was 000" in capsys.readouterr().err
+    assert project.at("chat-full", CHAMPION) is None
+    assert main(["promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION]]) == 0
+    with pytest.raises(UserError, match="nothing to go back to"):
+        project.rollback("chat-full")
+
+    make_model("chat-full", seed=2)
+    second, _ = register(project, "chat-full")
+    capsys.readouterr()
+    assert main(["review", "chat-full"]) == 0
+    shown = capsys.readouterr().out
+    assert f"promote chat-full {second.version} --sha256 {second.tags[VERSION]}" in shown
+    assert "# tohum-chat-full" in shown
+    assert f"champion version {first.version}" in shown
+    with pytest.raises(UserError, match="is not the candidate"):
+        project.promote("chat-full", first.version, first.tags[VERSION])
+    project.promote("chat-full", second.version, second.tags[VERSION])
+    assert project.at("chat-full", CHAMPION).version == second.version  # type: ignore[union-attr]
+    retired = next(v for v in project.versions("chat-full") if v.version == first.version)
+    assert retired.tags["tohum.status"].startswith("retired")
+    assert main(["rollback", "chat-full"]) == 0
+    assert project.at("chat-full", CHAMPION).version == first.version  # type: ignore[union-attr]
+    assert main(["list"]) == 0
+    assert "champion" in capsys.readouterr().out
+
+
+def test_stored_bytes_that_changed_are_neither_promoted_nor_downloaded(project: Registry) -> None:
+    make_model("spam-full", seed=9)
+    version, _ = register(project, "spam-full")
+    name = f"models:/tohum-spam-full/{version.version}"
+    folder = project.download(name)
+    assert (folder.name, files.sha256_of(folder)) == ("spam-full", version.tags[MODEL])
+    (weights,) = (
+        path for path in Path("mlartifacts").rglob("model.safetensors")
+        if files.sha256_of(path.parent) == version.tags[MODEL]
+    )  # fmt: skip
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
+        project.promote("spam-full", version.version, version.tags[VERSION])
+    (folder / "config.json").write_text("{}")  # the cached copy is checked, too
+    with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
+        registry.download(name, params())
+
+
+def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lost otherwise: the advice is to register again, and equal hashes would say that it is already there."""
+    make_model("spam-full", seed=10)
+    version, _ = register(project, "spam-full")
+    for path in Path("mlartifacts").rglob("model.safetensors"):
+        if files.sha256_of(path.parent) == version.tags[MODEL]:
+            path.unlink()
+    again, new = register(project, "spam-full")
+    assert new
+    assert again.version != version.version
+    assert "registering it anew" in capsys.readouterr().err
+    assert project.verify(again).version_sha256 == version.tags[VERSION]
+    assert commands._verify(project) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [("sqlite:///{}/garbage.db", "file is not a database"), ("http://ada:secret@127.0.0.1:9", "Max retries exceeded")],
+)
+def test_a_store_that_is_damaged_or_away_is_a_sentence(
+    project: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str,
+    reason: str,
+) -> None:  # fmt: skip
+    """Also: a password in the address is not printed."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "garbage.db").write_bytes(b"garbage" * 1000)
+    monkeypatch.setattr(config, "load", lambda: params(uri.format(tmp_path)))
+    try:
+        assert main(["list"]) == 1
+        with pytest.raises(UserError, match=reason):
+            registry.download("models:/tohum-base@candidate", params(uri.format(tmp_path)))
+    finally:
+        Registry(params())  # MLflow's address is one for the whole process
+    said = capsys.readouterr().err
+    assert reason in said
+    assert "runtime.tracking.uri" in said
+    assert "secret" not in said
+
+
+def test_packing_twice_gives_the_same_bytes(project: Registry, tmp_path: Path) -> None:
+    """Lost otherwise: an upload that a kill orphaned could not be recognised, and no hash could be compared."""
+    make_model("chat-full", seed=12)
+    facts = admission.admit("chat-full", params())
+    arguments = (Path("models/chat-full"),), (facts.task, facts.sha256, "card", facts.metrics)
+    first, second = (pack(*arguments[0], tmp_path / name, *arguments[1]) for name in ("a", "b"))
+    assert first == second
+    text = (tmp_path / "a/MLmodel").read_text(encoding="utf-8")
+    assert str(ROOT) not in text
+    assert str(tmp_path) not in text
+    make_model("chat-full", seed=13)
+    with pytest.raises(UserError, match="changed while it was being registered"):
+        pack(*arguments[0], tmp_path / "c", *arguments[1])
+
+
+def test_the_code_of_a_version_is_the_closure_of_the_predictor(project: Registry) -> None:
+    """Lost otherwise: a version would carry, and its approval cover, code that cannot change an answer."""
+    import grimp
+
+    graph = grimp.build_graph("pipeline", cache_dir=None, exclude_type_checking_imports=True)
+    expected = {"pipeline.inference.predictor", *graph.find_upstream_modules("pipeline.inference.predictor")}
+    found = set(closure("pipeline.inference.predictor"))
+    assert expected <= found
+    assert found - expected == {"pipeline", "pipeline.data", "pipeline.model"}  # the packages on the way
+    version, _ = register(project, "base")
+    with project.opened(version) as (folder, _):
+        packed = {path.relative_to(folder / "code").as_posix() for path in (folder / "code").rglob("*.py")}
+    assert packed == {path.relative_to(ROOT).as_posix() for path in closure("pipeline.inference.predictor").values()}
+    assert "pipeline/registry/__init__.py" not in packed
+
+
+def test_an_exported_version_is_checked_and_whole(project: Registry, tmp_path: Path) -> None:
+    version, _ = register(project, "base")
+    sealed = project.export("base", tmp_path / "out")
+    assert contents.check(tmp_path / "out", version.name, version.version) == sealed == project.verify(version)
+    with pytest.raises(UserError, match="there already"):
+        project.export("base", tmp_path / "out")
+
+
+def test_a_version_registered_before_files_were_covered_is_refused_and_registered_anew(project: Registry) -> None:
+    """Lost otherwise: what nobody could check would be shown, promoted and loaded."""
+    import mlflow
+
+    folder = make_model("chat-full", seed=14)
+    client = mlflow.MlflowClient()
+    old = client.create_logged_model(str(uploads.experiment_of(project)), "old")
+    client.log_model_artifacts(old.model_id, str(folder), "artifacts/chat-full")
+    client.finalize_logged_model(old.model_id, "READY")
+    tags = {"content_sha256": files.sha256_of(folder), "tohum.model": "chat-full"}
+    made = client.create_model_version("tohum-chat-full", f"models:/{old.model_id}", tags=tags, model_id=old.model_id)
+    client.set_registered_model_alias("tohum-chat-full", CANDIDATE, made.version)
+    for use in (
+        lambda: project.review("chat-full"),
+        lambda: project.promote("chat-full", made.version, tags["content_sha256"]),
+        lambda: project.download(f"models:/tohum-chat-full/{made.version}"),
+    ):
+        with pytest.raises(UserError, match=r"registered before .* register the model again"):
+            use()
+    version, new = register(project, "chat-full")
+    assert new
+    project.verify(version)
+
+
+def test_a_champion_that_nobody_approved_is_not_loaded(project: Registry) -> None:
+    """Lost otherwise: an alias that was moved past `promote` would serve."""
+    import mlflow
+
+    make_model("base", seed=15)
+    version, _ = register(project, "base")
+    mlflow.MlflowClient().set_registered_model_alias("tohum-base", CHAMPION, version.version)
+    with pytest.raises(UserError, match="approved was none"):
+        project.download(f"models:/tohum-base@{CHAMPION}")
+    assert "not shown: tohum-base version" in project.review("base")
+    mlflow.MlflowClient().delete_registered_model_alias("tohum-base", CHAMPION)
+    project.promote("base", version.version, version.tags[VERSION])
+    assert project.download(f"models:/tohum-base@{CHAMPION}").name == "base"
+    assert "not shown" not in project.review("base")
+
+
+def test_a_name_that_is_not_registered_is_an_error_with_a_next_step(project: Registry) -> None:
+    with pytest.raises(UserError, match="registry list"):
+        project.download("models:/tohum-nothing@candidate")
+    with pytest.raises(UserError, match=r"stages\.register"):
+        project.review("spam-layers")
+
+
+def test_the_card_says_what_a_reviewer_must_know(project: Registry) -> None:
+    make_model("spam-full", seed=3)
+    entry = {"expectation": "expect_x", "column": "email", "waived": True,
+             "waiver": {"reason": "known", "until": "2999-01-31"}}  # fmt: skip
+    files.write_json(Path("reports/gates/raw/verdict.json"), {"passed": True, "results": [entry]})
+    files.write_json(Path("reports/training/spam-full.json"), {"epsilon": 3.994, "delta": 1e-5})
+    card = model_card.render(admission.admit("spam-full", params()), "tohum-spam-full")
+    assert "epsilon 3.99 at delta 1e-05" in card
+    assert "| accuracy | 0.75 | >= 0.95 |" in card
+    assert r"| world | a\|b | CC0-1.0 | synthetic | labelled 9 |" in card
+    assert "| raw | passed, 1 waived |" in card
+    assert "| raw | expect_x | email | known | 2999-01-31 |" in card
+    assert "| finetune@spam-full | 12.5 |" in card
+    assert "pretrain → finetune@spam-full" in card
+    assert files.sha256_of(Path("models/spam-full")) in card
+    assert "not calibrated" in card
+
+
+def test_the_card_of_a_merge_names_both_of_its_models(project: Registry) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    rule = {"name": "linear", "scales": [1.0, 1.0]}
+    raw["merge"] = {"both": {"of": "base", "first": "chat-full", "second": "spam-full", "rule": rule}}
+    raw["evaluations"]["both"] = raw["evaluations"]["spam-full"]
+    task = {"objective": "instruct", "template": "chat", "labels": ["ham", "spam"], "max_tokens": 32}
+    files.write_json(Path("models/both/tohum.json"), task)
+    evaluate("both")
+    card = model_card.render(model_card.gather("both", Params.model_validate(raw), "0" * 64), "tohum-both")
+    assert "pretrain → finetune@chat-full → finetune@spam-full → merge@both" in card
+    assert "name: linear" in card
+    assert "not calibrated" in card
+    assert "falsehoods" in card
+
+
+def break_verdict(name: str) -> None:
+    files.write_json(Path("reports/gates") / name / "verdict.json", {"passed": False, "results": []})
+
+
+def break_waiver(name: str) -> None:
+    entry = {
+        "expectation": "e",
+        "column": "c",
+        "waived": True,
+        "waiver": {"reason": "r", "until": "2020-01-31"},
+    }
+    files.write_json(Path("reports/gates") / name / "verdict.json", {"passed": True, "results": [entry]})
+
+
+def break_weights(name: str) -> None:
+    (Path("models") / name / "model.safetensors").write_bytes(b"other")
+
+
+def replace_model(name: str) -> None:
+    details = Path("reports/evaluation") / name / "details.json"
+    before = details.read_text()
+    make_model(name, seed=1234)
+    details.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (break_verdict, "did not pass"),
+        (lambda name: (Path("reports/gates") / name / "verdict.json").unlink(), "has not judged"),
+        (lambda name: break_verdict("samples"), "gate samples did not pass"),
+        (break_waiver, "ended on 2020-01-31"),
+        (break_weights, "not what manifest.json says"),
+        (lambda name: (Path("models") / name / "manifest.json").unlink(), "manifest.json: not there"),
+        (replace_model, "measured"),
+        (lambda name: (Path("reports/evaluation") / name / "details.json").unlink(), "measured None"),
+    ],
+)
+def test_what_must_not_be_registered_is_refused(project: Registry, harm: Any, reason: str) -> None:
+    make_model("base")
+    admission.admit("base", params())
+    harm("base")
+    with pytest.raises(UserError, match=reason):
+        admission.admit("base", params())
+    make_model("base")
+
+
+def test_a_champion_can_start_the_next_graph(project: Registry) -> None:
+    """Lost otherwise: what serves could not be trained further without copying folders and hashes by hand."""
+    make_model("chat-full", seed=11)
+    version, _ = register(project, "chat-full")
+    with pytest.raises(UserError, match="tohum-chat-lora: has no champion yet"):
+        project.start("chat-lora")
+    project.promote("chat-full", version.version, version.tags[VERSION])
+    lines = yaml.safe_load(project.start("chat-full").replace("<as its card says>", "CC0-1.0"))
+    start = Start.model_validate(lines["pretrain.start"])
+    assert checkpoint.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])
+    with pytest.raises(UserError, match="these are other weights than were pinned"):
+        checkpoint.fetch(start.model_copy(update={"sha256": "0" * 64}), Path("unused"))
