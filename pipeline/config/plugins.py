@@ -19,8 +19,14 @@ _SETTINGS_IMPORTS = {"typing", "pydantic", "pipeline.config.section", "pipeline.
 
 
 def choices(folder: str) -> list[str]:
-    """The sorted names of the siblings in `pipeline/<folder>`; those that start with an underscore do not count."""
-    return sorted(p.stem for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("_"))
+    """Sorted names of the variants in `pipeline/<folder>`: modules, and packages with settings; none with a leading _."""
+    modules = [path.stem for path in (ROOT / folder).glob("*.py")]
+    packages = [
+        path.parent.name
+        for path in (ROOT / folder).glob("*/__init__.py")
+        if "\nclass Settings(" in path.read_text(encoding="utf-8")
+    ]
+    return sorted(name for name in [*modules, *packages] if not name.startswith("_"))
 
 
 def load(folder: str, name: str) -> ModuleType:
@@ -57,7 +63,7 @@ def _is_section(node: ast.ClassDef) -> bool:
 def _require(folder: str, name: str, where: str) -> Path:
     from pipeline.errors import UserError
 
-    path = ROOT / folder / f"{name}.py"
+    module, package = ROOT / folder / f"{name}.py", ROOT / folder / name / "__init__.py"
     if name not in choices(folder):
         raise UserError(f"params.yaml: {where}.name is {name!r}; one of: {', '.join(choices(folder))}")
-    return path
+    return module if module.exists() else package

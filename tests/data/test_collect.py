@@ -257,7 +257,7 @@ def test_a_disk_that_really_fills_leaves_the_old_folder_whole(tmp_path):
     out.mkdir()
     (out / "old").write_text("old")
     code = (
-        "import json, sys; from pathlib import Path; from pipeline.config import Download;"
+        "import json, sys; from pathlib import Path; from pipeline.config.params import Download;"
         "from pipeline.data.collect import collect;"
         "collect(Download.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]), False)"
     )

@@ -64,7 +64,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_changed(
 def _killed(here: Path) -> None:
     """A run that is killed, with a signal that nobody can catch, while its params are in the file."""
     code = (
-        "import os, signal\nfrom pipeline import checkout\n"
+        "import os, signal\nfrom pipeline.orchestration import checkout\n"
         "with checkout.held('k'), checkout.params_of_run([], {'pretrain.schedule.steps': 7}):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -352,7 +352,7 @@ def test_a_second_server_says_that_the_port_is_taken(mlflow: Server) -> None:
 TEMPORARY = """
 import asyncio, json
 import httpx
-from pipeline import flow
+from pipeline.orchestration import flow
 from prefect.server.api.server import create_app
 from prefect.settings import PREFECT_API_AUTH_STRING
 

@@ -189,7 +189,7 @@ def test_the_guard_loads_the_standard_library_alone() -> None:
     loaded = "{m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)"
     code = f"import sys, pipeline.orchestration.guard; print(sorted({loaded}))"
     found = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(ast.literal_eval(found.stdout)) <= {"stages", "__main__"}
+    assert set(ast.literal_eval(found.stdout)) <= {"pipeline", "__main__"}
 
 
 @pytest.mark.parametrize("own", [{}, {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7", "GOMP_SPINCOUNT": "1"}])

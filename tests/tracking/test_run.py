@@ -179,7 +179,7 @@ def test_a_model_is_named_by_its_bytes_and_not_copied(here: Path) -> None:
 
 def test_stages_of_one_dvc_run_share_a_pipeline_and_other_runs_do_not(here: Path) -> None:
     code = "import subprocess,sys\nfor _ in range(2): subprocess.run([sys.executable, '-c', sys.argv[1]])"
-    ask = "from pipeline import lineage; print(lineage.pipeline_uid())"
+    ask = "from pipeline.tracking import lineage; print(lineage.pipeline_uid())"
     (here / "dvc").write_text(code)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runs = [

@@ -147,7 +147,7 @@ def test_a_stage_that_was_killed_is_shown_as_killed(here: Path, store: str) -> N
     code = f"""
 import os, signal
 from pathlib import Path
-from pipeline import tracking
+from pipeline.tracking import run as tracking
 from tests.tracking.test_run import params
 tracking.start_sender = lambda: None
 stage = tracking.stage("pretrain", params(uri={store!r}, experiment=Path.cwd().name))
