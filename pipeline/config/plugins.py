@@ -15,7 +15,14 @@ from pipeline.paths import PACKAGE
 
 ROOT = PACKAGE
 # What a Settings class may refer to; everything else in the sibling stays unexecuted.
-_SETTINGS_IMPORTS = {"typing", "pydantic", "pipeline.config.section", "pipeline.config.recipe", "__future__"}
+_SETTINGS_IMPORTS = {
+    "typing",
+    "pydantic",
+    "pipeline.config.section",
+    "pipeline.config.recipe",
+    "pipeline.config.params",
+    "__future__",
+}
 
 
 def choices(folder: str) -> list[str]:

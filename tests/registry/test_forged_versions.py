@@ -66,7 +66,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "artifact added": write("artifacts/spam-full/more.json", "{}"),
     "code": write("code/pipeline/serving.py", FOREIGN),
     "package": write("code/pipeline/__init__.py", FOREIGN),
-    "code removed": lambda folder: (folder / "code/pipeline/labelling.py").unlink(),
+    "code removed": lambda folder: (folder / "code/pipeline/inference/labels.py").unlink(),
     "module added": write("code/pipeline/extra.py", FOREIGN),
     "module shadowed": write("code/torch/__init__.py", FOREIGN),
     "bytecode added": write("code/pipeline/__pycache__/serving.cpython-311.pyc", FOREIGN),
