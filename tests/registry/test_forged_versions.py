@@ -269,7 +269,8 @@ def test_the_entry_file_refuses_other_code_that_is_imported_already(
     with store.opened(version) as (copy, _):
         folder = shutil.copytree(copy, tmp_path / "version")
     package = shutil.copytree(folder / "code/pipeline", tmp_path / "pipeline")
-    (package / "labelling.py").write_text((package / "labelling.py").read_text() + "\n# another\n")
+    module = package / "inference" / "labels.py"
+    module.write_text(module.read_text() + "\n# another\n")
     code = "import pipeline.inference.labels, mlflow; mlflow.pyfunc.load_model('version')"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
