@@ -10,7 +10,8 @@ from rich.table import Table
 
 from pipeline import config
 from pipeline.config import edit
-from pipeline.entry import entry, pretrain
+from pipeline.entry import entry
+from stages import pretrain
 from pipeline.model import checkpoint
 from pipeline.studies.search import Search, Start
 from pipeline.training.recipe import MODELS, SAMPLES

@@ -4,7 +4,8 @@ import json
 import sys
 
 from pipeline import config
-from pipeline.entry import entry, pretrain
+from pipeline.entry import entry
+from stages import pretrain
 from pipeline.errors import UserError
 from pipeline.studies import trials
 
