@@ -1,56 +1,202 @@
-"""The import closure of a module: the files of this package that it can run, found by reading their imports.
+"""The code that can change a result: import closures of modules and parts, found by reading the sources.
 
-Imports inside functions count, those for type checking do not, and nothing is imported to find out. Modules that are
-taken by name at run time (`plugins.load`) are not seen.
+DVC, the key of resumed trainings, the keys of studies and of kept measures, and the tests ask here. Offers `closure`
+(every file that a module can import), `code` (path -> fingerprint of the files that can change what it computes),
+`stages` (the same for every stage of dvc.yaml, with the parts that params.yaml names), `digest` (one hash).
+
+The fingerprint of a file is that of its syntax tree (pipeline/syntax.py), so that a reworded docstring makes nothing
+stale. Imports inside functions count, those for type checking do not. A module that is taken by name (`plugins.load(folder, name)`) is found by the name that
+params.yaml gives for that folder. A data file of the package (a page's template) that the code names by its file name
+counts by its bytes. Nothing is imported to find out.
 """
 
-import ast
-from collections.abc import Iterator
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.paths import PACKAGE
+from pipeline import syntax
+from pipeline.errors import UserError
+from pipeline.paths import CODE, PACKAGE
+from pipeline.syntax import AXES, Source
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
+    from pipeline.config.recipe import Recipe
+
+EXEMPT = {
+    "pipeline.closure": "reads code and computes nothing else",
+    "pipeline.cli": "commands for people; no stage runs one",
+    "pipeline.config": "validates params.yaml and changes no value; DVC compares the values themselves",
+    "pipeline.entry": "starts a stage and words its errors",
+    "pipeline.errors": "the type of an error",
+    "pipeline.files": "writes bytes as given, whole or not at all",
+    "pipeline.foreign": "validates files of others, or refuses them",
+    "pipeline.integrity": "compares hashes, or refuses",
+    "pipeline.orchestration": "starts and ends processes",
+    "pipeline.paths": "says where files lie",
+    "pipeline.syntax": "reads code and computes nothing else",
+    "pipeline.tracking": "observes a run",
+}
+"""Modules and packages whose code cannot change what a stage writes, and why; the walk along imports ends there."""
+Code = dict[str, str]
+"""Path below the project's root -> fingerprint of the file."""
+Parts = Mapping[str, Collection[str]]
+"""Folder below pipeline/ -> names of the modules that are taken from it."""
 
 
-def closure(module: str) -> dict[str, Path]:
-    """Module name -> file: `module` of this package, what it imports from it, and the packages on the way."""
-    found: dict[str, Path] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        path = _file(name)
-        if name in found or path is None:
-            continue
-        found[name] = path
-        waiting += [name.rpartition(".")[0], *_imports(path, name)]
+def closure(module: str, root: Path = CODE) -> dict[str, Path]:
+    """Module name -> file: `module`, what it imports from this project, and the packages on the way."""
+    return {name: path for name, path, _ in _walk([module], None, root)}
+
+
+def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
+    """The files that can change what these modules compute.
+
+    Args:
+        modules: where the walk along imports starts.
+        parts: the names that are taken by `plugins.load`, by folder.
+        root: the folder that holds the package `pipeline`.
+
+    Raises:
+        UserError: a file that is no Python; a part that has no file.
+        ValueError: a call of `plugins.load` for a folder that `parts` does not have.
+    """
+    found: Code = {}
+    data = _data_files(root)
+    named: list[str] = []
+    for _, path, source in _walk(modules, parts, root):
+        found[path.relative_to(root).as_posix()] = source.fingerprint
+        named += source.words
+    while named:
+        path = data.pop(named.pop(), None)
+        if path is not None:
+            content = path.read_bytes()
+            found[path.relative_to(root).as_posix()] = hashlib.sha256(content).hexdigest()[:32]
+            named += re.findall(r"""["']([^"']+)["']""", content.decode("utf-8", "replace"))
     return dict(sorted(found.items()))
 
 
-def _file(module: str) -> Path | None:
-    """The file of a module of this package; None for a name inside a module, or another package."""
-    package, _, rest = module.partition(".")
-    if package != PACKAGE.name:
+def digest(found: Mapping[str, str]) -> str:
+    """One hash of a `Code`; hexadecimal."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[str, Code]:
+    """Stage (`finetune@spam-lora`) -> its code, for every stage but the one that writes this.
+
+    Args:
+        params: names the keys of every `foreach`, and the parts.
+        graph: dvc.yaml, parsed.
+        root: the folder that holds the package `pipeline`.
+    """
+    return {
+        name: code([module], stage_parts(name, params), root)
+        for name, module in stage_modules(params, graph).items()
+        if module != "stages.code"
+    }
+
+
+def stage_modules(params: "Params", graph: dict[str, Any]) -> dict[str, str]:
+    """Stage with its `foreach` key filled in -> the module that its command runs."""
+    found: dict[str, str] = {}
+    for name, entry in graph["stages"].items():
+        module = next(word for word in entry.get("do", entry)["cmd"].split() if word.startswith("stages."))
+        if "foreach" not in entry:
+            found[name] = module
+            continue
+        keys = entry["foreach"]
+        keys = getattr(params, keys.strip("${} ")) if isinstance(keys, str) else keys
+        found |= {f"{name}@{key}": module for key in keys}
+    return found
+
+
+def stage_parts(stage: str, params: "Params") -> Parts:
+    """The modules that a stage takes by the names in params.yaml."""
+    kind, _, key = stage.partition("@")
+    if kind == "download":
+        return _source_parts(params)
+    if kind in ("pretrain", "finetune"):
+        return recipe_parts(params.pretrain if kind == "pretrain" else params.finetune[key])
+    if kind == "merge":
+        return {"merging": [params.merge[key].rule.name]}
+    if kind == "evaluate":
+        return {"evaluation": list(params.evaluations[key].measures)}
+    if kind in ("validate", "validate-model"):
+        # the script judges both, each stage takes one
+        return {"gates": [key if kind == "validate" else "model"]}
+    return {}
+
+
+def recipe_parts(*recipes: "Recipe") -> Parts:
+    """The modules of all axes of these recipes."""
+    from pipeline.config import recipe as settings  # pydantic: not for the packing of a registered version
+
+    return {
+        folder: sorted({getattr(recipe, axis).name for recipe in recipes}) for axis, folder in settings.AXES.items()
+    }
+
+
+def _source_parts(params: "Params") -> Parts:
+    """The modules of all sources, and of the formats of those that read files."""
+    sources = params.download.sources
+    settings = [source.settings("data/sources", f"download.sources.{name}") for name, source in sources.items()]
+    return {
+        "data/sources": sorted({source.name for source in sources.values()}),
+        "data/formats": sorted({one.format.name for one in settings if hasattr(one, "format")}),
+    }
+
+
+def _walk(modules: Iterable[str], parts: Parts | None, root: Path) -> Iterator[tuple[str, Path, Source]]:
+    """The modules reached along imports, each with its packages; without `parts` exempt ones and no named ones."""
+    waiting, reached = list(modules), set()
+    while waiting:
+        name = waiting.pop()
+        if name in reached or (parts is not None and _is_exempt(name)) or (path := _file(name, root)) is None:
+            continue
+        reached.add(name)
+        source = syntax.read(path)
+        yield name, path, source
+        waiting += [name.rpartition(".")[0], *source.imports]
+        for folder in source.loads if parts is not None else ():
+            waiting += _named(folder, parts or {}, path, root)
+
+
+def _named(folder: str, parts: Parts, path: Path, root: Path) -> Iterator[str]:
+    """The modules that a call of `plugins.load` for this folder takes."""
+    if folder == AXES:
+        from pipeline.config import recipe as settings
+
+        folders = list(settings.AXES.values())
+    else:
+        folders = [folder]
+    for one in folders:
+        if one not in parts:
+            raise ValueError(f"{path}: plugins.load takes from {one}, of which pipeline/closure.py knows no names here")
+        for name in parts[one]:
+            module = f"pipeline.{one.replace('/', '.')}.{name}"
+            if _file(module, root) is None:
+                raise UserError(f"params.yaml names {name!r}, expected a file pipeline/{one}/{name}.py; correct either")
+            yield module
+
+
+def _is_exempt(module: str) -> bool:
+    return any(module == one or module.startswith(f"{one}.") for one in EXEMPT)
+
+
+def _file(module: str, root: Path) -> Path | None:
+    """The file of a module of this project; None for a name inside a module, or another package."""
+    package = module.partition(".")[0]
+    if package not in (PACKAGE.name, "stages"):
         return None
-    base = PACKAGE.joinpath(*rest.split(".")) if rest else PACKAGE
+    base = root.joinpath(*module.split("."))
     candidates = (base / "__init__.py", base.with_suffix(".py"))
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _imports(path: Path, module: str) -> Iterator[str]:
-    for node in _nodes(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import; this package imports by full names"
-            source = str(node.module)
-            yield source
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-
-
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those below `if TYPE_CHECKING:`."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            yield from (inner for part in node.orelse for inner in [part, *_nodes(part)])
-            continue
-        yield node
-        yield from _nodes(node)
+def _data_files(root: Path) -> dict[str, Path]:
+    """File name -> path of the package's files that are no code."""
+    paths = (path for path in (root / PACKAGE.name).rglob("*") if path.suffix not in (".py", ".pyc", ".tmp"))
+    return {path.name: path for path in sorted(paths) if path.is_file()}

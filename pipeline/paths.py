@@ -16,6 +16,8 @@ SCALING = Path("infra/scaling.yaml")
 
 # Outs of the graph's stages.
 DATA = Path("data")
+CODE_OF_STAGES = DATA / "code"
+"""A file per stage: the code that can change its outs."""
 RAW = DATA / "raw"
 PROVENANCE = RAW / "provenance.json"
 TOKENS = DATA / "tokens"
@@ -39,5 +41,9 @@ DOWNLOADS = WORK / "downloads"
 REGISTRY = WORK / "registry"
 """Copies of registered versions, read and compared before use."""
 FLOW = WORK / "flow"
+MEASURES = WORK / "measures"
+"""Results of single measures, used again while nothing that they depend on has changed."""
+CODE_CACHE = WORK / "code.json"
+"""What was found in each source file, by its SHA-256."""
 STUDIES = WORK / "studies"
 SEARCHES = WORK / "search.db"
