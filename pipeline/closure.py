@@ -84,6 +84,11 @@ def digest(found: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def rendered(found: Code) -> str:
+    """A stage's file in data/code."""
+    return json.dumps(found, sort_keys=True, indent=1) + "\n"
+
+
 def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[str, Code]:
     """Stage (`finetune@spam-lora`) -> its code, for every stage but the one that writes this.
 

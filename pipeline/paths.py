@@ -8,6 +8,7 @@ CODE = PACKAGE.parent
 
 # Written by people.
 PARAMS = Path("params.yaml")
+DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 INPUTS = Path("inputs")
 PROFILES = Path("infra/profiles")

@@ -125,15 +125,15 @@ def _write(node: ast.AST, text: list[str]) -> None:
     text.append(type(node).__name__)
     for field in node._fields:
         value = getattr(node, field, None)
+        if isinstance(value, list) and field in _STATEMENTS:
+            value = list(_running(value))
         if value is None or value == [] or field in _SKIPPED:
             continue
         text.append(f".{field}")
         if isinstance(value, ast.AST):
             _write(value, text)
         elif isinstance(value, list):
-            if field in _STATEMENTS:
-                value = list(_running(value))
-            elif isinstance(node, ast.JoinedStr):
+            if isinstance(node, ast.JoinedStr):
                 value = list(_joined(value))
             text.append("[")
             for item in value:

@@ -4,7 +4,7 @@ import sys
 
 from pipeline import config, files, integrity
 from pipeline.evaluation import measure_all, open_subject
-from pipeline.paths import EVALUATION, MODELS
+from pipeline.paths import EVALUATION, MEASURES, MODELS
 from pipeline.tracking import run as tracking
 from stages import entry
 
@@ -15,7 +15,7 @@ def main() -> None:
     name = config.choice("model", sys.argv[1:], list(params.evaluations))
     with tracking.stage(f"evaluate@{name}", params) as run, run.work():
         subject = open_subject(name, params.compute)
-        metrics, details = measure_all(subject, params.evaluations[name])
+        metrics, details = measure_all(subject, params.evaluations[name], MEASURES)
         with files.replace_folder(EVALUATION / name) as folder:
             files.write_json(folder / "metrics.json", metrics)
             integrity.write_json(folder / "details.json", details, beside=[folder / "metrics.json"])

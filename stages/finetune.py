@@ -4,8 +4,10 @@ import sys
 
 from pipeline import config
 from pipeline.model import checkpoint
+from pipeline.paths import MODELS
 from pipeline.tracking import run as tracking
-from pipeline.training.recipe import MODELS, SAMPLES, train
+from pipeline.training.recipe import train
+from pipeline.training.start import finetune_start
 from stages import entry
 
 
@@ -14,19 +16,19 @@ def main() -> None:
     params = config.load()
     name = config.choice("recipe", sys.argv[1:], list(params.finetune))
     recipe = params.finetune[name]
-    start, reference = MODELS / recipe.start, MODELS / recipe.reference
+    load, inputs = finetune_start(recipe)
     with tracking.stage(f"finetune@{name}", params) as run:
         train(
             name,
             f"finetune.{name}",
             recipe,
             recipe.data,
-            lambda generator, device: checkpoint.load(start, str(device)),
-            [start, reference, SAMPLES / recipe.data],
+            load,
+            inputs,
             params,
             run,
-            start,
-            lambda: checkpoint.load(reference),
+            MODELS / recipe.start,
+            lambda: checkpoint.load(MODELS / recipe.reference),
         )
 
 

@@ -9,8 +9,6 @@ from pipeline.paths import MODELS, TRAINING
 from pipeline.tracking import run as tracking
 from stages import entry
 
-MODELS, TRAINING = MODELS, TRAINING
-
 
 def main() -> None:
     """Merges what `merge` of params.yaml says under the name on the command line."""

@@ -7,8 +7,6 @@ from pipeline.paths import RAW, SAMPLES, TOKENS
 from pipeline.tracking import run as tracking
 from stages import entry
 
-RAW, TOKENS, SAMPLES = RAW, TOKENS, SAMPLES
-
 
 def main() -> None:
     """Reads `sample` and `split` of params.yaml."""
@@ -16,8 +14,8 @@ def main() -> None:
     with tracking.stage("sample", params) as run:
         with run.work():
             integrity.require_admitted("tokens", "documents")
-            for one in KINDS:
-                integrity.require_admitted("raw", one)
+            for kind in KINDS:
+                integrity.require_admitted("raw", kind)
             ledger = sample(params, RAW, TOKENS, SAMPLES, params.runtime.progress)
         for kind, account in ledger.items():
             run.log({f"{kind}_{split}": n for split, n in account["kept"].items()})

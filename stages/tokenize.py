@@ -6,8 +6,6 @@ from pipeline.paths import RAW, TOKENS
 from pipeline.tracking import run as tracking
 from stages import entry
 
-DOCUMENTS, TOKENS = RAW / "documents.parquet", TOKENS
-
 
 def main() -> None:
     """Reads `tokenize` and `split` of params.yaml."""
@@ -15,7 +13,9 @@ def main() -> None:
     with tracking.stage("tokenize", params) as run:
         with run.work():
             integrity.require_admitted("raw", "documents")
-            summary = tokenize(params.tokenize, params.split, DOCUMENTS, TOKENS, params.runtime.progress)
+            summary = tokenize(
+                params.tokenize, params.split, RAW / "documents.parquet", TOKENS, params.runtime.progress
+            )
         run.log({key: summary[key] for key in ("vocab_size", "n_documents", "n_tokens", "bytes_per_token")})
         run.log({f"tokens_per_word_{language}": n for language, n in summary["tokens_per_word"].items()})
     print(describe(summary, params.tokenize))

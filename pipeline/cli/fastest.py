@@ -139,7 +139,8 @@ def measure(params: Params, seconds: float) -> tuple[float, float, int]:
     from pipeline.model.device import compiled
     from pipeline.training.loop import fit
     from pipeline.training.recipe import build
-    from stages.pretrain import TOKENIZER, start
+    from pipeline.paths import TOKENIZER
+    from pipeline.training.start import start
 
     built = build("pretrain", params.pretrain, "documents", start(params.pretrain)[0], params, TOKENIZER)
     compiled(built.model, params.compute)

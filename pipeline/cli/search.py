@@ -11,10 +11,10 @@ from rich.table import Table
 from pipeline import config
 from pipeline.config import edit
 from pipeline.entry import entry
-from stages import pretrain
 from pipeline.model import checkpoint
+from pipeline.paths import MODELS, TOKENIZER
 from pipeline.studies.search import Search, Start
-from pipeline.training.recipe import MODELS, SAMPLES
+from pipeline.training import start as starts
 
 SHOWN = 5
 
@@ -46,15 +46,10 @@ def main() -> None:
 def start(name: str, recipe: Any) -> Start:
     """How a recipe, or `base`, begins: as its stage says."""
     if name == "base":
-        load, inputs = pretrain.start(recipe)
-        return Start("documents", load, inputs, pretrain.TOKENIZER)
-    folder = MODELS / recipe.start
-    reference = MODELS / recipe.reference
-    inputs = [folder, reference, SAMPLES / recipe.data]
-    return Start(
-        recipe.data, lambda generator, device: checkpoint.load(folder, str(device)), inputs, folder,
-        lambda: checkpoint.load(reference),
-    )  # fmt: skip
+        load, inputs = starts.start(recipe)
+        return Start("documents", load, inputs, TOKENIZER)
+    load, inputs = starts.finetune_start(recipe)
+    return Start(recipe.data, load, inputs, MODELS / recipe.start, lambda: checkpoint.load(MODELS / recipe.reference))
 
 
 def apply(search: Search) -> None:

@@ -5,9 +5,9 @@ import sys
 
 from pipeline import config
 from pipeline.entry import entry
-from stages import pretrain
 from pipeline.errors import UserError
 from pipeline.studies import trials
+from pipeline.training.start import start
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     params = config.load()
     if trials.keys(params, [trial]) != [key]:
         raise UserError("params.yaml, documents or code changed while the study ran; start it again")
-    result = trials.train(params, trial, key, pretrain.start)
+    result = trials.train(params, trial, key, start)
     print(f"{trial.name}, seed {trial.seed}: {result.loss_nats:.4f} nats a token")
 
 

@@ -6,17 +6,19 @@ Measures live apart from objectives, so that rewording a metric retrains nothing
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from pipeline import files, integrity
+from pipeline import closure, files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
 from pipeline.data import templates
 from pipeline.errors import UserError
+from pipeline.evaluation import _kept
 from pipeline.inference.generation import generate
 from pipeline.model import checkpoint
 from pipeline.model.device import lowered, set_up
@@ -62,8 +64,13 @@ def open_subject(name: str, compute: Compute, models: Path = MODELS) -> Subject:
     return Subject(name, model, Tokenizer.load(folder), task, SAMPLES, compute)
 
 
-def measure_all(subject: Subject, evaluation: Evaluation) -> tuple[dict[str, float], dict[str, Any]]:
+def measure_all(
+    subject: Subject, evaluation: Evaluation, kept: Path | None = None
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Every measure that the params name, merged; details carry the hash of the bytes that were measured.
+
+    Args:
+        kept: folder of results that are used again while nothing that decides them has changed; null: all run.
 
     Raises:
         UserError: two measures give the same metric, or a metric is not a finite number.
@@ -72,7 +79,13 @@ def measure_all(subject: Subject, evaluation: Evaluation) -> tuple[dict[str, flo
     details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
-        found, shown = plugins.load("evaluation", name).measure(settings, subject)
+        run = partial(plugins.load("evaluation", name).measure, settings, subject)
+        if kept is None:
+            found, shown = run()
+        else:
+            code, model = closure.code([__name__], {"evaluation": [name]}), details["model_sha256"]
+            key = _kept.key_of(model, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
+            found, shown = _kept.measured(kept, key, run)
         if twice := sorted(set(found) & set(metrics)):
             raise UserError(f"evaluations.{subject.name}: two measures give {twice}; keep one of them")
         if odd := {key: value for key, value in found.items() if not math.isfinite(value)}:

@@ -65,7 +65,7 @@ from prefect.states import Completed, Failed, State
 
 from pipeline import files
 from pipeline.errors import UserError
-from pipeline.orchestration import approval, checkout, dvc_lock, graph, verdicts
+from pipeline.orchestration import approval, checkout, code_changes, dvc_lock, graph, verdicts
 from pipeline.orchestration.flow_view import BAD, SENTENCE, Outcome, followed, publish, reason, summary, teller
 from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
 from pipeline.paths import FLOW
@@ -169,9 +169,9 @@ def _run(targets: list[str] | None, force: bool, max_parallel: int | None, appro
     logger = get_run_logger()
     for line in dvc_lock.repair():
         logger.warning(line)
-    whole = graph.read()
-    wanted = whole.only(targets) if targets else whole
     processes = Processes(TOHUM_PIPELINE_UID=str(flow_run.id).replace("-", ""))
+    whole = _with_code(processes)
+    wanted = whole.only(targets) if targets else whole
     if os.environ.get(_WORKER_RUN):
         _end_with_parent()
     try:
@@ -188,6 +188,24 @@ def _run(targets: list[str] | None, force: bool, max_parallel: int | None, appro
     refused = [o.stage for o in outcomes if o.state == "Refused"]
     more = f"; refused by their gate: {', '.join(refused)}" if refused else ""
     return Completed(message=f"{len(outcomes)} tasks, {sum(o.state == 'Cached' for o in outcomes)} cached{more}")
+
+
+def _with_code(processes: Processes) -> graph.Graph:
+    """The graph once stage `code` is up to date: what the others depend on is what it writes.
+
+    Raises:
+        UserError: a graph that DVC refuses, or stage `code` failed.
+    """
+    whole = graph.read()
+    code = whole.stages.get(code_changes.STAGE)
+    if code is None or not code.changes:
+        return whole
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", code.name]
+    try:
+        processes.run(command, timeout_s=code.meta.timeout_s, tell=teller())
+    except (StageError, StageTimeoutError) as error:
+        raise UserError(f"{code.name}: {error}") from None
+    return graph.read()
 
 
 class _Schedule:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.config.section import Section
 from pipeline.errors import UserError
+from pipeline.orchestration import code_changes
 
 
 class Meta(Section):
@@ -74,9 +75,16 @@ class Graph:
         """The stages that are stale or downstream of a stale one."""
         found: set[str] = set()
         for stage in self:
-            if stage.changes or found.intersection(stage.upstream):
+            if stage.changes or self.stale_before(stage, found):
                 found.add(stage.name)
         return found
+
+    def stale_before(self, stage: Stage, affected: set[str]) -> list[str]:
+        """Those of the `affected` stages that this one waits for and whose outs may change.
+
+        Stage `code` is none of them: which of its outs change is known, and stands in the changes of the others.
+        """
+        return sorted(affected.intersection(stage.upstream) - {code_changes.STAGE})
 
     def only(self, targets: Iterable[str]) -> "Graph":
         """The targets and everything upstream of them; `finetune` stands for every `finetune@...`.
@@ -127,9 +135,12 @@ def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
     order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing)
     made = [out.fs_path for stage in graph for out in stage.outs]
     stages = {}
+    code = _expected_code(repo, status)
     for stage in order:
         name = stage.addressing
         changes = tuple(_changes(status.get(name, [])))
+        if name in code:
+            changes = _with_code_changes(stage, changes, code[name], repo.root_dir)
         stages[name] = Stage(
             name=name,
             command="; ".join(stage.cmd) if isinstance(stage.cmd, list) else stage.cmd or "",
@@ -138,9 +149,28 @@ def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
             meta=_meta(name, stage.meta),
             needs=tuple(_missing(stage, made, repo.root_dir)),
             changes=changes,
-            restorable=restorable and bool(changes) and _in_run_cache(stage),
+            restorable=restorable and bool(changes) and _in_run_cache(stage, code.get(name)),
         )
     return Graph(stages)
+
+
+def _expected_code(repo: Any, status: dict[str, Any]) -> dict[str, str]:
+    """Stage -> the text of its file in data/code; empty where stage `code` has nothing to run, or is not there."""
+    if code_changes.STAGE not in status:
+        return {}
+    outs = [out.def_path for stage in repo.index.stages if stage.addressing == code_changes.STAGE for out in stage.outs]
+    return code_changes.expected(Path(repo.root_dir)) if outs == [code_changes.CODE_OF_STAGES.as_posix()] else {}
+
+
+def _with_code_changes(stage: Any, changes: tuple[Change, ...], text: str, root: str) -> tuple[Change, ...]:
+    """A stage's changes where stage `code` is yet to run: by what it would write, not by what it wrote last."""
+    path = code_changes.path_of(stage.addressing)
+    locked = next((dep.hash_info.value for dep in stage.deps if dep.def_path == path), None)
+    if locked is None:  # never run: DVC's own reasons say all
+        return changes
+    found = code_changes.changes(stage.addressing, text, locked, Path(root))
+    kept = tuple(change for change in changes if change.name != path)
+    return kept + tuple(Change("dependency", name, how) for name, how in found.items())
 
 
 def _missing(stage: Any, made: list[str], root: str) -> Iterator[str]:
@@ -181,11 +211,16 @@ def _unordered(entries: list[Any]) -> Iterator[Change]:
                     yield Change("out" if what == "changed outs" else "dependency", name, str(how))
 
 
-def _in_run_cache(stage: Any) -> bool:
+def _in_run_cache(stage: Any, code: str | None) -> bool:
+    """Whether the run cache holds this stage's outs; `code` is its file in data/code where that is yet to be written."""
     from dvc.stage.cache import RunCacheNotFoundError
 
     try:
-        stage.save_deps()
+        for dep in stage.deps:
+            if code is not None and dep.def_path == code_changes.path_of(stage.addressing):
+                dep.hash_info = type(dep.hash_info)("md5", code_changes.md5_of(code))
+            else:
+                dep.save()
         stage.repo.stage_cache.restore(stage, dry=True)
     except (RunCacheNotFoundError, OSError):
         return False

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import config, files
 from pipeline.errors import UserError
-from pipeline.orchestration import graph
+from pipeline.orchestration import code_changes, graph
 from pipeline.paths import DVC_LOCK, RUNS
 
 LOCK = DVC_LOCK
@@ -51,7 +51,7 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
     found = []
     for stage in wanted:
         entry = locked.get(stage.name, {})
-        behind = sorted(affected.intersection(stage.upstream))
+        behind = wanted.stale_before(stage, affected)
         action, why = "cached", []
         if stage.changes:
             certain = stage.restorable and not behind
@@ -65,7 +65,7 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
                 stage=stage.name,
                 action=action,
                 why=why,
-                seconds=record.get("seconds_total"),
+                seconds=0.0 if stage.name == code_changes.STAGE else record.get("seconds_total"),
                 memory_mib=record.get("peak_memory_mib"),
                 disk_bytes=sum(sizes) if sizes else None,
                 missing=(*stage.needs, *_missing(stage.name, params)) if action in ("run", "may run") else (),

@@ -32,21 +32,34 @@ def require_current(models: list[str]) -> None:
     if not lineage.LOCK.is_file():
         raise UserError("dvc.lock: not there, so nothing was made yet; run `dvc repro`, then register")
     targets = [f"validate-model@{model}" for model in models]
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", "--with-deps", *targets]
+    stale = _stale(targets)
+    if "code" in stale:  # an edit that changes no result leaves the others as they are; it writes what they depend on
+        _dvc("repro", "--single-item", "code")
+        stale = _stale(targets)
+    if stale:
+        raise UserError(
+            f"dvc.lock is stale: {', '.join(sorted(stale))} changed since the last run; run `dvc repro`, then register"
+        )
+
+
+def _stale(targets: list[str]) -> dict[str, object]:
+    """The stages up to these that DVC holds to be stale, and why."""
+    found: dict[str, object] = json.loads(_dvc("status", "--json", "--with-deps", *targets) or "{}")
+    return found
+
+
+def _dvc(*arguments: str) -> str:
+    """What a dvc command prints. Raises UserError where it fails."""
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",
         env=os.environ | {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"},
     )
     if done.returncode != 0:
-        raise UserError(f"dvc status failed: {done.stderr.strip()[-500:]}; mend that, then register")
-    stale = json.loads(done.stdout or "{}")
-    if stale:
-        raise UserError(
-            f"dvc.lock is stale: {', '.join(sorted(stale))} changed since the last run; run `dvc repro`, then register"
-        )
+        raise UserError(f"dvc {arguments[0]} failed: {done.stderr.strip()[-500:]}; mend that, then register")
+    return done.stdout
 
 
 def admit(model: str, params: Params, today: date | None = None) -> Facts:

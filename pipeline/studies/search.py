@@ -25,9 +25,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from pipeline.config import plugins, search_space
+from pipeline import closure
+from pipeline.config import search_space
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Kind, Recipe, seed_for
+from pipeline.config.recipe import Kind, Recipe, seed_for
 from pipeline.config.search_space import Choices, Range
 from pipeline.contracts import Examples
 from pipeline.errors import UserError
@@ -218,16 +219,14 @@ class Search:
         start = self._start(self.space.recipe)
         if missing := [str(path) for path in start.inputs if not path.exists()]:
             raise UserError(f"search.{self.space.name}: {', '.join(missing)}: not there yet; run `dvc repro` first")
-        for recipe in self.space.corners():
-            for axis, folder in AXES.items():
-                plugins.load(folder, getattr(recipe, axis).name)  # the code that is hashed is the code that is loaded
         settings = {
             "search": self.settings.model_dump(exclude={"trials"}),
             "recipe": self.space.rest(),
             "compute": self.params.compute.model_dump(),
             "optuna": optuna.__version__,
         }
-        return states.fingerprint(settings, start.inputs)
+        parts = closure.recipe_parts(self.space.recipe, *self.space.corners())
+        return states.fingerprint(settings, start.inputs, closure.code([__name__, start.load.__module__], parts))
 
 
 class _Reports:

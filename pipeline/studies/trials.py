@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pipeline import files
+from pipeline import closure, files
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Compute, Pretrain
 from pipeline.config.section import validated
@@ -30,20 +30,15 @@ from pipeline.errors import UserError
 from pipeline.evaluation import Subject, perplexity
 from pipeline.model.gpt import GPT
 from pipeline.orchestration.process import beside, cores
-from pipeline.paths import PACKAGE, STUDIES, TOKENIZER
+from pipeline.paths import STUDIES, TOKENIZER
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.recipe import SAMPLES, Load, build
 from pipeline.training.run import DivergedError
 from pipeline.training.schedule import micro_batches
+from pipeline.training.start import start
 
 FOLDER = STUDIES
-_ROOT = PACKAGE
-# The code that decides what a trial finds.
-_CODE = (
-    "auxiliary", "data/hashing.py", "data/shards.py", "evaluation/perplexity.py", "contracts.py", "model", "objectives",
-    "optimizers", "ordering", "studies/trials.py", "tokenizer", "training", "tuners", "weighting",
-)  # fmt: skip
 _AT_ONCE = 32  # documents measured together: of no account but for memory
 
 
@@ -132,15 +127,19 @@ def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
     inputs = [SAMPLES / "documents", TOKENIZER]
     if missing := [str(path) for path in inputs if not path.exists()]:
         raise UserError(f"{', '.join(missing)}: not there yet; run `dvc repro sample` first")
-    code = sorted(path for name in _CODE for path in ([_ROOT / name] if "." in name else (_ROOT / name).glob("*.py")))
     shared = {
         "compute": compute_of(params).model_dump(),
         "data": [files.sha256_of(path) for path in inputs],
-        "code": [files.sha256_of(path) for path in code],
         "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }
-    wholes = [shared | {"recipe": recipe_of(params, trial).model_dump(mode="json")} for trial in trials]
+    recipes = [recipe_of(params, trial) for trial in trials]
+    wholes = [shared | {"recipe": recipe.model_dump(mode="json"), "code": _code_of(recipe)} for recipe in recipes]
     return [hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32] for whole in wholes]
+
+
+def _code_of(recipe: Pretrain) -> closure.Code:
+    """The code that decides the result of a trial; its measure is imported here, no other is taken by name."""
+    return closure.code([__name__, start.__module__], {**closure.recipe_parts(recipe), "evaluation": []})
 
 
 def found(key: str) -> Result | None:

@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 
 from pipeline import files
-from pipeline.paths import DVC_LOCK, GATES
+from pipeline.paths import CODE_OF_STAGES, DVC_LOCK, GATES
 from pipeline.tracking import dvc_hash
 
 LOCK = DVC_LOCK
-CODE = ("pipeline/", "stages/")
+CODE = ("pipeline/", "stages/", f"{CODE_OF_STAGES.as_posix()}/")
 
 
 def git_state(root: Path = Path(".")) -> dict[str, str]:

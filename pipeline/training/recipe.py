@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline import files, integrity
+from pipeline import closure, files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Kind, Recipe, seed_for
@@ -164,9 +164,9 @@ def train(
         _require_intact(*inputs)
         integrity.require_admitted("samples", kind, SAMPLES.parent)
         built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
-        key = states.fingerprint(
-            {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}, inputs
-        )
+        settings = {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}
+        code = closure.code([__name__, load.__module__], closure.recipe_parts(recipe))
+        key = states.fingerprint(settings, inputs, code)
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
             progress = built.trainer(recipe, params, run, name).run(state)

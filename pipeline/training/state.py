@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,33 +38,22 @@ OTHERS_KEPT = 20
 MANIFEST, PROGRESS, TENSORS = "manifest.json", "progress.json", "tensors.safetensors"
 _LARGEST_MANIFEST = 1 << 16
 _NAME = re.compile(r"step-(\d{8,})")
-# Code that cannot change a weight: settings are in the fingerprint by value.
-_EXEMPT = (
-    "pipeline.config",
-    "pipeline.tracking",
-    "pipeline.errors",
-    "pipeline.entry",
-    "pipeline.files",
-    "pipeline.integrity",
-    "pipeline.paths",
-)
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name and a small JSON value."""
 
 
-def fingerprint(settings: dict[str, Any], inputs: list[Path]) -> str:
-    """Hash of everything that decides the bits: settings, input files, the project's loaded code, torch."""
-    code = {
-        name: sha256_of(Path(str(module.__file__)))
-        for name, module in sorted(sys.modules.items())
-        if name.startswith("pipeline.")
-        and not f"{name}.".startswith(tuple(f"{one}." for one in _EXEMPT))
-        and getattr(module, "__file__", None)
-    }
+def fingerprint(settings: dict[str, Any], inputs: list[Path], code: Mapping[str, str]) -> str:
+    """Hash of everything that decides the bits: settings, input files, code, torch's build and the CPU.
+
+    Args:
+        settings: as JSON.
+        inputs: files and folders, hashed by their bytes.
+        code: file -> fingerprint (pipeline.closure).
+    """
     parts = {
         "settings": settings,
         "inputs": {path.as_posix(): sha256_of(path) for path in inputs},
-        "code": code,
+        "code": dict(code),
         "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

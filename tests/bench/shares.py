@@ -34,10 +34,11 @@ def main() -> None:
 
 def shares(updates: int) -> dict[str, Any]:
     """Seconds of the run and the share of each part that is not an update."""
+    from pipeline.paths import TOKENIZER
     from pipeline.training import recipe as recipes
     from pipeline.training.run import Trainer
     from pipeline.training.state import State
-    from stages.pretrain import TOKENIZER, start
+    from pipeline.training.start import start
 
     params = config.load()
     recipe = params.pretrain

@@ -15,12 +15,12 @@ import pytest
 import torch
 import yaml
 
-import stages.pretrain
 from pipeline import config, files, foreign, tokenizer
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.weights import WEIGHTS
 from pipeline.paths import CODE as ROOT
+from pipeline.training.start import start as start_of
 from tests import hostile
 from tests.torture import hostile_folders
 
@@ -143,7 +143,7 @@ def test_what_is_not_read_does_not_matter(tmp_path: Path, monkeypatch: pytest.Mo
         stream.truncate(2**40)
     recipe = config.load(ROOT / "params.yaml").pretrain
     start = recipe.start.model_copy(update={"kind": "folder", "path": str(made), "sha256": pin})
-    load, inputs = stages.pretrain.start(recipe.model_copy(update={"start": start}))
+    load, inputs = start_of(recipe.model_copy(update={"start": start}))
     assert {path.name for path in inputs} >= {"config.json", WEIGHTS, "tokenizer.json"}
     assert not {"README.md", "optimizer.bin"} & {path.name for path in inputs}
     assert load(torch.Generator(), torch.device("cpu")).config.vocab_size == 280

@@ -215,13 +215,15 @@ def test_a_changed_log_interval_changes_no_bit(tmp_path: Path) -> None:
     assert all(torch.equal(often[name], seldom[name]) for name in often)
 
 
-def test_fingerprints_differ_by_settings_and_data_and_not_by_runtime(tmp_path: Path) -> None:
+def test_fingerprint_differs_when_settings_inputs_or_code_differ(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("1")
-    one = states.fingerprint({"recipe": {"learning_rate": 1}}, [tmp_path / "data"])
-    assert one == states.fingerprint({"recipe": {"learning_rate": 1}}, [tmp_path / "data"])
-    assert one != states.fingerprint({"recipe": {"learning_rate": 2}}, [tmp_path / "data"])
+    inputs, code = [tmp_path / "data"], {"pipeline/training/loop.py": "0" * 32}
+    one = states.fingerprint({"recipe": {"learning_rate": 1}}, inputs, code)
+    assert one == states.fingerprint({"recipe": {"learning_rate": 1}}, inputs, code)
+    assert one != states.fingerprint({"recipe": {"learning_rate": 2}}, inputs, code)
+    assert one != states.fingerprint({"recipe": {"learning_rate": 1}}, inputs, code | {"pipeline/tuners/new.py": ""})
     (tmp_path / "data").write_text("2")
-    assert one != states.fingerprint({"recipe": {"learning_rate": 1}}, [tmp_path / "data"])
+    assert one != states.fingerprint({"recipe": {"learning_rate": 1}}, inputs, code)
 
 
 def test_two_trainers_never_share_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,81 @@
+"""Results of single measures, kept outside the outs, so that a new measure of a model does not repeat the others.
+
+A file <key>.json holds the metrics and details of one measure. The key is a SHA-256 of everything that decides them:
+the model's folder, the samples, the measure's code and settings, the compute settings, torch's build and the CPU. A
+file is used only if it is whole (its own SHA-256) and says the key that it is named by; otherwise the measure runs.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import closure, files, integrity
+from pipeline.config.recipe import Compute
+
+ABANDONED_DAYS = 60
+"""Age from which a result that was not used again is removed."""
+Result = tuple[dict[str, float], dict[str, Any]]
+"""Metrics and details of a measure."""
+
+
+def key_of(model_sha256: str, samples: Path, code: closure.Code, settings: dict[str, Any], compute: Compute) -> str:
+    """Hash of everything that decides a measure's result."""
+    manifest = samples / integrity.MANIFEST  # lists the SHA-256 of every file beside it
+    parts = {
+        "model": model_sha256,
+        "samples": files.sha256_of(manifest if manifest.is_file() else samples),
+        "code": code,
+        "settings": settings,
+        "compute": compute.model_dump(),
+        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def measured(folder: Path, key: str, measure: Callable[[], Result]) -> Result:
+    """The kept result of this key, or that of `measure`, which is then kept."""
+    path = folder / f"{key}.json"
+    if (kept := _read(path, key)) is not None:
+        with suppress(OSError):  # a read-only folder: it only looks older than it is
+            os.utime(path)
+        return kept
+    metrics, details = measure()
+    with suppress(OSError, ValueError, TypeError):  # a full disk, or what JSON cannot say: it runs again next time
+        text = json.dumps({"key": key, "metrics": metrics, "details": details}, ensure_ascii=False, allow_nan=False)
+        # details that would be written in another order after they were read (numbers as keys) are not kept
+        if _written(json.loads(text)["details"]) == _written(details):
+            files.write_text(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
+    prune(folder)
+    return metrics, details
+
+
+def prune(folder: Path) -> None:
+    """Removes the results that were not used for a long time."""
+    for path in folder.glob("*.json"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_DAYS * 86400:
+                path.unlink()
+
+
+def _read(path: Path, key: str) -> Result | None:
+    """A kept result; None where there is none, or where it is damaged or another key's."""
+    try:
+        head, text = path.read_text(encoding="utf-8").removesuffix("\n").split("\n", 1)
+        if hashlib.sha256(text.encode()).hexdigest() != head:
+            return None
+        value = json.loads(text)
+        return (value["metrics"], value["details"]) if value["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _written(value: Any) -> str:
+    """The value as a stage writes it (pipeline.files.write_json)."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
