@@ -31,14 +31,14 @@ EXEMPT = {
     "pipeline.cli": "commands for people; no stage runs one",
     "pipeline.config": "validates params.yaml and changes no value; DVC compares the values themselves",
     "pipeline.entry": "starts a stage and words its errors",
-    "pipeline.errors": "the type of an error",
+    "pipeline.errors": "the type of errors that a user can mend",
     "pipeline.files": "writes bytes as given, whole or not at all",
     "pipeline.foreign": "validates files of others, or refuses them",
     "pipeline.integrity": "compares hashes, or refuses",
     "pipeline.orchestration": "starts and ends processes",
     "pipeline.paths": "says where files lie",
     "pipeline.syntax": "reads code and computes nothing else",
-    "pipeline.tracking": "observes a run",
+    "pipeline.tracking": "observes a run and its surroundings",
 }
 """Modules and packages whose code cannot change what a stage writes, and why; the walk along imports ends there."""
 Code = dict[str, str]

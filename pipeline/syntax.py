@@ -120,7 +120,7 @@ def _write(node: ast.AST, text: list[str]) -> None:
     the texts of an f-string differently, so neighbours are joined.
     """
     if isinstance(node, ast.Constant):
-        text.append(f"={ascii(node.value)}")
+        text.append(f"={node.value!a}")
         return
     text.append(type(node).__name__)
     for field in node._fields:
@@ -139,11 +139,11 @@ def _write(node: ast.AST, text: list[str]) -> None:
             for item in value:
                 if isinstance(item, ast.AST):
                     _write(item, text)
-                else:
-                    text.append(f"={ascii(item)}")
+                else:  # a keyword without a default, `**` in a dictionary: not the constant None
+                    text.append("-" if item is None else f"={item!a}")
             text.append("]")
         else:
-            text.append(f"={ascii(value)}")
+            text.append(f"={value!a}")
     text.append(";")
 
 
