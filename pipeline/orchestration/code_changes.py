@@ -37,6 +37,14 @@ def md5_of(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
+def last_written(stage: str, root: Path) -> str | None:
+    """What stage `code` wrote for this stage when it last ran."""
+    try:
+        return (root / path_of(stage)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def changes(stage: str, text: str, locked: str | None, root: Path) -> dict[str, str]:
     """Source file -> how it changed since the stage ran; empty where its code is the same.
 
@@ -46,14 +54,10 @@ def changes(stage: str, text: str, locked: str | None, root: Path) -> dict[str, 
     """
     if locked is None or md5_of(text) == locked:
         return {}
-    path = root / path_of(stage)
-    try:
-        before = path.read_text(encoding="utf-8")
-        old, new = json.loads(before), json.loads(text)
-    except (OSError, ValueError):
+    before = last_written(stage, root)
+    if before is None or md5_of(before) != locked:  # not there, or written since for a run that has not taken place
         return {path_of(stage): "modified"}
-    if md5_of(before) != locked:  # written since, for a run that has not taken place
-        return {path_of(stage): "modified"}
+    old, new = json.loads(before), json.loads(text)
     names = sorted({*old, *new})
     how = {name: "new" if name not in old else "left out" if name not in new else "modified" for name in names}
     return {name: how[name] for name in names if old.get(name) != new.get(name)}

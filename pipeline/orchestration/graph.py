@@ -139,8 +139,10 @@ def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
     for stage in order:
         name = stage.addressing
         changes = tuple(_changes(status.get(name, [])))
+        moved = False
         if name in code:
             changes = _with_code_changes(stage, changes, code[name], repo.root_dir)
+            moved = code[name] != code_changes.last_written(name, Path(repo.root_dir))
         stages[name] = Stage(
             name=name,
             command="; ".join(stage.cmd) if isinstance(stage.cmd, list) else stage.cmd or "",
@@ -149,7 +151,7 @@ def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
             meta=_meta(name, stage.meta),
             needs=tuple(_missing(stage, made, repo.root_dir)),
             changes=changes,
-            restorable=restorable and bool(changes) and _in_run_cache(stage, code.get(name)),
+            restorable=restorable and bool(changes) and not moved and _in_run_cache(stage),
         )
     return Graph(stages)
 
@@ -211,16 +213,12 @@ def _unordered(entries: list[Any]) -> Iterator[Change]:
                     yield Change("out" if what == "changed outs" else "dependency", name, str(how))
 
 
-def _in_run_cache(stage: Any, code: str | None) -> bool:
-    """Whether the run cache holds this stage's outs; `code` is its file in data/code where that is yet to be written."""
+def _in_run_cache(stage: Any) -> bool:
+    """Whether the run cache holds this stage's outs; DVC looks with what is in data/code now."""
     from dvc.stage.cache import RunCacheNotFoundError
 
     try:
-        for dep in stage.deps:
-            if code is not None and dep.def_path == code_changes.path_of(stage.addressing):
-                dep.hash_info = type(dep.hash_info)("md5", code_changes.md5_of(code))
-            else:
-                dep.save()
+        stage.save_deps()
         stage.repo.stage_cache.restore(stage, dry=True)
     except (RunCacheNotFoundError, OSError):
         return False
