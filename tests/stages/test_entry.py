@@ -13,18 +13,6 @@ from pipeline.entry import resource_error
 from pipeline.paths import CODE
 
 
-def test_a_stage_does_without_what_it_leaves_out() -> None:
-    """Lost otherwise: every light stage would import pandas in passing, half a second each."""
-    code = (
-        "import sys\nfrom stages import entry\n"
-        "def main():\n    import pyarrow as pa\n    assert pa.array([1, 2]).to_pylist() == [1, 2]\n"
-        "    import torch._dynamo  # looks whether pandas is there\n    print('pandas' in sys.modules)\n"
-        "entry(main, without=['pandas'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
 class LikeSafetensorsError(Exception):
     """One that holds the system's error in its text alone, as libraries in Rust do."""
 
