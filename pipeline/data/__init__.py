@@ -1,0 +1,1 @@
+"""Records from their sources to training: reading, cleaning, splitting, tokenising, sampling."""

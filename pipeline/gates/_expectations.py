@@ -1,9 +1,9 @@
-"""The one door to Great Expectations: rules and frames in, plain deterministic results out.
+"""Validation with Great Expectations: expectations and frames in, plain deterministic results out.
 
-Importing it is what costs (a gate is a process, and a run has one per model): three quarters of the import is
-scipy.stats, altair and database drivers, for expectations and sources that no gate uses. The first two are
-deferred to their first use, the drivers are left out as Great Expectations allows for drivers that are not
-installed; both only while it is imported, and nothing else in the process sees it.
+The only module that imports it. Its import costs more than a gate's own work (a gate is a process, and a run has one
+per model): three quarters of it are scipy.stats, altair and database drivers, for expectations and data sources that no
+gate uses. The first two are deferred to their first use; the drivers are hidden, which Great Expectations handles as
+drivers that are not installed. Both last only for the import.
 """
 
 import importlib
@@ -16,27 +16,27 @@ from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pipeline.gates._rules import Frame, Rule
+from pipeline.gates._rules import Expectation, Frame
 
 _DEFERRED = ("scipy.stats", "altair")
 _OPTIONAL = ("sqlalchemy", "google", "pyspark", "boto3", "azure", "trino")
 _SUMMARY = ("element_count", "missing_count", "unexpected_count", "unexpected_percent", "observed_value")
 
 
-class Outcome(NamedTuple):
-    """What Great Expectations found for one rule."""
+class Result(NamedTuple):
+    """Validation result of one expectation."""
 
     success: bool
     kwargs: dict[str, Any]
-    """As it ran, without the batch id."""
+    """Arguments of the expectation as validated, without the batch id."""
     summary: dict[str, Any]
     """Counts and percentages; `error` when it could not be computed."""
     rows: list[int]
-    """Which rows of the frame are unexpected."""
+    """Numbers of the frame's unexpected rows."""
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until something of it is used; then imports the real one."""
+    """A stand-in for a module, which imports the real one when an attribute is first used."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -49,17 +49,17 @@ def _light_import() -> Iterator[None]:
     importlib.import_module("scipy")  # its package loads parts on demand, so scipy.stats alone is deferred
     stand_ins: dict[str, ModuleType | None] = {name: _Deferred(name) for name in _DEFERRED}
     stand_ins |= dict.fromkeys(_OPTIONAL)
-    mine = {name: module for name, module in stand_ins.items() if name not in sys.modules}
-    sys.modules.update(mine)  # type: ignore[arg-type]
+    absent = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    sys.modules.update(absent)  # type: ignore[arg-type]  # None there means: not importable
     try:
         yield
     finally:
-        for name in mine:
+        for name in absent:
             sys.modules.pop(name, None)
 
 
 @cache
-def door() -> Any:
+def library() -> Any:
     """The great_expectations module, imported once: analytics off, no files, no network."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     with _light_import():
@@ -68,33 +68,35 @@ def door() -> Any:
     return great_expectations
 
 
-def judge(frames: Mapping[str, Frame], rules: Sequence[Rule]) -> list[Outcome]:
-    """Runs every rule on its frame; the outcomes in the order of `rules`.
+def validate(frames: Mapping[str, Frame], expectations: Sequence[Expectation]) -> list[Result]:
+    """Validates every expectation on its frame; one result each, in the order of `expectations`.
 
-    An expectation that cannot be computed (a column that is not there) is a failed one, never a skipped one.
+    An expectation that cannot be computed (its column is missing) has failed, it is never skipped.
     """
-    gx = door()
+    gx = library()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("profiles")
-    found: dict[int, Outcome] = {}
-    for name in dict.fromkeys(rule.frame for rule in rules):
+    results: dict[int, Result] = {}
+    for name in dict.fromkeys(expectation.frame for expectation in expectations):
         asset = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
         batch = asset.get_batch({"dataframe": _pandas(frames[name])})
-        chosen = [(i, rule) for i, rule in enumerate(rules) if rule.frame == name]
-        suite = gx.ExpectationSuite(name=name, expectations=[_expectation(gx, i, rule) for i, rule in chosen])
-        for result in batch.validate(suite, result_format={"result_format": "COMPLETE"}).results:
-            plain = result.to_json_dict()
-            found[plain["expectation_config"]["meta"]["rule"]] = _outcome(plain)
-    return [found[i] for i in range(len(rules))]
+        numbered = [(i, expectation) for i, expectation in enumerate(expectations) if expectation.frame == name]
+        suite = gx.ExpectationSuite(name=name, expectations=[_native(gx, i, one) for i, one in numbered])
+        for validated in batch.validate(suite, result_format={"result_format": "COMPLETE"}).results:
+            plain = validated.to_json_dict()
+            results[plain["expectation_config"]["meta"]["number"]] = _result(plain)
+    return [results[i] for i in range(len(expectations))]
 
 
-def _expectation(gx: Any, number: int, rule: Rule) -> Any:
-    class_name = "".join(word.capitalize() for word in rule.expectation.split("_"))
-    cls = getattr(gx.expectations, _CLASSES.get(rule.expectation, class_name))
-    return cls(**rule.arguments, severity=rule.severity, meta={"rule": number})
+def _native(gx: Any, number: int, expectation: Expectation) -> Any:
+    """The expectation as an object of Great Expectations, with its place in the list as meta data."""
+    class_name = "".join(word.capitalize() for word in expectation.expectation.split("_"))
+    cls = getattr(gx.expectations, _CLASSES.get(expectation.expectation, class_name))
+    return cls(**expectation.arguments, severity=expectation.severity, meta={"number": number})
 
 
+# Names whose class is not their words capitalised.
 _CLASSES = {"expect_column_pair_values_a_to_be_greater_than_b": "ExpectColumnPairValuesAToBeGreaterThanB"}
 
 
@@ -104,13 +106,13 @@ def _pandas(frame: Frame) -> Any:
     return pd.DataFrame(frame.rows, columns=[*frame.labels, *frame.columns])
 
 
-def _outcome(plain: dict[str, Any]) -> Outcome:
+def _result(plain: dict[str, Any]) -> Result:
     kwargs = {key: value for key, value in plain["expectation_config"]["kwargs"].items() if key != "batch_id"}
     result = plain.get("result") or {}
     summary = {key: _finite(result[key]) for key in _SUMMARY if key in result}
     if error := _error(plain.get("exception_info") or {}):
         summary["error"] = error
-    return Outcome(bool(plain["success"]), kwargs, summary, sorted(result.get("unexpected_index_list") or []))
+    return Result(bool(plain["success"]), kwargs, summary, sorted(result.get("unexpected_index_list") or []))
 
 
 def _finite(value: Any) -> Any:
@@ -118,7 +120,7 @@ def _finite(value: Any) -> Any:
 
 
 def _error(info: dict[str, Any]) -> str | None:
-    """The message of an expectation that could not be computed; without its traceback and its metric ids."""
+    """The message of an expectation that could not be computed, without traceback and metric ids."""
     parts = [info, *(part for part in info.values() if isinstance(part, dict))]
     messages = {str(part["exception_message"]) for part in parts if part.get("raised_exception")}
     return "; ".join(sorted(messages)) or None

@@ -1,25 +1,28 @@
-"""What a gate measures and what it demands, without naming the tool that judges: frames, tallies and rules.
+"""Profile tables and expectation tables of the gates, free of the library that validates them.
 
-A `Frame` is a small profile table, a row per thing measured (a record kind, a language, a metric). A `Tally`
-is a count in such a row with the first records behind it. A `Rule` is one Great Expectations expectation on
-one column of one frame, with the params key that changes it; only pipeline.gates._expectations turns it into
-the real one.
+- `Frame`: a small profile table with a row per measured thing (a record kind, a language, a metric).
+- `Tally`: a number of offending records and the first of them, the value of one cell of a frame.
+- `Row`: a line of a gate's table of expectations; `suite` reads the bounds from the gate's settings and gives an
+  `Expectation` per line, which pipeline.gates._expectations validates with Great Expectations.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 # Enough to name every planted or leaked record of a small test set, little enough for a page.
 MOST_EXAMPLES = 50
 
 Value = str | int | float | None
+Severity = Literal["critical", "warning"]
+"""critical: a failure blocks the graph; warning: it is only shown."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One offending record: its id, where it came from, and a short masked excerpt."""
+    """One offending record: id, origin and a short masked excerpt."""
 
     id: str
     origin: str
@@ -32,30 +35,45 @@ class Example:
 
 @dataclass
 class Tally:
-    """How many records offend, and the first MOST_EXAMPLES of them in file order."""
+    """Number of offending records, with the first MOST_EXAMPLES of them in file order."""
 
     count: int = 0
     examples: list[Example] = field(default_factory=list)
 
     def add(self, example: Example) -> None:
-        """One more offending record."""
+        """Counts one more offending record."""
         self.count += 1
         if len(self.examples) < MOST_EXAMPLES:
             self.examples.append(example)
 
 
 class Frame:
-    """A profile table; `labels` are the columns that name a row, the others are what was measured."""
+    """A profile table: `labels` are the columns that name a row, `columns` those that were measured."""
 
-    def __init__(self, labels: tuple[str, ...], columns: tuple[str, ...], nullable: bool = False) -> None:
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        columns: tuple[str, ...],
+        nullable: bool = False,
+        counts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Makes a table without rows.
+
+        Args:
+            labels: names of the label columns.
+            columns: names of the measured columns.
+            nullable: whether a measured value may be missing.
+            counts: column of a share -> column that counts the same records.
+        """
         self.labels, self.columns, self._nullable = labels, columns, nullable
+        self._counts = dict(counts or {})
         self.rows: list[dict[str, Value]] = []
         self.examples: dict[tuple[int, str], list[Example]] = {}
 
     def add(self, values: Mapping[str, Value | Tally]) -> None:
         """Appends a row; a Tally becomes its count and keeps its examples.
 
-        A missing number would pass most expectations unseen, so only a nullable frame may hold one.
+        Most expectations ignore a missing number, so only a nullable frame may hold one.
         """
         assert set(values) == {*self.labels, *self.columns}, f"{sorted(values)} are not the columns {self.columns}"
         row: dict[str, Value] = {}
@@ -70,60 +88,132 @@ class Frame:
             row[name] = None if absent else value
         self.rows.append(row)
 
+    def count_column(self, column: str) -> str:
+        """The column that counts the records behind a value: of a share another one, else the column itself."""
+        return self._counts.get(column, column)
+
+    def records(self, column: str, rows: Iterable[int]) -> int | None:
+        """Number of records behind some rows of a column; None where the column counts no records."""
+        rows, counted = list(rows), self.count_column(column)
+        if counted == column and not any((row, column) in self.examples for row in rows):
+            return None
+        return sum(int(self.rows[row][counted] or 0) for row in rows)
+
 
 @dataclass(frozen=True)
-class Rule:
-    """One expectation: Great Expectations' name, the column, its other arguments, and how to change it."""
+class Expectation:
+    """One Great Expectations expectation on one column of one frame, with the params key that changes it."""
 
     frame: str
     expectation: str
+    """Name in Great Expectations, in snake case."""
     column: str
     arguments: Mapping[str, Any]
-    setting: str
-    """The params.yaml key that moves the bound; for what has no bound, what to mend instead."""
-    says: str
-    """What holds when the expectation does, as a sentence."""
-    severity: Literal["critical", "warning"] = "critical"
-    """critical blocks, warning is only shown."""
-    count: str | None = None
-    """Column that counts the offending records, with its examples; null: `column` itself."""
+    """Keyword arguments, the column's included."""
+    params_key: str
+    """The params.yaml key that moves the bound; without a bound, the part to mend."""
+    statement: str
+    """The condition in words."""
+    severity: Severity = "critical"
 
 
-def between(
-    frame: str,
-    column: str,
-    setting: str,
-    says: str,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    severity: Literal["critical", "warning"] = "critical",
-    count: str | None = None,
-) -> Rule:
-    """Every value of the column lies within the bounds, both inclusive."""
-    bounds = {"min_value": at_least, "max_value": at_most}
-    arguments = {"column": column} | {key: value for key, value in bounds.items() if value is not None}
-    return Rule(frame, "expect_column_values_to_be_between", column, arguments, setting, says, severity, count)
+class Condition(NamedTuple):
+    """A requirement on a column: the expectation, its arguments and the key that changes them."""
+
+    expectation: str
+    arguments: Mapping[str, Any]
+    """Without the column; a `_Setting` is replaced by its value."""
+    params_key: str | None = None
+    """None: the key of the setting."""
+    severity: Severity = "critical"
 
 
-def equal(frame: str, column: str, other: str, setting: str, says: str, count: str | None = None) -> Rule:
-    """In every row the two columns hold the same value."""
-    arguments = {"column_A": column, "column_B": other}
-    return Rule(frame, "expect_column_pair_values_to_be_equal", column, arguments, setting, says, count=count)
+class _Setting(NamedTuple):
+    """A bound that the gate's settings hold, by its dotted name."""
+
+    name: str
 
 
-def reaches(frame: str, column: str, other: str, setting: str, says: str) -> Rule:
-    """In every row `column` is at least `other`."""
-    arguments = {"column_A": column, "column_B": other, "or_equal": True}
-    return Rule(frame, "expect_column_pair_values_a_to_be_greater_than_b", column, arguments, setting, says)
+Row = tuple[str, str, Condition, str]
+"""Frame, column, condition, condition in words."""
 
 
-def present(frame: str, column: str, setting: str, says: str) -> Rule:
-    """No value of the column is missing."""
-    return Rule(frame, "expect_column_values_to_not_be_null", column, {"column": column}, setting, says)
+def suite(section: str, settings: Any, rows: Iterable[Row]) -> list[Expectation]:
+    """The expectations of a table, their bounds read from `settings`.
+
+    Args:
+        section: where the settings stand in params.yaml, such as gates.raw.
+        settings: the gate's settings.
+        rows: the table.
+
+    Raises:
+        AttributeError: a condition names a setting that the gate does not have.
+    """
+    expectations = []
+    for frame, column, condition, statement in rows:
+        key = condition.params_key
+        arguments: dict[str, Any] = {}
+        for name, value in condition.arguments.items():
+            if isinstance(value, _Setting):
+                key = key or f"{section}.{value.name}"
+                value = attrgetter(value.name)(settings)
+            arguments[name] = value
+        arguments["column_A" if "column_B" in arguments else "column"] = column
+        assert key is not None, f"{frame}.{column}: no params key"
+        expectations.append(
+            Expectation(frame, condition.expectation, column, arguments, key, statement, condition.severity)
+        )
+    return expectations
 
 
-def one_of(frame: str, column: str, values: list[str], setting: str, says: str) -> Rule:
-    """Every value of the column is among `values`."""
-    arguments = {"column": column, "value_set": values}
-    return Rule(frame, "expect_column_values_to_be_in_set", column, arguments, setting, says)
+def at_most(bound: str | float, params_key: str | None = None) -> Condition:
+    """Every value is at most a number, or the setting of that name."""
+    return Condition(_BETWEEN, {"max_value": _bound(bound)}, params_key)
+
+
+def at_least(bound: str | float, params_key: str | None = None) -> Condition:
+    """Every value is at least a number, or the setting of that name."""
+    return Condition(_BETWEEN, {"min_value": _bound(bound)}, params_key)
+
+
+def within(low: str | float, high: str | float, params_key: str | None = None) -> Condition:
+    """Every value is from `low` to `high`, both inclusive."""
+    return Condition(_BETWEEN, {"min_value": _bound(low), "max_value": _bound(high)}, params_key)
+
+
+def zero(params_key: str) -> Condition:
+    """Every value is at most 0: nothing was counted."""
+    return at_most(0, params_key)
+
+
+def equals(other: str, params_key: str) -> Condition:
+    """In every row the value is that of the column `other`."""
+    return Condition("expect_column_pair_values_to_be_equal", {"column_B": other}, params_key)
+
+
+def reaches(other: str, params_key: str) -> Condition:
+    """In every row the value is at least that of the column `other`."""
+    arguments = {"column_B": other, "or_equal": True}
+    return Condition("expect_column_pair_values_a_to_be_greater_than_b", arguments, params_key)
+
+
+def measured(params_key: str) -> Condition:
+    """No value is missing."""
+    return Condition("expect_column_values_to_not_be_null", {}, params_key)
+
+
+def one_of(values: list[str], params_key: str) -> Condition:
+    """Every value is among `values`."""
+    return Condition("expect_column_values_to_be_in_set", {"value_set": values}, params_key)
+
+
+def warning(condition: Condition) -> Condition:
+    """The condition as one whose failure is only shown."""
+    return condition._replace(severity="warning")
+
+
+_BETWEEN = "expect_column_values_to_be_between"
+
+
+def _bound(bound: str | float) -> Any:
+    return _Setting(bound) if isinstance(bound, str) else bound

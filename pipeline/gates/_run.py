@@ -1,4 +1,4 @@
-"""Runs a gate: profile, judge, write verdict and page, and give tickets to what passed."""
+"""A gate's run: profile tables, validation, verdict and page, and tickets for admitted data."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,47 +17,56 @@ _READS: dict[str, tuple[str, ...]] = {
     "tokens": ("tokens", "raw/documents.parquet"),
     "samples": ("samples", "raw/ledger.json", "tokens/tokenizer"),
 }
-"""Gate -> files and folders below data/ that it opens, as dvc.yaml says."""
-Work = Callable[[], AbstractContextManager[Any]]
+"""Gate -> files and folders below data/ that it opens; they are deps of its stage in dvc.yaml."""
+Timer = Callable[[], AbstractContextManager[Any]]
 
 
-def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Work = nullcontext) -> dict[str, Any]:
-    """The verdict on data/raw, data/tokens or data/samples; tickets if it passed, none if it did not.
+def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Timer = nullcontext) -> dict[str, Any]:
+    """The verdict on data/raw, data/tokens or data/samples; writes it, and tickets if it passed.
 
-    `work` surrounds what is work, and not the import of the tools.
+    Args:
+        gate: raw, tokens or samples.
+        params: all of params.yaml.
+        data: the folder data/.
+        reports: the folder reports/.
+        work: makes a context that times the gate's own work, imports excluded.
 
     Raises:
         UserError: a file that the gate opens is missing, or differs from its recorded hash.
     """
     module = plugins.load("gates", gate)
     settings = _settings(module, params, gate)
-    rules = module.expectations(settings)
-    waivers = _verdict.waivers_for(gate, params.waivers, rules)
-    _expectations.door()
+    expectations = module.expectations(settings)
+    waivers = _verdict.waivers_for(gate, params.waivers, expectations)
+    _expectations.library()
     with work():
         for name in _READS[gate]:
             integrity.require_intact(data / name)
         _tickets.withdraw(data / "tickets", gate)
-        verdict = _verdict.reach(gate, module.profile(settings, data), rules, waivers)
+        verdict = _verdict.reach(gate, module.profile(settings, data), expectations, waivers)
         _verdict.write(reports / "gates" / gate, verdict)
         if verdict["passed"]:
             _tickets.write(data / "tickets", gate, module.admits(data))
     return verdict
 
 
-def judge_model(name: str, params: Params, *, reports: Path, work: Work = nullcontext) -> dict[str, Any]:
-    """The verdict on a model; there is no ticket, the registry reads the verdict."""
+def judge_model(name: str, params: Params, *, reports: Path, work: Timer = nullcontext) -> dict[str, Any]:
+    """The verdict on the model `name`; there is no ticket, the registry reads the verdict.
+
+    Raises:
+        UserError: no metrics.json, or one that is damaged.
+    """
     thresholds = params.evaluations[name].thresholds
     model = plugins.load("gates", "model")
     settings = _settings(model, params, "model")
-    _expectations.door()
+    _expectations.library()
     with work():
         frames = model.profile(reports / "evaluation" / name, thresholds)
-        rules = model.expectations(settings, name, thresholds, frames)
+        expectations = model.expectations(settings, name, thresholds, frames)
         # A waiver of gate `model` is for any model with the metric; one that names the model must fit it.
         shared = [waiver for waiver in params.waivers if waiver.gate == "model"]
-        waivers = [*_verdict.waivers_for(name, params.waivers, rules), *shared]
-        verdict = _verdict.reach(name, frames, rules, waivers)
+        waivers = [*_verdict.waivers_for(name, params.waivers, expectations), *shared]
+        verdict = _verdict.reach(name, frames, expectations, waivers)
         _verdict.write(reports / "gates" / name, verdict)
     return verdict
 

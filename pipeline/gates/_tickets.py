@@ -1,8 +1,8 @@
-"""Tickets: what the stages after a gate depend on.
+"""Tickets: the outs of a data gate on which later stages depend.
 
-A ticket says *passed* and the hash of what it admits, one per record kind, and nothing else: a moved
-threshold, a waiver or more spam messages leave the ticket of the documents as it is, and so never retrain the
-base model. Readers compare the hash with what they open: `integrity.require_admitted`.
+There is one per record kind. It states that the gate passed and the hash of the admitted files, and nothing else: a
+moved threshold, a waiver or more spam messages leave the documents' ticket as it is and so never retrain the base
+model. Readers compare the hash with the files they open: `integrity.require_admitted`.
 """
 
 import shutil

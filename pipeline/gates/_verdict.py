@@ -1,7 +1,7 @@
-"""A gate's verdict: what every expectation found, what is waived, whether it passed; how it is told.
+"""A gate's verdict: the results of all expectations, waivers, passed or failed; as JSON, page and text.
 
-It holds only what is equal for equal inputs: no clock, no run id, no batch id. A waiver lets a failed
-expectation pass and is shown as such; whether its date is over is judged when a model is registered.
+It is deterministic: no clock, no run id, no batch id. A waived expectation may fail and is shown as waived; whether the
+waiver has expired is decided when a model is registered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from pipeline import files, integrity
 from pipeline.config.params import Waiver
 from pipeline.errors import UserError
 from pipeline.gates import _expectations
-from pipeline.gates._rules import Example, Frame, Rule
+from pipeline.gates._rules import Example, Expectation, Frame
 from pipeline.paths import PACKAGE
 
 _TEMPLATES = PACKAGE / "reporting" / "pages"
 _PRINTED = 5
 
 
-def reach(gate: str, frames: Mapping[str, Frame], rules: Sequence[Rule], waivers: Sequence[Waiver]) -> dict[str, Any]:
-    """The verdict as plain JSON: `gate`, `passed`, `results` (one per rule) and `profile` (the frames).
+def reach(
+    gate: str, frames: Mapping[str, Frame], expectations: Sequence[Expectation], waivers: Sequence[Waiver]
+) -> dict[str, Any]:
+    """The verdict as plain JSON: `gate`, `passed`, `results` (one per expectation) and `profile` (the frames).
 
-    passed: every critical expectation holds or is waived.
+    passed: every critical expectation succeeds or is waived.
     """
-    outcomes = _expectations.judge(frames, rules)
-    results = [
-        _result(frames[rule.frame], rule, outcome, waivers) for rule, outcome in zip(rules, outcomes, strict=True)
-    ]
-    passed = all(one["success"] or one["waived"] or one["severity"] != "critical" for one in results)
+    validated = zip(expectations, _expectations.validate(frames, expectations), strict=True)
+    results = [_result(frames[expectation.frame], expectation, result, waivers) for expectation, result in validated]
+    passed = all(result["success"] or result["waived"] or result["severity"] != "critical" for result in results)
     return {
         "gate": gate,
         "passed": passed,
@@ -39,26 +39,26 @@ def reach(gate: str, frames: Mapping[str, Frame], rules: Sequence[Rule], waivers
     }
 
 
-def waivers_for(gate: str, waivers: Sequence[Waiver], rules: Sequence[Rule]) -> list[Waiver]:
+def waivers_for(gate: str, waivers: Sequence[Waiver], expectations: Sequence[Expectation]) -> list[Waiver]:
     """The waivers that name this gate.
 
     Raises:
-        UserError: one of them names an expectation that this gate has not; it would silently waive nothing.
+        UserError: one names an expectation that this gate does not have; it would silently waive nothing.
     """
-    known = {(rule.expectation, rule.column) for rule in rules}
-    mine = [(i, waiver) for i, waiver in enumerate(waivers) if waiver.gate == gate]
-    for i, waiver in mine:
+    known = {(expectation.expectation, expectation.column) for expectation in expectations}
+    numbered = [(i, waiver) for i, waiver in enumerate(waivers) if waiver.gate == gate]
+    for i, waiver in numbered:
         if (waiver.expectation, waiver.column) not in known:
-            near = sorted(
+            similar = sorted(
                 f"{expectation} on {column}"
                 for expectation, column in known
                 if waiver.column == column or waiver.expectation == expectation
             )
             raise UserError(
                 f"params.yaml: waivers[{i}]: gate {gate} has no {waiver.expectation} on {waiver.column!r}; "
-                f"one of: {', '.join(near or sorted(f'{e} on {c}' for e, c in known))}"
+                f"one of: {', '.join(similar or sorted(f'{e} on {c}' for e, c in known))}"
             )
-    return [waiver for _, waiver in mine]
+    return [waiver for _, waiver in numbered]
 
 
 def write(folder: Path, verdict: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ def write(folder: Path, verdict: Mapping[str, Any]) -> None:
 
 
 def page(verdict: Mapping[str, Any]) -> str:
-    """The verdict as one HTML file that loads nothing; record text is hostile and escaped."""
+    """The verdict as one HTML file that loads no other; record text is escaped, as it may be hostile."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -81,81 +81,80 @@ def page(verdict: Mapping[str, Any]) -> str:
 
 
 def failures(verdict: Mapping[str, Any], severity: str = "critical") -> list[dict[str, Any]]:
-    """The expectations of one severity that did not hold and are not waived."""
-    return [
-        one for one in verdict["results"] if not one["success"] and not one["waived"] and one["severity"] == severity
-    ]
+    """The results of one severity that failed and are not waived."""
+    failed = [result for result in verdict["results"] if not result["success"] and not result["waived"]]
+    return [result for result in failed if result["severity"] == severity]
 
 
 def table(verdict: Mapping[str, Any], folder: Path) -> str:
-    """What did not hold, for a terminal: expectation, column, count, offending rows, what to change."""
+    """The failed expectations as text for a terminal: expectation, column, count, offending rows, params key."""
     blocking, warned = failures(verdict), failures(verdict, "warning")
-    waived = [one for one in verdict["results"] if one["waived"]]
+    waived = [result for result in verdict["results"] if result["waived"]]
     state = "passed" if verdict["passed"] else f"failed, {len(blocking)} of {len(verdict['results'])} expectations"
     lines = [f"gate {verdict['gate']}: {state}"]
-    for head, entries in (("", blocking), ("warning: ", warned), ("waived: ", waived)):
-        for one in entries:
-            lines.append(f"  {head}{one['expectation']}  column {one['column']}  count {_number(one['count'])}")
-            lines.append(f"    expected: {one['says']}")
-            lines += [f"    {offender}" for offender in one["offenders"][:_PRINTED]]
-            more = max(len(one["offenders"]) - _PRINTED, 0)
-            lines += [f"    and {more} more on the page"] if more else []
-            lines.append(
-                f"    waived until {one['waiver']['until']}: {one['waiver']['reason']}"
-                if one["waived"]
-                else f"    change: {one['params_key']}"
-            )
+    for head, results in (("", blocking), ("warning: ", warned), ("waived: ", waived)):
+        for result in results:
+            lines += _lines(head, result)
     lines.append(f"  page: {folder / 'page.html'}")
     return "\n".join(lines)
 
 
-def _result(frame: Frame, rule: Rule, outcome: _expectations.Outcome, waivers: Sequence[Waiver]) -> dict[str, Any]:
-    waiver = next((one for one in waivers if (one.expectation, one.column) == (rule.expectation, rule.column)), None)
-    waived = waiver is not None and not outcome.success
-    counted = rule.count or rule.column
-    rows = outcome.rows if not outcome.success else []
+def _lines(head: str, result: Mapping[str, Any]) -> list[str]:
+    """One result of `table`."""
+    hidden = max(len(result["offenders"]) - _PRINTED, 0)
+    return [
+        f"  {head}{result['expectation']}  column {result['column']}  count {_number(result['count'])}",
+        f"    expected: {result['says']}",
+        *(f"    {offender}" for offender in result["offenders"][:_PRINTED]),
+        *([f"    and {hidden} more on the page"] if hidden else []),
+        f"    waived until {result['waiver']['until']}: {result['waiver']['reason']}"
+        if result["waived"]
+        else f"    change: {result['params_key']}",
+    ]
+
+
+def _result(
+    frame: Frame, expectation: Expectation, validated: _expectations.Result, waivers: Sequence[Waiver]
+) -> dict[str, Any]:
+    identity = (expectation.expectation, expectation.column)
+    waiver = next((waiver for waiver in waivers if (waiver.expectation, waiver.column) == identity), None)
+    waived = waiver is not None and not validated.success
+    rows = validated.rows if not validated.success else []
+    counted = frame.count_column(expectation.column)
     records = [
         {"row": _label(frame, row), **example.as_dict()}
         for row in rows
         for example in frame.examples.get((row, counted), [])
     ]
+    count = frame.records(expectation.column, rows)
     return {
-        "expectation": rule.expectation,
-        "column": rule.column,
-        "frame": rule.frame,
-        "kwargs": outcome.kwargs,
-        "severity": rule.severity,
-        "says": rule.says,
-        "params_key": rule.setting,
-        "success": outcome.success,
+        "expectation": expectation.expectation,
+        "column": expectation.column,
+        "frame": expectation.frame,
+        "kwargs": validated.kwargs,
+        "severity": expectation.severity,
+        "says": expectation.statement,
+        "params_key": expectation.params_key,
+        "success": validated.success,
         "waived": waived,
         "waiver": {"reason": waiver.reason, "until": waiver.until} if waived and waiver else None,
-        "result": outcome.summary,
-        "count": _count(frame, rule, rows),
-        "offenders": _offenders(frame, rule, rows),
+        "result": validated.summary,
+        "count": len(rows) if count is None else count,
+        "offenders": _offenders(frame, expectation, rows),
         "records": records,
     }
 
 
-def _count(frame: Frame, rule: Rule, rows: Sequence[int]) -> int:
-    """How many records offend where a column counts them, else how many rows of the profile do."""
-    column = rule.count or rule.column
-    if rule.count or any((row, column) in frame.examples for row in rows):
-        return sum(int(frame.rows[row][column] or 0) for row in rows)
-    return len(rows)
-
-
-def _offenders(frame: Frame, rule: Rule, rows: Sequence[int]) -> list[str]:
+def _offenders(frame: Frame, expectation: Expectation, rows: Sequence[int]) -> list[str]:
     """Each offending row of the profile with its value, then the records behind it."""
-    found = []
-    other = rule.arguments.get("column_B")
+    offenders = []
+    column, other = expectation.column, expectation.arguments.get("column_B")
     for row in rows:
         values = frame.rows[row]
-        against = f", {other} {_number(values[other])}" if other else ""
-        found.append(f"{_label(frame, row)}: {rule.column} {_number(values[rule.column])}{against}")
-        examples = frame.examples.get((row, rule.count or rule.column), [])
-        found += [_line(example) for example in examples]
-    return found
+        compared = f", {other} {_number(values[other])}" if other else ""
+        offenders.append(f"{_label(frame, row)}: {column} {_number(values[column])}{compared}")
+        offenders += [_line(example) for example in frame.examples.get((row, frame.count_column(column)), [])]
+    return offenders
 
 
 def _line(example: Example) -> str:

@@ -1,8 +1,8 @@
-"""What downloaded records must be before anything is learned from them.
+"""Gate on data/raw: the expectations on downloaded records before anything is learned from them.
 
-`profile` reads data/raw once, in batches; `expectations` says what must hold. Schema, nulls, encoding,
-lengths, language, exact duplicates, labels, personal data, licence and consent, and an account that adds up.
-It looks at every text column of every record kind.
+`profile` reads data/raw once, in batches, every text column of every record kind; `EXPECTATIONS` is the table of
+conditions: schema, nulls, encoding, lengths, language, exact duplicates, labels, personal data, licence and consent,
+and row counts that add up.
 """
 
 from pathlib import Path
@@ -14,9 +14,10 @@ from pipeline import integrity
 from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
-from pipeline.gates._rules import Frame, Rule, between, equal, reaches
+from pipeline.gates._rules import Expectation, Frame, Row, at_least, at_most, equals, reaches, suite, warning, zero
 from pipeline.gates.profiles import records
-from pipeline.gates.profiles.texts import ENCODING, PERSONAL
+from pipeline.gates.profiles.personal import FINDERS
+from pipeline.gates.profiles.texts import ENCODING
 
 
 class Characters(Section):
@@ -45,7 +46,7 @@ class RowsByKind(Section):
 
 
 class Personal(Section):
-    """Records of one kind that hold a datum of each sort."""
+    """Most records of one kind that may hold personal data, by sort of data."""
 
     email: Count
     phone: Count
@@ -57,10 +58,10 @@ class Personal(Section):
 
 
 class Language(Section):
-    """The declared language against the one that the text seems to be in."""
+    """Declared language compared with the language that the text itself suggests."""
 
     sample: Positive | None
-    """Records per kind that are looked at, evenly spaced; null: all."""
+    """Records per kind whose language is guessed, evenly spaced; null: all."""
     max_disagreement: Share
     """Of the records whose language can be told."""
     min_share: dict[str, Share]
@@ -68,13 +69,13 @@ class Language(Section):
 
 
 class Labels(Section):
-    """What labelled records must offer to be learned from."""
+    """Bounds on the labels of labelled records."""
 
     min_labels: Positive
     min_share: Share
     """Of the records, for the rarest label."""
     max_contradictions: Count
-    """Texts that stand under two labels."""
+    """Texts that occur under two labels."""
 
 
 class Settings(Section):
@@ -95,6 +96,40 @@ class Settings(Section):
     """Of a source's rows of one kind, those that its reader refused."""
 
 
+LANGUAGE = "gates.raw.language.min_share"
+STATED = "download.sources.<source>.{}"
+READER = "no bound: mend the reader in pipeline/data/sources"
+SOURCE = "no bound: mend the source or its columns"
+COLLECT = "no bound: mend pipeline/data/collect.py"
+ENCODED = "text came through its encoding unharmed"
+PERSONAL = "personal data are no more than allowed"
+# Frame, column, condition (with the setting below gates.raw that holds the bound), condition in words.
+EXPECTATIONS: list[Row] = [
+    ("schema", "found_type", equals("expected_type", READER), "every column of pipeline/data/records.py, and no other"),
+    ("records", "rows", reaches("min_rows", "gates.raw.min_rows"), "there are enough records of each kind"),
+    ("records", "nulls", zero(SOURCE), "no value is missing in a column that needs one"),
+    ("records", "blank", zero(SOURCE), "no text is empty or white space alone"),
+    ("records", "unknown_splits", zero(SOURCE), f"a pinned split is one of {', '.join(SPLITS)}"),
+    ("records", "too_short", zero("gates.raw.characters"), "records are neither too short nor too long"),
+    ("records", "too_long", zero("gates.raw.characters"), "records are neither too short nor too long"),
+    *(("records", name, at_most("max_encoding_faults"), ENCODED) for name in ("invalid_utf8", *ENCODING)),
+    *(("records", f"personal_{name}", at_most(f"max_personal.{name}"), PERSONAL) for name in FINDERS),
+    ("records", "spelled_specials", warning(at_most("max_spelled_specials")), "texts seldom spell a chat marker"),
+    ("records", "duplicate_share", at_most("max_duplicate_share"), "few records repeat another exactly"),
+    ("records", "language_disagreement_share", at_most("language.max_disagreement"), "texts are in their language"),
+    ("languages", "document_share", reaches("min_document_share", LANGUAGE), "required languages have their share"),
+    ("labels", "label_share", at_least("labels.min_share"), "no label is too rare"),
+    ("label_set", "n_labels", at_least("labels.min_labels"), "there are labels to tell apart"),
+    ("label_set", "contradictions", at_most("labels.max_contradictions"), "no text has two labels"),
+    ("sources", "licence_stated", at_least(1, STATED.format("licence")), "every source states its licence"),
+    ("sources", "consent_stated", at_least(1, STATED.format("consent")), "every source states its consent"),
+    ("ledger", "rows_in", equals("accounted", READER), "rows in = kept + rejected + left out by weight"),
+    ("ledger", "kept", equals("rows_stored", COLLECT), "every kept row was written"),
+    ("ledger", "rejected", equals("rejections_listed", COLLECT), "every rejected row is listed with its reason"),
+    ("ledger", "rejected_share", at_most("max_rejected_share"), "the reader rejected few rows"),
+]
+
+
 def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger.
 
@@ -104,151 +139,11 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     return records.profile(settings, data / "raw")
 
 
-def expectations(settings: Settings) -> list[Rule]:
-    """What must hold of `profile`'s frames."""
-    rules = [
-        equal(
-            "schema",
-            "found_type",
-            "expected_type",
-            "no bound: mend the reader in pipeline/data/sources",
-            "every column is there, with the type of pipeline/data/records.py, and no other",
-        ),
-        reaches("records", "rows", "min_rows", "gates.raw.min_rows", "there are enough records of each kind"),
-        *(
-            between("records", name, "no bound: mend the source or its columns", says, at_most=0)
-            for name, says in (
-                ("nulls", "no value is missing in a column that needs one"),
-                ("blank", "no text is empty or white space alone"),
-                ("unknown_splits", f"a pinned split is one of {', '.join(SPLITS)}"),
-            )
-        ),
-        *(
-            between(
-                "records",
-                name,
-                "gates.raw.characters",
-                "records are neither too short nor too long",
-                at_most=0,
-            )
-            for name in ("too_short", "too_long")
-        ),
-        *(
-            between(
-                "records",
-                name,
-                "gates.raw.max_encoding_faults",
-                "text came through its encoding unharmed",
-                at_most=settings.max_encoding_faults,
-            )
-            for name in ("invalid_utf8", *ENCODING)
-        ),
-        *(
-            between(
-                "records",
-                name,
-                f"gates.raw.max_personal.{name.removeprefix('personal_')}",
-                "personal data are no more than allowed",
-                at_most=getattr(settings.max_personal, name.removeprefix("personal_")),
-            )
-            for name in PERSONAL
-        ),
-        between(
-            "records",
-            "spelled_specials",
-            "gates.raw.max_spelled_specials",
-            "texts seldom spell a chat marker",
-            at_most=settings.max_spelled_specials,
-            severity="warning",
-        ),
-        between(
-            "records",
-            "duplicate_share",
-            "gates.raw.max_duplicate_share",
-            "few records repeat another exactly",
-            at_most=settings.max_duplicate_share,
-            count="duplicates",
-        ),
-        between(
-            "records",
-            "language_disagreement_share",
-            "gates.raw.language.max_disagreement",
-            "texts are in the language they declare",
-            at_most=settings.language.max_disagreement,
-            count="language_disagreements",
-        ),
-        reaches(
-            "languages",
-            "document_share",
-            "min_document_share",
-            "gates.raw.language.min_share",
-            "each required language has its share of the documents",
-        ),
-        between(
-            "labels",
-            "label_share",
-            "gates.raw.labels.min_share",
-            "no label is too rare",
-            at_least=settings.labels.min_share,
-            count="label_records",
-        ),
-        between(
-            "label_set",
-            "n_labels",
-            "gates.raw.labels.min_labels",
-            "there is something to tell apart",
-            at_least=settings.labels.min_labels,
-        ),
-        between(
-            "label_set",
-            "contradictions",
-            "gates.raw.labels.max_contradictions",
-            "no text stands under two labels",
-            at_most=settings.labels.max_contradictions,
-        ),
-        *(
-            between(
-                "sources",
-                name,
-                f"download.sources.<source>.{name.removesuffix('_stated')}",
-                f"every source states its {name.removesuffix('_stated')}",
-                at_least=1,
-            )
-            for name in ("licence_stated", "consent_stated")
-        ),
-        equal(
-            "ledger",
-            "rows_in",
-            "accounted",
-            "no bound: mend the reader in pipeline/data/sources",
-            "rows in = kept + rejected + left out by weight",
-        ),
-        equal(
-            "ledger",
-            "kept",
-            "rows_stored",
-            "no bound: mend pipeline/data/collect.py",
-            "what was kept was written",
-        ),
-        equal(
-            "ledger",
-            "rejected",
-            "rejections_listed",
-            "no bound: mend pipeline/data/collect.py",
-            "every rejected row is listed with its reason",
-        ),
-        between(
-            "ledger",
-            "rejected_share",
-            "gates.raw.max_rejected_share",
-            "few rows were refused by the reader",
-            at_most=settings.max_rejected_share,
-            count="rejections_listed",
-        ),
-    ]
-    return rules
+def expectations(settings: Settings) -> list[Expectation]:
+    """The expectations on `profile`'s frames."""
+    return suite("gates.raw", settings, EXPECTATIONS)
 
 
 def admits(data: Path) -> dict[Kind, str]:
-    """Per record kind, the SHA-256 of what a pass lets through."""
+    """Per record kind, the SHA-256 of the files that a pass admits."""
     return integrity.admits("raw", data)

@@ -1,9 +1,8 @@
-"""What samples must be before a model learns from them and is judged by them.
+"""Gate on data/samples: the expectations on samples before a model is trained on them and measured by them.
 
-`profile` reads data/samples; `expectations` says what must hold: no record in two splits (exactly or nearly;
-judged with thresholds of its own, so that it also stops samples that were made with decontamination off),
-labels that occur in every split, lengths that fit, splits that are large enough, and every record of data/raw
-either here or accounted for.
+`profile` reads data/samples; `EXPECTATIONS` is the table of conditions: no record in two splits (exactly or nearly,
+with thresholds of the gate's own, so that samples made without decontamination are stopped too), labels that occur in
+every split, lengths that fit, splits that are large enough, and every record of data/raw kept or removed with a reason.
 """
 
 from collections import Counter
@@ -18,7 +17,7 @@ from pipeline.config.params import Deduplicate
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
-from pipeline.gates._rules import Frame, Rule, Tally, between, equal, reaches
+from pipeline.gates._rules import Expectation, Frame, Row, Tally, at_least, at_most, equals, reaches, suite
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
 from pipeline.gates.profiles.splits import Samples
 
@@ -26,14 +25,14 @@ _ENCODED_TOGETHER = 1024
 
 
 class BySplit(Section):
-    """A number for each split."""
+    """One number per split."""
 
     train: Count
     validation: Count
     test: Count
 
 
-class Tokens(Section):
+class TokensByKind(Section):
     """Tokens of a record, special tokens and markers left out."""
 
     labelled: Positive
@@ -42,16 +41,16 @@ class Tokens(Section):
 
 
 class Overlap(Section):
-    """Records that stand in two splits."""
+    """Contamination: held-out records that occur in another split too."""
 
     max_verbatim: Count
-    """Held-out records whose text stands word for word in the other split."""
+    """Held-out records whose text occurs word for word in the other split."""
     max_folded: Count
-    """Those that stand in it but for letter case and spaces."""
+    """Held-out records whose text occurs there but for letter case and spaces."""
     max_near: Count
-    """Those that are near one of its texts."""
+    """Held-out records with a near duplicate there."""
     near: Deduplicate
-    """When two texts are near; the gate's own, so that no setting of `sample` hides what it let through."""
+    """The similarity of near duplicates; the gate's own, so that no setting of `sample` can hide a leak."""
 
 
 class Settings(Section):
@@ -59,17 +58,43 @@ class Settings(Section):
 
     overlap: Overlap
     min_records: BySplit
-    """For every record kind that has records at all."""
+    """Fewest records of every kind that has records at all."""
     min_document_tokens: BySplit
-    """At least two windows of the context, or nothing can be learned or measured."""
+    """Fewest tokens of documents; below two windows of the context nothing can be learned or measured."""
     min_label_share: Share
     """Of a split's labelled records, for its rarest label."""
-    max_tokens: Tokens
+    max_tokens: TokensByKind
     """Longest record."""
     max_too_long_share: Share
-    """Of a kind's records, those that a model will see cut."""
+    """Of a kind's records, those that are truncated for the model."""
     min_coverage: Share
-    """Of a source's records of one kind, those that were not removed as repeats."""
+    """Of a source's records of one kind, those that were not removed as duplicates."""
+
+
+CODE = "no bound: mend pipeline/data/samples.py"
+MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens")
+TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens")
+IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
+MEND = "sample.decontaminate: true removes it from the less guarded split"
+VERBATIM = f"no held-out text stands word for word in another split; {MEND}"
+FOLDED = f"no held-out text stands in another split but for case and spaces; {MEND}"
+NEAR = f"no near copy of a held-out text stands in another split; {MEND}"
+# Frame, column, condition (with the setting below gates.samples that holds the bound), condition in words.
+EXPECTATIONS: list[Row] = [
+    ("overlap", "verbatim_overlap", at_most("overlap.max_verbatim"), VERBATIM),
+    ("overlap", "folded_overlap", at_most("overlap.max_folded"), FOLDED),
+    ("overlap", "near_overlap", at_most("overlap.max_near"), NEAR),
+    ("splits", "records", reaches("min_records", "gates.samples.min_records"), "every split has records"),
+    ("documents", "tokens", MIN_TOKENS, "every split has enough text to learn from or to be measured on"),
+    ("documents", "tokens_in_file", equals("tokens", CODE), "the index covers the ids file exactly"),
+    ("classes", "class_share", at_least("min_label_share"), "no label is too rare in any split"),
+    ("classes", "in_train", IN_TRAIN, "every label of a split is seen in training"),
+    ("lengths", "too_long_share", TOO_LONG, "records are not longer than a model reads"),
+    ("account", "rows_in", equals("accounted", CODE), "rows in = kept + removed, with the reason"),
+    ("account", "kept", equals("rows_stored", CODE), "every kept record was written"),
+    ("account", "rows_admitted", equals("rows_in", CODE), "every record of data/raw was examined"),
+    ("coverage", "coverage_share", at_least("min_coverage"), "most of each source is used"),
+]
 
 
 def profile(settings: Settings, data: Path) -> dict[str, Frame]:
@@ -90,82 +115,13 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     }
 
 
-def expectations(settings: Settings) -> list[Rule]:
-    """What must hold of `profile`'s frames."""
-    code = "no bound: mend pipeline/data/samples.py"
-    mend = "sample.decontaminate: true removes it from the less guarded split"
-    limits = settings.overlap
-    return [
-        between(
-            "overlap",
-            "verbatim_overlap",
-            "gates.samples.overlap.max_verbatim",
-            f"no held-out text stands word for word in another split; {mend}",
-            at_most=limits.max_verbatim,
-        ),
-        between(
-            "overlap",
-            "folded_overlap",
-            "gates.samples.overlap.max_folded",
-            f"no held-out text stands in another split but for case and spaces; {mend}",
-            at_most=limits.max_folded,
-        ),
-        between(
-            "overlap",
-            "near_overlap",
-            "gates.samples.overlap.max_near",
-            f"no near copy of a held-out text stands in another split; {mend}",
-            at_most=limits.max_near,
-        ),
-        reaches("splits", "records", "min_records", "gates.samples.min_records", "every split has records"),
-        reaches(
-            "documents",
-            "tokens",
-            "min_tokens",
-            "gates.samples.min_document_tokens",
-            "every split has text enough to learn from or to be measured on",
-        ),
-        equal("documents", "tokens_in_file", "tokens", code, "the index covers the ids file exactly"),
-        between(
-            "classes",
-            "class_share",
-            "gates.samples.min_label_share",
-            "no label is too rare in any split",
-            at_least=settings.min_label_share,
-            count="class_records",
-        ),
-        between(
-            "classes",
-            "in_train",
-            "no bound: pin or add records of that label to train",
-            "every label of a split is seen in training",
-            at_least=1,
-            count="class_records",
-        ),
-        between(
-            "lengths",
-            "too_long_share",
-            "gates.samples.max_tokens",
-            "records fit what a model reads of them",
-            at_most=settings.max_too_long_share,
-            count="too_long",
-        ),
-        equal("account", "rows_in", "accounted", code, "rows in = kept + removed, with the reason"),
-        equal("account", "kept", "rows_stored", code, "what was kept was written"),
-        equal("account", "rows_admitted", "rows_in", code, "every record of data/raw was looked at"),
-        between(
-            "coverage",
-            "coverage_share",
-            "gates.samples.min_coverage",
-            "most of each source is used",
-            at_least=settings.min_coverage,
-            count="left_out",
-        ),
-    ]
+def expectations(settings: Settings) -> list[Expectation]:
+    """The expectations on `profile`'s frames."""
+    return suite("gates.samples", settings, EXPECTATIONS)
 
 
 def admits(data: Path) -> dict[Kind, str]:
-    """Per record kind, the SHA-256 of what a pass lets through."""
+    """Per record kind, the SHA-256 of the files that a pass admits."""
     return integrity.admits("samples", data)
 
 
@@ -202,11 +158,12 @@ def _documents(settings: Settings, samples: Samples) -> Frame:
 
 
 def _classes(samples: Samples) -> Frame:
-    frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"))
+    counts_of = dict.fromkeys(("class_share", "in_train"), "class_records")
+    frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"), counts=counts_of)
     counts = samples.counts("labelled", "label")
     labels = sorted({label for _, label in counts})
-    for split, of in samples.sizes["labelled"].items():
-        for label in labels if of else ():
+    for split, size in samples.sizes["labelled"].items():
+        for label in labels if size else ():
             records = Tally(counts[split, label])
             if not counts["train", label]:
                 records = samples.tally("labelled", _rows_with(samples, split, label))
@@ -215,7 +172,7 @@ def _classes(samples: Samples) -> Frame:
                     "split": split,
                     "label": label,
                     "class_records": records,
-                    "class_share": counts[split, label] / of,
+                    "class_share": counts[split, label] / size,
                     "in_train": counts["train", label],
                 }
             )
@@ -223,17 +180,18 @@ def _classes(samples: Samples) -> Frame:
 
 
 def _rows_with(samples: Samples, split: str, label: str) -> Iterator[int]:
-    """The labelled records of one split with this label."""
+    """Row numbers of one split's labelled records with one label."""
     row = 0
-    for at, batch in samples.batches("labelled", ["label"]):
+    for batch_split, batch in samples.batches("labelled", ["label"]):
         for value in batch["label"].to_pylist():
-            if (at, value) == (split, label):
+            if (batch_split, value) == (split, label):
                 yield row
             row += 1
 
 
 def _lengths(settings: Settings, samples: Samples) -> Frame:
-    frame = Frame(("kind",), ("records_read", "longest", "max_tokens", "too_long", "too_long_share"))
+    columns = ("records_read", "longest", "max_tokens", "too_long", "too_long_share")
+    frame = Frame(("kind",), columns, counts={"too_long_share": "too_long"})
     limits: tuple[tuple[Kind, int], ...] = (
         ("labelled", settings.max_tokens.labelled),
         ("instructions", settings.max_tokens.instructions),
@@ -261,8 +219,8 @@ def _lengths(settings: Settings, samples: Samples) -> Frame:
 
 
 def _token_lengths(samples: Samples, kind: Kind) -> Iterator[npt.NDArray[np.int64]]:
-    """Tokens of each record, in the order of the records, a bounded number at a time."""
-    texts = samples.whole(kind)
+    """Numbers of tokens of the records, in their order, a bounded number of records at a time."""
+    texts = samples.whole_texts(kind)
     while batch := [text for _, text in zip(range(_ENCODED_TOGETHER), texts, strict=False)]:
         yield np.array([len(ids) for ids in samples.tokenizer.encode_batch(batch)], np.int64)
 
@@ -270,13 +228,13 @@ def _token_lengths(samples: Samples, kind: Kind) -> Iterator[npt.NDArray[np.int6
 def _account(samples: Samples) -> Frame:
     frame = Frame(("kind",), ("rows_in", "accounted", "kept", "rows_stored", "rows_admitted"))
     for kind in KINDS:
-        n = samples.ledger.get(kind, {"rows_in": 0, "kept": {}, "removed": {}})
-        kept = sum(n["kept"].values())
+        counts = samples.row_counts.get(kind, {"rows_in": 0, "kept": {}, "removed": {}})
+        kept = sum(counts["kept"].values())
         frame.add(
             {
                 "kind": kind,
-                "rows_in": n["rows_in"],
-                "accounted": kept + sum(n["removed"].values()),
+                "rows_in": counts["rows_in"],
+                "accounted": kept + sum(counts["removed"].values()),
                 "kept": kept,
                 "rows_stored": samples.records(kind),
                 "rows_admitted": sum(samples.admitted(kind).values()),
@@ -286,7 +244,8 @@ def _account(samples: Samples) -> Frame:
 
 
 def _coverage(samples: Samples) -> Frame:
-    frame = Frame(("source", "kind"), ("admitted", "sampled", "left_out", "coverage_share"))
+    columns = ("admitted", "sampled", "left_out", "coverage_share")
+    frame = Frame(("source", "kind"), columns, counts={"coverage_share": "left_out"})
     for kind in KINDS:
         sampled: Counter[str] = Counter()
         for (_, source), n in samples.counts(kind, "source").items():

@@ -1,8 +1,8 @@
-"""What token ids must be before they are sampled and learned from.
+"""Gate on data/tokens: the expectations on token ids before they are sampled and learned from.
 
-`profile` reads data/tokens and the texts they came from, in parts; `expectations`
-says what must hold: ids within the vocabulary, special tokens only where code placed them, an index that fits
-the ids, texts that come back unharmed, and a vocabulary that suits the text.
+`profile` reads data/tokens and the source texts in parts; `EXPECTATIONS` is the table of conditions: ids within the
+vocabulary, special tokens only where code placed them, an index that fits the ids, texts that decode to themselves, and
+a vocabulary that suits the text.
 """
 
 from collections import defaultdict
@@ -19,9 +19,22 @@ from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
-from pipeline.gates._rules import Example, Frame, Rule, Tally, between, equal
+from pipeline.gates._rules import (
+    Example,
+    Expectation,
+    Frame,
+    Row,
+    Tally,
+    at_least,
+    at_most,
+    equals,
+    suite,
+    warning,
+    within,
+    zero,
+)
 from pipeline.gates.profiles import texts as _texts
-from pipeline.gates.profiles.tokens import Documents, Tokens
+from pipeline.gates.profiles.tokens import IndexRows, TokenFolder
 
 
 class BytesPerToken(Section):
@@ -32,12 +45,12 @@ class BytesPerToken(Section):
 
 
 class Outliers(Section):
-    """Documents that compress much worse than text does: binary data, other scripts, gibberish."""
+    """Documents that compress much worse than ordinary text: binary data, other scripts, gibberish."""
 
     below: float
     """Bytes per token under which a document is an outlier."""
     min_tokens: Positive
-    """Shorter documents are not judged."""
+    """Documents with fewer tokens are no outliers."""
     max_share: Share
     """Of all documents."""
 
@@ -47,14 +60,47 @@ class Settings(Section):
 
     min_documents: Count
     bytes_per_token: BytesPerToken
-    """For each language."""
+    """Bounds for each language."""
     outliers: Outliers
     max_unused_vocabulary_share: Share
     """Of the vocabulary without special tokens, ids that no document uses."""
     round_trip_documents: Positive
-    """Documents decoded and compared with their text: evenly spaced, and all that spell a special."""
+    """Documents decoded and compared with their text: evenly spaced ones, and all that spell a special token."""
     max_spelled_specials: Count
     """Documents that spell a special token as text (harmless here, odd in a corpus): a warning."""
+
+
+CODE = "no bound: mend pipeline/tokenizer or pipeline/data/tokens.py"
+COMPRESSION = within("bytes_per_token.at_least", "bytes_per_token.at_most", "gates.tokens.bytes_per_token")
+# Frame, column, condition (with the setting below gates.tokens that holds the bound), condition in words.
+EXPECTATIONS: list[Row] = [
+    ("ids", "ids_outside_vocabulary", zero(CODE), "every id is below vocab_size"),
+    ("ids", "specials_inside", zero(CODE), "no special token came out of text: only code places them"),
+    ("ids", "missing_ends", zero(CODE), "every document ends with the end-of-text token"),
+    ("index", "misplaced", zero(CODE), "documents lie one after the other, without gap or overlap"),
+    ("index", "other_order", zero(CODE), "documents have the order of data/raw/documents.parquet"),
+    ("index", "tokens_in_file", equals("tokens_in_index", CODE), "the index covers the ids file exactly"),
+    ("index", "tokens_in_meta", equals("tokens_in_index", CODE), "meta.json counts the tokens right"),
+    ("index", "documents_in_index", equals("documents_in_raw", CODE), "every document was tokenized"),
+    ("index", "documents_in_meta", equals("documents_in_index", CODE), "meta.json counts the documents right"),
+    ("index", "documents_in_index", at_least("min_documents"), "there are enough documents"),
+    ("texts", "changed_texts", zero(CODE), "decoding gives every sampled text back, byte for byte"),
+    ("texts", "wrong_sizes", zero(CODE), "the index counts each text's bytes right"),
+    ("texts", "spelled_specials", warning(at_most("max_spelled_specials")), "texts seldom spell a special token"),
+    ("languages", "bytes_per_token", COMPRESSION, "the vocabulary compresses each language well, not too well"),
+    (
+        "compression",
+        "outlier_share",
+        at_most("outliers.max_share", "gates.tokens.outliers"),
+        "few documents compress badly",
+    ),
+    (
+        "vocabulary",
+        "unused_share",
+        at_most("max_unused_vocabulary_share"),
+        "the vocabulary is not too large for the text",
+    ),
+]
 
 
 def profile(settings: Settings, data: Path) -> dict[str, Frame]:
@@ -63,119 +109,54 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     Raises:
         UserError: a file is missing, or the ids file is no whole number of ids.
     """
-    tokens = Tokens.open(data / "tokens")
+    tokens = TokenFolder.open(data / "tokens")
     documents = data / "raw" / "documents.parquet"
     if not documents.exists():
         raise UserError(f"{documents}: no such file; run `dvc repro download`")
     return {
         "ids": _ids(tokens, data),
         "index": _index(tokens, documents),
-        "texts": _texts_back(settings, tokens, documents),
+        "texts": _round_trips(settings, tokens, documents),
         "languages": _languages(tokens),
         "compression": _compression(settings, tokens),
         "vocabulary": _vocabulary(tokens),
     }
 
 
-def expectations(settings: Settings) -> list[Rule]:
-    """What must hold of `profile`'s frames."""
-    code = "no bound: mend pipeline/tokenizer.py or pipeline/data/tokens.py"
-    bounds = settings.bytes_per_token
-    return [
-        between("ids", "ids_outside_vocabulary", code, "every id is below vocab_size", at_most=0),
-        between(
-            "ids",
-            "specials_inside",
-            code,
-            "no special token came out of text: they stand only where code puts them",
-            at_most=0,
-        ),
-        between("ids", "missing_ends", code, "every document ends with the end-of-text token", at_most=0),
-        between("index", "misplaced", code, "documents lie one after the other, without gap or overlap", at_most=0),
-        between(
-            "index",
-            "other_order",
-            code,
-            "documents stand in the order of data/raw/documents.parquet",
-            at_most=0,
-        ),
-        equal("index", "tokens_in_file", "tokens_in_index", code, "the index covers the ids file exactly"),
-        equal("index", "tokens_in_meta", "tokens_in_index", code, "meta.json counts the tokens right"),
-        equal("index", "documents_in_index", "documents_in_raw", code, "every document was tokenized"),
-        equal("index", "documents_in_meta", "documents_in_index", code, "meta.json counts the documents right"),
-        between(
-            "index",
-            "documents_in_index",
-            "gates.tokens.min_documents",
-            "there are enough documents",
-            at_least=settings.min_documents,
-        ),
-        between("texts", "changed_texts", code, "decoding gives every sampled text back, byte for byte", at_most=0),
-        between("texts", "wrong_sizes", code, "the index counts each text's bytes right", at_most=0),
-        between(
-            "texts",
-            "spelled_specials",
-            "gates.tokens.max_spelled_specials",
-            "texts seldom spell a special token",
-            at_most=settings.max_spelled_specials,
-            severity="warning",
-        ),
-        between(
-            "languages",
-            "bytes_per_token",
-            "gates.tokens.bytes_per_token",
-            "the vocabulary compresses each language as a vocabulary should",
-            at_least=bounds.at_least,
-            at_most=bounds.at_most,
-        ),
-        between(
-            "compression",
-            "outlier_share",
-            "gates.tokens.outliers",
-            "few documents are no text to this vocabulary",
-            at_most=settings.outliers.max_share,
-            count="outliers",
-        ),
-        between(
-            "vocabulary",
-            "unused_share",
-            "gates.tokens.max_unused_vocabulary_share",
-            "the vocabulary is not too large for the text",
-            at_most=settings.max_unused_vocabulary_share,
-            count="unused_ids",
-        ),
-    ]
+def expectations(settings: Settings) -> list[Expectation]:
+    """The expectations on `profile`'s frames."""
+    return suite("gates.tokens", settings, EXPECTATIONS)
 
 
 def admits(data: Path) -> dict[Kind, str]:
-    """The SHA-256 of what a pass lets through: ids, index, meta.json and tokenizer."""
+    """The SHA-256 of the files that a pass admits: ids, index, meta.json and tokenizer."""
     return integrity.admits("tokens", data)
 
 
-def _ids(tokens: Tokens, folder: Path) -> Frame:
+def _ids(tokens: TokenFolder, folder: Path) -> Frame:
     frame = Frame((), ("ids_outside_vocabulary", "specials_inside", "missing_ends"))
     outside, inside, unclosed = Tally(), Tally(), Tally()
     for places, values in tokens.outside_vocabulary():
         if len(places):
             tokens.tally_places(outside, places, [f"id {value}, vocab_size {tokens.vocab_size}" for value in values])
     ends = tokens.ends(folder)
-    open_ended = [*ends.outside]
+    without_end = [*ends.outside]
     for after, places, values in tokens.specials():
-        allowed, rows = ends.before(after)
-        stray = ~((values == tokens.end_of_text) & np.isin(places, allowed))
+        end_places, rows = ends.before(after)
+        stray = ~((values == tokens.end_of_text) & np.isin(places, end_places))
         if stray.any():
-            says = [f"{tokens.name_of(number)} inside the document" for number in values[stray].tolist()]
-            tokens.tally_places(inside, places[stray], says)
-        closing = places[values == tokens.end_of_text]
-        open_ended.append(rows[~np.isin(allowed, closing)])
-    open_ended.append(ends.before(1 << 62)[1])  # beyond the file
-    rows = np.sort(np.concatenate(open_ended)).tolist()
-    tokens.tally(unclosed, rows, lambda row: "does not end with the end-of-text token")
+            faults = [f"{tokens.name_of(number)} inside the document" for number in values[stray].tolist()]
+            tokens.tally_places(inside, places[stray], faults)
+        end_tokens = places[values == tokens.end_of_text]
+        without_end.append(rows[~np.isin(end_places, end_tokens)])
+    without_end.append(ends.before(1 << 62)[1])  # beyond the file
+    rows = np.sort(np.concatenate(without_end)).tolist()
+    tokens.tally(unclosed, rows, lambda _: "does not end with the end-of-text token")
     frame.add({"ids_outside_vocabulary": outside, "specials_inside": inside, "missing_ends": unclosed})
     return frame
 
 
-def _index(tokens: Tokens, documents: Path) -> Frame:
+def _index(tokens: TokenFolder, documents: Path) -> Frame:
     frame = Frame(
         (),
         (
@@ -196,10 +177,10 @@ def _index(tokens: Tokens, documents: Path) -> Frame:
         tokens.tally(misplaced, wrong.tolist(), _moved(part, expected))
         n_tokens += int(part.lengths.sum())
     first = 0
-    for mine, theirs in zip(batches(tokens.index, ["id"]), batches(documents, ["id"]), strict=False):
-        n = min(len(mine), len(theirs))
-        found, expected_ids = mine["id"][:n], theirs["id"][:n]
-        wrong = np.flatnonzero(pc.not_equal(found, expected_ids).to_numpy(zero_copy_only=False)) + first
+    for indexed, raw in zip(batches(tokens.index, ["id"]), batches(documents, ["id"]), strict=False):
+        n = min(len(indexed), len(raw))
+        expected_ids = raw["id"][:n]
+        wrong = np.flatnonzero(pc.not_equal(indexed["id"][:n], expected_ids).to_numpy(zero_copy_only=False)) + first
         tokens.tally(other_order, wrong.tolist(), _replaced(first, expected_ids))
         first += n
     frame.add(
@@ -217,7 +198,7 @@ def _index(tokens: Tokens, documents: Path) -> Frame:
     return frame
 
 
-def _moved(part: Documents, expected: np.ndarray) -> Callable[[int], str]:
+def _moved(part: IndexRows, expected: np.ndarray) -> Callable[[int], str]:
     return lambda row: f"starts at {part.starts[row - part.first]}, expected {expected[row - part.first]}"
 
 
@@ -225,7 +206,8 @@ def _replaced(first: int, ids: pa.Array) -> Callable[[int], str]:
     return lambda row: f"stands where {ids[row - first].as_py()} was expected"
 
 
-def _texts_back(settings: Settings, tokens: Tokens, documents: Path) -> Frame:
+def _round_trips(settings: Settings, tokens: TokenFolder, documents: Path) -> Frame:
+    """Compares texts with their decoded ids, every n-th and all that spell a special token."""
     frame = Frame((), ("compared", "changed_texts", "wrong_sizes", "spelled_specials"))
     tallies = {name: Tally() for name in frame.columns[1:]}
     detector = _texts.spelled(tokens.specials_by_name)
@@ -243,14 +225,15 @@ def _texts_back(settings: Settings, tokens: Tokens, documents: Path) -> Frame:
                 "wrong_sizes": part.sizes[row] != len(raw),
             }
             compared += 1
-            for name in (name for name, found in faults.items() if found):
-                shown = _texts.excerpt(text, spelled.get(row, (0, 0)))
-                tallies[name].add(Example(batch.column("id")[row].as_py(), batch.column("origin")[row].as_py(), shown))
+            for name in (name for name, present in faults.items() if present):
+                excerpt = _texts.excerpt(text, spelled.get(row, (0, 0)))
+                identity, origin = (str(batch.column(key)[row].as_py()) for key in ("id", "origin"))
+                tallies[name].add(Example(identity, origin, excerpt))
     frame.add({"compared": compared, **tallies})
     return frame
 
 
-def _languages(tokens: Tokens) -> Frame:
+def _languages(tokens: TokenFolder) -> Frame:
     frame = Frame(("language",), ("documents", "text_bytes", "text_tokens", "bytes_per_token"))
     sums: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))
     for batch in batches(tokens.index, ["language", "length", "bytes"]):
@@ -273,29 +256,29 @@ def _languages(tokens: Tokens) -> Frame:
     return frame
 
 
-def _compression(settings: Settings, tokens: Tokens) -> Frame:
-    frame = Frame((), ("outliers", "outlier_share"))
+def _compression(settings: Settings, tokens: TokenFolder) -> Frame:
+    frame = Frame((), ("outliers", "outlier_share"), counts={"outlier_share": "outliers"})
     tally = Tally()
     for part in tokens.documents():
         rate = part.sizes / np.maximum(part.lengths - 1, 1)
-        odd = (rate < settings.outliers.below) & (part.lengths > settings.outliers.min_tokens)
-        tokens.tally(tally, (np.flatnonzero(odd) + part.first).tolist(), _compressed(tokens, part, rate))
+        outlier = (rate < settings.outliers.below) & (part.lengths > settings.outliers.min_tokens)
+        tokens.tally(tally, (np.flatnonzero(outlier) + part.first).tolist(), _compressed(tokens, part, rate))
     share = tally.count / tokens.n_documents if tokens.n_documents else 0.0
     frame.add({"outliers": tally, "outlier_share": share})
     return frame
 
 
-def _compressed(tokens: Tokens, part: Documents, rate: np.ndarray) -> Callable[[int], str]:
-    def says(row: int) -> str:
+def _compressed(tokens: TokenFolder, part: IndexRows, rate: np.ndarray) -> Callable[[int], str]:
+    def fault(row: int) -> str:
         at = row - part.first
         text = tokens.decoded(int(part.starts[at]), int(part.lengths[at])).decode("utf-8", "replace")
         return f"{rate[at]:.2f} bytes per token: {_texts.excerpt(text)}"
 
-    return says
+    return fault
 
 
-def _vocabulary(tokens: Tokens) -> Frame:
-    frame = Frame((), ("vocab_size", "unused_ids", "unused_share"))
+def _vocabulary(tokens: TokenFolder) -> Frame:
+    frame = Frame((), ("vocab_size", "unused_ids", "unused_share"), counts={"unused_share": "unused_ids"})
     special = set(tokens.specials_by_name.values())
     ordinary = [number for number in range(tokens.vocab_size) if number not in special]
     unused = int((tokens.counts()[ordinary] == 0).sum())

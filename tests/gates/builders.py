@@ -15,7 +15,7 @@ from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.collect import REJECTIONS
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS, record_id
 from pipeline.gates import _expectations, _verdict
-from pipeline.gates._rules import Frame, Rule
+from pipeline.gates._rules import Expectation, Frame
 
 CHARACTERS = {"at_least": 10, "at_most": 2000}
 GATES: dict[str, Any] = {
@@ -264,25 +264,25 @@ def starts_of(ids: list[list[int]]) -> list[int]:
     return np.concatenate([[0], np.cumsum([len(one) for one in ids])])[:-1].astype(int).tolist()
 
 
-_judge, _known = _expectations.judge, {}
+_validate, _known = _expectations.validate, {}
 
 
-def _judge_once(frames: Mapping[str, Frame], rules: Sequence[Rule]) -> list[_expectations.Outcome]:
-    """Great Expectations, asked once for each frame and its rules: most tests spoil one frame of many."""
-    outcomes: dict[int, _expectations.Outcome] = {}
-    for name in {rule.frame for rule in rules}:
-        chosen = {i: rule for i, rule in enumerate(rules) if rule.frame == name}
+def _validate_once(frames: Mapping[str, Frame], expectations: Sequence[Expectation]) -> list[_expectations.Result]:
+    """Great Expectations, asked once per frame and its expectations: most tests spoil one frame of many."""
+    results: dict[int, _expectations.Result] = {}
+    for name in {expectation.frame for expectation in expectations}:
+        chosen = {i: expectation for i, expectation in enumerate(expectations) if expectation.frame == name}
         key = repr((frames[name].rows, frames[name].columns, list(chosen.values())))
         if key not in _known:
-            _known[key] = _judge({name: frames[name]}, list(chosen.values()))
-        outcomes |= zip(chosen, _known[key], strict=True)
-    return [outcomes[i] for i in range(len(rules))]
+            _known[key] = _validate({name: frames[name]}, list(chosen.values()))
+        results |= zip(chosen, _known[key], strict=True)
+    return [results[i] for i in range(len(expectations))]
 
 
-def verdict_on(gate: str, frames: dict[str, Frame], rules: list[Rule]) -> dict[str, Any]:
+def verdict_on(gate: str, frames: dict[str, Frame], expectations: list[Expectation]) -> dict[str, Any]:
     """The verdict without waivers."""
-    with patch.object(_expectations, "judge", _judge_once):
-        return _verdict.reach(gate, frames, rules, [])
+    with patch.object(_expectations, "validate", _validate_once):
+        return _verdict.reach(gate, frames, expectations, [])
 
 
 def failed(verdict: dict[str, Any]) -> set[str]:

@@ -44,7 +44,9 @@ def judged(metrics: dict[str, Any], folder: Path, bounds: dict[str, Bound] | Non
         ("accuracy", {key: value for key, value in GOOD.items() if key != "accuracy"}, "null"),
     ],
 )
-def test_what_is_broken_is_stopped(column: str, metrics: dict[str, Any], expectation: str, tmp_path: Path) -> None:
+def test_gate_fails_on_the_broken_metric(
+    column: str, metrics: dict[str, Any], expectation: str, tmp_path: Path
+) -> None:
     verdict = judged(metrics, tmp_path)
     assert failed(verdict) == {column}
     assert not verdict["passed"]

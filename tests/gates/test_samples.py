@@ -13,7 +13,7 @@ from pipeline.gates import samples
 from tests.gates.builders import GATES, Raw, Samples, Tokens, entry, failed, text_of, verdict_on
 
 SETTINGS = samples.Settings.model_validate(GATES["samples"])
-RULES = samples.expectations(SETTINGS)
+EXPECTATIONS = samples.expectations(SETTINGS)
 
 
 def judged(made: Samples, data: Path, **changed: Any) -> dict[str, Any]:
@@ -101,7 +101,7 @@ CASES: list[tuple[str, Callable[[Samples], Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("column", "spoil", "changed"), CASES, ids=[case[0] for case in CASES])
-def test_what_is_broken_is_stopped(
+def test_gate_fails_on_the_broken_column(
     column: str, spoil: Callable[[Samples], Any], changed: dict[str, Any], tmp_path: Path
 ) -> None:
     made = Samples(Tokens(Raw()))
@@ -113,9 +113,9 @@ def test_what_is_broken_is_stopped(
     assert entry(verdict, column)["params_key"]
 
 
-def test_every_expectation_has_an_input_that_breaks_it() -> None:
-    assert {rule.column for rule in RULES} == {case[0] for case in CASES}
-    assert len({(rule.expectation, rule.column) for rule in RULES}) == len(RULES)
+def test_every_expectation_has_a_failing_input() -> None:
+    assert {expectation.column for expectation in EXPECTATIONS} == {case[0] for case in CASES}
+    assert len({(expectation.expectation, expectation.column) for expectation in EXPECTATIONS}) == len(EXPECTATIONS)
 
 
 def test_clean_samples_pass(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pipeline.gates import tokens
 from tests.gates.builders import GATES, Raw, Tokens, entry, failed, verdict_on
 
 SETTINGS = tokens.Settings.model_validate(GATES["tokens"])
-RULES = tokens.expectations(SETTINGS)
+EXPECTATIONS = tokens.expectations(SETTINGS)
 
 
 def judged(made: Tokens, data: Path, **changed: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ CASES: list[tuple[str, Callable[[Tokens], Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("column", "spoil", "changed"), CASES, ids=[case[0] for case in CASES])
-def test_what_is_broken_is_stopped(
+def test_gate_fails_on_the_broken_column(
     column: str, spoil: Callable[[Tokens], Any], changed: dict[str, Any], tmp_path: Path
 ) -> None:
     made = Tokens(Raw())
@@ -88,9 +88,9 @@ def test_clean_ids_pass_and_a_spelled_special_token_only_warns(tmp_path: Path) -
     assert "<|endoftext|>" in entry(verdict, "spelled_specials")["records"][0]["text"]
 
 
-def test_every_expectation_has_an_input_that_breaks_it() -> None:
-    assert {rule.column for rule in RULES} == {case[0] for case in CASES} | {"spelled_specials"}
-    assert len({(rule.expectation, rule.column) for rule in RULES}) == len(RULES)
+def test_every_expectation_has_a_failing_input() -> None:
+    assert {expectation.column for expectation in EXPECTATIONS} == {case[0] for case in CASES} | {"spelled_specials"}
+    assert len({(expectation.expectation, expectation.column) for expectation in EXPECTATIONS}) == len(EXPECTATIONS)
 
 
 def test_half_an_id_is_an_error_not_a_shifted_corpus(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""If these fail, a verdict cannot be trusted or safely opened, or a waiver waives what nobody reviewed."""
+"""If these fail, a verdict is wrong or unsafe to open, or a waiver waives an expectation that was not reviewed."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,22 @@ from pipeline import files
 from pipeline.config.params import Waiver
 from pipeline.errors import UserError
 from pipeline.gates import _expectations, _tickets, _verdict
-from pipeline.gates._rules import Example, Frame, Tally, between, equal, one_of, present, reaches
+from pipeline.gates._rules import (
+    Example,
+    Frame,
+    Row,
+    Tally,
+    at_least,
+    at_most,
+    equals,
+    measured,
+    one_of,
+    reaches,
+    suite,
+    warning,
+    within,
+    zero,
+)
 from pipeline.paths import CODE
 
 HOSTILE = '<script src="https://evil.example/x.js"></script><img src=x onerror="alert(1)">\x1b[31m'
@@ -38,62 +54,91 @@ def frame(bad: int = 2, text: str = "a record") -> Frame:
     return made
 
 
-RULES = [
-    between("frame", "bad", "gates.raw.max_bad", "nothing is bad", at_most=0),
-    between("frame", "other", "gates.raw.max_other", "little is other", at_most=1, severity="warning"),
+ROWS: list[Row] = [
+    ("frame", "bad", zero("gates.raw.max_bad"), "nothing is bad"),
+    ("frame", "other", warning(at_most("max_other")), "little is other"),
 ]
+EXPECTATIONS = suite("gates.raw", SimpleNamespace(max_other=1), ROWS)
 
 
 def reach(made: Frame, waivers: list[Waiver] | None = None) -> dict[str, Any]:
-    return _verdict.reach("raw", {"frame": made}, RULES, waivers or [])
+    return _verdict.reach("raw", {"frame": made}, EXPECTATIONS, waivers or [])
 
 
-def test_each_form_of_rule_is_a_real_expectation_that_can_fail() -> None:
+def test_conditions_are_real_expectations_that_can_fail() -> None:
     made = Frame(("name",), ("a", "b"), nullable=True)
     made.add({"name": "x", "a": 1, "b": 2})
     made.add({"name": "y", "a": None, "b": 1})
-    rules = [
-        between("f", "b", "", "", at_least=1, at_most=1),
-        reaches("f", "a", "b", "", ""),
-        equal("f", "a", "b", "", ""),
-        present("f", "a", "", ""),
-        one_of("f", "name", ["x"], "", ""),
-        between("f", "nowhere", "", "", at_most=1),
-        between("f", "b", "", "", at_least=1, at_most=2),
+    rows: list[Row] = [
+        ("f", "b", within(1, 1, "key"), ""),
+        ("f", "b", at_least(2, "key"), ""),
+        ("f", "b", at_most(1, "key"), ""),
+        ("f", "a", reaches("b", "key"), ""),
+        ("f", "a", equals("b", "key"), ""),
+        ("f", "a", measured("key"), ""),
+        ("f", "name", one_of(["x"], "key"), ""),
+        ("f", "nowhere", at_most(1, "key"), ""),
+        ("f", "b", within(1, 2, "key"), ""),
     ]
-    outcomes = _expectations.judge({"f": made}, rules)
-    assert [one.success for one in outcomes] == [False] * 6 + [True]
-    assert [one.rows for one in outcomes] == [[0], [0, 1], [0, 1], [1], [1], [], []]
-    assert "does not exist" in outcomes[5].summary["error"]
-    assert "0x" not in outcomes[5].summary["error"]
-    assert all("batch_id" not in one.kwargs for one in outcomes)
+    results = _expectations.validate({"f": made}, suite("gates.raw", None, rows))
+    assert [result.success for result in results] == [False] * 8 + [True]
+    assert [result.rows for result in results] == [[0], [1], [0], [0, 1], [0, 1], [1], [1], [], []]
+    assert "does not exist" in results[7].summary["error"]
+    assert "0x" not in results[7].summary["error"]
+    assert all("batch_id" not in result.kwargs for result in results)
 
 
-def test_a_warning_does_not_block_and_a_waiver_lets_pass_but_is_shown() -> None:
+def test_suite_reads_bounds_and_params_keys_from_the_settings() -> None:
+    settings = SimpleNamespace(share=SimpleNamespace(low=0.25, high=0.5), size=3)
+    rows: list[Row] = [
+        ("f", "a", at_least("share.low"), "enough"),
+        ("f", "b", within("share.low", "share.high", "gates.x.share"), "within"),
+        ("f", "c", warning(at_most("size")), "small"),
+    ]
+    first, second, third = suite("gates.x", settings, rows)
+    assert (first.arguments, first.params_key) == ({"min_value": 0.25, "column": "a"}, "gates.x.share.low")
+    assert second.arguments == {"min_value": 0.25, "max_value": 0.5, "column": "b"}
+    assert second.params_key == "gates.x.share"
+    assert (third.severity, third.params_key, first.severity) == ("warning", "gates.x.size", "critical")
+    with pytest.raises(AttributeError):
+        suite("gates.x", settings, [("f", "a", at_most("nothing"), "")])
+
+
+def test_a_share_counts_the_records_of_its_count_column() -> None:
+    made = Frame((), ("share", "number"), counts={"share": "number"})
+    made.add({"share": 0.5, "number": Tally(7, [Example("id", "origin", "text")])})
+    assert (made.count_column("share"), made.records("share", [0])) == ("number", 7)
+    assert made.records("number", [0]) == 7
+    plain = Frame((), ("share",))
+    plain.add({"share": 0.5})
+    assert plain.records("share", [0]) is None
+
+
+def test_verdict_passes_with_a_warning_or_a_waiver_and_shows_the_waiver() -> None:
     failed, waived = reach(frame()), reach(frame(), [WAIVER])
     assert not failed["passed"]
     assert waived["passed"]
     assert reach(frame(0))["passed"]
-    one = waived["results"][0]
-    assert one["waived"]
-    assert not one["success"]
-    assert one["waiver"]["until"] == "2030-01-01"
+    result = waived["results"][0]
+    assert result["waived"]
+    assert not result["success"]
+    assert result["waiver"]["until"] == "2030-01-01"
     assert "Waived until 2030-01-01: known &lt;b&gt;" in _verdict.page(waived)
     assert "waived" in _verdict.table(waived, Path("here"))
     assert not reach(frame(0), [WAIVER])["results"][0]["waived"]
 
 
-def test_a_waiver_for_another_column_waives_nothing() -> None:
+def test_waiver_of_another_column_waives_nothing() -> None:
     assert not reach(frame(), [WAIVER.model_copy(update={"column": "other"})])["passed"]
 
 
-def test_a_misspelt_waiver_is_an_error_that_names_the_choices() -> None:
+def test_waivers_for_refuses_a_misspelt_column_and_names_the_choices() -> None:
     with pytest.raises(UserError, match=r"waivers\[0\].*'bda'.*on bad"):
-        _verdict.waivers_for("raw", [WAIVER.model_copy(update={"column": "bda"})], RULES)
-    assert _verdict.waivers_for("tokens", [WAIVER], RULES) == []
+        _verdict.waivers_for("raw", [WAIVER.model_copy(update={"column": "bda"})], EXPECTATIONS)
+    assert _verdict.waivers_for("tokens", [WAIVER], EXPECTATIONS) == []
 
 
-def test_the_table_says_what_how_many_which_and_what_to_change() -> None:
+def test_table_shows_expectation_count_records_and_params_key() -> None:
     text = _verdict.table(reach(frame(9)), Path("reports/gates/raw"))
     for part in (
         "failed, 1 of 2",
@@ -122,7 +167,7 @@ class _Loads(HTMLParser):
         self.found += [name for name, _ in attributes if name.startswith("on") or name in ("src", "href", "action")]
 
 
-def test_the_page_loads_nothing_and_escapes_hostile_text() -> None:
+def test_page_loads_nothing_and_escapes_hostile_text() -> None:
     made = frame(2, HOSTILE)
     made.rows[0]["kind"] = HOSTILE
     page = _verdict.page(reach(made, [WAIVER.model_copy(update={"reason": HOSTILE})]))
@@ -134,7 +179,7 @@ def test_the_page_loads_nothing_and_escapes_hostile_text() -> None:
     assert "&lt;script" in page
 
 
-def test_a_frame_refuses_a_missing_number_that_would_pass_unseen() -> None:
+def test_frame_refuses_a_missing_number_unless_nullable() -> None:
     with pytest.raises(AssertionError):
         Frame((), ("a",)).add({"a": float("nan")})
 
@@ -151,7 +196,7 @@ def test_verdict_and_page_are_equal_in_two_processes(tmp_path: Path) -> None:
     json.loads((tmp_path / "this" / "verdict.json").read_text(encoding="utf-8"))
 
 
-def test_tickets_hold_only_the_hash_and_are_withdrawn_alone(tmp_path: Path) -> None:
+def test_tickets_hold_only_the_hash_and_are_withdrawn_per_gate(tmp_path: Path) -> None:
     _tickets.write(tmp_path, "raw", {"documents": "a" * 64, "labelled": "b" * 64})
     _tickets.write(tmp_path, "tokens", {"documents": "c" * 64})
     assert files.read_json(tmp_path / "raw" / "documents.json") == {
@@ -165,8 +210,8 @@ def test_tickets_hold_only_the_hash_and_are_withdrawn_alone(tmp_path: Path) -> N
     assert (tmp_path / "tokens" / "documents.json").exists()
 
 
-def test_the_door_leaves_the_process_as_it_was() -> None:
-    _expectations.door()
+def test_library_import_leaves_deferred_modules_usable() -> None:
+    _expectations.library()
     import altair
     import scipy.stats
     import sqlalchemy

@@ -1,0 +1,1 @@
+"""Data sources: one file or package per source, each with `Settings`, `read` and `provenance`."""

@@ -1,8 +1,7 @@
-"""Held-out records that stand in another split too: word for word, but for case and spaces, or nearly.
+"""Contamination between splits: held-out records that occur in another split word for word, folded or nearly.
 
-Every record of the held-out split is judged, repeats included, so the counts are of records: how many of the
-answers a model is measured on it may have read. Independent of what `sample` removes; both share only the
-notion of near.
+Every record of the held-out split counts, repeats included: the number of test answers that a model may have read.
+Independent of the records that `sample` removes; both share only the definition of near duplicates.
 """
 
 from bisect import insort
@@ -23,26 +22,26 @@ from pipeline.gates.profiles.splits import Samples
 WAYS = ("verbatim_overlap", "folded_overlap", "near_overlap")
 PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
 _Match = tuple[int, int, float]
-"""A held-out record, one in the other split that it repeats, and how like they are."""
+"""Row of a held-out record, row of the record in the other split that it repeats, and their similarity."""
 
 
 def overlaps(samples: Samples, kind: Kind, near: Deduplicate, folder: Path) -> dict[tuple[str, str], dict[str, Tally]]:
-    """For each pair (held-out split, other split) of one kind, the held-out records that stand in the other.
+    """Per pair (held-out split, other split), the held-out records of one kind that occur in the other split.
 
-    A record counts once a pair, in the closest of WAYS. `folder`: for temporary files.
+    A record counts once per pair, in the closest of WAYS. `folder`: for temporary files.
     """
-    letters = Digests(folder)
-    forms = Forms(samples.compared(kind, letters), near, folder)
+    digests = Digests(folder)
+    forms = Forms(samples.compared(kind, digests), near, folder)
     counts = {pair: dict.fromkeys(WAYS, 0) for pair in PAIRS}
     firsts: dict[tuple[str, str], dict[str, list[_Match]]] = {pair: {way: [] for way in WAYS} for pair in PAIRS}
     for rows, form_of in forms.families():
         splits = samples.splits(kind, rows)
         for pair in PAIRS:
-            held, other = (splits == SPLITS.index(split) for split in pair)
-            if not held.any() or not other.any():
+            in_held, in_other = (splits == SPLITS.index(split) for split in pair)
+            if not in_held.any() or not in_other.any():
                 continue
-            mine, theirs = (rows[held], form_of[held]), (rows[other], form_of[other])
-            for way, match in _matches(letters, forms, mine, theirs):
+            held, other = (rows[in_held], form_of[in_held]), (rows[in_other], form_of[in_other])
+            for way, match in _matches(digests, forms, held, other):
                 counts[pair][way] += 1
                 insort(firsts[pair][way], match)  # families are not in the order of their records
                 del firsts[pair][way][MOST_EXAMPLES:]
@@ -52,9 +51,9 @@ def overlaps(samples: Samples, kind: Kind, near: Deduplicate, folder: Path) -> d
 
 
 def _matches(
-    letters: Digests, forms: Forms, held: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+    digests: Digests, forms: Forms, held: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
 ) -> Iterator[tuple[str, _Match]]:
-    """What of one family's held-out records stands in the other split; rows and forms of both."""
+    """Matches of one family's held-out records with its records in the other split, each a pair (rows, forms)."""
     rows_of: defaultdict[int, list[int]] = defaultdict(list)
     for row, form in zip(other[0].tolist(), other[1].tolist(), strict=True):
         rows_of[form].append(row)
@@ -64,14 +63,14 @@ def _matches(
             forms_in[bucket].append(form)
     for row, form in zip(held[0].tolist(), held[1].tolist(), strict=True):
         if form in rows_of:
-            own = letters[row]
-            same = next((twin for twin in rows_of[form] if letters[twin] == own), None)
+            digest = digests[row]
+            same = next((twin for twin in rows_of[form] if digests[twin] == digest), None)
             yield (WAYS[0], (row, same, 1.0)) if same is not None else (WAYS[1], (row, rows_of[form][0], 1.0))
             continue
-        others = {each for bucket in forms.buckets(form) for each in forms_in.get(bucket, ())}
+        others = {other_form for bucket in forms.buckets(form) for other_form in forms_in.get(bucket, ())}
         near = list(forms.near(form, np.array(sorted(others), np.int64))) if others else []
         if near:
-            twin, similarity = max(near, key=lambda one: (one[1], -one[0]))
+            twin, similarity = max(near, key=lambda match: (match[1], -match[0]))
             yield WAYS[2], (row, rows_of[twin][0], similarity)
 
 

@@ -1,4 +1,4 @@
-"""The profile tables of data/raw: what its records, their sources and their accounts add up to."""
+"""Profile tables of data/raw: records, languages, labels, sources and row counts."""
 
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -84,6 +84,7 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
             "language_disagreements",
             "language_disagreement_share",
         ),
+        counts={"duplicate_share": "duplicates", "language_disagreement_share": "language_disagreements"},
     )
     for kind, profiler in profilers.items():
         duplicates = _duplicates(raw / f"{kind}.parquet")
@@ -104,35 +105,34 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
 
 
 def _duplicates(path: Path) -> Tally:
-    """Records whose id (hash of the content) stood earlier in the file."""
+    """Records whose id (hash of the content) occurs earlier in the file."""
     tally = Tally()
     if not {"id", "origin"} <= set(pq.read_schema(path).names):
         return tally
     digests, first = Rows(path.parents[1], np.uint64, 3), 0
     for batch in batches(path, ["id"], _BATCH):
-        texts = [one or b"" for one in batch["id"].cast(pa.binary()).to_pylist()]
-        halves = np.frombuffer(b"".join(blake2b(one, digest_size=16).digest() for one in texts), np.uint64)
+        ids = [identity or b"" for identity in batch["id"].cast(pa.binary()).to_pylist()]
+        halves = np.frombuffer(b"".join(blake2b(identity, digest_size=16).digest() for identity in ids), np.uint64)
         rows = np.arange(first, first + len(batch), dtype=np.uint64)
         digests.append(np.column_stack([halves.reshape(-1, 2), rows]))
         first += len(batch)
-    shown = np.empty((0, 2), np.int64)  # the first records that repeat another, and that other
+    shown = np.empty((0, 2), np.int64)  # rows of the first records that repeat another, and of that other
     for part in in_order(digests, keys=2):
         starts = group_starts(part, keys=2)
         rows = part[:, 2].astype(np.int64)
-        again = np.ones(len(part), np.bool_)
-        again[starts] = False
-        pairs = np.column_stack([rows, np.repeat(rows[starts], np.diff(starts, append=len(part)))])[again]
+        repeated = np.ones(len(part), np.bool_)
+        repeated[starts] = False
+        pairs = np.column_stack([rows, np.repeat(rows[starts], np.diff(starts, append=len(part)))])[repeated]
         tally.count += len(pairs)
         shown = np.concatenate([shown, pairs])
         shown = shown[np.argsort(shown[:, 0])][:MOST_EXAMPLES]
     for record, original in zip(_records(path, shown[:, 0]), shown[:, 1].tolist(), strict=True):
-        says = f"repeats record {original + 1} of {path.name}"
-        tally.examples.append(Example(record["id"], record["origin"], says))
+        tally.examples.append(Example(record["id"], record["origin"], f"repeats record {original + 1} of {path.name}"))
     return tally
 
 
 def _records(path: Path, rows: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Id and origin of those records, ascending."""
+    """Id and origin of the records at ascending `rows`."""
     first = 0
     for batch in batches(path, ["id", "origin"], _BATCH) if len(rows) else ():
         inside = rows[(rows >= first) & (rows < first + len(batch))] - first
@@ -156,25 +156,23 @@ def _languages(settings: "Settings", documents: Profiler) -> Frame:
 
 
 def _labels(raw: Path, labelled: Profiler) -> dict[str, Frame]:
-    balance, whole = (
-        Frame(("label",), ("label_records", "label_share")),
-        Frame((), ("n_labels", "contradictions")),
-    )
+    balance = Frame(("label",), ("label_records", "label_share"), counts={"label_share": "label_records"})
+    label_set = Frame((), ("n_labels", "contradictions"))
     for label, count in sorted(labelled.labels.items()):
         balance.add({"label": label, "label_records": count, "label_share": count / labelled.row})
     if labelled.row:
         contradictions = labelled.contradictions(raw / "labelled.parquet")
-        whole.add({"n_labels": len(labelled.labels), "contradictions": contradictions})
-    return {"labels": balance, "label_set": whole}
+        label_set.add({"n_labels": len(labelled.labels), "contradictions": contradictions})
+    return {"labels": balance, "label_set": label_set}
 
 
 def _sources(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
-    known = files.read_json(raw / "provenance.json")["sources"]
-    seen = {source for profiler in profilers.values() for source in profiler.sources}
+    provenance = files.read_json(raw / "provenance.json")["sources"]
+    of_records = {source for profiler in profilers.values() for source in profiler.sources}
     frame = Frame(("source",), ("licence", "consent", "licence_stated", "consent_stated"))
-    for source in sorted({*known, *seen}):
+    for source in sorted({*provenance, *of_records}):
         stated: dict[str, Any] = {
-            key: str(known.get(source, {}).get(key) or "").strip() for key in ("licence", "consent")
+            key: str(provenance.get(source, {}).get(key) or "").strip() for key in ("licence", "consent")
         }
         frame.add(
             {
@@ -190,13 +188,14 @@ def _ledger(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
     frame = Frame(
         ("source", "kind"),
         ("rows_in", "accounted", "kept", "rows_stored", "rejected", "rejections_listed", "rejected_share"),
+        counts={"rejected_share": "rejections_listed"},
     )
-    account = files.read_json(raw / "ledger.json")["sources"]
-    refused = _rejections(raw / "rejections.parquet")
-    pairs = {(source, kind) for source, kinds in account.items() for kind in kinds} | set(refused)
+    counts = files.read_json(raw / "ledger.json")["sources"]
+    rejected = _rejections(raw / "rejections.parquet")
+    pairs = {(source, kind) for source, kinds in counts.items() for kind in kinds} | set(rejected)
     pairs |= {(source, kind) for kind, profiler in profilers.items() for source in profiler.sources}
     for source, kind in sorted(pairs):
-        n = {"rows_in": 0, "kept": 0, "rejected": 0, "sampled_out": 0} | account.get(source, {}).get(kind, {})
+        n = {"rows_in": 0, "kept": 0, "rejected": 0, "sampled_out": 0} | counts.get(source, {}).get(kind, {})
         stored = profilers[kind].sources[source] if kind in profilers else 0
         frame.add(
             {
@@ -207,7 +206,7 @@ def _ledger(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
                 "kept": n["kept"],
                 "rows_stored": stored,
                 "rejected": n["rejected"],
-                "rejections_listed": refused.get((source, kind), Tally()),
+                "rejections_listed": rejected.get((source, kind), Tally()),
                 "rejected_share": _share(n["rejected"], n["rows_in"]),
             }
         )
@@ -215,12 +214,13 @@ def _ledger(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
 
 
 def _rejections(path: Path) -> dict[tuple[str, Any], Tally]:
-    found: dict[tuple[str, Any], Tally] = {}
+    """(source, kind) -> its rejected rows with the reason."""
+    tallies: dict[tuple[str, Any], Tally] = {}
     for row in _stream(path):
         place = f"{row['file']}:{row['line']}" if row["line"] is not None else str(row["file"])
         detail = _texts.excerpt(f"{row['reason']}: {row['detail'] or ''}")
-        found.setdefault((row["source"], row["kind"]), Tally()).add(Example("", place, detail))
-    return found
+        tallies.setdefault((row["source"], row["kind"]), Tally()).add(Example("", place, detail))
+    return tallies
 
 
 def _stream(path: Path) -> Iterator[dict[str, Any]]:
@@ -228,5 +228,5 @@ def _stream(path: Path) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _share(count: int, of: int) -> float:
-    return count / of if of else 0.0
+def _share(count: int, total: int) -> float:
+    return count / total if total else 0.0

@@ -1,4 +1,4 @@
-"""One pass over the records of one kind: what is counted, and how an offending record is shown."""
+"""One pass over the records of one kind: tallies of faults, and examples of offending records."""
 
 from collections import Counter
 from hashlib import blake2b
@@ -24,15 +24,22 @@ if TYPE_CHECKING:
 DETECTORS = {**ENCODING, **PERSONAL, "spelled_specials": SPELLED}
 COUNTS = ("nulls", "blank", "too_short", "too_long", "unknown_splits", "invalid_utf8", *DETECTORS)
 _MAY_BE_BLANK = {"input"}
-Found = dict[int, tuple[str, tuple[int, int]]]
-"""Row of a batch -> the column and the span in it where something was found."""
+Matches = dict[int, tuple[str, tuple[int, int]]]
+"""Row of a batch -> column and span of the first match."""
 
 
 class Profiler:
-    """Everything that one pass over one kind's records counts."""
+    """All counts that one pass over one kind's records makes."""
 
     def __init__(self, kind: Kind, settings: "Settings", n_rows: int, folder: Path) -> None:
-        """`n_rows`: of the whole file; `folder`: for temporary files."""
+        """Starts with zero counts.
+
+        Args:
+            kind: record kind.
+            settings: gates.raw.
+            n_rows: rows of the whole file.
+            folder: for temporary files.
+        """
         self.kind, self.settings = kind, settings
         self.tallies = {name: Tally() for name in (*COUNTS, "language_disagreements")}
         self.sources: Counter[str] = Counter()
@@ -44,7 +51,7 @@ class Profiler:
         self._numbers: dict[str, int] = {}
 
     def read(self, batch: pa.RecordBatch) -> None:
-        """Counts one batch; columns that the schema lacks are the schema's fault and stay uncounted."""
+        """Counts one batch; missing columns are left to the schema's expectation."""
         columns = {name: batch.column(name) for name in batch.schema.names}
         texts, broken = _decodable(self.kind, batch)
         rows = _Rows(texts, len(batch))
@@ -53,18 +60,18 @@ class Profiler:
         self._lengths(rows)
         content = [name for name in CONTENT[self.kind] if name in texts]
         for check, detector in DETECTORS.items():
-            found: Found = {}
+            matches: Matches = {}
             for name in content:
                 for row, _, span in _texts.matches(texts[name], detector):
-                    found.setdefault(row, (name, span))
-            self._tally(check, rows, found)
+                    matches.setdefault(row, (name, span))
+            self._tally(check, rows, matches)
         self._languages(rows)
         self._labels(rows)
         self.sources.update(rows.values("source"))
         self.row += len(batch)
 
-    def _tally(self, check: str, rows: "_Rows", found: Found) -> None:
-        for row, (column, span) in sorted(found.items()):
+    def _tally(self, check: str, rows: "_Rows", matches: Matches) -> None:
+        for row, (column, span) in sorted(matches.items()):
             self.tallies[check].add(rows.example(row, column, span))
 
     def _nulls(self, rows: "_Rows", columns: dict[str, pa.Array]) -> None:
@@ -121,7 +128,7 @@ class Profiler:
         self._forms.append(np.column_stack([halves, records, np.array(numbers, np.uint64)]))
 
     def contradictions(self, path: Path) -> Tally:
-        """Records whose text stood earlier under another label; of the file that was read."""
+        """Records whose text occurs earlier in the file with another label; `path`: the file that was read."""
         tally, shown = Tally(), np.empty(0, np.int64)
         for part in in_order(self._forms, keys=2):
             starts = group_starts(part, keys=2)
@@ -139,7 +146,7 @@ class Profiler:
 
 
 def _decodable(kind: Kind, batch: pa.RecordBatch) -> tuple[dict[str, pa.Array], dict[int, str]]:
-    """The text columns of the schema that the batch has; rows that are no valid UTF-8, with the column."""
+    """The schema's text columns that the batch has, made valid; and rows with invalid UTF-8 -> column."""
     texts: dict[str, pa.Array] = {}
     broken: dict[int, str] = {}
     for name in SCHEMAS[kind].names:
@@ -150,28 +157,29 @@ def _decodable(kind: Kind, batch: pa.RecordBatch) -> tuple[dict[str, pa.Array], 
 
 
 class _Rows:
-    """The text columns of a batch, and how one of its records is shown."""
+    """The text columns of a batch, and examples of its records."""
 
     def __init__(self, texts: dict[str, pa.Array], count: int) -> None:
         self.texts, self.count = texts, count
 
     def values(self, name: str) -> list[str]:
-        """A column as texts; a missing value, or column, as an empty text."""
+        """A column as texts, with empty ones for missing values or a missing column."""
         return [value or "" for value in self.texts[name].to_pylist()] if name in self.texts else [""] * self.count
 
     def example(self, row: int, column: str, span: tuple[int, int] = (0, 0)) -> Example:
-        """The record's id and origin, and the masked text around what was found in a column."""
-        shown = {
+        """The record's id and origin, and the masked text around a span of a column."""
+        values = {
             name: self.texts[name][row].as_py() if name in self.texts else None for name in ("id", "origin", column)
         }
-        found = shown[column]
-        text = "null" if found is None else _texts.excerpt(found, span)
-        return Example(shown["id"] or "", shown["origin"] or "", f"{column}: {text}")
+        value = values[column]
+        text = "null" if value is None else _texts.excerpt(value, span)
+        return Example(values["id"] or "", values["origin"] or "", f"{column}: {text}")
 
 
 def _true(mask: pa.Array) -> list[int]:
+    """Rows for which the mask holds; null counts as false."""
     return np.flatnonzero(pc.fill_null(mask, False)).tolist()
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))

@@ -1,7 +1,7 @@
-"""Looking for patterns in columns of text: Arrow skips what cannot match, Python verifies what may.
+"""Pattern search in text columns: Arrow selects candidate texts, Python verifies them.
 
-Also the signs of broken encoding, and the excerpts that reports show. An excerpt is masked before it is cut,
-so that half a card number can never be what a report prints.
+Also detectors of broken encoding, and the excerpts that reports show. An excerpt is masked before it is cut, so that no
+report prints half a card number.
 """
 
 import re
@@ -15,15 +15,17 @@ import pyarrow.compute as pc
 from pipeline.gates.profiles import personal
 
 Span = tuple[int, int]
-_AROUND = 40
-_WINDOW = 400  # characters on either side that are masked; far more than an excerpt shows
+_AROUND = 40  # characters shown on either side of a find
+_WINDOW = 400  # characters masked on either side, far more than shown
 
 
 class Detector(NamedTuple):
-    """A pattern that Arrow can search (RE2), and the exact test that decides."""
+    """A two-step search for one sort of text."""
 
     candidate: str
+    """RE2 pattern with which Arrow selects the texts that may match."""
     find: Callable[[str], Iterator[Span]]
+    """Exact spans in one text."""
 
 
 def _by_regex(pattern: str) -> Callable[[str], Iterator[Span]]:
@@ -40,11 +42,11 @@ _MOJIBAKE = re.compile(f"[ÂÃÄÅ][{_CLASS}]|â[{_CLASS}]{{2}}")
 
 
 def _mojibake(text: str) -> Iterator[Span]:
-    """UTF-8 read as Windows-1252 or Latin-1: pairs that decode again to a letter or a typographic sign."""
+    """Spans of UTF-8 read as Windows-1252 or Latin-1: they decode again to a letter or a typographic sign."""
     for match in _MOJIBAKE.finditer(text):
-        raw = b"".join(_byte(character) for character in match.group())
+        encoded = b"".join(_byte(character) for character in match.group())
         try:
-            letter = ord(raw.decode("utf-8"))
+            letter = ord(encoded.decode("utf-8"))
         except UnicodeDecodeError:
             continue
         if 0xA0 <= letter < 0x250 or 0x2010 <= letter <= 0x2122:
@@ -67,7 +69,7 @@ ENCODING: dict[str, Detector] = {
 PERSONAL: dict[str, Detector] = {
     f"personal_{name}": Detector(candidate, find) for name, (candidate, find) in personal.FINDERS.items()
 }
-# <|endoftext|> and its like, in whichever vocabulary.
+# Special tokens of any vocabulary, such as <|endoftext|>, written as text.
 SPELLED = Detector(r"<\|", _by_regex(r"<\|[^|<>\s]{1,40}\|>"))
 
 
@@ -92,13 +94,13 @@ def excerpt(text: str, span: Span = (0, 0)) -> str:
 
 
 def decodable(column: pa.Array) -> tuple[pa.Array, list[int]]:
-    """A string column with every text valid UTF-8, and the rows that were not (surrogates, cut letters)."""
+    """The column with invalid UTF-8 replaced by U+FFFD, and the rows that had it (surrogates, cut letters)."""
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        raw = column.cast(pa.binary()).to_pylist()
-        broken = [i for i, value in enumerate(raw) if value is not None and not _is_utf8(value)]
-        texts = [None if value is None else value.decode("utf-8", "replace") for value in raw]
+        encoded = column.cast(pa.binary()).to_pylist()
+        broken = [i for i, value in enumerate(encoded) if value is not None and not _is_utf8(value)]
+        texts = [None if value is None else value.decode("utf-8", "replace") for value in encoded]
         return pa.array(texts, pa.string()), broken
     return column, []
 
@@ -112,6 +114,6 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def spelled(specials: Iterable[str]) -> Detector | None:
-    """Finds a special token's name written as text; None when there is no special token."""
+    """A detector of special tokens written as text; None where there is no special token."""
     pattern = "|".join(re.escape(name) for name in specials)
     return Detector(pattern, _by_regex(pattern)) if pattern else None

@@ -1,4 +1,4 @@
-"""Token ids on disk as the gates see them: ids and index read in parts, never mapped or held, and the tokenizer."""
+"""data/tokens for the gates: ids and index read in parts, never mapped or held, and the tokenizer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ _COLUMNS = ["start", "length", "bytes"]
 Int64s = npt.NDArray[np.int64]
 
 
-class Ids:
-    """A file of little-endian ids; an empty file has none."""
+class IdFile:
+    """A file of little-endian token ids, maybe empty."""
 
     def __init__(self, path: Path, dtype: str) -> None:
-        """Raises UserError: the file is no whole number of ids."""
+        """Opens nothing yet. Raises UserError where the file's size is no whole number of ids."""
         self.path, self.dtype = path, np.dtype(dtype).newbyteorder("<")
         size = path.stat().st_size
         if size % self.dtype.itemsize:
@@ -37,19 +37,19 @@ class Ids:
         return self._count
 
     def read(self, first: int, last: int) -> npt.NDArray[np.unsignedinteger]:
-        """Ids from `first` to before `last`, as far as the file has them."""
+        """Ids `first` to `last` - 1, shape (n); fewer where the file ends before."""
         first = max(first, 0)
         last = max(first, min(last, self._count))
         return np.fromfile(self.path, self.dtype, last - first, offset=first * self.dtype.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.unsignedinteger]]]:
-        """All ids, a bounded number at a time, each with the place of its first."""
+        """All ids, a bounded number at a time, each chunk with the position of its first id."""
         for first in range(0, self._count, _CHUNK):
             yield first, self.read(first, first + _CHUNK)
 
 
-class Documents(NamedTuple):
-    """Rows of the index from number `first` on."""
+class IndexRows(NamedTuple):
+    """Rows of the index from number `first` on; arrays of shape (rows)."""
 
     first: int
     starts: Int64s
@@ -59,16 +59,16 @@ class Documents(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """data/tokens: ids, one after the other, and per document where they lie."""
+class TokenFolder:
+    """data/tokens: the ids of all documents in one sequence, and an index of documents."""
 
-    ids: Ids
+    ids: IdFile
     index: Path
     meta: dict[str, Any]
     tokenizer: Any
 
     @classmethod
-    def open(cls, folder: Path) -> "Tokens":
+    def open(cls, folder: Path) -> "TokenFolder":
         """Opens data/tokens.
 
         Raises:
@@ -80,7 +80,7 @@ class Tokens:
             if not (folder / name).exists():
                 raise UserError(f"{folder / name}: no such file; run `dvc repro tokenize`")
         meta = files.read_json(folder / "meta.json")
-        ids = Ids(folder / "ids.bin", str(meta["dtype"]))
+        ids = IdFile(folder / "ids.bin", str(meta["dtype"]))
         return cls(ids, folder / "index.parquet", meta, Tokenizer.load(folder / "tokenizer"))
 
     @cached_property
@@ -88,22 +88,22 @@ class Tokens:
         """Rows of the index."""
         return int(pq.read_metadata(self.index).num_rows)
 
-    def documents(self) -> Iterator[Documents]:
+    def documents(self) -> Iterator[IndexRows]:
         """The index, a bounded number of rows at a time."""
         first = 0
         for batch in batches(self.index, _COLUMNS):
             numbers = [batch[name].to_numpy().astype(np.int64) for name in _COLUMNS]
-            yield Documents(first, *numbers)
+            yield IndexRows(first, *numbers)
             first += len(batch)
 
     @property
     def vocab_size(self) -> int:
-        """Ids that exist, special tokens included."""
+        """Size of the vocabulary, special tokens included."""
         return int(self.meta["vocab_size"])
 
     @property
     def end_of_text(self) -> int:
-        """The id that code places after every document."""
+        """The id after every document."""
         return int(self.meta["end_of_text"])
 
     @property
@@ -116,13 +116,13 @@ class Tokens:
         return next((name for name, other in self.specials_by_name.items() if other == number), str(number))
 
     def outside_vocabulary(self) -> Iterator[tuple[Int64s, Int64s]]:
-        """Places and values of the ids that are not below vocab_size, chunk by chunk."""
+        """Positions and values of the ids that are not below vocab_size, chunk by chunk."""
         for first, chunk in self.ids.chunks():
             at = np.flatnonzero(chunk >= self.vocab_size)
             yield first + at, chunk[at].astype(np.int64)
 
     def specials(self) -> Iterator[tuple[int, Int64s, Int64s]]:
-        """Chunk by chunk, the place after it, and places and values of the special tokens in it."""
+        """Chunk by chunk: the position after it, and positions and values of its special tokens."""
         special = np.array(sorted({*self.specials_by_name.values(), self.end_of_text}))
         least, most = special[0], special[-1]
         for first, chunk in self.ids.chunks():
@@ -137,45 +137,46 @@ class Tokens:
             total += np.bincount(chunk[chunk < self.vocab_size], minlength=self.vocab_size)
         return total
 
-    def ends(self, folder: Path) -> "Ends":
-        """Where each document ends; `folder` for temporary files."""
-        return Ends(self.documents(), folder)
+    def ends(self, folder: Path) -> "DocumentEnds":
+        """Position of every document's last id; `folder`: for temporary files."""
+        return DocumentEnds(self.documents(), folder)
 
     def decoded(self, start: int, length: int) -> bytes:
-        """The text of a document as its ids give it back, the end-of-text token left out."""
+        """The UTF-8 text of a document, decoded from its ids without the end-of-text token."""
         ids = self.ids.read(start, start + max(length - 1, 0))
         if (ids >= self.vocab_size).any():
-            return b""  # the vocabulary rule names it; there is nothing to decode
+            return b""  # reported by the expectation on ids_outside_vocabulary; there is no text to decode
         return bytes(self.tokenizer.decode_bytes(ids.tolist()))
 
-    def tally(self, tally: Tally, rows: Iterable[int], says: Callable[[int], str]) -> None:
-        """Counts documents that offend; what is wrong is asked of those alone that are shown."""
+    def tally(self, tally: Tally, rows: Iterable[int], fault: Callable[[int], str]) -> None:
+        """Adds documents to a tally; `fault` describes a row and is called for shown documents only."""
         for row in rows:
             if len(tally.examples) < MOST_EXAMPLES:
-                tally.add(self.document_example(row, says(row)))
+                tally.add(self.document_example(row, fault(row)))
             else:
                 tally.count += 1
 
-    def tally_places(self, tally: Tally, places: Int64s, says: Sequence[str]) -> None:
-        """The same of places in the ids file, with what is wrong at each."""
+    def tally_places(self, tally: Tally, places: Int64s, faults: Sequence[str]) -> None:
+        """Adds positions of the ids file to a tally, each with the description of its fault."""
         shown = min(MOST_EXAMPLES - len(tally.examples), len(places))
-        for at, text in zip(places[:shown].tolist(), says, strict=False):
-            row = sum(int((part.starts <= at).sum()) for part in self.documents()) - 1
-            tally.add(self.document_example(max(row, 0), f"token {at}: {text}"))
+        for place, fault in zip(places[:shown].tolist(), faults, strict=False):
+            row = sum(int((part.starts <= place).sum()) for part in self.documents()) - 1
+            tally.add(self.document_example(max(row, 0), f"token {place}: {fault}"))
         tally.count += len(places) - shown
 
-    def document_example(self, row: int, says: str) -> Example:
-        """A document and what is wrong with it."""
-        return Example(id_at(self.index, row), f"data/tokens/index.parquet:{row + 1}", says)
+    def document_example(self, row: int, fault: str) -> Example:
+        """An example of a document, by its row in the index."""
+        return Example(id_at(self.index, row), f"data/tokens/index.parquet:{row + 1}", fault)
 
 
-class Ends:
-    """The place of the last id of every document, ascending, and the number of the document."""
+class DocumentEnds:
+    """Positions of the documents' last ids, ascending, with the documents' numbers."""
 
-    def __init__(self, documents: Iterable[Documents], folder: Path) -> None:
+    def __init__(self, documents: Iterable[IndexRows], folder: Path) -> None:
+        """Reads the index once; positions lie in a temporary file in `folder`, sorted where they are not ascending."""
         self.outside: list[Int64s] = []
-        """Documents without such a place: nothing in them, before the file."""
-        found, before, ascending = Rows(folder, np.uint64, 2), -1, True
+        """Numbers of documents whose last id would lie before the file: empty ones at its start."""
+        positions, before, ascending = Rows(folder, np.uint64, 2), -1, True
         for part in documents:
             last = part.starts + part.lengths - 1
             if (last < 0).any():
@@ -184,12 +185,12 @@ class Ends:
             if len(rows):
                 ascending = ascending and last[rows[0]] >= before and bool((np.diff(last[rows]) >= 0).all())
                 before = last[rows[-1]]
-            found.append(np.column_stack([last[rows], part.first + rows]).astype(np.uint64))
-        self._parts = found.parts() if ascending else in_order(found)
+            positions.append(np.column_stack([last[rows], part.first + rows]).astype(np.uint64))
+        self._parts = positions.parts() if ascending else in_order(positions)
         self._waiting = np.empty((0, 2), np.uint64)
 
     def before(self, place: int) -> tuple[Int64s, Int64s]:
-        """The ends before a place that no earlier call gave, and their documents."""
+        """The ends before a position that earlier calls have not returned, and their documents' numbers."""
         taken = []
         while True:
             n = int(np.searchsorted(self._waiting[:, 0], np.uint64(place)))
@@ -198,12 +199,12 @@ class Ends:
             if len(self._waiting) or (more := next(self._parts, None)) is None:
                 break
             self._waiting = more
-        found = np.concatenate(taken).astype(np.int64)
-        return found[:, 0], found[:, 1]
+        ends = np.concatenate(taken).astype(np.int64)
+        return ends[:, 0], ends[:, 1]
 
 
 def id_at(path: Path, row: int) -> str:
-    """The id of one row of a parquet file; empty beyond its end."""
+    """The id of one row of a parquet file; empty where it has no such row."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
