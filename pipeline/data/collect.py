@@ -1,9 +1,8 @@
-"""All sources become data/raw: one parquet per record kind, where each came from, and an account of every
-row.
+"""Collection of all sources into data/raw: a parquet file per record kind, provenance, and counts of all rows.
 
-Sources are read in the order they are written in params.yaml, a bounded table at a time. A record gets its id
-(hash of its content) and its source's name here; a source with a weight below 1 keeps the records whose
-stable hash of (source, id) falls below it, so equal records share a fate and a raised weight only adds.
+Sources are read in their order in params.yaml, a bounded table at a time. A record gets its id (hash of its content)
+and its source's name here. A source with a weight below 1 is subsampled: records whose stable hash of (source, id) is
+below the weight are kept, so equal records are kept or left out together and a larger weight only adds.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from pipeline import integrity
 from pipeline.config import plugins
 from pipeline.config.params import Download, Source
 from pipeline.config.recipe import KINDS, Kind
-from pipeline.data.ledger import Ledger, Rejection
+from pipeline.data.ledger import RejectedRow, RowLog
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
 from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
@@ -43,7 +42,7 @@ _GROUP_BYTES = 32 << 20
 
 
 def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
-    """Reads every source and replaces the folder `out` by what they gave; on any error `out` stays as it was.
+    """Reads every source and replaces the folder `out`; on any error `out` stays as it was.
 
     Writes documents, labelled, instructions and preferences .parquet (each always, maybe with no row; see
     records.SCHEMAS), provenance.json, ledger.json, rejections.parquet and truth.json. Equal inputs give equal
@@ -66,19 +65,19 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
             writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", SCHEMAS[kind])) for kind in KINDS}
             rejections = stack.enter_context(_Writer(folder / "rejections.parquet", REJECTIONS))
             for entry, source in download.sources.items():
-                ledger = Ledger(entry, lambda found: rejections.write(_rejected(found)))
+                log = RowLog(entry, lambda rows: rejections.write(_table_of(rows)))
                 counts = _Counts()
                 bar = tqdm(desc=entry, unit=" rows", disable=None if progress else True, leave=False)
                 with bar:
-                    for kind, table in _read(entry, source, ledger, counts):
+                    for kind, table in _read(entry, source, log, counts):
                         writers[kind].write(table)
                         bar.update(len(table))
-                ledger.flush()
-                summary[entry] = _summary(entry, ledger, counts)
+                log.flush()
+                summary[entry] = _summary(entry, log, counts)
                 provenance[entry] = _provenance(entry, source, counts)
                 truth[entry] = _truth(entry, source)
         write_json(folder / "provenance.json", {"sources": provenance})
-        rows = {entry: account["rows"] for entry, account in summary.items()}
+        rows = {entry: counted["rows"] for entry, counted in summary.items()}
         write_json(folder / "ledger.json", {"sources": rows})
         write_json(folder / "truth.json", {"sources": truth})
         integrity.write_manifest(folder)
@@ -86,23 +85,23 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """What `collect` returned as a table for people: rows by source and kind, then rejections by reason."""
+    """The result of `collect` as a text table: rows by source and kind, then rejected rows by reason."""
     lines = [f"{'source':<20} {'kind':<13} {'rows in':>10} {'kept':>10} {'rejected':>9} {'left out':>9}"]
-    for entry, account in summary.items():
-        for kind, n in account["rows"].items():
+    for entry, counted in summary.items():
+        for kind, n in counted["rows"].items():
             lines.append(
                 f"{entry:<20} {kind:<13} {n['rows_in']:>10,} {n['kept']:>10,} {n['rejected']:>9,} "
                 f"{n['sampled_out']:>9,}"
             )
-    for entry, account in summary.items():
-        for kind, reasons in account["reasons"].items():
+    for entry, counted in summary.items():
+        for kind, reasons in counted["reasons"].items():
             counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
             lines.append(f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)")
     return "\n".join(lines)
 
 
 class _Counts:
-    """What happened to one source's rows after the reader handed them on."""
+    """Counts of one source's rows after its reader: kept, or left out by the weight."""
 
     def __init__(self) -> None:
         self.kept: Counter[Kind] = Counter()
@@ -111,7 +110,7 @@ class _Counts:
 
 
 class _Writer:
-    """A parquet file written in row groups of like size, however small the tables that arrive."""
+    """A parquet writer that gathers small tables into row groups of similar size."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema, self.held, self.rows, self.bytes = schema, [schema.empty_table()], 0, 0
@@ -126,7 +125,7 @@ class _Writer:
         try:
             self.writer.close()
         except OSError:
-            if failed is None:  # a full disk fails the close too; the first error is the one to show
+            if failed is None:  # on a full disk the close fails too; the first error is raised
                 raise
 
     def write(self, table: pa.Table) -> None:
@@ -143,21 +142,21 @@ class _Writer:
         self.held, self.rows, self.bytes = [self.schema.empty_table()], 0, 0
 
 
-def _read(entry: str, source: Source, ledger: Ledger, counts: _Counts) -> Iterator[tuple[Kind, pa.Table]]:
+def _read(entry: str, source: Source, log: RowLog, counts: _Counts) -> Iterator[tuple[Kind, pa.Table]]:
     settings = source.settings("data/sources", f"download.sources.{entry}")
-    for kind, table in plugins.load("data/sources", source.name).read(settings, entry, ledger):
-        whole = _completed(table, kind, entry)
+    for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log):
+        records = _completed(table, kind, entry)
         if source.weight < 1:
-            within = [_place(entry, one) < source.weight for one in whole.column("id").to_pylist()]
-            whole = whole.filter(pa.array(within, pa.bool_()))
-        counts.kept[kind] += len(whole)
-        counts.sampled_out[kind] += len(table) - len(whole)
-        counts.bytes += sum(pc.sum(pc.binary_length(whole.column(name))).as_py() or 0 for name in CONTENT[kind])
-        yield kind, whole
+            within = [_place(entry, identity) < source.weight for identity in records.column("id").to_pylist()]
+            records = records.filter(pa.array(within, pa.bool_()))
+        counts.kept[kind] += len(records)
+        counts.sampled_out[kind] += len(table) - len(records)
+        counts.bytes += sum(pc.sum(pc.binary_length(records.column(name))).as_py() or 0 for name in CONTENT[kind])
+        yield kind, records
 
 
 def _completed(table: pa.Table, kind: Kind, entry: str) -> pa.Table:
-    """The table with id and source, in the schema's order."""
+    """The table with id and source added, in the schema's order."""
     columns = [table.column(name).to_pylist() for name in CONTENT[kind]]
     ids = [record_id(kind, *content) for content in zip(*columns, strict=True)]
     added = {"id": pa.array(ids, pa.string()), "source": pa.repeat(pa.scalar(entry, pa.string()), len(ids))}
@@ -165,40 +164,40 @@ def _completed(table: pa.Table, kind: Kind, entry: str) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=SCHEMAS[kind].names).cast(SCHEMAS[kind])
 
 
-def _place(entry: str, one: str) -> float:
-    """Where a record stands in [0, 1), by a stable hash."""
-    digest = hashlib.sha256(f"{entry}\0{one}".encode()).digest()
+def _place(entry: str, identity: str) -> float:
+    """A stable hash of (source, record id) in [0, 1)."""
+    digest = hashlib.sha256(f"{entry}\0{identity}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def _rejected(found: list[Rejection]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(rejection) for rejection in found], schema=REJECTIONS)
+def _table_of(rejected: list[RejectedRow]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in rejected], schema=REJECTIONS)
 
 
-def _summary(entry: str, ledger: Ledger, counts: _Counts) -> dict[str, Any]:
-    """The account of one source; a reader whose own count differs from what arrived has lost rows."""
+def _summary(entry: str, log: RowLog, counts: _Counts) -> dict[str, Any]:
+    """Row counts of one source; a reader that counts other rows than have arrived has lost some."""
     rows: dict[str, dict[str, int]] = {}
     reasons: dict[str, dict[str, int]] = {}
     for kind in KINDS:
-        kept, sampled_out, rejected = counts.kept[kind], counts.sampled_out[kind], ledger.rejected(kind)
-        assert ledger.accepted[kind] == kept + sampled_out, f"{entry}: the reader counts {ledger.accepted[kind]} {kind}"
+        kept, sampled_out, rejected = counts.kept[kind], counts.sampled_out[kind], log.rejected(kind)
+        assert log.accepted[kind] == kept + sampled_out, f"{entry}: the reader counts {log.accepted[kind]} {kind}"
         if rows_in := kept + sampled_out + rejected:
             rows[kind] = {"rows_in": rows_in, "kept": kept, "rejected": rejected, "sampled_out": sampled_out}
         if rejected:
-            reasons[kind] = {reason: n for (of, reason), n in sorted(ledger.reasons.items()) if of == kind}
+            reasons[kind] = {reason: n for (of, reason), n in sorted(log.reasons.items()) if of == kind}
     return {"rows": rows, "reasons": reasons}
 
 
 def _provenance(entry: str, source: Source, counts: _Counts) -> dict[str, Any]:
     settings = source.settings("data/sources", f"download.sources.{entry}")
-    known = plugins.load("data/sources", source.name).provenance(settings)
+    stated = plugins.load("data/sources", source.name).provenance(settings)
     return {
         "name": source.name,
         "licence": source.licence,
         "consent": source.consent,
-        "address": known["address"],
-        "sha256": known["sha256"],
-        "revision": known["revision"],
+        "address": stated["address"],
+        "sha256": stated["sha256"],
+        "revision": stated["revision"],
         "bytes": counts.bytes,
         "rows": {kind: n for kind, n in counts.kept.items() if n},
     }

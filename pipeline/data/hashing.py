@@ -1,5 +1,4 @@
-"""One fast, stable 64-bit mixer for numpy arrays; the same on every machine and version, unlike Python's
-`hash`.
+"""splitmix64, a 64-bit hash for numpy arrays that is equal on every machine and in every version, unlike `hash`.
 
 Source: splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", figure 16).
 """
@@ -13,7 +12,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mixed(values: Words) -> Words:
-    """Each 64-bit value, its bits thoroughly mixed; a bijection."""
+    """splitmix64's hash of each value, same shape; a bijection on 64 bits."""
     values = values + _GOLDEN
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

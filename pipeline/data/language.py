@@ -1,20 +1,19 @@
-"""What a text is in its language: normal form, words, exact match, and a cheap guess of the language
-itself.
+"""Language-dependent text functions: normal form, words, exact match, and a cheap guess of the language.
 
-`normal` is the form under which two texts are the same text (deduplication, contamination, exact match):
-letters composed (NFC), case removed as the language removes it (Turkish and Azerbaijani: I -> ı, İ -> i;
-everyone else: full Unicode case folding), white space folded to single spaces. Sources: Unicode Standard
-Annex 15 (normalization), Unicode SpecialCasing.txt (tr, az), Unicode Standard section 3.13 (case folding).
+Two texts with equal `normal` forms count as one text (deduplication, contamination, exact match): letters composed
+(NFC), case folded by the language's rules (Turkish and Azerbaijani: I -> ı, İ -> i; others: full Unicode case folding),
+white space collapsed. Sources: Unicode Standard Annex 15 (normalization), Unicode SpecialCasing.txt (tr, az), Unicode
+Standard section 3.13 (case folding).
 """
 
 import re
 import unicodedata
 
-_DOTTED = frozenset({"tr", "az"})  # languages that tell dotted from dotless i
+_DOTTED = frozenset({"tr", "az"})  # languages with dotted and dotless i
 # Combining marks of living scripts (accents, vowel signs) continue a word, though \w does not know them.
 _MARKS = "".join(chr(c) for c in range(0x300, 0x3100) if unicodedata.category(chr(c)).startswith("M"))
 WORD = rf"\w+(?:(?:[{_MARKS}]+|['’](?=\w))\w*)*"
-"""A word, as a regular expression: letters, digits, combining marks, an apostrophe between two of them."""
+"""Regular expression of a word: letters, digits, combining marks, an apostrophe between two of them."""
 _WORD = re.compile(WORD)
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 
@@ -35,11 +34,11 @@ _FUNCTION_WORDS = {
     "tr": frozenset(_TURKISH_WORDS.split()),
     "en": frozenset(_ENGLISH_WORDS.split()),
 }
-_LETTERS_SEEN = 2000  # characters of a text that decide; a longer text is not read to its end
+_LETTERS_SEEN = 2000  # characters of a text that `guess` reads
 
 
 def fold(text: str, language: str) -> str:
-    """The text without case, as `language` (ISO 639-1) folds it, letters composed; white space stays.
+    """The text case-folded by the rules of `language` (ISO 639-1) and in NFC; white space stays.
 
     Folding can decompose a letter and composing can make another, so both run until nothing changes.
     """
@@ -52,40 +51,39 @@ def fold(text: str, language: str) -> str:
 
 
 def normal(text: str, language: str) -> str:
-    """The normal form: `fold`, outer white space gone, inner white space runs one space each. Idempotent."""
+    """The normal form: `fold`, stripped, white space runs collapsed to single spaces. Idempotent."""
     return " ".join(fold(text, language).split())
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in order, as `WORD` says."""
+    """The words of a text (matches of `WORD`), in order."""
     return _WORD.findall(text)
 
 
 def exact_match(answer: str, expected: str, language: str) -> bool:
-    """Whether two answers are one: equal normal forms, punctuation at either end ignored.
+    """Whether two answers have equal normal forms, punctuation at either end ignored.
 
-    An answer that is nothing but punctuation matches only itself.
+    An answer of punctuation alone matches only itself.
     """
     return _bare(answer, language) == _bare(expected, language)
 
 
 def guess(text: str) -> str:
-    """`tr`, `en`, or `und` when the text is short, mixed or something else. Deterministic, no model.
+    """The language of a text: `tr`, `en`, or `und` for a short, mixed or other text. Deterministic, no model.
 
-    Counts function words of either language and, for Turkish, letters that English never uses. A winner
-    needs two signs, one in twelve words, and twice the signs of the other.
+    The score of a language is the number of its function words, for Turkish also of words with letters that English
+    does not have. The best score must be at least two, a twelfth of the words, and twice the other.
     """
-    found = words(fold(text[:_LETTERS_SEEN], "tr"))
-    if not found:
+    text_words = words(fold(text[:_LETTERS_SEEN], "tr"))
+    if not text_words:
         return "und"
-    score = {language: sum(word in known for word in found) for language, known in _FUNCTION_WORDS.items()}
-    # Folding as Turkish makes I -> ı, so the English pronoun and capitals come back as dotless letters.
-    score["en"] += sum(word == "ı" for word in found)
+    score = {language: sum(word in known for word in text_words) for language, known in _FUNCTION_WORDS.items()}
+    # Turkish folding maps I to ı, so the English pronoun is the word ı here.
+    score["en"] += sum(word == "ı" for word in text_words)
     lower = text[:_LETTERS_SEEN].replace("I", "i").lower()
     score["tr"] += sum(not _TURKISH_ONLY.isdisjoint(word) for word in words(lower))
     best, other = ("tr", "en") if score["tr"] > score["en"] else ("en", "tr")
-    signs = score[best]
-    clear = signs >= 2 and signs * 12 >= len(found) and signs >= 2 * score[other]
+    clear = score[best] >= 2 and score[best] * 12 >= len(text_words) and score[best] >= 2 * score[other]
     return best if clear else "und"
 
 

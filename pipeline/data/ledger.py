@@ -1,8 +1,7 @@
-"""The ledger of a source: every row that came in was kept, left out by the mixture weight, or rejected with a
-reason.
+"""Row log of a source: accepted rows are counted, rejected rows logged with file, line and reason.
 
-Readers call `accept` and `reject`; the collector counts what it wrote and checks that the two agree, so no
-row can be lost without a line that says which, where and why.
+Readers call `accept` and `reject`; the collector counts the rows that it wrote and compares, so no row can be lost
+without an entry.
 """
 
 from collections import Counter
@@ -11,14 +10,13 @@ from dataclasses import dataclass, field
 
 from pipeline.config.recipe import Kind
 
-_HELD = 4096  # rejections held in memory before they go to the sink
-_DETAIL = 300
+_HELD = 4096  # rejected rows held in memory before they go to the sink
+_DETAIL = 300  # characters of a detail
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """One row that was not kept: `line` is 1-based (a row number where the format has no lines), null if
-    unknown."""
+class RejectedRow:
+    """One rejected row: `line` is 1-based (a row number where the format has no lines), null if unknown."""
 
     source: str
     kind: Kind
@@ -29,33 +27,41 @@ class Rejection:
 
 
 @dataclass
-class Ledger:
-    """Counts of one source; rejections go to `sink` in the order they were found, a few thousand at a
-    time."""
+class RowLog:
+    """Row counts of one source; rejected rows go to `sink` in order, a few thousand at a time."""
 
     source: str
-    sink: Callable[[list[Rejection]], None] = lambda rejections: None
+    sink: Callable[[list[RejectedRow]], None] = lambda _: None
     accepted: Counter[Kind] = field(default_factory=Counter)
     reasons: Counter[tuple[Kind, str]] = field(default_factory=Counter)
-    _held: list[Rejection] = field(default_factory=list)
+    """Rejected rows per kind and reason."""
+    _held: list[RejectedRow] = field(default_factory=list)
 
     def accept(self, kind: Kind, n: int = 1) -> None:
-        """The reader hands on `n` rows of this kind."""
+        """Counts `n` rows of this kind that the reader passes on."""
         self.accepted[kind] += n
 
     def reject(self, kind: Kind, file: str, line: int | None, reason: str, detail: str = "") -> None:
-        """One row is not handed on; `reason` is a short code, `detail` says what was found and expected."""
+        """Logs a row that the reader drops.
+
+        Args:
+            kind: the record kind that the row should have been.
+            file: as `origin` calls it.
+            line: 1-based, null if unknown.
+            reason: a short code, such as null or too_large.
+            detail: what was found and what was expected.
+        """
         self.reasons[kind, reason] += 1
-        self._held.append(Rejection(self.source, kind, file, line, reason, detail[:_DETAIL]))
+        self._held.append(RejectedRow(self.source, kind, file, line, reason, detail[:_DETAIL]))
         if len(self._held) >= _HELD:
             self.flush()
 
     def rejected(self, kind: Kind) -> int:
-        """How many rows of this kind were rejected."""
-        return sum(n for (of, _), n in self.reasons.items() if of == kind)
+        """Number of rejected rows of this kind."""
+        return sum(n for (row_kind, _), n in self.reasons.items() if row_kind == kind)
 
     def flush(self) -> None:
-        """Passes what is held to the sink."""
+        """Passes the rows in memory to the sink."""
         if self._held:
             self.sink(self._held)
             self._held = []

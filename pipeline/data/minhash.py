@@ -1,4 +1,4 @@
-"""MinHash signatures of shingle sets, the buckets that they fall into, and the sets that share buckets.
+"""MinHash signatures of shingle sets, locality-sensitive hashing into buckets, and sets that share buckets.
 
 Sources: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, Mining of Massive
 Datasets, chapter 3 (banding: 1 - (1 - t^r)^b); Dietzfelbinger 1996, "Universal hashing and k-wise independent random
@@ -15,16 +15,14 @@ from pipeline.config.recipe import seed_for
 from pipeline.data.external import Rows, group_starts, in_order
 from pipeline.data.hashing import mixed
 
-_MISS = 0.01  # chance that a pair exactly at the threshold shares no bucket
+_MISS = 0.01  # probability that a pair exactly at the threshold shares no bucket
 
 
 def bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """(bands, rows per band): the longest bands with which a pair at the threshold still meets, 99 times in
-    100.
+    """(bands, rows per band): the longest bands with which a pair at the threshold shares a bucket with p >= 0.99.
 
-    Longer bands propose fewer pairs below the threshold. A false proposal costs only time, as the true
-    similarity decides; a pair that never meets is lost: so the miss is bounded first, and the false
-    proposals are minimised next.
+    Longer bands propose fewer pairs below the threshold. A false proposal costs only time, as the true similarity
+    decides, but a pair without a common bucket is lost: so misses are bounded first, then false proposals minimised.
     """
     for rows in range(permutations, 1, -1):
         count = permutations // rows
@@ -34,7 +32,7 @@ def bands(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 class Signatures:
-    """MinHash: of each permutation of the hashes, the least that a set has."""
+    """MinHash: the minimum of each permutation of a set's hashes."""
 
     def __init__(self, settings: Deduplicate) -> None:
         seeds = [seed_for(settings.seed, "minhash", i) for i in range(2 * settings.permutations)]
@@ -43,7 +41,12 @@ class Signatures:
         self.permutations = settings.permutations
 
     def of(self, shingles: npt.NDArray[np.uint32], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-        """Signatures, shape (sets, permutations), of sets that lie one after the other; zeros for empty sets."""
+        """Signatures, shape (sets, permutations); zeros for empty sets.
+
+        Args:
+            shingles: hashes of all sets, one set after the other, shape (hashes).
+            sizes: number of hashes of each set, shape (sets).
+        """
         signatures = np.zeros((len(sizes), len(self._multiply)), np.uint32)
         filled = np.flatnonzero(sizes)
         if len(filled):
@@ -55,7 +58,7 @@ class Signatures:
 
 
 class Bands:
-    """The bucket of every set in every band: the hash of its signature there."""
+    """The bucket of every set in every band: the hash of that part of its signature."""
 
     def __init__(self, folder: Path | None, count: int, rows: int) -> None:
         self._folder, self._count, self._rows = folder, count, rows
@@ -64,7 +67,7 @@ class Bands:
         self._batches: list[int] = []
 
     def add(self, signatures: npt.NDArray[np.uint32], filled: npt.NDArray[np.bool_]) -> None:
-        """The signatures of the sets that follow; those not `filled` are empty and in no bucket."""
+        """Adds the next sets by their signatures; sets that are not `filled` are empty and in no bucket."""
         for band in range(self._count):
             keys = np.zeros(len(signatures), np.uint64)
             for column in range(band * self._rows, (band + 1) * self._rows):
@@ -74,8 +77,9 @@ class Bands:
         self._batches.append(len(filled))
 
     def shared(self, counts: npt.NDArray[np.bool_]) -> Rows:
-        """Set and bucket, bucket after bucket, of each bucket with two sets or more; sets that do not count are left
-        out.
+        """Pairs (set, bucket) of all buckets with two sets or more, sorted by bucket.
+
+        Sets for which `counts` is false are left out; shape of `counts`: (sets).
         """
         pairs, used = Rows(self._folder, np.uint64, 2), 0
         for band in range(self._count):
@@ -89,7 +93,7 @@ class Bands:
         return pairs
 
     def _keyed(self, band: int, counts: npt.NDArray[np.bool_]) -> Rows:
-        """Key and number of the sets that count."""
+        """Pairs (key, set) of one band for the sets that count."""
         keyed, first = Rows(self._folder, np.uint64, 2), 0
         for size in self._batches:
             start = first * self._count + band * size
@@ -101,15 +105,19 @@ class Bands:
 
 
 def families(pairs: Rows, sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each of the ascending `sets` the place of the first form that it is tied to, by chains of buckets.
+    """Connected components of sets that share buckets: per set, the index of its component's first set.
 
-    `pairs`: form and bucket, bucket after bucket. Each round gives every member of a bucket the least label in it.
+    Label propagation: each round gives every member of a bucket the bucket's least label, until none changes.
+
+    Args:
+        pairs: (set, bucket), sorted by bucket.
+        sets: all sets in `pairs`, ascending.
     """
     labels = np.arange(len(sets))
     before: npt.NDArray[np.int64] | None = None
     while before is None or (labels != before).any():
         before = labels.copy()
-        last = np.empty((0, 2), np.uint64)  # of the part before: it may be of the bucket that goes on
+        last = np.empty((0, 2), np.uint64)  # of the part before: its bucket may continue here
         for part in pairs.parts():
             part = np.concatenate([last, part])
             starts = group_starts(part[:, 1:])

@@ -1,4 +1,4 @@
-"""The record types that travel from the sources to everything else, and their Arrow schemas.
+"""Record kinds and their Arrow schemas.
 
 Every record has an `id` (hash of its content, so equal content has an equal id and a split that never moves), the
 `source` entry it came from, its `language` (ISO 639-1, or "und"), a `split` its source pinned it to (null: decided by
@@ -19,14 +19,14 @@ _COMMON = [
     pa.field("split", pa.string()),
     pa.field("origin", pa.string(), nullable=False),
 ]
-# What makes a record of each kind; the columns a source must deliver.
+# Content columns of each kind: what a source must deliver, and what the id is a hash of.
 CONTENT: dict[Kind, tuple[str, ...]] = {
     "documents": ("text",),
     "labelled": ("text", "label"),
     "instructions": ("instruction", "input", "output"),
     "preferences": ("instruction", "input", "chosen", "rejected"),
 }
-# Bits that a perfect model of the source would need for the text; null where nobody can know.
+# bits: information content of the text, -log2 p(text) under the source's own distribution; null where it is unknown.
 _EXTRA: dict[Kind, list[pa.Field]] = {"documents": [pa.field("bits", pa.float64())]}
 
 SCHEMAS: dict[Kind, pa.Schema] = {

@@ -1,9 +1,8 @@
-"""Which split a record belongs to: a pure function of its id and the split's params, known before anything
-is read.
+"""Train, validation and test split by a stable hash: a pure function of a record's id and the split's params.
 
-A record's place in [0, 1) is a hash of (seed, id). Test takes [0, test), validation takes [1 - validation,
-1), and training what lies between: adding records moves no old record, and enlarging one share moves only
-records out of training into that share. A split that the source pinned wins over the hash.
+A record's place in [0, 1) is a hash of (seed, id). Test is [0, test), validation is [1 - validation, 1), training the
+rest: new records move no old one, and a larger share moves records from training into that share only. A split that the
+source pinned takes precedence over the hash.
 """
 
 import hashlib
@@ -26,14 +25,14 @@ def split_of(record_id: str, split: Split) -> SplitName:
 
 
 def resolve(record_id: str, pinned: str | None, split: Split) -> SplitName:
-    """The split a record ends in: the one its source pinned it to, else the hash's."""
+    """The record's split: the one its source pinned it to, else the hash's."""
     return cast(SplitName, pinned) if pinned is not None else split_of(record_id, split)
 
 
 def resolve_column(ids: pa.Array | pa.ChunkedArray, pinned: pa.Array | pa.ChunkedArray, split: Split) -> pa.Array:
-    """`resolve` over two columns of a record table; a string column, no nulls, same length and order."""
+    """`resolve` for columns: a string column without nulls, of the same length and order as both."""
     pairs: Iterable[tuple[str, str | None]] = zip(ids.to_pylist(), pinned.to_pylist(), strict=True)
-    return pa.array([resolve(record_id, at, split) for record_id, at in pairs], type=pa.string())
+    return pa.array([resolve(record_id, pin, split) for record_id, pin in pairs], type=pa.string())
 
 
 def _place(seed: int, record_id: str) -> float:

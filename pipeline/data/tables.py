@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import UserError
 from pipeline.files import replacing
 
 _GROUP_ROWS = 1 << 14
@@ -15,7 +16,7 @@ _ROWS = 1024  # read at a time unless the caller says how many
 
 
 class Writer:
-    """Gathers tables of one schema to row groups of 16,384 rows, or fewer of more than 32 MiB."""
+    """A parquet writer that gathers small tables into row groups of 16,384 rows, or fewer beyond 32 MiB."""
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer, self._schema = writer, schema
@@ -23,7 +24,7 @@ class Writer:
         self._rows = self._bytes = self.written = 0
 
     def write(self, table: pa.Table) -> None:
-        """Adds rows; those that fill a group go to the file."""
+        """Adds rows; full row groups go to the file."""
         self._held.append(table)
         self._rows += len(table)
         self._bytes += table.nbytes
@@ -33,7 +34,7 @@ class Writer:
             self._flush(self._rows)
 
     def close(self) -> None:
-        """Writes the last group; a file without rows has one that is empty."""
+        """Writes the last group; a file without rows gets an empty one."""
         if self._rows or not self.written:
             self._flush(self._rows)
 
@@ -47,7 +48,7 @@ class Writer:
 
 @contextmanager
 def writing(path: Path, schema: pa.Schema) -> Iterator[Writer]:
-    """A zstd parquet file that is there, whole, when the block has ended well; equal rows give equal bytes."""
+    """A zstd parquet file, written atomically when the block ends without an error; equal rows give equal bytes."""
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
         writer = Writer(file, schema)
         yield writer
@@ -55,13 +56,16 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Writer]:
 
 
 def batches(path: Path, columns: list[str] | None = None, rows: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a file in order; exactly so many at a time but for the last, so that two files go side by side."""
+    """The rows of a file in order, in batches of exactly `rows` (default 1024) but for the last.
+
+    Two files of equally many rows can so be read side by side.
+    """
     rows = rows or _ROWS
     waiting: list[pa.RecordBatch] = []
     n = 0
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            # A reader keeps the compressed bytes of every group that it has gone through.
+            # One reader per group: a reader keeps the compressed bytes of every group that it has read.
             for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
                 waiting.append(batch)
                 n += len(batch)
@@ -71,6 +75,13 @@ def batches(path: Path, columns: list[str] | None = None, rows: int | None = Non
                     yield whole
     if n:
         yield _cut(waiting, n)[0]
+
+
+def existing(path: Path, stage: str) -> Path:
+    """The path itself. Raises UserError where there is no such file, naming the stage that makes it."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; `dvc repro {stage}` makes it")
+    return path
 
 
 def _cut(waiting: list[pa.RecordBatch], rows: int) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:

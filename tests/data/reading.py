@@ -3,7 +3,7 @@ would."""
 
 from pathlib import Path
 
-from pipeline.data.ledger import Ledger
+from pipeline.data.ledger import RowLog
 from pipeline.data.sources import files
 
 TXT = {"name": "txt", "encoding": "utf-8", "documents": "file", "separator": None, "max_characters": None}
@@ -35,10 +35,10 @@ class Reader:
         }
         entry = files.Settings.model_validate({"path": path, "kind": kind} | spelled | fields)
         self.rejections = []
-        ledger = Ledger("mine", self.rejections.extend)
-        rows = [row for _, table in files.read(entry, "mine", ledger) for row in table.to_pylist()]
-        ledger.flush()
-        assert ledger.accepted[kind] == len(rows)
+        log = RowLog("mine", self.rejections.extend)
+        rows = [row for _, table in files.read(entry, "mine", log) for row in table.to_pylist()]
+        log.flush()
+        assert log.accepted[kind] == len(rows)
         return rows
 
     def reasons(self) -> list[tuple[int, str]]:

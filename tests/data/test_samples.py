@@ -12,7 +12,7 @@ import pytest
 from pipeline import config
 from pipeline.config.params import Params
 from pipeline.config.recipe import KINDS
-from pipeline.data import samples, tables
+from pipeline.data import shard_writer, tables
 from pipeline.data.records import SCHEMAS, SPLITS
 from pipeline.data.samples import REMOVED, describe, sample
 from pipeline.data.split import split_of
@@ -125,7 +125,7 @@ def test_copying_in_pieces_changes_nothing(
     folders: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw, tokens, out = folders
-    monkeypatch.setattr(samples, "_IDS", 50)
+    monkeypatch.setattr(shard_writer, "_IDS", 50)
     monkeypatch.setattr(tables, "_ROWS", 7)
     sample(params(), raw, tokens, tmp_path / "samples", progress=True)
     assert sha256_of(tmp_path / "samples") == sha256_of(out)

@@ -1,4 +1,4 @@
-"""From one file on disk to record tables: the format's rows, the shape's checks, the ledger."""
+"""From one file on disk to record tables: the format's rows, the shape's checks, the log."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ from pipeline.config import plugins
 from pipeline.config.recipe import Kind, Part
 from pipeline.data.formats._shape import Shape
 from pipeline.data.formats._text import File
-from pipeline.data.ledger import Ledger
+from pipeline.data.ledger import RowLog
 from pipeline.data.sources._records import tables
 
 __all__ = ["File", "Shape", "records"]
 
 
-def records(file: File, format: Part, shape: Shape, ledger: Ledger) -> Iterator[tuple[Kind, pa.Table]]:
+def records(file: File, format: Part, shape: Shape, log: RowLog) -> Iterator[tuple[Kind, pa.Table]]:
     """The file's records as tables. Raises UserError where the file as a whole is not what its format
     says."""
     reader = plugins.load("data/formats", format.name)
     settings = format.settings("data/formats", f"{shape.where}.format")
-    return tables(reader.rows(file, settings, shape), shape, file.name, file.shown, ledger)
+    return tables(reader.rows(file, settings, shape), shape, file.name, file.shown, log)

@@ -1,4 +1,4 @@
-"""Rows become record tables: checked value by value, nothing altered, what is unfit goes to the ledger.
+"""Rows become record tables: checked value by value, nothing altered, what is unfit goes to the log.
 
 A value is text or it is no value: numbers are not turned into text, null is not turned into "", "NA" stays
 "NA". The one exception is written down by the user: a label that is a number or a truth value is taken when
@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.config.recipe import Kind
 from pipeline.data import conversations
 from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, Bad, Field, Row, Shape
-from pipeline.data.ledger import Ledger
+from pipeline.data.ledger import RowLog
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
 from pipeline.errors import UserError
 
@@ -22,12 +22,12 @@ TABLE_CHARACTERS = 8 << 20
 _SAID = CONTENT["instructions"]  # what a list of messages becomes
 
 
-def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, ledger: Ledger) -> Iterator[tuple[Kind, pa.Table]]:
+def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog) -> Iterator[tuple[Kind, pa.Table]]:
     """Tables of at most 2,000 rows and about 8 million characters, without id and source.
 
     Args:
         rows: what a format read, in order.
-        file: how `origin` and the ledger call the file; no folder, so that outs do not depend on where it
+        file: how `origin` and the log call the file; no folder, so that outs do not depend on where it
             stands. shown: how errors call it.
 
     Raises:
@@ -40,7 +40,7 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, ledger: Led
     for line, values in rows:
         record = values if isinstance(values, Bad) else _record(values, shape)
         if isinstance(record, Bad):
-            ledger.reject(shape.kind, file, line, record.reason, record.detail)
+            log.reject(shape.kind, file, line, record.reason, record.detail)
             seen = seen or [(line, record)]
             continue
         content = [record[name] for name in CONTENT[shape.kind]]
@@ -51,10 +51,10 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, ledger: Led
         kept += 1
         characters += sum(map(len, content))
         if len(batch) >= TABLE_ROWS or characters >= TABLE_CHARACTERS:
-            yield shape.kind, _table(batch, shape.kind, ledger)
+            yield shape.kind, _table(batch, shape.kind, log)
             batch, characters = [], 0
     if batch:
-        yield shape.kind, _table(batch, shape.kind, ledger)
+        yield shape.kind, _table(batch, shape.kind, log)
     if not kept:
         raise UserError(_nothing(shown, shape, seen))
 
@@ -135,8 +135,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _table(batch: list[dict[str, Any]], kind: Kind, ledger: Ledger) -> pa.Table:
+def _table(batch: list[dict[str, Any]], kind: Kind, log: RowLog) -> pa.Table:
     names = [name for name in SCHEMAS[kind].names if name not in ("id", "source")]
     schema = pa.schema([SCHEMAS[kind].field(name) for name in names])
-    ledger.accept(kind, len(batch))
+    log.accept(kind, len(batch))
     return pa.Table.from_pylist(batch, schema=schema)

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.data.ledger import Ledger
+    from pipeline.data.ledger import RowLog
 
 
 class Settings(Section):
@@ -62,7 +62,7 @@ class Settings(Section):
         return self
 
 
-def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Kind, pa.Table]]":
+def read(settings: Settings, entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
     """Tables of the files' records, file after file.
 
     Raises:
@@ -75,7 +75,7 @@ def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Ki
     shape = Shape.of(settings, f"download.sources.{entry}")
     for name, path in found.items():
         before = _stamp(path)
-        yield from records(File(path, str(path), name), settings.format, shape, ledger)
+        yield from records(File(path, str(path), name), settings.format, shape, log)
         if _stamp(path) != before:
             raise UserError(f"{path}: changed while it was read; run again when nothing writes to it")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.data.formats._shape import Row, Shape
-    from pipeline.data.ledger import Ledger
+    from pipeline.data.ledger import RowLog
 
 _BATCH_ROWS = 500
 
@@ -48,7 +48,7 @@ class Settings(Section):
         return self
 
 
-def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Kind, pa.Table]]":
+def read(settings: Settings, entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
     """Tables of the data set's records, fetched as they are read.
 
     Raises:
@@ -63,7 +63,7 @@ def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Ki
             "read in place of the hub's; use source files for it, or move it away"
         )
     shape = Shape.of(settings, f"download.sources.{entry}")
-    yield from tables(_rows(settings, shape), shape, f"{settings.repo}/{settings.part}", settings.repo, ledger)
+    yield from tables(_rows(settings, shape), shape, f"{settings.repo}/{settings.part}", settings.repo, log)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipeline.paths import DOWNLOADS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.data.ledger import Ledger
+    from pipeline.data.ledger import RowLog
 
 
 class Settings(Section):
@@ -46,7 +46,7 @@ class Settings(Section):
         return self
 
 
-def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Kind, pa.Table]]":
+def read(settings: Settings, entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
     """Tables of the file's records; fetches it first unless it is there already.
 
     Raises:
@@ -64,7 +64,7 @@ def read(settings: Settings, entry: str, ledger: "Ledger") -> "Iterator[tuple[Ki
         where=f"download.sources.{entry}",
     )
     shape = Shape.of(settings, f"download.sources.{entry}")
-    yield from records(File(path, settings.url, file_name(settings.url)), settings.format, shape, ledger)
+    yield from records(File(path, settings.url, file_name(settings.url)), settings.format, shape, log)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:

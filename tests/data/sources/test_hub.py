@@ -23,16 +23,16 @@ FILES = {
 READ = """
 import json, sys
 from pipeline.config import UserError
-from pipeline.data.ledger import Ledger
+from pipeline.data.ledger import RowLog
 from pipeline.data.sources import hub
 answers = []
 for settings in json.load(sys.stdin):
     rejections = []
-    ledger = Ledger("hub", rejections.extend)
+    log = RowLog("hub", rejections.extend)
     try:
-        read = hub.read(hub.Settings.model_validate(settings), "hub", ledger)
+        read = hub.read(hub.Settings.model_validate(settings), "hub", log)
         rows = [row for _, table in read for row in table.to_pylist()]
-        ledger.flush()
+        log.flush()
         answers.append({"rows": rows, "rejections": [(one.line, one.reason) for one in rejections]})
     except UserError as error:
         answers.append({"error": str(error)})

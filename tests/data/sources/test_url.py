@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipeline.config.recipe import Part
-from pipeline.data.ledger import Ledger
+from pipeline.data.ledger import RowLog
 from pipeline.data.sources import url
 from pipeline.errors import UserError
 
@@ -122,8 +122,8 @@ def read(server, tmp_path, monkeypatch):
         server.script, server.asked = list(script), []
         pauses.clear()
         entry = url.Settings.model_validate(settings(server.address + path, sha256) | fields)
-        ledger = Ledger("web")
-        return [row for _, table in url.read(entry, "web", ledger) for row in table.to_pylist()]
+        log = RowLog("web")
+        return [row for _, table in url.read(entry, "web", log) for row in table.to_pylist()]
 
     reading.pauses = pauses
     reading.folder = tmp_path / ".tohum/downloads"

@@ -31,7 +31,7 @@ Rows = dict[Kind, list[dict[str, Any]]]
 PERSONAL = re.compile(r"@|\+90|\b0?5\d\d[ -]?\d{3}|\b\d{11}\b|TR\d{2}|\b(?:\d[ -]?){12,}\d|https?:|www\.|<\||\ufffd")
 
 
-class Ledger:
+class RowLog:
     """Counts what the source says it hands on."""
 
     def __init__(self) -> None:
@@ -54,12 +54,12 @@ def settings(**changes: Any) -> world.Settings:
 
 
 def rows_of(of: world.Settings) -> Rows:
-    ledger, rows = Ledger(), {kind: [] for kind in KINDS}
-    for kind, table in world.read(of, "world", ledger):
+    log, rows = RowLog(), {kind: [] for kind in KINDS}
+    for kind, table in world.read(of, "world", log):
         assert isinstance(table, pa.Table)
         assert len(table) <= 2000
         rows[kind] += table.to_pylist()
-    assert {kind: len(found) for kind, found in rows.items() if found} == dict(ledger.accepted)
+    assert {kind: len(found) for kind, found in rows.items() if found} == dict(log.accepted)
     return rows
 
 

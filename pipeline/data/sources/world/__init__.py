@@ -102,7 +102,7 @@ class Settings(Section):
     """Null: none."""
 
 
-class Ledger(Protocol):
+class RowLog(Protocol):
     """What `read` needs of the collector's account."""
 
     def accept(self, kind: Kind, n: int = 1) -> None:
@@ -137,7 +137,7 @@ class _Made:
     """Number of documents -> their sums, filled once all were made."""
 
 
-def read(settings: Settings, entry: str, ledger: Ledger) -> Iterator[tuple[Kind, pa.Table]]:
+def read(settings: Settings, entry: str, log: RowLog) -> Iterator[tuple[Kind, pa.Table]]:
     """Yields tables of at most 2,000 rows: the kind's content, language, split, origin, and for documents
     bits.
 
@@ -155,7 +155,7 @@ def read(settings: Settings, entry: str, ledger: Ledger) -> Iterator[tuple[Kind,
     }
     for kind in KINDS:
         for rows in _batches(_with_plants(kind, records[kind], plants)):
-            ledger.accept(kind, len(rows))
+            log.accept(kind, len(rows))
             yield kind, _table(kind, rows)
 
 
