@@ -1,7 +1,7 @@
-"""Normal forms that might be near another because they share a bucket with it: their true similarity decides.
+"""Candidates for near duplicates: normal forms that share a bucket, and their true similarities.
 
-Shingles, signatures and buckets lie on disk, family after family, so that a family of usual size is read at once.
-A family: forms tied by chains of common buckets. Memory: 40 bytes per form here, and what is read at once.
+Shingles, signatures and buckets lie on disk, family after family, so a family of usual size is read at once. A family
+is a connected component of forms with common buckets. Memory: 40 bytes per form here, and the families read at once.
 """
 
 import math
@@ -11,34 +11,34 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.minhash import Signatures, families
 
-_DOUBT = 4.0  # standard deviations by which an estimated similarity may lie below the truth
+_DOUBT = 4.0  # standard deviations by which an estimated similarity may be below the true one
 _COPIED = 1024  # forms copied at a time
-_HELD = 1 << 20  # numbers of 32 bits that are read at once
+_HELD = 1 << 20  # 32-bit numbers read at once
 Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Shingled:
-    """The shingles of many forms: `sizes` and `starts` of each (form, field) in `values`."""
+    """The shingles of many forms, per (form, field)."""
 
-    values: Rows
-    """Of 32 bits, sorted within a field; the fields of a form follow each other."""
-    extents: Rows
-    """Start and size of each field's, shape (forms, 2 * fields)."""
+    values: DiskArray
+    """32-bit hashes, sorted within a field; the fields of a form follow each other."""
+    extents: DiskArray
+    """Start and size of each field's range in `values`, shape (forms, 2 * fields)."""
 
     def of(self, form: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-        """All shingles of a form, and how many of them belong to each field."""
+        """All shingles of a form, and their number per field, shape (fields)."""
         extents = self.extents.read(form, form + 1)[0]
         sizes = extents[1::2]
         return self.values.read(int(extents[0]), int(extents[0] + sizes.sum()))[:, 0], sizes
 
 
 @dataclass(frozen=True)
-class _Held:
-    """Candidates from place `first` on, whole families, in memory."""
+class _InMemory:
+    """Candidates of whole families from place `first` on, in memory."""
 
     first: int
     sizes: npt.NDArray[np.int64]
@@ -48,32 +48,32 @@ class _Held:
 
 
 class Candidates:
-    """The forms of `pairs` (form and bucket, bucket after bucket), and which of them are near each other."""
+    """The forms in `pairs` (form, bucket; sorted by bucket), and the near duplicates among them."""
 
     def __init__(
-        self, pairs: Rows, shingled: Shingled, signatures: Signatures, threshold: float, folder: Path | None
+        self, pairs: DiskArray, shingled: Shingled, signatures: Signatures, threshold: float, folder: Path | None
     ) -> None:
         self._threshold = threshold
         self.forms, offsets, buckets = _by_form(pairs, folder)
-        """Ascending."""
+        """Numbers of the forms, ascending."""
         family = families(pairs, self.forms)
         self.family = self.forms[family]
-        """Of each of `forms`: the first form of its family."""
+        """First form of each form's family, shape of `forms`."""
         order = np.argsort(family, kind="stable")
         self._place = np.empty_like(order)
         self._place[order] = np.arange(len(order))
         self._families = self.family[order]
-        self._sizes = Rows(folder, np.int64, shingled.extents.width // 2)
-        self._signatures = Rows(folder, np.uint32, signatures.permutations)
-        self._shingles, self._buckets = Rows(folder, np.uint32), Rows(folder, np.int64)
+        self._sizes = DiskArray(folder, np.int64, shingled.extents.width // 2)
+        self._signatures = DiskArray(folder, np.uint32, signatures.permutations)
+        self._shingles, self._buckets = DiskArray(folder, np.uint32), DiskArray(folder, np.int64)
         self._begins, self._bucket_begins = np.zeros((2, len(order) + 1), np.int64)
         for first in range(0, len(order), _COPIED):
             chosen = order[first : first + _COPIED]
             values, sizes = zip(*(shingled.of(form) for form in self.forms[chosen].tolist()), strict=True)
             numbers = [buckets.read(int(offsets[at]), int(offsets[at + 1]))[:, 0] for at in chosen.tolist()]
             self._copy(first, list(values), np.stack(sizes), numbers, signatures)
-        self._range = range(0)  # places that were read last, or are known to be too many
-        self._held: _Held | None = None
+        self._range = range(0)  # places that were read last, or that are too many to read
+        self._held: _InMemory | None = None
 
     def _copy(
         self,
@@ -86,27 +86,28 @@ class Candidates:
         shingles, total = np.concatenate(values), sizes.sum(axis=1)
         places = slice(first + 1, first + 1 + len(values))
         self._begins[places] = len(self._shingles) + np.cumsum(total)
-        self._bucket_begins[places] = len(self._buckets) + np.cumsum([len(one) for one in buckets])
+        self._bucket_begins[places] = len(self._buckets) + np.cumsum([len(numbers) for numbers in buckets])
         self._sizes.append(sizes)
         self._shingles.append(shingles)
         self._signatures.append(signatures.of(shingles, total))
         self._buckets.append(np.concatenate(buckets))
 
     def buckets(self, form: int) -> list[int]:
-        """The buckets that a form shares with at least one other; none for a form that is no candidate."""
+        """Buckets that a form shares with another form; empty for a form that is no candidate."""
         at = int(np.searchsorted(self.forms, form))
         if at == len(self.forms) or self.forms[at] != form:
             return []
         place = int(self._place[at])
         first, last = self._bucket_begins[place : place + 2].tolist()
         if (held := self._holding(place)) is None:
-            found = self._buckets.read(first, last)[:, 0]
-        else:
-            found = held.buckets[first - self._bucket_begins[held.first] :][: last - first]
-        return list(found.tolist())
+            return list(self._buckets.read(first, last)[:, 0].tolist())
+        return list(held.buckets[first - self._bucket_begins[held.first] :][: last - first].tolist())
 
     def near(self, form: int, others: Places) -> list[tuple[int, float]]:
-        """Those of `others`, of the same family, whose similarity to `form` reaches the threshold, in that order."""
+        """(form, similarity) of the `others` whose similarity to `form` reaches the threshold, in their order.
+
+        All must be of the form's family.
+        """
         place, *rest = self._place[np.searchsorted(self.forms, [form, *others.tolist()])].tolist()
         places = np.array(rest, np.int64)
         own, sizes = self._sizes_of(np.array([place]))[0], self._sizes_of(places)
@@ -120,58 +121,50 @@ class Candidates:
         slack = _DOUBT * math.sqrt(self._threshold * (1 - self._threshold) / equal.shape[1])
         close = equal.mean(axis=1) >= self._threshold - slack
         others, places, sizes = others[close], places[close], sizes[close]
-        found = self._similarities(place, own, places, sizes)
-        return [(int(others[i]), float(found[i])) for i in np.flatnonzero(found >= self._threshold)]
+        similar = self._similarities(place, own, places, sizes)
+        return [(int(others[i]), float(similar[i])) for i in np.flatnonzero(similar >= self._threshold)]
 
     def _similarities(
         self, place: int, own: npt.NDArray[np.int64], places: Places, sizes: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """The smallest Jaccard similarity over the fields, shape (places); empty fields are equal."""
         mine, theirs = self._shingles_of(place), [self._shingles_of(other) for other in places.tolist()]
-        found = np.ones(len(places))
+        smallest = np.ones(len(places))
         ends, own_ends = np.cumsum(sizes, axis=1), np.cumsum(own)
         for field in range(len(own)):
             ordered = mine[own_ends[field] - own[field] : own_ends[field]]
             counts = sizes[:, field]
             begins = (ends[:, field] - counts).tolist()
-            parts = [one[at : at + n] for one, at, n in zip(theirs, begins, counts.tolist(), strict=True)]
-            known = _stands_in(np.concatenate([mine[:0], *parts]), ordered)
+            parts = [values[at : at + n] for values, at, n in zip(theirs, begins, counts.tolist(), strict=True)]
+            known = _contained(np.concatenate([mine[:0], *parts]), ordered)
             shared = np.bincount(np.repeat(np.arange(len(places)), counts)[known], minlength=len(places))
             union = len(ordered) + counts - shared
             jaccard = np.divide(shared, union, out=np.ones(len(places)), where=union > 0)
-            found = np.minimum(found, jaccard)
-        return found
+            smallest = np.minimum(smallest, jaccard)
+        return smallest
 
     def _sizes_of(self, places: Places) -> npt.NDArray[np.int64]:
         held = self._holding(int(places[0])) if len(places) else None
-        found: npt.NDArray[np.int64] = self._sizes.take(places) if held is None else held.sizes[places - held.first]
-        return found
+        return self._sizes.take(places) if held is None else held.sizes[places - held.first]
 
     def _signatures_of(self, places: Places) -> npt.NDArray[np.uint32]:
         held = self._holding(int(places[0]))
-        found: npt.NDArray[np.uint32] = (
-            self._signatures.take(places) if held is None else held.signatures[places - held.first]
-        )
-        return found
+        return self._signatures.take(places) if held is None else held.signatures[places - held.first]
 
     def _shingles_of(self, place: int) -> npt.NDArray[np.uint32]:
         first, last = self._begins[place : place + 2].tolist()
-        held = self._holding(place)
-        found: npt.NDArray[np.uint32] = (
-            self._shingles.read(first, last)[:, 0]
-            if held is None
-            else held.shingles[first - self._begins[held.first] :][: last - first]
-        )
-        return found
+        if (held := self._holding(place)) is None:
+            return self._shingles.read(first, last)[:, 0]
+        return held.shingles[first - self._begins[held.first] :][: last - first]
 
-    def _holding(self, place: int) -> _Held | None:
-        """Memory that holds the whole family of a place; none for a family that is too large for that."""
+    def _holding(self, place: int) -> _InMemory | None:
+        """Memory with the whole family of a place; None for a family that is too large."""
         if place not in self._range:
             self._range, self._held = self._read_families(place)
         return self._held
 
-    def _read_families(self, place: int) -> tuple[range, _Held | None]:
-        """The family of a place and those after it that fit; the memory is none where even the first does not fit."""
+    def _read_families(self, place: int) -> tuple[range, _InMemory | None]:
+        """Places of the family of `place` and of the next ones that fit, and their data; None where it does not fit."""
         family = self._families[place]
         first, last = np.searchsorted(self._families, [family, family + 1]).tolist()
         # Shingles and signatures before each place.
@@ -181,7 +174,7 @@ class Candidates:
             return range(first, last), None
         if fits < len(self._families):
             last = int(np.searchsorted(self._families, self._families[fits]))
-        held = _Held(
+        held = _InMemory(
             first,
             self._sizes.read(first, last),
             self._signatures.read(first, last),
@@ -191,9 +184,9 @@ class Candidates:
         return range(first, last), held
 
 
-def _by_form(pairs: Rows, folder: Path | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Rows]:
-    """The forms, ascending; where the buckets of each begin (one more); the buckets."""
-    forms, offsets, buckets, n = [np.empty(0, np.int64)], [np.empty(0, np.int64)], Rows(folder, np.int64), 0
+def _by_form(pairs: DiskArray, folder: Path | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], DiskArray]:
+    """Forms, ascending; offsets of their buckets, shape (forms + 1); the buckets, form after form."""
+    forms, offsets, buckets, n = [np.empty(0, np.int64)], [np.empty(0, np.int64)], DiskArray(folder, np.int64), 0
     for part in in_order(pairs):
         starts = group_starts(part)
         forms.append(part[starts, 0].astype(np.int64))
@@ -203,7 +196,8 @@ def _by_form(pairs: Rows, folder: Path | None) -> tuple[npt.NDArray[np.int64], n
     return np.concatenate(forms), np.concatenate([*offsets, [n]]), buckets
 
 
-def _stands_in(values: npt.NDArray[np.uint32], ordered: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+def _contained(values: npt.NDArray[np.uint32], ordered: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Whether each value occurs in the sorted array `ordered`."""
     if not len(ordered):
         return np.zeros(len(values), dtype=bool)
-    return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    return np.equal(ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)], values)

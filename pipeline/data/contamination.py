@@ -1,12 +1,10 @@
-"""Which records must go: those that repeat another of their split, and those that repeat one of a guarded
-split.
+"""Deduplication and decontamination: records to remove because they repeat a kept record of their or a guarded split.
 
-Test guards against validation and training, validation against training: what stands in both is removed
-from the less guarded one, never the other way. Records are judged in that order, then in input order, each
-against the kept ones alone: no two kept records are near each other, and every removed one names a kept one
-that it is itself near to (clusters by chains of near pairs would also remove records that resemble nothing
-that stays). Families of records that have forms or buckets in common are judged one after the other, so that what is
-remembered is as large as the largest family.
+Test is guarded against validation and training, validation against training: a record in both is removed from the less
+guarded split, never the other way. Records are decided in that order, then in input order, each against the kept ones
+only: no two kept records are near duplicates, and every removed record names a kept one that it is itself near to
+(removing all but one of a chain of near pairs would also remove records unlike any kept one). Families of records with
+common forms or buckets are decided one after the other, so memory is bounded by the largest family.
 """
 
 import hashlib
@@ -34,8 +32,8 @@ REASONS: tuple[Reason, ...] = ("duplicate", "near_duplicate", "contamination")
 _GUARD = np.array([("test", "validation", "train").index(split) for split in SPLITS])
 _TRAIN = SPLITS.index("train")
 
-# What makes two records one across splits; and what must be equal besides for one to be superfluous in its
-# own split (several ranked answers to one prompt are several records).
+# COMPARED: fields whose equality makes two records duplicates. BESIDES: fields that must be equal too for duplicates
+# within one split (several ranked answers to one prompt are several records).
 COMPARED: dict[Kind, tuple[str, ...]] = {
     "documents": ("text",),
     "labelled": ("text",),
@@ -52,26 +50,26 @@ BESIDES: dict[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Removal:
-    """A record that repeats one that stays."""
+    """A record to remove."""
 
     row: int
     of: int
-    """The row of the kept record that it repeats."""
+    """Row of the kept record that it repeats."""
     reason: Reason
     exact: bool
-    """Equal normal forms; else near."""
+    """Whether the normal forms are equal; else near."""
     similarity: float
     """Jaccard similarity of word shingles, 1 when exact."""
 
 
 @dataclass(frozen=True)
 class Removals:
-    """The records to remove, ascending by row; one entry of each array a record."""
+    """The records to remove, ascending by row; arrays of shape (records)."""
 
     rows: npt.NDArray[np.int64]
     of: npt.NDArray[np.int64]
     reasons: npt.NDArray[np.uint8]
-    """Places in REASONS."""
+    """Indices into REASONS."""
     exact: npt.NDArray[np.bool_]
     similarities: npt.NDArray[np.float64]
 
@@ -85,7 +83,7 @@ class Removals:
             yield Removal(int(row), int(of), REASONS[reason], bool(exact), float(similarity))
 
 
-def removals(
+def removals(  # noqa: PLR0913 - columns of one table, each optional one by name
     texts: Iterable[Text],
     splits: npt.NDArray[np.uint8],
     settings: Deduplicate,
@@ -98,30 +96,32 @@ def removals(
     """The records to remove, by row.
 
     Args:
-        texts: the compared fields and the language of each record, read once.
-        splits: the resolved split of each record, in the same order: its place in records.SPLITS.
-        across_splits: whether to find what stands in two splits as well (reason `contamination`).
-        besides: what must also be equal within a split, one per record (see `besides_of`); absent: nothing.
-        pinned: whether the source itself put the record where it is; absent: no record. What a source put in
-            validation or test is a benchmark that others report figures on, so repeats inside it stay.
-        folder: where temporary files may lie; none: the system's folder for such.
+        texts: compared fields and language of each record, read once.
+        splits: resolved split of each record, in the same order, as an index into records.SPLITS.
+        settings: params.yaml: sample.deduplicate.
+        across_splits: whether duplicates in two splits count as well (reason `contamination`).
+        besides: digest of the fields that must also be equal within a split (`besides_of`), one per record; None: no
+            such fields.
+        pinned: whether the source pinned the record to its split; None: no record. The validation and test sets of a
+            source are benchmarks for which others report figures, so duplicates inside them stay.
+        folder: for temporary files; None: the system's temporary folder.
 
-    A samples folder that is clean gives none with `across_splits=True`.
+    Clean samples give none with `across_splits=True`.
     """
     forms = Forms(texts, settings, folder)
     assert forms.texts == len(splits), "one split per text"
-    found = _Found()
+    collected = _Collected()
     for rows, form_of in forms.families():
-        judge = _Judge(forms, splits, across_splits, besides, pinned)
+        family = _Family(forms, splits, across_splits, besides, pinned)
         order = np.argsort(_GUARD[splits[rows]], kind="stable")
         for row, form in zip(rows[order].tolist(), form_of[order].tolist(), strict=True):
-            if (removal := judge.verdict(row, form)) is not None:
-                found.add(removal)
-    return found.sorted()
+            if (removal := family.decide(row, form)) is not None:
+                collected.add(removal)
+    return collected.sorted()
 
 
-class _Found:
-    """Removals in the order in which they are found, 26 bytes each."""
+class _Collected:
+    """Removals in the order of their decision, 26 bytes each."""
 
     def __init__(self) -> None:
         self._rows, self._of, self._similarities = array("q"), array("q"), array("d")
@@ -146,8 +146,8 @@ class _Found:
         )
 
 
-class _Judge:
-    """Keeps or removes one record of a family after the other, and remembers the kept ones."""
+class _Family:
+    """The kept records of one family, and the decision on its next record."""
 
     def __init__(
         self,
@@ -163,18 +163,18 @@ class _Judge:
         # (bucket, scope) -> forms with a kept row
         self._buckets: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
 
-    def verdict(self, row: int, form: int) -> Removal | None:
-        """None when the record stays; it then counts for those that follow."""
-        found = [self._removal(row, of, 1.0, True) for of in self._kept.get(form, ()) if self._repeats(row, of)]
-        if not found and not self._shows_a_leak(row, form):
-            found = [self._removal(row, of, similarity, False) for of, similarity in self._near(row, form)]
-        if not found:
+    def decide(self, row: int, form: int) -> Removal | None:
+        """The removal of a record; None keeps it, and later records are compared with it."""
+        candidates = [self._removal(row, of, 1.0, True) for of in self._kept.get(form, ()) if self._repeats(row, of)]
+        if not candidates and not self._shows_a_leak(row, form):
+            candidates = [self._removal(row, of, similarity, False) for of, similarity in self._near(row, form)]
+        if not candidates:
             self._keep(row, form)
             return None
-        return max(found, key=lambda r: (r.reason == "contamination", r.similarity, -r.of))
+        return max(candidates, key=lambda removal: (removal.reason == "contamination", removal.similarity, -removal.of))
 
     def _shows_a_leak(self, row: int, form: int) -> bool:
-        """Whether dropping `row` as a near copy would hide a leak that the samples gate has to name."""
+        """Whether removing `row` as a near duplicate would hide a leak that the samples gate has to report."""
         return not self._across and any(self._splits[row] != self._splits[of] for of in self._kept.get(form, ()))
 
     def _near(self, row: int, form: int) -> list[tuple[int, float]]:
@@ -187,11 +187,11 @@ class _Judge:
         return [(of, similarity) for other, similarity in near for of in self._kept[other] if self._repeats(row, of)]
 
     def _scope(self, row: int) -> int:
-        """The records among which a row is judged: its own split's, or all."""
+        """The split whose kept records a row is compared with; -1: all."""
         return -1 if self._across else int(self._splits[row])
 
     def _repeats(self, row: int, of: int) -> bool:
-        """Whether `row` would be superfluous beside `of` if their texts are one."""
+        """Whether `row` duplicates the kept record `of`, given that their texts are equal or near."""
         if self._splits[row] != self._splits[of]:
             return self._across
         if self._pinned is not None and self._pinned[row] and self._splits[row] != _TRAIN:
@@ -210,22 +210,22 @@ class _Judge:
 
 
 def texts_of(kind: Kind, batches: Iterable[pa.RecordBatch]) -> Iterator[Text]:
-    """The compared fields and the language of each record of a kind, from batches that hold these columns."""
+    """Compared fields and language of each record of a kind, from batches with these columns."""
     for batch in batches:
         columns = [batch.column(name).to_pylist() for name in COMPARED[kind]]
         yield from zip(zip(*columns, strict=True), batch.column("language").to_pylist(), strict=True)
 
 
 def besides_of(kind: Kind, batches: Iterable[pa.RecordBatch], folder: Path | None = None) -> Digests | None:
-    """Digests of what must also be equal within a split, for `removals`; None for kinds without such."""
+    """Digests of the fields BESIDES, for `removals`; None for a kind without such fields."""
     if not BESIDES[kind]:
         return None
-    found = Digests(folder)
+    digests = Digests(folder)
     for batch in batches:
         columns = [batch.column(name).to_pylist() for name in BESIDES[kind]]
         texts = [
-            FIELD_MARK.join(normal(field, tongue) for field in fields).encode("utf-8", "surrogatepass")
-            for *fields, tongue in zip(*columns, batch.column("language").to_pylist(), strict=True)
+            FIELD_MARK.join(normal(field, language) for field in fields).encode("utf-8", "surrogatepass")
+            for *fields, language in zip(*columns, batch.column("language").to_pylist(), strict=True)
         ]
-        found.append([hashlib.blake2b(text, digest_size=16).digest() for text in texts])
-    return found
+        digests.append([hashlib.blake2b(text, digest_size=16).digest() for text in texts])
+    return digests

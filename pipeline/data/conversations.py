@@ -1,8 +1,8 @@
-"""Conversations of several turns as instruction records: the last question, what came before it, the last answer.
+"""Multi-turn conversations as instruction records.
 
-A file's list of messages ({"role": ..., "content": ...}, as chat services write them) becomes one record: `instruction`
-is the last question, `output` its answer, and `input` holds the earlier messages as JSON. So gates, deduplication and
-splits see every word of it as they see any other text.
+A list of messages ({"role": ..., "content": ...}, as chat services write them) becomes one record: `instruction` is the
+last question, `output` its answer, and `input` holds the earlier messages as JSON. So gates, deduplication and splits
+read every word of it as ordinary text.
 """
 
 import json
@@ -13,16 +13,16 @@ Message = tuple[str, str]
 
 
 class Earlier(NamedTuple):
-    """What was said before the last question."""
+    """The messages before the last question."""
 
     system: str
-    """Standing instruction; empty where there is none."""
+    """System message; empty where there is none."""
     turns: tuple[tuple[str, str], ...]
-    """Question and answer, oldest first."""
+    """(question, answer) pairs, oldest first."""
 
 
 def record(value: Any) -> tuple[str, str, str] | str:
-    """instruction, input and output of a list of messages; or what is wrong with it, in words."""
+    """instruction, input and output of a list of messages; for an invalid list, the fault in words."""
     messages = _messages(value)
     if isinstance(messages, str):
         return messages
@@ -35,7 +35,7 @@ def record(value: Any) -> tuple[str, str, str] | str:
 
 
 def earlier(given: str) -> Earlier | None:
-    """The messages that an `input` holds; None where it is plain text."""
+    """The conversation in an `input`; None where it is plain text."""
     if not given.startswith('[{"role"'):
         return None
     try:
@@ -50,14 +50,15 @@ def earlier(given: str) -> Earlier | None:
 
 
 def said(given: str) -> str:
-    """All that an `input` says: a conversation's texts, a line each, or the plain text."""
-    if (found := earlier(given)) is None:
+    """The text of an `input`: a conversation's messages, a line each, or the plain text."""
+    if (conversation := earlier(given)) is None:
         return given
-    return "\n".join(text for text in (found.system, *(text for turn in found.turns for text in turn)) if text)
+    texts = (conversation.system, *(text for turn in conversation.turns for text in turn))
+    return "\n".join(text for text in texts if text)
 
 
 def written(turns: list[tuple[str, str]]) -> str:
-    """The `input` of a conversation that has gone through these questions and answers; empty for none."""
+    """The `input` of a conversation after these (question, answer) pairs; empty for none."""
     messages = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
     return _json(messages) if messages else ""
 
@@ -69,19 +70,19 @@ def _json(messages: list[Message]) -> str:
 def _messages(value: Any) -> list[Message] | str:
     if not isinstance(value, list):
         return f"found {type(value).__name__}; expected a list of messages"
-    found = []
+    messages = []
     for number, message in enumerate(value, start=1):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             return f"message {number} is {message!r:.40}; expected role and content"
         role, text = message["role"], message["content"]
         if role not in ("system", "user", "assistant") or not isinstance(text, str) or not text.strip():
             return f"message {number} has role {role!r:.20} and content {text!r:.20}; expected a known role and text"
-        found.append((role, text))
-    return found
+        messages.append((role, text))
+    return messages
 
 
 def _order(messages: list[Message]) -> str:
-    """What is wrong with the order of roles; empty where nothing is."""
+    """The fault in the order of roles, in words; empty where there is none."""
     start = 1 if messages and messages[0][0] == "system" else 0
     for number, (role, _) in enumerate(messages[start:]):
         expected = ("user", "assistant")[number % 2]

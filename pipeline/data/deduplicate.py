@@ -1,23 +1,22 @@
-"""Texts that repeat another: exactly (equal normal form) or nearly (Jaccard similarity of word shingles).
+"""Duplicate texts: exact (equal normal form) or near (Jaccard similarity of word shingles).
 
-`Forms` reads texts once, in a stream, and notes for each distinct normal form its shingle set and, from a MinHash
-signature, its buckets; `Forms.families` then gives the records that might repeat each other, and `Forms.near` answers
-which of some forms are near a given one. MinHash and buckets only propose: the true Jaccard similarity decides.
-Sources: those of minhash.py.
+`Forms` reads texts once, as a stream, and stores for each distinct normal form its shingle set and, from a MinHash
+signature, its buckets. `Forms.families` then gives the connected components of texts with common forms or buckets, and
+`Forms.near` the near duplicates of a form. MinHash and buckets only propose pairs: the true Jaccard similarity decides.
+Sources: see minhash.py.
 
-Both ends of a text are padded, so every word stands in as many shingles, `shingle_words` = k. Two texts of
-w words that differ in one word then have similarity (w - 1) / (w + 2k - 1): at a threshold of 0.85 and k =
-5 they are near from 58 words on. Short texts that differ by one name are therefore never near, and need no
-rule of their own. A text of several fields (an instruction and its input) is near another only if every
-field is: other questions about one long passage are no copies. Punctuation is ignored; any other sign (+ %
-# and emoji, say) is a word, and a field without a word is a word.
+Both ends of a text are padded, so every word is in equally many shingles, `shingle_words` = k. Two texts of w words
+that differ in one word then have similarity (w - 1) / (w + 2k - 1): at a threshold of 0.85 and k = 5 they are near from
+58 words on. Short texts that differ by one name are therefore never near and need no special case. A text of several
+fields (an instruction and its input) is near another only if every field is: other questions about one long passage are
+no duplicates. Punctuation is ignored; any other sign (+ % # and emoji, say) is a word, and a field without a word is a
+word.
 
 Memory: a byte per text and about 100 per text that repeats another or shares a bucket with one (tests/bench/memory.py).
 All else lies on disk (external.py), about 4 bytes per word and 170 per text, and is sorted there; no text is kept. Two
-texts are one if digests of 128 bits of their normal forms are equal: among 10^12 texts the chance of one
-such accident is 10^-15. The engine is ours because it is one: texts of 600 bytes cost 0.2 ms each all told, where
-datasketch 2.0 takes 0.3 ms for the signatures and buckets alone and knows no true similarity
-(tests/bench/deduplicate.py).
+texts count as equal if 128-bit digests of their normal forms are: among 10^12 texts the probability of a collision is
+10^-15. The implementation is our own because texts of 600 bytes cost 0.2 ms each in all, where datasketch 2.0 takes
+0.3 ms for signatures and buckets alone, without true similarities (tests/bench/deduplicate.py).
 """
 
 import hashlib
@@ -32,50 +31,52 @@ import numpy.typing as npt
 from pipeline.config.params import Deduplicate
 from pipeline.data import language
 from pipeline.data.candidates import Candidates, Shingled
-from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.hashing import mixed
 from pipeline.data.minhash import Bands, Signatures, bands
 from pipeline.errors import UserError
 
 Text = tuple[Sequence[str], str]
-"""The fields of one record that are compared, and its language."""
+"""The compared fields of one record, and its language."""
 
 FIELD_MARK = "\x1f"  # white space, so no normal form holds it
 _PUNCTUATION = r".,;:!?…·•'\"“”„‘’«»‹›`´()\[\]{}_–—"
 _TOKEN = re.compile(rf"{language.WORD}|[^\w\s{_PUNCTUATION}]")
 _BATCH = 1024  # texts read at a time,
 _CHARACTERS = 1 << 20  # or fewer with so many characters
-_VOCABULARY = 1 << 16  # words remembered at a time, some 150 bytes each
-_ONE, _SEVERAL = 1, 2  # texts that have a form
+_VOCABULARY = 1 << 16  # words cached at a time, some 150 bytes each
+_ONE, _SEVERAL = 1, 2  # number of texts with a form
 
 
 class Forms:
-    """The distinct normal forms among texts, and which of them are near each other.
+    """The distinct normal forms of a stream of texts, and the near duplicates among them.
 
-    A form is known by a number, in the order of first appearance, with gaps.
+    Forms have ascending numbers in the order of first appearance, with gaps.
     """
 
     def __init__(self, texts: Iterable[Text], settings: Deduplicate, folder: Path | None = None) -> None:
         """Reads `texts` once, in order. All have the same number of fields.
 
         Args:
-            folder: where temporary files may lie; none: the system's folder for such.
+            texts: compared fields and language of each record.
+            settings: params.yaml: sample.deduplicate, or the samples gate's own.
+            folder: for temporary files; None: the system's temporary folder.
 
         Raises:
             UserError: a near_threshold of 0.
         """
         if not settings.near_threshold:
             raise UserError(
-                "params.yaml: sample.deduplicate.near_threshold is 0, which calls any two texts copies; "
+                "params.yaml: sample.deduplicate.near_threshold is 0, which makes any two texts duplicates; "
                 "expected above 0 and at most 1, 0.85 is usual"
             )
         self.texts = 0
-        """How many texts there were."""
+        """Number of texts."""
         self._k, self._folder, self._signatures = settings.shingle_words, folder, Signatures(settings)
-        self._row_of = Rows(folder, np.int64)  # of a form: the first text that has it
+        self._row_of = DiskArray(folder, np.int64)  # form -> its first text
         self._shingled: Shingled | None = None
         filled = Bands(folder, *bands(settings.near_threshold, settings.permutations))
-        digests = Rows(folder, np.uint64, 4)  # high and low half, text, form
+        digests = DiskArray(folder, np.uint64, 4)  # high and low half, text, form
         words = _WordHashes()
         for batch in _batches(texts):
             self._read(batch, words, digests, filled)
@@ -89,9 +90,9 @@ class Forms:
         return int(np.count_nonzero(self._state))
 
     def families(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """Texts that might repeat each other, and the form of each: two arrays, texts ascending.
+        """Connected components of texts with common forms or buckets: texts (ascending) and the form of each.
 
-        Texts of two families have neither a form nor a bucket in common; a text in no family repeats none.
+        Both of shape (texts of the family). A text in no family has no duplicate.
         """
         candidates = self._candidates.forms
         once = self._state[candidates] == _ONE
@@ -107,29 +108,29 @@ class Forms:
         edges = np.concatenate([[0], np.flatnonzero(np.diff(family)) + 1, [len(rows)]])
         yield from ((rows[first:last], forms[first:last]) for first, last in pairwise(edges) if last > first)
 
-    def _read(self, batch: list[Text], words: "_WordHashes", digests: Rows, filled: Bands) -> None:
-        """Notes the digest of every text, and shingles and buckets of each form that is new to the batch.
+    def _read(self, batch: list[Text], words: "_WordHashes", digests: DiskArray, filled: Bands) -> None:
+        """Stores the digest of every text, and shingles and buckets of each form that is new in the batch.
 
-        A form that an earlier batch had gets another number here, which `_grouped` drops.
+        A form that an earlier batch has gets another number here, which `_grouped` drops.
         """
-        fresh: list[list[list[int]]] = []
+        new_words: list[list[list[int]]] = []
         numbers: dict[bytes, int] = {}
-        found: list[bytes] = []
+        batch_digests: list[bytes] = []
         firsts: list[int] = []
-        for row, (fields, tongue) in enumerate(batch):
-            normal = [language.normal(field, tongue) for field in fields]
+        for row, (fields, code) in enumerate(batch):
+            normal = [language.normal(field, code) for field in fields]
             digest = hashlib.blake2b(FIELD_MARK.join(normal).encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if digest not in numbers:
                 numbers[digest] = len(numbers)
                 firsts.append(self.texts + row)
-                fresh.append([words.of(field) for field in normal])
-            found.append(digest)
-        halves = np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
+                new_words.append([words.of(field) for field in normal])
+            batch_digests.append(digest)
+        halves = np.frombuffer(b"".join(batch_digests), np.uint64).reshape(-1, 2)
         rows = np.arange(self.texts, self.texts + len(batch), dtype=np.uint64)
-        forms = np.array([numbers[digest] for digest in found], np.uint64) + np.uint64(len(self._row_of))
+        forms = np.array([numbers[digest] for digest in batch_digests], np.uint64) + np.uint64(len(self._row_of))
         digests.append(np.column_stack([halves, rows, forms]))
         self.texts += len(batch)
-        shingles, sizes = _shingles(fresh, len(batch[0][0]), self._k)
+        shingles, sizes = _shingles(new_words, len(batch[0][0]), self._k)
         shingled = self._shingled = self._shingled or _empty(sizes.shape[1], self._folder)
         starts = len(shingled.values) + (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
         shingled.extents.append(np.stack([starts, sizes], axis=2).reshape(len(sizes), -1))
@@ -138,27 +139,26 @@ class Forms:
         total = sizes.sum(axis=1)
         filled.add(self._signatures.of(shingles, total), total > 0)
 
-    def _grouped(self, digests: Rows) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """_ONE or _SEVERAL for each number that stays a form, else 0; text and form of all texts that repeat."""
+    def _grouped(self, digests: DiskArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Per number _ONE or _SEVERAL texts of a form, 0 for a dropped number; (text, form) of exact duplicates."""
         state = np.zeros(len(self._row_of), np.uint8)
         repeats = [np.empty((0, 2), np.int64)]
         for part in in_order(digests, keys=2):
             starts = group_starts(part, keys=2)
             sizes = np.diff(starts, append=len(part))
-            forms = part[starts, 3].astype(np.int64)  # the first text's, as equals stay in order
+            forms = part[starts, 3].astype(np.int64)  # of the first text, as the sort is stable
             state[forms] = np.where(sizes > 1, _SEVERAL, _ONE)
             several = np.repeat(sizes > 1, sizes)
-            again = np.stack([part[several, 2].astype(np.int64), np.repeat(forms, sizes)[several]], axis=1)
-            repeats.append(again)
+            repeats.append(np.stack([part[several, 2].astype(np.int64), np.repeat(forms, sizes)[several]], axis=1))
         return state, np.concatenate(repeats)
 
 
 def _empty(fields: int, folder: Path | None) -> Shingled:
-    return Shingled(Rows(folder, np.uint32), Rows(folder, np.int64, 2 * fields))
+    return Shingled(DiskArray(folder, np.uint32), DiskArray(folder, np.int64, 2 * fields))
 
 
 class _WordHashes(dict[str, int]):
-    """Word -> 64-bit hash, stable across processes; remembered, because words repeat."""
+    """Cache of word -> 64-bit hash, stable across processes."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= _VOCABULARY:
@@ -168,12 +168,12 @@ class _WordHashes(dict[str, int]):
         return value
 
     def of(self, normal: str) -> list[int]:
-        """The hashes of a normal form's words and signs; of the whole if it has none."""
+        """Hashes of a normal form's words and signs; where it has none, of the whole text."""
         return [self[word] for word in _TOKEN.findall(normal) or filter(None, [normal])]
 
 
 def _ranges(starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """start, start + 1, ... for each start, as many as its size, one after the other."""
+    """Concatenation of range(start, start + size) for each start and size."""
     before = np.cumsum(sizes) - sizes
     return np.repeat(starts - before, sizes) + np.arange(sizes.sum())
 
@@ -194,8 +194,8 @@ def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
 def _shingles(
     texts: list[list[list[int]]], n_fields: int, k: int
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """The sorted, distinct 32-bit shingle hashes of each (text, field), one after the other, and how many."""
-    pads = mixed(np.arange(n_fields, dtype=np.uint64))  # a field's own, so equal words in two fields differ
+    """Sorted, distinct 32-bit shingle hashes of each (text, field), concatenated; their numbers, (texts, fields)."""
+    pads = mixed(np.arange(n_fields, dtype=np.uint64))  # one per field, so equal words in two fields hash differently
     flat: list[int] = []
     lengths: list[int] = []
     for fields in texts:

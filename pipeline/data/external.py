@@ -1,9 +1,9 @@
-"""Arrays on disk, for whatever there is one of per record: appended in a stream, read in parts or by number, sorted.
+"""External memory: arrays in temporary files, appended as a stream, read in parts or by row number, sorted.
 
-The files are temporary and have no name where the system allows it, so that nothing is left behind however the
-process ends. They are read with `pread`, not mapped: mapped pages count as memory of the process for as long as the
-system has no other use for them. Sorting is a radix partition into parts that fit in memory, then a sort of each
-(Knuth, The Art of Computer Programming, volume 3, section 5.2.5).
+The files have no name where the system allows it, so nothing is left behind however the process ends. They are read
+with `pread` and not mapped, because mapped pages count as memory of the process for as long as the system has no other
+use for them. Sorting is a radix partition into parts that fit in memory, then a sort of each part (Knuth, The Art of
+Computer Programming, volume 3, section 5.2.5).
 """
 
 import os
@@ -19,13 +19,13 @@ PART = 1 << 15  # rows in memory at a time
 Words = npt.NDArray[np.uint64]
 
 
-class Rows:
-    """Rows of `width` numbers of one type."""
+class DiskArray:
+    """A two-dimensional array in a temporary file: rows of `width` numbers of one type."""
 
     def __init__(self, folder: Path | None, dtype: npt.DTypeLike, width: int = 1) -> None:
-        """`folder`: where the file lies, on the disk that has room; None: the system's folder for such files."""
+        """Makes an empty array; `folder`: for the file, on a disk with room; None: the system's temporary folder."""
         self.dtype, self.width, self.folder = np.dtype(dtype), width, folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with this object
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with this object
         self._size = width * self.dtype.itemsize
         self._count, self._unflushed = 0, False
 
@@ -37,13 +37,13 @@ class Rows:
             self._file.close()
 
     def append(self, rows: npt.NDArray[Any]) -> None:
-        """Adds rows, shape (n, width), or (n) where width is 1."""
+        """Appends rows, shape (n, width), or (n) where width is 1."""
         self._file.write(np.ascontiguousarray(rows, self.dtype).tobytes())
         self._count += rows.size // self.width
         self._unflushed = True
 
     def read(self, first: int, last: int) -> npt.NDArray[Any]:
-        """Rows `first` to before `last`, shape (last - first, width)."""
+        """Rows `first` to `last` - 1, shape (last - first, width)."""
         if self._unflushed:
             self._file.flush()
             self._unflushed = False
@@ -52,7 +52,7 @@ class Rows:
         return np.frombuffer(data, self.dtype).reshape(-1, self.width)
 
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Those rows in that order, shape (rows, width); neighbours are read together."""
+        """Rows by their numbers, shape (rows, width); consecutive numbers are read at once."""
         cuts = np.flatnonzero(np.diff(rows) != 1) + 1
         runs = np.split(rows, cuts) if len(rows) else []
         parts = [self.read(int(run[0]), int(run[-1]) + 1) for run in runs]
@@ -65,19 +65,19 @@ class Rows:
             yield self.read(first, min(first + size, self._count))
 
     def write_at(self, first: int, rows: npt.NDArray[Any]) -> None:
-        """Writes rows at a place of a file that was made by `write_at` alone."""
+        """Writes rows from row number `first` on; only for an array without `append`."""
         data, place = memoryview(np.ascontiguousarray(rows, self.dtype).tobytes()), first * self._size
-        while data:  # a nearly full disk takes a part, and names its error at the next try
+        while data:  # a nearly full disk takes a part, and raises at the next call
             written = os.pwrite(self._file.fileno(), data, place)
             data, place = data[written:], place + written
         self._count = max(self._count, first + len(rows))
 
 
 class Digests(Sequence[bytes]):
-    """Digests of 16 bytes each, by number."""
+    """A sequence of 16-byte digests on disk."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._rows = Rows(folder, np.uint8, 16)
+        self._rows = DiskArray(folder, np.uint8, 16)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -88,23 +88,23 @@ class Digests(Sequence[bytes]):
         return self._rows.read(row, row + 1).tobytes()
 
     def append(self, digests: Sequence[bytes]) -> None:
-        """Adds digests, each of 16 bytes."""
+        """Appends digests, each of 16 bytes."""
         self._rows.append(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16))
 
 
 def read_at(descriptor: int, size: int, place: int) -> bytes:
-    """So many bytes of an open file from a place on; fewer only at its end."""
+    """`size` bytes of an open file from the offset `place` on; fewer only at its end."""
     data = os.pread(descriptor, size, place)
     while len(data) < size and (more := os.pread(descriptor, size - len(data), place + len(data))):
         data += more
     return data
 
 
-def in_order(rows: Rows, keys: int = 1) -> Iterator[Words]:
-    """The rows (of 64-bit unsigned numbers) sorted by their first `keys` columns, in parts; equals stay in order.
+def in_order(rows: DiskArray, keys: int = 1) -> Iterator[Words]:
+    """The rows (64-bit unsigned numbers) in parts, stably sorted by their first `keys` columns.
 
-    Rows with an equal first column are never in two parts, so a part is as large as the largest such group if that
-    is more than PART rows.
+    Rows with an equal first column are never in two parts, so a part can be as large as the largest such group where
+    that has more than PART rows.
     """
     if len(rows) <= PART:
         yield _sorted(rows.read(0, len(rows)), keys)
@@ -117,13 +117,13 @@ def in_order(rows: Rows, keys: int = 1) -> Iterator[Words]:
         counts += np.bincount((part[:, 0] >> shift).astype(np.int64), minlength=len(counts))
     ends = np.cumsum(counts)
     free = ends - counts
-    scattered = Rows(rows.folder, rows.dtype, rows.width)
+    scattered = DiskArray(rows.folder, rows.dtype, rows.width)
     for part in rows.parts():
-        goes = (part[:, 0] >> shift).astype(np.int64)
-        order = np.argsort(goes, kind="stable")
-        part, goes = part[order], goes[order]
-        for run in np.split(np.arange(len(part)), np.flatnonzero(np.diff(goes)) + 1):
-            bucket = int(goes[run[0]])
+        targets = (part[:, 0] >> shift).astype(np.int64)
+        order = np.argsort(targets, kind="stable")
+        part, targets = part[order], targets[order]
+        for run in np.split(np.arange(len(part)), np.flatnonzero(np.diff(targets)) + 1):
+            bucket = int(targets[run[0]])
             scattered.write_at(int(free[bucket]), part[run[0] : run[-1] + 1])
             free[bucket] += len(run)
     for first, last in zip((ends - counts).tolist(), ends.tolist(), strict=True):
@@ -132,7 +132,7 @@ def in_order(rows: Rows, keys: int = 1) -> Iterator[Words]:
 
 
 def group_starts(part: Words, keys: int = 1) -> npt.NDArray[np.int64]:
-    """Where a new value of the first `keys` columns begins in a sorted part."""
+    """First row of each group with equal values in the first `keys` columns, in a sorted part; shape (groups)."""
     if not len(part):
         return np.empty(0, np.int64)
     changes = (part[1:, :keys] != part[:-1, :keys]).any(axis=1)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.config.params import Deduplicate
 from pipeline.config.recipe import seed_for
-from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.hashing import mixed
 
 _MISS = 0.01  # probability that a pair exactly at the threshold shares no bucket
@@ -62,8 +62,8 @@ class Bands:
 
     def __init__(self, folder: Path | None, count: int, rows: int) -> None:
         self._folder, self._count, self._rows = folder, count, rows
-        self._keys = Rows(folder, np.uint64)  # batch after batch, and band after band within one
-        self._filled = Rows(folder, np.bool_)
+        self._keys = DiskArray(folder, np.uint64)  # batch after batch, and band after band within one
+        self._filled = DiskArray(folder, np.bool_)
         self._batches: list[int] = []
 
     def add(self, signatures: npt.NDArray[np.uint32], filled: npt.NDArray[np.bool_]) -> None:
@@ -76,12 +76,12 @@ class Bands:
         self._filled.append(filled)
         self._batches.append(len(filled))
 
-    def shared(self, counts: npt.NDArray[np.bool_]) -> Rows:
+    def shared(self, counts: npt.NDArray[np.bool_]) -> DiskArray:
         """Pairs (set, bucket) of all buckets with two sets or more, sorted by bucket.
 
         Sets for which `counts` is false are left out; shape of `counts`: (sets).
         """
-        pairs, used = Rows(self._folder, np.uint64, 2), 0
+        pairs, used = DiskArray(self._folder, np.uint64, 2), 0
         for band in range(self._count):
             for part in in_order(self._keyed(band, counts)):
                 starts = group_starts(part)
@@ -92,9 +92,9 @@ class Bands:
                 used += len(starts)
         return pairs
 
-    def _keyed(self, band: int, counts: npt.NDArray[np.bool_]) -> Rows:
+    def _keyed(self, band: int, counts: npt.NDArray[np.bool_]) -> DiskArray:
         """Pairs (key, set) of one band for the sets that count."""
-        keyed, first = Rows(self._folder, np.uint64, 2), 0
+        keyed, first = DiskArray(self._folder, np.uint64, 2), 0
         for size in self._batches:
             start = first * self._count + band * size
             keys = self._keys.read(start, start + size)[:, 0]
@@ -104,7 +104,7 @@ class Bands:
         return keyed
 
 
-def families(pairs: Rows, sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def families(pairs: DiskArray, sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Connected components of sets that share buckets: per set, the index of its component's first set.
 
     Label propagation: each round gives every member of a bucket the bucket's least label, until none changes.

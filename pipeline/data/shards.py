@@ -1,12 +1,10 @@
-"""The reading side of data/samples/documents: token ids as a memory map, windows over them, and batches by
-number.
+"""Reader of data/samples/documents: memory-mapped token ids, windows over them, and batches by step number.
 
-Nothing here holds state: which rows stand in the batch of a step is a pure function of (n, batch_size,
-step, seed), so any step can be asked for and none needs the one before. No torch, so any process may read
-shards.
+Stateless: the rows of a step's batch are a pure function of (n, batch_size, step, seed), so any step can be computed
+without the one before. No torch, so any process may read shards.
 
-Shapes: B rows of a batch, T = context_length. Source: a Feistel network as a shuffle of any n, by cycle
-walking (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+Shapes: B rows of a batch, T = context_length. Source: a Feistel network as a shuffle of any n, by cycle walking (Black
+and Rogaway 2002, "Ciphers with arbitrary finite domains").
 """
 
 from dataclasses import dataclass
@@ -30,19 +28,19 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class Shard:
-    """One split's documents. Arrays have one entry per document, except `ids`: one per token."""
+    """One split's documents. Arrays have shape (documents), except `ids`: (tokens)."""
 
     split: str
     ids: npt.NDArray[np.unsignedinteger]
     """Every document's ids followed by the end-of-text id; a read-only memory map."""
     starts: Int64s
-    """Where in `ids` each document starts."""
+    """Offset of each document in `ids`."""
     lengths: npt.NDArray[np.int32]
     """Tokens, the end-of-text id included."""
     bytes: npt.NDArray[np.int32]
     """UTF-8 bytes of the text."""
     bits: npt.NDArray[np.float64]
-    """Bits a perfect model of the source needs; NaN where nobody can know."""
+    """Information content -log2 p(text) under the source's own distribution; NaN where it is unknown."""
     vocab_size: int
     end_of_text: int
     index_file: Path
@@ -52,8 +50,8 @@ class Shard:
         """Opens `<folder>/<split>.bin` and its index.
 
         Raises:
-            UserError: no such file, one that differs from its recorded hash, or an ids file that has not the length
-                its index says.
+            UserError: a missing file, one that differs from its recorded hash, or an ids file of another length than
+                its index gives.
         """
         index_file, ids_file = folder / f"{split}.parquet", folder / f"{split}.bin"
         for file in (index_file, ids_file, folder / "meta.json"):
@@ -61,17 +59,17 @@ class Shard:
                 raise UserError(f"{file}: no such file; `dvc repro sample` makes it")
             integrity.require_intact(file)
         meta = files.read_json(folder / "meta.json")
-        # pq.read_table would import pandas: half a second a stage
+        # pq.read_table would import pandas, half a second per stage.
         index = pq.ParquetFile(index_file).read(columns=["start", "length", "bytes", "bits"])
         lengths = index["length"].to_numpy()
         dtype = np.dtype(meta["dtype"]).newbyteorder("<")
-        found, expected = ids_file.stat().st_size, int(lengths.sum(dtype=np.int64)) * dtype.itemsize
-        if found != expected:
+        size, expected = ids_file.stat().st_size, int(lengths.sum(dtype=np.int64)) * dtype.itemsize
+        if size != expected:
             raise UserError(
-                f"{ids_file}: {found} bytes, its index says {expected}; it was damaged or half copied: "
+                f"{ids_file}: has {size} bytes, expected {expected} by its index; it is damaged or was copied in part: "
                 "delete data/samples and run `dvc checkout` or `dvc repro sample`"
             )
-        ids = np.memmap(ids_file, dtype=dtype, mode="r") if found else np.empty(0, dtype)
+        ids = np.memmap(ids_file, dtype=dtype, mode="r") if size else np.empty(0, dtype)
         bits = index["bits"].to_numpy(zero_copy_only=False).astype(np.float64)
         return cls(
             split,
@@ -86,11 +84,11 @@ class Shard:
         )
 
     def __len__(self) -> int:
-        """Documents."""
+        """Number of documents."""
         return len(self.starts)
 
     def document(self, row: int) -> npt.NDArray[np.unsignedinteger]:
-        """The ids of one document, its end-of-text id included; a view."""
+        """The ids of one document with its end-of-text id, shape (tokens); a view."""
         return self.ids[self.starts[row] : self.starts[row] + self.lengths[row]]
 
     def index(self) -> pa.Table:
@@ -100,10 +98,9 @@ class Shard:
 
 @dataclass(frozen=True)
 class Windows:
-    """A split cut into windows of T inputs and the target after each: T + 1 ids, T new ones per window.
+    """A split packed into windows of T + 1 ids, T inputs and their targets; consecutive windows overlap by one id.
 
-    Documents follow each other in one stream, parted by end-of-text ids. What is left at the end and fills
-    no window is not trained on.
+    Documents are concatenated, separated by end-of-text ids. A last, incomplete window is dropped.
     """
 
     ids: npt.NDArray[np.unsignedinteger]
@@ -122,7 +119,7 @@ class Windows:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"windows are 0..{len(self) - 1}, asked for {rows.min()}..{rows.max()}")
         offsets = rows[:, None] * self.context_length + np.arange(self.context_length + 1)
-        return self.ids[offsets].astype(np.int64)
+        return np.asarray(self.ids[offsets], dtype=np.int64)
 
 
 def windows(shard: Shard, context_length: int) -> Windows:
@@ -131,22 +128,31 @@ def windows(shard: Shard, context_length: int) -> Windows:
     Raises:
         UserError: the split is too short to fill one window.
     """
-    found = Windows(shard.ids, context_length)
-    if not len(found):
+    packed = Windows(shard.ids, context_length)
+    if not len(packed):
         raise UserError(
-            f"the {shard.split} split holds {len(shard.ids)} tokens, less than one window of "
+            f"the {shard.split} split has {len(shard.ids)} tokens, expected at least one window of "
             f"context_length {context_length} + 1; give it more documents (download.sources, split) or a "
             "smaller pretrain.model.context_length in params.yaml"
         )
-    return found
+    return packed
 
 
-def batch_rows(n: int, batch_size: int, step: int, seed: int, rank: int = 0, world_size: int = 1) -> Int64s:
-    """Which of `n` rows stand in the batch of a step, shape (batch_size / world_size).
+def batch_rows(  # noqa: PLR0913 - a pure function has all of its inputs as arguments
+    n: int, batch_size: int, step: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Int64s:
+    """Row numbers of a step's batch out of `n` rows, shape (batch_size / world_size).
 
-    Batches are cut from an endless row of shuffles of 0..n-1, each with its own order: every row is seen
-    once before any is seen twice, and a batch may span two shuffles. The ranks' parts, interleaved, are the
-    batch of one rank.
+    Batches are consecutive parts of a concatenation of epochs, each with its own shuffle of 0..n-1: every row occurs
+    once per epoch, and a batch may span two epochs. The ranks' parts, interleaved, are the batch of a single process.
+
+    Args:
+        n: number of rows.
+        batch_size: rows per step, over all ranks.
+        step: step number from 0 on.
+        seed: names the shuffles.
+        rank: this process, from 0 on.
+        world_size: number of processes.
 
     Raises:
         ValueError: nothing to draw from, or world_size does not divide batch_size.
@@ -165,11 +171,10 @@ def batch_rows(n: int, batch_size: int, step: int, seed: int, rank: int = 0, wor
 
 
 def shuffled(n: int, places: Int64s, seed: int) -> Int64s:
-    """What stands at `places` of the shuffle of 0..n-1 that `seed` names, without making the whole shuffle.
+    """Elements at `places` of a pseudorandom permutation of 0..n-1, same shape, without computing the rest of it.
 
-    A Feistel network over the smallest even number of bits that holds n; what falls outside walks on until
-    inside. Unlike numpy's Generator.permutation it costs nothing per epoch and is fixed for all versions of
-    numpy.
+    A Feistel network over the smallest even number of bits that holds n, with cycle walking for values of n and more.
+    Unlike numpy's Generator.permutation it costs nothing per epoch and is equal in all versions of numpy.
     """
     half = max(2, ((n - 1).bit_length() + 1) // 2)
     keys = _round_keys(seed)

@@ -1,7 +1,7 @@
-"""How an instruction and its answer become token ids, and which of them are learned.
+"""Prompt templates: token ids of instructions, conversations and answers.
 
-A template is the same for training, scoring, chatting and serving. User text is encoded as ordinary text; only the
-template places special tokens, so nobody can write a marker into a message.
+Training, scoring, chat and serving use the same template. User text is encoded as ordinary text; only the template
+places special tokens, so no message can contain one.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,16 @@ def _alpaca(instruction: str, given: str) -> list[Piece]:
 
 
 class Template(NamedTuple):
-    """One layout of prompt and answer."""
+    """A layout of prompt and answer."""
 
     pieces: Callable[[str, str], list[Piece]]
-    """(instruction, input) -> everything up to the answer."""
+    """(instruction, input) -> the prompt, up to the answer."""
     system: Callable[[str], list[Piece]]
-    """Standing instruction -> what stands before the first turn."""
+    """System message -> the prefix of the first turn."""
     opens: str
-    """What stands before the answer's first word."""
+    """Prefix of the answer."""
     end: str | None
-    """The special token that ends an answer; none: end-of-text."""
+    """The special token that ends an answer; None: end-of-text."""
 
 
 TEMPLATES = {
@@ -50,14 +50,14 @@ TEMPLATES = {
 def stop_id(tokenizer: Any, template: str) -> int:
     """The id that ends an answer."""
     name = TEMPLATES[template].end
-    return tokenizer.end_of_text if name is None else _special(tokenizer, name, template)
+    return int(tokenizer.end_of_text) if name is None else _special(tokenizer, name, template)
 
 
 def prompt_ids(tokenizer: Any, template: str, instruction: str, given: str) -> list[int]:
-    """Ids of everything up to the answer; earlier turns, where `given` holds a conversation, with their answers.
+    """Ids of the prompt, up to the answer; where `given` holds a conversation, earlier turns with their answers.
 
     Raises:
-        UserError: the vocabulary has no such special token (use `alpaca`).
+        UserError: the vocabulary lacks a special token of the template (use `alpaca`).
     """
     *before, (prompt, _) = turns(tokenizer, template, instruction, given, "")
     return [i for asked, answered in before for i in asked + answered] + prompt
@@ -66,7 +66,7 @@ def prompt_ids(tokenizer: Any, template: str, instruction: str, given: str) -> l
 def turns(
     tokenizer: Any, template: str, instruction: str, given: str, output: str
 ) -> list[tuple[list[int], list[int]]]:
-    """Prompt and answer of every turn, oldest first, as ids; a standing instruction opens the first prompt."""
+    """(prompt ids, answer ids) of every turn, oldest first; a system message is a prefix of the first prompt."""
     layout, conversation = TEMPLATES[template], earlier(given)
     if conversation is None:
         asked = [(layout.pieces(instruction, given), output)]
@@ -89,19 +89,19 @@ def _ids(tokenizer: Any, template: str, pieces: list[Piece]) -> list[int]:
 
 
 def answer_ids(tokenizer: Any, template: str, output: str) -> list[int]:
-    """Ids of the answer with the token that ends it."""
+    """Ids of an answer, the token that ends it included."""
     return [*tokenizer.encode(TEMPLATES[template].opens + output), stop_id(tokenizer, template)]
 
 
 def answer_text(template: str, text: str) -> str:
-    """The answer itself in what a model wrote (or in its first piece)."""
+    """A generated text (or its first piece) without the prefix of an answer."""
     return text.removeprefix(TEMPLATES[template].opens)
 
 
 def _special(tokenizer: Any, name: str, template: str) -> int:
     if name not in tokenizer.special:
         raise UserError(
-            f"params.yaml: objective.template {template!r} needs the token {name}, the vocabulary has "
-            f"{', '.join(tokenizer.special)}; use template: alpaca"
+            f"template {template!r} needs the special token {name}, the vocabulary has "
+            f"{', '.join(tokenizer.special)}; set template: alpaca in the recipe's objective"
         )
-    return tokenizer.special[name]
+    return int(tokenizer.special[name])

@@ -1,4 +1,4 @@
-"""Documents -> token ids: the vocabulary, a flat file of ids, and an index of where each document stands.
+"""Tokenization of documents into data/tokens: vocabulary, a flat file of token ids, and an index of documents.
 
     data/tokens/ids.bin         every document's ids and the end-of-text id, in the order of
                                 documents.parquet; little-endian uint16, uint32 for more than 65,536 ids
@@ -8,8 +8,7 @@
     data/tokens/tokenizer/      see pipeline.tokenizer
     data/tokens/manifest.json   see pipeline.integrity
 
-Two streamed passes: one trains on the training split, the other encodes everything. No corpus is ever held
-in memory.
+Two streamed passes, one that trains on the training split and one that encodes all documents, in bounded memory.
 """
 
 from collections import Counter
@@ -48,17 +47,17 @@ INDEX = pa.schema(
 _COPIED = ("id", "source", "language", "bits")
 _ROWS = 512  # documents read, encoded and written at a time
 _GROUP = 1 << 14  # rows of one row group of the index
-# What each method needs in params.yaml, and what would be ignored.
+# Per method: keys that it needs in params.yaml, and further keys that it accepts.
 _NEEDS = {"train": ("vocab_size", "pattern"), "ranks": ("pattern", "path"), "folder": ("path",)}
 _MAY = {"train": (), "characters": ()}
 
 
 def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progress: bool = False) -> dict[str, Any]:
-    """Makes the vocabulary and encodes every document; `out` is replaced as a whole.
+    """Makes the vocabulary, encodes every document, and replaces the folder `out`.
 
     Args:
         settings: the `tokenize` section.
-        split: decides which documents train the vocabulary.
+        split: the `split` section; documents of the training split train the vocabulary.
         documents: a parquet file in the schema of pipeline.data.records.
         out: the folder data/tokens.
         progress: shows a bar on standard error.
@@ -68,8 +67,7 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         white space, end-of-text not counted).
 
     Raises:
-        UserError: no documents, none to train on, settings that do not fit the method, an unreadable
-            vocabulary.
+        UserError: no documents, none to train on, settings that do not fit the method, an unreadable vocabulary.
     """
     _require_fitting(settings)
     n_documents = _count(documents)
@@ -82,7 +80,7 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
 
 
 def describe(summary: dict[str, Any], settings: Tokenize) -> str:
-    """A few lines for the terminal."""
+    """The result of `tokenize` as text for a terminal."""
     asked = settings.vocab_size or 0
     fewer = f" ({asked:,} asked; the text has no more pairs)" if asked > summary["vocab_size"] else ""
     words = ", ".join(f"{language} {n:.2f}" for language, n in summary["tokens_per_word"].items())
@@ -107,17 +105,17 @@ def _require_fitting(settings: Tokenize) -> None:
 
 def _count(documents: Path) -> int:
     try:
-        found: int = pq.read_metadata(documents).num_rows
+        rows = int(pq.read_metadata(documents).num_rows)
     except FileNotFoundError:
         raise UserError(f"{documents}: no such file; run the stage before: dvc repro download") from None
     except pa.ArrowInvalid as error:
         raise UserError(f"{documents}: not readable as parquet ({error}); run: dvc repro download") from None
-    if found == 0:
+    if rows == 0:
         raise UserError(
-            f"{documents}: 0 documents; there is nothing to tokenize. A source of params.yaml: "
-            "download.sources must deliver documents (rejected rows stand in data/raw/rejections.parquet)"
+            f"{documents}: 0 documents, expected at least one to tokenize; add a source of documents to params.yaml: "
+            "download.sources (rejected rows are in data/raw/rejections.parquet)"
         )
-    return found
+    return rows
 
 
 def _vocabulary(settings: Tokenize, source: Path, split: Split, scratch: Path) -> Tokenizer:
@@ -140,14 +138,14 @@ def _vocabulary(settings: Tokenize, source: Path, split: Split, scratch: Path) -
             return tokenizer.preset(name, path, settings.sha256, add_specials=True)
 
 
-def _pinned(settings: Tokenize, path: Path, found: Tokenizer) -> Tokenizer:
-    """The vocabulary, if params name its hash. Raises UserError: DVC would not notice that these files change."""
+def _pinned(settings: Tokenize, path: Path, vocabulary: Tokenizer) -> Tokenizer:
+    """The vocabulary itself. Raises UserError where params.yaml has no hash of it: DVC would not see a change."""
     if settings.sha256 is None:
         raise UserError(
             f"params.yaml: tokenize.sha256 is null; DVC does not watch {path}, so a vocabulary of your own is pinned; "
             f"if you trust it, write {pin(path)}"
         )
-    return found
+    return vocabulary
 
 
 def _training_texts(source: Path, split: Split) -> Iterator[str]:
@@ -157,16 +155,15 @@ def _training_texts(source: Path, split: Split) -> Iterator[str]:
 
 
 def _alphabet(source: Path) -> set[str]:
-    """The characters of every document, held-out ones too, as nanoGPT takes them: which letters there are,
-    not how often, so that no held-out document has a letter without an id."""
-    found: set[str] = set()
+    """The set of characters of all documents, as in nanoGPT: held-out documents too, so all their letters have ids."""
+    letters: set[str] = set()
     for batch in batches(source, ["text"], _ROWS):
         for text in batch["text"].to_pylist():
-            found.update(text)
-    return found
+            letters.update(text)
+    return letters
 
 
-def _encode_all(
+def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
     vocabulary: Tokenizer, source: Path, n_documents: int, split: Split, folder: Path, progress: bool
 ) -> dict[str, Any]:
     dtype = np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4")
@@ -181,7 +178,7 @@ def _encode_all(
         for batch in _shown(source, n_documents, progress):
             texts = Utf8.column(batch["text"].cast(pa.string()))
             encoded = vocabulary.encode_utf8(texts)
-            lengths = np.array([len(one) + 1 for one in encoded], dtype=np.int64)
+            lengths = np.array([len(text_ids) + 1 for text_ids in encoded], dtype=np.int64)
             _joined(encoded, lengths, vocabulary.end_of_text, dtype).tofile(ids)
             for language, first, last in _runs(batch["language"].to_pylist()):
                 words[language] += texts.words(first, last)
@@ -205,17 +202,17 @@ def _encode_all(
 
 
 def _joined(encoded: list[Ids], lengths: np.ndarray, end_of_text: int, dtype: np.dtype) -> np.ndarray:
-    """The ids of all texts, an end after each."""
-    whole = np.empty(int(lengths.sum()), dtype)
+    """The ids of all texts, each followed by end-of-text, shape (sum of lengths)."""
+    joined = np.empty(int(lengths.sum()), dtype)
     ends = np.cumsum(lengths)
-    whole[ends - 1] = end_of_text
-    for one, end in zip(encoded, ends.tolist(), strict=True):
-        whole[end - 1 - len(one) : end - 1] = one
-    return whole
+    joined[ends - 1] = end_of_text
+    for ids, end in zip(encoded, ends.tolist(), strict=True):
+        joined[end - 1 - len(ids) : end - 1] = ids
+    return joined
 
 
 def _runs(languages: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Each language with the first of the texts in it that follow each other and the one after the last."""
+    """Runs of texts in one language: language, first text, text after the last."""
     last = 0
     for language, group in groupby(languages):
         first, last = last, last + sum(1 for _ in group)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import external, tables
-from pipeline.data.external import Digests, Rows, group_starts, in_order
+from pipeline.data.external import Digests, DiskArray, group_starts, in_order
 
 
-def rows_of(values: np.ndarray, folder: Path | None = None) -> Rows:
-    made = Rows(folder, values.dtype, values.shape[1])
+def rows_of(values: np.ndarray, folder: Path | None = None) -> DiskArray:
+    made = DiskArray(folder, values.dtype, values.shape[1])
     for first in range(0, len(values), 7):
         made.append(values[first : first + 7])
     return made

@@ -53,7 +53,7 @@ def test_windows_cover_the_stream_once_and_targets_are_one_ahead(documents: Path
 
 def test_a_split_too_short_for_one_window_is_a_clear_error(documents: Path) -> None:
     shard = Shard.open(documents, "test")
-    with pytest.raises(UserError, match=r"test split holds \d+ tokens.*context_length 100000"):
+    with pytest.raises(UserError, match=r"test split has \d+ tokens.*context_length 100000"):
         windows(shard, 100_000)
     assert len(windows(shard, len(shard.ids) - 1)) == 1
 
@@ -62,7 +62,7 @@ def test_damaged_and_missing_files_are_named(documents: Path, tmp_path: Path) ->
     shutil.copytree(documents, tmp_path / "documents")
     with (tmp_path / "documents" / "train.bin").open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(UserError, match=r"train\.bin: \d+ bytes, its index says"):
+    with pytest.raises(UserError, match=r"train\.bin: has \d+ bytes, expected \d+ by its index"):
         Shard.open(tmp_path / "documents", "train")
     (tmp_path / "documents" / "test.bin").unlink()
     with pytest.raises(UserError, match=r"test\.bin: no such file"):

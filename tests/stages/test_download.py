@@ -74,10 +74,10 @@ def test_a_users_file_becomes_data_raw_with_a_summary(run, tmp_path):
         (
             b"ham\thi\n",
             {"path": "inputs/gone.tsv"},
-            "error: inputs/gone.tsv: no such file; in inputs stand: ['sms.tsv']",
+            "error: inputs/gone.tsv: no such file; inputs contains ['sms.tsv']",
         ),
         (b"ham\thi\n", {"columns": {"label": "0", "text": "3"}}, "error: inputs/sms.tsv: no column '3' (our text)"),
-        (b"ham\thi\n", {"path": "../sms.tsv"}, "outside inputs/, where DVC would not notice a change"),
+        (b"ham\thi\n", {"path": "../sms.tsv"}, "outside inputs/, where DVC would not see a change"),
         (b"ham\thi\n", {"weight": 2}, "params.yaml: download.sources.sms.weight"),
         (b"ham\thi\n", {"colums": {}}, "did you mean 'columns'?"),
     ],

@@ -1,8 +1,6 @@
-"""How a file's columns become a record: which of theirs is which of ours, what a label means, which language
-it is.
+"""Mapping of a file's columns to a record: column names, label names, language and split.
 
-`Shape` is what the settings of files, url and hub have in common, checked once. `Field` is one column to look
-for.
+`Shape` holds the settings that the sources files, url and hub share, and checks them. `Field` is one column of a file.
 """
 
 from dataclasses import dataclass
@@ -13,36 +11,37 @@ from pipeline.config.recipe import Kind
 from pipeline.data.records import CONTENT
 from pipeline.errors import UserError
 
-OPTIONAL = frozenset({"input"})  # a file without it means: no input
+OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
 MESSAGES = "messages"  # kind instructions: a list of messages in place of its columns
-EXTRA = ("language", "split")  # may also come from a column, when mapped
-ABSENT: Final = object()  # the row has no such field (null is a value, and another thing)
+EXTRA = ("language", "split")  # columns that a mapping may add
+ABSENT: Final = object()  # the row has no such field; null is a value
 
 
 class Field(NamedTuple):
-    """One column of ours, the name it has in the file, and whether a file without it is refused."""
+    """A column of the schema, its name in the file, and whether the file must have it."""
 
     ours: str
     theirs: str
     required: bool
 
 
-class Bad(NamedTuple):
-    """A row that cannot be a record: a short code, and what was found and expected."""
+class BadRow(NamedTuple):
+    """A rejected row: a short code of the reason, and what was found and expected."""
 
     reason: str
     detail: str
 
 
-# A row as a format reads it: its line, then its values in the order of `Shape.fields`, or why there are none.
-Row = tuple[int, "tuple[Any, ...] | Bad"]
+Row = tuple[int, "tuple[Any, ...] | BadRow"]
+"""A row as a format reads it: line number, and values in the order of `Shape.fields` or the reason of rejection."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What to make of a row. `where` is how errors call the params section (`download.sources.sms`)."""
+    """Record kind and column mapping of a source."""
 
     where: str
+    """Its section of params.yaml in errors, such as download.sources.sms."""
     kind: Kind
     columns: dict[str, str]
     labels: dict[str, str]
@@ -51,12 +50,10 @@ class Shape:
 
     def __post_init__(self) -> None:
         known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind == "instructions" else []))
-        if odd := sorted(set(self.columns) - set(known)):
-            raise ValueError(f"columns names {odd}, which {self.kind} do not have; one of: {', '.join(known)}")
+        if unknown := sorted(set(self.columns) - set(known)):
+            raise ValueError(f"columns names {unknown}, which {self.kind} do not have; one of: {', '.join(known)}")
         if MESSAGES in self.columns and set(self.columns) & set(CONTENT[self.kind]):
-            raise ValueError(
-                f"columns names messages, which stand for {', '.join(CONTENT[self.kind])}; keep one of them"
-            )
+            raise ValueError(f"columns names messages, which replace {', '.join(CONTENT[self.kind])}; keep one of them")
         if self.labels and self.kind != "labelled":
             raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
         if self.split is not None and "split" in self.columns:
@@ -66,13 +63,12 @@ class Shape:
 
     @classmethod
     def of(cls, settings: Any, where: str) -> "Shape":
-        """The shape that a source's settings describe. Raises ValueError where they contradict themselves."""
+        """The shape of a source's settings. Raises ValueError where they contradict each other."""
         return cls(where, settings.kind, settings.columns, settings.labels, settings.language, settings.split)
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The columns to look for: the kind's content in schema order, then language and split where
-        mapped."""
+        """The columns to read: the kind's content in schema order, then language and split where mapped."""
         if MESSAGES in self.columns:
             extra = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
             return (Field(MESSAGES, self.columns[MESSAGES], True), *extra)
@@ -83,14 +79,19 @@ class Shape:
         return (*content, *(Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns))
 
     def places(self, names: list[str], shown: str, hint: str = "") -> list[int | None]:
-        """Where each field stands among a file's columns; null for an optional one that is not there.
+        """Index of each field among a file's columns; None for an optional one that is missing.
+
+        Args:
+            names: the file's column names.
+            shown: the file's name in errors.
+            hint: added to the error for a missing column.
 
         Raises:
-            UserError: a needed column is missing, or a name stands twice.
+            UserError: a required column is missing, or a name occurs twice.
         """
         twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
-            raise UserError(f"{shown}: columns {twice} stand more than once; expected each name once: rename them")
+            raise UserError(f"{shown}: columns {twice} occur more than once; expected each name once: rename them")
         missing = [
             f"{field.theirs!r} (our {field.ours})"
             for field in self.fields
@@ -99,13 +100,13 @@ class Shape:
         if missing:
             raise UserError(
                 f"{shown}: no column {', '.join(missing)}; found: {names[:40]}{hint}; "
-                f"say which column is which in {self.where}.columns"
+                f"map our columns to the file's in {self.where}.columns"
             )
         return [names.index(field.theirs) if field.theirs in names else None for field in self.fields]
 
-    def pick(self, row: dict[str, Any]) -> "tuple[Any, ...] | Bad":
-        """The values of one object in the order of `fields`; Bad if a needed one is not there."""
+    def pick(self, row: dict[str, Any]) -> "tuple[Any, ...] | BadRow":
+        """The values of one object in the order of `fields`; BadRow where a required one is missing."""
         for field in self.fields:
             if field.required and field.theirs not in row:
-                return Bad("missing_field", f"no field {field.theirs!r}; found: {list(row)[:20]}")
+                return BadRow("missing_field", f"no field {field.theirs!r}; found: {list(row)[:20]}")
         return tuple(row.get(field.theirs, ABSENT) for field in self.fields)

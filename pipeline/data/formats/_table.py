@@ -1,48 +1,61 @@
-"""Delimited text, split strictly (RFC 4180 where quoted): a row is never shifted, padded, merged or halved.
+"""Strict reader of delimited text (RFC 4180 where quoted): rows are never shifted, padded, merged or split.
 
-Rows end at LF or CRLF outside quotes; a bare CR is text. Rows with too few or too many fields are rejected
-with their line number. A quote that does not close, or text after a closing quote, leaves the ends of rows
-uncertain and refuses the file, naming the line where the quote opened.
+Rows end at LF or CRLF outside quotes; a bare CR is text. Rows with too few or too many fields are rejected with their
+line number. A quote that does not close, or text after a closing quote, leaves the ends of rows undefined: the file is
+refused, with the line of the opening quote.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 
-from pipeline.data.formats._shape import ABSENT, Bad, Row, Shape
+from pipeline.data.formats._shape import ABSENT, BadRow, Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
 from pipeline.errors import UserError
 
 Record = tuple[int, list[str] | None]
 
 
-def table_rows(file: File, shape: Shape, *, encoding: str, delimiter: str, header: bool, quoted: bool) -> Iterator[Row]:
-    """Rows with the line they start at. Without a header, columns are called "0", "1", ...
+@dataclass(frozen=True)
+class Dialect:
+    """The notation of a delimited file."""
+
+    encoding: str
+    delimiter: str
+    header: bool
+    """The first row names the columns; else they are called "0", "1", ..."""
+    quoted: bool
+    """Quotes delimit fields; else they are text."""
+
+
+def table_rows(file: File, shape: Shape, dialect: Dialect) -> Iterator[Row]:
+    """Rows with the number of their first line.
 
     Raises:
         UserError: undecodable file, missing or repeated columns, broken quoting.
     """
-    split = _quoted if quoted else _plain
-    records = split(lines(file, encoding), delimiter, file)
+    numbered, delimiter = lines(file, dialect.encoding), dialect.delimiter
+    records = _quoted(numbered, delimiter, file) if dialect.quoted else _plain(numbered, delimiter)
     start, first = next(records, (0, None))
     if first is None:
         raise UserError(
             f"{file.shown}: no row at its start that is under {MAX_RECORD_BYTES:,} bytes; "
-            f"expected {'a header' if header else 'a row'}"
+            f"expected {'a header' if dialect.header else 'a row'}"
         )
-    names = first if header else [str(k) for k in range(len(first))]
+    names = first if dialect.header else [str(k) for k in range(len(first))]
     places = shape.places(names, file.shown, _hint(first, delimiter))
-    for number, fields in records if header else chain([(start, first)], records):
+    for number, fields in records if dialect.header else chain([(start, first)], records):
         yield number, _pick(fields, len(names), places)
 
 
-def _pick(fields: list[str] | None, width: int, places: list[int | None]) -> tuple[object, ...] | Bad:
+def _pick(fields: list[str] | None, width: int, places: list[int | None]) -> tuple[object, ...] | BadRow:
     if fields is None:
-        return Bad("too_large", f"a row over {MAX_RECORD_BYTES:,} bytes")
+        return BadRow("too_large", f"a row over {MAX_RECORD_BYTES:,} bytes")
     if len(fields) == width:
         return tuple(ABSENT if place is None else fields[place] for place in places)
     if fields == [""]:
-        return Bad("empty", "a blank line")
-    return Bad("short_row" if len(fields) < width else "long_row", f"{len(fields)} fields; expected {width}")
+        return BadRow("empty", "a blank line")
+    return BadRow("short_row" if len(fields) < width else "long_row", f"{len(fields)} fields; expected {width}")
 
 
 def _hint(first: list[str], delimiter: str) -> str:
@@ -54,15 +67,14 @@ def _hint(first: list[str], delimiter: str) -> str:
     return ""
 
 
-def _plain(numbered: Iterator[tuple[int, str | None]], delimiter: str, file: File) -> Iterator[Record]:
-    """Quotes are text."""
+def _plain(numbered: Iterator[tuple[int, str | None]], delimiter: str) -> Iterator[Record]:
+    """Records of lines in which quotes are text."""
     for number, line in numbered:
         yield number, None if line is None else body(line).split(delimiter)
 
 
 def _quoted(numbered: Iterator[tuple[int, str | None]], delimiter: str, file: File) -> Iterator[Record]:
-    """A field that starts with a quote runs to its closing quote, over line ends too; "" inside is one
-    quote."""
+    """Records in which a field may be quoted: it then ends at its closing quote, line ends included; "" is a quote."""
     for number, line in numbered:
         if line is None:
             yield number, None
@@ -73,7 +85,7 @@ def _quoted(numbered: Iterator[tuple[int, str | None]], delimiter: str, file: Fi
 
 
 class _Scanner:
-    """Reads one record that holds quotes, fetching further lines while a quote is open."""
+    """Parser of one record with quotes, which reads further lines while a quote is open."""
 
     def __init__(
         self, numbered: Iterator[tuple[int, str | None]], delimiter: str, file: File, number: int, line: str
@@ -121,7 +133,7 @@ class _Scanner:
             )
         field = "".join(parts)
         if self.delimiter == "\t" and self.number > opened and "\t" in field:
-            # Two messages that each open with a stray quote would pass as one well-formed field.
+            # Two messages that each begin with a stray quote would read as one well-formed field.
             self._refuse(opened, f"the quote closes at line {self.number}, with tabs in between: rows would be merged")
         return field
 
@@ -132,8 +144,8 @@ class _Scanner:
         assert line is not None
         self.number, self.line, self.at = number, line, 0
 
-    def _refuse(self, opened: int, found: str) -> None:
+    def _refuse(self, opened: int, fault: str) -> None:
         raise UserError(
-            f"{self.file.shown}: line {opened}: a field opens with a quote, but {found}. Double a quote "
+            f"{self.file.shown}: line {opened}: a field opens with a quote, but {fault}. Double a quote "
             "that is text, or set quoting: none if this file does not quote its fields"
         )

@@ -1,8 +1,7 @@
-"""Bytes to text to lines, strictly: the first wrong byte is named, nothing is replaced, rows end at LF or
-CRLF only.
+"""Strict decoding of files to text and lines: no byte is replaced, the first invalid one is named in the error.
 
-Streams: a chunk at a time, so a file of any size and a line of any length pass through bounded memory. A
-UTF-8 or UTF-16 byte order mark at the start is taken off (it is no text); a NUL means binary and is refused.
+Files are read a chunk at a time, in bounded memory for any size of file and length of line. Lines end at LF or CRLF
+only. A UTF-8 or UTF-16 byte order mark at the start is removed; a NUL means a binary file, which is refused.
 """
 
 import codecs
@@ -16,10 +15,9 @@ from pipeline.errors import UserError
 
 CHUNK = 1 << 20
 MAX_RECORD_BYTES = 32 << 20
-"""No line, field or document of a text format may be larger; `max_characters` of txt cuts larger
-documents."""
+"""Largest line, field or document of a text format; `max_characters` of txt cuts larger documents."""
 
-# What people put where text is expected, by first bytes.
+# Frequent mistakes: first bytes -> kind of file.
 _MAGIC = {
     b"%PDF": "a PDF",
     b"PK\x03\x04": "a zip (also docx, xlsx, epub)",
@@ -36,12 +34,13 @@ _MAGIC = {
 
 @dataclass(frozen=True)
 class File:
-    """A file to read: where its bytes are, how errors call it, how records call it (also tells gz by its
-    end)."""
+    """A file to read."""
 
     path: Path
     shown: str
+    """Its name in errors."""
     name: str
+    """Its name in the `origin` of records; one that ends in .gz is decompressed."""
 
 
 def chunks(file: File) -> Iterator[bytes]:
@@ -71,7 +70,7 @@ def text(file: File, encoding: str) -> Iterator[str]:
     """The file's text in pieces, byte order mark removed.
 
     Raises:
-        UserError: a byte that is no text in this encoding, named by its place; a NUL; known binary formats.
+        UserError: an invalid byte in this encoding, with its offset; a NUL; a known binary format.
     """
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     read, first = 0, True
@@ -88,16 +87,14 @@ def text(file: File, encoding: str) -> Iterator[str]:
             piece, first = piece.removeprefix("\ufeff"), False
         if "\0" in piece:
             raise UserError(
-                f"{file.shown}: holds a NUL character before byte {read:,}: binary, not text; "
-                f"expected text in {encoding}"
+                f"{file.shown}: has a NUL character before byte {read:,}, so it is binary; expected text in {encoding}"
             )
         if piece:
             yield piece
 
 
 def lines(file: File, encoding: str) -> Iterator[tuple[int, str | None]]:
-    """Numbered lines with their line ends, split at LF only; null in place of a line over
-    MAX_RECORD_BYTES."""
+    """Numbered lines with their line ends, split at LF only; None in place of a line over MAX_RECORD_BYTES."""
     number, held, size = 1, [""], 0
     for piece in text(file, encoding):
         head, *rest = piece.split("\n")
@@ -105,7 +102,7 @@ def lines(file: File, encoding: str) -> Iterator[tuple[int, str | None]]:
         if size <= MAX_RECORD_BYTES:
             held.append(head)
         else:
-            held = []  # dropped at once: memory stays bounded however long the line is
+            held = []  # dropped at once, so that memory stays bounded
         for part in rest:
             yield number, _line(held, "\n", size)
             number, held, size = number + 1, [part], len(part)
@@ -114,7 +111,7 @@ def lines(file: File, encoding: str) -> Iterator[tuple[int, str | None]]:
 
 
 def body(line: str) -> str:
-    """A line without its line end: one LF or CRLF."""
+    """A line without its line end (LF or CRLF)."""
     return line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
@@ -133,9 +130,9 @@ def _with_end(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _refuse_known(file: File, chunk: bytes, encoding: str) -> None:
-    for magic, what in _MAGIC.items():
+    for magic, file_kind in _MAGIC.items():
         if chunk.startswith(magic):
-            raise UserError(f"{file.shown}: is {what}, not text; expected text in {encoding}")
+            raise UserError(f"{file.shown}: is {file_kind}, not text; expected text in {encoding}")
     wide = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_nul(chunk[:2000])
     if wide and encoding != "utf-16":
         raise UserError(

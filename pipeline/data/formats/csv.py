@@ -1,16 +1,16 @@
-"""Comma (or semicolon, or bar) separated values; the rules are those of `_table`."""
+"""Comma, semicolon or bar separated values, read strictly (see `_table`)."""
 
 from collections.abc import Iterator
 from typing import Literal
 
 from pipeline.config.section import Section
 from pipeline.data.formats._shape import Row, Shape
-from pipeline.data.formats._table import table_rows
+from pipeline.data.formats._table import Dialect, table_rows
 from pipeline.data.formats._text import File
 
 
 class Settings(Section):
-    """How the file is written."""
+    """Notation of the file."""
 
     encoding: Literal["utf-8", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
     delimiter: Literal[",", ";", "|"]
@@ -22,12 +22,6 @@ class Settings(Section):
 
 
 def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
-    """Rows with the line they start at; see `_table.table_rows`."""
-    return table_rows(
-        file,
-        shape,
-        encoding=settings.encoding,
-        delimiter=settings.delimiter,
-        header=settings.header,
-        quoted=settings.quoting == "standard",
-    )
+    """Rows with the number of their first line; errors: see `_table.table_rows`."""
+    quoted = settings.quoting == "standard"
+    return table_rows(file, shape, Dialect(settings.encoding, settings.delimiter, settings.header, quoted))

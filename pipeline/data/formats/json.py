@@ -1,4 +1,4 @@
-"""A JSON array of objects, read one object at a time however long the array is."""
+"""A JSON array of objects, read one object at a time in bounded memory."""
 
 from collections.abc import Iterator
 from json import JSONDecodeError
@@ -14,16 +14,15 @@ _SPACE = " \t\r\n"
 
 
 class Settings(Section):
-    """Nothing to set: JSON is UTF-8 (RFC 8259, section 8.1)."""
+    """No settings: JSON is UTF-8 (RFC 8259, section 8.1)."""
 
 
-def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
-    """Rows with the line their object starts at.
+def rows(file: File, _settings: Settings, shape: Shape) -> Iterator[Row]:
+    """Rows with the first line of their object.
 
     Raises:
-        UserError: not an array, broken JSON (with its line), a first object without the needed fields, a
-            repeated
-            key, an object over MAX_RECORD_BYTES.
+        UserError: no array, invalid JSON (with its line), a first object without the required fields, a repeated key,
+            an object over MAX_RECORD_BYTES.
     """
     objects = Objects(shape, file.shown)
     for line, value in _Array(file, objects).elements():
@@ -31,7 +30,7 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
 
 
 class _Array:
-    """A window over the text that grows until the next element is whole, then moves past it."""
+    """Incremental parser of an array: a window over the text that grows until it holds the next element."""
 
     def __init__(self, file: File, objects: Objects) -> None:
         self.file, self.objects = file, objects
@@ -39,9 +38,10 @@ class _Array:
         self.window, self.at, self.line = "", 0, 1
 
     def elements(self) -> Iterator[tuple[int, Any]]:
-        if (found := self._peek()) != "[":
-            what = {"{": "one object (or JSON lines: then set format jsonl)"}.get(found, repr(found) or "nothing")
-            self._refuse(f"found {what}; expected an array of objects: [ {{...}}, {{...}} ]")
+        """The array's elements with the lines on which they begin."""
+        if (first := self._peek()) != "[":
+            described = "one object (or JSON lines: then set format jsonl)" if first == "{" else repr(first)
+            self._refuse(f"found {described}; expected an array of objects: [ {{...}}, {{...}} ]")
         self._move(self.at + 1)
         if self._peek() == "]":
             self._move(self.at + 1)
@@ -81,7 +81,7 @@ class _Array:
                     self._refuse(f"broken JSON: {error.msg}, found {self.window[error.pos : error.pos + 20]!r}")
 
     def _peek(self) -> str:
-        """The next character that is no white space; empty at the end of the file."""
+        """The next character but white space; empty at the end of the file."""
         while True:
             at = self.at
             while at < len(self.window) and self.window[at] in _SPACE:
@@ -97,7 +97,7 @@ class _Array:
         self.at = to
 
     def _grow(self) -> bool:
-        """Doubles what is left of the window; false at the end of the file."""
+        """Drops the window's parsed part and doubles the rest; false at the end of the file."""
         left = self.window[self.at :]
         parts, size = [left], 0
         while size <= len(left) and (piece := next(self.pieces, "")):
@@ -106,5 +106,5 @@ class _Array:
         self.window, self.at = "".join(parts), 0
         return size > 0
 
-    def _refuse(self, found: str) -> None:
-        raise UserError(f"{self.file.shown}: line {self.line}: {found}")
+    def _refuse(self, fault: str) -> None:
+        raise UserError(f"{self.file.shown}: line {self.line}: {fault}")

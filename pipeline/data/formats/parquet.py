@@ -1,5 +1,4 @@
-"""Parquet files, read a batch of rows at a time; columns must hold text (labels may be numbers that `labels`
-names)."""
+"""Parquet files, read a batch of rows at a time; columns hold text (labels also numbers that `labels` names)."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -16,11 +15,11 @@ _BATCH_ROWS = 500
 
 
 class Settings(Section):
-    """Nothing to set: the file describes itself."""
+    """No settings: the file describes itself."""
 
 
-def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
-    """Rows with their 1-based number.
+def rows(file: File, _settings: Settings, shape: Shape) -> Iterator[Row]:
+    """Rows with their number from 1 on.
 
     Raises:
         UserError: not parquet, missing or repeated columns, text that is not UTF-8.
@@ -46,7 +45,7 @@ def _batches(opened: pq.ParquetFile, places: list[int | None], file: File) -> It
     names = opened.schema_arrow.names
     wanted = [names[place] for place in places if place is not None]
     number = 0
-    # One row group after the other: in one pass over the file Arrow keeps the bytes of all that it has passed.
+    # One reader per row group: a reader over the whole file keeps the bytes of every group that it has read.
     groups = range(opened.num_row_groups)
     one_group = (opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=sorted(set(wanted))) for group in groups)
     for batch in chain.from_iterable(one_group):

@@ -1,9 +1,8 @@
-"""Plain text: a document per file, line, paragraph, or between separator lines; long ones cut at paragraph
-ends.
+"""Plain text: a document per file, line or paragraph, or between separator lines; long documents may be cut.
 
-Blank lines and empty documents are no records. A whole file that is not cut keeps every byte of its text;
-otherwise line ends at a record's edges are taken off. Cut pieces end, in this order of preference, where a
-paragraph, a line, a sentence or a word ends.
+Blank lines and empty documents are no records. A file read whole and uncut keeps every byte of its text; else line ends
+at a record's edges are stripped. Cuts are made, in this order of preference, at the end of a paragraph, a line, a
+sentence or a word.
 """
 
 import re
@@ -14,7 +13,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from pipeline.config.section import Positive, Section
-from pipeline.data.formats._shape import Bad, Row, Shape
+from pipeline.data.formats._shape import BadRow, Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
 from pipeline.errors import UserError
 
@@ -22,12 +21,12 @@ _SENTENCE = re.compile(r"[.!?…][\"'”’)]?\s")
 
 
 class Settings(Section):
-    """Where one document ends and how large it may be."""
+    """Boundaries and largest size of documents."""
 
     encoding: Literal["utf-8", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
     documents: Literal["file", "line", "paragraph", "separator"]
     separator: str | None
-    """With `documents: separator`: the line that stands between two documents; null otherwise."""
+    """With `documents: separator`: the line between two documents; null otherwise."""
     max_characters: Positive | None
     """Longer documents are cut into records of at most this many characters; null leaves them whole."""
 
@@ -39,10 +38,10 @@ class Settings(Section):
 
 
 def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
-    """Documents with the line they start at.
+    """Documents with the number of their first line.
 
     Raises:
-        UserError: undecodable or binary file, or a shape that is not documents of one text column.
+        UserError: undecodable or binary file, or a shape other than documents of one text column.
     """
     if shape.kind != "documents" or shape.columns:
         raise UserError(
@@ -67,7 +66,7 @@ def _is_boundary(line: str, settings: Settings) -> bool:
 
 
 class _Document:
-    """The document being read: whole, or given out in pieces as soon as they are full."""
+    """The document being read, kept whole or yielded in pieces as soon as they are full."""
 
     def __init__(self, settings: Settings) -> None:
         self.mode, self.limit = settings.documents, settings.max_characters
@@ -83,6 +82,7 @@ class _Document:
         self.too_large: int | None = None
 
     def add(self, number: int, line: str | None) -> Iterator[Row]:
+        """Adds a line; yields the pieces that it completes."""
         if self.too_large is not None:
             return
         self.start = self.start or number
@@ -130,17 +130,17 @@ class _Document:
 
     def _give(self) -> Iterator[Row]:
         while self.piece and not self.piece[-1].strip():
-            self.piece.pop()  # blank lines between two pieces belong to neither, and could exceed the limit
+            self.piece.pop()  # blank lines between two pieces are in neither, and could exceed the limit
         if self.piece:
             yield from _record(self.start or 1, "".join(self.piece))
         self.piece, self.size, self.start = [], 0, self.paragraph_start
 
     def end(self) -> Iterator[Row]:
-        """The document ends here: at a boundary, or with the file."""
+        """Ends the document, at a boundary or at the end of the file; yields the rest of it."""
         if self.too_large is not None:
             yield (
                 self.too_large,
-                Bad(
+                BadRow(
                     "too_large",
                     f"a line or document over {MAX_RECORD_BYTES:,} bytes; "
                     "expected less: set max_characters to cut documents",
@@ -167,7 +167,7 @@ def _record(line: int, text: str) -> Iterator[Row]:
 def _cut(text: str, at: int, limit: int) -> int:
     """The best place to cut text[at:] so that at most `limit` characters come before it."""
     window = text[at : at + limit]
-    least = limit // 3  # a better place that leaves a stub is not better
+    least = limit // 3  # an earlier cut would leave a stub
     line = window.rfind("\n") + 1
     if line > least:
         return at + line

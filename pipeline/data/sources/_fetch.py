@@ -1,10 +1,10 @@
-"""Fetches one file over HTTP: streamed, continued after a break, retried with growing pauses, checked by
-sha256."""
+"""HTTP download of one file: streamed, resumed, retried with exponential backoff, checked by SHA-256."""
 
 import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -21,38 +21,48 @@ _LONGEST_PAUSE_S = 60.0
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
 
 
-class _BrokenError(Exception):
-    """This attempt failed; another may not."""
+class _TransientError(Exception):
+    """A failed attempt that is worth a retry."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch and how persistently."""
+
+    url: str
+    sha256: str
+    retries: int
+    """Further attempts after a failed one."""
+    timeout_s: float
+    where: str
+    """The section of params.yaml in errors, such as download.sources.sms."""
 
 
 def file_name(url: str) -> str:
-    """The last part of the address' path, without percent signs; the host if there is none."""
+    """The last part of the URL's path, percent-decoded; the host where the path is empty."""
     parts = urlsplit(url)
     return unquote(parts.path).rstrip("/").rsplit("/", 1)[-1] or parts.netloc
 
 
-def fetch(url: str, sha256: str, folder: Path, *, retries: int, timeout_s: float, where: str) -> Path:
-    """The file's path in `folder`, named by its hash; there already or fetched now.
-
-    Args:
-        where: the params section to name in errors.
+def fetch(download: Download, folder: Path) -> Path:
+    """Path of the file in `folder`, named by its hash; downloads it unless it is there.
 
     Raises:
-        UserError: the server refuses, stays broken for `retries` further attempts, or serves other bytes.
+        UserError: the server refuses, fails in all attempts, or serves other bytes.
     """
-    target = folder / sha256
+    target = folder / download.sha256
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f"{sha256}.part") as part:
-        if target.is_file() and sha256_of(target) == sha256:
+    with _locked(folder / f"{download.sha256}.part") as part:
+        if target.is_file() and sha256_of(target) == download.sha256:
             return target
-        _receive(url, part, sha256, retries, timeout_s, where)
+        _receive(download, part)
         Path(part.name).replace(target)
     return target
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The open part file, held by one process at a time; an empty one is removed at the end."""
+    """The open part file under a lock; an empty one is removed at the end."""
     with path.open("a+b") as part:
         fcntl.flock(part, fcntl.LOCK_EX)
         try:
@@ -62,84 +72,88 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 path.unlink()
 
 
-def _receive(url: str, part: BinaryIO, sha256: str, retries: int, timeout_s: float, where: str) -> None:
-    failures = 0
+def _receive(download: Download, part: BinaryIO) -> None:
+    """Completes `part` in as many attempts as allowed, until it has the hash."""
+    url, failures = download.url, 0
     while True:
-        continued = part.seek(0, 2) > 0
+        resumed = part.seek(0, 2) > 0
         try:
-            _attempt(url, part, timeout_s, where)
+            _attempt(download, part)
             part.flush()
-            if (actual := sha256_of(Path(part.name))) == sha256:
+            if (actual := sha256_of(Path(part.name))) == download.sha256:
                 return
-        except _BrokenError as broken:
+        except _TransientError as error:
             failures += 1
-            if failures > retries:
+            if failures > download.retries:
                 raise UserError(
-                    f"{url}: {broken}, after {failures} attempts and {part.seek(0, 2):,} bytes; what came "
-                    f"is kept and continued next time: run again, or raise {where}.retries"
+                    f"{url}: {error}, after {failures} attempts and {part.seek(0, 2):,} bytes, which are kept and "
+                    f"resumed next time: run again, or raise {download.where}.retries"
                 ) from None
             time.sleep(min(2.0 ** (failures - 1), _LONGEST_PAUSE_S))
             continue
         size = part.seek(0, 2)
         part.truncate(0)
-        if not continued:
+        if not resumed:
             raise UserError(
-                f"{url}: sha256 is {actual} ({size:,} bytes); expected {sha256}: the file at this address "
-                f"changed or is not the one meant; nothing of it is kept. Correct {where}.sha256 or .url"
+                f"{url}: sha256 is {actual} ({size:,} bytes); expected {download.sha256}: the file at this address "
+                f"changed or is another one; nothing of it is kept. Correct {download.where}.sha256 or .url"
             )
 
 
-def _attempt(url: str, part: BinaryIO, timeout_s: float, where: str) -> None:
-    """Appends what is missing to `part`; the caller checks the hash."""
-    have = part.seek(0, 2)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+def _attempt(download: Download, part: BinaryIO) -> None:
+    """Appends the missing bytes to `part`; the caller checks the hash."""
+    url, present = download.url, part.seek(0, 2)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={present}-"} if present else {})
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as answer:
-            if have and answer.status_code == 416:  # nothing is missing, or what is here is longer than the file
+        with requests.get(url, headers=headers, stream=True, timeout=download.timeout_s) as response:
+            if present and response.status_code == 416:  # no bytes are missing, or the part is longer than the file
                 return
-            _require_ok(answer, url, where)
-            if have and not _continues(answer, have):
-                part.truncate(0)  # the server ignores Range and starts over
-                have = 0
-            _copy(answer, part, have, url)
+            _require_ok(response, download)
+            if present and not _resumes(response, present):
+                part.truncate(0)  # the server ignores Range and sends the whole file
+                present = 0
+            _copy(response, part, present, url)
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        raise _BrokenError(f"the connection failed ({_cause(error)})") from None
+        raise _TransientError(f"the connection failed ({_cause(error)})") from None
     except requests.RequestException as error:
-        raise UserError(f"{url}: cannot be asked for ({error}); correct {where}.url") from None
+        raise UserError(f"{url}: cannot be requested ({error}); correct {download.where}.url") from None
 
 
-def _require_ok(answer: requests.Response, url: str, where: str) -> None:
-    if answer.status_code in (200, 206):
+def _require_ok(response: requests.Response, download: Download) -> None:
+    if response.status_code in (200, 206):
         return
-    found = f"the server answers {answer.status_code} {answer.reason}"
-    if answer.status_code in _WORTH_RETRYING:
-        raise _BrokenError(found)
-    raise UserError(f"{url}: {found}; expected 200: check the address in {where}.url and your right to read it")
+    status = f"the server answers {response.status_code} {response.reason}"
+    if response.status_code in _WORTH_RETRYING:
+        raise _TransientError(status)
+    raise UserError(
+        f"{download.url}: {status}; expected 200: check the address in {download.where}.url and your right to read it"
+    )
 
 
-def _continues(answer: requests.Response, have: int) -> bool:
-    return answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+def _resumes(response: requests.Response, present: int) -> bool:
+    """Whether the response continues after the bytes that are present (RFC 9110, section 14)."""
+    return response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {present}-")
 
 
-def _copy(answer: requests.Response, part: BinaryIO, have: int, url: str) -> None:
-    length = answer.headers.get("Content-Length", "")
+def _copy(response: requests.Response, part: BinaryIO, present: int, url: str) -> None:
+    length = response.headers.get("Content-Length", "")
     expected = int(length) if length.isdigit() else None
-    got = 0
+    received = 0
     with tqdm(
         desc=file_name(url),
-        total=expected and have + expected,
-        initial=have,
+        total=expected and present + expected,
+        initial=present,
         unit="B",
         unit_scale=True,
         disable=None,
         leave=False,
     ) as bar:
-        for chunk in answer.raw.stream(_CHUNK, decode_content=False):
+        for chunk in response.raw.stream(_CHUNK, decode_content=False):
             part.write(chunk)
-            got += len(chunk)
+            received += len(chunk)
             bar.update(len(chunk))
-    if expected is not None and got != expected:
-        raise _BrokenError(f"the connection ended after {got:,} of {expected:,} bytes")
+    if expected is not None and received != expected:
+        raise _TransientError(f"the connection ended after {received:,} of {expected:,} bytes")
 
 
 def _cause(error: BaseException) -> str:

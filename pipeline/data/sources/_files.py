@@ -1,4 +1,4 @@
-"""From one file on disk to record tables: the format's rows, the shape's checks, the log."""
+"""Record tables of one file on disk, read by its format."""
 
 from collections.abc import Iterator
 
@@ -15,8 +15,7 @@ __all__ = ["File", "Shape", "records"]
 
 
 def records(file: File, format: Part, shape: Shape, log: RowLog) -> Iterator[tuple[Kind, pa.Table]]:
-    """The file's records as tables. Raises UserError where the file as a whole is not what its format
-    says."""
+    """The file's records as tables. Raises UserError where the file as a whole is invalid in its format."""
     reader = plugins.load("data/formats", format.name)
     settings = format.settings("data/formats", f"{shape.where}.format")
     return tables(reader.rows(file, settings, shape), shape, file.name, file.shown, log)

@@ -1,4 +1,4 @@
-"""The folder inputs/: the only data that the download stage depends on, so DVC sees a change there and nowhere else."""
+"""The folder inputs/: the download stage's only dependency on data, where DVC sees changes."""
 
 import glob
 from pathlib import Path
@@ -8,7 +8,7 @@ from pipeline.paths import INPUTS
 
 
 def fixed_part(pattern: str) -> Path:
-    """The folder of a path, or the longest folder of a pattern that holds no wildcard."""
+    """The folder of a path, or the longest leading folder of a pattern without a wildcard."""
     fixed = Path()
     for part in Path(pattern).parts[:-1]:
         if glob.has_magic(part):
@@ -18,9 +18,9 @@ def fixed_part(pattern: str) -> Path:
 
 
 def require_inputs(folder: Path) -> None:
-    """Raises UserError where DVC would not notice that a file of the folder has changed."""
+    """Raises UserError for a folder outside inputs/, where DVC would not see a changed file."""
     if not folder.resolve().is_relative_to(INPUTS.resolve()):
         raise UserError(
-            f"path: {folder} is {folder.resolve()}, outside {INPUTS}/, where DVC would not notice a change; copy the "
+            f"path: {folder} is {folder.resolve()}, outside {INPUTS}/, where DVC would not see a change; copy the "
             f"files into {INPUTS}/ (a link to a folder does not help: DVC does not follow it), or write their sha256"
         )

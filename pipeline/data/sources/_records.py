@@ -1,45 +1,46 @@
-"""Rows become record tables: checked value by value, nothing altered, what is unfit goes to the log.
+"""Validation of rows: every value is checked, none is altered, invalid rows are rejected and logged with a reason.
 
-A value is text or it is no value: numbers are not turned into text, null is not turned into "", "NA" stays
-"NA". The one exception is written down by the user: a label that is a number or a truth value is taken when
-`labels` names it.
+A field must be text: numbers are not converted to text, null is not converted to "", and "NA" stays "NA". The only
+exception: a label that is a number or a boolean is accepted where `labels` names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config.recipe import Kind
 from pipeline.data import conversations
-from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, Bad, Field, Row, Shape
+from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, BadRow, Field, Row, Shape
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
 from pipeline.errors import UserError
 
 TABLE_ROWS = 2000
 TABLE_CHARACTERS = 8 << 20
-_SAID = CONTENT["instructions"]  # what a list of messages becomes
+_CONVERSATION = CONTENT["instructions"]  # the fields that a list of messages becomes
 
 
 def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog) -> Iterator[tuple[Kind, pa.Table]]:
     """Tables of at most 2,000 rows and about 8 million characters, without id and source.
 
     Args:
-        rows: what a format read, in order.
-        file: how `origin` and the log call the file; no folder, so that outs do not depend on where it
-            stands. shown: how errors call it.
+        rows: the rows of a format, in order.
+        shape: kind and column mapping.
+        file: the file's name in `origin` and in the log, without a folder, so that outs do not depend on its place.
+        shown: the file's name in errors.
+        log: counts accepted rows, logs rejected ones.
 
     Raises:
-        UserError: not one row could be kept.
+        UserError: all rows were rejected, or there are none.
     """
     batch: list[dict[str, Any]] = []
     characters = kept = 0
-    seen: list[tuple[int, Bad]] = []
+    seen: list[tuple[int, BadRow]] = []
     guess = _guesser(shape)
     for line, values in rows:
-        record = values if isinstance(values, Bad) else _record(values, shape)
-        if isinstance(record, Bad):
+        record = values if isinstance(values, BadRow) else _record(values, shape)
+        if isinstance(record, BadRow):
             log.reject(shape.kind, file, line, record.reason, record.detail)
             seen = seen or [(line, record)]
             continue
@@ -59,70 +60,79 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog
         raise UserError(_nothing(shown, shape, seen))
 
 
-def _nothing(shown: str, shape: Shape, seen: list[tuple[int, Bad]]) -> str:
+def _nothing(shown: str, shape: Shape, seen: list[tuple[int, BadRow]]) -> str:
     if not seen:
         return f"{shown}: holds no record; expected at least one of kind {shape.kind}"
-    line, bad = seen[0]
+    line, rejected = seen[0]
     return (
-        f"{shown}: every row was rejected, the first at line {line}: {bad.reason}, {bad.detail}; "
+        f"{shown}: every row was rejected, the first at line {line}: {rejected.reason}, {rejected.detail}; "
         f"expected {shape.kind}: see columns, labels and format in {shape.where}"
     )
 
 
-def _guesser(shape: Shape) -> Any:
+def _guesser(shape: Shape) -> Callable[[str], str]:
+    """Text -> language: the declared one, or a guess."""
     if shape.language != "auto":
-        return lambda text: shape.language
+        return lambda _: shape.language
     from pipeline.data.language import guess
 
     return guess
 
 
-def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | Bad:
+def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
     record: dict[str, Any] = {}
     for field, value in zip(shape.fields, values, strict=True):
         if field.ours == MESSAGES:
-            said = conversations.record(value)
-            if isinstance(said, str):
-                return Bad("not_a_conversation", f"{field.theirs}: {said}")
+            conversation = conversations.record(value)
+            if isinstance(conversation, str):
+                return BadRow("not_a_conversation", f"{field.theirs}: {conversation}")
             parts = [
-                _value(Field(ours, field.theirs, True), text, shape) for ours, text in zip(_SAID, said, strict=True)
+                _value(Field(ours, field.theirs, True), text, shape)
+                for ours, text in zip(_CONVERSATION, conversation, strict=True)
             ]
-            if wrong := next((part for part in parts if isinstance(part, Bad)), None):
-                return wrong
-            record |= dict(zip(_SAID, parts, strict=True))
+            if invalid := next((part for part in parts if isinstance(part, BadRow)), None):
+                return invalid
+            record |= dict(zip(_CONVERSATION, parts, strict=True))
             continue
         checked = _value(field, value, shape)
-        if isinstance(checked, Bad):
+        if isinstance(checked, BadRow):
             return checked
         record[field.ours] = checked
     if shape.kind == "preferences" and record["chosen"] == record["rejected"]:
-        return Bad("equal_pair", "chosen and rejected are the same text; expected a preference")
+        return BadRow("equal_pair", "chosen and rejected are the same text; expected a preference")
     return record
 
 
-def _value(field: Field, value: Any, shape: Shape) -> str | Bad:
-    """The text of one field, or why there is none."""
+def _value(field: Field, value: Any, shape: Shape) -> str | BadRow:
+    """The text of one field, or the reason why the row is rejected."""
     if value is ABSENT:
         return ""
-    if value is None:
-        return Bad("null", f"{field.theirs} is null; expected text")
     if field.ours == "label" and type(value) in (int, bool):
         value = str(value).lower() if str(value).lower() in shape.labels else value
-    if not isinstance(value, str):
-        return Bad("not_text", f"{field.theirs} is {type(value).__name__} {value!r:.40}; expected text")
-    if field.ours not in OPTIONAL and not value.strip():
-        return Bad("empty", f"{field.theirs} is empty; expected text")
-    if "\0" in value:
-        return Bad("nul", f"{field.theirs} holds a NUL at character {value.index(chr(0))}")
-    if not _is_unicode(value):
-        return Bad("surrogate", f"{field.theirs} holds half of a surrogate pair, which is no character")
+    if (fault := _fault(field, value)) is not None:
+        return fault
     if field.ours == "label" and shape.labels:
         if value not in shape.labels:
-            return Bad("unknown_label", f"{field.theirs} is {value!r:.40}; one of: {', '.join(shape.labels)}")
+            return BadRow("unknown_label", f"{field.theirs} is {value!r:.40}; one of: {', '.join(shape.labels)}")
         return shape.labels[value]
     if field.ours == "split" and value not in SPLITS:
-        return Bad("unknown_split", f"{field.theirs} is {value!r:.40}; one of: {', '.join(SPLITS)}")
-    return value
+        return BadRow("unknown_split", f"{field.theirs} is {value!r:.40}; one of: {', '.join(SPLITS)}")
+    return str(value)
+
+
+def _fault(field: Field, value: Any) -> BadRow | None:
+    """The reason why a value is no valid text, if there is one."""
+    if value is None:
+        return BadRow("null", f"{field.theirs} is null; expected text")
+    if not isinstance(value, str):
+        return BadRow("not_text", f"{field.theirs} is {type(value).__name__} {value!r:.40}; expected text")
+    if field.ours not in OPTIONAL and not value.strip():
+        return BadRow("empty", f"{field.theirs} is empty; expected text")
+    if "\0" in value:
+        return BadRow("nul", f"{field.theirs} holds a NUL at character {value.index(chr(0))}")
+    if not _is_unicode(value):
+        return BadRow("surrogate", f"{field.theirs} holds half of a surrogate pair, which is no character")
+    return None
 
 
 def _is_unicode(text: str) -> bool:

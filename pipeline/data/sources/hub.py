@@ -1,5 +1,4 @@
-"""A data set of the Hugging Face hub, streamed and pinned to a commit; no code of the data set is ever
-run."""
+"""A dataset of the Hugging Face hub, streamed and pinned to a commit; no code of the dataset is run."""
 
 import errno
 from collections.abc import Iterator
@@ -22,18 +21,18 @@ _BATCH_ROWS = 500
 
 
 class Settings(Section):
-    """Which data set, and what its rows become (kind to split mean what they mean in `files`)."""
+    """Name and commit of the dataset, and the mapping of its rows (kind to split: as in `files`)."""
 
     repo: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$")]
-    """As the hub names it: owner/name."""
+    """Name on the hub: owner/name."""
     revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
-    """The commit's full hash; a branch such as main moves, so it is refused."""
+    """Full hash of the commit; a branch such as main moves, so it is refused."""
     config_name: str | None
-    """Which of the data set's configurations; null where it has one."""
+    """Configuration of the dataset; null where it has only one."""
     part: str
-    """Which of the data set's own splits to read."""
+    """Split of the dataset to read."""
     limit: Positive | None
-    """Read no more than this many rows; null reads all."""
+    """Most rows to read; null reads all."""
     kind: Kind
     columns: dict[str, str]
     labels: dict[str, str]
@@ -49,25 +48,25 @@ class Settings(Section):
 
 
 def read(settings: Settings, entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
-    """Tables of the data set's records, fetched as they are read.
+    """Tables of the dataset's records, streamed.
 
     Raises:
-        UserError: no such data set, revision, configuration, part or column; no connection.
+        UserError: no such dataset, revision, configuration, part or column; no connection.
     """
     from pipeline.data.formats._shape import Shape
     from pipeline.data.sources._records import tables
 
     if Path(settings.repo).exists():
         raise UserError(
-            f"download.sources.{entry}.repo: a file or folder {settings.repo} stands here and would be "
-            "read in place of the hub's; use source files for it, or move it away"
+            f"download.sources.{entry}.repo: a local file or folder {settings.repo} exists and would be "
+            "read in place of the hub's dataset; use source files for it, or move it away"
         )
     shape = Shape.of(settings, f"download.sources.{entry}")
     yield from tables(_rows(settings, shape), shape, f"{settings.repo}/{settings.part}", settings.repo, log)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
-    """The data set's name on the hub and its commit, which stands for its bytes."""
+    """Name on the hub and commit, which determines the bytes."""
     return {"address": f"hf://datasets/{settings.repo}", "sha256": None, "revision": settings.revision}
 
 
@@ -86,7 +85,7 @@ def _rows(settings: Settings, shape: "Shape") -> "Iterator[Row]":
 
 
 def _batches(settings: Settings, where: str) -> Iterator[dict[str, list[Any]]]:
-    """Batches of rows as columns; what the hub's client raises becomes one sentence."""
+    """Batches of rows as columns. Raises UserError for the errors of the hub's client."""
     import pyarrow as pa
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -104,10 +103,10 @@ def _batches(settings: Settings, where: str) -> Iterator[dict[str, list[Any]]]:
         yield from stream.iter(_BATCH_ROWS)
     except (DatasetsError, pa.ArrowException, OSError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise  # this machine's disk, not the hub
-        found = (str(error) or "no further word").splitlines()[0]
+            raise  # an error of this machine's disk, not of the hub
+        message = (str(error) or "no message").splitlines()[0]
         raise UserError(
             f"{settings.repo}@{settings.revision[:8]}: cannot be read from the hub "
-            f"({type(error).__name__}: {found[:200]}); check repo, revision, "
+            f"({type(error).__name__}: {message[:200]}); check repo, revision, "
             f"config_name and part in {where}, your connection, and your right to read it"
         ) from None

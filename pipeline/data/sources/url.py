@@ -1,7 +1,7 @@
-"""A file from the web, fetched once, checked against its sha256 and then read like a local file.
+"""A file from the web: downloaded once, checked against its SHA-256, then read like a local file.
 
-Streamed to .tohum/downloads/<sha256>.part and renamed when the hash is right; a broken connection is
-continued where it broke (HTTP Range, RFC 9110 section 14), with growing pauses between attempts.
+Streamed to .tohum/downloads/<sha256>.part and renamed when the hash is right; a broken download is resumed where it
+stopped (HTTP Range, RFC 9110 section 14), with exponential backoff.
 """
 
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """Where the file is, and what its rows become (those fields mean what they mean in `files`)."""
+    """Address of the file, and the mapping of its rows (kind to format: as in `files`)."""
 
     url: Annotated[str, Field(pattern="^https?://[^/]+")]
-    """Its last part names the file: one that ends in .gz is decompressed."""
+    """Its last part is the file's name; one that ends in .gz is decompressed."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """Of the file as it is served."""
+    """Of the file as the server sends it."""
     retries: Count
     """Further attempts after a failed one, with pauses of 1, 2, 4, ... seconds (at most 60)."""
     timeout_s: Annotated[float, Field(gt=0)]
-    """Longest silence of the server before an attempt counts as failed."""
+    """Seconds without a byte from the server after which an attempt has failed."""
     kind: Kind
     columns: dict[str, str]
     labels: dict[str, str]
@@ -47,26 +47,21 @@ class Settings(Section):
 
 
 def read(settings: Settings, entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
-    """Tables of the file's records; fetches it first unless it is there already.
+    """Tables of the file's records; downloads it first unless it is there.
 
     Raises:
-        UserError: it cannot be fetched, has another sha256, or cannot be read as its format says.
+        UserError: it cannot be downloaded, has another SHA-256, or is not valid in its format.
     """
-    from pipeline.data.sources._fetch import fetch, file_name
+    from pipeline.data.sources._fetch import Download, fetch, file_name
     from pipeline.data.sources._files import File, Shape, records
 
-    path = fetch(
-        settings.url,
-        settings.sha256,
-        DOWNLOADS,
-        retries=settings.retries,
-        timeout_s=settings.timeout_s,
-        where=f"download.sources.{entry}",
-    )
-    shape = Shape.of(settings, f"download.sources.{entry}")
+    where = f"download.sources.{entry}"
+    download = Download(settings.url, settings.sha256, settings.retries, settings.timeout_s, where)
+    path = fetch(download, DOWNLOADS)
+    shape = Shape.of(settings, where)
     yield from records(File(path, settings.url, file_name(settings.url)), settings.format, shape, log)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
-    """The address and the sha256 that was checked."""
+    """Address and checked SHA-256."""
     return {"address": settings.url, "sha256": settings.sha256, "revision": None}

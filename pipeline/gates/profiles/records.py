@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.config.recipe import KINDS, Kind
-from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.records import SCHEMAS
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
@@ -109,7 +109,7 @@ def _duplicates(path: Path) -> Tally:
     tally = Tally()
     if not {"id", "origin"} <= set(pq.read_schema(path).names):
         return tally
-    digests, first = Rows(path.parents[1], np.uint64, 3), 0
+    digests, first = DiskArray(path.parents[1], np.uint64, 3), 0
     for batch in batches(path, ["id"], _BATCH):
         ids = [identity or b"" for identity in batch["id"].cast(pa.binary()).to_pylist()]
         halves = np.frombuffer(b"".join(blake2b(identity, digest_size=16).digest() for identity in ids), np.uint64)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.config.recipe import Kind
 from pipeline.data import language
-from pipeline.data.external import Rows, group_starts, in_order
+from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
 from pipeline.data.tables import batches
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
@@ -47,7 +47,7 @@ class Profiler:
         self.labels: Counter[str] = Counter()
         self.decided = self.row = 0
         self.stride = max(1, -(-n_rows // (settings.language.sample or n_rows or 1)))
-        self._forms = Rows(folder, np.uint64, 4)  # of labelled records: both halves of the digest, record, label
+        self._forms = DiskArray(folder, np.uint64, 4)  # of labelled records: both halves of the digest, record, label
         self._numbers: dict[str, int] = {}
 
     def read(self, batch: pa.RecordBatch) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.data.external import Rows, in_order
+from pipeline.data.external import DiskArray, in_order
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
@@ -176,7 +176,7 @@ class DocumentEnds:
         """Reads the index once; positions lie in a temporary file in `folder`, sorted where they are not ascending."""
         self.outside: list[Int64s] = []
         """Numbers of documents whose last id would lie before the file: empty ones at its start."""
-        positions, before, ascending = Rows(folder, np.uint64, 2), -1, True
+        positions, before, ascending = DiskArray(folder, np.uint64, 2), -1, True
         for part in documents:
             last = part.starts + part.lengths - 1
             if (last < 0).any():

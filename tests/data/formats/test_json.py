@@ -67,7 +67,7 @@ def test_json_values_that_are_no_text_are_rejected_not_written_out(read):
         ('[{"text": "a"},\n]', "line 2: broken JSON"),
         ('[{"text": "a"}] x', "found 'x' after the array's end"),
         ('[{"text": "a"}', "found 'the end of the file' after an element"),
-        ('[{"text": "a", \n"text": "b"}]', "the key 'text' stands twice"),
+        ('[{"text": "a", \n"text": "b"}]', "the key 'text' occurs twice"),
         ("[]", "holds no record"),
         ('"text"', "expected an array of objects"),
         ("[" * 100_000, "nested too deeply"),
@@ -82,5 +82,5 @@ def test_broken_json_is_refused_with_its_line(read, data, expected):
 
 
 def test_a_repeated_key_in_json_lines_is_refused(read):
-    with pytest.raises(UserError, match="line 2: the key 'text' stands twice"):
+    with pytest.raises(UserError, match="line 2: the key 'text' occurs twice"):
         read("a.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', "documents", format={"name": "jsonl"})

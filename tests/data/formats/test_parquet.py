@@ -36,5 +36,5 @@ def test_broken_parquet_is_refused(read, tmp_path):
     with pytest.raises(UserError, match="rows 1 to 1: text that is not UTF-8"):
         read.read(str(path), "documents", format={"name": "parquet"})
     pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"]), path)
-    with pytest.raises(UserError, match="stand more than once"):
+    with pytest.raises(UserError, match="occur more than once"):
         read.read(str(path), "documents", format={"name": "parquet"})

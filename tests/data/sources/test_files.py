@@ -76,7 +76,7 @@ def test_a_missing_file_and_a_folder_are_refused_with_what_stands_there(read, tm
         read.read(str(tmp_path / "messages.csv"))
     with pytest.raises(UserError, match="is a folder; expected a file or a pattern"):
         read.read(str(tmp_path))
-    with pytest.raises(UserError, match="no file has such a name"):
+    with pytest.raises(UserError, match="no file matches"):
         read.read(f"{tmp_path}/*.parquet")
     with pytest.raises(UserError, match="there is no folder"):
         read.read(f"{tmp_path}/none/a.csv")
@@ -106,7 +106,7 @@ def test_files_that_dvc_does_not_watch_are_refused_unless_pinned(read, tmp_path,
     outside = ("elsewhere/a.csv", "../a.csv", "inputs/../elsewhere/*.csv", f"{tmp_path}/elsewhere/a.csv", "a.csv",
                "inputs/link/a.csv", "inputs/link/*.csv", "inputs/l*/*.csv")  # fmt: skip
     for path in outside:
-        with pytest.raises(ValueError, match="outside inputs/, where DVC would not notice a change"):
+        with pytest.raises(ValueError, match="outside inputs/, where DVC would not see a change"):
             read.read(path)
     for path in ("inputs/own/a.csv", "inputs/o*/*.csv", f"{tmp_path}/inputs/own/a.csv"):
         assert len(read.read(path)) == 1
@@ -188,5 +188,5 @@ def test_lists_of_messages_are_conversations(read, tmp_path, form):
 
 
 def test_messages_stand_for_all_three_columns(read):
-    with pytest.raises(ValueError, match=r"columns names messages, which stand for instruction, input, output"):
+    with pytest.raises(ValueError, match=r"columns names messages, which replace instruction, input, output"):
         read("a.jsonl", "{}", "instructions", format={"name": "jsonl"}, columns={"messages": "m", "output": "o"})

@@ -22,7 +22,7 @@ FILES = {
 # Runs in a process of its own, because the client reads its address once, when it is imported.
 READ = """
 import json, sys
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.data.ledger import RowLog
 from pipeline.data.sources import hub
 answers = []
@@ -187,7 +187,7 @@ def test_a_wrong_column_names_those_there(answers):
 
 def test_a_folder_of_the_same_name_is_not_read_in_the_hubs_place(answers):
     """The provenance would name a hub commit for bytes that never came from there."""
-    assert "stands here and would be read in place of the hub's" in answers["folder"]["error"]
+    assert "exists and would be read in place of the hub's" in answers["folder"]["error"]
 
 
 @pytest.mark.parametrize(
