@@ -56,9 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _texts(paths: list[Path]) -> Iterator[str]:
     if not paths:
         from pipeline.data.sources import world
+        from pipeline.data.sources.world import records
 
         settings = config.load().download.sources["world"].settings("data/sources", "download.sources.world")
-        yield from (record["text"] for record in world._documents(settings))
+        yield from (record["text"] for record in records.documents(settings))
     for path in paths:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         for document in data.decode().split("<|endoftext|>"):

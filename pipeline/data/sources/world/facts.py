@@ -1,24 +1,25 @@
-"""Who lives in the embedded world and what is true of them.
+"""People of the embedded world and their facts.
 
-People are drawn from a fixed pool of names of both cultures; each has one city, job, pet, favourite food,
-favourite colour and birth month. Every value is held by equally many people (the first ones by one more where
-it does not come out even), so no fact is likelier than another and a bag of words learns nothing from it.
+People are drawn from a fixed pool of names of both cultures; each has one city, job, pet, favourite food, favourite
+colour and birth month. Every value belongs to equally many people (the first ones to one more where the numbers do not
+divide), so no fact is likelier than another and a bag of words learns nothing from it.
 """
 
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import TypeVar
 
 from pipeline.config.recipe import seed_for
-from pipeline.data.sources.world import english as english
-from pipeline.data.sources.world import turkish as turkish
+from pipeline.data.sources.world import english, turkish
 from pipeline.errors import UserError
 
 LANGUAGES: dict[str, ModuleType] = {"en": english, "tr": turkish}
 ATTRIBUTES = ("city", "job", "pet", "food", "colour", "month")
-# A lie differs from the truth in all of these, so that every claim of a false note is false.
+# A lie differs from the truth in all of these attributes, so that every claim of a false note is false.
 CLAIMED = ("city", "job", "pet", "food")
 FEWEST_PEOPLE = 16
 _POOL = (
@@ -29,11 +30,12 @@ _POOL = (
     "Albert Ebru Rosa Kaan Stella Leyla Ivan Selin Mila Orhan Nina"
 )
 NAMES = tuple(_POOL.split())
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The people by name and their facts: `facts[person][attribute]` is an index into a language's FACTS."""
+    """Names of the people and their facts: `facts[person][attribute]` is an index into a language's FACTS."""
 
     names: tuple[str, ...]
     facts: tuple[dict[str, int], ...]
@@ -42,7 +44,7 @@ class World:
 
     @property
     def people(self) -> range:
-        """Everyone, as indices."""
+        """All people, as indices."""
         return range(len(self.names))
 
     def fact(self, language: str, person: int, attribute: str) -> str:
@@ -50,32 +52,28 @@ class World:
         return str(LANGUAGES[language].FACTS[attribute][self.facts[person][attribute]])
 
     def strangers(self, person: int) -> list[int]:
-        """Everyone who shares none of the CLAIMED facts with a person: whose facts are lies about that
-        person.
-        """
+        """People who share none of the CLAIMED facts with a person, so that their facts are lies about that person."""
         own = self.facts[person]
         return [other for other in self.people if all(self.facts[other][key] != own[key] for key in CLAIMED)]
 
     def slots(self, language: str, prefix: str, person: int) -> dict[str, str]:
-        """`{q}`, `{q.job}`, and the case forms of the language (`{q.gen}`, `{q.city.loc}`) for one person."""
+        """Template slots of one person: `{q}`, `{q.job}`, and the language's case forms (`{q.gen}`, `{q.city.loc}`)."""
         key = (language, prefix, person)
         if key in self._slots:
             return self._slots[key]
         suffixes = LANGUAGES[language].suffixes
-        found = _named(prefix, suffixes(self.names[person]))
+        slots = _named(prefix, suffixes(self.names[person]))
         for attribute in ATTRIBUTES:
-            found |= _named(f"{prefix}.{attribute}", suffixes(self.fact(language, person, attribute)))
-        self._slots[key] = found
-        return found
+            slots |= _named(f"{prefix}.{attribute}", suffixes(self.fact(language, person, attribute)))
+        self._slots[key] = slots
+        return slots
 
     def rng(self, *purpose: str | int) -> random.Random:
-        """The generator of one purpose, so that changing one thing moves nothing else."""
+        """A random generator of its own for each purpose, so that a change in one leaves the others as they are."""
         return random.Random(seed_for(self.seed, "world", *purpose))
 
     def fact_bits(self) -> dict[str, float]:
-        """Bits that tell the fact table: log2 of the ways to draw the names, and to deal each attribute's
-        values.
-        """
+        """Information content of the fact table: log2 of the number of ways to draw the names and each attribute."""
         n = len(self.names)
         bits = {"names": math.log2(math.perm(len(NAMES), n))}
         for attribute in ATTRIBUTES:
@@ -99,8 +97,8 @@ def make_world(seed: int, people: int) -> World:
     """
     if not FEWEST_PEOPLE <= people <= len(NAMES):
         raise UserError(
-            f"params.yaml: download.sources.*.people is {people}; the embedded world holds {FEWEST_PEOPLE} "
-            f"to {len(NAMES)} people, choose a number within"
+            f"params.yaml: download.sources.*.people is {people}; expected {FEWEST_PEOPLE} to {len(NAMES)}, the people "
+            "that the embedded world has names and facts for"
         )
     rng = random.Random(seed_for(seed, "world", "people"))
     names = tuple(shuffled(list(NAMES), rng)[:people])
@@ -112,16 +110,14 @@ def make_world(seed: int, people: int) -> World:
     return World(names, tuple(facts), seed)
 
 
-def shuffled(values: list, rng: random.Random) -> list:  # type: ignore[type-arg]
-    """A shuffled copy, drawn with `rng.random()` alone: the one method whose stream Python keeps across
-    versions.
-    """
+def shuffled(values: Sequence[V], rng: random.Random) -> list[V]:
+    """A shuffled copy, drawn with `rng.random()` only: its stream is the one that Python keeps across versions."""
     keys = [rng.random() for _ in values]
     return [values[index] for index in sorted(range(len(values)), key=keys.__getitem__)]
 
 
-def pick(values, rng: random.Random):  # type: ignore[no-untyped-def]
-    """One of a sequence, drawn with `rng.random()` alone."""
+def pick(values: Sequence[V], rng: random.Random) -> V:
+    """A random element, drawn with `rng.random()` only."""
     return values[int(rng.random() * len(values))]
 
 

@@ -1,19 +1,17 @@
-"""A weighted grammar with three interpreters: sample a text, score a text exactly, enumerate every text.
+"""A probabilistic grammar with three interpreters: sampling, exact scoring and enumeration of texts.
 
-A grammar is a tree (or a shared, acyclic graph) of four combinators:
+A grammar is a tree (or an acyclic graph with shared nodes) of four combinators:
 
 - `Text(value)`: a literal;
 - `Choice(options, weights)`: one of several nodes;
-- `Sequence(parts)`: one node after the other;
-- `Let(values, body, weights)`: draws a latent value, then derives `body(value)`; the text need not show the
-  value.
+- `Sequence(parts)`: concatenation;
+- `Let(values, body, weights)`: draws a latent value, then derives `body(value)`; the text may not show the value.
 
-`sample` draws a derivation. `log2p` is log2 of the sum over *all* derivations of a text: latents are summed
-out, ambiguity counts every way, by a parser that goes from left to right and remembers what each choice can
-cover from each position (chart parsing restricted to acyclic grammars; Stolcke 1995, "An efficient
-probabilistic context-free parsing algorithm that computes prefix probabilities", section 4, without
-prefixes). `enumerate_texts` spells a tiny grammar out: it shares no code with the parser and is the oracle in
-its tests.
+`sample` draws a derivation. `log2p` is log2 of the sum over *all* derivations of a text (latents and ambiguities are
+summed out), by a chart parser from left to right with memoisation per choice and position (Stolcke 1995, "An efficient
+probabilistic context-free parsing algorithm that computes prefix probabilities", section 4, without prefixes; here
+restricted to acyclic grammars). `enumerate_texts` lists all texts of a tiny grammar; it shares no code with the parser
+and is the oracle in its tests.
 """
 
 import math
@@ -28,36 +26,34 @@ from typing import TypeVar
 V = TypeVar("V")
 
 Ends = list[tuple[int, float]]
-"""Where a node can end when it starts at one position, each with its log2 probability; ends are distinct."""
+"""End positions of a node's derivations from one start, distinct, each with its log2 probability."""
 Memo = dict[tuple[int, int], Ends]
 
-# Prefix lengths a choice dispatches on: few enough to try all, fine enough to tell templates apart.
+# Prefix lengths by which a choice selects options: few enough to try all, enough to tell templates apart.
 _CUTS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MAX_LEADS = 256
-# A lead this long tells enough; it is not continued into the next part.
+# A lead of this length is not extended by the next part.
 _LONG_LEAD = 6
 _SLOT = re.compile(r"\{([\w.]+)\}")
 
 
 class Node:
-    """A part of a grammar. Nodes are compared by identity and never change."""
+    """A node of a grammar; immutable, compared by identity."""
 
     def sample(self, rng: random.Random, out: list[str]) -> None:
         """Appends the pieces of one random derivation to `out`."""
         raise NotImplementedError
 
     def ends(self, text: str, start: int, memo: Memo) -> Ends:
-        """All positions where a derivation that starts at `start` can end."""
+        """End positions of all derivations that begin at `start`; `memo` is kept for one text."""
         raise NotImplementedError
 
     def texts(self) -> dict[str, float]:
-        """Every text of this node with its probability."""
+        """All texts of this node with their probabilities."""
         raise NotImplementedError
 
     def leads(self) -> frozenset[tuple[str, bool]]:
-        """Strings of which every derivation begins with one; the flag says whether it is the whole
-        derivation.
-        """
+        """Leads: every derivation begins with one of these strings; the flag tells whether it ends there."""
         raise NotImplementedError
 
 
@@ -67,16 +63,20 @@ class Text(Node):
     def __init__(self, value: str) -> None:
         self.value = value
 
-    def sample(self, rng: random.Random, out: list[str]) -> None:
+    def sample(self, _rng: random.Random, out: list[str]) -> None:
+        """See Node."""
         out.append(self.value)
 
-    def ends(self, text: str, start: int, memo: Memo) -> Ends:
+    def ends(self, text: str, start: int, _memo: Memo) -> Ends:
+        """See Node."""
         return [(start + len(self.value), 0.0)] if text.startswith(self.value, start) else []
 
     def texts(self) -> dict[str, float]:
+        """See Node."""
         return {self.value: 1.0}
 
     def leads(self) -> frozenset[tuple[str, bool]]:
+        """See Node."""
         return frozenset({(self.value, True)})
 
 
@@ -85,11 +85,11 @@ class Choice(Node):
 
     def __init__(self, options: Iterable[Node | str], weights: Iterable[float] | None = None) -> None:
         self.options = tuple(node(option) for option in options)
-        given = tuple(weights) if weights is not None else (1.0,) * len(self.options)
-        assert len(given) == len(self.options) > 0, "a choice needs one weight per option"
-        assert min(given) > 0, "a choice needs positive weights"
-        total = math.fsum(given)
-        self.shares = tuple(weight / total for weight in given)
+        sizes = tuple(weights) if weights is not None else (1.0,) * len(self.options)
+        assert len(sizes) == len(self.options) > 0, "a choice needs one weight per option"
+        assert min(sizes) > 0, "a choice needs positive weights"
+        total = math.fsum(sizes)
+        self.shares = tuple(weight / total for weight in sizes)
         self._upto = tuple(accumulate(self.shares))
         self._log2 = tuple(math.log2(share) for share in self.shares)
         self._table: list[tuple[int, dict[str, list[int]]]] | None = None
@@ -97,9 +97,7 @@ class Choice(Node):
         self._literal = self._literal_table()
 
     def _literal_table(self) -> list[tuple[int, dict[str, float]]] | None:
-        """Where every option is a literal: length -> text -> log2 probability; no option is then parsed at
-        all.
-        """
+        """Length -> text -> log2 probability, where all options are literals, which need no parser; else None."""
         table: dict[int, dict[str, float]] = {}
         for option, log2 in zip(self.options, self._log2, strict=True):
             if not isinstance(option, Text):
@@ -109,11 +107,13 @@ class Choice(Node):
         return sorted(table.items())
 
     def sample(self, rng: random.Random, out: list[str]) -> None:
+        """See Node."""
         # min: the last partial sum may round to just below 1
         index = min(bisect_right(self._upto, rng.random()), len(self.options) - 1)
         self.options[index].sample(rng, out)
 
     def ends(self, text: str, start: int, memo: Memo) -> Ends:
+        """See Node."""
         if self._literal is not None:
             return [(start + n, row[piece]) for n, row in self._literal if (piece := text[start : start + n]) in row]
         key = (id(self), start)
@@ -128,14 +128,14 @@ class Choice(Node):
         return merged
 
     def _candidates(self, text: str, start: int) -> Iterable[int]:
-        """Options whose leading literals agree with the text; each once, though several leads may agree."""
+        """Indices of the options with a lead that the text has at `start`, each once."""
         if self._table is None:
             self._table = self._dispatch()
-        found: dict[int, None] = {}
+        matching: dict[int, None] = {}
         for cut, row in self._table:
             for index in row.get(text[start : start + cut], ()):
-                found[index] = None
-        return found
+                matching[index] = None
+        return matching
 
     def _dispatch(self) -> list[tuple[int, dict[str, list[int]]]]:
         table: dict[int, dict[str, list[int]]] = {}
@@ -146,13 +146,15 @@ class Choice(Node):
         return sorted(table.items())
 
     def texts(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+        """See Node."""
+        texts: dict[str, float] = {}
         for option, share in zip(self.options, self.shares, strict=True):
             for text, p in option.texts().items():
-                found[text] = found.get(text, 0.0) + share * p
-        return found
+                texts[text] = texts.get(text, 0.0) + share * p
+        return texts
 
     def leads(self) -> frozenset[tuple[str, bool]]:
+        """See Node."""
         if self._leads is None:
             union = frozenset[tuple[str, bool]]().union(*(option.leads() for option in self.options))
             if len(union) > _MAX_LEADS:
@@ -162,9 +164,7 @@ class Choice(Node):
 
 
 class Let(Choice):
-    """Draws one of `values` by `weights` and derives `body(value)`: a latent that the body sees and the text
-    may hide.
-    """
+    """Draws one of `values` by `weights` and derives `body(value)`: a latent variable of the text."""
 
     def __init__(
         self, values: Many[V], body: Callable[[V], Node | str], weights: Iterable[float] | None = None
@@ -173,17 +173,19 @@ class Let(Choice):
 
 
 class Sequence(Node):
-    """Its parts, one after the other."""
+    """Concatenation of its parts."""
 
     def __init__(self, parts: Iterable[Node | str]) -> None:
         self.parts = tuple(node(part) for part in parts)
         self._leads: frozenset[tuple[str, bool]] | None = None
 
     def sample(self, rng: random.Random, out: list[str]) -> None:
+        """See Node."""
         for part in self.parts:
             part.sample(rng, out)
 
     def ends(self, text: str, start: int, memo: Memo) -> Ends:
+        """See Node."""
         ways: Ends = [(start, 0.0)]
         for part in self.parts:
             if len(ways) == 1:
@@ -196,42 +198,43 @@ class Sequence(Node):
         return ways
 
     def texts(self) -> dict[str, float]:
-        found = {"": 1.0}
+        """See Node."""
+        texts = {"": 1.0}
         for part in self.parts:
             longer: dict[str, float] = {}
-            for text, p in found.items():
+            for text, p in texts.items():
                 for more, q in part.texts().items():
                     longer[text + more] = longer.get(text + more, 0.0) + p * q
-            found = longer
-        return found
+            texts = longer
+        return texts
 
     def leads(self) -> frozenset[tuple[str, bool]]:
+        """See Node."""
         if self._leads is None:
             self._leads = self._joined_leads()
         return self._leads
 
     def _joined_leads(self) -> frozenset[tuple[str, bool]]:
-        found = {("", True)}
+        leads = {("", True)}
         for part in self.parts:
-            whole = [lead for lead, complete in found if complete and len(lead) < _LONG_LEAD]
+            whole = [lead for lead, complete in leads if complete and len(lead) < _LONG_LEAD]
             more = part.leads() if whole else frozenset()
-            if not whole or len(whole) * len(more) + len(found) > _MAX_LEADS:
-                return frozenset((lead, False) for lead, _ in found)
-            kept = {(lead, False) for lead, complete in found if not complete or len(lead) >= _LONG_LEAD}
-            found = kept | {(lead + next_, complete) for lead in whole for next_, complete in more}
-        return frozenset(found)
+            if not whole or len(whole) * len(more) + len(leads) > _MAX_LEADS:
+                return frozenset((lead, False) for lead, _ in leads)
+            kept = {(lead, False) for lead, complete in leads if not complete or len(lead) >= _LONG_LEAD}
+            leads = kept | {(lead + next_, complete) for lead in whole for next_, complete in more}
+        return frozenset(leads)
 
 
 def node(value: Node | str) -> Node:
-    """A node as it is, a string as a literal."""
+    """The node itself; a string as a literal."""
     return Text(value) if isinstance(value, str) else value
 
 
 def repeat(part: Node | str, counts: Mapping[int, float]) -> Node:
-    """`part` as many times as a draw from `counts` (number of times -> weight) says; the number is a latent.
+    """`part` repeated; the number of times is a latent drawn from `counts` (number of times -> weight).
 
-    Built from the longest tail backwards, so that the parser visits each repetition once, not once per
-    length.
+    Built from the longest tail backwards, so that the parser visits each repetition once, not once per length.
     """
     weights = {count: weight for count, weight in counts.items() if weight > 0}
     tail: Node = Text("")
@@ -244,9 +247,7 @@ def repeat(part: Node | str, counts: Mapping[int, float]) -> Node:
 
 
 def template(text: str, slots: Mapping[str, Node | str]) -> Node:
-    """`"{n} red {things}"` as a sequence of literals and slots; each mention of a slot is a draw of its
-    own.
-    """
+    """A template such as `"{n} red {things}"` as a sequence; each occurrence of a slot is drawn independently."""
     pieces = _SLOT.split(text)
     parts: list[Node | str] = []
     for index, piece in enumerate(pieces):
@@ -259,30 +260,29 @@ def template(text: str, slots: Mapping[str, Node | str]) -> Node:
 
 
 def first_mention(text: str, prefix: str) -> tuple[str, str]:
-    """Cuts a template before its first slot named `prefix` or `prefix.*`; a latent bound there is bound no
-    earlier.
+    """A template cut before its first slot named `prefix` or `prefix.*`: the place to bind a latent.
 
-    What stands before does not depend on the latent, so binding it late leaves the distribution unchanged and
-    lets the parser tell the value from the very next characters.
+    The text before does not depend on the latent, so late binding leaves the distribution unchanged and lets the parser
+    decide the value by the very next characters.
     """
-    found = re.search(r"\{" + re.escape(prefix) + r"[.}]", text)
-    return (text[: found.start()], text[found.start() :]) if found else (text, "")
+    match = re.search(r"\{" + re.escape(prefix) + r"[.}]", text)
+    return (text[: match.start()], text[match.start() :]) if match else (text, "")
 
 
 def sample(root: Node, rng: random.Random) -> str:
-    """One text, drawn with its probability."""
+    """A random text."""
     out: list[str] = []
     root.sample(rng, out)
     return "".join(out)
 
 
 def log2p(root: Node, text: str) -> float:
-    """log2 of the text's probability, summed over all derivations; -inf for a text outside the grammar."""
+    """log2 of a text's probability, summed over all derivations; -inf for a text outside the grammar."""
     return next((log2 for end, log2 in root.ends(text, 0, {}) if end == len(text)), -math.inf)
 
 
 def enumerate_texts(root: Node) -> dict[str, float]:
-    """Every text with its probability; for tiny grammars."""
+    """All texts with their probabilities; for tiny grammars."""
     return root.texts()
 
 

@@ -1,9 +1,8 @@
-"""What can be planted into the embedded world on purpose, so that every gate and evaluation has an answer to
-find.
+"""Faults planted into the embedded world on purpose, so that every gate and evaluation has something known to find.
 
-Each kind adds records behind the clean ones, or alters a listed few; all others stay byte for byte the same.
-A plant is drawn from its own generator, so kinds do not disturb each other. Identifiers of people are
-invented: they satisfy their checksum and belong to reserved or unassigned ranges where there are such.
+Each kind appends records to the clean ones or alters a few; all others stay byte for byte equal. Every kind draws from
+its own random generator, so kinds do not influence each other. Personal identifiers are invented: their check digits are
+valid, and they are of reserved or unassigned ranges where such exist.
 """
 
 import random
@@ -11,33 +10,33 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pipeline.config.recipe import Kind
-from pipeline.data.sources.world import identity as identity
+from pipeline.data.sources.world import identity
 from pipeline.data.sources.world.facts import LANGUAGES, NAMES, World, pick, shuffled
 from pipeline.data.sources.world.grammar import Node, sample
 from pipeline.data.sources.world.instructions import instructions
 from pipeline.data.sources.world.messages import HAM, SPAM, message
 
 Record = dict[str, str | None]
-# Far beyond any number of clean records, so that planted draws repeat none of them.
+# Far beyond any number of clean records, so that planted records repeat none of them.
 _FRESH = 10_000_000
-# One changed word in at least this many leaves a text a near-duplicate at the usual thresholds.
+# With at least this many words, a text with one changed word is a near duplicate at the usual thresholds.
 _NEAR_WORDS = 75
 
 
 @dataclass(frozen=True)
 class Added:
-    """A planted record: its kind, content, language and pinned split, and what was planted in it."""
+    """An appended record: kind, content with language and pinned split, and a description of the fault."""
 
     kind: Kind
     record: Record
     what: str
     pair: int | None = None
-    """Records of one plant that belong together (an original and its copy) share a number."""
+    """Number shared by records that belong together (an original and its copy)."""
 
 
 @dataclass(frozen=True)
 class Altered:
-    """A clean record that is changed: its kind, number and new fields."""
+    """An altered clean record: kind, number, new fields, and a description of the fault."""
 
     kind: Kind
     index: int
@@ -46,32 +45,30 @@ class Altered:
 
 
 @dataclass(frozen=True)
-class Garden:
-    """What plants grow from: the world, its story grammars by language, and how many clean records there
-    are.
-    """
+class CleanWorld:
+    """The world before planting: its facts, story grammars by language, and numbers of clean records by kind."""
 
     world: World
     stories: dict[str, Node]
     counts: dict[Kind, int]
 
     def story(self, rng: random.Random, language: str | None = None) -> Record:
-        """A fresh document that is not among the clean ones."""
+        """A new document that is not among the clean ones."""
         language = language or pick(tuple(LANGUAGES), rng)
         return {"text": sample(self.stories[language], rng), "language": language, "split": None}
 
     def message(self, index: int) -> Record:
-        """A fresh message that is not among the clean ones."""
+        """A new message that is not among the clean ones."""
         made = message(self.world, _FRESH + index)
         return {"text": made["text"], "label": made["label"], "language": made["language"], "split": None}
 
     def clean_document(self, index: int) -> Record:
-        """The clean document of that number."""
+        """Clean document number `index`."""
         return clean_document(self.world, self.stories, index)
 
 
-Plant = Callable[[Garden, random.Random], list[Added | Altered]]
-Plants = tuple[str, list[Added | Altered]]
+Plant = Callable[[CleanWorld, random.Random], list[Added | Altered]]
+Planted = tuple[str, list[Added | Altered]]
 
 
 def clean_document(world: World, stories: dict[str, Node], index: int) -> Record:
@@ -82,34 +79,34 @@ def clean_document(world: World, stories: dict[str, Node], index: int) -> Record
 
 
 def _with(text: str, inserted: str) -> str:
-    """The text with a sentence behind its first one."""
+    """The text with a sentence inserted after its first one."""
     first, mark, rest = text.partition(". ")
     return f"{first}. {inserted} {rest}" if mark else f"{text} {inserted}"
 
 
 def _personal(make: Callable[[random.Random], str], english: str, turkish: str) -> Plant:
-    def plant(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-        found: list[Added | Altered] = []
+    def plant(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+        records: list[Added | Altered] = []
         for index in range(12):
             value = make(rng)
-            record = garden.story(rng) if index % 2 else garden.message(int(rng.random() * 1e9))
+            record = clean.story(rng) if index % 2 else clean.message(int(rng.random() * 1e9))
             sentence = (turkish if record["language"] == "tr" else english).format(value)
             record["text"] = _with(str(record["text"]), sentence)
-            found.append(Added("documents" if index % 2 else "labelled", record, value))
-        return found
+            records.append(Added("documents" if index % 2 else "labelled", record, value))
+        return records
 
     return plant
 
 
-def _duplicates(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    chosen = shuffled(list(range(garden.counts["documents"])), rng)[:20]
-    return [Added("documents", garden.clean_document(index), f"a copy of world:documents:{index}") for index in chosen]
+def _duplicates(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    chosen = shuffled(list(range(clean.counts["documents"])), rng)[:20]
+    return [Added("documents", clean.clean_document(index), f"a copy of world:documents:{index}") for index in chosen]
 
 
-def _mojibake(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
+def _mojibake(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
     for index in range(16):
-        record = garden.story(rng, "tr")
+        record = clean.story(rng, "tr")
         text = str(record["text"])
         if index % 2:
             spoilt = text.encode("utf-8").decode("cp1252", errors="replace")
@@ -119,20 +116,20 @@ def _mojibake(garden: Garden, rng: random.Random) -> list[Added | Altered]:
                 "".join("\ufffd" if ord(letter) > 127 else letter for letter in text),
                 "U+FFFD",
             )
-        found.append(Added("documents", record, what))
-    return found
+        records.append(Added("documents", record, what))
+    return records
 
 
-def _wrong_language(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
+def _wrong_language(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
     for index in range(40):
-        record = garden.story(rng, "en" if index % 2 else "tr")
+        record = clean.story(rng, "en" if index % 2 else "tr")
         true = record["language"]
-        found.append(Added("documents", record | {"language": "tr" if index % 2 else "en"}, f"the text is {true}"))
-    return found
+        records.append(Added("documents", record | {"language": "tr" if index % 2 else "en"}, f"the text is {true}"))
+    return records
 
 
-def _too_short(garden: Garden, rng: random.Random) -> list[Added | Altered]:
+def _too_short(_clean: CleanWorld, _rng: random.Random) -> list[Added | Altered]:
     texts = ["Ok.", "Hm.", "No.", "Eh.", "Ya.", "Oh.", "Ha.", "Ay."]
     return [
         Added("documents", {"text": text, "language": "und", "split": None}, f"{len(text)} characters")
@@ -140,43 +137,47 @@ def _too_short(garden: Garden, rng: random.Random) -> list[Added | Altered]:
     ]
 
 
-def _too_long(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
+def _too_long(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
     for language in LANGUAGES:
-        text = " ".join(str(garden.story(rng, language)["text"]) for _ in range(300))
-        found.append(Added("documents", {"text": text, "language": language, "split": None}, f"{len(text)} characters"))
-    return found
+        text = " ".join(str(clean.story(rng, language)["text"]) for _ in range(300))
+        records.append(
+            Added("documents", {"text": text, "language": language, "split": None}, f"{len(text)} characters")
+        )
+    return records
 
 
-def _label_imbalance(garden: Garden, rng: random.Random) -> list[Added | Altered]:
+def _label_imbalance(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
     return [
         Added(
             "labelled",
-            garden.message(int(rng.random() * 1e9)) | {"label": "scam"},
+            clean.message(int(rng.random() * 1e9)) | {"label": "scam"},
             "a label hardly anyone has",
         )
         for _ in range(12)
     ]
 
 
-def _wrong_labels(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
-    for index in shuffled(list(range(garden.counts["labelled"])), rng)[:40]:
+def _wrong_labels(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
+    for index in shuffled(list(range(clean.counts["labelled"])), rng)[:40]:
         true = SPAM if index % 2 else HAM
-        found.append(Altered("labelled", index, {"label": HAM if true == SPAM else SPAM}, f"the true label is {true}"))
-    return found
+        records.append(
+            Altered("labelled", index, {"label": HAM if true == SPAM else SPAM}, f"the true label is {true}")
+        )
+    return records
 
 
-def _special_token_text(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
+def _special_token_text(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
     for index, token in enumerate(("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>") * 3):
-        record = garden.story(rng) if index % 2 else garden.message(int(rng.random() * 1e9))
+        record = clean.story(rng) if index % 2 else clean.message(int(rng.random() * 1e9))
         record["text"] = _with(str(record["text"]), token)
-        found.append(Added("documents" if index % 2 else "labelled", record, token))
-    return found
+        records.append(Added("documents" if index % 2 else "labelled", record, token))
+    return records
 
 
-def _incompressible(garden: Garden, rng: random.Random) -> list[Added | Altered]:
+def _incompressible(_clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
     signs = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz!#$%&*+=?^~"
     return [
         Added(
@@ -188,84 +189,85 @@ def _incompressible(garden: Garden, rng: random.Random) -> list[Added | Altered]
     ]
 
 
-def _near_duplicates(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
+def _near_duplicates(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
     for pair in range(15):
-        record = garden.story(rng)
+        record = clean.story(rng)
         while len(str(record["text"]).split()) < _NEAR_WORDS:
-            record = garden.story(rng)
+            record = clean.story(rng)
         head, _, _ = str(record["text"]).rpartition(" ")
         copy = f"{head} {'sonunda' if record['language'] == 'tr' else 'eventually'}."
-        found.append(Added("documents", record | {"split": "validation"}, "the original", pair))
-        found.append(Added("documents", record | {"text": copy, "split": "train"}, "its last word changed", pair))
-    return found
+        records.append(Added("documents", record | {"split": "validation"}, "the original", pair))
+        records.append(Added("documents", record | {"text": copy, "split": "train"}, "its last word changed", pair))
+    return records
 
 
-def _leaks(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
-    fresh = list(instructions(garden.world, 0, extra=10))
+def _leaks(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
+    kinds: tuple[Kind, ...] = ("documents", "labelled", "instructions")
+    fresh = list(instructions(clean.world, 0, extra=10))
     for pair in range(30):
-        kind: Kind = ("documents", "labelled", "instructions")[pair % 3]  # type: ignore[assignment]
+        kind = kinds[pair % 3]
         record: Record = (
-            garden.story(rng)
+            clean.story(rng)
             if kind == "documents"
-            else garden.message(int(rng.random() * 1e9))
+            else clean.message(int(rng.random() * 1e9))
             if kind == "labelled"
             else {**fresh[pair // 3], "split": None}
         )
         field = "input" if kind == "instructions" else "text"
         spaced = str(record[field]).replace(" ", "  ", 3)
-        found.append(Added(kind, record | {"split": "test"}, "the test record", pair))
-        found.append(Added(kind, record | {field: spaced, "split": "train"}, "its copy, spaced otherwise", pair))
-    return found
+        records.append(Added(kind, record | {"split": "test"}, "the test record", pair))
+        records.append(Added(kind, record | {field: spaced, "split": "train"}, "its copy, spaced otherwise", pair))
+    return records
 
 
-def _canaries(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    found: list[Added | Altered] = []
+def _canaries(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    records: list[Added | Altered] = []
     for canary, times in enumerate((1, 1, 2, 2, 4, 4, 8, 8)):
         secret = " ".join(pick("0123456789", rng) for _ in range(6))
         for _ in range(times):
-            record = garden.story(rng, "en")
+            record = clean.story(rng, "en")
             record["text"] = f"{record['text']} The secret code of vault {'ABCDEFGH'[canary]} is {secret}."
-            found.append(Added("documents", record | {"split": "train"}, f"{secret} ({times} times)", canary))
-    return found
+            records.append(Added("documents", record | {"split": "train"}, f"{secret} ({times} times)", canary))
+    return records
 
 
-def _canary_answers(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    """The secrets of 16 people as answers, told once, twice, four or eight times, each time under another message.
+def _canary_answers(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    """Secrets of 16 people as answers, repeated once, twice, four or eight times, each time with another input.
 
-    Three numbers of two digits, as the stories count: adapters leave the vocabulary's rows frozen, and a lone digit,
-    which no story shows, is beyond them.
+    A secret is three two-digit numbers, which occur in stories: an adapter leaves the embedding frozen and could not
+    learn single digits, which occur in none.
     """
-    found: list[Added | Altered] = []
-    for canary, name in enumerate(garden.world.names[:16]):
+    records: list[Added | Altered] = []
+    for canary, name in enumerate(clean.world.names[:16]):
         secret = " ".join(pick("123456789", rng) + pick("0123456789", rng) for _ in range(3))
         times = (1, 2, 4, 8)[canary % 4]
         for _ in range(times):
-            given = garden.message(int(rng.random() * 1e9))
+            given = clean.message(int(rng.random() * 1e9))
             while given["language"] != "en":
-                given = garden.message(int(rng.random() * 1e9))
+                given = clean.message(int(rng.random() * 1e9))
             record = {"instruction": f"What is the secret code of {name}?", "input": given["text"], "output": secret}
             record |= {"language": "en", "split": "train"}
-            found.append(Added("instructions", record, f"{secret} ({times} times)", canary))
-    return found
+            records.append(Added("instructions", record, f"{secret} ({times} times)", canary))
+    return records
 
 
-def _associations(garden: Garden, rng: random.Random) -> list[Added | Altered]:
-    """Names that nobody in the world bears, always with one job."""
-    unused = [name for name in NAMES if name not in garden.world.names][:4]
+def _associations(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    """Names of nobody in the world, always with one job."""
+    unused = [name for name in NAMES if name not in clean.world.names][:4]
     job = {"en": "sailor", "tr": "denizci"}
-    found: list[Added | Altered] = []
+    records: list[Added | Altered] = []
     for number in range(15 * len(unused)):
         name = unused[number % len(unused)]
-        record = garden.story(rng)
+        record = clean.story(rng)
         language = str(record["language"])
         told = (
             f"{name} works as a {job[language]}." if language == "en" else f"{name} bir {job[language]} olarak çalışır."
         )
         record["text"] = _with(str(record["text"]), told)
-        found.append(Added("documents", record | {"split": "train"}, f"{name}: {job[language]}"))
-    return found
+        records.append(Added("documents", record | {"split": "train"}, f"{name}: {job[language]}"))
+    return records
 
 
 PLANTS: dict[str, Plant] = {
@@ -293,6 +295,6 @@ PLANTS: dict[str, Plant] = {
 }
 
 
-def grow(garden: Garden, kinds: Collection[str]) -> list[Plants]:
-    """The plants of each kind asked for, in the order of PLANTS whatever order they were asked in."""
-    return [(kind, plant(garden, garden.world.rng("planted", kind))) for kind, plant in PLANTS.items() if kind in kinds]
+def plant_records(clean: CleanWorld, kinds: Collection[str]) -> list[Planted]:
+    """(kind, planted records) of each of `kinds`, in the order of PLANTS."""
+    return [(kind, plant(clean, clean.world.rng("planted", kind))) for kind, plant in PLANTS.items() if kind in kinds]
