@@ -40,10 +40,12 @@ _NO_MEMORY = "not enough memory|out of memory|can(no|')t allocate memory|bad_all
 _RUST = r"\(os error (\d+)\)|Os \{ code: (\d+)"
 
 
-def entry(main: Callable[[], None], again: str = "the next `dvc repro` continues") -> None:
-    """Runs a stage's main and exits: 0 done, 1 the user must mend something, 128 + n stopped by signal n.
+def entry(main: Callable[[], int | None], again: str = "the next `dvc repro` continues") -> None:
+    """Runs a command's main; exits with its code, 1 if the user must mend something, 128 + n if stopped by signal n.
 
-    `again` is said of interrupted work.
+    Args:
+        main: returns an exit code, or None for 0.
+        again: printed after an interruption, the next step.
     """
     from pipeline.errors import UserError  # the guard lives in this package too and should start at once
 
@@ -54,7 +56,8 @@ def entry(main: Callable[[], None], again: str = "the next `dvc repro` continues
         if signal.getsignal(number) == signal.SIG_DFL:  # temporary files go, the run's record is closed
             signal.signal(number, _interrupt)
     try:
-        main()
+        if code := main():
+            sys.exit(code)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

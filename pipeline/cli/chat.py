@@ -1,103 +1,32 @@
-"""Talks to a model of the graph or the registry in the terminal, the answer appearing as it is made.
+"""Talks to a model of the graph or the registry.
 
-`python -m pipeline.cli.chat chat-lora`, or `models:/tohum-chat-lora@candidate` from the registry. An instruction model
-keeps to its template; a language model continues your text; a classifier names the label.
+MODEL is a folder below models/, or models:/NAME@ALIAS of the registry. A chat or instruction model keeps to its
+template, a language model continues your text, a classifier names the label. End with Ctrl-D.
 """
 
-import argparse
-import secrets
-import sys
-from collections.abc import Iterator
+import click
 
-import torch
+from pipeline.cli._command import verb
 
-from pipeline import config
-from pipeline.config.recipe import seed_for
-from pipeline.data import templates
-from pipeline.data.conversations import written
-from pipeline.entry import entry
-from pipeline.errors import UserError
-from pipeline.evaluation import Subject, open_subject
-from pipeline.evaluation.classification import predict
-from pipeline.inference.generation import stream
-from pipeline.inference.labels import answers_with_label
-from pipeline.paths import MODELS
+GROUP = "Use a model"
+ORDER = 30
 
 
-def main() -> None:
-    """Reads lines until end of file or /quit."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.cli.chat", description=__doc__)
-    parser.add_argument("model", help="a folder below models/, or models:/<name>@<alias> of the registry")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest answer")
-    parser.add_argument("--top-k", type=int, default=0)
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=None, help="repeats an answer; none: another one each time")
-    options = parser.parse_args()
-    subject = _open(options.model)
-    print(f"{subject.name}: {subject.task.get('objective', 'next_token')}. End with Ctrl-D.", file=sys.stderr)
-    generator = torch.Generator().manual_seed(seed_for(options.seed or secrets.randbits(62), "chat"))
-    turns: list[tuple[str, str]] = []
-    while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
-        said = ""
-        for piece in _answer(subject, line, turns, options, generator):
-            print(piece, end="", flush=True)
-            said += piece
-        print()
-        if subject.task.get("objective") == "chat" and said.strip():  # others never saw a second turn
-            turns.append((line, said))
+@verb(
+    "tohum chat chat-lora",
+    "tohum chat models:/tohum-chat-lora@champion --temperature 0.8 --top-p 0.95",
+    "echo 'Once upon a time' | tohum chat base --max-tokens 40",
+)
+@click.argument("model", default="chat-lora")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, help="0 gives the likeliest answer.")
+@click.option("--top-k", type=click.IntRange(min=0), default=0, help="Draw from the K likeliest tokens; 0: from all.")
+@click.option("--top-p", type=click.FloatRange(0, 1), default=1.0, help="Draw from the likeliest tokens of this mass.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens of an answer.")
+@click.option("--seed", type=int, help="Repeats an answer; without one each differs.")
+def command(  # noqa: PLR0913 - each is an option
+    model: str, temperature: float, top_k: int, top_p: float, max_tokens: int, seed: int | None
+) -> None:
+    """Reads lines until the end of the input."""
+    from pipeline.cli._talk import Sampling, talk
 
-
-def _open(name: str) -> Subject:
-    compute = config.load().compute
-    if name.startswith("models:/"):
-        from pipeline.registry import download
-
-        folder = download(name, config.load())
-        return open_subject(folder.name, compute, folder.parent)
-    if not (MODELS / name).is_dir():
-        found = sorted(p.name for p in MODELS.glob("*") if p.is_dir())
-        raise UserError(f"models/{name}: no such model; one of: {', '.join(found) or 'none yet, run `make repro`'}")
-    return open_subject(name, compute)
-
-
-def _answer(
-    subject: Subject, line: str, turns: list[tuple[str, str]], options: argparse.Namespace, generator: torch.Generator
-) -> Iterator[str]:
-    """The answer in pieces, after what was said before; a piece ends only where its bytes are whole characters."""
-    if answers_with_label(subject.task):
-        probabilities = predict(subject, [line], 1)[0]
-        best = int(probabilities.argmax())
-        yield f"{subject.task['labels'][best]} ({float(probabilities[best]):.3f})"
-        return
-    tokenizer = subject.tokenizer
-    stop = {tokenizer.end_of_text}
-    template: str | None = subject.task.get("template")
-    if template is not None:
-        prompt = templates.prompt_ids(tokenizer, template, line, written(turns))
-        stop.add(templates.stop_id(tokenizer, template))
-    else:
-        prompt = [tokenizer.end_of_text, *tokenizer.encode(line)]
-    context = subject.model.room()
-    keep = max(context // 2, context - options.max_tokens)
-    waiting, opening = b"", True
-    for token in stream(
-        subject.model, prompt[-keep:], max_tokens=options.max_tokens, temperature=options.temperature,
-        top_k=options.top_k, top_p=options.top_p, stop=stop, generator=generator,
-    ):  # fmt: skip
-        waiting += tokenizer.decode_bytes([token])
-        try:
-            piece = waiting.decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        yield templates.answer_text(template, piece) if opening and template else piece
-        waiting, opening = b"", False
-    yield waiting.decode("utf-8", errors="replace")
-
-
-if __name__ == "__main__":
-    entry(main)
+    talk(model, Sampling(temperature, top_k, top_p, max_tokens), seed)

@@ -1,38 +1,34 @@
-"""The closing table of `make repro`: models, scores, where the pages are. With --times: where the time went."""
+"""Shows seconds, speed and memory of every stage's last run.
 
-import sys
+`rest` is a stage's time besides its work: the interpreter's start, imports, hashing, records of the run.
+"""
 
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
-from pipeline import config, integrity
-from pipeline.entry import entry
-from pipeline.paths import RUNS
-from pipeline.reporting import report
+from pipeline.cli._command import verb
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def main() -> None:
-    """Prints what was made, or the time table."""
-    console = Console()
-    if "--times" in sys.argv[1:]:
-        console.print(times())
-        return
-    params = config.load()
-    table = Table("model", "made by", "score", "value", "gate", title="What was made")
-    for name in params.evaluations:
-        scores = report.leading_scores(name)
-        keys, values = "\n".join(key for key, _ in scores), "\n".join(f"{value:.4f}" for _, value in scores)
-        verdict = report.REPORTS / "gates" / name / "verdict.json"
-        passed = verdict.exists() and integrity.read_json(verdict)["passed"]
-        verdict_shown = "[green]passed" if passed else "[red]failed"
-        table.add_row(name, report.made_by(name, params), keys, values, verdict_shown)
-    console.print(table)
-    console.print("compare   reports/report.html\ngates     reports/gates/<name>/page.html")
-    console.print("costs     make report    registry  make ui    talk  make chat MODEL=chat-lora")
+GROUP = "Run the pipeline"
+ORDER = 15
 
 
-def times() -> Table:
-    """Seconds per stage, in the order of the graph: in all, in the work itself, and the share that is neither."""
+@verb("tohum times")
+def command() -> None:
+    """Prints the table."""
+    from rich.console import Console
+
+    Console().print(times())
+
+
+def times() -> "Table":
+    """Seconds per stage, in the order of the graph: in all, in the work itself, and the rest."""
+    from rich.table import Table
+
+    from pipeline.paths import RUNS
+    from pipeline.reporting import report
+
     table = Table("stage", "seconds", "work", "rest", "tokens/s", "peak MiB")
     total = work = 0.0
     for record in report.records(RUNS):
@@ -44,7 +40,3 @@ def times() -> Table:
     share = (total - work) / total if total else 0.0
     table.add_row("all", f"{total:.1f}", f"{work:.1f}", f"{total - work:.1f} ({share:.0%})", "", "", style="bold")
     return table
-
-
-if __name__ == "__main__":
-    entry(main)

@@ -1,0 +1,63 @@
+"""Runs the graph as a Prefect flow: side by side, with retries.
+
+One task run per stage; DVC decides which stages are stale, Prefect when they run. Without PREFECT_API_URL a temporary
+server of this run's own answers.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+from pipeline.cli._command import verb
+
+GROUP = "Run the pipeline"
+ORDER = 13
+AGAIN = "the next run continues"
+
+
+def _setting(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """`pretrain.schedule.steps=50` as a path and its value; as many as there are."""
+    import yaml
+
+    values = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        try:
+            if not (path and equals):
+                raise ValueError
+            values[path.strip()] = yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            raise click.BadParameter(
+                f"{text!r}, expected a dotted path and a value, such as pretrain.schedule.steps=50"
+            ) from None
+    return values
+
+
+@verb(
+    "tohum flow",
+    "tohum flow --target evaluate --max-parallel 2 --no-register",
+    "tohum flow --profile files --set pretrain.schedule.steps=50 --approve",
+)
+@click.option("--target", "targets", multiple=True, metavar="STAGE", help="Only this stage and all it needs.")
+@click.option("--force", is_flag=True, help="Run every stage even if nothing changed.")
+@click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="Stages side by side at most.")
+@click.option("--approve", is_flag=True, help="Wait for a person's approval before registering.")
+@click.option("--register/--no-register", default=True, help="Register the models whose gate passed, at the end.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="params.yaml is this profile's meanwhile.")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", callback=_setting,
+              help="A setting of params.yaml during the run.")  # fmt: skip
+def command(  # noqa: PLR0913 - each is an option
+    targets: tuple[str, ...], force: bool, max_parallel: int | None, approve: bool, register: bool,
+    profiles: tuple[str, ...], settings: dict[str, Any],
+) -> int:  # fmt: skip
+    """Runs the flow under a guard: whichever process is killed, no training and no temporary server goes on."""
+    from pipeline.orchestration.process import under_guard
+
+    under_guard("flow", sys.argv[2:])  # before the imports of Prefect, which cost seconds
+    from pipeline.orchestration import flow
+
+    return flow.run(
+        targets=list(targets) or None, force=force, max_parallel=max_parallel, approve=approve, registration=register,
+        profile=list(profiles) or None, set=settings,
+    )  # fmt: skip

@@ -1,0 +1,22 @@
+"""Renders reports/costs.html: models with times, memory, energy.
+
+The graph's own stage `report` renders reports/report.html, which does not change from run to run.
+"""
+
+import click
+
+from pipeline.cli._command import verb
+
+GROUP = "Run the pipeline"
+ORDER = 16
+
+
+@verb("tohum report")
+def command() -> None:
+    """Writes the page and prints its path."""
+    from pipeline import config, files
+    from pipeline.reporting import report
+
+    page = report.REPORTS / "costs.html"
+    files.write_text(page, report.render_costs(config.load()))
+    click.echo(page)
