@@ -4,6 +4,7 @@ One task run per stage; DVC decides which stages are stale, Prefect when they ru
 server of this run's own answers.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -55,6 +56,8 @@ def command(  # noqa: PLR0913 - each is an option
     from pipeline.orchestration.process import under_guard
 
     under_guard("flow", sys.argv[2:])  # before the imports of Prefect, which cost seconds
+    # a first start migrates an empty database; Prefect's own 20 s are too few on a busy machine
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     from pipeline.orchestration import flow
 
     return flow.run(

@@ -1,17 +1,14 @@
-"""The checkout that a flow run works in: held by one run at a time, its params.yaml changed for that run only.
+"""The working folder of a flow run: locked by one run at a time, its params.yaml changed for that run only.
 
-A run that waits for a person's approval gives its slot in Prefect back, so the lock is a file's, held until the run
-ends. `profile` and `set` of a run are written to params.yaml, because DVC reads nothing else, and the file from before
-is put back at the end; after a kill the next run does it. The copy lies in `.tohum/flow` until then.
-
-    python -m pipeline.orchestration.checkout    puts back what a killed run left; `make repro` and `make doctor MEND=1`
-                                                do it
+A run that waits for a person's approval gives its slot in Prefect back, so a file is locked until the run ends.
+`profile` and `set` of a run are written to params.yaml, because DVC reads nothing else, and the file from before is put
+back at the end; after a kill the next run, `make repro`, `tohum prepare` or `tohum doctor --mend` does it. The copy lies
+in `.tohum/flow` until then.
 """
 
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,13 +21,13 @@ from pipeline.paths import FLOW, PARAMS
 FOLDER = FLOW
 LOCK = FOLDER / "lock"
 _NEW = FOLDER / "new" / PARAMS.name
-_BEFORE = FOLDER / "params.before.yaml"
+BEFORE = FOLDER / "params.before.yaml"
 _WRITTEN = FOLDER / "params.written"
 
 
 @contextmanager
 def held(name: str) -> Iterator[None]:
-    """Holds the checkout for the block; `name` is what other runs are told.
+    """Locks the working folder for the block; `name` stands in the error of other runs.
 
     Raises:
         UserError: another run holds it, perhaps one that waits for an approval.
@@ -43,8 +40,8 @@ def held(name: str) -> Iterator[None]:
             stream.seek(0)
             holder = stream.read().strip() or "of another process"
             raise UserError(
-                f"{LOCK}: the flow run {holder} works in this checkout, or waits for its approval there; answer it or "
-                "wait for its end, then run again"
+                f"{LOCK}: the flow run {holder} works in this folder, or waits for its approval; answer it or wait for "
+                "its end, then run again"
             ) from None
         stream.truncate(0)
         stream.write(f"{name} (process {os.getpid()})")
@@ -56,7 +53,7 @@ def held(name: str) -> Iterator[None]:
 def params_of_run(names: Sequence[str], values: Mapping[str, Any]) -> Iterator[list[str]]:
     """Changes params.yaml for the block: these profiles in order, then these values at dotted paths.
 
-    Yields sentences about what a killed run had left. Only for the one who holds the checkout.
+    Yields sentences about a killed run's params.yaml that was put back. Needs the lock of `held`.
 
     Raises:
         UserError: no such profile or path, or a result that config refuses; nothing was changed then.
@@ -67,7 +64,7 @@ def params_of_run(names: Sequence[str], values: Mapping[str, Any]) -> Iterator[l
         return
     new = _changed(names, values)
     before = PARAMS.read_bytes()
-    with files.replacing(_BEFORE) as temporary:
+    with files.replacing(BEFORE) as temporary:
         temporary.write_bytes(before)
     files.write_text(_WRITTEN, json.dumps(files.sha256_of(_NEW)))
     try:
@@ -88,34 +85,28 @@ def _changed(names: Sequence[str], values: Mapping[str, Any]) -> str:
 
 
 def _put_back() -> list[str]:
-    """Puts the params.yaml from before the run back; one that was edited meanwhile stays, and that is said."""
-    if not _BEFORE.exists():
+    """Puts the params.yaml from before the run back, or keeps one that was edited meanwhile; sentences about it."""
+    if not BEFORE.exists():
         return []
     now, written = files.sha256_of(PARAMS) if PARAMS.exists() else None, None
     with suppress(OSError, ValueError):
         written = files.read_json(_WRITTEN)
     if now in (None, written):
-        _BEFORE.replace(PARAMS)  # a rename: it needs no room, and the copy goes only once it is in place
+        BEFORE.replace(PARAMS)  # a rename: it needs no room, and the copy goes only once it is in place
         return [f"{PARAMS} is again as it was before a run with profile or set"]
-    if now == files.sha256_of(_BEFORE):
-        _BEFORE.unlink()
+    if now == files.sha256_of(BEFORE):
+        BEFORE.unlink()
         return []
     kept = FOLDER / "params.kept.yaml"
-    _BEFORE.replace(kept)
+    BEFORE.replace(kept)
     return [f"{PARAMS} was edited during a run and stays; the file from before the run is {kept}"]
 
 
-def main() -> int:
-    """Puts back what a killed run left, unless a flow run holds the checkout; returns the exit code."""
-    try:
-        with held("of `python -m pipeline.orchestration.checkout`"):
-            for line in _put_back():
-                print(line)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def put_back(name: str) -> list[str]:
+    """Puts back the params.yaml of a killed run; returns sentences about it. `name`: see `held`.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        UserError: a flow run holds the working folder.
+    """
+    with held(name):
+        return _put_back()

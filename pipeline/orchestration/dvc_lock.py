@@ -1,42 +1,37 @@
-"""Clears what a killed `dvc` leaves behind, so that no lock waits for a person: `python -m
-pipeline.orchestration.dvc_lock`.
+"""Repair of the lock files that a killed `dvc` leaves damaged, so that no person has to.
 
-DVC notes who reads and writes which path in `.dvc/tmp/rwlock`. A kill while it writes that file leaves it
-empty or cut off, and every later command stops with "JSON structure is corrupted". A kill elsewhere leaves
-entries of a process that is gone; DVC forgives these only while nobody else was given the same process
-number. dvc.lock is written in place too: of a damaged one the whole stages are kept, the rest runs again or
-comes from DVC's run cache. `make repro`, the flow and `make doctor` run this first, and once a stage has
-started, the guard runs it after DVC's end, however that came. Nothing of ours runs before the
-first stage of a plain `dvc repro`.
+DVC records the readers and writers of each path in `.dvc/tmp/rwlock`. A kill while it writes that file leaves it empty
+or cut off, and every later command stops with "JSON structure is corrupted". A kill at another moment leaves entries of
+a process that is gone; DVC ignores these only while the process id is not in use again. dvc.lock is written in place
+too: the whole stages of a damaged one are kept, the others run again or come from DVC's run cache.
+
+`make repro`, the flow, `tohum prepare` and `tohum doctor --mend` do this, and the guard of a stage does it after DVC's
+end, whatever ended it (`python -m pipeline.orchestration.dvc_lock`). No code of ours runs before the first stage of a
+plain `dvc repro`.
 """
 
-import argparse
 import fcntl
 import json
-import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from pipeline import files
+from pipeline.entry import entry
 from pipeline.errors import UserError
+from pipeline.orchestration.dvc_lock_schema import problem, whole_stages
 
 LOCKS = Path(".dvc/tmp")
 WAIT_S = 10.0
 
 
 def repair(root: Path = Path()) -> list[str]:
-    """Mends DVC's lock files below `root` if no living process owns them; returns what was done, one line
-    each.
+    """Repairs DVC's lock files below `root` if no living process owns them; returns a sentence for each repair.
 
     Raises:
-        UserError: a damaged lock file while a dvc process that may own it is at work.
+        UserError: a damaged lock file while a dvc process runs that may own it.
     """
     if not (root / LOCKS).is_dir():
         return []
@@ -58,7 +53,9 @@ def _editing(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise UserError(f"{path}: another process edits DVC's locks for {WAIT_S:.0f} s; end it") from None
+                    raise UserError(
+                        f"{path}: held by another process for {WAIT_S:.0f} s; end it, then run again"
+                    ) from None
                 time.sleep(0.05)
         yield
 
@@ -88,7 +85,7 @@ def _repair_lockfile(path: Path, root: Path) -> list[str]:
     data = _read(path)  # a dvc that has ended since may have made it whole
     if (found := problem(data)) is None:
         return []
-    whole, names = _whole_stages(data)
+    whole, names = whole_stages(data)
     aside = root / ".tohum" / "dvc.lock.damaged"
     files.remove(aside)
     if path.is_dir():
@@ -109,98 +106,6 @@ def _repair_lockfile(path: Path, root: Path) -> list[str]:
 
 def _read(path: Path) -> bytes:
     return b"" if path.is_dir() else path.read_bytes()
-
-
-def _whole_stages(data: bytes) -> tuple[bytes, list[str]]:
-    """The lock file's stages that are good by themselves, as DVC writes them, and their names."""
-    blocks = re.split(rb"(?m)^(?=  \S)", data)[1:]
-    good: list[bytes] = []
-    names: list[str] = []
-    for block in (block if block.endswith(b"\n") else block + b"\n" for block in blocks):
-        one = _HEAD + block
-        if problem(one) is None:
-            stages = _YAML.load(one.decode("utf-8"))["stages"]
-            if len(stages) == 1 and not set(stages) & set(names):
-                good.append(block)
-                names += stages
-    return _HEAD + b"".join(good), names
-
-
-def problem(data: bytes) -> str | None:
-    """Why DVC would refuse this dvc.lock, or None: its own schema (dvc.schema.LOCKFILE_SCHEMA) and whole hashes.
-
-    The same YAML reader as DVC's: by the rules of YAML 1.1 a path called `no` would be no text.
-    """
-    try:
-        lock = _YAML.load(data.decode("utf-8"))
-    except (YAMLError, ValueError, RecursionError) as error:
-        return f"not YAML: {str(error).splitlines()[0]}"
-    if not isinstance(lock, dict) or lock.get("schema") != "2.0":
-        return "no schema '2.0'"
-    if odd := set(lock) - {"schema", "stages", "datasets"}:
-        return f"{sorted(map(str, odd))[0]} is no part of a lock file"
-    stages = lock.get("stages", {})
-    if not isinstance(stages, dict):
-        return "stages is no map"
-    for name, stage in stages.items():
-        if not isinstance(name, str) or (reason := _stage_problem(stage)):
-            return f"stage {name}: {reason if isinstance(name, str) else 'not a name'}"
-    return None
-
-
-def _stage_problem(stage: Any) -> str | None:
-    if not isinstance(stage, dict) or set(stage) - {"cmd", "deps", "params", "outs"}:
-        return "not a stage"
-    if not isinstance(stage.get("cmd"), str | list):
-        return "no cmd"
-    for kind in ("deps", "outs"):
-        entries = stage.get(kind, [])
-        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-            return f"{kind} not whole"
-    params = stage.get("params", {})
-    by_file = isinstance(params, dict) and all(isinstance(values, dict) for values in params.values())
-    if not by_file or not all(
-        isinstance(key, str) for key in [*params, *(key for one in params.values() for key in one)]
-    ):
-        return "params not whole"
-    return None
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether a dependency or an out has a path, known fields of the right type, and a hash of full length."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-        return False
-    return all(name in _FIELDS and _FIELDS[name](value) for name, value in entry.items())
-
-
-def _is_hash(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, str | int) and len(str(value)) >= 3)
-
-
-def _is_md5(value: Any) -> bool:
-    return not value or (isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{32}(\.dir)?", value) is not None)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int)
-
-
-_YAML = YAML(typ="safe")
-_HEAD = b"schema: '2.0'\nstages:\n"
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "path": lambda value: isinstance(value, str),
-    "hash": lambda value: value in ("md5", "md5-dos2unix", "etag", "checksum"),
-    "md5": _is_md5,
-    "etag": _is_hash,
-    "checksum": _is_hash,
-    "size": _is_int,
-    "nfiles": _is_int,
-    "isexec": lambda value: isinstance(value, bool),
-    "version_id": lambda value: isinstance(value, str),
-    "cloud": lambda value: isinstance(value, dict),
-    "files": lambda value: isinstance(value, list),
-    "dataset": lambda value: isinstance(value, dict),
-}
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:
@@ -230,16 +135,16 @@ def _owner_lives(info: dict[str, Any], written: float) -> bool:
         process = psutil.Process(int(info["pid"]))
         if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > written + 1:
             return False
-        last_word = (str(info["cmd"]).split() or [""])[-1]
-        return last_word in " ".join(process.cmdline())
+        last_argument = (str(info["cmd"]).split() or [""])[-1]
+        return last_argument in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # somebody else's: it may be theirs
+    except psutil.AccessDenied:  # another user's process: it may be the owner
         return True
 
 
 def running(root: Path) -> list[int]:
-    """Process numbers of the dvc commands at work in a project."""
+    """Process ids of the dvc commands that run in a project."""
     import psutil
 
     here = root.resolve()
@@ -257,17 +162,11 @@ def _require_no_dvc(path: Path, root: Path) -> None:
         raise UserError(f"{path} is damaged while dvc runs (process {alive}); wait for its end, or end it, and retry")
 
 
-def main() -> int:
-    """Repairs the project in the working directory; returns the exit code."""
-    argparse.ArgumentParser(prog="python -m pipeline.orchestration.dvc_lock", description=__doc__).parse_args()
-    try:
-        for line in repair():
-            print(line)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main() -> None:
+    """Repairs the project in the working directory."""
+    for line in repair():
+        print(line)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry(main, again="`tohum prepare` repairs DVC's locks")

@@ -1,4 +1,4 @@
-"""Every hash that DVC keeps, read again: what in the working folder, the cache and remotes is not as recorded."""
+"""Comparison of every file in the working folder, DVC's cache and its remotes with the recorded hash."""
 
 import hashlib
 import os
@@ -16,8 +16,8 @@ WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that is not as recorded."""
+class Mismatch:
+    """A file that differs from its recorded hash, is missing, or is recorded nowhere."""
 
     where: str
     """workspace, cache, remote <name> or registry."""
@@ -29,18 +29,18 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """The finding and what to do, in one line."""
-        said = {
+        """The mismatch and the next step, in one line."""
+        state = {
             "damaged": f"hash is {self.found}, expected {self.expected}",
             "missing": f"missing, expected with hash {self.expected}",
             "extra": "recorded nowhere",
         }[self.state]
-        return f"{self.path} ({self.where}): {said}; {self.todo}"
+        return f"{self.path} ({self.where}): {state}; {self.todo}"
 
 
 @dataclass
 class Scan:
-    """All hashes of a project, and what follows from them."""
+    """The hashes of a project's files, compared with those that DVC recorded."""
 
     root: Path
     outs: list[Out]
@@ -74,12 +74,12 @@ class Scan:
         return {path.relative_to(place).as_posix(): self.hashes[path] for path in dvc_store.below(self.root, place)}
 
     def listed(self, md5: str) -> dict[str, str] | None:
-        """What a folder holds by its list, wherever a good copy of the list is."""
+        """Relative path -> MD5 by a folder's `.dir` list, from any good copy; None without one."""
         content = self.good.get(md5)
         return dvc_store.listing(content if isinstance(content, bytes) else content.read_bytes()) if content else None
 
     def added(self, path: str) -> bool:
-        """Whether a path is, or lies in, a file or folder under `dvc add`: its user may change it."""
+        """Whether a path is, or lies in, an out of `dvc add`, which its user may change."""
         return any(Path(path).is_relative_to(out.path) for out in self.outs if not out.stage)
 
     def needed(self) -> dict[str, str]:
@@ -92,55 +92,55 @@ class Scan:
                 found |= {md5: f"{out.path}/{name}" for name, md5 in (inside or {}).items()}
         return found
 
-    def findings(self) -> list[Finding]:
-        """What is not as recorded: cache first, then the working folder, then remotes."""
-        found = [one for store in self.stores[:1] for one in self._in_store(store)]
-        found += [one for out in self.outs for one in self._in_workspace(out)]
-        return found + [one for store in self.stores[1:] for one in self._in_store(store)]
+    def mismatches(self) -> list[Mismatch]:
+        """All mismatches: of the cache, then the working folder, then remotes."""
+        stores = [list(self._in_store(store)) for store in self.stores]
+        workspace = [mismatch for out in self.outs for mismatch in self._in_workspace(out)]
+        return [mismatch for part in (*stores[:1], workspace, *stores[1:]) for mismatch in part]
 
-    def _in_store(self, store: Store) -> Iterator[Finding]:
+    def _in_store(self, store: Store) -> Iterator[Mismatch]:
         here = [path for path in self.hashes if path.is_relative_to(store.folder)]
         if not here and store.name != "cache":
             return  # nothing was pushed yet
         for path in here:
             name, shown = store.named(path), self._shown(path)
             if name is None:
-                yield Finding(store.name, shown, "extra", "", self.hashes[path], f"delete {shown}")
+                yield Mismatch(store.name, shown, "extra", "", self.hashes[path], f"delete {shown}")
             elif self.hashes[path] != name.removesuffix(".dir"):
                 todo = f"delete {shown}, then {self._again(store, name)}"
-                yield Finding(store.name, shown, "damaged", name.removesuffix(".dir"), self.hashes[path], todo)
+                yield Mismatch(store.name, shown, "damaged", name.removesuffix(".dir"), self.hashes[path], todo)
         for md5, out in self.needed().items():
             place = store.place(md5)
             if place not in self.hashes:
-                yield Finding(
+                yield Mismatch(
                     store.name, self._shown(place), "missing", md5, "", f"of {out}: {self._again(store, md5)}"
                 )
 
-    def _in_workspace(self, out: Out) -> Iterator[Finding]:
+    def _in_workspace(self, out: Out) -> Iterator[Mismatch]:
         place = self.root / out.path
         if not place.exists():
-            yield Finding(WORKSPACE, out.path, "missing", out.md5, "", self._checkout(out, out.path, out.md5))
+            yield Mismatch(WORKSPACE, out.path, "missing", out.md5, "", self._checkout(out, out.path, out.md5))
         elif not out.md5.endswith(".dir"):
-            found = self.hashes.get(place, "a folder")
-            if found != out.md5:
-                yield Finding(WORKSPACE, out.path, "damaged", out.md5, found, self._checkout(out, out.path, out.md5))
+            actual = self.hashes.get(place, "a folder")
+            if actual != out.md5:
+                yield Mismatch(WORKSPACE, out.path, "damaged", out.md5, actual, self._checkout(out, out.path, out.md5))
         else:
             yield from self._in_folder(out)
 
-    def _in_folder(self, out: Out) -> Iterator[Finding]:
+    def _in_folder(self, out: Out) -> Iterator[Mismatch]:
         found, listed = self.inside(out), self.listed(out.md5)
         if listed is None:
             found_md5 = _md5(dvc_store.as_dir(found)) + ".dir"
             todo = f"no list of its files is left: `dvc fetch {out.path}`, or {_remake(out)}"
-            yield Finding(WORKSPACE, out.path, "damaged", out.md5, found_md5, todo)
+            yield Mismatch(WORKSPACE, out.path, "damaged", out.md5, found_md5, todo)
             return
         for name in sorted({*found, *listed}):
             path, has, expected = f"{out.path}/{name}", found.get(name), listed.get(name)
             if expected is None:
-                yield Finding(WORKSPACE, path, "extra", "", str(has), f"delete {path}")
+                yield Mismatch(WORKSPACE, path, "extra", "", str(has), f"delete {path}")
             elif has != expected:
                 state: Literal["missing", "damaged"] = "missing" if has is None else "damaged"
-                yield Finding(WORKSPACE, path, state, expected, has or "", self._checkout(out, path, expected))
+                yield Mismatch(WORKSPACE, path, state, expected, has or "", self._checkout(out, path, expected))
 
     def _checkout(self, out: Out, path: str, md5: str) -> str:
         # DVC leaves a file in place whose size and times are unchanged, --force or not: it has to be deleted first.
@@ -155,7 +155,7 @@ class Scan:
             return f"`dvc push --remote {store.name.removeprefix('remote ')}`"
         if md5 not in self.good:
             return "`dvc fetch`, or `dvc repro --force` of its stage"
-        return "`make fsck MEND=1` puts a good copy back"
+        return "`tohum fsck --mend` puts a good copy back"
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()

@@ -66,7 +66,7 @@ def outs(root: Path) -> list[Out]:
     """
     lock = root / "dvc.lock"
     if lock.is_file() and (reason := dvc_lock.problem(lock.read_bytes())):
-        raise UserError(f"{lock}: damaged ({reason}); run `make doctor MEND=1`")
+        raise UserError(f"{lock}: damaged ({reason}); run `tohum doctor --mend`")
     uncached = _uncached(root / "dvc.yaml")
     found = []
     for stage, entry in (_yaml(lock).get("stages") or {}).items():
@@ -145,9 +145,9 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({error}); run `make doctor MEND=1`") from None
+        raise UserError(f"{path}: not readable as YAML ({error}); run `tohum doctor --mend`") from None
     if not isinstance(found or {}, dict):
-        raise UserError(f"{path}: holds no table; run `make doctor MEND=1`")
+        raise UserError(f"{path}: holds no table; run `tohum doctor --mend`")
     return found or {}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.orchestration.leftovers import Finding
+from pipeline.orchestration.leftovers import Diagnosis
 
 ENOUGH_GB = 2.0
 LOCK = Path("requirements.lock")
@@ -15,28 +15,30 @@ _LINE = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?:\s*;\s
 _SHOWN = 5
 
 
-def disk(root: Path) -> list[Finding]:
+def disk(root: Path) -> list[Diagnosis]:
     """Free space where the project lies."""
     free = shutil.disk_usage(root).free / 1e9
     if free < ENOUGH_GB:
-        return [Finding("mend", f"{free:.1f} GB free, expected {ENOUGH_GB:.0f} or more",
-                        "push first: `dvc gc --workspace` drops all that this dvc.lock does not name")]  # fmt: skip
-    return [Finding("note", f"{free:,.0f} GB free")]
+        return [Diagnosis("mend", f"{free:.1f} GB free, expected {ENOUGH_GB:.0f} or more",
+                        "push first: `dvc gc --workspace` drops every object that this dvc.lock does not name")]  # fmt: skip
+    return [Diagnosis("note", f"{free:,.0f} GB free")]
 
 
-def programs(root: Path) -> list[Finding]:
+def programs(_: Path) -> list[Diagnosis]:
     """Python, git and torch."""
-    found = []
+    diagnoses = []
     if shutil.which("git") is None:
-        found.append(Finding("mend", "git is not on the PATH: lineage and the lock's history need it", "install git"))
+        diagnoses.append(
+            Diagnosis("mend", "git is not on the PATH: lineage and the lock's history need it", "install git")
+        )
     try:
-        found.append(Finding("note", f"Python {sys.version.split()[0]}, torch {version('torch')}"))
+        diagnoses.append(Diagnosis("note", f"Python {sys.version.split()[0]}, torch {version('torch')}"))
     except PackageNotFoundError:
-        found.append(Finding("mend", "torch is not installed", "rm .venv/.ready && make setup"))
-    return found
+        diagnoses.append(Diagnosis("mend", "torch is not installed", "rm .venv/.ready && make setup"))
+    return diagnoses
 
 
-def packages(root: Path) -> list[Finding]:
+def packages(root: Path) -> list[Diagnosis]:
     """Packages of requirements.lock that are missing or of another version."""
     if not (root / LOCK).is_file():
         return []
@@ -51,7 +53,7 @@ def packages(root: Path) -> list[Finding]:
     if not odd:
         return []
     more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
-    return [Finding("mend", f"{', '.join(odd[:_SHOWN])}{more}", "rm .venv/.ready && make setup")]
+    return [Diagnosis("mend", f"{', '.join(odd[:_SHOWN])}{more}", "rm .venv/.ready && make setup")]
 
 
 def locked(text: str) -> Iterator[tuple[str, str]]:

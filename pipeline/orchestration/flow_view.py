@@ -1,4 +1,4 @@
-"""Prefect's view of a flow run: outcomes of stages, why the run failed, a gate's table, progress of a training."""
+"""Prefect's view of a flow run: the stages' results, the reason of a failure, a gate's table, a training's progress."""
 
 import contextvars
 import re
@@ -22,8 +22,8 @@ _ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc co
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one stage ended: Prefect's name for its state, seconds, and a sentence."""
+class StageResult:
+    """The end of one stage: Prefect's name for its state, seconds, and a sentence."""
 
     stage: str
     state: str
@@ -31,46 +31,50 @@ class Outcome:
     message: str
 
 
-def reason(outcomes: list[Outcome]) -> str:
-    """Why the run failed, first things first: what each failed stage said, then what was not run. "" if none failed."""
-    failed = [o for o in outcomes if o.state in BAD and o.state != "NotRun"]
-    waiting = [o.stage for o in outcomes if o.state == "NotRun"]
-    said = [o.message if o.message.startswith(o.stage) else f"{o.stage}: {o.message}" for o in failed[:_NAMED]]
-    said += [f"also failed: {', '.join(o.stage for o in failed[_NAMED:])}"] if len(failed) > _NAMED else []
-    return "; ".join([*said, *([f"not run: {', '.join(waiting)}"] if waiting else [])])
+def reason(results: list[StageResult]) -> str:
+    """The reason of a failed run: the failed stages' messages, then the stages not run; empty if none failed."""
+    failed = [result for result in results if result.state in BAD and result.state != "NotRun"]
+    waiting = [result.stage for result in results if result.state == "NotRun"]
+    sentences = [
+        result.message if result.message.startswith(result.stage) else f"{result.stage}: {result.message}"
+        for result in failed[:_NAMED]
+    ]
+    sentences += [f"also failed: {', '.join(result.stage for result in failed[_NAMED:])}"] if len(failed) > _NAMED else []
+    return "; ".join([*sentences, *([f"not run: {', '.join(waiting)}"] if waiting else [])])
 
 
-def summary(outcomes: list[Outcome]) -> str:
+def summary(results: list[StageResult]) -> str:
     """A markdown table of every stage, its state, seconds and message."""
     rows = ["| stage | state | seconds | |", "|---|---|---:|---|"]
-    for one in outcomes:
-        message = verdicts.cell(one.message, SENTENCE)
-        rows.append(f"| {one.stage} | {one.state} | {one.seconds:.1f} | {message} |")
+    for result in results:
+        message = verdicts.cell(result.message, SENTENCE)
+        rows.append(f"| {result.stage} | {result.state} | {result.seconds:.1f} | {message} |")
     return "\n".join(rows) + "\n"
 
 
 def publish(verdict: verdicts.Verdict) -> None:
+    """Makes an artifact of a gate's table."""
     create_markdown_artifact(
-        key=verdict.key, markdown=verdict.markdown, description=f"what the gate {verdict.gate} found"
+        key=verdict.key, markdown=verdict.markdown, description=f"results of the gate {verdict.gate}"
     )
 
 
-def teller() -> Callable[[str], None]:
-    """Tells the task's log what a child prints, less DVC's advice about git."""
+def log_lines() -> Callable[[str], None]:
+    """A function that writes a child process's lines to the task's log, without DVC's advice about git."""
     logger = get_run_logger()
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         if line.strip() and not line.strip().startswith(_ADVICE):
             logger.info(line)
 
-    return tell
+    return log
 
 
 @contextmanager
 def followed(stage: str, pipeline_uid: str) -> Iterator[None]:
-    """Tells the task's log and a progress artifact how far the stage has come, every few seconds and at the end."""
+    """Writes the stage's progress to the task's log and an artifact, every few seconds and at the end."""
     follower = progress.Follower(stage, pipeline_uid)
-    show, done = _Shown(stage), threading.Event()
+    show, done = _ProgressView(stage), threading.Event()
 
     def watch() -> None:
         ended = False
@@ -79,7 +83,7 @@ def followed(stage: str, pipeline_uid: str) -> Iterator[None]:
             if (now := follower.read()) is not None:
                 show(now)
 
-    # Prefect knows by the context which task run a log line and an artifact belong to.
+    # Prefect finds the task run of a log line or an artifact in the context, which a new thread does not inherit.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(watch,), daemon=True)
     thread.start()
     try:
@@ -89,15 +93,15 @@ def followed(stage: str, pipeline_uid: str) -> Iterator[None]:
         thread.join(timeout=10)
 
 
-class _Shown:
+class _ProgressView:
     """One stage's progress in Prefect: log lines, and an artifact where the number of steps is known."""
 
     def __init__(self, stage: str) -> None:
-        self._stage, self._tell = stage, get_run_logger().info
+        self._stage, self._log = stage, get_run_logger().info
         self._artifact: Any = None
 
     def __call__(self, now: progress.Progress) -> None:
-        self._tell(f"{self._stage}: {now}")
+        self._log(f"{self._stage}: {now}")
         if now.percent is None:
             return
         try:
@@ -106,5 +110,5 @@ class _Shown:
                 self._artifact = create_progress_artifact(now.percent, key=key, description=f"steps of {self._stage}")
             else:
                 update_progress_artifact(self._artifact, now.percent)
-        except Exception as error:  # the server may be away for a while; the stage trains on
-            self._tell(f"{self._stage}: no progress artifact: {type(error).__name__}")
+        except Exception as error:  # the server may not answer for a while; the stage trains on
+            self._log(f"{self._stage}: no progress artifact: {type(error).__name__}")

@@ -1,23 +1,21 @@
-"""The guard that every stage runs under, so that no process of a stage outlives it.
+"""The process supervisor of every stage: it ends the stage's whole process group when its parent ends.
 
     python -m pipeline.orchestration.guard stages.pretrain ARGS...
 
-It runs `python -m stages.pretrain ARGS...` in a session of its own, passes its exit code on (128 + n for
-signal n), and takes the stage's whole process group down when
+Runs `python -m stages.pretrain ARGS...` in a session of its own, passes its exit code on (128 + n for signal n), and
+ends the stage's process group when
 
-- it is told to stop (TERM, INT, HUP): DVC ignores an interrupt while a stage runs, so somebody has to hand it
-  on;
-- its parent dies, however that happened: a killed `dvc repro` would otherwise leave a trainer that writes to
-  the checkpoints of the next one. The parent's death is seen by polling, which works on every Unix (a signal
-  at the parent's death, PR_SET_PDEATHSIG, is Linux only and does not reach grandchildren);
-- the guard itself is killed: a sentinel process waits for the end of file on a pipe that only the guard holds
-  open;
-- the stage ends and leaves processes in its group. A process that must outlive the stage takes its own
-  session.
+- the guard is asked to stop (TERM, INT, HUP): DVC ignores an interrupt while a stage runs, so the guard passes it on;
+- its parent dies, in whatever way: a killed `dvc repro` would otherwise leave a trainer that writes to the checkpoints
+  of the next one. The parent's death is seen by polling, which works on every Unix (a signal at the parent's death,
+  PR_SET_PDEATHSIG, is Linux only and does not reach grandchildren);
+- the guard itself is killed: a sentinel process waits for the end of file on a pipe that only the guard holds open;
+- the stage ends and leaves processes in its group. A process that must outlive the stage takes its own session.
 
-Stopping is what Ctrl-C would do (INT, so that temporary files are removed and a training saves its state), then
-TERM, then KILL. One process stays until dvc has ended, however it ends, and then mends DVC's locks
-(pipeline/orchestration/dvc_lock.py). Standard library only, and little of it: every stage pays for this start.
+Stopping sends INT, as Ctrl-C does (temporary files are removed, a training saves its state), then TERM, then KILL. One
+process stays until dvc has ended, in whatever way, and then repairs DVC's locks (pipeline/orchestration/dvc_lock.py).
+Standard library only, and little of it, because every stage pays for this start; one file, because it is also run by
+its path, where no other module of the project can be imported.
 """
 
 import fcntl
@@ -30,25 +28,27 @@ from collections.abc import Callable
 from contextlib import suppress
 
 POLL_S = 0.2
-# Seconds given after INT and then after TERM; together they stay under what a person waits for.
+# Seconds given after INT and then after TERM; together less than a person waits before killing by hand.
 PATIENCE_S, LAST_S = 2.0, 1.5
-# A training ends the update at work and saves its state; whoever waits for the guard of one waits longer than it does:
+# A training ends its current update and saves its state; every process that waits for a training's guard waits longer:
 # dvc's own guard, pipeline/orchestration/process.py (GUARD_STOPS_S), the guard of the flow.
-SAVING = dict.fromkeys(("stages.pretrain", "stages.finetune", "pipeline.cli.trial"), 30.0)
-WAITING = SAVING | {"dvc": 40.0, "pipeline.orchestration.flow": 50.0}
+SAVING = dict.fromkeys(("stages.pretrain", "stages.finetune", "pipeline.studies.trials"), 30.0)
+WAITING = SAVING | {"dvc": 40.0, "pipeline.cli flow": 50.0}
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What a stage finds in its environment at its start, unless whoever calls has set it already; no bit depends on it.
-# GOMP_SPINCOUNT: OpenMP's threads spin while they wait, which takes the cores from whoever works beside them (the
-# sender, another stage): training beside one busy process is five times faster with a short spin, and no slower alone
-# (tests/bench/spin.py). GLIBC_TUNABLES: large memory comes in pages of 2 MiB where Linux leaves that to the program;
+MARK = "TOHUM_GUARDED"
+"""In the environment of every process under a guard; `tohum doctor` tells by it whether a stage ever had one."""
+# Added to a stage's environment where a variable is not set already; no bit depends on it. GOMP_SPINCOUNT: OpenMP's
+# threads spin while they wait, which takes the cores from processes beside them (the sender, another stage): training
+# beside one busy process is five times faster with a short spin, and no slower alone (tests/bench/spin.py).
+# GLIBC_TUNABLES: large memory comes in pages of 2 MiB where Linux leaves that to the program;
 # elsewhere nothing knows the setting (tests/bench/nanogpt.py, `-small-pages`). ARROW_DEFAULT_MEMORY_POOL: Arrow's own
 # allocators keep much of what was freed; a stage that reads in small batches peaked a sixth higher with them
-# (tests/bench/memory.py). TOHUM_GUARDED: `make doctor` knows by it whether a stage ever had a guard.
+# (tests/bench/memory.py).
 ENVIRONMENT = {
     "GOMP_SPINCOUNT": "5000",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "TOHUM_GUARDED": "1",
+    MARK: "1",
 }
 SHELLS = {"sh", "ash", "bash", "dash", "fish", "ksh", "zsh"}
 
@@ -63,7 +63,7 @@ def main(command: list[str]) -> int:
         return 2
     lineage = _lineage()
     _mend_after(lineage[-1])
-    patience = WAITING.get(command[0], PATIENCE_S)
+    patience = WAITING.get(command[0], WAITING.get(" ".join(command[:2]), PATIENCE_S))
     wake, received = _listen()
     ready, go = os.pipe()
     stage = os.fork()
@@ -79,7 +79,7 @@ def main(command: list[str]) -> int:
 
 
 def _become_stage(command: list[str], ready: int, go: int) -> None:
-    """In the child: waits until the sentinel stands, then becomes the stage. Never returns."""
+    """In the child: waits for the sentinel's start, then becomes the stage. Never returns."""
     os.setsid()
     os.close(go)
     # The signals that the guard catches fall back to their defaults at exec.
@@ -107,7 +107,7 @@ def _start_sentinel(stage: int, go: int, patience: float) -> tuple[int, int]:
 
 
 def _withdraw() -> None:
-    """Takes this process out of reach: a session of its own, deaf to what stops a stage, silent."""
+    """Detaches this process: a session of its own, the signals that stop a stage ignored, no output."""
     os.setsid()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
@@ -117,10 +117,10 @@ def _withdraw() -> None:
 
 
 def _mend_after(parent: int) -> None:
-    """Leaves a process that waits for the parent's end, if that is a dvc, and then mends DVC's locks; one a dvc.
+    """Leaves a process that waits for the parent's end, if that is a dvc, and then repairs DVC's locks; one per dvc.
 
-    A kill may leave dvc.lock and rwlock cut off, at which every later dvc stops before any code of ours runs. Linux
-    alone tells of the end of a process that is no child of one's own; elsewhere `make repro` mends.
+    A kill may leave dvc.lock and rwlock cut off, at which every later dvc stops before any code of ours runs. Only Linux
+    reports the end of a process that is not a child (pidfd); elsewhere `tohum prepare` repairs them.
     """
     if not (os.path.isdir(".dvc/tmp") and _is_dvc(parent)):
         return
@@ -133,7 +133,7 @@ def _mend_after(parent: int) -> None:
         os.close(ends)
         os.waitpid(child, 0)
         return
-    if os.fork() != 0:  # its child is nobody's: no zombie is left when the guard has gone
+    if os.fork() != 0:  # the grandchild is adopted by init: no zombie is left when the guard has ended
         os._exit(0)
     with suppress(OSError):
         _withdraw()
@@ -164,8 +164,8 @@ def _is_dvc(process: int) -> bool:
 
 
 def _dismiss(sentinel: int, lifeline: int) -> None:
-    """Tells the sentinel that all ended well, and reaps it: the guard's parent may be one that never does."""
-    with suppress(BrokenPipeError):  # somebody killed it
+    """Tells the sentinel that the stage has ended, and reaps it: the guard's parent may never reap."""
+    with suppress(BrokenPipeError):  # the sentinel was killed
         os.write(lifeline, b"e")
     os.waitpid(sentinel, 0)
 
@@ -184,7 +184,7 @@ def _listen() -> tuple[int, list[int]]:
 
 
 def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...], patience: float) -> int:
-    """Waits for the end of the stage, for a signal or for the parent's death; leaves an empty group."""
+    """Waits for the end of the stage, a signal or the parent's death, then empties the group; returns the exit code."""
     while not _exited(stage) and not received and _lineage() == lineage:
         _sleep(wake, POLL_S)
     asked = 0
@@ -192,7 +192,7 @@ def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...],
         asked = received[0] if received else signal.SIGHUP
         _stop(stage, lambda: _exited(stage), lambda: _sleep(wake, POLL_S), patience)
     _kill(stage, signal.SIGKILL)
-    # Reaped last: until here the stage's number could not be given to somebody else's process.
+    # Reaped last: until here the kernel cannot give the stage's process id to another process.
     code = os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1])
     if asked:
         return 128 + asked
@@ -200,7 +200,7 @@ def _watch(stage: int, wake: int, received: list[int], lineage: tuple[int, ...],
 
 
 def _stop(stage: int, ended: Callable[[], bool], pause: Callable[[], None], patience: float) -> None:
-    """Sends the escalating signals to the stage's group until `ended()`; KILL for whatever is left."""
+    """Sends INT, TERM and KILL to the stage's group, each later one only while `ended()` is false; KILL always."""
     for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, LAST_S)):
         _kill(stage, number)
         deadline = time.monotonic() + seconds
@@ -212,7 +212,7 @@ def _stop(stage: int, ended: Callable[[], bool], pause: Callable[[], None], pati
 
 
 def _exited(stage: int) -> bool:
-    """Whether the stage has ended; it stays unreaped."""
+    """Whether the stage has ended; it is not reaped."""
     return os.waitid(os.P_PID, stage, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

@@ -1,22 +1,17 @@
-"""`make plan`: what `dvc repro` would run and why, what is cached, and what it will take. Nothing is run or
-written.
+"""The plan of a run: the stages that `dvc repro` would run and why, and their time, memory and disk.
 
-Why comes from DVC's own status, old and new values from dvc.lock and params.yaml, minutes and memory from the
-record of each stage's last run (reports/runs), disk from the sizes that dvc.lock remembers. What was never
-run is a question mark.
+Reasons come from DVC's own status, old and new values from dvc.lock and params.yaml, minutes and memory from the record
+of each stage's last run (reports/runs), disk from the sizes in dvc.lock. A stage that never ran has a question mark.
 """
 
-import argparse
 import glob
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import config, files
-from pipeline.errors import UserError
 from pipeline.orchestration import code_changes, graph
 from pipeline.paths import DVC_LOCK, RUNS
 
@@ -26,8 +21,8 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Row:
-    """One stage of the plan: what happens to it, why, and what it took last time (None: never run)."""
+class PlannedStage:
+    """One stage of the plan: the action, its reasons, and the costs of the last run (None: never run)."""
 
     stage: str
     action: str
@@ -36,10 +31,10 @@ class Row:
     memory_mib: float | None
     disk_bytes: int | None
     missing: tuple[str, ...] = ()
-    """What it reads and is not there: a path, and the setting that names it."""
+    """Missing inputs: a path, and the setting that names it."""
 
 
-def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) -> list[Row]:
+def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) -> list[PlannedStage]:
     """One row per stage, in the order in which they run.
 
     Args:
@@ -48,7 +43,7 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
         params: params.yaml as a dictionary.
     """
     affected = wanted.affected()
-    found = []
+    planned = []
     for stage in wanted:
         entry = locked.get(stage.name, {})
         behind = wanted.stale_before(stage, affected)
@@ -60,8 +55,8 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
             action, why = "may run", [f"after {', '.join(behind)}"]
         record = _record(stage.name)
         sizes = [out.get("size", 0) for out in entry.get("outs", [])]
-        found.append(
-            Row(
+        planned.append(
+            PlannedStage(
                 stage=stage.name,
                 action=action,
                 why=why,
@@ -71,7 +66,7 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
                 missing=(*stage.needs, *_missing(stage.name, params)) if action in ("run", "may run") else (),
             )
         )
-    return found
+    return planned
 
 
 def _missing(stage: str, params: dict[str, Any]) -> Iterator[str]:
@@ -99,7 +94,7 @@ def _is_there(path: str) -> bool:
 
 
 def _reasons(stage: graph.Stage, entry: dict[str, Any], params: dict[str, Any]) -> list[str]:
-    """Why a stage is stale, a line each; a stage that never ran has one reason."""
+    """The reasons why a stage is stale, a line each; a stage that never ran has one."""
     if not entry:
         return ["not in dvc.lock" if stage.restorable else "never run"]
     lines = []
@@ -132,7 +127,7 @@ def _shown(value: Any) -> str:
 
 
 def _at(params: dict[str, Any], name: str) -> Any:
-    """The setting at a dotted name; keys may hold dots themselves no more than DVC allows."""
+    """The setting at a dotted name, as DVC splits it; _ABSENT if there is none."""
     value: Any = params
     for key in name.split("."):
         if not isinstance(value, dict) or key not in value:
@@ -144,13 +139,13 @@ def _at(params: dict[str, Any], name: str) -> Any:
 def _record(stage: str) -> dict[str, Any]:
     path = RUNS / f"{stage}.json"
     try:
-        found = files.read_json(path)
+        record = files.read_json(path)
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def render(table: list[Row], free_bytes: int) -> str:
+def render(table: list[PlannedStage], free_bytes: int) -> str:
     """The plan as text: a line per stage that is touched, then the sums."""
     touched = [row for row in table if row.action != "cached"]
     cached = [row.stage for row in table if row.action == "cached"]
@@ -169,7 +164,7 @@ def render(table: list[Row], free_bytes: int) -> str:
     return "\n".join(lines)
 
 
-def _line(row: Row, width: int) -> Iterator[str]:
+def _line(row: PlannedStage, width: int) -> Iterator[str]:
     minutes = "0" if row.action == "restore" else "?" if row.seconds is None else f"{row.seconds / 60:.1f}"
     why = row.why[:_SHOWN] + ([f"and {len(row.why) - _SHOWN} more"] if len(row.why) > _SHOWN else [])
     for i, reason in enumerate(why or [""]):
@@ -177,7 +172,7 @@ def _line(row: Row, width: int) -> Iterator[str]:
         yield f"{head}  {reason}".rstrip()
 
 
-def _sums(touched: list[Row], free_bytes: int) -> Iterator[str]:
+def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
     running = [row for row in touched if row.action != "restore"]
     if running:
         known = [row.seconds for row in running if row.seconds is not None]
@@ -193,32 +188,23 @@ def _sums(touched: list[Row], free_bytes: int) -> Iterator[str]:
         yield "warning: the disk is too small; `dvc gc --workspace` frees what no checkout needs"
 
 
-def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code: 1 where something that a stage would read is missing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.orchestration.plan", description="what dvc repro would run"
-    )
-    parser.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and all they need")
-    given = parser.parse_args(arguments)
-    try:
-        config.load()
-        wanted = graph.read(restorable=True)
-        wanted = wanted.only(given.targets) if given.targets else wanted
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    found = rows(wanted, read_yaml(LOCK).get("stages") or {}, read_yaml(config.PARAMS))
-    print(render(found, shutil.disk_usage(".").free))
-    return 1 if any(row.missing for row in found) else 0
+def show(targets: Sequence[str] = ()) -> int:
+    """Prints the plan of these stages and all they need, or of the whole graph; 1 where an input is missing, else 0.
+
+    Raises:
+        UserError: a params.yaml or dvc.yaml that is not valid, or a target that names no stage.
+    """
+    config.load()
+    wanted = graph.read(restorable=True)
+    wanted = wanted.only(targets) if targets else wanted
+    planned = rows(wanted, read_yaml(LOCK).get("stages") or {}, read_yaml(config.PARAMS))
+    print(render(planned, shutil.disk_usage(".").free))
+    return 1 if any(row.missing for row in planned) else 0
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file read as DVC reads it (YAML 1.2: `1e-08` is a number, `no` a word); {} if it is not there."""
     from ruamel.yaml import YAML
 
-    found = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found if isinstance(found, dict) else {}
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    content = YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content if isinstance(content, dict) else {}

@@ -9,28 +9,37 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.orchestration.guard import MARK
 from pipeline.paths import PACKAGE
 
 GUARD = PACKAGE / "orchestration" / "guard.py"
+PROGRAM = "pipeline.cli"
+"""The project's command line `tohum`, started as a program like dvc; nothing of it is imported here."""
 # Longer than the guard gives its group before it kills: a training below a dvc saves its state meanwhile.
 GUARD_STOPS_S = 45.0
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def under_guard(verb: str, arguments: list[str]) -> None:
+    """Continues this process as `tohum VERB ARGUMENTS` under the guard, unless it is guarded already."""
+    if MARK not in os.environ:
+        os.execv(sys.executable, [sys.executable, "-P", str(GUARD), PROGRAM, verb, *arguments])
+
+
 class StageError(RuntimeError):
-    """A child process ended with an error; the text is its own last word."""
+    """A child process that ended with an error; the text is its own error message."""
 
 
 class StageTimeoutError(StageError):
-    """A child process was ended because its time was up."""
+    """A child process that was ended at its time-out."""
 
 
 class Processes:
-    """The children that run now, one per thread that waits for one; `environment` is added to theirs."""
+    """Child processes, one per waiting thread; `environment` is added to theirs."""
 
     def __init__(self, **environment: str) -> None:
         self.stopped = False
@@ -42,8 +51,9 @@ class Processes:
         """Runs `python -m <command>` guarded in the working directory; returns the lines it printed.
 
         Args:
-            timeout_s: seconds after which it is ended; None waits for ever.
-            tell: is given every line as it comes.
+            command: a module and its arguments.
+            timeout_s: seconds after which it is ended; None for no limit.
+            tell: called with every line as it is printed.
 
         Raises:
             StageError: another exit code than 0, or `stop` was called.
@@ -64,11 +74,11 @@ class Processes:
         # Not until the end of the file: a process that outlives the stage may hold the pipe open.
         reader.join(timeout=2)
         if code != 0:
-            raise StageError("stopped" if self.stopped else _last_word(lines, code))
+            raise StageError("stopped" if self.stopped else _error_message(lines, code))
         return lines
 
     def stop(self) -> None:
-        """Ends every child, and lets none start any more."""
+        """Ends every child; none is started after that."""
         with self._lock:
             self.stopped = True
             live = list(self._live)
@@ -95,24 +105,24 @@ class Processes:
 
 
 def beside(commands: Mapping[str, list[str]], lanes: int) -> None:
-    """Runs `python -m <command>` for each name in the working directory, so many at a time, with a bar on stderr.
+    """Runs `python -m <command>` for each name in the working directory, `lanes` at a time, with a bar on stderr.
 
     Raises:
-        UserError: one of them stopped; the others are ended.
+        UserError: one of them failed; the others are ended.
     """
     from rich.console import Console
     from rich.progress import track
 
     processes = Processes()
 
-    def one(name: str) -> None:
+    def run(name: str) -> None:
         try:
-            processes.run(commands[name], timeout_s=None, tell=lambda line: None)
+            processes.run(commands[name], timeout_s=None, tell=lambda _: None)
         except StageError as error:
             raise UserError(f"stopped at {name}: {error}") from error
 
     with ThreadPoolExecutor(max(1, min(lanes, len(commands)))) as pool:
-        runs = [pool.submit(one, name) for name in commands]
+        runs = [pool.submit(run, name) for name in commands]
         try:
             for done in track(as_completed(runs), f"{lanes} at a time", total=len(runs), console=Console(stderr=True)):
                 done.result()
@@ -125,7 +135,7 @@ def beside(commands: Mapping[str, list[str]], lanes: int) -> None:
 def _read(process: subprocess.Popen[bytes], lines: list[str], tell: Callable[[str], None]) -> None:
     assert process.stdout is not None
     for raw in process.stdout:
-        # What a progress bar wrote over is not worth a line.
+        # of a progress bar only its last state
         line = raw.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
         if line:
             lines.append(line)
@@ -141,7 +151,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _last_word(lines: list[str], code: int) -> str:
+def _error_message(lines: list[str], code: int) -> str:
     """The stage's own error if it printed one, else DVC's, else its last line."""
     for start in ("error:", "ERROR:"):
         for line in reversed(lines):

@@ -1,25 +1,21 @@
-"""Local servers for one person, on 127.0.0.1, closed to other origins, behind a secret: `make ui`, `prefect`, `worker`.
+"""Local servers of MLflow and Prefect on 127.0.0.1, closed to other origins, behind a password; a Prefect worker.
 
-    python -m pipeline.orchestration.servers mlflow         # MLflow on mlflow.db and mlartifacts
-    python -m pipeline.orchestration.servers prefect        # Prefect's server
-    python -m pipeline.orchestration.servers worker         # work pool, deployment and worker of this checkout
-    python -m pipeline.orchestration.servers run COMMAND    # a command with their passwords in its environment
-
-`mlflow server` has no secret without Flask-WTF and `prefect server start` answers every origin and any name, so their
+`mlflow server` has no password without Flask-WTF and `prefect server start` answers every origin and any name, so their
 applications run here behind same_origin.py, in the server that they come with (uvicorn).
 Ports: TOHUM_MLFLOW_PORT and TOHUM_PREFECT_PORT.
 """
 
-import argparse
 import contextlib
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from pipeline import config
+from pipeline.entry import QUIET
 from pipeline.errors import UserError
 from pipeline.orchestration.mlflow_pages import ModelTraining
 from pipeline.orchestration.same_origin import SameOrigin
@@ -27,50 +23,14 @@ from pipeline.tracking import credentials
 from pipeline.tracking.credentials import HOST, SECRETS, Server
 
 POOL = "tohum"
-_QUIET = {
-    "DO_NOT_TRACK": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}
 
 
-def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.orchestration.servers", description=(__doc__ or "").partition("\n")[0]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("mlflow", help="MLflow's server and pages")
-    commands.add_parser("prefect", help="Prefect's server and pages")
-    commands.add_parser("worker", help="a worker for the deployment tohum/local of this checkout")
-    run = commands.add_parser("run", help="a command with the addresses and secrets in its environment")
-    run.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
-    given = parser.parse_args(arguments)
-    os.environ |= _QUIET
-    try:
-        match given.command:
-            case "mlflow":
-                _serve("mlflow", _mlflow)
-            case "prefect":
-                _serve("prefect", _prefect)
-            case "worker":
-                return _worker()
-            case "run":
-                return _run(given.words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _serve(server: Server, make: Any) -> None:
-    """Serves until interrupted."""
+def serve(server: Server) -> None:
+    """Serves until interrupted. Raises UserError where the port is taken."""
     import uvicorn
 
+    os.environ |= QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    make: Callable[[str], SameOrigin] = _mlflow if server == "mlflow" else _prefect
     secret = credentials.secret(server)
     port = credentials.port(server)
     _require_free(server, port)
@@ -116,44 +76,50 @@ def _prefect(secret: str) -> SameOrigin:
     return SameOrigin(create_app(final=True))
 
 
-def _worker() -> int:
-    """Makes the work pool and the deployment of prefect.yaml, then becomes the worker."""
+def become_worker() -> NoReturn:
+    """Makes the work pool and the deployment of prefect.yaml, then becomes the worker.
+
+    Raises:
+        UserError: no prefect.yaml here, or a server that does not answer.
+    """
     if not Path("prefect.yaml").is_file():
         raise UserError("prefect.yaml: no such file; run from the project's root")
-    # MLflow's secret is found by whoever asks the local server (artifact_store.connect); runs may use another one.
+    # Only Prefect's: clients of the local MLflow find its password themselves (artifact_store.connect).
     own = {key: value for key, value in credentials.client_environment().items() if key.startswith("PREFECT_")}
-    environment = {**os.environ, **own}
+    environment = {**os.environ, **QUIET, **own}
     environment.setdefault("TOHUM_DIR", str(Path.cwd()))
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     if subprocess.run([*prefect, "work-pool", "inspect", POOL], env=environment, capture_output=True).returncode:
-        _tell(prefect, ["work-pool", "create", POOL, "--type", "process"], environment)
-    _tell(prefect, ["deploy", "--name", "local"], environment)
+        _run(prefect, ["work-pool", "create", POOL, "--type", "process"], environment)
+    _run(prefect, ["deploy", "--name", "local"], environment)
     os.execve(sys.executable, [*prefect, "worker", "start", "--pool", POOL], environment)
 
 
-def _tell(prefect: list[str], words: list[str], environment: dict[str, str]) -> None:
+def _run(prefect: list[str], words: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run([*prefect, *words], env=environment, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
         raise UserError(
-            f"prefect {' '.join(words)}: {last[0]}; is the server at {environment.get('PREFECT_API_URL')} up? `make "
-            "prefect` starts one"
+            f"prefect {' '.join(words)}: {last[0]}; is the server at {environment.get('PREFECT_API_URL')} up? "
+            "`tohum prefect` starts one"
         )
 
 
-def _run(words: list[str]) -> int:
-    """Becomes the command."""
-    words = words[1:] if words[:1] == ["--"] else words
-    if not words:
-        raise UserError("run: no command given; e.g. run prefect deployment run tohum/local")
+def client_environment() -> dict[str, str]:
+    """This process's environment with the addresses and passwords of the local servers."""
+    return {**os.environ, **QUIET, **credentials.client_environment()}
+
+
+def become(words: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Replaces this process by a command. Raises UserError where it cannot be started."""
     try:
-        os.execvpe(words[0], words, {**os.environ, **credentials.client_environment()})
+        os.execvpe(words[0], list(words), environment)
     except OSError as error:
-        raise UserError(f"run: {words[0]}: {error.strerror}") from None
+        raise UserError(f"tohum run: {words[0]}: {error.strerror}; expected a command on the PATH") from None
 
 
 def _require_free(server: Server, port: int) -> None:
-    """Raises UserError where something listens already: perhaps a server without a secret."""
+    """Raises UserError where the port is taken, perhaps by a server without a password."""
     with contextlib.closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -162,7 +128,3 @@ def _require_free(server: Server, port: int) -> None:
             raise UserError(
                 f"port {port} of {HOST}: {error.strerror}; stop what listens there, or set TOHUM_{server.upper()}_PORT"
             ) from None
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

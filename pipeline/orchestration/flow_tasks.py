@@ -1,0 +1,62 @@
+"""Prefect tasks: one stage of the graph through DVC, and the registration after the last one."""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from pipeline.orchestration import approval, graph, verdicts
+from pipeline.orchestration.flow_view import followed, log_lines, publish
+from pipeline.orchestration.process import PROGRAM, Processes, StageError, StageTimeoutError
+
+REGISTER = "register"
+# What DVC prints when it had nothing to run.
+_UNCHANGED = {
+    "didn't change, skipping": "unchanged",
+    "is cached - skipping run": "restored from the run cache",
+}
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def stage_task(stage: graph.Stage, fresh: bool, force: bool, processes: Processes) -> Any:
+    """One stage as a task: a call of DVC unless it is fresh."""
+    if fresh:
+        return Completed(name="Cached", message="neither stale nor downstream of a stale stage")
+    command = [
+        "dvc",
+        "--wait-for-lock",
+        "repro",
+        "--single-item",
+        *(["--force"] if force else []),
+        stage.name,
+    ]
+    try:
+        with followed(stage.name, processes.environment["TOHUM_PIPELINE_UID"]):
+            lines = processes.run(command, timeout_s=stage.meta.timeout_s, tell=log_lines())
+    except StageTimeoutError as error:
+        raise StageError(f"{stage.name}: {error}; raise timeout_s in the stage's meta in dvc.yaml") from None
+    except StageError as error:
+        verdict = verdicts.of(stage)
+        if verdict is not None:
+            publish(verdict)
+        raise StageError(f"{stage.name}: {verdict.sentence if verdict and not verdict.passed else error}") from None
+    for line in lines:
+        for words, message in _UNCHANGED.items():
+            if words in line:
+                return Completed(name="Cached", message=message)
+    verdict = verdicts.of(stage)
+    if verdict is not None and not verdict.passed:
+        publish(verdict)
+        return Completed(name="Refused", message=verdict.sentence)
+    return Completed(message="ran")
+
+
+@task(name=REGISTER, task_run_name=REGISTER, cache_policy=NO_CACHE, persist_result=False)
+def register_task(processes: Processes, approved: list[approval.Candidate] | None) -> Any:
+    """The last task: registers the models whose gate passed, or only the approved ones, with the approved bytes."""
+    command = [PROGRAM, REGISTER]
+    for candidate in approved or []:
+        command += [candidate.model, "--sha256", candidate.sha256]
+    processes.run(command, timeout_s=None, tell=log_lines())
+    return Completed(message="ran")
