@@ -94,11 +94,11 @@ def resource_error(error: BaseException) -> str | None:
     return None if error.__cause__ is None else resource_error(error.__cause__)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(number: int, _: FrameType | None) -> None:
     """Ends the process at once: a library that is interrupted while it is loaded may go on with half of itself."""
     os.write(2, b"error: interrupted before it began\n")
     os._exit(128 + number)

@@ -40,14 +40,11 @@ class Description:
         constants: dict[str, Any] = {}
         for node in tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-                constants |= {target.id.lower(): node.value.value for target in node.targets if _is_name(target)}
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                constants |= dict.fromkeys(map(str.lower, names), node.value.value)
         known = {key: value for key, value in constants.items() if key in ("group", "order", "again")}
         summary = (ast.get_docstring(tree) or "").partition("\n")[0]
         return cls(path.stem.rstrip("_"), path.stem, summary, **known)
-
-
-def _is_name(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def descriptions() -> dict[str, Description]:
@@ -130,8 +127,10 @@ def verb(*examples: str, **settings: Any) -> Callable[[Callable[..., int | None]
         module = sys.modules[function.__module__]
         shown = "\n".join(["Examples:", *(f"  {line}" for line in examples)])
         name = function.__module__.rpartition(".")[2].rstrip("_")
-        make = click.command(name, help=module.__doc__, epilog=f"\b\n{shown}", **settings)
-        return make(function)
+        command: Callable[[Callable[..., int | None]], click.Command] = click.command(
+            name, help=module.__doc__, epilog=f"\b\n{shown}", **settings
+        )
+        return command(function)
 
     return decorate
 

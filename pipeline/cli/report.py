@@ -15,8 +15,9 @@ ORDER = 16
 def command() -> None:
     """Writes the page and prints its path."""
     from pipeline import config, files
+    from pipeline.paths import REPORTS
     from pipeline.reporting import report
 
-    page = report.REPORTS / "costs.html"
+    page = REPORTS / "costs.html"
     files.write_text(page, report.render_costs(config.load()))
     click.echo(page)

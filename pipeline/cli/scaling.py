@@ -17,4 +17,4 @@ def command() -> None:
     from pipeline import config
     from pipeline.studies import scaling
 
-    scaling.study(config.load())
+    scaling.run(config.load())

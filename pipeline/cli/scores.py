@@ -16,6 +16,7 @@ def command() -> None:
     from rich.table import Table
 
     from pipeline import config, integrity
+    from pipeline.paths import GATES
     from pipeline.reporting import report
 
     params, console = config.load(), Console()
@@ -23,7 +24,7 @@ def command() -> None:
     for name in params.evaluations:
         scores = report.leading_scores(name)
         keys, values = "\n".join(key for key, _ in scores), "\n".join(f"{value:.4f}" for _, value in scores)
-        verdict = report.REPORTS / "gates" / name / "verdict.json"
+        verdict = GATES / name / "verdict.json"
         passed = verdict.exists() and integrity.read_json(verdict)["passed"]
         table.add_row(name, report.made_by(name, params), keys, values, "[green]passed" if passed else "[red]failed")
     console.print(table)

@@ -4,6 +4,8 @@ A small model, few steps, in .tohum/try. The file is a txt, csv, tsv, json, json
 columns are guessed, and each guess is printed with the setting of params.yaml that says it for a real run.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -21,9 +23,10 @@ def command(data: Path) -> None:
     from pipeline.studies import try_file
 
     try_file.run(data)
+    subprocess.run([sys.executable, "-m", __package__, "scores"], cwd=try_file.FOLDER, check=True)
     click.echo(
-        f"\nA try has a small model and few steps, and its gates let everything pass: look at {try_file.FOLDER}/reports. "
-        "For a real run:\n  1. tohum profile files, and name the file, its columns, licence and consent in params.yaml"
+        f"\nA try has a small model, few steps and open gates: look at {try_file.FOLDER}/reports. For a "
+        "real run:\n  1. tohum profile files, and name the file, its columns, licence and consent in params.yaml"
         "\n  2. set pretrain.model and pretrain.schedule to the size you can afford"
         "\n  3. tohum plan, then make repro; the gates name the data to be mended"
     )

@@ -19,7 +19,7 @@ import yaml
 
 from pipeline import files
 from pipeline.errors import UserError
-from pipeline.orchestration import dvc_lock
+from pipeline.orchestration.dvc_lock_schema import problem
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
@@ -65,7 +65,7 @@ def outs(root: Path) -> list[Out]:
         UserError: dvc.lock or a .dvc file cannot be read.
     """
     lock = root / "dvc.lock"
-    if lock.is_file() and (reason := dvc_lock.problem(lock.read_bytes())):
+    if lock.is_file() and (reason := problem(lock.read_bytes())):
         raise UserError(f"{lock}: damaged ({reason}); run `tohum doctor --mend`")
     uncached = _uncached(root / "dvc.yaml")
     found = []

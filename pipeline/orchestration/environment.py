@@ -20,7 +20,7 @@ def disk(root: Path) -> list[Diagnosis]:
     free = shutil.disk_usage(root).free / 1e9
     if free < ENOUGH_GB:
         return [Diagnosis("mend", f"{free:.1f} GB free, expected {ENOUGH_GB:.0f} or more",
-                        "push first: `dvc gc --workspace` drops every object that this dvc.lock does not name")]  # fmt: skip
+                        "push, then `dvc gc --workspace` drops all but this dvc.lock's objects")]  # fmt: skip
     return [Diagnosis("note", f"{free:,.0f} GB free")]
 
 

@@ -2,15 +2,15 @@
 
 One task run per stage, named after it. DVC says what the stages are, what each waits for and what is stale (graph.py,
 asked once); Prefect when they run: retries, time-outs, tags, side by side while cores are free. A stage that is neither
-stale nor downstream of a stale one ends as `Cached` without a call of DVC; one that DVC finds unchanged or restores ends
-as `Cached` too. A data gate that did not pass is `Failed` with its table as an artifact, and its downstream stages are
-not run while independent branches go on. A model's gate that did not pass lets the graph go on and ends as `Refused`. A
-failed flow's message begins with the cause: the stage, its gate's rule, count and setting. While a stage trains, its
-step and losses go to its log and to a progress artifact.
+stale nor downstream of a stale one ends as `Cached` without a call of DVC; one that DVC finds unchanged or restores
+ends as `Cached` too. A data gate that did not pass is `Failed` with its table as an artifact, and its downstream stages
+are not run while independent branches go on. A model's gate that did not pass lets the graph go on and ends as
+`Refused`. A failed flow's message begins with the cause: the stage, its gate's rule, count and setting. While a stage
+trains, its step and losses go to its log and to a progress artifact.
 
 One run at a time works in a checkout, also while it waits for an approval; `profile` and `set` change params.yaml for
-the run only (checkout.py). Every `dvc repro --single-item` runs under the guard, and so does `tohum flow`: if any process
-is killed, no training goes on and no temporary Prefect server stays behind.
+the run only (checkout.py). Every `dvc repro --single-item` runs under the guard, and so does `tohum flow`: if any
+process is killed, no training goes on and no temporary Prefect server stays behind.
 """
 
 import os
@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -32,7 +33,7 @@ from prefect.settings import (
     PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
     temporary_settings,
 )
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 from pydantic import Field
 
 from pipeline.errors import UserError
@@ -76,7 +77,7 @@ def tohum(  # noqa: PLR0913 - each is a parameter of the deployment
         return Failed(message=str(error))
 
 
-def _run_held(  # noqa: PLR0913 - parameters of the deployment
+def _run_held(
     targets: list[str] | None, force: bool, max_parallel: int | None, approve: bool, register: bool
 ) -> State[Any]:
     """The flow in a locked working folder, with the params of this run."""

@@ -30,7 +30,7 @@ class Approval(RunInput):
 
 
 def register(approve: bool, processes: Processes) -> StageResult:
-    """Registers the models whose gate passed; with `approve` only those that a person approved, with the bytes shown."""
+    """Registers the models whose gate passed; with `approve` only those a person approved, with the bytes shown."""
     approved, answer = None, None
     if approve:
         candidates = approval.candidates()

@@ -1,4 +1,4 @@
-"""The order of a flow run: each stage is submitted to Prefect once its upstream stages have ended and cores are free."""
+"""The scheduling of a flow run: a stage is submitted to Prefect once its upstream stages ended and cores are free."""
 
 import os
 import queue

@@ -39,7 +39,9 @@ def reason(results: list[StageResult]) -> str:
         result.message if result.message.startswith(result.stage) else f"{result.stage}: {result.message}"
         for result in failed[:_NAMED]
     ]
-    sentences += [f"also failed: {', '.join(result.stage for result in failed[_NAMED:])}"] if len(failed) > _NAMED else []
+    sentences += (
+        [f"also failed: {', '.join(result.stage for result in failed[_NAMED:])}"] if len(failed) > _NAMED else []
+    )
     return "; ".join([*sentences, *([f"not run: {', '.join(waiting)}"] if waiting else [])])
 
 

@@ -117,10 +117,10 @@ def _withdraw() -> None:
 
 
 def _mend_after(parent: int) -> None:
-    """Leaves a process that waits for the parent's end, if that is a dvc, and then repairs DVC's locks; one per dvc.
+    """Starts a process that waits for the parent's end, if that is a dvc, and then repairs DVC's locks; one per dvc.
 
-    A kill may leave dvc.lock and rwlock cut off, at which every later dvc stops before any code of ours runs. Only Linux
-    reports the end of a process that is not a child (pidfd); elsewhere `tohum prepare` repairs them.
+    A kill may leave dvc.lock and rwlock cut off, and every later dvc then stops before any code of ours runs. Only
+    Linux reports the end of a process that is not a child (pidfd); elsewhere `tohum prepare` repairs them.
     """
     if not (os.path.isdir(".dvc/tmp") and _is_dvc(parent)):
         return

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.errors import UserError
 from pipeline.orchestration import checkout, dvc_lock, guard, living
 from pipeline.paths import QUEUE, STATE, WORK
-from pipeline.tracking import sender
+from pipeline.tracking import outbox, sender
 
 if TYPE_CHECKING:
     import psutil
@@ -89,7 +89,7 @@ def flow_params(root: Path) -> list[Diagnosis]:
 
 def undelivered(root: Path) -> list[Diagnosis]:
     """Records of runs that the sender has not delivered to MLflow."""
-    runs, waiting = sender.waiting(root / QUEUE)
+    runs, waiting = outbox.waiting(root / QUEUE)
     if not runs:
         return []
     text = f"{runs} runs, {size(waiting)} not delivered to MLflow"

@@ -50,7 +50,8 @@ def wrote(pid: int, path: Path) -> bool:
     import psutil
 
     try:
-        return psutil.Process(pid).create_time() <= path.stat().st_mtime + 1
+        began: float = psutil.Process(pid).create_time()
+        return began <= path.stat().st_mtime + 1
     except (psutil.NoSuchProcess, FileNotFoundError):
         return False
     except psutil.AccessDenied:

@@ -19,8 +19,9 @@ from pipeline.entry import QUIET
 from pipeline.errors import UserError
 from pipeline.orchestration.mlflow_pages import ModelTraining
 from pipeline.orchestration.same_origin import SameOrigin
+from pipeline.paths import SECRETS
 from pipeline.tracking import credentials
-from pipeline.tracking.credentials import HOST, SECRETS, Server
+from pipeline.tracking.credentials import HOST, Server
 
 POOL = "tohum"
 

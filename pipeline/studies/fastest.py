@@ -1,11 +1,12 @@
-"""Which compute settings are fastest here: a few real updates of pretrain under each that this machine can run.
+"""Timing of compute settings: a few real updates of pretrain under each that this machine can run.
 
-`make fastest` shows threads, precision and compile with the time that the whole recipe would take; with APPLY=1 it
-writes the best into params.yaml. They change the bits of every model, so all would be trained anew; nothing ever
-changes them by itself. Needs data/samples (`dvc repro sample`).
+Threads, precision and compile are shown with the time that the whole recipe would take. They change the bits of every
+model, so all would be trained anew; nothing changes them by itself. Needs data/samples (`dvc repro sample`).
+
+Each setting is timed in a process of its own: `python -m pipeline.studies.fastest SECONDS COMPUTE`, the compute section
+as JSON.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -29,43 +30,35 @@ from pipeline.config.recipe import Compute
 from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.orchestration.process import Processes, StageError, cores
+from pipeline.paths import TOKENIZER
 
-# What runs before counts: the first update compiles, the second still finds its memory.
-_WARM = 2
-# Two settings nearer than this are alike: repeated runs on a quiet machine differ by some 2 %.
-_ALIKE = 0.03
-_MARK = "timed: "
+# Updates before the timed ones: the first compiles, the second still allocates.
+_WARM_UP = 2
+# A smaller relative difference is noise: repeated runs on a quiet machine differ by some 2 %.
+_NOISE = 0.03
+_PREFIX = "timed: "
 
 
-class Found(NamedTuple):
+class Timing(NamedTuple):
     """One setting and its speed."""
 
     compute: Compute
     first_s: float
-    """The updates that warm up, compiling included."""
+    """Seconds of the warm-up updates, compiling included."""
     step_s: float
-    """Median of the others."""
+    """Median seconds of the later updates."""
     tokens: int
-    """Positions of an update."""
+    """Positions per update."""
 
     def whole_s(self, steps: int) -> float:
-        """Of so many updates from a cold start, without validation and start-up."""
-        return self.first_s + max(0, steps - _WARM) * self.step_s
+        """Seconds of `steps` updates from a cold start, without validation and start-up."""
+        return self.first_s + max(0, steps - _WARM_UP) * self.step_s
 
 
-def main() -> None:
-    """Measures, shows, and with --apply writes."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.cli.fastest", description=__doc__)
-    parser.add_argument("--apply", action="store_true", help="write the fastest into params.yaml")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each setting is timed (%(default)s)")
-    parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        asked = {"compute": Compute.model_validate_json(options.one)}
-        print(_MARK + json.dumps(measure(config.load().model_copy(update=asked), options.seconds)))
-        return
+def study(seconds: float, apply: bool) -> None:
+    """Times every setting for so many seconds, prints the table; with `apply` writes the fastest into params.yaml."""
     params = config.load()
-    tried, failed = trials(list(settings(params.compute)), options.seconds)
+    tried, failed = trials(list(settings(params.compute)), seconds)
     steps = params.pretrain.schedule.steps
     best = proposal(tried, params.compute, steps)
     console = Console()
@@ -79,17 +72,23 @@ def main() -> None:
     }
     if not changes:
         console.print("params.yaml has the fastest of these.")
-    elif options.apply:
+    elif apply:
         print(edit.change(config.PARAMS, changes), end="")
     else:
-        said = ", ".join(f"{name}: {json.dumps(value)}" for name, value in changes.items())
+        values = ", ".join(f"{name}: {json.dumps(value)}" for name, value in changes.items())
         console.print(
-            f"Faster than params.yaml: {said}. `make fastest APPLY=1` writes it; every model is trained anew."
+            f"Faster than params.yaml: {values}. `tohum fastest --apply` writes it; every model is trained anew."
         )
 
 
+def work() -> None:
+    """Times the setting of this process's command line and prints the three figures of `measure`."""
+    seconds, compute = float(sys.argv[1]), Compute.model_validate_json(sys.argv[2])
+    print(_PREFIX + json.dumps(measure(config.load().model_copy(update={"compute": compute}), seconds)))
+
+
 def settings(present: Compute) -> Iterator[Compute]:
-    """What this machine may run, the present setting among it."""
+    """The settings that this machine can run, the present one first."""
     import torch
 
     from pipeline.model.device import has_bfloat16
@@ -99,47 +98,47 @@ def settings(present: Compute) -> Iterator[Compute]:
     threads = sorted({2**power for power in range(most.bit_length())} | {most})
     precisions = ["float32", "bfloat16"] if cuda or has_bfloat16() else ["float32"]
     compiles = [False, True] if shutil.which(os.environ.get("CXX", "g++")) else [False]
-    seen = [present]
+    yielded = [present]
     yield present
     for number, precision, compiled in itertools.product(threads[-1:] if cuda else threads, precisions, compiles):
         device = "cuda" if cuda else "cpu"
-        one = Compute.model_validate({"device": device, "threads": number, "precision": precision, "compile": compiled})
-        if one not in seen:
-            seen.append(one)
-            yield one
+        values = {"device": device, "threads": number, "precision": precision, "compile": compiled}
+        compute = Compute.model_validate(values)
+        if compute not in yielded:
+            yielded.append(compute)
+            yield compute
 
 
-def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Found], list[str]]:
-    """Each setting in a process of its own, one after the other; and what those said that failed.
+def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Timing], list[str]]:
+    """The timing of each setting, in a process of its own, one after the other; and the errors of those that failed.
 
     Raises:
         UserError: all failed.
     """
-    found, failed = [], []
+    timings, failed = [], []
     for compute in track(wanted, "timing", console=Console(stderr=True), disable=not sys.stderr.isatty()):
-        command = ["pipeline.cli.fastest", "--seconds", str(seconds), "--one", compute.model_dump_json()]
+        command = [__name__, str(seconds), compute.model_dump_json()]
         try:
             with TemporaryDirectory() as cold:  # nothing compiled before
                 processes = Processes(TORCHINDUCTOR_CACHE_DIR=cold)
-                lines = processes.run(command, timeout_s=None, tell=lambda line: None)
-            said = next((line for line in lines if line.startswith(_MARK)), None)
-            if said is None:
-                raise StageError("it ended without a word of how long it took")
-            first, step, tokens = json.loads(said.removeprefix(_MARK))
-            found.append(Found(compute, first, step, tokens))
+                lines = processes.run(command, timeout_s=None, tell=lambda _: None)
+            line = next((line for line in lines if line.startswith(_PREFIX)), None)
+            if line is None:
+                raise StageError("it ended without a result")
+            first, step, tokens = json.loads(line.removeprefix(_PREFIX))
+            timings.append(Timing(compute, first, step, tokens))
         except StageError as error:
             failed.append(f"{named(compute)}: {error}")
-    if not found:
+    if not timings:
         raise UserError("no setting could be timed:\n  " + "\n  ".join(failed))
-    return found, failed
+    return timings, failed
 
 
 def measure(params: Params, seconds: float) -> tuple[float, float, int]:
-    """Seconds of the first updates, median seconds of the later ones, positions of one; nothing is kept."""
+    """Seconds of the warm-up updates, median seconds of the later ones, positions per update; nothing is kept."""
     from pipeline.model.device import compiled
     from pipeline.training.loop import fit
     from pipeline.training.recipe import build
-    from pipeline.paths import TOKENIZER
     from pipeline.training.start import start
 
     built = build("pretrain", params.pretrain, "documents", start(params.pretrain)[0], params, TOKENIZER)
@@ -148,7 +147,7 @@ def measure(params: Params, seconds: float) -> tuple[float, float, int]:
     updates = fit(built.model, replace(built.parts, schedule=schedule), built.train)
     times: list[float] = []
     began = time.perf_counter()
-    for _ in range(_WARM):
+    for _ in range(_WARM_UP):
         float(next(updates).loss)
     first = time.perf_counter() - began
     while sum(times) < seconds or len(times) < 3:
@@ -159,11 +158,11 @@ def measure(params: Params, seconds: float) -> tuple[float, float, int]:
     return first, statistics.median(times), step.tokens
 
 
-def proposal(tried: Sequence[Found], present: Compute, steps: int) -> Found:
-    """The one that ends first; the present setting where it is as good, for changing it trains all anew."""
-    best = min(tried, key=lambda one: one.whole_s(steps))
-    kept = next((one for one in tried if one.compute == present), best)
-    return kept if kept.whole_s(steps) <= (1 + _ALIKE) * best.whole_s(steps) else best
+def proposal(tried: Sequence[Timing], present: Compute, steps: int) -> Timing:
+    """The fastest setting for `steps` updates; the present one where the difference is noise."""
+    best = min(tried, key=lambda timing: timing.whole_s(steps))
+    kept = next((timing for timing in tried if timing.compute == present), best)
+    return kept if kept.whole_s(steps) <= (1 + _NOISE) * best.whole_s(steps) else best
 
 
 def named(compute: Compute) -> str:
@@ -173,20 +172,20 @@ def named(compute: Compute) -> str:
     return f"{device}{threads}, {compute.precision}{', compiled' if compute.compile else ''}"
 
 
-def table(tried: Sequence[Found], steps: int, best: Found) -> Table:
-    """A row a setting, the fastest first."""
+def table(tried: Sequence[Timing], steps: int, best: Timing) -> Table:
+    """A row per setting, the fastest first."""
     shown = Table(title=f"pretrain, {steps:,} updates from a cold start")
     for column in ("setting", "first s", "update ms", "tokens/s", "whole run"):
         words = column == "setting"
         shown.add_column(column, justify="left" if words else "right", no_wrap=not words)
-    for one in sorted(tried, key=lambda one: one.whole_s(steps)):
-        minutes, rest = divmod(round(one.whole_s(steps)), 60)
+    for timing in sorted(tried, key=lambda timing: timing.whole_s(steps)):
+        minutes, rest = divmod(round(timing.whole_s(steps)), 60)
         shown.add_row(
-            named(one.compute), f"{one.first_s:.1f}", f"{1000 * one.step_s:.1f}", f"{one.tokens / one.step_s:,.0f}",
-            f"{minutes} min {rest:02} s", style="bold" if one is best else None,
+            named(timing.compute), f"{timing.first_s:.1f}", f"{1000 * timing.step_s:.1f}",
+            f"{timing.tokens / timing.step_s:,.0f}", f"{minutes} min {rest:02} s", style="bold" if timing is best else None,
         )  # fmt: skip
     return shown
 
 
 if __name__ == "__main__":
-    entry(main, again="nothing is kept of it")
+    entry(work, again="no time is kept")

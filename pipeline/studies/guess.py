@@ -1,6 +1,6 @@
-"""What a user's file holds: its format, which column is text, label, question or answer, and what was guessed.
+"""Guesses about a user's file: its format, its kind of records, and the columns of text, label, question and answer.
 
-Guesses are for a first try only; each is told in words, with the params key that says it for a real run.
+For a first try only; each guess comes as a sentence with the params key that sets it for a real run.
 """
 
 import csv
@@ -16,9 +16,9 @@ from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
 
 ROWS = 2000
-"""Rows that are looked at."""
+"""Rows that are read."""
 MOST_LABELS = 20
-# Names that other projects give our columns, most usual first.
+# Common names of our columns in other projects, the most common first.
 _NAMES: dict[str, tuple[str, ...]] = {
     "instruction": ("instruction", "question", "prompt", "query", "soru", "talimat"),
     "input": ("input", "context", "passage", "girdi", "metin"),
@@ -32,16 +32,16 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Guess:
-    """A file as a source entry would name it, and the sentences that say why."""
+    """A file's entry as a source of params.yaml, and a sentence for each guess."""
 
     kind: Kind
     format: dict[str, Any]
     columns: dict[str, str]
-    said: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 def guess(path: Path) -> Guess:
-    """Looks at the first rows of a file.
+    """Guesses from the first rows of a file.
 
     Raises:
         UserError: no such file, an unknown ending, or columns in which nothing can be recognised.
@@ -106,12 +106,12 @@ def _objects(path: Path, ending: str) -> Iterator[dict[str, Any]]:
         return iter(batch.to_pylist() if batch is not None else [])
     with _open(path) as file:
         try:
-            found = [json.loads(line) for line in islice(file, ROWS)] if ending == "jsonl" else json.load(file)[:ROWS]
+            rows = [json.loads(line) for line in islice(file, ROWS)] if ending == "jsonl" else json.load(file)[:ROWS]
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path}: not {ending} as expected: {error}; expected one object a line, or an array"
             ) from None
-    return (row for row in found if isinstance(row, dict))
+    return (row for row in rows if isinstance(row, dict))
 
 
 def _columns(rows: Iterator[dict[str, Any]], form: dict[str, Any], path: Path) -> Guess:
@@ -125,12 +125,12 @@ def _columns(rows: Iterator[dict[str, Any]], form: dict[str, Any], path: Path) -
     if kind is None:
         raise UserError(
             f"{path}: columns found: {', '.join(names) or 'none'}; nothing looks like text. Name them under "
-            "download.sources.<name>.columns in params.yaml (make profile NAME=files)"
+            "download.sources.<name>.columns in params.yaml (tohum profile files)"
         )
     columns = {role: name for role, name in roles.items() if name is not None}
-    said = [f"{len(body)} rows looked at: kind {kind} (kind)"]
-    said += [f"{role} is column {name!r} (columns.{role})" for role, name in columns.items()]
-    return Guess(kind, form, columns, tuple(said))
+    sentences = [f"{len(body)} rows read: kind {kind} (kind)"]
+    sentences += [f"{role} is column {name!r} (columns.{role})" for role, name in columns.items()]
+    return Guess(kind, form, columns, tuple(sentences))
 
 
 def _kind(

@@ -1,6 +1,6 @@
 """A probe of every fine-tuning method on a user's own file: the tuners of profile `methods`, few steps, two seeds.
 
-It predicts which method is best in a full run; `python -m pipeline.cli.which` scores the prediction later.
+It predicts which method is best in a full run; `tohum which` scores the prediction later.
 """
 
 from pathlib import Path
@@ -18,8 +18,8 @@ SEEDS = (1, 2)
 STEPS = 60
 FULL: dict[Kind, str] = {"labelled": "methods", "instructions": "answers"}
 """The profile that compares methods on each kind of record in full."""
-# What each kind of record is learned and scored by.
-_LEARNED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
+# Objective and measures of each kind of record.
+_COMPARED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
     "labelled": (
         {"name": "classify", "max_tokens": 96},
         {"classification": {"split": "test", "batch_size": 64}},
@@ -31,22 +31,22 @@ _LEARNED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def probe_params(data: Path, found: Guess) -> dict[str, Any]:
+def probe_params(data: Path, guessed: Guess) -> dict[str, Any]:
     """The params of a probe: those of a try, with every method of the profile that needs all the records.
 
     Raises:
         UserError: records that no method is compared on.
     """
-    if found.kind not in _LEARNED:
+    if guessed.kind not in _COMPARED:
         raise UserError(
-            f"{data}: holds {found.kind}; methods are compared on labelled texts (text, label) or on instructions "
+            f"{data}: holds {guessed.kind}; methods are compared on labelled texts (text, label) or on instructions "
             "(instruction, output)"
         )
-    raw = params(data, found)
-    raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # the runs, most of the time, go beside each other
-    objective, measures = _LEARNED[found.kind]
+    raw = params(data, guessed)
+    raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # recipes run side by side
+    objective, measures = _COMPARED[guessed.kind]
     raw["finetune"] = {
-        f"{name}-s{seed}": _recipe(recipe, found.kind, objective, seed)
+        f"{name}-s{seed}": _recipe(recipe, guessed.kind, objective, seed)
         for name, recipe in methods().items()
         for seed in SEEDS
     }
@@ -57,21 +57,21 @@ def probe_params(data: Path, found: Guess) -> dict[str, Any]:
 
 
 def methods() -> dict[str, dict[str, Any]]:
-    """Method -> its recipe for the first seed, as the profile has it.
+    """Method -> its recipe for the first seed, as in the profile.
 
-    Few-shot recipes are left out, and of a tuner that comes in several lengths all but the one in the middle.
+    Without few-shot recipes; of a tuner that comes in several lengths only the middle one.
     """
     recipes = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))["finetune"]
-    found = {name.removesuffix("-s1"): recipe for name, recipe in recipes.items() if name.endswith("-s1")}
+    first = {name.removesuffix("-s1"): recipe for name, recipe in recipes.items() if name.endswith("-s1")}
     lengths: dict[str, list[str]] = {}
-    for name, recipe in found.items():
+    for name, recipe in first.items():
         if recipe["few"] is None:
             lengths.setdefault(name.rstrip("0123456789"), []).append(name)
-    return {names[len(names) // 2]: found[names[len(names) // 2]] for names in lengths.values()}
+    return {names[len(names) // 2]: first[names[len(names) // 2]] for names in lengths.values()}
 
 
 def _recipe(recipe: dict[str, Any], kind: Kind, objective: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The profile's recipe on this kind of record, shorter; what a full run would do otherwise stays."""
+    """The profile's recipe on this kind of record with fewer steps, all else as in a full run."""
     return recipe | {
         "data": kind,
         "objective": objective,

@@ -1,11 +1,11 @@
-"""Hyperparameter search over one recipe with optuna: trials that train in this process and leave no model behind.
+"""Hyperparameter search over one recipe with optuna: trials train in this process and leave no model behind.
 
-The study is kept in `.tohum/search.db` under the recipe's name and a fingerprint of all that decides a trial (what is
-searched, the rest of the recipe, data, start model, code), so a search that was killed goes on with the trials that are
-left, and other inputs start another study. What trial i tries is a function of the seed, i and the trials before it:
-the trial that a kill cut off comes again with the same values, and the study ends as if nothing had happened. Values
-come from TPE (Bergstra et al. 2011), hopeless trials end at the median rule (Golovin et al. 2017). Every trial is an
-MLflow run below the run of its search.
+The study is kept in `.tohum/search.db` under the recipe's name and a fingerprint of everything that decides a trial
+(search space, the rest of the recipe, data, start model, code), so a killed search continues with the trials that are
+left, and other inputs start another study. The values of trial i are a function of the seed, i and the trials before
+it: the trial that a kill cut off comes again with the same values, and the study ends as an uninterrupted one. Values
+come from TPE (Bergstra et al. 2011); trials worse than the median at the same step are pruned (Golovin et al. 2017).
+Every trial is an MLflow run below the run of its search.
 """
 
 import json
@@ -32,10 +32,12 @@ from pipeline.config.recipe import Kind, Recipe, seed_for
 from pipeline.config.search_space import Choices, Range
 from pipeline.contracts import Examples
 from pipeline.errors import UserError
+from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
-from pipeline.paths import SEARCHES
+from pipeline.paths import MODELS, SEARCHES, TOKENIZER
 from pipeline.tracking import lineage
 from pipeline.tracking import run as tracking
+from pipeline.training import start as starts
 from pipeline.training import state as states
 from pipeline.training.recipe import Built, Load, build
 from pipeline.training.run import DivergedError
@@ -44,8 +46,8 @@ STORE = SEARCHES
 _LOSS = "validation_loss_nats"
 
 
-class Start(NamedTuple):
-    """What a recipe starts from and learns from."""
+class RecipeInputs(NamedTuple):
+    """The start model and the records of a recipe."""
 
     kind: Kind
     load: Load
@@ -53,29 +55,40 @@ class Start(NamedTuple):
     """Files and folders that decide the result, besides params and code."""
     tokenizer: Path
     reference: Callable[[], GPT] | None = None
-    """Reads the model that an auxiliary loss compares with."""
+    """Loads the model that an auxiliary loss compares with."""
+
+
+def inputs_of(name: str, recipe: Any) -> RecipeInputs:
+    """The inputs of a recipe (`params.finetune[name]`, or `params.pretrain` for base), as its stage reads them."""
+    if name == "base":
+        load, inputs = starts.start(recipe)
+        return RecipeInputs("documents", load, inputs, TOKENIZER)
+    load, inputs = starts.finetune_start(recipe)
+    return RecipeInputs(
+        recipe.data, load, inputs, MODELS / recipe.start, lambda: checkpoint.load(MODELS / recipe.reference)
+    )
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One finished trial."""
+class SearchTrial:
+    """One finished trial of a search."""
 
     number: int
     state: str
     """complete, pruned or failed."""
     values: dict[str, Any]
     loss: float
-    """Nats, on the validation split: of the weights that the recipe keeps; of a pruned trial the last one seen."""
+    """Validation loss in nats of the weights that the recipe keeps; of a pruned trial the last one measured."""
     seconds: float
     reason: str
-    """Why it failed or diverged; empty otherwise."""
+    """The reason of a failure or divergence; empty otherwise."""
 
 
-class Search:
-    """The search over one recipe of params.yaml, as far as it has come."""
+class RecipeSearch:
+    """The search over one recipe of params.yaml, with the trials that ran."""
 
-    def __init__(self, name: str, params: Params, start: Callable[[Any], Start]) -> None:
-        """`start` tells of a recipe (`params.finetune[name]`, or `params.pretrain` for base) how it begins.
+    def __init__(self, name: str, params: Params) -> None:
+        """Opens the study of these params, data and code, or makes it.
 
         Raises:
             UserError: no such search, or its inputs are not there.
@@ -83,7 +96,7 @@ class Search:
         if name not in params.search:
             raise UserError(f"params.yaml: search has no {name!r}; one of: {', '.join(params.search) or 'none yet'}")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.space, self.params, self._start = search_space.read(params, name), params, start
+        self.space, self.params, self._name = search_space.read(params, name), params, name
         self.settings = self.space.settings
         self._inputs = lineage.dvc_inputs(self.space.where.replace(".", "@"))
         self._inputs = {f"dvc.in.{path}": digest for path, digest in self._inputs.items()}
@@ -97,24 +110,24 @@ class Search:
             load_if_exists=True,
         )
 
-    def trials(self) -> list[Trial]:
-        """The finished trials in their order; those that a kill cut off are not among them."""
-        return [self._told(number, trial) for number, trial in enumerate(self._finished())]
+    def trials(self) -> list[SearchTrial]:
+        """The finished trials in their order, without those that a kill cut off."""
+        return [self._trial_of(number, trial) for number, trial in enumerate(self._finished())]
 
-    def best(self) -> Trial:
+    def best(self) -> SearchTrial:
         """The complete trial with the lowest loss, the first of equals. Raises UserError if there is none."""
         complete = [trial for trial in self.trials() if trial.state == "complete"]
         if not complete:
             reasons = sorted({trial.reason for trial in self.trials() if trial.reason})
-            todo = "; ".join(reasons) or f"run `make search RECIPE={self.space.name}`"
+            todo = "; ".join(reasons) or f"run `tohum search {self.space.name}`"
             raise UserError(f"search.{self.space.name}: no trial with these params, data and code is complete; {todo}")
         return min(complete, key=lambda trial: trial.loss)
 
     def run(self) -> None:
-        """Runs the trials that are left. Raises UserError if another process is at the same search."""
+        """Runs the trials that are left. Raises UserError if another process runs the same search."""
         with states.locked(self.key):
             for cut_off in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                self._study.tell(cut_off.number, state=TrialState.FAIL)  # its values come again, as a new trial
+                self._study.tell(cut_off.number, state=TrialState.FAIL)  # a new trial gets the same values
             uid = self._study.user_attrs.get("run_uid") or uuid.uuid4().hex
             self._study.set_user_attr("run_uid", uid)
             with tracking.beside("search", f"search@{self.space.name}", self.params, uid, self._inputs) as run:
@@ -135,7 +148,7 @@ class Search:
                 bar.update()
 
     def _trial(self, number: int, search_uid: str) -> None:
-        """Asks optuna for values, trains on them, tells optuna how it went."""
+        """Asks optuna for values, trains with them, tells optuna the loss."""
         self._study.sampler = TPESampler(
             seed=seed_for(self.settings.seed, "trial", number) % 2**32,
             n_startup_trials=self.settings.pruner.startup_trials,
@@ -154,14 +167,14 @@ class Search:
         self._study.tell(asked, loss, state=ended)
 
     def _train(self, asked: optuna.Trial, run: tracking.NullTracker) -> float | None:
-        """Loss of the weights that the recipe would keep with these values; None for a trial that was given up."""
+        """Validation loss of the weights that the recipe would keep with these values; None for a pruned trial."""
         values = self._values(asked.params)
         run.params(values)
         recipe = self.space.drawn(values)
         run.params({self.space.where.partition(".")[0]: recipe.model_dump(by_alias=True)})
         if self.params.compute.compile:
             torch.compiler.reset()  # each trial compiles as a process of its own would
-        start = self._start(recipe)
+        start = inputs_of(self._name, recipe)
         built = build(self.space.where, recipe, start.kind, start.load, self.params, start.tokenizer, start.reference)
         built, recipe = self._compared(built, recipe)
         reports = _Reports(run, asked, recipe.schedule.steps)
@@ -179,7 +192,7 @@ class Search:
         return loss
 
     def _compared(self, built: Built, recipe: Recipe) -> tuple[Built, Recipe]:
-        """Every trial is measured on the examples that the recipe itself is measured on, whatever its batch size."""
+        """The trial with the recipe's own validation examples, at any batch size."""
         base = self.space.recipe
         examples = base.validation.batches * base.part("ordering", self.space.where).batch_size
         batches = math.ceil(examples / built.parts.ordering.batch_size)
@@ -188,19 +201,19 @@ class Search:
         return built, recipe.model_copy(update={"validation": validation})
 
     def _values(self, drawn: dict[str, Any]) -> dict[str, Any]:
-        """What optuna holds, as the recipe takes it: numbers of four digits, choices as they are in params.yaml."""
-        found = {}
+        """Optuna's values as the recipe takes them: floats of four digits, choices as they are in params.yaml."""
+        values = {}
         for path, one in self.space.dimensions.items():
             value = drawn[path]
             if isinstance(one, Choices):
                 value = json.loads(value)
             elif isinstance(value, float):
                 value = min(max(float(f"{value:.4g}"), one.low), one.high)
-            found[path] = value
-        return found
+            values[path] = value
+        return values
 
     def _finished(self) -> list[FrozenTrial]:
-        """Trials that came to an end of their own; one that a kill cut off has failed without a reason."""
+        """Trials that ended by themselves; one that a kill cut off is failed without a reason."""
         trials = self._study.get_trials(deepcopy=False)
         ended = (TrialState.COMPLETE, TrialState.PRUNED)
         return [trial for trial in trials if trial.state in ended or _failed(trial)]
@@ -208,15 +221,15 @@ class Search:
     def _losses(self) -> list[float]:
         return [trial.loss for trial in self.trials() if trial.state == "complete"]
 
-    def _told(self, number: int, trial: FrozenTrial) -> Trial:
+    def _trial_of(self, number: int, trial: FrozenTrial) -> SearchTrial:
         seen = trial.value if trial.value is not None else math.nan
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         state = "failed" if _failed(trial) else trial.state.name.lower()
-        return Trial(number, state, self._values(trial.params), seen, seconds, trial.user_attrs.get("reason", ""))
+        return SearchTrial(number, state, self._values(trial.params), seen, seconds, trial.user_attrs.get("reason", ""))
 
     def _fingerprint(self) -> str:
-        """Hash of all that decides what a trial finds; not how many trials there shall be, nor the values varied."""
-        start = self._start(self.space.recipe)
+        """Hash of everything that decides a trial's loss; not the number of trials, nor the values that are varied."""
+        start = inputs_of(self._name, self.space.recipe)
         if missing := [str(path) for path in start.inputs if not path.exists()]:
             raise UserError(f"search.{self.space.name}: {', '.join(missing)}: not there yet; run `dvc repro` first")
         settings = {
@@ -230,7 +243,7 @@ class Search:
 
 
 class _Reports:
-    """Hears what a training says: passes it on, tells optuna of every validation, ends a trial without hope."""
+    """A log that passes metrics on, reports every validation loss to optuna, and ends a trial that optuna prunes."""
 
     def __init__(self, run: tracking.NullTracker, trial: optuna.Trial, steps: int) -> None:
         self.record = run.record
@@ -250,7 +263,7 @@ class _Reports:
 
 
 class _First:
-    """The first examples of some."""
+    """The first `count` examples of a set."""
 
     def __init__(self, examples: Examples, count: int) -> None:
         self._examples, self._count = examples, min(count, len(examples))

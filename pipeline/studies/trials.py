@@ -1,10 +1,12 @@
-"""Studies of pretraining: its recipe many times over with a thing or two changed; no run is made twice.
+"""Trials of pretraining: its recipe with a few settings changed, trained and measured once each.
 
 A trial is a set of changes and a seed. It trains on the documents of this project as `pretrain` would, and is measured
 on all held-out documents of the validation split, each from its start, so that trials with other windows, masks or
-batches are compared by one figure. What it found is kept in `.tohum/studies` under a fingerprint of all that decides it
-(recipe, compute, data, code, torch): a study that was stopped goes on with what is left, one that changed runs what is
-new.
+batches are compared by one figure. Its result is kept in `.tohum/studies` under a fingerprint of everything that
+decides it (recipe, compute, data, code, torch): a study that was stopped continues with the trials that are left, a
+changed one runs the new trials.
+
+Each trial is a process of its own: `python -m pipeline.studies.trials KEY TRIAL`, the trial as JSON.
 """
 
 import copy
@@ -12,38 +14,57 @@ import hashlib
 import json
 import math
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from pipeline import closure, files
+<<<<<<< HEAD
+from pipeline import closure, config, files
+=======
+from pipeline import closure, config, files
+>>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Compute, Pretrain
 from pipeline.config.section import validated
 from pipeline.data.shards import Shard
+from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, perplexity
 from pipeline.model.gpt import GPT
 from pipeline.orchestration.process import beside, cores
-from pipeline.paths import STUDIES, TOKENIZER
+<<<<<<< HEAD
+from pipeline.paths import SAMPLES, STUDIES, TOKENIZER
+=======
+from pipeline.paths import PACKAGE, SAMPLES, STUDIES, TOKENIZER
+>>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
-from pipeline.training.recipe import SAMPLES, Load, build
+from pipeline.training.recipe import build
 from pipeline.training.run import DivergedError
 from pipeline.training.schedule import micro_batches
 from pipeline.training.start import start
 
 FOLDER = STUDIES
-_AT_ONCE = 32  # documents measured together: of no account but for memory
+<<<<<<< HEAD
+_AT_ONCE = 32  # documents in one batch of the measure; only memory depends on it
+=======
+_ROOT = PACKAGE
+# The code that decides what a trial finds.
+_CODE = (
+    "auxiliary", "data/hashing.py", "data/shards.py", "evaluation/perplexity.py", "contracts.py", "model", "objectives",
+    "optimizers", "ordering", "studies/trials.py", "tokenizer", "training", "tuners", "weighting",
+)  # fmt: skip
+_AT_ONCE = 32  # documents in one batch of the measure; only memory depends on it
+>>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
 
 
 class Trial(NamedTuple):
-    """One run of a study."""
+    """One training of a study."""
 
     name: str
     seed: int
@@ -53,31 +74,31 @@ class Trial(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a trial found."""
+    """A trial's measured result."""
 
     loss_nats: float
-    """A token of the held-out documents; infinite where training diverged."""
+    """Mean per token of the held-out documents; infinite where training diverged."""
     bits_per_byte: float
     known_nats: float | None
-    """What a perfect model would lose a token; none where that is not known of every document."""
+    """Entropy per token of the source; None where it is not known of every document."""
     tokens: int
-    """Trained on."""
+    """Tokens trained on."""
     weights: int
-    """Without the embedding table, which only looks up."""
+    """Parameters that multiply: without an embedding table that is no head too."""
     flops: float
-    """Of training: 6 a weight and token, and attention's 6 n_layers n_heads head_dim context_length a token."""
+    """Floating-point operations of training: see `flops_a_token`."""
     seconds: float
-    """Of training and measuring, with whatever ran beside it."""
+    """Wall time of training and measuring, beside other trials."""
 
 
 @dataclass
-class _Quiet:
-    """A log that nobody reads."""
+class _NoLog:
+    """A log that drops its metrics."""
 
     record: dict[str, Any]
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Nothing is kept."""
+        """Drops them."""
 
 
 def recipe_of(params: Params, trial: Trial) -> Pretrain:
@@ -100,7 +121,7 @@ def recipe_of(params: Params, trial: Trial) -> Pretrain:
 
 
 def _at(raw: dict[str, Any], path: str, trial: Trial) -> tuple[dict[str, Any], str]:
-    """The mapping that holds what a path names, and its key there."""
+    """The mapping that holds the setting at a dotted path, and its key there."""
     *steps, last = path.split(".")
     place = raw
     for step in steps:
@@ -111,14 +132,14 @@ def _at(raw: dict[str, Any], path: str, trial: Trial) -> tuple[dict[str, Any], s
 
 
 def tokens_of(recipe: Pretrain) -> int:
-    """What a recipe trains on, unless it stops early."""
+    """Tokens that a recipe trains on, unless it stops early."""
     schedule = recipe.schedule
     windows = sum(len(micro_batches(schedule, step)) for step in range(schedule.steps))
     return windows * int(recipe.part("ordering", "pretrain").batch_size) * recipe.model.context_length
 
 
 def compute_of(params: Params) -> Compute:
-    """On a CPU one thread, for trials run beside each other; a GPU as it is."""
+    """The compute settings of a trial: one thread on a CPU, where trials run side by side; on a GPU params.yaml's."""
     return params.compute.model_copy(update={"threads": 1} if params.compute.device == "cpu" else {})
 
 
@@ -137,13 +158,15 @@ def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
     return [hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32] for whole in wholes]
 
 
+<<<<<<< HEAD
 def _code_of(recipe: Pretrain) -> closure.Code:
     """The code that decides the result of a trial; its measure is imported here, no other is taken by name."""
     return closure.code([__name__, start.__module__], {**closure.recipe_parts(recipe), "evaluation": []})
 
 
-def found(key: str) -> Result | None:
-    """What is kept of a trial."""
+def kept(key: str) -> Result | None:
+    """The kept result of a trial; None if it did not run."""
+>>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
     path = FOLDER / f"{key}.json"
     if not path.exists():
         return None
@@ -152,39 +175,49 @@ def found(key: str) -> Result | None:
 
 
 def run(params: Params, trials: Sequence[Trial]) -> list[Result]:
-    """What every trial finds; those that are not kept yet are run, one a core (or one on a GPU) at a time.
+    """The results of all trials; those not kept yet are run, one per core (or one on a GPU) at a time.
 
     Raises:
-        UserError: data that is not there, a change that does not fit, a trial that stopped.
+        UserError: data that is not there, a change that does not fit, a trial that failed.
     """
     names = keys(params, trials)
-    left = {key: trial for key, trial in zip(names, trials, strict=True) if found(key) is None}
+    left = {key: trial for key, trial in zip(names, trials, strict=True) if kept(key) is None}
 
     def command(key: str) -> list[str]:
-        return ["pipeline.cli.trial", key, json.dumps(left[key]._asdict())]
+        return [__name__, key, json.dumps(left[key]._asdict())]
 
     lanes = 1 if params.compute.device == "cuda" else cores()
     beside({f"{trial.name}, seed {trial.seed}": command(key) for key, trial in left.items()}, lanes)
-    results = [found(key) for key in names]
+    results = [kept(key) for key in names]
     return [result for result in results if result is not None]
 
 
-def train(params: Params, trial: Trial, key: str, start: Callable[[Pretrain], tuple[Load, list[Path]]]) -> Result:
-    """Trains and measures one trial in this process, and keeps what it found.
+def work() -> None:
+    """Trains and measures the trial of this process's command line.
 
-    Args:
-        start: how a recipe's model begins (stages.pretrain).
+    Raises:
+        UserError: its key is no longer that of these params, documents and code.
     """
+    key, trial = sys.argv[1], Trial(**json.loads(sys.argv[2]))
+    params = config.load()
+    if keys(params, [trial]) != [key]:
+        raise UserError("params.yaml, documents or code changed while the study ran; start it again")
+    result = train(params, trial, key)
+    print(f"{trial.name}, seed {trial.seed}: {result.loss_nats:.4f} nats a token")
+
+
+def train(params: Params, trial: Trial, key: str) -> Result:
+    """Trains and measures one trial in this process, and keeps the result."""
     recipe = recipe_of(params, trial)
     quiet = params.runtime.model_copy(update={"progress": False})
     params = params.model_copy(update={"compute": compute_of(params), "runtime": quiet})
     built = build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
     with states.locked(key) as state:
-        trainer, began = built.trainer(recipe, params, _Quiet({}), trial.name), time.perf_counter()
+        trainer, began = built.trainer(recipe, params, _NoLog({}), trial.name), time.perf_counter()
         try:
             trainer.run(state)
             loss, bits, known = _measured(built.model, params)
-        except DivergedError:  # that is an answer too, and it would be the same every time
+        except DivergedError:  # a result too: it would diverge every time
             loss, bits, known = math.inf, math.inf, None
         tokens = trainer.progress.tokens
         seconds = time.perf_counter() - began
@@ -196,7 +229,7 @@ def train(params: Params, trial: Trial, key: str, start: Callable[[Pretrain], tu
 
 
 def _measured(model: GPT, params: Params) -> tuple[float, float, float | None]:
-    """Nats a token and bits a byte of all held-out documents, and the nats of a perfect model."""
+    """Nats per token and bits per byte of all held-out documents, and the source's entropy in nats per token."""
     subject = Subject("trial", model.eval(), Tokenizer.load(TOKENIZER), {}, SAMPLES, params.compute)
     settings = perplexity.Settings(split="validation", batch_size=_AT_ONCE, max_documents=None)
     metrics, _ = perplexity.measure(settings, subject)
@@ -207,14 +240,14 @@ def _measured(model: GPT, params: Params) -> tuple[float, float, float | None]:
 
 
 def weights(model: GPT) -> int:
-    """Weights that multiply: all but the embedding table, which counts where it is also the head."""
+    """Parameters that multiply: all but the embedding table, which counts where it is also the head."""
     table = 0 if model.config.tie_embeddings else model.embed.weight.numel()
     return model.num_parameters() - table - (0 if model.positions is None else model.positions.weight.numel())
 
 
 def flops_a_token(model: GPT) -> float:
-    """Operations of forward and backward: 6 a weight, and those of attention (Chowdhery et al. 2022, appendix B), of
-    which a causal mask leaves half."""
+    """Operations of forward and backward per token: 6 per parameter, and those of attention (Chowdhery et al. 2022,
+    appendix B: 12 n_layers n_heads head_dim context_length), of which a causal mask leaves half."""
     shape = model.config
     attention = 6 * shape.n_layers * shape.n_heads * shape.head_dim * shape.context_length
     return float(6 * weights(model) + attention)
@@ -238,3 +271,9 @@ def by_name(trials: Sequence[Trial], results: Sequence[Result]) -> Iterator[tupl
     """The results of all seeds of each name, in the order of the names."""
     for name in dict.fromkeys(trial.name for trial in trials):
         yield name, [result for trial, result in zip(trials, results, strict=True) if trial.name == name]
+
+
+if __name__ == "__main__":
+    from pipeline.studies.trials import work as work_by_name  # a key depends on the module's name, here `__main__`
+
+    entry(work_by_name, again="the study's command continues with the trials that are left")

@@ -1,128 +1,118 @@
-"""Which method? A table of the methods that ran, with costs and advice; with a file, a short probe of all of them.
+"""A table of the fine-tuning methods that ran, with costs and advice; a short probe of all methods on a user's file.
 
-`make which` reads what has run (profile `methods`); `make which DATA=file` tries every method on your own file with few
-steps and predicts the ranking; the next `make which` after a full run scores that prediction.
+The probe trains every method with few steps and predicts their ranking; the table of a later full run (profile
+`methods`) is compared with that prediction.
 """
 
-import argparse
 import contextlib
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline import config, files
-from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.orchestration.process import beside, cores
-from pipeline.paths import INPUTS, REPORTS, WORK
+from pipeline.paths import INPUTS, REPORTS, RUNS, WORK
 from pipeline.reporting import report
 from pipeline.reporting.methods import Cost, Method, advice, agreement, cost, methods
 from pipeline.studies.guess import guess
 from pipeline.studies.probe import FULL, probe_params
-from pipeline.studies.workspace import workspace
+from pipeline.studies.workspace import repro, workspace
 
 FOLDER = WORK / "which"
 PREDICTION = WORK / "which.json"
 PAGE = REPORTS / "which.html"
 
 
-def main() -> None:
-    """Shows, or probes and then shows."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.cli.which", description=__doc__)
-    parser.add_argument("data", nargs="?", type=Path, help="a csv, tsv, json, jsonl or parquet file of yours to probe")
-    parser.add_argument("--run", metavar="RECIPE", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run:
-        run(options.run)
-        return
-    if options.data is None:
-        show(Path())
-        return
-    found = guess(options.data)
-    print(f"{options.data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in found.said), flush=True)
-    params = probe_params(INPUTS / options.data.name, found)
-    workspace(options.data, found, FOLDER, params)
-    if not (FOLDER / ".dvc").exists():
-        subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=FOLDER, check=True)
-    if subprocess.run(["dvc", "repro", "--quiet", "evaluate@base"], cwd=FOLDER, check=False).returncode:
-        raise UserError(f"the probe stopped; what is said above holds for a full run too (work folder {FOLDER})")
-    probe(list(params["finetune"]))
+def predict(data: Path, command: Callable[[str], list[str]]) -> None:
+    """Probes every method on a user's file, prints the table, keeps the predicted ranking.
+
+    Args:
+        data: the file.
+        command: see `probe`.
+
+    Raises:
+        UserError: a file in which nothing can be recognised, or a stage or recipe that failed.
+    """
+    guessed = guess(data)
+    print(f"{data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
+    params = probe_params(INPUTS / data.name, guessed)
+    workspace(data, guessed, FOLDER, params)
+    repro(FOLDER, "evaluate@base")
+    probe(list(params["finetune"]), command)
     ranked = show(FOLDER)
-    prediction = {"data": options.data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
+    prediction = {"data": data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
     files.write_json(PREDICTION, prediction)
     print(
-        "\nA probe has a small model and few steps: it predicts the ranking, no score. For the full run: make profile "
-        f"NAME='files {FULL[found.kind]}', name your file in params.yaml, make repro; then `make which` scores this "
+        "\nA probe has a small model and few steps: it predicts the ranking, no score. For the full run: tohum profile "
+        f"files {FULL[guessed.kind]}, name your file in params.yaml, make repro; then `tohum which` scores this "
         "prediction."
     )
 
 
-def probe(names: list[str]) -> None:
-    """Trains and measures every recipe in the probe's folder, one a core at a time, each in a process of its own.
+def probe(names: list[str], command: Callable[[str], list[str]]) -> None:
+    """Trains and measures every recipe in the probe's folder, one per core at a time, each in a process of its own.
+
+    Args:
+        command: a module and its arguments that train and measure one recipe in the working folder.
 
     Raises:
-        UserError: one of them stopped; the others are ended.
+        UserError: one of them failed; the others are ended.
     """
     with contextlib.chdir(FOLDER):
-        beside({name: ["pipeline.cli.which", "--run", name] for name in names}, cores())
-
-
-def run(name: str) -> None:
-    """One recipe, trained and measured, in the working directory."""
-    from stages import evaluate, finetune
-
-    sys.argv = ["which", name]
-    finetune.main()
-    evaluate.main()
+        beside({name: command(name) for name in names}, cores())
 
 
 def show(root: Path) -> list[Method]:
-    """Prints the table, writes reports/which.html; returns the methods, best first."""
+    """Prints the table and the advice for a project, writes reports/which.html; returns the methods, best first.
+
+    Raises:
+        UserError: no recipe of several seeds ran there.
+    """
     with contextlib.chdir(root):
-        found = methods(report.all_models(config.load()))
-        if not found:
+        ranked = methods(report.all_models(config.load()))
+        if not ranked:
             raise UserError(
                 "params.yaml: no recipe is one of several seeds (named lora-s1, lora-s2...); run profile `methods` "
-                "first (make profile NAME=methods, make repro), or probe a file (make which DATA=file)"
+                "first (tohum profile methods, make repro), or probe a file (tohum which FILE)"
             )
-        runs = {path.stem.removeprefix("finetune@"): path for path in report.REPORTS.glob("runs/finetune@*.json")}
+        runs = {path.stem.removeprefix("finetune@"): path for path in RUNS.glob("finetune@*.json")}
         records = {name: files.read_json(path) for name, path in runs.items()}
-        # what a meter reads belongs to all that ran beside each other
+        # a probe's recipes run side by side, so a meter's reading cannot be attributed to one of them
         metered = root == Path()
-        costs = {method.name: spent for method in found if (spent := cost(method, records, metered))}
-        said = " ".join([advice(found), *scored(found)])
-        files.write_text(PAGE, report.render_which(found, costs, said))
+        costs = {method.name: spent for method in ranked if (spent := cost(method, records, metered))}
+        text = " ".join([advice(ranked), *scored(ranked)])
+        files.write_text(PAGE, report.render_which(ranked, costs, text))
     console = Console()
-    console.print(table(found, costs))
-    console.print(said, f"\n\npage: {root / PAGE}")
-    return found
+    console.print(table(ranked, costs))
+    console.print(text, f"\n\npage: {root / PAGE}")
+    return ranked
 
 
-def scored(found: list[Method]) -> list[str]:
-    """How well the last probe foretold this ranking, as a sentence; nothing where there was none of such records."""
+def scored(ranked: list[Method]) -> list[str]:
+    """A sentence on how well the last probe predicted this ranking; none where no probe of such records ran."""
     if not PREDICTION.exists():
         return []
     predicted = files.read_json(PREDICTION)
-    value, names = agreement(predicted["ranking"], found)
-    if value != value or predicted.get("score") != found[0].score:
+    value, names = agreement(predicted["ranking"], ranked)
+    if value != value or predicted.get("score") != ranked[0].score:
         return []
     return [
-        f"The probe of {predicted['data']} foretold this ranking of {len(names)} methods with a rank correlation of "
+        f"The probe of {predicted['data']} predicted this ranking of {len(names)} methods with a rank correlation of "
         f"{value:+.2f} (1: exactly, 0: not at all)."
     ]
 
 
-def table(found: list[Method], costs: dict[str, Cost]) -> Table:
+def table(ranked: list[Method], costs: dict[str, Cost]) -> Table:
     """Score with spread, trained share, forgetting, time, memory and energy of every method."""
     estimated = "" if all(spent.measured for spent in costs.values()) else " est."
     columns = ("method", "mean", "spread", "trained", "forgets", "seconds", "MiB", f"Wh{estimated}")
-    made = Table(*columns, title=", ".join(sorted({method.score for method in found})))
-    for method in found:
+    table = Table(*columns, title=", ".join(sorted({method.score for method in ranked})))
+    for method in ranked:
         spent = costs.get(method.name)
-        made.add_row(
+        table.add_row(
             method.name, f"{method.mean:.3f}", f"{method.spread:.3f}",
             f"{100 * method.trained_share:.2f} %",
             "" if method.forgotten is None else f"{method.forgotten:+.3f}",
@@ -131,8 +121,4 @@ def table(found: list[Method], costs: dict[str, Cost]) -> Table:
                 f"{spent.energy_wh:.4f}",
             )),
         )  # fmt: skip
-    return made
-
-
-if __name__ == "__main__":
-    entry(main)
+    return table

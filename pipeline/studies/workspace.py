@@ -1,20 +1,22 @@
-"""A first try of a user's own file: the whole graph with a small budget, in a folder of its own.
+"""A project in a folder of its own that runs the graph on a user's file with a small budget.
 
-`workspace` makes that folder: the project's code, dvc.yaml, and a params.yaml that names the file. Gates there let
-pass what the committed thresholds would stop, so that one run shows everything.
+The folder gets the project's code, dvc.yaml, and a params.yaml that names the file. The gates' thresholds are opened,
+so that one run shows everything.
 """
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
 from pipeline.config.recipe import Kind
+from pipeline.errors import UserError
 from pipeline.paths import CODE, INPUTS
 from pipeline.studies.guess import Guess
 
 ROOT = CODE
-# Which of the embedded default's recipes learn from a kind of record.
+# The embedded default's recipes for each kind of record.
 RECIPES: dict[Kind, tuple[str, ...]] = {
     "documents": (),
     "labelled": ("spam-full", "spam-lora"),
@@ -30,8 +32,15 @@ _TEXT: dict[Kind, str] = {
 }
 
 
-def workspace(data: Path, found: Guess, folder: Path, made: dict[str, Any] | None = None) -> None:
-    """Replaces `folder` by a project that tries `data`; what DVC has cached there stays. `made`: other params."""
+def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | None = None) -> None:
+    """Replaces the project in `folder`; DVC's cache there stays.
+
+    Args:
+        data: the user's file.
+        guessed: its format and columns.
+        folder: .tohum/try or a similar one.
+        made: params; None takes those of `params`.
+    """
     for name in ("pipeline", "stages"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -40,22 +49,22 @@ def workspace(data: Path, found: Guess, folder: Path, made: dict[str, Any] | Non
     shutil.rmtree(folder / "inputs", ignore_errors=True)
     (folder / "inputs").mkdir()
     shutil.copy(data, folder / "inputs" / data.name)
-    files.write_text(folder / "params.yaml", _yaml(made or params(INPUTS / data.name, found)))
+    files.write_text(folder / "params.yaml", _yaml(made or params(INPUTS / data.name, guessed)))
 
 
-def params(data: Path, found: Guess) -> dict[str, Any]:
+def params(data: Path, guessed: Guess) -> dict[str, Any]:
     """The params of a try: the embedded default with this file, a small model and few steps."""
     import yaml
 
-    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     entry = {
         "name": "files", "licence": "not stated in a try", "consent": "not stated in a try", "weight": 1.0,
-        "path": data.as_posix(), "sha256": None, "kind": found.kind, "columns": found.columns, "labels": {},
-        "language": "auto", "split": None, "format": found.format,
+        "path": data.as_posix(), "sha256": None, "kind": guessed.kind, "columns": guessed.columns, "labels": {},
+        "language": "auto", "split": None, "format": guessed.format,
     }  # fmt: skip
     sources = {"own": entry}
-    if found.kind != "documents":
-        text = found.columns.get(_TEXT[found.kind], _TEXT[found.kind])
+    if guessed.kind != "documents":
+        text = guessed.columns.get(_TEXT[guessed.kind], _TEXT[guessed.kind])
         sources["own-text"] = entry | {"kind": "documents", "columns": {"text": text}}
     raw["download"]["sources"] = sources
     raw["tokenize"]["vocab_size"] = 1024
@@ -63,7 +72,7 @@ def params(data: Path, found: Guess) -> dict[str, Any]:
     raw["pretrain"]["model"]["context_length"] = 128
     raw["pretrain"]["schedule"] |= {"steps": 150, "warmup_steps": 15}
     raw["pretrain"]["validation"] |= {"every": 50, "batches": 5}
-    keep = RECIPES[found.kind]
+    keep = RECIPES[guessed.kind]
     raw["finetune"] = {name: raw["finetune"][name] for name in keep}
     for recipe in raw["finetune"].values():
         recipe["schedule"] |= {"steps": 150, "warmup_steps": 15}
@@ -72,9 +81,9 @@ def params(data: Path, found: Guess) -> dict[str, Any]:
     for evaluation in raw["evaluations"].values():
         evaluation["thresholds"] = {}
     raw["evaluations"]["base"]["measures"]["perplexity"]["max_documents"] = 200
-    if found.kind != "labelled":
+    if guessed.kind != "labelled":
         raw["evaluations"]["base"]["measures"].pop("bag_of_words")
-    if "instructions" in (found.kind,):
+    if guessed.kind == "instructions":
         for name in keep:
             raw["evaluations"][name]["measures"]["exact_match"]["max_records"] = 100
     raw["gates"] = lenient(raw["gates"])
@@ -84,7 +93,7 @@ def params(data: Path, found: Guess) -> dict[str, Any]:
 
 
 def lenient(gates: dict[str, Any]) -> dict[str, Any]:
-    """Every bound of the gates opened as far as it goes, structure kept: a try shows, it does not judge."""
+    """The gates' settings with every threshold opened as far as it goes."""
 
     def opened(name: str, value: Any) -> Any:
         if name in ("near", "sample", "round_trip_documents", "language_sample"):
@@ -105,6 +114,18 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     opened_gates["raw"]["min_rows"] = dict.fromkeys(gates["raw"]["min_rows"], 0)
     opened_gates["samples"]["max_tokens"] = dict.fromkeys(gates["samples"]["max_tokens"], 10**9)
     return opened_gates
+
+
+def repro(folder: Path, *targets: str) -> None:
+    """Runs `dvc repro` of these stages, or the whole graph, in a project made by `workspace`.
+
+    Raises:
+        UserError: a stage failed; its own output names the reason.
+    """
+    if not (folder / ".dvc").exists():
+        subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
+    if subprocess.run(["dvc", "repro", "--quiet", *targets], cwd=folder, check=False).returncode:
+        raise UserError(f"a stage failed; its error above holds for a full run too (work folder {folder})")
 
 
 def _yaml(value: dict[str, Any]) -> str:
