@@ -173,6 +173,6 @@ def _object(path: Path) -> dict[str, Any]:
 def _restore(path: Path) -> str:
     """The next step. DVC leaves a file in place whose size and times are unchanged, so it has to be deleted first."""
     return (
-        f"damaged, or changed after it was written: delete {path} and run `dvc checkout {path}` (`make fsck` tells "
+        f"damaged, or changed after it was written: delete {path} and run `dvc checkout {path}` (`tohum fsck` tells "
         "whether DVC's copy is good), or make it again with `dvc repro --force`"
     )

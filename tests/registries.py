@@ -72,5 +72,5 @@ def evaluate(name: str) -> None:
 
 
 def register(store: Registry, name: str) -> tuple[Any, bool]:
-    """What `python -m pipeline.cli.register` does for one model."""
+    """What `tohum register` does for one model."""
     return store.register(admission.admit(name, params()), Path("models") / name)

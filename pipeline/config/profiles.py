@@ -1,4 +1,4 @@
-"""Profiles: named overlays on the embedded default. `python -m pipeline.config.profiles NAME [NAME ...]` applies them.
+"""Profiles: named overlays on the embedded default. `tohum profile NAME [NAME ...]` applies them.
 
 A profile is a YAML file in infra/profiles of dotted paths and the value each is set to (`pretrain.model.d_model: 64`;
 a mapping is set whole, nothing is merged into it). params.yaml becomes embedded.yaml with the overlays in order, so the
@@ -24,7 +24,7 @@ BASE = "embedded"
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: applies profiles, lists them, or checks params.yaml."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.config.profiles", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tohum profile", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(available())}")
     parser.add_argument("--check", action="store_true", help="only check params.yaml")
     parser.add_argument("--force", action="store_true", help="overwrite changes of your own in params.yaml")
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
             config.load()
         elif options.names:
             apply(options.names, force=options.force)
-            print(f"params.yaml is now {' + '.join(options.names)}; see `git diff params.yaml` and `make plan`")
+            print(f"params.yaml is now {' + '.join(options.names)}; see `git diff params.yaml` and `tohum plan`")
         else:
             print("\n".join(available()))
     except UserError as error:
@@ -60,7 +60,7 @@ def apply(names: list[str], force: bool = False, target: Path = config.PARAMS) -
         if not _is_profile(found):
             raise UserError(
                 f"{target}: it holds changes that no profile made and that would be lost; commit or copy them, then "
-                "run again with FORCE=1 (python -m pipeline.config.profiles --force)"
+                "run again with `tohum profile --force`"
             )
     files.write_text(target, text)
 

@@ -1,13 +1,13 @@
 """The registry: which models may be used, by whose word, and byte for byte which.
 
-    python -m pipeline.cli.register                              candidates, from models whose gate passed
-    python -m pipeline.registry list                       versions and aliases
-    python -m pipeline.registry review MODEL               the candidate's card, beside the champion
-    python -m pipeline.registry promote MODEL VERSION --sha256 HASH
-    python -m pipeline.registry rollback MODEL             back to the champion before
-    python -m pipeline.registry start MODEL                the champion as the start of the next graph
-    python -m pipeline.registry download MODEL FOLDER      a version's files, checked, for `mlflow models serve`
-    python -m pipeline.registry verify                     every version's files read again
+    tohum register                candidates, from models whose gate passed
+    tohum list                    versions and aliases
+    tohum review MODEL            the candidate's card, beside the champion
+    tohum promote MODEL VERSION --sha256 HASH
+    tohum rollback MODEL          back to the champion before
+    tohum start MODEL             the champion as the start of the next graph
+    tohum download MODEL FOLDER   a version's files, checked, for `mlflow models serve`
+    tohum verify                  every version's files read again
 
 Two hashes name a version (contents.py): equal `model_sha256` give the version that is already there, an
 approval names the `version_sha256`, which covers every file. Whatever is shown, promoted or loaded comes from a copy
@@ -77,7 +77,7 @@ class Registry(Store):
         Raises:
             UserError: there is no candidate, or its files are not those that were registered.
         """
-        candidate = self._need(model, CANDIDATE, "register it first: python -m pipeline.cli.register")
+        candidate = self._need(model, CANDIDATE, "register it first: tohum register")
         champion = self.at(model, CHAMPION)
         with self.opened(candidate) as (folder, sealed):
             card = (folder / contents.CARD).read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ class Registry(Store):
             f"candidate version {candidate.version}, champion {standing}",
             f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
             "to approve exactly these files:",
-            f"  python -m pipeline.registry promote {model} {candidate.version} --sha256 {sealed.version_sha256}",
+            f"  tohum promote {model} {candidate.version} --sha256 {sealed.version_sha256}",
         ])  # fmt: skip
 
     def promote(self, model: str, version: str, sha256: str) -> ModelVersion:
@@ -107,17 +107,17 @@ class Registry(Store):
             UserError: not the candidate, another hash, or files that are not those that were registered.
         """
         with _lock():
-            candidate = self._need(model, CANDIDATE, "register it first: python -m pipeline.cli.register")
+            candidate = self._need(model, CANDIDATE, "register it first: tohum register")
             if str(candidate.version) != str(version):
                 raise UserError(
                     f"{candidate.name}: version {version} is not the candidate, {candidate.version} is; "
-                    f"review it: python -m pipeline.registry review {model}"
+                    f"review it: tohum review {model}"
                 )
             sealed = self.verify(candidate)
             if sealed.version_sha256 != sha256:
                 raise UserError(
                     f"{candidate.name} version {version}: {VERSION} is {sealed.version_sha256}, approved was {sha256}; "
-                    f"review it again: python -m pipeline.registry review {model}"
+                    f"review it again: tohum review {model}"
                 )
             self.client.set_model_version_tag(candidate.name, candidate.version, APPROVED, sha256)
             return self._crown(model, candidate, f"{VERSION} {sha256}")
@@ -186,7 +186,7 @@ class Registry(Store):
         from pipeline.tokenizer import adopted
 
         if self.at(model, CHAMPION) is None:
-            raise UserError(f"{self.name(model)}: has no champion yet; promote a candidate first (registry review)")
+            raise UserError(f"{self.name(model)}: has no champion yet; promote a candidate first (tohum review)")
         folder = self.download(f"models:/{self.name(model)}@{CHAMPION}")
         return (
             "# in params.yaml; the same command on another machine fetches the same bytes\n"
@@ -223,7 +223,7 @@ class Registry(Store):
         if standing is None or standing.version != version.version:
             raise UserError(
                 f"{name}: the alias {CHAMPION} was moved by somebody else at the same moment; look at "
-                "`python -m pipeline.registry list` and repeat"
+                "`tohum list` and repeat"
             )
         return standing
 

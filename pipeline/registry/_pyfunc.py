@@ -3,7 +3,7 @@
 The registry saves this file (models-from-code) at the root of a version, so that loading needs neither a pickle nor
 this checkout. Plain MLflow knows nothing of approvals: this file therefore reads every file of the version and compares
 it with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot vouch for itself
-nor for what MLflow reads before it (MLmodel); `python -m pipeline.registry download` checks those too.
+nor for what MLflow reads before it (MLmodel); `tohum download` checks those too.
 """
 
 import hashlib

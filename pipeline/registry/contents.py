@@ -25,7 +25,7 @@ METRICS = "metrics.json"
 _NOT_COVERED = "registered_model_meta"
 _FORMAT = 1
 _SEAL = re.compile(rb'^SEAL = "([0-9a-f]*)"$', re.MULTILINE)
-_ADVICE = "the store was changed or damaged: register the model again (python -m pipeline.cli.register)"
+_ADVICE = "the store was changed or damaged: register the model again (tohum register)"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check(folder: Path, name: str, number: str) -> Contents:
         raise UserError(
             f"{where}: its files have no {MANIFEST}; a version registered before its files were covered by one hash "
             "cannot be approved or loaded, and no other may lack it: register the model again "
-            "(python -m pipeline.cli.register)"
+            "(tohum register)"
         )
     manifest = _manifest(folder, where)
     covered = manifest["files"]

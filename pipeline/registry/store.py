@@ -102,7 +102,7 @@ class Store:
                 version = self.client.get_model_version(name, number)
         if version is None:
             raise UserError(
-                f"{uri}: not in the registry at {self.place}; `python -m pipeline.registry list` shows "
+                f"{uri}: not in the registry at {self.place}; `tohum list` shows "
                 "what is, as models:/<name>@candidate or models:/<name>/<version>"
             )
         return version
@@ -129,7 +129,7 @@ class Store:
                     raise UserError(
                         f"{version.name} version {version.version}: its files give {tag} {found}, its tag says "
                         f"{version.tags.get(tag)}; the store was changed or damaged: register the model again "
-                        "(python -m pipeline.cli.register)"
+                        "(tohum register)"
                     )
             yield folder, sealed
 
@@ -150,5 +150,5 @@ def require_approved(version: ModelVersion) -> None:
     if VERSION in version.tags and version.tags.get(APPROVED) != version.tags[VERSION]:
         raise UserError(
             f"{version.name} version {version.version}: {VERSION} is {version.tags[VERSION]}, approved was "
-            f"{version.tags.get(APPROVED, 'none')}; review and promote it: python -m pipeline.registry review"
+            f"{version.tags.get(APPROVED, 'none')}; review and promote it: tohum review"
         )

@@ -1,6 +1,6 @@
 """Where the files of an MLflow store are: locations that stay true when the store moves or is served to others.
 
-An embedded store (`sqlite:///mlflow.db`) keeps its files in `mlartifacts` beside the database; `make ui` serves the
+An embedded store (`sqlite:///mlflow.db`) keeps its files in `mlartifacts` beside the database; `tohum ui` serves the
 same folder. Its database records `mlflow-artifacts:/...`, MLflow's form for "the folder of the server": a client of
 the server reads and writes through it, and where there is no server this module names the folder. Earlier versions
 recorded absolute `file://` paths. They are used as they stand while their folder exists; after a move, or from another

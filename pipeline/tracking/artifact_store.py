@@ -34,7 +34,7 @@ class _CopyingRepository(LocalArtifactRepository):
 def connect(tracking_uri: str) -> None:
     """Resolves locations for every client of MLflow in this process; repeating it changes nothing.
 
-    The secret of the server that `make ui` starts goes into the environment, where MLflow's clients look for it.
+    The secret of the server that `tohum ui` starts goes into the environment, where MLflow's clients look for it.
 
     MLflow's documented way is an entry point of an installed package, and this project is not installed.
     """

@@ -1,8 +1,8 @@
 """Addresses and secrets of the local servers: `.tohum/secrets/<server>`, one line `user:password`, made at first use.
 
 The file is readable by its owner alone, is never printed, logged or passed as an argument (other users see those), and
-decides who may ask a server that `make ui` or `make prefect` starts. Clients get it through the variables that their
-libraries read: `client_environment`, or `python -m pipeline.orchestration.servers run COMMAND`.
+decides who may ask a server that `tohum ui` or `tohum prefect` starts. Clients get it through the variables that their
+libraries read: `client_environment`, or `tohum run COMMAND`.
 """
 
 import contextlib

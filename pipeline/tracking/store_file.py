@@ -40,5 +40,5 @@ def advice(uri: str, why: str) -> str:
         return f"{uri}: MLflow cannot use this database ({why}); mend it, or restore it from a copy"
     return (
         f"{path}: not a database that this MLflow can use ({why}); move it away (`mv {path} {path.name}.damaged`) and "
-        "run `python -m pipeline.tracking.sender --drain`: all runs are kept in .tohum/tracking and go to a new one"
+        "run `tohum deliver`: all runs are kept in .tohum/tracking and go to a new one"
     )

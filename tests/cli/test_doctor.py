@@ -211,7 +211,7 @@ def test_the_command_says_what_is_left_by_its_exit_code(
     assert doctor.main([]) == 1
     said = capsys.readouterr().out
     assert f"mend  temporary files  data/.ledger.json.{ended}.tmp" in said
-    assert "make doctor MEND=1" in said
+    assert "tohum doctor --mend" in said
     assert left.exists()
     assert doctor.main(["--mend"]) == 0
     assert "deleted" in capsys.readouterr().out

@@ -76,7 +76,7 @@ def test_it_times_updates_shows_them_and_writes_the_fastest(
     fastest.main()
     shown = capsys.readouterr().out
     assert "2 threads, float32" in shown
-    assert "`make fastest APPLY=1` writes it" in shown
+    assert "`tohum fastest --apply` writes it" in shown
     assert config.load().compute.threads == 1
     monkeypatch.setattr(sys, "argv", ["fastest", "--seconds", "0.05", "--apply"])
     fastest.main()

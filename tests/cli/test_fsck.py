@@ -189,7 +189,7 @@ def test_a_lock_that_is_cut_off_is_a_sentence_wherever_it_is_cut(
     for end in (len(whole) // 2, 30):
         lock.write_text(whole[:end], encoding="utf-8")
         assert fsck.main(["--mend"]) == 1
-        assert "run `make doctor MEND=1`" in capsys.readouterr().err
+        assert "run `tohum doctor --mend`" in capsys.readouterr().err
     lock.write_text(whole[: whole.index(".dir")], encoding="utf-8")  # as good as any lock, to DVC too
     assert fsck.main(["--mend"]) == 1
     assert (root / "data/words").is_dir()

@@ -69,7 +69,7 @@ def test_a_study_gives_a_law_a_page_and_proposals(
     assert "operations a second at that size" in capsys.readouterr().out
 
     (trials.SAMPLES / "documents/other.json").write_text("{}")
-    with pytest.raises(UserError, match="is of other documents, code, precision or recipe; run `make scaling` again"):
+    with pytest.raises(UserError, match="is of other documents, code, precision or recipe; run `tohum scaling` again"):
         command(monkeypatch, "--flops", "1e10")
 
 
@@ -116,7 +116,7 @@ def test_what_a_proposal_leans_on_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--flops", "1e10"], "`make scaling` makes it"), (["--minutes", "0"], "a budget is more than nothing")],
+    [(["--flops", "1e10"], "`tohum scaling` makes it"), (["--minutes", "0"], "a budget is more than nothing")],
 )
 def test_nothing_is_proposed_from_nothing(
     project: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch

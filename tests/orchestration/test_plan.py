@@ -1,4 +1,4 @@
-"""`make plan`: without it a user starts an hour of training and does not know which setting asked for it."""
+"""`tohum plan`: without it a user starts an hour of training and does not know which setting asked for it."""
 
 import json
 from collections.abc import Callable

@@ -291,7 +291,7 @@ def test_a_champion_that_nobody_approved_is_not_loaded(project: Registry) -> Non
 
 
 def test_a_name_that_is_not_registered_is_an_error_with_a_next_step(project: Registry) -> None:
-    with pytest.raises(UserError, match="registry list"):
+    with pytest.raises(UserError, match="tohum list"):
         project.download("models:/tohum-nothing@candidate")
     with pytest.raises(UserError, match=r"stages\.register"):
         project.review("spam-layers")

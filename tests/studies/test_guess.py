@@ -1,4 +1,4 @@
-"""`make try` guesses; a wrong or silent guess would show a user somebody else's result."""
+"""`tohum try` guesses; a wrong or silent guess would show a user somebody else's result."""
 
 import gzip
 import json

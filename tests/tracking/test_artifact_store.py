@@ -138,7 +138,7 @@ def test_a_moved_project_delivers_and_registers_on(moved: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(moved: Path) -> Iterator[str]:
-    """`make ui` in the moved project: its store records a path that exists nowhere any more."""
+    """`tohum ui` in the moved project: its store records a path that exists nowhere any more."""
     port = free_port()
     process = serve("sqlite:///mlflow.db", port, moved)
     yield f"http://127.0.0.1:{port}"

@@ -450,7 +450,7 @@ def free_port() -> int:
 
 
 def serve(store: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
-    """A real MLflow server, as `make ui` starts it; returns when it answers."""
+    """A real MLflow server, as `tohum ui` starts it; returns when it answers."""
     places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "mlartifacts")]
     command = [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
