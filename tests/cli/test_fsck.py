@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import fsck
+from pipeline.cli.fsck import registry_mismatches
 from pipeline.config.params import Params
 from pipeline.errors import UserError
+from pipeline.orchestration import dvc_lock, dvc_mend
 from pipeline.orchestration.dvc_scan import Scan
+from tests.commands import tohum
 from tests.damage import flip, small_params
 from tests.stored import dvc, project
 
@@ -31,7 +33,7 @@ def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(root: Path) -> list[tuple[str, str, str]]:
-    return [(one.where, one.path, one.state) for one in Scan.of(root).findings()]
+    return [(one.where, one.path, one.state) for one in Scan.of(root).mismatches()]
 
 
 def lies(root: Path, path: str, where: str = "cache") -> Path:
@@ -54,7 +56,7 @@ def test_a_flipped_bit_in_the_working_folder_is_found_and_mended(root: Path) -> 
     assert "up to date" in dvc(root, "status")
     dvc(root, "checkout", "--force", "data/words")
     assert path.read_bytes() != before
-    (one,) = Scan.of(root).findings()
+    (one,) = Scan.of(root).mismatches()
     assert (one.where, one.path, one.state) == ("workspace", "data/words/çay/ışık.bin", "damaged")
     assert one.expected in one.sentence
     assert one.found in one.sentence
@@ -63,7 +65,7 @@ def test_a_flipped_bit_in_the_working_folder_is_found_and_mended(root: Path) -> 
     assert "run `dvc checkout data/words/çay/ışık.bin`" in one.sentence
     assert path.read_bytes() == before
     flip(path, 99, 3)
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert path.read_bytes() == before
     assert found(root) == []
 
@@ -75,7 +77,7 @@ def test_a_flipped_object_is_found_and_mended(name: str, where: str, root: Path)
     before = place.read_bytes()
     flip(place, 5, 0)
     assert [(one[0].split()[0], one[2]) for one in found(root)] == [(where, "damaged")]
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert place.read_bytes() == before
     assert found(root) == []
     if where == "cache":
@@ -90,7 +92,7 @@ def test_a_damaged_object_comes_back_from_the_remote_alone(root: Path) -> None:
     path.unlink()
     path.hardlink_to(place)
     assert {one[0] for one in found(root)} == {"cache", "workspace"}
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert (path.read_bytes(), place.read_bytes()) == (before, before)
 
 
@@ -100,9 +102,9 @@ def test_damage_without_a_good_copy_is_left_where_it_is_and_said(root: Path) -> 
         place.unlink()
     flip(path, 5, 0)
     damaged = path.read_bytes()
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert path.read_bytes() == damaged
-    sentence = next(one.sentence for one in Scan.of(root).findings() if one.where == "workspace")
+    sentence = next(one.sentence for one in Scan.of(root).mismatches() if one.where == "workspace")
     assert "no good copy" in sentence
     assert "dvc repro --force --single-item words" in sentence
 
@@ -123,7 +125,7 @@ def test_missing_and_superfluous_files_are_found_and_mended(root: Path) -> None:
         ("workspace", "data/words/çay/yeni.bin", "extra"),
         ("workspace", "metrics.json", "damaged"),
     ]
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert found(root) == []
     assert path.read_bytes() == whole
     kept = [one.read_bytes() for one in (root / ".tohum/fsck").rglob("*.bin")]
@@ -134,7 +136,7 @@ def test_a_folder_that_is_gone_comes_back_whole(root: Path) -> None:
     before = {path.name: path.read_bytes() for path in (root / "data/words").rglob("*.bin")}
     shutil.rmtree(root / "data/words")
     assert found(root) == [("workspace", "data/words", "missing")]
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert {path.name: path.read_bytes() for path in (root / "data/words").rglob("*.bin")} == before
     assert "up to date" in dvc(root, "status")
 
@@ -148,22 +150,20 @@ def test_two_files_that_changed_places_are_both_put_back(root: Path) -> None:
     before = first.read_bytes(), second.read_bytes()
     first.write_bytes(before[1])
     second.write_bytes(before[0])
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert (first.read_bytes(), second.read_bytes()) == before
     # what a remote lacks may be a push that is still to come
     assert {where for where, *_ in found(root)} == {"remote safe"}
 
 
-def test_nothing_is_put_back_while_dvc_is_at_work(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_put_back_while_dvc_is_at_work(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: dvc records the old bytes as the result of the stage that it runs."""
     path = root / "data/words/a.bin"
     flip(path, 0, 0)
     damaged = path.read_bytes()
-    monkeypatch.setattr(fsck.dvc_lock, "running", lambda folder: [123])
-    assert fsck.main(["--mend"]) == 1
-    assert "dvc is at work here (process [123])" in capsys.readouterr().err
+    monkeypatch.setattr(dvc_lock, "running", lambda folder: [123])
+    with pytest.raises(UserError, match=r"dvc runs in .* \(process \[123\]\)"):
+        tohum("fsck", "--mend")
     assert path.read_bytes() == damaged
 
 
@@ -174,24 +174,22 @@ def test_an_edit_of_the_users_own_file_is_not_undone(root: Path) -> None:
     mine.write_text("text\nilk\n", encoding="utf-8")
     dvc(root, "add", "--quiet", "inputs/mine.csv")
     mine.write_text("text\nilk\nson\n", encoding="utf-8")
-    fsck.mend(Scan.of(root))
+    dvc_mend.mend(Scan.of(root))
     assert mine.read_text(encoding="utf-8") == "text\nilk\nson\n"
-    (one,) = [one for one in Scan.of(root).findings() if one.path == "inputs/mine.csv"]
+    (one,) = [one for one in Scan.of(root).mismatches() if one.path == "inputs/mine.csv"]
     assert "if you changed it, run `dvc add inputs/mine.csv`" in one.sentence
 
 
-def test_a_lock_that_is_cut_off_is_a_sentence_wherever_it_is_cut(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lock_that_is_cut_off_is_a_sentence_wherever_it_is_cut(root: Path) -> None:
     """Lost otherwise: a folder whose `.dir` is cut off is taken for its list, and replaced by it."""
     lock = root / "dvc.lock"
     whole = lock.read_text(encoding="utf-8")
     for end in (len(whole) // 2, 30):
         lock.write_text(whole[:end], encoding="utf-8")
-        assert fsck.main(["--mend"]) == 1
-        assert "run `tohum doctor --mend`" in capsys.readouterr().err
+        with pytest.raises(UserError, match="run `tohum doctor --mend`"):
+            tohum("fsck", "--mend")
     lock.write_text(whole[: whole.index(".dir")], encoding="utf-8")  # as good as any lock, to DVC too
-    assert fsck.main(["--mend"]) == 1
+    assert tohum("fsck", "--mend") == 1
     assert (root / "data/words").is_dir()
 
 
@@ -202,25 +200,23 @@ def test_a_remote_that_nothing_was_pushed_to_is_no_finding(root: Path) -> None:
 
 def test_the_command_counts_and_says_so_with_its_exit_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
-    assert fsck.main([]) == 0
+    assert tohum("fsck") == 0
     assert "all as recorded" in capsys.readouterr().out
     flip(root / "data/words/a.bin", 0, 0)
-    assert fsck.main(["--json"]) == 1
+    assert tohum("fsck", "--json") == 1
     told = json.loads(capsys.readouterr().out)
     assert [one["path"] for one in told["findings"]] == ["data/words/a.bin"]
-    assert fsck.main(["--mend"]) == 0
+    assert tohum("fsck", "--mend") == 0
     assert "data/words/a.bin (workspace): restored" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("path", "text"), [("dvc.lock", "stages: ["), ("dvc.lock", "- a\n"), (".dvc/config", "core\n[")]
 )
-def test_records_that_cannot_be_read_are_a_sentence(
-    path: str, text: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_that_cannot_be_read_are_a_sentence(path: str, text: str, root: Path) -> None:
     (root / path).write_text(text, encoding="utf-8")
-    assert fsck.main([]) == 1
-    assert path in capsys.readouterr().err
+    with pytest.raises(UserError, match=path):
+        tohum("fsck")
 
 
 def test_a_damaged_version_of_the_registry_is_a_finding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,10 +240,10 @@ def test_a_damaged_version_of_the_registry_is_a_finding(root: Path, monkeypatch:
             raise UserError("stored bytes differ")
 
     Path("params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
-    assert list(fsck.registry(root)) == []  # no store, so mlflow is not even loaded
+    assert list(registry_mismatches(root)) == []  # no store, so mlflow is not even loaded
     Path("mlflow.db").touch()
     monkeypatch.setattr(pipeline.registry, "Registry", Damaged)
-    (one,) = fsck.registry(root)
+    (one,) = registry_mismatches(root)
     assert "models:/tohum-base/3 (registry)" in one.sentence
     assert "stored bytes differ" in one.sentence
     assert "expected " + "0" * 12 in one.sentence

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from pipeline import config
-from pipeline.cli import register
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
 from pipeline.registry import admission
+from tests.commands import tohum
 
 
 @pytest.fixture
@@ -68,23 +68,18 @@ def test_one_refused_model_keeps_no_other_out_and_the_exit_code_says_so(
 
     monkeypatch.setattr(admission, "admit", admit)
     monkeypatch.setattr(registry, "Registry", Fake)
-    monkeypatch.setattr(sys, "argv", ["register", "--models", "base,chat-full"])
     with pytest.raises(UserError, match="gate base did not pass"):
-        register.main()
+        tohum("register", "base", "chat-full")
     assert "tohum-chat-full version 1: registered" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["register", "--models", "bsae"])
     with pytest.raises(UserError, match=r"\['bsae'\] are not models"):
-        register.main()
+        tohum("register", "bsae")
     # What a person approved is registered, and no other bytes.
-    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full,spam-lora", "--sha256", "abc,approved"])
     with pytest.raises(UserError, match=r"^spam-lora: its sha256 is abc, approved was approved"):
-        register.main()
+        tohum("register", "chat-full", "--sha256", "abc", "spam-lora", "--sha256", "approved")
     assert "tohum-chat-full" in (said := capsys.readouterr().out)
     assert "spam-lora" not in said
-    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full,spam-lora", "--sha256", "abc"])
-    with pytest.raises(UserError, match="1 hashes for 2 models"):
-        register.main()
+    assert tohum("register", "chat-full", "spam-lora", "--sha256", "abc") == 2
+    assert "1 hashes for 2 models" in capsys.readouterr().err
     (tmp_path / "mlflow.db").write_bytes(b"no database")
-    monkeypatch.setattr(sys, "argv", ["register", "--models", "chat-full"])
     with pytest.raises(UserError, match=r"mlflow\.db: not a database that this MLflow can use"):
-        register.main()
+        tohum("register", "chat-full")

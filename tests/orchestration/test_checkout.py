@@ -85,7 +85,7 @@ def test_without_a_next_flow_the_command_puts_the_file_back(here: Path, capsys: 
     before = config.PARAMS.read_bytes()
     _killed(here)
     (one,) = leftovers.flow_params(here)
-    assert one.todo == "python -m pipeline.orchestration.checkout"
+    assert one.todo == "put the one from before back"
     with checkout.held("a run"):
         assert leftovers.flow_params(here) == []
         assert checkout.main() == 1

@@ -30,7 +30,7 @@ from tests import scratch
 
 pytestmark = pytest.mark.slow
 PREFECT = [sys.executable, "-m", "prefect"]
-FLOW = [sys.executable, "-m", "pipeline.orchestration.flow"]
+FLOW = [sys.executable, "-m", "pipeline.cli", "flow"]
 SLOW = "\n  slow:\n    cmd: sh sleep.sh\n    deps: [source.txt]\n    outs: [slow]\n"
 SLEEP = "echo $$ > sleeper\nsleep 120\necho done > slow\n"
 

@@ -262,12 +262,12 @@ def test_every_stage_that_trains_is_given_that_time() -> None:
     modules = {stage["cmd"].split()[3] for stage in wholes}
     training = {module for module in modules if "pipeline.training.run" in closure(module)}
     assert training
-    assert training | {"pipeline.cli.trial"} == set(guard.SAVING)
+    assert training | {"pipeline.studies.trials"} == set(guard.SAVING)
 
 
 def test_whoever_waits_for_a_guard_waits_longer_than_it_takes() -> None:
     """Else the outer one is killed while the training inside still saves."""
-    inside, dvc, flow = max(guard.SAVING.values()), guard.WAITING["dvc"], guard.WAITING["pipeline.orchestration.flow"]
+    inside, dvc, flow = max(guard.SAVING.values()), guard.WAITING["dvc"], guard.WAITING["pipeline.cli flow"]
     assert inside + guard.LAST_S < dvc
     assert dvc + guard.LAST_S < GUARD_STOPS_S < flow
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import config
+from pipeline.errors import UserError
 from pipeline.orchestration import graph, plan
 from tests import scratch
 
@@ -26,7 +27,7 @@ def project(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy()
 
 
-def _planned(project: Path) -> dict[str, plan.Row]:
+def _planned(project: Path) -> dict[str, plan.PlannedStage]:
     locked = plan.read_yaml(project / "dvc.lock")["stages"]
     params = plan.read_yaml(project / "params.yaml")
     return {row.stage: row for row in plan.rows(graph.read(restorable=True), locked, params)}
@@ -39,7 +40,7 @@ def _set(project: Path, old: str, new: str) -> None:
 
 def test_nothing_changed_is_said_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The question most often asked has a one-line answer, and nothing else is printed."""
-    assert plan.main([]) == 0
+    assert plan.show() == 0
     shown = capsys.readouterr().out
     assert shown.startswith("nothing to run")
     assert "cached: 4 of 4" in shown
@@ -78,7 +79,7 @@ def test_missing_inputs_are_named_before_the_run(project: Path, capsys: pytest.C
         "right: {value: 2, start: {kind: folder, path: open/weights}, more: {path: p/*.x}}",
     )
     _set(project, "left: {value: 1}", "left: {value: 1, path: dvc.yaml, start: {kind: hub, path: org/model}}")
-    assert plan.main([]) == 1
+    assert plan.show() == 1
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing")]
     assert said == [
         "missing: source.txt, which one reads",
@@ -109,7 +110,7 @@ def test_minutes_memory_and_disk_come_from_the_last_run(project: Path, capsys: p
     (runs / "fan@right.json").write_text(json.dumps(record), encoding="utf-8")
     (runs / "last.json").write_text("{", encoding="utf-8")
     _set(project, "value: 2", "value: 3")
-    assert plan.main([]) == 0
+    assert plan.show() == 0
     shown = capsys.readouterr().out
     assert "run          1.5  fan.right.value: 2 -> 3" in shown
     assert "may run        ?" in shown
@@ -120,7 +121,7 @@ def test_minutes_memory_and_disk_come_from_the_last_run(project: Path, capsys: p
 
 def test_a_disk_too_small_is_warned_of() -> None:
     """Before the run, not after an hour of it."""
-    row = plan.Row("pretrain", "run", ["never run"], None, None, 10 * 2**30)
+    row = plan.PlannedStage("pretrain", "run", ["never run"], None, None, 10 * 2**30)
     assert "warning: the disk is too small" in plan.render([row], free_bytes=2**30)
     assert "warning" not in plan.render([row], free_bytes=20 * 2**30)
 
@@ -134,11 +135,10 @@ def test_planning_writes_nothing(project: Path) -> None:
 
     _set(project, "seed: 1", "seed: 2")
     before = state()
-    assert plan.main([]) == 0
+    assert plan.show() == 0
     assert state() == before
 
 
-def test_an_unknown_stage_is_an_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the choices, and exit code 1."""
-    assert plan.main(["fam"]) == 1
-    assert "error: dvc.yaml: no stage 'fam'" in capsys.readouterr().err
+def test_an_unknown_stage_is_an_error(project: Path) -> None:
+    with pytest.raises(UserError, match="dvc.yaml: no stage 'fam'"):
+        plan.show(["fam"])

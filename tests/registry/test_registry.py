@@ -11,8 +11,6 @@ import pytest
 import yaml
 
 from pipeline import config, files, registry
-from pipeline.cli import registry as commands
-from pipeline.cli.registry import main
 from pipeline.closure import closure
 from pipeline.config.params import Params
 from pipeline.config.recipe import Start
@@ -22,6 +20,7 @@ from pipeline.model import checkpoint
 from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry, admission, contents, uploads
 from pipeline.registry import card as model_card
 from pipeline.registry.packing import pack
+from tests.commands import tohum
 from tests.registries import ROOT, evaluate, make_model, params, register
 
 TEXTS = ["Merhaba, İzmir nasıl?", "free prize now", "ı"]
@@ -122,17 +121,17 @@ def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
     with pytest.raises(UserError, match="no champion"):
         project.rollback("chat-full")
     first, _ = register(project, "chat-full")
-    assert main(["promote", "chat-full", str(first.version), "--sha256", "0" * 64]) == 1
-    assert "approved was 000" in capsys.readouterr().err
+    with pytest.raises(UserError, match="approved was 000"):
+        tohum("promote", "chat-full", str(first.version), "--sha256", "0" * 64)
     assert project.at("chat-full", CHAMPION) is None
-    assert main(["promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION]]) == 0
+    assert tohum("promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION]) == 0
     with pytest.raises(UserError, match="nothing to go back to"):
         project.rollback("chat-full")
 
     make_model("chat-full", seed=2)
     second, _ = register(project, "chat-full")
     capsys.readouterr()
-    assert main(["review", "chat-full"]) == 0
+    assert tohum("review", "chat-full") == 0
     shown = capsys.readouterr().out
     assert f"promote chat-full {second.version} --sha256 {second.tags[VERSION]}" in shown
     assert "# tohum-chat-full" in shown
@@ -143,9 +142,9 @@ def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
     assert project.at("chat-full", CHAMPION).version == second.version  # type: ignore[union-attr]
     retired = next(v for v in project.versions("chat-full") if v.version == first.version)
     assert retired.tags["tohum.status"].startswith("retired")
-    assert main(["rollback", "chat-full"]) == 0
+    assert tohum("rollback", "chat-full") == 0
     assert project.at("chat-full", CHAMPION).version == first.version  # type: ignore[union-attr]
-    assert main(["list"]) == 0
+    assert tohum("list") == 0
     assert "champion" in capsys.readouterr().out
 
 
@@ -169,7 +168,9 @@ def test_stored_bytes_that_changed_are_neither_promoted_nor_downloaded(project: 
         registry.download(name, params())
 
 
-def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_version_is_registered_anew(
+    project: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Lost otherwise: the advice is to register again, and equal hashes would say that it is already there."""
     make_model("spam-full", seed=10)
     version, _ = register(project, "spam-full")
@@ -181,7 +182,8 @@ def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.
     assert again.version != version.version
     assert "registering it anew" in capsys.readouterr().err
     assert project.verify(again).version_sha256 == version.tags[VERSION]
-    assert commands._verify(project) == 1
+    monkeypatch.setattr(config, "load", params)
+    assert tohum("verify") == 1
 
 
 @pytest.mark.parametrize(
@@ -189,20 +191,20 @@ def test_a_damaged_version_is_registered_anew(project: Registry, capsys: pytest.
     [("sqlite:///{}/garbage.db", "file is not a database"), ("http://ada:secret@127.0.0.1:9", "Max retries exceeded")],
 )
 def test_a_store_that_is_damaged_or_away_is_a_sentence(
-    project: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str,
-    reason: str,
-) -> None:  # fmt: skip
+    project: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
+) -> None:
     """Also: a password in the address is not printed."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (tmp_path / "garbage.db").write_bytes(b"garbage" * 1000)
     monkeypatch.setattr(config, "load", lambda: params(uri.format(tmp_path)))
     try:
-        assert main(["list"]) == 1
+        with pytest.raises(UserError) as refused:
+            tohum("list")
         with pytest.raises(UserError, match=reason):
             registry.download("models:/tohum-base@candidate", params(uri.format(tmp_path)))
     finally:
         Registry(params())  # MLflow's address is one for the whole process
-    said = capsys.readouterr().err
+    said = str(refused.value)
     assert reason in said
     assert "runtime.tracking.uri" in said
     assert "secret" not in said

@@ -40,7 +40,7 @@ def test_columns_are_guessed_and_said(tmp_path: Path, name: str, content: str, k
     path.write_text(content, encoding="utf-8")
     found = guess(path)
     assert (found.kind, found.columns) == (kind, columns)
-    assert all(any(column in sentence for sentence in found.said) for column in columns.values())
+    assert all(any(column in sentence for sentence in found.sentences) for column in columns.values())
     config.check(params(path, found))
 
 

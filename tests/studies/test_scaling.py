@@ -1,136 +1,140 @@
-"""The law and what follows from it: a wrong exponent spends a week of training on the wrong size."""
+"""From trials to a law to a proposal in params.yaml, on a small project."""
 
-import itertools
-import math
-import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import yaml
 
-from pipeline import config
+from pipeline import config, files
+from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.paths import CODE
-from pipeline.studies import budget, scaling
-from pipeline.studies.budget import Proposal, proposal, sized
-from pipeline.studies.scaling import Law, Rule, best, fit, rule
-from pipeline.studies.trials import Result, Trial, recipe_of
+from pipeline.studies import budget, fastest, scaling, trials
+from pipeline.studies.budget import Proposal, summary
+from pipeline.studies.scaling import Plan, Study, planned, rule_of
+from pipeline.studies.scaling_law import Law
+from pipeline.studies.trials import Result, Trial
+from tests.commands import tohum
+from tests.projects import small
 
-TRUE = Law(1.5, 40.0, 300.0, 0.45, 0.5)
-PARAMS = config.load(CODE / "params.yaml")
-RECIPE = PARAMS.pretrain
-
-
-def found(law: Law, known: float | None = None) -> list[Result]:
-    return [
-        Result(law.loss(n, d), 1.0, known, int(d), int(n), 6 * n * d, 1.0)
-        for n, d in itertools.product((8e4, 3e5, 7e5, 2.6e6), (2e5, 4e5, 8e5, 1.6e6))
-    ]
+PLAN = "widths: [0.33, 0.67, 1.0]\ntokens: [0.5, 1.0, 2.0]\nrates: [0.5, 2.0]\nbatches: [0.5, 2.0]\nseed: 1\n"
 
 
-@pytest.mark.parametrize("known", [None, 1.5])
-def test_a_law_is_found_again(known: float | None) -> None:
-    law = fit(found(TRUE, known))
-    for n, d in ((8e4, 1.6e6), (2.6e6, 2e5), (1e7, 1e7)):
-        assert law.loss(n, d) == pytest.approx(TRUE.loss(n, d), abs=0.002)
-    assert pytest.approx(1.5, abs=0.02) == law.E
-    assert (law.alpha, law.beta) == pytest.approx((0.45, 0.5), abs=0.03)
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Samples, a recipe of a dozen updates, a plan; trials run in this process."""
+    monkeypatch.chdir(tmp_path)
+    small(tmp_path)
+    raw = yaml.safe_load(config.PARAMS.read_text(encoding="utf-8"))
+    raw["pretrain"]["schedule"] |= {"steps": 12, "warmup_steps": 2}
+    config.PARAMS.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    files.write_text(tmp_path / scaling.PLAN, PLAN)
+
+    def here(commands: Mapping[str, list[str]], lanes: int) -> None:
+        for command in commands.values():
+            monkeypatch.setattr("sys.argv", command)
+            trials.work()
+
+    monkeypatch.setattr(trials, "beside", here)
+    return tmp_path
 
 
-def test_one_odd_trial_does_not_bend_it() -> None:
-    trials = found(TRUE, 1.5)
-    trials[5] = trials[5]._replace(loss_nats=trials[5].loss_nats + 0.5)
-    assert fit(trials).loss(1e7, 1e7) == pytest.approx(TRUE.loss(1e7, 1e7), abs=0.01)
+def test_a_study_gives_a_law_a_page_and_proposals(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tohum("scaling") == 0
+    said = capsys.readouterr().out
+    assert "fitted without the largest trial it predicts" in " ".join(said.split())
+    page = (project / scaling.PAGE).read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert page.count("</tr>") == 1 + 9
+    assert len(list(trials.FOLDER.glob("*.json"))) == 9 + 6 + 2  # rates x 1 and batch x 1 are in the grid
+
+    assert tohum("budget", "--flops", "1e10", "--apply") == 0
+    said = capsys.readouterr().out
+    assert "pretrain.model.n_heads: " in said
+    assert "+++ b/params.yaml" in said
+    applied = config.load()
+    assert applied.pretrain.schedule.steps != 12
+    assert tohum("budget", "--flops", "1e10", "--apply") == 0  # of the recipe that the law is of, not of its own proposal
+    assert config.load() == applied
+
+    monkeypatch.setattr(fastest, "measure", lambda params, seconds: (0.1, 0.01, 32))
+    assert tohum("budget", "--minutes", "0.001") == 0
+    assert "operations a second at that size" in capsys.readouterr().out
+
+    (trials.SAMPLES / "documents/other.json").write_text("{}")
+    with pytest.raises(UserError, match="is of other documents, code, precision or recipe; run `tohum scaling` again"):
+        tohum("budget", "--flops", "1e10")
 
 
-def test_too_few_sizes_or_tokens_are_refused() -> None:
-    with pytest.raises(UserError, match="2 sizes, 4 numbers of tokens; a law needs three"):
-        fit([one for one in found(TRUE) if one.weights < 5e5])
+def test_what_is_planned_is_one_thing_at_a_time(project: Path) -> None:
+    params = config.load()
+    plan = Plan.model_validate(yaml.safe_load(PLAN))
+    grid, rates, batches = planned(params, plan)
+    assert [len(part) for part in (grid, rates, batches)] == [9, 9, 3]
+
+    def spent(one: Trial) -> int:
+        recipe = trials.recipe_of(params, one)
+        return recipe.part("ordering", "pretrain").batch_size * recipe.schedule.steps
+
+    assert {spent(one) for one in rates} == {24}  # the middle of the tokens
+    assert {spent(one) for one in batches} == {24}
+    assert sorted({spent(one) for one in grid}) == [12, 24, 48]
+    before = params.pretrain.optimizer.model_dump()["learning_rate"]
+    factors = [one.changes.get("optimizer.learning_rate", before) / before for one in batches]
+    assert factors == pytest.approx([1.0, 0.5**0.5, 2**0.5], rel=1e-4)
 
 
-def test_the_best_factor_is_the_valley_and_stays_where_it_was_seen() -> None:
-    assert best([(f, (math.log2(f) - 0.5) ** 2) for f in (0.5, 1.0, 2.0)]) == pytest.approx(2**0.5)
-    assert best([(0.5, 3.0), (1.0, 2.0), (2.0, 1.2)]) == 2.0  # still falling: no further than that
-    assert best([(0.5, 1.0), (1.0, 2.0), (2.0, 1.5)]) == 0.5  # a hill: the lowest there is
-    assert best([(1.0, 2.0)]) == 1.0
-    assert best([(0.5, 1.0), (1.0, 2.0), (2.0, math.inf)]) == 0.5  # one diverged
-    with pytest.raises(UserError, match="every trial of a rate or a batch diverged"):
-        best([(1.0, math.inf)])
+def test_the_speed_of_the_proposed_shape_decides(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large network does more operations a second than a small one; its own speed must count."""
+    timed: list[int] = []
+
+    def measure(params: Params, seconds: float) -> tuple[float, float, int]:
+        timed.append(params.pretrain.model.n_heads)
+        return 0.1, 0.001 * params.pretrain.model.n_heads, 32
+
+    monkeypatch.setattr(fastest, "measure", measure)
+    law = Law(1.0, 40.0, 30.0, 0.45, 0.5)
+    found, speed = budget.timed(config.load(), law, 300, 60.0)
+    assert timed[-1] == found.heads
+    assert found.flops == pytest.approx(60 * speed)
 
 
-def test_rates_follow_size_by_a_power_and_the_batch_the_root_of_the_tokens() -> None:
-    valley = {n: [(f, (math.log(f) - math.log((n / 1e6) ** -0.25)) ** 2) for f in (0.5, 1.0, 2.0)] for n in (1e5, 1e6)}
-    made = rule(valley, [(0.5, 2.0), (1.0, 1.0), (2.0, 2.0)], 1e6)
-    assert made.rate(1e6) == pytest.approx(1.0)
-    assert made.rate(4e6) == pytest.approx(0.5**0.5)
-    assert made.rate(4e6, batch=2.0) == pytest.approx(1.0)
-    assert made.rate(1e15) == 0.5  # no further than the rates that were tried
-    assert made.rate(1e6, batch=100.0) == 2.0
-    assert made.batch_for(1e6) == pytest.approx(1.0)
-    assert made.batch_for(4e6) == pytest.approx(2.0)
+def test_what_a_proposal_leans_on_is_said() -> None:
+    found = Proposal(3, 1000, 9e6, 1e15, 1.3)
+    lines = summary(found, 2e10, 1e13, 1_000_000)
+    assert any("100 times the largest trial" in line for line in lines)
+    assert any("1,000,000 tokens: 9.0 epochs; get more documents" in line for line in lines)
+    assert len(summary(found._replace(tokens=1e5), None, 1e15, 1_000_000)) == 1
 
 
-def test_what_the_findings_cannot_bear_is_said() -> None:
-    """A best rate that is also the highest one tried is none yet, and an average hides the trial that fits no law."""
-    valley = [(0.5, 2.0), (1.0, 1.0), (2.0, 2.0)]
-    inside = rule({1e5: valley, 1e6: valley}, valley, 1e6)
-    trials = found(TRUE, 1.5)
-    trials[5] = trials[5]._replace(loss_nats=trials[5].loss_nats + 0.5)
-    said = " ".join(scaling.told(fit(trials), inside, trials))
-    assert "half of the trials are within 0.00" in said
-    assert re.search(r"the furthest, 300,000 weights on 400,000 tokens, is 0\.(49|50)", said)
-    assert "edge" not in said
-    falling = [(0.5, 3.0), (1.0, 2.0), (2.0, 1.0)]
-    outside = rule({1e5: falling, 1e6: valley}, falling, 1e6)
-    said = " ".join(scaling.told(fit(trials), outside, trials))
-    assert "best at the edge of what was tried" in said
-    assert "rates of 100,000 weights (x 2), batch (x 2)" in said
+def test_budget_refuses_a_proposal_without_a_law(project: Path) -> None:
+    with pytest.raises(UserError, match="`tohum scaling` makes it"):
+        tohum("budget", "--flops", "1e10")
 
 
-def test_trials_that_diverged_are_left_out_of_the_law() -> None:
-    trials = found(TRUE, 1.5)
-    wild = [*trials, trials[0]._replace(loss_nats=math.inf)]
-    assert fit(wild) == fit(trials)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "give one of"), (("--minutes", "1", "--flops", "1"), "give one of"), (("--minutes", "0"), "more than 0")],
+)
+def test_budget_refuses_wrong_options(
+    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tohum("budget", *options) == 2
+    assert words in capsys.readouterr().err
 
 
-def test_shapes_grow_as_a_whole() -> None:
-    names = ("n_heads", "n_kv_heads", "n_layers", "d_model", "d_ff")
-    own = {f"model.{name}": getattr(RECIPE.model, name) for name in names}
-    assert scaling.shape(RECIPE, RECIPE.model.n_heads) == own
-    sizes = [sized(RECIPE, heads, 2048) for heads in (1, 2, 3, 5, 8)]
-    assert sizes == sorted(sizes)
-    wide = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"d_model": 48})})
-    assert scaling.shape(wide, 3)["model.d_model"] == 48  # heads together wider than the stream, as in Qwen3
-    assert scaling.shape(wide, 6)["model.d_model"] == 96
-    for heads in (1, 2, 5, 8):
-        recipe_of(PARAMS, Trial("any", 1, scaling.shape(RECIPE, heads)))
-
-
-@pytest.mark.parametrize("flops", [1e11, 1e12, 1e14])
-def test_a_proposal_is_better_than_its_neighbours(flops: float) -> None:
-    chosen = proposal(TRUE, RECIPE, 2048, lambda heads: flops)
-    for heads in (chosen.heads - 1, chosen.heads + 1):
-        if heads:
-            n, a_token = sized(RECIPE, heads, 2048)
-            assert TRUE.loss(n, flops / a_token) >= chosen.loss
-    assert chosen.tokens * sized(RECIPE, chosen.heads, 2048)[1] == pytest.approx(flops)
-    assert proposal(TRUE, RECIPE, 2048, lambda heads: 30 * flops).heads >= chosen.heads
-
-
-def test_a_proposal_becomes_settings_that_spend_it() -> None:
-    made = Rule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6, (0.25, 4.0), (0.5, 4.0))
-    chosen = Proposal(5, *sized(RECIPE, 5, 2048)[:1], 4e6, 1e13, 1.2)
-    changes = budget.changes(RECIPE, chosen, made)
-    recipe = recipe_of(PARAMS, Trial("proposal", 1, changes))
-    batch = recipe.part("ordering", "pretrain").batch_size * recipe.schedule.accumulate
-    assert batch == 16  # 4 windows, twice as many at a million tokens, twice that at four million
-    assert batch * recipe.model.context_length * recipe.schedule.steps == pytest.approx(4e6, rel=0.001)
-    assert recipe.part("ordering", "pretrain").batch_size == 4  # memory stays what it was
-    rate = made.rate(chosen.weights, 4.0)
-    before = RECIPE.optimizer.model_dump()
-    assert changes["optimizer.learning_rate"] == pytest.approx(before["learning_rate"] * rate, rel=0.01)
-    assert changes["optimizer.matrix_learning_rate"] == pytest.approx(before["matrix_learning_rate"] * rate, rel=0.01)
-    share = recipe.schedule.warmup_steps / recipe.schedule.steps
-    assert share == pytest.approx(RECIPE.schedule.warmup_steps / RECIPE.schedule.steps, rel=0.05)
-    small = budget.changes(RECIPE, chosen._replace(tokens=1e4), made)
-    assert small["ordering.batch_size"] == 1  # fewer tokens than a batch of four would use well
-    rate = made.rate(chosen.weights, 1 / 4)  # by the batch that is written, not by the one that was wanted
-    assert small["optimizer.learning_rate"] == pytest.approx(before["learning_rate"] * rate, rel=0.01)
+def test_results_keep_their_trials() -> None:
+    """A result beside the wrong trial would put the wrong rate into params.yaml."""
+    one = Result(1.0, 1.0, None, 100, 10, 1.0, 1.0)
+    grid = [(Trial("a", 1, {}), one)]
+    batches = [(Trial("b", 1, {"ordering.batch_size": size}), one._replace(loss_nats=loss)) for size, loss in
+               ((4, 1.0), (2, 0.5), (8, 2.0))]  # fmt: skip
+    rates = [(Trial("r", 1, {"optimizer.learning_rate": rate}), one._replace(loss_nats=loss)) for rate, loss in
+             ((0.02, 1.0), (0.01, 0.5), (0.04, 2.0))]  # fmt: skip
+    found = rule_of(config.load(CODE / "params.yaml"), Study(grid, rates, batches))
+    assert found.rate(10) < 1
+    assert found.batch < 1
+    assert found.tokens == 100

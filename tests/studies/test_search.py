@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from pipeline import config, files
-from pipeline.cli.search import apply, show, start
 from pipeline.config import edit
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
-from pipeline.studies.search import STORE, Search, Trial
+from pipeline.studies.search import STORE, RecipeSearch, SearchTrial
+from pipeline.studies.search_results import apply, show
 from pipeline.tracking import run as tracking
 from pipeline.tracking import sender
 from pipeline.training import run as training
@@ -59,17 +59,17 @@ def whole(made: Path) -> list[Any]:
         return told(ran().trials())
 
 
-def search() -> Search:
-    return Search("spam-lora", config.load(), lambda recipe: start("spam-lora", recipe))
+def search() -> RecipeSearch:
+    return RecipeSearch("spam-lora", config.load())
 
 
-def ran() -> Search:
+def ran() -> RecipeSearch:
     found = search()
     found.run()
     return found
 
 
-def told(trials: list[Trial]) -> list[Any]:
+def told(trials: list[SearchTrial]) -> list[Any]:
     """What must not depend on when and how often the search was started."""
     return [(t.number, t.state, t.values, repr(t.loss), t.reason) for t in trials]
 
@@ -88,7 +88,7 @@ def test_the_winner_has_the_lowest_loss_and_is_written_with_everything_else_as_i
     enter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lost otherwise: a search picks the wrong trial, or takes the comments of params.yaml with it."""
-    monkeypatch.setattr("pipeline.orchestration.plan.main", lambda arguments: print("the plan"))
+    monkeypatch.setattr("pipeline.orchestration.plan.show", lambda: print("the plan"))
     enter()
     before = Path("params.yaml").read_text(encoding="utf-8")
     untouched = tree("models", "data")
@@ -113,7 +113,7 @@ def test_the_winner_has_the_lowest_loss_and_is_written_with_everything_else_as_i
     assert not Path("reports").exists()
 
     apply(search())  # the values that are searched are no input of the search: it is found again
-    assert "params.yaml says so already" in capsys.readouterr().out
+    assert "params.yaml has these values already" in capsys.readouterr().out
     show(search())
     assert "5 trials" in capsys.readouterr().out
 
@@ -219,7 +219,7 @@ def test_an_interrupted_search_ends_as_an_unbroken_one(
 def test_killed_in_mid_trial_it_goes_on_from_the_command_line(enter: Callable[..., Path], whole: list[Any]) -> None:
     """SIGKILL leaves a trial that optuna takes for running; its values must come again."""
     enter()
-    command = [sys.executable, "-m", "pipeline.cli.search", "spam-lora"]
+    command = [sys.executable, "-m", "pipeline.cli", "search", "spam-lora"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     text = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(text.replace("enabled: true", "enabled: false"), encoding="utf-8")
@@ -258,7 +258,7 @@ def test_other_inputs_are_another_study_and_nothing_is_applied_from_the_old_one(
     text = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(text.replace("steps: 8,", "steps: 7,"), encoding="utf-8")
     assert search().trials() == []
-    with pytest.raises(UserError, match="no trial with these params, data and code is complete; run `make search"):
+    with pytest.raises(UserError, match="no trial with these params, data and code is complete; run `tohum search"):
         search().best()
     Path("params.yaml").write_text(text, encoding="utf-8")
     assert len(search().trials()) == 1

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from pipeline import config, files, integrity
-from pipeline.cli import trial
 from pipeline.config import edit
 from pipeline.config.params import Params
 from pipeline.errors import UserError
@@ -41,7 +40,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for name, command in commands.items():
             names.append(name)
             monkeypatch.setattr("sys.argv", command)
-            trial.main()
+            trials.work()
 
     monkeypatch.setattr(trials, "beside", here)
     return names
@@ -124,8 +123,8 @@ def test_what_changed_while_a_study_ran_is_not_kept_under_its_old_key(
     edit.change(config.PARAMS, {"pretrain.model.n_layers": 2})
     monkeypatch.setattr("sys.argv", ["trial", key, json.dumps(TRIALS[0]._asdict())])
     with pytest.raises(UserError, match="changed while the study ran"):
-        trial.main()
-    assert trials.found(key) is None
+        trials.work()
+    assert trials.kept(key) is None
 
 
 def test_a_trial_that_diverges_is_a_finding(params: Params, ran: list[str]) -> None:
@@ -201,6 +200,6 @@ def test_a_trial_says_what_it_found(
     torch.set_num_threads(1)
     (key,) = keys(params, TRIALS[:1])
     monkeypatch.setattr("sys.argv", ["trial", key, json.dumps(TRIALS[0]._asdict())])
-    trial.main()
+    trials.work()
     assert "plain, seed 1: " in capsys.readouterr().out
-    assert trials.found(key) is not None
+    assert trials.kept(key) is not None

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import fsck
+from pipeline.orchestration import dvc_mend
 from pipeline.orchestration.dvc_scan import Scan
 from tests.damage import flip
 from tests.stored import project
@@ -27,11 +27,11 @@ def run(count: int, folder: Path) -> dict[str, Any]:
         if kind == "add" and not ("words" in path.parts or "md5" in path.parts):
             path = root / "data/words/a.bin"
         hurt = _harm(kind, path, rng)
-        found = Scan.of(root).findings()
+        found = Scan.of(root).mismatches()
         named = any((root / one.path).resolve() == hurt.resolve() for one in found)
         where = found[0].where.split()[0] if found else "nowhere"
         places[where] = places.get(where, 0) + 1
-        fsck.mend(Scan.of(root))
+        dvc_mend.mend(Scan.of(root))
         if path.name == "record.json":  # DVC keeps no copy of it
             path.write_bytes(whole[path])
         parts = hurt.relative_to(folder).parts

@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from pipeline import config, files
-from pipeline.cli import which
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
 from pipeline.reporting.methods import Cost, Method, cost
+from pipeline.studies import which
 from stages import evaluate, finetune
+from tests.commands import tohum
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
     assert [method.name for method in which.show(Path())] == ["full", "lora", "ia3"]
     shown = capsys.readouterr().out
     assert "Best on this data over 2 seeds: full" in " ".join(shown.split())
-    assert "foretold this ranking of 3 methods with a rank correlation of +1.00" in " ".join(shown.split())
+    assert "predicted this ranking of 3 methods with a rank correlation of +1.00" in " ".join(shown.split())
     page = (project / which.PAGE).read_text(encoding="utf-8")
     assert "0.9600" in page
     assert "0.5000 est." in page
@@ -60,7 +61,7 @@ def test_a_probe_of_other_records_is_not_scored(
     """Lost otherwise: a ranking on instructions would be held against a run on messages."""
     files.write_json(which.PREDICTION, predicted | {"data": "own.json", "ranking": ["full", "lora", "ia3"]})
     which.show(project)
-    assert "foretold" not in capsys.readouterr().out
+    assert "predicted this" not in capsys.readouterr().out
 
 
 def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
@@ -74,26 +75,29 @@ def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
 @pytest.fixture
 def folder(project: Path) -> Path:
     """A probe's folder whose runs write down who they are and where; `bad` fails."""
-    (which.FOLDER / "stages").mkdir(parents=True)
-    (which.FOLDER / "stages/__init__.py").touch()
-    (which.FOLDER / "pipeline/cli/which.py").write_text(
-        "import sys\nname = sys.argv[2]\nopen(name, 'w').write(sys.argv[1])\n"
+    which.FOLDER.mkdir(parents=True)
+    (which.FOLDER / "one_recipe.py").write_text(
+        "import sys\nname = sys.argv[1]\nopen(name, 'w').write('ran')\n"
         "sys.exit('error: no memory' if name == 'bad' else 0)\n",
         encoding="utf-8",
     )
     return project / which.FOLDER
 
 
+def one_recipe(name: str) -> list[str]:
+    return ["one_recipe", name]
+
+
 def test_a_probe_runs_every_recipe_in_its_folder(folder: Path) -> None:
-    which.probe(["full-s1", "lora-s1", "ia3-s1"])
-    assert [(folder / name).read_text() for name in ("full-s1", "lora-s1", "ia3-s1")] == ["--run"] * 3
+    which.probe(["full-s1", "lora-s1", "ia3-s1"], one_recipe)
+    assert [(folder / name).read_text() for name in ("full-s1", "lora-s1", "ia3-s1")] == ["ran"] * 3
     assert Path.cwd() == folder.parents[1]
 
 
 def test_a_run_that_fails_ends_the_probe_with_its_error(folder: Path) -> None:
     """Lost otherwise: a probe would show a table of what is left, or a traceback of its pool."""
     with pytest.raises(UserError, match="stopped at bad: no memory"):
-        which.probe(["bad", *[f"full-s{seed}" for seed in range(50)]])
+        which.probe(["bad", *[f"full-s{seed}" for seed in range(50)]], one_recipe)
     assert len(list(folder.glob("full-s*"))) < 50
     assert Path.cwd() == folder.parents[1]
 
@@ -102,8 +106,8 @@ def test_a_run_trains_and_measures_its_recipe(monkeypatch: pytest.MonkeyPatch) -
     done: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(finetune, "main", lambda: done.append(("finetune", sys.argv[1:])))
     monkeypatch.setattr(evaluate, "main", lambda: done.append(("evaluate", sys.argv[1:])))
-    monkeypatch.setattr(sys, "argv", ["which", "--run", "lora-s1"])
-    which.main()
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    assert tohum("which", "--run", "lora-s1") == 0
     assert done == [("finetune", ["lora-s1"]), ("evaluate", ["lora-s1"])]
 
 

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.cli import doctor
-from pipeline.orchestration import environment, leftovers
-from pipeline.orchestration.leftovers import Finding
+from pipeline.orchestration import doctor, environment, leftovers, temporaries
+from pipeline.orchestration.leftovers import Diagnosis
 from pipeline.paths import CODE as ROOT
+from tests.commands import tohum
 
 WAIT = "import pathlib, time; pathlib.Path('running').touch(); time.sleep(600)"
 
@@ -41,7 +40,7 @@ def put(path: Path, text: str = "x") -> Path:
     return path
 
 
-def mended(found: list[Finding]) -> list[str]:
+def mended(found: list[Diagnosis]) -> list[str]:
     return [one.mend() for one in found if one.mend]
 
 
@@ -67,10 +66,10 @@ def test_temporaries_of_ended_processes_are_listed_then_removed(root: Path, ende
         put(root / ".tohum/try/params.yaml"),
     ]
     before = snapshot(root)
-    found = leftovers.temporary(root)
+    found = temporaries.temporary(root)
     assert snapshot(root) == before
     assert sum(one.state == "mend" for one in found) == len(left)
-    assert [one.says.split(":")[0] for one in found if one.state == "note"] == ["inputs/mine.tmp"]
+    assert [one.text.split(":")[0] for one in found if one.state == "note"] == ["inputs/mine.tmp"]
     mended(found)
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
@@ -80,7 +79,7 @@ def test_the_only_copy_of_a_folder_is_put_back(root: Path) -> None:
     """A kill between the two renames of a swap."""
     put(root / "data/.raw.old.tmp/documents.parquet", "old")
     put(root / "data/.raw.new.tmp/documents.parquet", "half")
-    assert mended(leftovers.temporary(root)) == ["deleted", "put back as raw"]
+    assert mended(temporaries.temporary(root)) == ["deleted", "put back as raw"]
     assert snapshot(root) == {"data/raw/documents.parquet": b"old"}
 
 
@@ -90,12 +89,12 @@ def test_a_state_that_a_living_training_holds_is_left_alone(root: Path) -> None:
     put(root / ".tohum/state/key/current/tensors.safetensors")
     with put(root / ".tohum/state/key/lock", str(os.getpid())).open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert leftovers.temporary(root) == []
+        assert temporaries.temporary(root) == []
         (one,) = leftovers.states(root)
-        assert f"in use by process {os.getpid()}" in one.says
-    assert len(leftovers.temporary(root)) == 2
+        assert f"in use by process {os.getpid()}" in one.text
+    assert len(temporaries.temporary(root)) == 2
     (one,) = leftovers.states(root)
-    assert "in use" not in one.says
+    assert "in use" not in one.text
     assert "continues it" in one.todo
     assert one.mend is None
 
@@ -105,8 +104,8 @@ def test_dvc_locks_are_mended_only_when_asked(root: Path) -> None:
     assert leftovers.dvc_locks(root) != []
     assert lock.read_text(encoding="utf-8") == ""
     (one,) = leftovers.dvc_locks(root)
-    assert ".dvc/tmp/rwlock" in one.says
-    assert str(root) not in one.says
+    assert ".dvc/tmp/rwlock" in one.text
+    assert str(root) not in one.text
     mended([one])
     assert leftovers.dvc_locks(root) == []
     put(root / "dvc.lock", "schema: '2.0'\nstages:\n  a: [")
@@ -123,7 +122,7 @@ def start(root: Path) -> Callable[..., subprocess.Popen[bytes]]:
     """Starts a stage that waits, in a project of its own; all are ended after the test."""
     put(root / "stages/__init__.py", "")
     put(root / "stages/waits.py", WAIT)
-    shutil.copy(ROOT / "pipeline/orchestration/guard.py", root / "pipeline/orchestration/guard.py")
+    put(root / "pipeline/orchestration/guard.py", (ROOT / "pipeline/orchestration/guard.py").read_text("utf-8"))
     running = []
 
     def begin(*command: str, session: bool = False, **more: str) -> subprocess.Popen[bytes]:
@@ -150,9 +149,9 @@ def test_a_stage_whose_guard_is_gone_is_ended_and_no_other(root: Path, start: Ca
     assert leftovers.orphans(root) == []
     orphan = start("stages.waits", session=True, TOHUM_GUARDED="1")
     put(root / "models/.base.new.tmp/model.safetensors")
-    assert leftovers.temporary(root) == []  # a stage is running: it may be its own
+    assert temporaries.temporary(root) == []  # a stage is running: it may be its own
     (one,) = leftovers.orphans(root)
-    assert str(orphan.pid) in one.says
+    assert str(orphan.pid) in one.text
     assert orphan.poll() is None
     assert mended([one]) == ["ended"]
     orphan.wait()
@@ -166,7 +165,7 @@ def test_undelivered_records_are_counted_and_sent(root: Path, monkeypatch: pytes
     event = {"event": "start", "time_ms": 1, "tags": {}, "params": {}} | texts
     put(root / ".tohum/tracking/run.jsonl", json.dumps(event) + "\n")
     (one,) = leftovers.undelivered(root)
-    assert "1 runs" in one.says
+    assert "1 runs" in one.text
     asked: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -181,7 +180,7 @@ def test_undelivered_records_are_counted_and_sent(root: Path, monkeypatch: pytes
 def test_copies_put_aside_are_named(root: Path) -> None:
     put(root / ".tohum/fsck/20270131-101500/data/a.bin")
     put(root / ".tohum/dvc.lock.damaged")
-    assert [one.says.split(":")[0] for one in leftovers.set_aside(root)] == [".tohum/fsck", ".tohum/dvc.lock.damaged"]
+    assert [one.text.split(":")[0] for one in leftovers.set_aside(root)] == [".tohum/fsck", ".tohum/dvc.lock.damaged"]
 
 
 def test_packages_that_differ_from_the_lock_are_named(root: Path) -> None:
@@ -190,8 +189,8 @@ def test_packages_that_differ_from_the_lock_are_named(root: Path) -> None:
         "pip==0.1 \\\n    --hash=sha256:00\nno-such-package==2.0\nother==1 ; sys_platform == 'x'\n",
     )
     (one,) = environment.packages(root)
-    assert "instead of 0.1, no-such-package missing instead of 2.0" in one.says
-    assert "other" not in one.says
+    assert "instead of 0.1, no-such-package missing instead of 2.0" in one.text
+    assert "other" not in one.text
     assert one.todo == "rm .venv/.ready && make setup"
 
 
@@ -199,23 +198,23 @@ def test_a_disk_that_is_almost_full_is_a_finding(root: Path, monkeypatch: pytest
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
     (one,) = environment.disk(root)
     assert one.state == "mend"
-    assert "0.1 GB free" in one.says
+    assert "0.1 GB free" in one.text
 
 
 def test_the_command_says_what_is_left_by_its_exit_code(
     root: Path, ended: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert doctor.main([]) == 0
+    assert tohum("doctor") == 0
     assert "doctor: healthy" in capsys.readouterr().out
     left = put(root / f"data/.ledger.json.{ended}.tmp")
-    assert doctor.main([]) == 1
+    assert tohum("doctor") == 1
     said = capsys.readouterr().out
     assert f"mend  temporary files  data/.ledger.json.{ended}.tmp" in said
     assert "tohum doctor --mend" in said
     assert left.exists()
-    assert doctor.main(["--mend"]) == 0
+    assert tohum("doctor", "--mend") == 0
     assert "deleted" in capsys.readouterr().out
-    assert doctor.main([]) == 0
+    assert tohum("doctor") == 0
 
 
 def test_mending_that_fails_is_said_and_counted(root: Path, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +223,6 @@ def test_mending_that_fails_is_said_and_counted(root: Path, ended: int, monkeypa
     def full(path: Path) -> str:
         raise OSError("read-only file system")
 
-    monkeypatch.setattr(leftovers, "_remove", full)
+    monkeypatch.setattr(temporaries, "remove", full)
     lines = doctor.examine(root, mend=True)
-    assert [line.says for line in lines if line.state == "mend" and "read-only file system" in line.says]
+    assert [line.text for line in lines if line.state == "mend" and "read-only file system" in line.text]

@@ -1,19 +1,19 @@
 """The proposal of compute settings: a wrong one costs hours of every run, or trains everything anew for nothing."""
 
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from pipeline import config
-from pipeline.cli import fastest
-from pipeline.cli.fastest import Found, proposal
 from pipeline.config.recipe import Compute
 from pipeline.errors import UserError
 from pipeline.model import device
 from pipeline.orchestration.process import Processes, StageError
 from pipeline.paths import CODE as ROOT
+from pipeline.studies import fastest
+from pipeline.studies.fastest import Timing, proposal
+from tests.commands import tohum
 from tests.projects import small
 
 
@@ -25,17 +25,17 @@ PLAIN, COMPILED = compute(), compute(compile=True)
 
 
 def test_compiling_must_pay_within_the_recipe() -> None:
-    tried = [Found(PLAIN, 0.2, 0.10, 100), Found(COMPILED, 20.0, 0.05, 100)]
+    tried = [Timing(PLAIN, 0.2, 0.10, 100), Timing(COMPILED, 20.0, 0.05, 100)]
     assert proposal(tried, PLAIN, 100).compute == PLAIN  # 10 s beside 25 s
     assert proposal(tried, PLAIN, 1000).compute == COMPILED  # 100 s beside 70 s
     assert tried[1].whole_s(1) == 20.0
 
 
 def test_what_is_as_good_stays() -> None:
-    near = [Found(PLAIN, 0.2, 0.102, 100), Found(compute(threads=2), 0.2, 0.100, 100)]
+    near = [Timing(PLAIN, 0.2, 0.102, 100), Timing(compute(threads=2), 0.2, 0.100, 100)]
     assert proposal(near, PLAIN, 500).compute == PLAIN
     assert proposal(near, compute(threads=4), 500).compute.threads == 2  # what could not be timed cannot stay
-    far = [Found(PLAIN, 0.2, 0.105, 100), near[1]]
+    far = [Timing(PLAIN, 0.2, 0.105, 100), near[1]]
     assert proposal(far, PLAIN, 500).compute.threads == 2
 
 
@@ -71,22 +71,20 @@ def test_it_times_updates_shows_them_and_writes_the_fastest(
 ) -> None:
     monkeypatch.setattr(fastest, "settings", lambda present: iter([present, compute(threads=2)]))
     monkeypatch.setattr(fastest, "proposal", lambda tried, present, steps: tried[1])
-    monkeypatch.setattr(sys, "argv", ["fastest", "--seconds", "0.05"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    fastest.main()
+    assert tohum("fastest", "--seconds", "0.05") == 0
     shown = capsys.readouterr().out
     assert "2 threads, float32" in shown
     assert "`tohum fastest --apply` writes it" in shown
     assert config.load().compute.threads == 1
-    monkeypatch.setattr(sys, "argv", ["fastest", "--seconds", "0.05", "--apply"])
-    fastest.main()
+    assert tohum("fastest", "--seconds", "0.05", "--apply") == 0
     assert "+  threads: 2" in capsys.readouterr().out
     assert config.load().compute.threads == 2
     assert not (project / "models").exists()
 
 
 def test_the_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
-    tried = [Found(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
+    tried = [Timing(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
     console = Console(width=80, record=True)
     console.print(fastest.table(tried, 5000, tried[0]))
     shown = console.export_text()
@@ -118,7 +116,7 @@ def test_what_fails_is_named_and_the_others_count(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Processes, "run", run)
     found, failed = fastest.trials([PLAIN, COMPILED], 0.1)
-    assert found == [Found(PLAIN, 0.5, 0.1, 32)]
+    assert found == [Timing(PLAIN, 0.5, 0.1, 32)]
     assert failed == ["1 thread, float32, compiled: error: no compiler"]
     with pytest.raises(UserError, match="no setting could be timed:\n  1 thread, float32, compiled: error: no comp"):
         fastest.trials([COMPILED], 0.1)

@@ -7,12 +7,13 @@ import pytest
 import yaml
 
 from pipeline import config
-from pipeline.cli import ablation
-from pipeline.cli.ablation import DEFAULT, compared, fitting, markdown, planned, table
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
+from pipeline.studies import ablation
 from pipeline.studies import trials as studies
+from pipeline.studies.ablation import BETTER, DEFAULT, compared, fitting, markdown, planned, table
 from pipeline.studies.trials import Result, Trial, recipe_of
+from tests.commands import tohum
 
 
 def result(loss: float, tokens: int = 1000) -> Result:
@@ -41,7 +42,8 @@ def test_rows_are_judged_over_the_same_seeds() -> None:
     rows = compared(found)
     assert [row.name for row in rows] == ["better", DEFAULT, "alike", "worse", "wild"]
     assert {row.name: row.verdict for row in rows} == {
-        "better": "VARIATION BETTER", DEFAULT: "", "alike": "alike", "worse": "alike", "wild": "diverged",
+        "better": BETTER, DEFAULT: "", "alike": "no significant difference", "worse": "no significant difference",
+        "wild": "diverged",
     }  # fmt: skip
     worse = rows[-2]
     assert worse.gain == pytest.approx(0.2)
@@ -51,7 +53,7 @@ def test_rows_are_judged_over_the_same_seeds() -> None:
     assert markdown(rows).count("\n") == 7
     assert "+0.2000 ± 0.2484" in markdown(rows)
     clear = compared({DEFAULT: found[DEFAULT], "clear": [result(1.2), result(2.2), result(3.21)]})
-    assert clear[-1].verdict == "default better"
+    assert clear[-1].verdict == "default significantly better"
     with pytest.raises(UserError, match="as it is diverges"):
         compared({DEFAULT: found["wild"]})
 
@@ -100,8 +102,7 @@ def test_the_command_shows_the_table_and_writes_it(
     (tmp_path / "infra/ablation.yaml").write_text("tied: {model.tie_embeddings: true}\n")
     losses = {(DEFAULT, 1): 1.0, (DEFAULT, 2): 1.1, ("tied", 1): 0.8, ("tied", 2): 0.85}
     monkeypatch.setattr(studies, "run", lambda params, trials: [result(losses[one.name, one.seed]) for one in trials])
-    monkeypatch.setattr("sys.argv", ["ablation", "--seeds", "2"])
-    ablation.main()
+    assert tohum("ablation", "--seeds", "2") == 0
     said = capsys.readouterr().out
     assert "no variation is better than params.yaml (95 % intervals of 1 differences" in said  # two seeds prove little
     assert "| tied | 0.8250 (0.0354) | -0.2250 ± 0.3177 |" in (tmp_path / ablation.PAGE).read_text(encoding="utf-8")

@@ -1,0 +1,173 @@
+"""The command `tohum`: its list of verbs, help, usage errors, and the project whose code it runs."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.cli import _command
+from pipeline.cli._command import FOLDER, descriptions
+from pipeline.cli._command import tohum as verbs
+from pipeline.paths import CODE as ROOT
+from tests.commands import tohum
+
+SHIM = FOLDER / "tohum.sh"
+HEAVY = {"torch", "mlflow", "prefect", "great_expectations", "datasets", "pandas", "optuna", "dvc", "sklearn", "pyarrow"}
+
+
+def test_help_lists_every_verb_in_one_line_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tohum("--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, verb in descriptions().items():
+        assert verb.group != "Other", f"pipeline/cli/{verb.module}.py has no GROUP"
+        assert any(re.fullmatch(rf"  {name} +{re.escape(verb.summary)}", line) for line in lines), name
+    groups = list(dict.fromkeys(verb.group for verb in descriptions().values()))
+    assert [line[:-1] for line in lines if line.endswith(":") and line[:-1] in groups] == groups
+
+
+def test_verbs_load_no_heavy_library_before_they_run() -> None:
+    """Help in half a second, and an error in a command line as soon."""
+    program = (
+        "import importlib, sys\nfrom pipeline.cli._command import descriptions, tohum\n"
+        "print(tohum.get_help(__import__('click').Context(tohum)))\n"
+        "listed = set(sys.modules)\n"
+        "for verb in descriptions().values():\n    importlib.import_module(f'pipeline.cli.{verb.module}')\n"
+        "print('listed', *{name for name in listed if name.startswith('pipeline.')})\n"
+        "print('loaded', *{name.partition('.')[0] for name in sys.modules})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    *_, listed, loaded = done.stdout.splitlines()
+    assert not HEAVY.intersection(loaded.split()[1:])
+    assert set(listed.split()[1:]) <= {
+        "pipeline.cli", "pipeline.cli._command", "pipeline.entry",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(descriptions()))
+def test_help_of_a_verb_shows_examples_that_parse(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An example that its own verb refuses would be worse than none."""
+    assert tohum(name, "--help") == 0
+    _, _, text = capsys.readouterr().out.partition("Examples:\n")
+    examples = [words for line in text.splitlines() if "tohum" in (words := shlex.split(line))]
+    assert examples, f"tohum {name} --help has no example"
+    for example in examples:
+        words = example[example.index("tohum") + 1 :]
+        words = words[: next((i for i, word in enumerate(words) if word in ("&&", ">", "|")), len(words))]
+        context = click.Context(verbs)
+        command = verbs.get_command(context, words[0])
+        assert command is not None, example
+        command.make_context(words[0], words[1:], parent=context)
+
+
+def test_a_mistyped_verb_names_the_nearest_and_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tohum("pormote") == 2
+    error = capsys.readouterr().err
+    assert "no verb 'pormote'; did you mean 'promote'? one of: plan, profile" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("fastest", "--aply"), "Did you mean '--apply'?"),
+        (("chat", "--top-p", "2"), "2.0 is not in the range 0<=x<=1"),
+        (("promote", "base"), "Missing argument 'VERSION'"),
+        (("flow", "--set", "x"), "'x', expected a dotted path and a value, such as pretrain.schedule.steps=50"),
+        (("flow", "--max-parallel", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(
+    words: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tohum(*words) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_an_error_that_the_user_can_mend_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipeline.cli", "plan"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: params\.yaml: no such file.*\n", done.stderr)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose command line prints where it runs, with the shim of another environment on the PATH."""
+    folder = tmp_path / "a project"
+    (folder / "pipeline/cli").mkdir(parents=True)
+    (folder / "inputs").mkdir()
+    (folder / "dvc.yaml").touch()
+    (folder / "pipeline/cli/__main__.py").write_text(
+        "import os, sys\nprint(os.getcwd(), os.environ['TOHUM_FROM'], sys.executable, *sys.argv[1:], sep='|')\n"
+    )
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    shutil.copy(SHIM, bin_folder / "tohum")
+    (bin_folder / "python").symlink_to(sys.executable)
+    return folder
+
+
+def shim(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{folder_of_bin(folder)}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(["tohum", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def folder_of_bin(folder: Path) -> Path:
+    return next(parent / "bin" for parent in folder.parents if (parent / "bin/tohum").exists())
+
+
+def test_shim_runs_the_project_found_upwards(project: Path) -> None:
+    """With the words and the folder as the user gave them."""
+    for folder in (project, project / "inputs"):
+        done = shim(folder, "try", "my file.csv")
+        assert done.stderr == ""
+        here, called_in, python, *words = done.stdout.strip().split("|")
+        assert (Path(here), Path(called_in), words) == (project, folder, ["try", "my file.csv"])
+        assert Path(python).parent == project.parent / "bin"
+
+
+def test_shim_prefers_the_innermost_project_and_its_environment(project: Path) -> None:
+    """A folder below .tohum/try, or another checkout, runs its own code."""
+    inner = project / ".tohum/try"
+    shutil.copytree(project / "pipeline", inner / "pipeline")
+    (inner / "dvc.yaml").touch()
+    (inner / ".venv/bin").mkdir(parents=True)
+    (inner / ".venv/bin/python").symlink_to(sys.executable)
+    here, _, python, *_ = shim(inner / "pipeline", "plan").stdout.split("|")
+    assert Path(here) == inner
+    assert Path(python) == inner / ".venv/bin/python"
+
+
+def test_shim_says_so_where_there_is_no_project(project: Path) -> None:
+    done = shim(project.parent / "bin", "plan")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*/bin: no folder from here upwards holds a dvc\.yaml and pipeline/cli.*\n", done.stderr)
+
+
+def test_user_path_counts_from_the_folder_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[Path] = []
+
+    @click.command()
+    @click.argument("path", type=_command.UserPath())
+    def show(path: Path) -> None:
+        seen.append(path)
+
+    for called_in in (None, tmp_path, tmp_path / "inputs", Path("/elsewhere")):
+        with show.make_context("show", ["a.csv"], obj=called_in) as context:
+            show.invoke(context)
+    assert seen == [Path("a.csv"), Path("a.csv"), Path("inputs/a.csv"), Path("/elsewhere/a.csv")]
+
+
+def test_run_gives_a_command_the_folder_of_the_call_and_its_own_options(project: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOHUM_FROM": str(project / "inputs")}
+    program = "import os, sys; print(os.getcwd(), sys.argv[1:], 'TOHUM_FROM' in os.environ)"
+    command = [sys.executable, "-m", "pipeline.cli", "run", sys.executable, "-c", program, "--help", "-x"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{project / 'inputs'} ['--help', '-x'] False\n", done.stderr
