@@ -1,4 +1,4 @@
-"""Entry point shared by every command: quiet tools, and a failure is one sentence and an exit code, no traceback."""
+"""Entry point of every command: telemetry off, and a failure is a sentence and an exit code instead of a traceback."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ QUIET = {
 }
 
 
-# What to do about an error of the system, by its number.
+# The next step after a system error, by its number.
 _ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, then run again"),
     **dict.fromkeys(
@@ -35,7 +35,7 @@ _MEMORY = (
     "free memory (other programs) and run again, which continues a training; or lower ordering.batch_size and raise "
     "schedule.accumulate in params.yaml, which starts it over"
 )
-# How torch, CUDA and C++ libraries say it, in errors that have no type of their own.
+# Out of memory in the texts of torch, CUDA and C++ libraries, whose errors have no type of their own.
 _NO_MEMORY = "not enough memory|out of memory|can(no|')t allocate memory|bad_alloc|_alloc_failed|can't start new thread"
 _RUST = r"\(os error (\d+)\)|Os \{ code: (\d+)"
 
@@ -47,17 +47,18 @@ def entry(main: Callable[[], int | None], again: str = "the next `dvc repro` con
         main: returns an exit code, or None for 0.
         again: printed after an interruption, the next step.
     """
-    from pipeline.errors import UserError  # the guard lives in this package too and should start at once
+    from pipeline.errors import UserError  # here, because the guard loads this file and should start at once
 
     os.environ.update(QUIET)
     if signal.getsignal(signal.SIGINT) == _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # temporary files go, the run's record is closed
+        if (
+            signal.getsignal(number) == signal.SIG_DFL
+        ):  # so that temporary files are removed and the run's record is closed
             signal.signal(number, _interrupt)
     try:
-        if code := main():
-            sys.exit(code)
+        code = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -65,16 +66,18 @@ def entry(main: Callable[[], int | None], again: str = "the next `dvc repro` con
         print(f"error: interrupted; {again}", file=sys.stderr)
         sys.exit(128 + (error.args[0] if error.args and isinstance(error.args[0], int) else signal.SIGINT))
     except Exception as error:
-        if (found := resource_error(error)) is None:
+        if (sentence := resource_error(error)) is None:
             raise
-        print(f"error: {found}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(1)
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
 def resource_error(error: BaseException) -> str | None:
-    """The sentence of an error that says: no disk, memory, descriptors or rights; None for all others.
+    """A sentence for an error about disk space, memory, file descriptors or permissions; None for all others.
 
-    Libraries hide such an error in a text of theirs, or behind one of their own (`raise ... from`).
+    Libraries hide such an error in a text or behind an error of their own (`raise ... from`).
     """
     import re  # the guard loads this file, and has no use for it
 
@@ -85,7 +88,7 @@ def resource_error(error: BaseException) -> str | None:
     if number is None and (code := re.search(_RUST, text)):
         number = int(code[1] or code[2])
     if number is None:
-        number = next((one for one in (errno.ENOSPC, errno.EMFILE, errno.ENFILE) if os.strerror(one) in text), None)
+        number = next((code for code in (errno.ENOSPC, errno.EMFILE, errno.ENFILE) if os.strerror(code) in text), None)
     if "database or disk is full" in text:  # SQLite's
         number = errno.ENOSPC
     if number in _ADVICE:

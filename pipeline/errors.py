@@ -2,4 +2,4 @@
 
 
 class UserError(ValueError):
-    """Something the user can mend: names the thing, what was found, what was expected and the next step."""
+    """A mistake that the user can mend; names file and field, the value found, the value expected, and the next step."""

@@ -49,8 +49,8 @@ class Description:
 
 def descriptions() -> dict[str, Description]:
     """Every verb by its name, in the order of the list."""
-    found = [Description.of(path) for path in FOLDER.glob("*.py") if not path.stem.startswith("_")]
-    return {verb.name: verb for verb in sorted(found, key=lambda verb: (verb.order, verb.name))}
+    verbs = [Description.of(path) for path in FOLDER.glob("*.py") if not path.stem.startswith("_")]
+    return {verb.name: verb for verb in sorted(verbs, key=lambda verb: (verb.order, verb.name))}
 
 
 class Verbs(click.Group):

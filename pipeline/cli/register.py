@@ -46,7 +46,9 @@ def register(models: list[str], approved: dict[str, str]) -> None:
         try:
             facts = admission.admit(model, params)
             if facts.sha256 != approved.get(model, facts.sha256):
-                raise UserError(f"{model}: its sha256 is {facts.sha256}, approved was {approved[model]}; review it again")
+                raise UserError(
+                    f"{model}: its sha256 is {facts.sha256}, approved was {approved[model]}; review it again"
+                )
             admitted.append((model, facts))
         except UserError as error:
             refused.append(str(error))

@@ -1,6 +1,6 @@
-"""A person's consent to a registration: the models that may be registered, their scores and their hashes.
+"""The models that wait for a person's approval, with their scores and hashes.
 
-What was shown is what is registered: the hashes go to `pipeline.cli.register`, which refuses other bytes.
+The hashes shown go to `tohum register`, which refuses other bytes.
 """
 
 from collections.abc import Sequence
@@ -33,23 +33,23 @@ def candidates(params: Path = PARAMS) -> list[Candidate]:
     return [_candidate(str(model)) for model in wanted]
 
 
-def table(found: Sequence[Candidate]) -> str:
+def table(candidates: Sequence[Candidate]) -> str:
     """Markdown: model, scores, gate, SHA-256."""
     rows = ["| model | scores | gate | SHA-256 |", "|---|---|---|---|"]
-    for one in found:
-        scores = ", ".join(f"{key} {value:.4f}" for key, value in one.scores)
-        gate = "passed" if one.passed else "failed: will not be registered"
-        rows.append(f"| {verdicts.cell(one.model)} | {scores} | {gate} | `{one.sha256}` |")
+    for candidate in candidates:
+        scores = ", ".join(f"{key} {value:.4f}" for key, value in candidate.scores)
+        gate = "passed" if candidate.passed else "failed: will not be registered"
+        rows.append(f"| {verdicts.cell(candidate.model)} | {scores} | {gate} | `{candidate.sha256}` |")
     return "\n".join(rows) + "\n"
 
 
 def changed(approved: Sequence[Candidate]) -> str:
-    """A sentence if a model is no longer the one that was shown; "" otherwise."""
-    for one in approved:
-        now = _candidate(one.model)
-        if now.sha256 != one.sha256 or not now.passed:
+    """A sentence if a model differs from the one shown; empty otherwise."""
+    for candidate in approved:
+        now = _candidate(candidate.model)
+        if now.sha256 != candidate.sha256 or not now.passed:
             return (
-                f"models/{one.model} changed while the approval was awaited: {one.sha256} was shown, "
+                f"models/{candidate.model} changed while the approval was awaited: {candidate.sha256} was shown, "
                 f"{now.sha256 or 'nothing'} is there now; nothing was registered; run the flow again"
             )
     return ""

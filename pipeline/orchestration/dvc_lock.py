@@ -63,16 +63,16 @@ def _editing(path: Path) -> Iterator[None]:
 def _repair_rwlock(path: Path, root: Path) -> list[str]:
     if not path.exists():
         return []
-    found = _parsed(path)
-    if found is None:
+    locks = _parsed(path)
+    if locks is None:
         _require_no_dvc(path, root)
         files.remove(path)
         return [f"{path}: removed, it was cut off by a kill and no dvc process is alive"]
     written = path.stat().st_mtime
-    read = {name: [info for info in infos if _owner_lives(info, written)] for name, infos in found["read"].items()}
-    write = {name: info for name, info in found["write"].items() if _owner_lives(info, written)}
+    read = {name: [info for info in infos if _owner_lives(info, written)] for name, infos in locks["read"].items()}
+    write = {name: info for name, info in locks["write"].items() if _owner_lives(info, written)}
     kept = {"read": {name: infos for name, infos in read.items() if infos}, "write": write}
-    gone = _count(found) - _count(kept)
+    gone = _count(locks) - _count(kept)
     if gone:
         files.write_text(path, json.dumps(kept))
     return [f"{path}: {gone} entries of ended processes removed"] if gone else []
@@ -83,7 +83,7 @@ def _repair_lockfile(path: Path, root: Path) -> list[str]:
         return []
     _require_no_dvc(path, root)
     data = _read(path)  # a dvc that has ended since may have made it whole
-    if (found := problem(data)) is None:
+    if (reason := problem(data)) is None:
         return []
     whole, names = whole_stages(data)
     aside = root / ".tohum" / "dvc.lock.damaged"
@@ -101,7 +101,7 @@ def _repair_lockfile(path: Path, root: Path) -> list[str]:
     else:
         files.remove(path)
         kept = "no whole stage is left in it"
-    return [f"{path}: damaged by a kill ({found}), copied to {aside}; {kept}, DVC runs or restores the others"]
+    return [f"{path}: damaged by a kill ({reason}), copied to {aside}; {kept}, DVC runs or restores the others"]
 
 
 def _read(path: Path) -> bytes:
@@ -111,10 +111,10 @@ def _read(path: Path) -> bytes:
 def _parsed(path: Path) -> dict[str, Any] | None:
     """The lock's two maps, or None if the file is damaged."""
     try:
-        found = json.loads(path.read_bytes())
-        if set(found) - {"read", "write"}:
+        locks = json.loads(path.read_bytes())
+        if set(locks) - {"read", "write"}:
             return None
-        read, write = found.get("read", {}), found.get("write", {})
+        read, write = locks.get("read", {}), locks.get("write", {})
         for info in [*write.values(), *(info for infos in read.values() for info in infos)]:
             if set(info) != {"pid", "cmd"} or not isinstance(info["pid"], int) or not isinstance(info["cmd"], str):
                 return None
@@ -128,7 +128,7 @@ def _count(locks: dict[str, Any]) -> int:
 
 
 def _owner_lives(info: dict[str, Any], written: float) -> bool:
-    """Whether the process that took the entry still runs, and is not another one with the same number."""
+    """Whether the process that took the entry still runs, and is not another process with the same id."""
     import psutil
 
     try:

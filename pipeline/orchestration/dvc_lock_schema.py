@@ -1,4 +1,4 @@
-"""The schema of dvc.lock: why DVC would refuse a file, and the stages of a damaged one that are whole."""
+"""The schema of dvc.lock: the reason why DVC would refuse a file, and the whole stages of a damaged one."""
 
 import re
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def _stage_problem(stage: Any) -> str | None:
     params = stage.get("params", {})
     by_file = isinstance(params, dict) and all(isinstance(values, dict) for values in params.values())
     if not by_file or not all(
-        isinstance(key, str) for key in [*params, *(key for one in params.values() for key in one)]
+        isinstance(key, str) for key in [*params, *(key for values in params.values() for key in values)]
     ):
         return "params not whole"
     return None

@@ -1,4 +1,4 @@
-"""Repair of what `tohum fsck` found: good copies over damaged files of the working folder, the cache and remotes."""
+"""Repair of mismatches: good copies over damaged files of the working folder, the cache and remotes."""
 
 import shutil
 import time

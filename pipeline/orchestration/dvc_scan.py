@@ -84,13 +84,13 @@ class Scan:
 
     def needed(self) -> dict[str, str]:
         """MD5 -> the out it belongs to, of every object that the cache should have."""
-        found = {}
+        needed = {}
         for out in self.outs:
             if out.cached:
-                found[out.md5] = out.path
+                needed[out.md5] = out.path
                 inside = self.listed(out.md5) if out.md5.endswith(".dir") else None
-                found |= {md5: f"{out.path}/{name}" for name, md5 in (inside or {}).items()}
-        return found
+                needed |= {md5: f"{out.path}/{name}" for name, md5 in (inside or {}).items()}
+        return needed
 
     def mismatches(self) -> list[Mismatch]:
         """All mismatches: of the cache, then the working folder, then remotes."""
@@ -128,14 +128,14 @@ class Scan:
             yield from self._in_folder(out)
 
     def _in_folder(self, out: Out) -> Iterator[Mismatch]:
-        found, listed = self.inside(out), self.listed(out.md5)
+        actual, listed = self.inside(out), self.listed(out.md5)
         if listed is None:
-            found_md5 = _md5(dvc_store.as_dir(found)) + ".dir"
+            found_md5 = _md5(dvc_store.as_dir(actual)) + ".dir"
             todo = f"no list of its files is left: `dvc fetch {out.path}`, or {_remake(out)}"
             yield Mismatch(WORKSPACE, out.path, "damaged", out.md5, found_md5, todo)
             return
-        for name in sorted({*found, *listed}):
-            path, has, expected = f"{out.path}/{name}", found.get(name), listed.get(name)
+        for name in sorted({*actual, *listed}):
+            path, has, expected = f"{out.path}/{name}", actual.get(name), listed.get(name)
             if expected is None:
                 yield Mismatch(WORKSPACE, path, "extra", "", str(has), f"delete {path}")
             elif has != expected:
@@ -182,8 +182,8 @@ def _hashed(paths: list[Path], progress: bool) -> dict[Path, str]:
             return digest.hexdigest()
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = dict(zip(first, pool.map(read, first.values()), strict=True))
-    return {path: found[status.st_dev, status.st_ino] for path, status in statuses.items()}
+            hashes = dict(zip(first, pool.map(read, first.values()), strict=True))
+    return {path: hashes[status.st_dev, status.st_ino] for path, status in statuses.items()}
 
 
 def _md5(content: bytes) -> str:

@@ -34,7 +34,7 @@ class Out:
     stage: str
     """Empty for a file under `dvc add`."""
     cached: bool
-    """Whether DVC keeps it in the cache (`cache: false` in dvc.yaml says no)."""
+    """Whether DVC keeps it in the cache; False for `cache: false` in dvc.yaml."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,18 @@ def outs(root: Path) -> list[Out]:
     if lock.is_file() and (reason := problem(lock.read_bytes())):
         raise UserError(f"{lock}: damaged ({reason}); run `tohum doctor --mend`")
     uncached = _uncached(root / "dvc.yaml")
-    found = []
+    recorded = []
     for stage, entry in (_yaml(lock).get("stages") or {}).items():
         for out in entry.get("outs") or []:
             if md5 := out.get("md5"):
                 cached = not any(pattern.fullmatch(out["path"]) for pattern in uncached)
-                found.append(Out(out["path"], md5, stage, cached))
+                recorded.append(Out(out["path"], md5, stage, cached))
     for file in sorted((root / "inputs").rglob("*.dvc")):
         folder = file.parent.relative_to(root)
         for out in _yaml(file).get("outs") or []:
             if md5 := out.get("md5"):
-                found.append(Out((folder / out["path"]).as_posix(), md5, "", out.get("cache", True)))
-    return sorted(found, key=lambda out: out.path)
+                recorded.append(Out((folder / out["path"]).as_posix(), md5, "", out.get("cache", True)))
+    return sorted(recorded, key=lambda out: out.path)
 
 
 def stores(root: Path) -> list[Store]:
@@ -98,8 +98,8 @@ def stores(root: Path) -> list[Store]:
             url = parser[section].get("url", "")
             if words[0].strip() == "remote" and url and "://" not in url:
                 remotes[words[1]] = root / ".dvc" / Path(url).expanduser()
-    found = [Store("cache", cache.resolve() / "files/md5")]
-    return found + [Store(f"remote {name}", folder.resolve() / "files/md5") for name, folder in remotes.items()]
+    local = [Store("cache", cache.resolve() / "files/md5")]
+    return local + [Store(f"remote {name}", folder.resolve() / "files/md5") for name, folder in remotes.items()]
 
 
 def listing(content: bytes) -> dict[str, str] | None:
@@ -128,27 +128,27 @@ def below(root: Path, folder: Path) -> Iterator[Path]:
 
 def _uncached(path: Path) -> list[re.Pattern[str]]:
     """The outs of dvc.yaml with `cache: false`, `${...}` standing for any text."""
-    found = []
+    patterns = []
     for stage in (_yaml(path).get("stages") or {}).values():
         body = stage.get("do", stage)
-        entries = [one for key in ("outs", "metrics", "plots") for one in body.get(key) or []]
+        entries = [entry for key in ("outs", "metrics", "plots") for entry in body.get(key) or []]
         for entry in entries:
             for name, settings in entry.items() if isinstance(entry, dict) else ():
                 if isinstance(settings, dict) and settings.get("cache") is False:
-                    found.append(re.compile(".+".join(map(re.escape, re.split(r"\$\{[^}]*\}", name)))))
-    return found
+                    patterns.append(re.compile(".+".join(map(re.escape, re.split(r"\$\{[^}]*\}", name)))))
+    return patterns
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not readable as YAML ({error}); run `tohum doctor --mend`") from None
-    if not isinstance(found or {}, dict):
+    if not isinstance(content or {}, dict):
         raise UserError(f"{path}: holds no table; run `tohum doctor --mend`")
-    return found or {}
+    return content or {}
 
 
 def put(path: Path, content: Path | bytes, read_only: bool) -> None:

@@ -1,8 +1,7 @@
-"""DVC's graph, as DVC sees it: the stages, what each waits for, what is stale and why. Nothing is decided
-here.
+"""DVC's graph as data: the stages with their upstream stages, outs, and reasons for being stale.
 
-`read()` asks DVC's own index and status once and returns plain data, so that the flow and the plan need no
-further call of DVC to know what is cached. `meta:` of a stage in dvc.yaml holds the hints for the flow.
+`read()` asks DVC's own index and status once, so that the flow and the plan need no further call of DVC to know which
+stages are cached. `meta:` of a stage in dvc.yaml holds the hints for the flow.
 """
 
 import difflib
@@ -23,9 +22,9 @@ class Meta(Section):
     """Hints for the flow in a stage's `meta:`; DVC ignores them, so changing them makes nothing stale."""
 
     retries: Annotated[int, Field(ge=0)] = 0
-    """Tries after the first one."""
+    """Tries after the first."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds for one try; null never stops it."""
+    """Seconds for a try; null for no limit."""
     tags: tuple[str, ...] = ()
     """Prefect's concurrency limits go by these; stages tagged `gpu` never run side by side."""
     cores: Annotated[int, Field(gt=0)] | None = None
@@ -37,7 +36,7 @@ _KINDS = ("always", "parameter", "command", "dependency", "out")
 
 @dataclass(frozen=True)
 class Change:
-    """Why a stage is stale; `kind` is one of _KINDS."""
+    """A reason why a stage is stale; `kind` is one of _KINDS."""
 
     kind: str
     name: str
@@ -64,7 +63,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Graph:
-    """The stages in an order in which each comes after what it waits for."""
+    """The stages in topological order: each after its upstream stages."""
 
     stages: dict[str, Stage]
 
@@ -73,11 +72,11 @@ class Graph:
 
     def affected(self) -> set[str]:
         """The stages that are stale or downstream of a stale one."""
-        found: set[str] = set()
+        affected: set[str] = set()
         for stage in self:
-            if stage.changes or self.stale_before(stage, found):
-                found.add(stage.name)
-        return found
+            if stage.changes or self.stale_before(stage, affected):
+                affected.add(stage.name)
+        return affected
 
     def stale_before(self, stage: Stage, affected: set[str]) -> list[str]:
         """Those of the `affected` stages that this one waits for and whose outs may change.
@@ -131,7 +130,7 @@ def read(*, restorable: bool = False) -> Graph:
 def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
     import networkx
 
-    graph = repo.index.graph  # an edge leads from a stage to one that it waits for
+    graph = repo.index.graph  # an edge leads from a stage to an upstream one
     order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing)
     made = [out.fs_path for stage in graph for out in stage.outs]
     stages = {}
@@ -177,7 +176,7 @@ def _with_code_changes(stage: Any, changes: tuple[Change, ...], text: str, root:
 
 def _missing(stage: Any, made: list[str], root: str) -> Iterator[str]:
     for dep in stage.deps:
-        path = getattr(dep, "fs_path", "")  # what a stage reads of params.yaml is no file of its own
+        path = getattr(dep, "fs_path", "")  # a dependency on params has no path
         pairs = ((f"{path}/", f"{out}/") for out in made)
         if path and not Path(path).exists() and not any(a.startswith(b) or b.startswith(a) for a, b in pairs):
             yield Path(path).relative_to(root).as_posix() if path.startswith(root) else path
@@ -205,8 +204,8 @@ def _unordered(entries: list[Any]) -> Iterator[Change]:
         if isinstance(entry, str):
             yield Change("always" if entry == "always changed" else "command", entry, "modified")
             continue
-        for what, found in entry.items():
-            for name, how in found.items():
+        for what, states in entry.items():
+            for name, how in states.items():
                 if isinstance(how, dict):
                     yield from (Change("parameter", key, str(state)) for key, state in how.items())
                 else:
@@ -230,6 +229,6 @@ def _in_run_cache(stage: Any) -> bool:
 
 
 def _chain(error: BaseException) -> str:
-    """DVC's message and, in brackets, what caused it."""
+    """DVC's message and, in brackets, its cause."""
     cause = error.__cause__
     return f"{error} ({cause})" if cause else str(error)

@@ -139,7 +139,7 @@ def _mend_after(parent: int) -> None:
         _withdraw()
         os.makedirs(".tohum/locks", exist_ok=True)
         name = f".tohum/locks/dvc-{parent}"
-        lock = os.open(name, os.O_RDWR | os.O_CREAT)  # not inherited by what is started below
+        lock = os.open(name, os.O_RDWR | os.O_CREAT)  # not inherited by the program that is executed below
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         select.select([ends], [], [])
         os.unlink(name)

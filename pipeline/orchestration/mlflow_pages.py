@@ -1,8 +1,8 @@
-"""MLflow's pages, opened as model training: a browser's first visit sets what MLflow itself keeps in the browser.
+"""An ASGI middleware that opens MLflow's pages as model training: a browser's first visit stores MLflow's own setting.
 
-MLflow 3.17 opens every experiment with its GenAI pages until somebody clicks "Model training", whatever kind the
-experiment's tag `mlflow.experimentKind` says; the choice is an entry of the browser's localStorage. Behind the checks
-of pipeline.orchestration.same_origin, which sees a request first.
+MLflow 3.17 opens every experiment with its GenAI pages until a user clicks "Model training", whatever the experiment's
+tag `mlflow.experimentKind` holds; the choice is an entry of the browser's localStorage. The checks of same_origin.py
+come first.
 """
 
 import json
@@ -22,7 +22,7 @@ class ModelTraining:
     """MLflow's application; a first visit of `/` goes over a page that makes the choice, later ones do not."""
 
     def __init__(self, app: App, experiment: str) -> None:
-        """`experiment`: the one to show, by name."""
+        """`experiment`: name of the experiment to show."""
         self._app, self._experiment = app, experiment
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,7 +34,7 @@ class ModelTraining:
             cookie = (b"set-cookie", _VISITED + b"; Path=/; SameSite=Strict; HttpOnly; Max-Age=31536000")
             await _answer(send, 200, [(b"content-type", b"text/html; charset=utf-8"), cookie], page)
         elif _is_first_visit(scope):
-            await _answer(send, 307, [(b"location", START.encode())])  # a browser keeps what follows the #
+            await _answer(send, 307, [(b"location", START.encode())])  # a browser keeps the fragment after the #
         else:
             await self._app(scope, receive, send)
 
@@ -56,10 +56,10 @@ def _number(experiment: str) -> str:
     """`/<id>/runs` of an experiment; empty if there is none yet: the list of all is shown then."""
     try:
         with sqlite3.connect(f"file:{STORE}?mode=ro", uri=True) as store:
-            found = store.execute("SELECT experiment_id FROM experiments WHERE name = ?", (experiment,)).fetchone()
+            row = store.execute("SELECT experiment_id FROM experiments WHERE name = ?", (experiment,)).fetchone()
     except sqlite3.Error:
         return ""
-    return f"/{found[0]}/runs" if found else ""
+    return f"/{row[0]}/runs" if row else ""
 
 
 async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:

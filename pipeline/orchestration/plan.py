@@ -160,7 +160,7 @@ def render(table: list[PlannedStage], free_bytes: int) -> str:
     if cached:
         lines.append(f"cached: {len(cached)} of {len(table)} ({', '.join(cached)})")
     lines += _sums(touched, free_bytes)
-    lines += [f"missing: {what}, which {row.stage} reads" for row in touched for what in row.missing]
+    lines += [f"missing: {path}, which {row.stage} reads" for row in touched for path in row.missing]
     return "\n".join(lines)
 
 
@@ -185,7 +185,7 @@ def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
     needed = "?" if touched and not sizes else f"about {sum(sizes) / 2**30:.2f} GiB"
     yield f"disk: {needed} needed, {free_bytes / 2**30:.1f} GiB free"
     if sum(sizes) > free_bytes:
-        yield "warning: the disk is too small; `dvc gc --workspace` frees what no checkout needs"
+        yield "warning: the disk is too small; `dvc gc --workspace` frees objects that this dvc.lock does not name"
 
 
 def show(targets: Sequence[str] = ()) -> int:

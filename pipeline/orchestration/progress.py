@@ -1,4 +1,4 @@
-"""How far a running stage has come: read from the lines that its run writes to `.tohum/tracking/<uid>.jsonl`."""
+"""The progress of a running stage, read from the lines that its run writes to `.tohum/tracking/<uid>.jsonl`."""
 
 import json
 import time
@@ -19,7 +19,7 @@ class Progress:
 
     step: int
     steps: int | None
-    """Of the whole schedule; None where the run does not say."""
+    """Of the whole schedule; None where the run's params have none."""
     figures: dict[str, float]
 
     @property
@@ -34,7 +34,7 @@ class Progress:
 
 
 class Follower:
-    """Reads what the run of one stage in one pipeline has said since the last look."""
+    """Reads the new lines of the run of one stage in one pipeline."""
 
     def __init__(self, stage: str, pipeline_uid: str, queue: Path = QUEUE) -> None:
         self._stage, self._pipeline, self._queue = stage, pipeline_uid, queue
@@ -46,7 +46,7 @@ class Follower:
         self._figures: dict[str, float] = {}
 
     def read(self) -> Progress | None:
-        """Where the training stands; None if it said nothing new about a step."""
+        """The training's progress; None if there is no line about a new step."""
         if self._path is None and not self._find():
             return None
         new = False

@@ -1,9 +1,9 @@
-"""An ASGI middleware that answers nobody but its own pages, and programs that know the secret.
+"""An ASGI middleware that answers only its own pages, and programs that know the password.
 
-A page of any web site can send requests to 127.0.0.1 from the browser of whoever looks at it, with what the browser
-remembers for that address. Three checks, before the application sees anything:
+A page of any web site can send requests to 127.0.0.1 from its visitor's browser, with the credentials that the browser
+keeps for that address. Three checks come before the application:
   - `Host` is this address: else a name that an attacker points here (DNS rebinding) would count as the same origin;
-  - `Origin`, and what browsers say of themselves in `Sec-Fetch-Site`, is this address or missing: no other site's page,
+  - `Origin`, and `Sec-Fetch-Site`, which browsers set, is this address or missing: no other site's page,
     form, image or WebSocket; following a link to here is allowed;
   - `Authorization` holds the secret, where one is given (HTTP Basic, RFC 7617).
 Sources: Fetch standard (Origin), W3C Fetch Metadata; OWASP on cross-site request forgery.
@@ -33,7 +33,7 @@ class SameOrigin:
     """The application behind the checks. `secret`: `user:password`; none where the application asks for it itself."""
 
     def __init__(self, app: App, secret: str | None = None, hint: str = "") -> None:
-        """`hint`: where the secret stands, for the answer to those who give none."""
+        """`hint`: the place of the secret, for the answer to a request without it."""
         self._app, self._secret, self._hint = app, secret, hint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,15 +77,15 @@ def refusal(scope: Scope, secret: str | None) -> tuple[int, str]:
             navigates and headers.get(b"sec-fetch-dest") == [b"document"]
         ):
             return 403, "refused: the request comes from a page of another site"
-    if secret is not None and not _knows(headers.get(b"authorization", []), secret):
+    if secret is not None and not _authorized(headers.get(b"authorization", []), secret):
         return 401, "refused: user and password are needed"
     return 0, ""
 
 
-def _knows(given: list[bytes], secret: str) -> bool:
-    if len(given) != 1:
+def _authorized(values: list[bytes], secret: str) -> bool:
+    if len(values) != 1:
         return False
-    scheme, _, credentials = given[0].partition(b" ")
+    scheme, _, credentials = values[0].partition(b" ")
     try:
         decoded = base64.b64decode(credentials.strip(), validate=True)
     except (ValueError, binascii.Error):

@@ -127,5 +127,6 @@ def _require_free(server: Server, port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise UserError(
-                f"port {port} of {HOST}: {error.strerror}; stop what listens there, or set TOHUM_{server.upper()}_PORT"
+                f"port {port} of {HOST}: {error.strerror}; stop the program that listens there, or set "
+                f"TOHUM_{server.upper()}_PORT"
             ) from None

@@ -1,7 +1,7 @@
-"""A gate's verdict as the flow shows it: read from reports/gates/<gate>/verdict.json, told as a sentence and
-a table.
+"""A gate's verdict as the flow shows it: reports/gates/<gate>/verdict.json as a sentence and a table.
 
-Record text in a verdict is hostile input: it is cut short and loses what markdown or HTML would act upon.
+Record text in a verdict is hostile input: it is cut short, and characters with a meaning in markdown or HTML are
+escaped.
 """
 
 import re
@@ -20,7 +20,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate said."""
+    """A gate's verdict."""
 
     gate: str
     passed: bool
@@ -33,25 +33,26 @@ class Verdict:
 
     def failures(self, severity: str) -> list[dict[str, Any]]:
         """The expectations of one severity that did not hold and are not waived, in the gate's order."""
-        return [one for one in self.results if not one["success"] and not one["waived"] and one["severity"] == severity]
+        open_results = [result for result in self.results if not result["success"] and not result["waived"]]
+        return [result for result in open_results if result["severity"] == severity]
 
     @property
     def sentence(self) -> str:
         """The verdict in one line."""
         if self.passed:
             return f"the {self.gate} gate passed"
-        named = [_rule(one) for one in self.failures("critical")]
+        named = [_rule(result) for result in self.failures("critical")]
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        return f"the {self.gate} gate said no: {'; '.join(named[:_NAMED])}{more}; see {_FOLDER}{self.gate}/page.html"
+        return f"the {self.gate} gate failed: {'; '.join(named[:_NAMED])}{more}; see {_FOLDER}{self.gate}/page.html"
 
     @property
     def markdown(self) -> str:
-        """What did not hold, as a table; what blocks comes first."""
+        """The expectations that did not hold as a table, the blocking ones first."""
         rows = ["| expectation | column | severity | count | expected | offending rows | change |"]
         rows.append("|---|---|---|---:|---|---|---|")
-        for one in [*self.failures("critical"), *self.failures("warning")]:
-            values = [one[key] for key in ("expectation", "column", "severity", "count", "says")]
-            values += [_offenders(one), one["params_key"]]
+        for result in [*self.failures("critical"), *self.failures("warning")]:
+            values = [result[key] for key in ("expectation", "column", "severity", "count", "says")]
+            values += [_offenders(result), result["params_key"]]
             rows.append("| " + " | ".join(map(cell, values)) + " |")
         return f"**{cell(self.sentence, _SENTENCE)}**\n\n" + "\n".join(rows) + "\n"
 
@@ -73,11 +74,11 @@ def cell(value: Any, widest: int = _WIDEST) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
 
 
-def _rule(one: dict[str, Any]) -> str:
-    """What did not hold, how often, what was expected, and the setting that says so."""
-    said = f"{one['expectation']} on {one['column']}: {one['count']}, expected {one['says']}"
-    return " ".join(f"{said} (change {one['params_key']} in params.yaml)".split())
+def _rule(result: dict[str, Any]) -> str:
+    """The expectation, its count, the expected value, and the setting to change."""
+    rule = f"{result['expectation']} on {result['column']}: {result['count']}, expected {result['says']}"
+    return " ".join(f"{rule} (change {result['params_key']} in params.yaml)".split())
 
 
-def _offenders(one: dict[str, Any]) -> str:
-    return "; ".join(one["offenders"][:_NAMED])
+def _offenders(result: dict[str, Any]) -> str:
+    return "; ".join(result["offenders"][:_NAMED])

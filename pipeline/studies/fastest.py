@@ -182,7 +182,8 @@ def table(tried: Sequence[Timing], steps: int, best: Timing) -> Table:
         minutes, rest = divmod(round(timing.whole_s(steps)), 60)
         shown.add_row(
             named(timing.compute), f"{timing.first_s:.1f}", f"{1000 * timing.step_s:.1f}",
-            f"{timing.tokens / timing.step_s:,.0f}", f"{minutes} min {rest:02} s", style="bold" if timing is best else None,
+            f"{timing.tokens / timing.step_s:,.0f}", f"{minutes} min {rest:02} s",
+            style="bold" if timing is best else None,
         )  # fmt: skip
     return shown
 

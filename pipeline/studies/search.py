@@ -154,7 +154,7 @@ class RecipeSearch:
             n_startup_trials=self.settings.pruner.startup_trials,
             constant_liar=False,
         )
-        asked = self._study.ask({path: _distribution(one) for path, one in self.space.dimensions.items()})
+        asked = self._study.ask({path: _distribution(dimension) for path, dimension in self.space.dimensions.items()})
         tags = {"tohum.recipe": self.space.name, **self._inputs}
         try:
             with tracking.beside("trial", f"trial {number}", self.params, search_uid, tags) as run:
@@ -203,12 +203,12 @@ class RecipeSearch:
     def _values(self, drawn: dict[str, Any]) -> dict[str, Any]:
         """Optuna's values as the recipe takes them: floats of four digits, choices as they are in params.yaml."""
         values = {}
-        for path, one in self.space.dimensions.items():
+        for path, dimension in self.space.dimensions.items():
             value = drawn[path]
-            if isinstance(one, Choices):
+            if isinstance(dimension, Choices):
                 value = json.loads(value)
             elif isinstance(value, float):
-                value = min(max(float(f"{value:.4g}"), one.low), one.high)
+                value = min(max(float(f"{value:.4g}"), dimension.low), dimension.high)
             values[path] = value
         return values
 
@@ -275,12 +275,12 @@ class _First:
         return self._examples[i]
 
 
-def _distribution(one: Range | Choices) -> BaseDistribution:
-    if isinstance(one, Choices):
-        return CategoricalDistribution([json.dumps(choice) for choice in one.choices])
-    if isinstance(one.low, int) and isinstance(one.high, int):
-        return IntDistribution(one.low, one.high, log=one.log)
-    return FloatDistribution(float(one.low), float(one.high), log=one.log)
+def _distribution(dimension: Range | Choices) -> BaseDistribution:
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution([json.dumps(choice) for choice in dimension.choices])
+    if isinstance(dimension.low, int) and isinstance(dimension.high, int):
+        return IntDistribution(dimension.low, dimension.high, log=dimension.log)
+    return FloatDistribution(float(dimension.low), float(dimension.high), log=dimension.log)
 
 
 def _failed(trial: FrozenTrial) -> bool:

@@ -23,11 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-<<<<<<< HEAD
 from pipeline import closure, config, files
-=======
-from pipeline import closure, config, files
->>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Compute, Pretrain
 from pipeline.config.section import validated
@@ -37,11 +33,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import Subject, perplexity
 from pipeline.model.gpt import GPT
 from pipeline.orchestration.process import beside, cores
-<<<<<<< HEAD
 from pipeline.paths import SAMPLES, STUDIES, TOKENIZER
-=======
-from pipeline.paths import PACKAGE, SAMPLES, STUDIES, TOKENIZER
->>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.recipe import build
@@ -50,17 +42,7 @@ from pipeline.training.schedule import micro_batches
 from pipeline.training.start import start
 
 FOLDER = STUDIES
-<<<<<<< HEAD
 _AT_ONCE = 32  # documents in one batch of the measure; only memory depends on it
-=======
-_ROOT = PACKAGE
-# The code that decides what a trial finds.
-_CODE = (
-    "auxiliary", "data/hashing.py", "data/shards.py", "evaluation/perplexity.py", "contracts.py", "model", "objectives",
-    "optimizers", "ordering", "studies/trials.py", "tokenizer", "training", "tuners", "weighting",
-)  # fmt: skip
-_AT_ONCE = 32  # documents in one batch of the measure; only memory depends on it
->>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
 
 
 class Trial(NamedTuple):
@@ -69,8 +51,8 @@ class Trial(NamedTuple):
     name: str
     seed: int
     changes: dict[str, Any]
-    """Dotted path below `pretrain` -> value; `{times: 1.5}` is that many times what stands there, `{of: path, times:
-    0.5}` what stands at another path."""
+    """Dotted path below `pretrain` -> value; `{times: 1.5}` is that multiple of its present value, `{of: path,
+    times: 0.5}` of another path's."""
 
 
 class Result(NamedTuple):
@@ -158,7 +140,6 @@ def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
     return [hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32] for whole in wholes]
 
 
-<<<<<<< HEAD
 def _code_of(recipe: Pretrain) -> closure.Code:
     """The code that decides the result of a trial; its measure is imported here, no other is taken by name."""
     return closure.code([__name__, start.__module__], {**closure.recipe_parts(recipe), "evaluation": []})
@@ -166,7 +147,6 @@ def _code_of(recipe: Pretrain) -> closure.Code:
 
 def kept(key: str) -> Result | None:
     """The kept result of a trial; None if it did not run."""
->>>>>>> 1ff8115 (Studies: each study's logic in its own file, worker processes in the module that starts them; the law apart from its study)
     path = FOLDER / f"{key}.json"
     if not path.exists():
         return None

@@ -18,7 +18,18 @@ from pipeline.paths import CODE as ROOT
 from tests.commands import tohum
 
 SHIM = FOLDER / "tohum.sh"
-HEAVY = {"torch", "mlflow", "prefect", "great_expectations", "datasets", "pandas", "optuna", "dvc", "sklearn", "pyarrow"}
+HEAVY = {
+    "torch",
+    "mlflow",
+    "prefect",
+    "great_expectations",
+    "datasets",
+    "pandas",
+    "optuna",
+    "dvc",
+    "sklearn",
+    "pyarrow",
+}
 
 
 def test_help_lists_every_verb_in_one_line_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +92,7 @@ def test_a_mistyped_verb_names_the_nearest_and_all(capsys: pytest.CaptureFixture
         (("flow", "--max-parallel", "0"), "0 is not in the range x>=1"),
     ],
 )
-def test_a_wrong_option_is_a_usage_error(
-    words: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_option_is_a_usage_error(words: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert tohum(*words) == 2
     assert text in capsys.readouterr().err
 
@@ -147,7 +156,9 @@ def test_shim_prefers_the_innermost_project_and_its_environment(project: Path) -
 def test_shim_says_so_where_there_is_no_project(project: Path) -> None:
     done = shim(project.parent / "bin", "plan")
     assert done.returncode == 1
-    assert re.fullmatch(r"error: .*/bin: no folder from here upwards holds a dvc\.yaml and pipeline/cli.*\n", done.stderr)
+    assert re.fullmatch(
+        r"error: .*/bin: no folder from here upwards holds a dvc\.yaml and pipeline/cli.*\n", done.stderr
+    )
 
 
 def test_user_path_counts_from_the_folder_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pipeline import config
 from pipeline.errors import UserError
 from pipeline.orchestration import checkout, leftovers
 from tests import scratch
+from tests.commands import tohum
 
 OWN = "# my own edit: ğ\n"
 
@@ -81,16 +82,17 @@ def test_after_a_kill_the_next_run_puts_the_file_back(here: Path) -> None:
 
 
 def test_without_a_next_flow_the_command_puts_the_file_back(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`make repro` and doctor run it: else the next training would have the killed run's values."""
+    """`make repro` begins with it: else the next training would have the killed run's values."""
     before = config.PARAMS.read_bytes()
     _killed(here)
     (one,) = leftovers.flow_params(here)
     assert one.todo == "put the one from before back"
     with checkout.held("a run"):
         assert leftovers.flow_params(here) == []
-        assert checkout.main() == 1
+        with pytest.raises(UserError, match="the flow run a run"):
+            tohum("prepare")
     assert _steps() == 7
-    assert checkout.main() == 0
+    assert tohum("prepare") == 0
     assert config.PARAMS.read_bytes() == before
     assert "again as it was" in capsys.readouterr().out
     assert leftovers.flow_params(here) == []
@@ -111,7 +113,7 @@ def test_one_run_at_a_time(here: Path) -> None:
     second = checkout.held("second")
     with (
         checkout.held("brave-crab"),
-        pytest.raises(UserError, match=r"the flow run brave-crab .*works in this checkout"),
+        pytest.raises(UserError, match=r"the flow run brave-crab .*works in this folder"),
     ):
         second.__enter__()
     with checkout.held("third"):

@@ -187,7 +187,7 @@ def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(ser
     done = server.run()
     assert done.returncode == 1
     why = (
-        "gate: the left gate said no: ExpectColumnValuesToBeBetween on emails: 3, expected at most 0 (change "
+        "gate: the left gate failed: ExpectColumnValuesToBeBetween on emails: 3, expected at most 0 (change "
         "gates.left.emails in params.yaml); see reports/gates/left/page.html; not run: last"
     )
     assert done.stderr.strip().splitlines()[-1] == f"error: {why}"
@@ -199,7 +199,7 @@ def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(ser
     assert "ExpectColumnValuesToBeBetween | emails | critical | 3 | at most 0" in table
     assert "gates.left.emails" in table
     assert "<script>" not in table
-    assert "the left gate said no" in server.artifact("tohum-summary")
+    assert "the left gate failed" in server.artifact("tohum-summary")
 
 
 def test_retries_and_time_outs_come_from_the_stage(server: Server, project: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline import config
 from pipeline.errors import UserError
+from pipeline.paths import INPUTS
 from pipeline.studies.guess import guess
 from pipeline.studies.workspace import lenient, params
 
@@ -41,7 +42,7 @@ def test_columns_are_guessed_and_said(tmp_path: Path, name: str, content: str, k
     found = guess(path)
     assert (found.kind, found.columns) == (kind, columns)
     assert all(any(column in sentence for sentence in found.sentences) for column in columns.values())
-    config.check(params(path, found))
+    config.check(params(INPUTS / name, found))
 
 
 def test_gzip_is_seen_through(tmp_path: Path) -> None:

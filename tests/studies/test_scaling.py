@@ -57,7 +57,9 @@ def test_a_study_gives_a_law_a_page_and_proposals(
     assert "+++ b/params.yaml" in said
     applied = config.load()
     assert applied.pretrain.schedule.steps != 12
-    assert tohum("budget", "--flops", "1e10", "--apply") == 0  # of the recipe that the law is of, not of its own proposal
+    assert (
+        tohum("budget", "--flops", "1e10", "--apply") == 0
+    )  # of the recipe that the law is of, not of its own proposal
     assert config.load() == applied
 
     monkeypatch.setattr(fastest, "measure", lambda params, seconds: (0.1, 0.01, 32))
@@ -119,9 +121,7 @@ def test_budget_refuses_a_proposal_without_a_law(project: Path) -> None:
     ("options", "words"),
     [((), "give one of"), (("--minutes", "1", "--flops", "1"), "give one of"), (("--minutes", "0"), "more than 0")],
 )
-def test_budget_refuses_wrong_options(
-    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_budget_refuses_wrong_options(options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert tohum("budget", *options) == 2
     assert words in capsys.readouterr().err
 
