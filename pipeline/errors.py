@@ -2,4 +2,4 @@
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; names file and field, the value found, the value expected, and the next step."""
+    """A mistake that the user can mend; names file, field, value found, value expected and next step."""

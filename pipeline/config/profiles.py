@@ -6,10 +6,8 @@ change shows in `git diff`. The result is checked before anything is written, an
 params.yaml are never overwritten unless --force says so.
 """
 
-import argparse
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,6 @@ from pipeline.errors import UserError
 from pipeline.paths import PROFILES
 
 BASE = "embedded"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: applies profiles, lists them, or checks params.yaml."""
-    parser = argparse.ArgumentParser(prog="tohum profile", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(available())}")
-    parser.add_argument("--check", action="store_true", help="only check params.yaml")
-    parser.add_argument("--force", action="store_true", help="overwrite changes of your own in params.yaml")
-    options = parser.parse_args(arguments)
-    try:
-        if options.check:
-            config.load()
-        elif options.names:
-            apply(options.names, force=options.force)
-            print(f"params.yaml is now {' + '.join(options.names)}; see `git diff params.yaml` and `tohum plan`")
-        else:
-            print("\n".join(available()))
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 def available() -> list[str]:
@@ -119,7 +98,3 @@ def _is_profile(found: Any) -> bool:
         except UserError:
             continue
     return False
-
-
-if __name__ == "__main__":
-    main()

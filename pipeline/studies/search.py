@@ -11,10 +11,9 @@ Every trial is an MLflow run below the run of its search.
 import json
 import math
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 import torch
@@ -28,45 +27,19 @@ from tqdm import tqdm
 from pipeline import closure
 from pipeline.config import search_space
 from pipeline.config.params import Params
-from pipeline.config.recipe import Kind, Recipe, seed_for
+from pipeline.config.recipe import Recipe, seed_for
 from pipeline.config.search_space import Choices, Range
-from pipeline.contracts import Examples
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT
-from pipeline.paths import MODELS, SEARCHES, TOKENIZER
+from pipeline.paths import SEARCHES
+from pipeline.studies.recipe_inputs import First, inputs_of
 from pipeline.tracking import lineage
 from pipeline.tracking import run as tracking
-from pipeline.training import start as starts
 from pipeline.training import state as states
-from pipeline.training.recipe import Built, Load, build
+from pipeline.training.recipe import Built, build
 from pipeline.training.run import DivergedError
 
 STORE = SEARCHES
 _LOSS = "validation_loss_nats"
-
-
-class RecipeInputs(NamedTuple):
-    """The start model and the records of a recipe."""
-
-    kind: Kind
-    load: Load
-    inputs: list[Path]
-    """Files and folders that decide the result, besides params and code."""
-    tokenizer: Path
-    reference: Callable[[], GPT] | None = None
-    """Loads the model that an auxiliary loss compares with."""
-
-
-def inputs_of(name: str, recipe: Any) -> RecipeInputs:
-    """The inputs of a recipe (`params.finetune[name]`, or `params.pretrain` for base), as its stage reads them."""
-    if name == "base":
-        load, inputs = starts.start(recipe)
-        return RecipeInputs("documents", load, inputs, TOKENIZER)
-    load, inputs = starts.finetune_start(recipe)
-    return RecipeInputs(
-        recipe.data, load, inputs, MODELS / recipe.start, lambda: checkpoint.load(MODELS / recipe.reference)
-    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +170,7 @@ class RecipeSearch:
         examples = base.validation.batches * base.part("ordering", self.space.where).batch_size
         batches = math.ceil(examples / built.parts.ordering.batch_size)
         validation = recipe.validation.model_copy(update={"batches": batches})
-        built = replace(built, validation=_First(built.validation, examples))
+        built = replace(built, validation=First(built.validation, examples))
         return built, recipe.model_copy(update={"validation": validation})
 
     def _values(self, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -260,19 +233,6 @@ class _Reports:
         self._validations += 1
         if step != self._steps and self._trial.should_prune():  # after the last step nothing is saved any more
             raise optuna.TrialPruned
-
-
-class _First:
-    """The first `count` examples of a set."""
-
-    def __init__(self, examples: Examples, count: int) -> None:
-        self._examples, self._count = examples, min(count, len(examples))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, i: int) -> Any:
-        return self._examples[i]
 
 
 def _distribution(dimension: Range | Choices) -> BaseDistribution:

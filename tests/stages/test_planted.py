@@ -32,7 +32,7 @@ class Planted:
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, root / name)
-        self.run(sys.executable, "-m", "pipeline.config.profiles", "embedded-planted", "--force")
+        self.run(sys.executable, "-m", "pipeline.cli", "profile", "embedded-planted", "--force")
         self.params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
         self.params["download"]["sources"]["world"] |= {
             "documents": 1500, "labelled": 600, "instructions": 300, "preferences": 300,
