@@ -1,5 +1,6 @@
 """Runs the graph as a Prefect flow: side by side, with retries.
 
+STAGE names a stage to bring up to date with all it needs; without one the whole graph runs, and models are registered.
 One task run per stage; DVC decides which stages are stale, Prefect when they run. Without PREFECT_API_URL a temporary
 server of this run's own answers.
 """
@@ -37,19 +38,21 @@ def _setting(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 
 @verb(
     "tohum flow",
-    "tohum flow --target evaluate --max-parallel 2 --no-register",
+    "tohum flow evaluate --max-parallel 2",
     "tohum flow --profile files --set pretrain.schedule.steps=50 --approve",
 )
-@click.option("--target", "targets", multiple=True, metavar="STAGE", help="Only this stage and all it needs.")
+@click.argument("stages", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run every stage even if nothing changed.")
 @click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="Stages side by side at most.")
 @click.option("--approve", is_flag=True, help="Wait for a person's approval before registering.")
 @click.option("--register/--no-register", default=True, help="Register the models whose gate passed, at the end.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="params.yaml is this profile's meanwhile.")
+@click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME", help="Run with this profile; params.yaml is put back."
+)
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", callback=_setting,
               help="A setting of params.yaml during the run.")  # fmt: skip
 def command(  # noqa: PLR0913 - each is an option
-    targets: tuple[str, ...], force: bool, max_parallel: int | None, approve: bool, register: bool,
+    stages: tuple[str, ...], force: bool, max_parallel: int | None, approve: bool, register: bool,
     profiles: tuple[str, ...], settings: dict[str, Any],
 ) -> int:  # fmt: skip
     """Runs the flow under a guard: whichever process is killed, no training and no temporary server goes on."""
@@ -61,6 +64,6 @@ def command(  # noqa: PLR0913 - each is an option
     from pipeline.orchestration import flow
 
     return flow.run(
-        targets=list(targets) or None, force=force, max_parallel=max_parallel, approve=approve, registration=register,
+        targets=list(stages) or None, force=force, max_parallel=max_parallel, approve=approve, registration=register,
         profile=list(profiles) or None, set=settings,
     )  # fmt: skip

@@ -12,6 +12,10 @@ until [ -f "$project/dvc.yaml" ] && [ -d "$project/pipeline/cli" ]; do
 done
 python=$project/.venv/bin/python
 [ -x "$python" ] || python=$(dirname "$0")/python
+if [ ! -x "$python" ]; then
+    echo "error: $project/.venv: no Python environment; run \`make setup\` in $project" >&2
+    exit 1
+fi
 TOHUM_FROM=$(pwd -P)
 export TOHUM_FROM
 cd "$project" && exec "$python" -m pipeline.cli "$@"

@@ -161,6 +161,30 @@ def test_shim_says_so_where_there_is_no_project(project: Path) -> None:
     )
 
 
+def test_shim_names_make_setup_where_there_is_no_environment(project: Path) -> None:
+    (project.parent / "bin/python").unlink()
+    done = shim(project, "plan")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {project}/.venv: no Python environment; run `make setup` in {project}\n"
+
+
+def test_a_closed_output_is_no_error(tmp_path: Path) -> None:
+    """`tohum fsck | head`."""
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} | true"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == "128 + 13\n"
+
+
+# Prints until the pipe is closed, then the exit code.
+CLOSED = """
+import sys
+from pipeline.cli import profile
+from pipeline.cli._command import run
+profile.command.callback = lambda **_: [print("x" * 1000, flush=True) for _ in range(100_000)] and None
+print("128 +", run(["profile"]) - 128, file=sys.stderr)
+"""
+
+
 def test_user_path_counts_from_the_folder_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[Path] = []
