@@ -76,7 +76,7 @@ def test_help_of_a_verb_shows_examples_that_parse(name: str, capsys: pytest.Capt
         command.make_context(words[0], words[1:], parent=context)
 
 
-def test_a_mistyped_verb_names_the_nearest_and_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_names_the_nearest_verb_when_one_is_mistyped(capsys: pytest.CaptureFixture[str]) -> None:
     assert tohum("pormote") == 2
     error = capsys.readouterr().err
     assert "no verb 'pormote'; did you mean 'promote'? one of: plan, profile" in error
@@ -92,12 +92,14 @@ def test_a_mistyped_verb_names_the_nearest_and_all(capsys: pytest.CaptureFixture
         (("flow", "--max-parallel", "0"), "0 is not in the range x>=1"),
     ],
 )
-def test_a_wrong_option_is_a_usage_error(words: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_exits_with_2_when_an_option_is_wrong(
+    words: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert tohum(*words) == 2
     assert text in capsys.readouterr().err
 
 
-def test_an_error_that_the_user_can_mend_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+def test_verb_prints_one_sentence_and_exits_with_1_on_a_user_error(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipeline.cli", "plan"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -153,7 +155,7 @@ def test_shim_prefers_the_innermost_project_and_its_environment(project: Path) -
     assert Path(python) == inner / ".venv/bin/python"
 
 
-def test_shim_says_so_where_there_is_no_project(project: Path) -> None:
+def test_shim_exits_with_1_where_there_is_no_project(project: Path) -> None:
     done = shim(project.parent / "bin", "plan")
     assert done.returncode == 1
     assert re.fullmatch(
@@ -168,7 +170,7 @@ def test_shim_names_make_setup_where_there_is_no_environment(project: Path) -> N
     assert done.stderr == f"error: {project}/.venv: no Python environment; run `make setup` in {project}\n"
 
 
-def test_a_closed_output_is_no_error(tmp_path: Path) -> None:
+def test_command_prints_no_error_when_its_output_is_closed(tmp_path: Path) -> None:
     """`tohum fsck | head`."""
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} | true"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -43,11 +43,11 @@ def lies(root: Path, path: str, where: str = "cache") -> Path:
     return next(store for store in scan.stores if store.name.startswith(where)).place(md5)
 
 
-def test_a_whole_project_has_no_finding(root: Path) -> None:
+def test_scan_has_no_mismatch_when_the_project_is_whole(root: Path) -> None:
     assert found(root) == []
 
 
-def test_a_flipped_bit_in_the_working_folder_is_found_and_mended(root: Path) -> None:
+def test_mend_restores_a_flipped_bit_in_the_working_folder(root: Path) -> None:
     """DVC's own status and checkout see nothing."""
     path = root / "data/words/çay/ışık.bin"
     before = path.read_bytes()
@@ -72,7 +72,7 @@ def test_a_flipped_bit_in_the_working_folder_is_found_and_mended(root: Path) -> 
 
 @pytest.mark.parametrize("where", ["cache", "remote"])
 @pytest.mark.parametrize("name", ["data/words", "data/words/c.bin", "metrics.json", "inputs/mine.csv"])
-def test_a_flipped_object_is_found_and_mended(name: str, where: str, root: Path) -> None:
+def test_mend_restores_a_flipped_object(name: str, where: str, root: Path) -> None:
     place = lies(root, name, where)
     before = place.read_bytes()
     flip(place, 5, 0)
@@ -84,7 +84,7 @@ def test_a_flipped_object_is_found_and_mended(name: str, where: str, root: Path)
         assert not place.stat().st_mode & 0o222
 
 
-def test_a_damaged_object_comes_back_from_the_remote_alone(root: Path) -> None:
+def test_mend_restores_an_object_from_the_remote_alone(root: Path) -> None:
     """The working folder and the cache hold the same bad bytes, as with linked caches."""
     path, place = root / "data/words/a.bin", lies(root, "data/words/a.bin")
     before = place.read_bytes()
@@ -96,7 +96,7 @@ def test_a_damaged_object_comes_back_from_the_remote_alone(root: Path) -> None:
     assert (path.read_bytes(), place.read_bytes()) == (before, before)
 
 
-def test_damage_without_a_good_copy_is_left_where_it_is_and_said(root: Path) -> None:
+def test_mend_leaves_damage_in_place_without_a_good_copy(root: Path) -> None:
     path = root / "data/words/a.bin"
     for place in (lies(root, "data/words/a.bin"), lies(root, "data/words/a.bin", "remote")):
         place.unlink()
@@ -109,7 +109,7 @@ def test_damage_without_a_good_copy_is_left_where_it_is_and_said(root: Path) -> 
     assert "dvc repro --force --single-item words" in sentence
 
 
-def test_missing_and_superfluous_files_are_found_and_mended(root: Path) -> None:
+def test_mend_restores_missing_files_and_moves_superfluous_ones(root: Path) -> None:
     path, extra, cut = root / "data/words/c.bin", root / "data/words/çay/yeni.bin", root / "metrics.json"
     whole = path.read_bytes()
     path.unlink()
@@ -132,7 +132,7 @@ def test_missing_and_superfluous_files_are_found_and_mended(root: Path) -> None:
     assert b"mine" in kept
 
 
-def test_a_folder_that_is_gone_comes_back_whole(root: Path) -> None:
+def test_mend_restores_a_whole_folder_that_is_gone(root: Path) -> None:
     before = {path.name: path.read_bytes() for path in (root / "data/words").rglob("*.bin")}
     shutil.rmtree(root / "data/words")
     assert found(root) == [("workspace", "data/words", "missing")]
@@ -141,7 +141,7 @@ def test_a_folder_that_is_gone_comes_back_whole(root: Path) -> None:
     assert "up to date" in dvc(root, "status")
 
 
-def test_two_files_that_changed_places_are_both_put_back(root: Path) -> None:
+def test_mend_restores_two_files_that_changed_places(root: Path) -> None:
     """The only good copy of each is the other's place."""
     for store in ("cache", "remote"):
         for name in ("a.bin", "c.bin"):
@@ -156,7 +156,7 @@ def test_two_files_that_changed_places_are_both_put_back(root: Path) -> None:
     assert {where for where, *_ in found(root)} == {"remote safe"}
 
 
-def test_nothing_is_put_back_while_dvc_is_at_work(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsck_refuses_to_mend_while_dvc_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: dvc records the old bytes as the result of the stage that it runs."""
     path = root / "data/words/a.bin"
     flip(path, 0, 0)
@@ -167,7 +167,7 @@ def test_nothing_is_put_back_while_dvc_is_at_work(root: Path, monkeypatch: pytes
     assert path.read_bytes() == damaged
 
 
-def test_an_edit_of_the_users_own_file_is_not_undone(root: Path) -> None:
+def test_mend_keeps_an_edit_of_the_users_own_file(root: Path) -> None:
     """`dvc add` has not seen it yet: to fsck it looks like damage."""
     mine = root / "inputs/mine.csv"
     mine.parent.mkdir(exist_ok=True)
@@ -180,7 +180,7 @@ def test_an_edit_of_the_users_own_file_is_not_undone(root: Path) -> None:
     assert "if you changed it, run `dvc add inputs/mine.csv`" in one.sentence
 
 
-def test_a_lock_that_is_cut_off_is_a_sentence_wherever_it_is_cut(root: Path) -> None:
+def test_fsck_raises_user_error_when_the_lock_is_cut_off(root: Path) -> None:
     """Lost otherwise: a folder whose `.dir` is cut off is taken for its list, and replaced by it."""
     lock = root / "dvc.lock"
     whole = lock.read_text(encoding="utf-8")
@@ -193,12 +193,12 @@ def test_a_lock_that_is_cut_off_is_a_sentence_wherever_it_is_cut(root: Path) -> 
     assert (root / "data/words").is_dir()
 
 
-def test_a_remote_that_nothing_was_pushed_to_is_no_finding(root: Path) -> None:
+def test_scan_has_no_mismatch_when_nothing_was_pushed(root: Path) -> None:
     shutil.rmtree(root.parent / "remote")
     assert found(root) == []
 
 
-def test_the_command_counts_and_says_so_with_its_exit_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fsck_exits_with_1_while_mismatches_are_left(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
     assert tohum("fsck") == 0
     assert "all as recorded" in capsys.readouterr().out
@@ -213,13 +213,13 @@ def test_the_command_counts_and_says_so_with_its_exit_code(root: Path, capsys: p
 @pytest.mark.parametrize(
     ("path", "text"), [("dvc.lock", "stages: ["), ("dvc.lock", "- a\n"), (".dvc/config", "core\n[")]
 )
-def test_records_that_cannot_be_read_are_a_sentence(path: str, text: str, root: Path) -> None:
+def test_fsck_raises_user_error_when_records_cannot_be_read(path: str, text: str, root: Path) -> None:
     (root / path).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=path):
         tohum("fsck")
 
 
-def test_a_damaged_version_of_the_registry_is_a_finding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsck_lists_a_damaged_version_of_the_registry(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind its door: the registry itself says which of its versions are damaged."""
     import pipeline.registry
 

@@ -28,20 +28,20 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_stale_graph_is_refused_and_says_what_changed(graph: Path) -> None:
+def test_admission_refuses_a_stale_graph(graph: Path) -> None:
     admission.require_current(["base", "chat-full"])
     (graph / "input.txt").write_text("two")
     with pytest.raises(UserError, match=r"stale: validate-model@base .*dvc repro"):
         admission.require_current(["base"])
 
 
-def test_a_project_that_never_ran_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_admission_refuses_a_project_that_never_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"dvc\.lock: not there"):
         admission.require_current(["base"])
 
 
-def test_one_refused_model_keeps_no_other_out_and_the_exit_code_says_so(
+def test_register_registers_the_others_when_a_model_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from types import SimpleNamespace

@@ -11,7 +11,7 @@ from pipeline.reporting import report
 from tests import scratch
 
 
-def test_times_and_costs_stand_in_the_order_of_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_and_costs_follow_the_order_of_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record of a stage that is in the graph no more comes last."""
     monkeypatch.chdir(tmp_path)
     for name in ("dvc.yaml", "params.yaml"):

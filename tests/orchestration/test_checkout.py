@@ -32,7 +32,7 @@ def _steps() -> int:
     return int(yaml.safe_load(config.PARAMS.read_text(encoding="utf-8"))["pretrain"]["schedule"]["steps"])
 
 
-def test_params_are_those_of_the_run_and_then_the_users_again(here: Path) -> None:
+def test_params_of_run_changes_params_and_puts_them_back(here: Path) -> None:
     """Also where the run ends with an error."""
     before = config.PARAMS.read_bytes()
     with contextlib.suppress(RuntimeError), checkout.params_of_run(["gpt2-124m"], {"pretrain.schedule.steps": 7}):
@@ -53,7 +53,7 @@ def test_params_are_those_of_the_run_and_then_the_users_again(here: Path) -> Non
         ([], {"pretrain.schedule.steps": "many"}, r"params\.yaml: pretrain\.schedule\.steps: .*found 'many'"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_changed(
+def test_params_of_run_refuses_invalid_values_and_changes_nothing(
     here: Path, names: list[str], values: dict[str, object], said: str
 ) -> None:
     before = config.PARAMS.read_bytes()
@@ -73,7 +73,7 @@ def _killed(here: Path) -> None:
     assert _steps() == 7
 
 
-def test_after_a_kill_the_next_run_puts_the_file_back(here: Path) -> None:
+def test_params_of_run_puts_params_back_after_a_kill(here: Path) -> None:
     before = config.PARAMS.read_bytes()
     _killed(here)
     with checkout.held("next"), checkout.params_of_run([], {}) as said:
@@ -81,7 +81,7 @@ def test_after_a_kill_the_next_run_puts_the_file_back(here: Path) -> None:
     assert said == ["params.yaml is again as it was before a run with profile or set"]
 
 
-def test_without_a_next_flow_the_command_puts_the_file_back(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_puts_params_back_after_a_kill(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`make repro` begins with it: else the next training would have the killed run's values."""
     before = config.PARAMS.read_bytes()
     _killed(here)
@@ -98,7 +98,7 @@ def test_without_a_next_flow_the_command_puts_the_file_back(here: Path, capsys: 
     assert leftovers.flow_params(here) == []
 
 
-def test_what_a_person_edited_meanwhile_is_not_lost(here: Path) -> None:
+def test_params_of_run_keeps_an_edit_made_meanwhile(here: Path) -> None:
     before = config.PARAMS.read_bytes()
     _killed(here)
     edited = config.PARAMS.read_bytes() + b"# after the kill\n"
@@ -109,7 +109,7 @@ def test_what_a_person_edited_meanwhile_is_not_lost(here: Path) -> None:
     assert (here / ".tohum/flow/params.kept.yaml").read_bytes() == before
 
 
-def test_one_run_at_a_time(here: Path) -> None:
+def test_held_refuses_a_second_run(here: Path) -> None:
     second = checkout.held("second")
     with (
         checkout.held("brave-crab"),

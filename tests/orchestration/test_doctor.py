@@ -48,7 +48,7 @@ def snapshot(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_temporaries_of_ended_processes_are_listed_then_removed(root: Path, ended: int) -> None:
+def test_temporary_lists_files_of_ended_processes_and_removes_them(root: Path, ended: int) -> None:
     left = [
         put(root / f"reports/evaluation/.base.{ended}.tmp"),
         put(root / "models/.base.new.tmp/model.safetensors"),
@@ -75,7 +75,7 @@ def test_temporaries_of_ended_processes_are_listed_then_removed(root: Path, ende
     assert all(path.exists() for path in kept)
 
 
-def test_the_only_copy_of_a_folder_is_put_back(root: Path) -> None:
+def test_temporary_puts_the_only_copy_of_a_folder_back(root: Path) -> None:
     """A kill between the two renames of a swap."""
     put(root / "data/.raw.old.tmp/documents.parquet", "old")
     put(root / "data/.raw.new.tmp/documents.parquet", "half")
@@ -83,7 +83,7 @@ def test_the_only_copy_of_a_folder_is_put_back(root: Path) -> None:
     assert snapshot(root) == {"data/raw/documents.parquet": b"old"}
 
 
-def test_a_state_that_a_living_training_holds_is_left_alone(root: Path) -> None:
+def test_temporary_leaves_a_state_that_a_training_holds(root: Path) -> None:
     put(root / ".tohum/state/key/.current.new.tmp/tensors.safetensors")
     put(root / ".tohum/state/key/.current.old.tmp/tensors.safetensors")
     put(root / ".tohum/state/key/current/tensors.safetensors")
@@ -99,7 +99,7 @@ def test_a_state_that_a_living_training_holds_is_left_alone(root: Path) -> None:
     assert one.mend is None
 
 
-def test_dvc_locks_are_mended_only_when_asked(root: Path) -> None:
+def test_dvc_locks_are_changed_only_by_mend(root: Path) -> None:
     lock = put(root / ".dvc/tmp/rwlock", "")
     assert leftovers.dvc_locks(root) != []
     assert lock.read_text(encoding="utf-8") == ""
@@ -113,7 +113,7 @@ def test_dvc_locks_are_mended_only_when_asked(root: Path) -> None:
     assert leftovers.dvc_locks(root) == []
 
 
-def test_a_project_without_dvc_has_no_locks(root: Path) -> None:
+def test_dvc_locks_are_none_without_dvc(root: Path) -> None:
     assert leftovers.dvc_locks(root) == []
 
 
@@ -142,7 +142,7 @@ def start(root: Path) -> Callable[..., subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_a_stage_whose_guard_is_gone_is_ended_and_no_other(root: Path, start: Callable[..., subprocess.Popen]) -> None:
+def test_orphans_are_stages_whose_guard_was_killed(root: Path, start: Callable[..., subprocess.Popen]) -> None:
     guard = start("pipeline.orchestration.guard", "stages.waits")
     by_hand = start("stages.waits")
     detached = start("stages.waits", session=True)  # by setsid, tmux or a service
@@ -159,7 +159,7 @@ def test_a_stage_whose_guard_is_gone_is_ended_and_no_other(root: Path, start: Ca
     assert leftovers.orphans(root) == []
 
 
-def test_undelivered_records_are_counted_and_sent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undelivered_counts_records_and_delivers_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert leftovers.undelivered(root) == []
     texts = dict.fromkeys(("uid", "pipeline_uid", "stage", "experiment"), "run") | {"uri": "http://127.0.0.1:1"}
     event = {"event": "start", "time_ms": 1, "tags": {}, "params": {}} | texts
@@ -177,13 +177,13 @@ def test_undelivered_records_are_counted_and_sent(root: Path, monkeypatch: pytes
     assert asked == [[sys.executable, "-m", "pipeline.tracking.sender", "--drain"]]
 
 
-def test_copies_put_aside_are_named(root: Path) -> None:
+def test_set_aside_lists_copies(root: Path) -> None:
     put(root / ".tohum/fsck/20270131-101500/data/a.bin")
     put(root / ".tohum/dvc.lock.damaged")
     assert [one.text.split(":")[0] for one in leftovers.set_aside(root)] == [".tohum/fsck", ".tohum/dvc.lock.damaged"]
 
 
-def test_packages_that_differ_from_the_lock_are_named(root: Path) -> None:
+def test_packages_lists_differences_from_the_lock(root: Path) -> None:
     put(
         root / "requirements.lock",
         "pip==0.1 \\\n    --hash=sha256:00\nno-such-package==2.0\nother==1 ; sys_platform == 'x'\n",
@@ -194,14 +194,14 @@ def test_packages_that_differ_from_the_lock_are_named(root: Path) -> None:
     assert one.todo == "rm .venv/.ready && make setup"
 
 
-def test_a_disk_that_is_almost_full_is_a_finding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_reports_little_free_space(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
     (one,) = environment.disk(root)
     assert one.state == "mend"
     assert "0.1 GB free" in one.text
 
 
-def test_the_command_says_what_is_left_by_its_exit_code(
+def test_doctor_exits_with_1_while_something_is_left(
     root: Path, ended: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tohum("doctor") == 0
@@ -217,7 +217,7 @@ def test_the_command_says_what_is_left_by_its_exit_code(
     assert tohum("doctor") == 0
 
 
-def test_mending_that_fails_is_said_and_counted(root: Path, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_counts_a_failed_mend(root: Path, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
     put(root / f"data/.ledger.json.{ended}.tmp")
 
     def full(path: Path) -> str:

@@ -30,7 +30,7 @@ def _dead_pid() -> int:
     return process.pid
 
 
-def test_a_folder_without_dvc_is_left_alone(tmp_path: Path) -> None:
+def test_repair_leaves_a_folder_without_dvc(tmp_path: Path) -> None:
     """Nothing to do is no error."""
     assert dvc_lock.repair(tmp_path) == []
 
@@ -38,7 +38,7 @@ def test_a_folder_without_dvc_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b'{"read": {', b"\x00\x00", b'{"write": {"x": {}}}', b"[]", b'{"red": {}}', b"\xff"]
 )
-def test_a_damaged_lock_is_removed(project: Path, content: bytes) -> None:
+def test_repair_removes_a_damaged_rwlock(project: Path, content: bytes) -> None:
     """Empty, cut off, zeroed by a power cut, half an entry."""
     _rwlock(project).write_bytes(content)
     done = dvc_lock.repair(project)
@@ -47,7 +47,7 @@ def test_a_damaged_lock_is_removed(project: Path, content: bytes) -> None:
     assert not _rwlock(project).exists()
 
 
-def test_a_damaged_lock_is_kept_while_dvc_runs(project: Path) -> None:
+def test_repair_refuses_a_damaged_rwlock_while_dvc_runs(project: Path) -> None:
     """Taking a living process's lock away would let two runs write the same files."""
     (project / "dvc").write_text("import time; time.sleep(60)", encoding="utf-8")
     process = subprocess.Popen([sys.executable, "dvc", "repro"], cwd=project)
@@ -62,7 +62,7 @@ def test_a_damaged_lock_is_kept_while_dvc_runs(project: Path) -> None:
         process.wait()
 
 
-def test_entries_of_ended_processes_go_and_living_ones_stay(project: Path) -> None:
+def test_repair_removes_only_entries_of_ended_processes(project: Path) -> None:
     """Only what nobody owns is taken away."""
     own = psutil.Process().cmdline()[-1].split()[-1]
     living = {"pid": os.getpid(), "cmd": f"dvc {own}"}
@@ -72,7 +72,7 @@ def test_entries_of_ended_processes_go_and_living_ones_stay(project: Path) -> No
     assert json.loads(_rwlock(project).read_text()) == {"read": {"a": [living]}, "write": {}}
 
 
-def test_a_process_number_given_to_somebody_else_blocks_nobody(project: Path) -> None:
+def test_repair_removes_an_entry_whose_process_id_was_reused(project: Path) -> None:
     """After a restart of the container number 1 is another process; DVC alone would wait for it."""
     _rwlock(project).write_text(json.dumps({"read": {}, "write": {"b": {"pid": 1, "cmd": "dvc repro"}}}))
     assert "1 entries" in dvc_lock.repair(project)[0]
@@ -116,7 +116,7 @@ stages:
 """
 
 
-def test_a_dvc_lock_with_no_whole_stage_is_copied_and_removed(project: Path) -> None:
+def test_repair_removes_a_dvc_lock_without_a_whole_stage(project: Path) -> None:
     """DVC writes it in place; a kill at that moment must not need a person."""
     (project / "dvc.lock").write_text("schema: '2.0'\nstages:\n  one:\n    cmd: [sle", encoding="utf-8")
     assert "no whole stage is left in it" in dvc_lock.repair(project)[0]
@@ -124,7 +124,7 @@ def test_a_dvc_lock_with_no_whole_stage_is_copied_and_removed(project: Path) -> 
     assert (project / ".tohum" / "dvc.lock.damaged").read_text(encoding="utf-8").endswith("[sle")
 
 
-def test_whole_stages_of_a_damaged_dvc_lock_are_kept(project: Path) -> None:
+def test_repair_keeps_the_whole_stages_of_a_damaged_dvc_lock(project: Path) -> None:
     """Else every stage runs again because the last one was cut off."""
     (project / "dvc.lock").write_text(LOCK[: LOCK.index("  fan@right:") + 40], encoding="utf-8")
     (said,) = dvc_lock.repair(project)
@@ -133,7 +133,7 @@ def test_whole_stages_of_a_damaged_dvc_lock_are_kept(project: Path) -> None:
     assert (project / "dvc.lock").read_text(encoding="utf-8") == LOCK[: LOCK.index("  fan@right:")]
 
 
-def test_after_any_cut_dvcs_own_schema_takes_what_is_left(project: Path) -> None:
+def test_repair_leaves_a_dvc_lock_that_dvc_accepts_after_any_cut(project: Path) -> None:
     """Every fifth place of a small lock file; tests/torture/dvc_lock_cuts.py asks DVC itself, 300 times."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.serialize import parse_yaml
@@ -162,11 +162,11 @@ def test_after_any_cut_dvcs_own_schema_takes_what_is_left(project: Path) -> None
         "schema: '2.0'\nstages:\n  one:\n    cmd: x\n<<<<<<< HEAD\n", "schema: '2.0'\nstages: {a: {cmd: x, more: 1}}\n",
     ],
 )  # fmt: skip
-def test_what_dvc_refuses_is_found(lock: str) -> None:
+def test_problem_finds_each_file_that_dvc_refuses(lock: str) -> None:
     assert dvc_lock.problem(lock.encode())
 
 
-def test_a_folder_in_a_locks_place_is_cleared(project: Path) -> None:
+def test_repair_removes_a_folder_in_the_place_of_a_lock(project: Path) -> None:
     _rwlock(project).mkdir()
     (project / "dvc.lock").mkdir()
     assert len(dvc_lock.repair(project)) == 2
@@ -174,7 +174,7 @@ def test_a_folder_in_a_locks_place_is_cleared(project: Path) -> None:
     assert not (project / "dvc.lock").exists()
 
 
-def test_sound_files_are_not_touched(project: Path) -> None:
+def test_repair_leaves_sound_files(project: Path) -> None:
     """The usual case: nothing is said, nothing is changed."""
     (project / "dvc.lock").write_text("schema: '2.0'\nstages:\n  one:\n    cmd: x\n", encoding="utf-8")
     _rwlock(project).write_text('{"read": {}, "write": {}}', encoding="utf-8")

@@ -126,7 +126,7 @@ def _log(project: Path) -> list[str]:
     return (project / "log").read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def test_order_is_kept_fresh_stages_are_cached_and_only_the_stale_run(server: Server, project: Path) -> None:
+def test_flow_runs_stale_stages_in_order_and_caches_the_others(server: Server, project: Path) -> None:
     """One task per stage in the graph's order; then just what one changed setting touches, then nothing."""
     names = ["one", "fan@left", "fan@right", "last"]
     done = server.run()
@@ -150,7 +150,7 @@ def test_order_is_kept_fresh_stages_are_cached_and_only_the_stale_run(server: Se
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_independent_stages_run_side_by_side_when_cores_allow(server: Server, project: Path) -> None:
+def test_flow_runs_independent_stages_side_by_side(server: Server, project: Path) -> None:
     """Two one-core branches on two cores overlap; DVC's locks refuse neither."""
     (project / "say.sh").write_text('echo "start $1" >> log; sleep 6; echo "end $1" >> log\n', encoding="utf-8")
     assert server.run("fan").returncode == 0
@@ -158,7 +158,7 @@ def test_independent_stages_run_side_by_side_when_cores_allow(server: Server, pr
     assert [line.split()[0] for line in both] == ["start", "start", "end", "end"]
 
 
-def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(server: Server, project: Path) -> None:
+def test_flow_shows_a_failed_gate_and_runs_the_other_branch(server: Server, project: Path) -> None:
     """The table names what did not hold, what depends on the gate is not run, and the exit says so."""
     verdict = {
         "gate": "left",
@@ -202,7 +202,7 @@ def test_a_failed_gate_is_failed_with_its_table_and_the_other_branch_goes_on(ser
     assert "the left gate failed" in server.artifact("tohum-summary")
 
 
-def test_retries_and_time_outs_come_from_the_stage(server: Server, project: Path) -> None:
+def test_flow_takes_retries_and_time_outs_from_the_stage(server: Server, project: Path) -> None:
     """A flaky download is tried again; a hung one is ended, not waited for."""
     flaky = "sh -c 'echo x >> tries; test $(wc -l < tries) -ge 2 && echo ok > flaky'"
     text = f"""
@@ -268,7 +268,7 @@ def _answer(at: str, said: bool) -> None:
     _until(resume, 30, "the answer was not taken")
 
 
-def test_registration_waits_for_a_person_who_sees_scores_and_hashes(server: Server, project: Path) -> None:
+def test_flow_waits_for_approval_with_scores_and_hashes(server: Server, project: Path) -> None:
     """The doorbell: what was shown is registered, and nothing else; a no registers nothing; the reason is kept."""
     _with_models(project)
     shown = {name: files.sha256_of(project / "models" / name) for name in ("base", "chat")}
@@ -293,7 +293,7 @@ def test_registration_waits_for_a_person_who_sees_scores_and_hashes(server: Serv
     assert "read the card: ğ" in kept.read_text(encoding="utf-8")
 
 
-def test_a_model_that_changed_while_the_approval_was_awaited_is_not_registered(server: Server, project: Path) -> None:
+def test_flow_refuses_a_model_that_changed_during_the_approval(server: Server, project: Path) -> None:
     _with_models(project)
     with _asked(server) as (process, at):
         files.write_text(project / "models/chat/weights", "other weights")
@@ -304,7 +304,7 @@ def test_a_model_that_changed_while_the_approval_was_awaited_is_not_registered(s
     assert "models/chat changed while the approval was awaited" in newest["state"]["message"]
 
 
-def test_a_training_shows_how_far_it_has_come(server: Server, project: Path) -> None:
+def test_flow_shows_the_progress_of_a_training(server: Server, project: Path) -> None:
     """Lines in the task's log and a progress artifact, from what the stage says of itself."""
     code = """
 import json, os, pathlib
@@ -330,7 +330,7 @@ pathlib.Path("made").touch()
     assert "train@a: step 2 of 8: train_loss_nats 0.5" in done.stdout + done.stderr
 
 
-def test_a_run_with_a_profile_and_settings_leaves_params_as_they_were(server: Server, project: Path) -> None:
+def test_flow_puts_params_back_after_a_run_with_a_profile(server: Server, project: Path) -> None:
     """The stage sees the profile with the settings over it; the file of the user's is the same afterwards."""
     shutil.rmtree(project / "infra", ignore_errors=True)
     shutil.copytree(scratch.ROOT / "infra/profiles", project / "infra/profiles")
@@ -384,7 +384,7 @@ def _assert_next_run_works(project: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_flow_leaves_no_process_and_no_lock(server: Server, project: Path, number: signal.Signals) -> None:
+def test_flow_leaves_no_process_and_no_lock_when_killed(server: Server, project: Path, number: signal.Signals) -> None:
     """Whoever kills the flow and starts `dvc repro` would have two trainers on one checkpoint."""
     _with_slow_stage(project)
     command = [*FLOW, "slow"]
@@ -396,7 +396,7 @@ def test_a_killed_flow_leaves_no_process_and_no_lock(server: Server, project: Pa
     _assert_next_run_works(project)
 
 
-def test_a_killed_dvc_fails_its_task_and_leaves_no_process(server: Server, project: Path) -> None:
+def test_flow_fails_the_task_when_dvc_is_killed(server: Server, project: Path) -> None:
     """Out of memory takes dvc alone: its stage ends too and the flow says that it failed."""
     _with_slow_stage(project)
 
@@ -415,7 +415,7 @@ def test_a_killed_dvc_fails_its_task_and_leaves_no_process(server: Server, proje
     _assert_next_run_works(project)
 
 
-def test_the_deployment_runs_on_a_worker_and_ends_with_it(server: Server, project: Path) -> None:
+def test_deployment_runs_on_a_worker_and_ends_with_it(server: Server, project: Path) -> None:
     """prefect.yaml as committed, run by a process worker; a killed worker leaves no trainer behind."""
     (project / "prefect.yaml").write_bytes((scratch.ROOT / "prefect.yaml").read_bytes())
     _with_slow_stage(project)
@@ -444,7 +444,7 @@ def test_the_deployment_runs_on_a_worker_and_ends_with_it(server: Server, projec
     _assert_next_run_works(project)
 
 
-def test_a_killed_flow_takes_its_own_temporary_server_along(project: Path, tmp_path: Path) -> None:
+def test_flow_ends_its_temporary_server_when_killed(project: Path, tmp_path: Path) -> None:
     """Without a server of the user's the flow starts one; nobody would ever find and end the one it left."""
     home = tmp_path / "home"
     environment = scratch.environment() | {"PREFECT_HOME": str(home)}
@@ -464,7 +464,7 @@ def test_a_killed_flow_takes_its_own_temporary_server_along(project: Path, tmp_p
     _until(lambda: not servers(), 10, "the temporary server still runs")
 
 
-def test_a_child_tells_its_own_error_and_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_raise_the_childs_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task's message is the stage's sentence, not DVC's exit code."""
     monkeypatch.chdir(tmp_path)
     code = "import sys; print('50%\\r100%'); print('error: bad row 7'); print('ERROR: failed'); sys.exit(255)"
@@ -478,7 +478,7 @@ def test_a_child_tells_its_own_error_and_its_time(tmp_path: Path, monkeypatch: p
         Processes().run(["hangs"], timeout_s=1, tell=told.append)
 
 
-def test_stopped_processes_start_no_more(tmp_path: Path) -> None:
+def test_processes_start_no_child_after_stop(tmp_path: Path) -> None:
     """A retry after Ctrl-C would start what was just ended."""
     processes = Processes()
     processes.stop()
@@ -486,7 +486,7 @@ def test_stopped_processes_start_no_more(tmp_path: Path) -> None:
         processes.run(["anything"], timeout_s=None, tell=print)
 
 
-def test_a_verdict_is_found_by_the_out_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdict_is_found_by_the_out_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model's gate lets the graph go on; its no must be seen all the same."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "reports" / "gates" / "base"

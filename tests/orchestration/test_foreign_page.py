@@ -150,7 +150,7 @@ def everything(prefect: Server) -> list[int]:
     return [len(prefect.tell(f"/api/{what}/filter", {}).json()) for what in ("flows", "work_pools", "deployments")]
 
 
-def test_a_foreign_page_changes_nothing_in_prefect(prefect: Server) -> None:
+def test_prefect_refuses_changes_by_a_foreign_page(prefect: Server) -> None:
     """Seen: three POSTs, and the worker ran a shell."""
     before = everything(prefect)
     for headers in PAGE_SENDS:
@@ -163,7 +163,7 @@ def test_a_foreign_page_changes_nothing_in_prefect(prefect: Server) -> None:
     assert everything(prefect) == before
 
 
-def test_a_foreign_page_reads_nothing_in_prefect(prefect: Server) -> None:
+def test_prefect_refuses_reads_by_a_foreign_page(prefect: Server) -> None:
     for headers in PAGE_SENDS:
         assert_closed(prefect.ask("GET", "/api/health", **headers, **prefect.login))
         assert_closed(prefect.ask("GET", "/api/admin/settings", **headers))
@@ -174,7 +174,7 @@ def test_a_foreign_page_reads_nothing_in_prefect(prefect: Server) -> None:
         assert_closed(prefect.ask("OPTIONS", path, Origin=EVIL, **preflight))
 
 
-def test_the_user_reaches_prefect(prefect: Server) -> None:
+def test_prefect_answers_the_user(prefect: Server) -> None:
     """Refusing everybody would pass the tests above: the same posts, with the secret, do something."""
     before = everything(prefect)
     flow, pool, deployment = three_posts("mine")
@@ -194,7 +194,7 @@ def test_the_user_reaches_prefect(prefect: Server) -> None:
     assert prefect.ask("POST", "/api/flows/filter", {}, **own, **prefect.login).status_code == 200
 
 
-def test_prefects_command_line_reaches_it(prefect: Server) -> None:
+def test_prefect_answers_its_command_line(prefect: Server) -> None:
     """As prefect.yaml says: the secret comes from its file, through the environment."""
     command = [
         sys.executable,
@@ -214,7 +214,7 @@ def test_prefects_command_line_reaches_it(prefect: Server) -> None:
     assert prefect.secret not in done.stdout + done.stderr
 
 
-def test_a_foreign_page_changes_nothing_in_mlflow(mlflow: Server) -> None:
+def test_mlflow_refuses_changes_by_a_foreign_page(mlflow: Server) -> None:
     names = [("/api/2.0/mlflow/experiments/create", "evil"), ("/ajax-api/2.0/mlflow/registered-models/create", "evil")]
     for headers in PAGE_SENDS:
         for way in WAYS:
@@ -228,7 +228,7 @@ def test_a_foreign_page_changes_nothing_in_mlflow(mlflow: Server) -> None:
     assert not list(mlflow.folder.rglob("evil*"))
 
 
-def test_a_foreign_page_reads_nothing_in_mlflow(mlflow: Server) -> None:
+def test_mlflow_refuses_reads_by_a_foreign_page(mlflow: Server) -> None:
     for headers in [*PAGE_SENDS, {}]:
         login = mlflow.login if headers else {}
         for path in ("/", "/health", "/version", "/api/2.0/mlflow/experiments/get?experiment_id=0", "/graphql"):
@@ -237,7 +237,7 @@ def test_a_foreign_page_reads_nothing_in_mlflow(mlflow: Server) -> None:
     assert_closed(mlflow.ask("OPTIONS", "/api/2.0/mlflow/experiments/search", Origin=EVIL, **preflight))
 
 
-def test_the_user_reaches_mlflow(mlflow: Server) -> None:
+def test_mlflow_answers_the_user(mlflow: Server) -> None:
     """A browser, after the password; a link from elsewhere to a page of it; MLflow's client with the variables."""
     page = mlflow.ask("GET", "/", **mlflow.login, **{"Sec-Fetch-Site": "none"})
     assert page.status_code == 200
@@ -281,7 +281,7 @@ def test_mlflow_opens_as_model_training(mlflow: Server) -> None:
 
 
 @pytest.mark.parametrize("which", ["prefect", "mlflow"])
-def test_no_other_name_is_answered(which: str, request: pytest.FixtureRequest) -> None:
+def test_servers_refuse_another_host_name(which: str, request: pytest.FixtureRequest) -> None:
     """DNS rebinding: evil.example is made to mean 127.0.0.1, and its page is then of the same origin."""
     server: Server = request.getfixturevalue(which)
     port = server.url.rpartition(":")[2]
@@ -299,7 +299,7 @@ def test_no_other_name_is_answered(which: str, request: pytest.FixtureRequest) -
 
 
 @pytest.mark.parametrize("which", ["prefect", "mlflow"])
-def test_a_foreign_page_opens_no_websocket(which: str, request: pytest.FixtureRequest) -> None:
+def test_servers_refuse_a_websocket_of_a_foreign_page(which: str, request: pytest.FixtureRequest) -> None:
     """Browsers ask nobody before they open one to another origin."""
     server: Server = request.getfixturevalue(which)
     handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Origin": EVIL}
@@ -309,7 +309,7 @@ def test_a_foreign_page_opens_no_websocket(which: str, request: pytest.FixtureRe
 
 
 @pytest.mark.parametrize("which", ["prefect", "mlflow"])
-def test_a_wrong_password_is_none(which: str, request: pytest.FixtureRequest) -> None:
+def test_servers_refuse_a_wrong_password(which: str, request: pytest.FixtureRequest) -> None:
     server: Server = request.getfixturevalue(which)
     path = "/api/flows/filter" if which == "prefect" else "/api/2.0/mlflow/experiments/search"
     user, _, password = server.secret.partition(":")
@@ -321,7 +321,7 @@ def test_a_wrong_password_is_none(which: str, request: pytest.FixtureRequest) ->
 
 
 @pytest.mark.parametrize("which", ["prefect", "mlflow"])
-def test_it_listens_on_loopback_and_keeps_its_secret(which: str, request: pytest.FixtureRequest) -> None:
+def test_servers_listen_on_loopback_and_keep_the_secret_private(which: str, request: pytest.FixtureRequest) -> None:
     """Other users of the machine see every process's arguments; logs are sent around."""
     server: Server = request.getfixturevalue(which)
     processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
@@ -339,7 +339,7 @@ def test_it_listens_on_loopback_and_keeps_its_secret(which: str, request: pytest
     assert len(password) >= 40
 
 
-def test_a_second_server_says_that_the_port_is_taken(mlflow: Server) -> None:
+def test_serve_refuses_a_port_that_is_taken(mlflow: Server) -> None:
     command = [sys.executable, "-m", "pipeline.orchestration.servers", "mlflow"]
     done = subprocess.run(
         command, cwd=mlflow.folder, env=mlflow.environment, capture_output=True, encoding="utf-8", check=False
@@ -374,7 +374,7 @@ with flow.closed():
 """The server that Prefect starts for a flow without one, asked by a foreign page."""
 
 
-def test_the_temporary_server_of_a_flow_is_closed(tmp_path: Path) -> None:
+def test_flow_closes_its_temporary_server_to_others(tmp_path: Path) -> None:
     """It shares its database with the server that workers ask: a run made here is run there."""
     environment = scratch.environment() | {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(ROOT)}
     environment.pop("PREFECT_API_URL", None)
@@ -384,7 +384,7 @@ def test_the_temporary_server_of_a_flow_is_closed(tmp_path: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == [[401, None], [401, None], [400, None], [200, None]]
 
 
-def test_the_secret_is_made_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_made_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: a second start would lock out the first one's clients, or a secret that all may read be used."""
     monkeypatch.chdir(tmp_path)
     first = credentials.secret("mlflow")
@@ -406,7 +406,9 @@ def test_the_secret_is_made_once_and_checked(tmp_path: Path, monkeypatch: pytest
     assert sorted(one.name for one in path.parent.iterdir()) == ["mlflow", "prefect"]
 
 
-def test_a_server_of_the_users_own_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_environment_gives_no_secret_to_the_users_own_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lost otherwise: our password would go to a foreign server, or replace the user's login there."""
     monkeypatch.chdir(tmp_path)
     theirs = {"PREFECT_API_URL": "https://prefect.example/api", "MLFLOW_TRACKING_URI": "https://mlflow.example"}

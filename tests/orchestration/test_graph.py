@@ -24,7 +24,7 @@ def project(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy()
 
 
-def test_every_stage_comes_after_what_it_waits_for(project: Path) -> None:
+def test_read_gives_stages_in_topological_order(project: Path) -> None:
     """Order, upstream, outs and meta are DVC's own, `foreach` keys resolved."""
     found = graph.read()
     assert list(found.stages) == ["one", "fan@left", "fan@right", "last"]
@@ -34,7 +34,7 @@ def test_every_stage_comes_after_what_it_waits_for(project: Path) -> None:
     assert found.affected() == set()
 
 
-def test_a_changed_parameter_makes_its_stage_and_what_follows_stale(project: Path) -> None:
+def test_affected_holds_the_changed_stage_and_its_downstream(project: Path) -> None:
     """No more and no fewer: the other branch stays fresh."""
     (project / "params.yaml").write_text(scratch.PARAMS.replace("value: 2", "value: 3"), encoding="utf-8")
     found = graph.read()
@@ -45,18 +45,18 @@ def test_a_changed_parameter_makes_its_stage_and_what_follows_stale(project: Pat
     ]
 
 
-def test_targets_bring_what_they_need(project: Path) -> None:
+def test_only_adds_upstream_stages(project: Path) -> None:
     """A group's name stands for all its stages; what nobody asked for stays out."""
     assert list(graph.read().only(["fan"]).stages) == ["one", "fan@left", "fan@right"]
 
 
-def test_an_unknown_target_names_the_choices(project: Path) -> None:
+def test_only_names_the_choices_for_an_unknown_target(project: Path) -> None:
     """A typing error must not run the whole graph."""
     with pytest.raises(UserError, match=r"no stage 'lats' \(did you mean 'last'\?\); one of: one, "):
         graph.read().only(["lats"])
 
 
-def test_a_mistyped_hint_is_refused(project: Path) -> None:
+def test_read_refuses_a_mistyped_hint(project: Path) -> None:
     """`retry: 3` in meta would otherwise silently mean no retry."""
     text = scratch.STAGES.replace("retries: 0", "retry: 3")
     (project / "dvc.yaml").write_text(text, encoding="utf-8")
@@ -64,14 +64,14 @@ def test_a_mistyped_hint_is_refused(project: Path) -> None:
         graph.read()
 
 
-def test_a_broken_dvc_yaml_is_a_sentence(project: Path) -> None:
+def test_read_raises_user_error_for_a_broken_dvc_yaml(project: Path) -> None:
     """No traceback for a file that the user wrote."""
     (project / "dvc.yaml").write_text("stages: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"dvc\.yaml"):
         graph.read()
 
 
-def test_no_project_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_raises_user_error_without_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run from the wrong folder."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="not inside of a DVC repository"):

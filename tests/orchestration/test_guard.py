@@ -110,19 +110,19 @@ def _assert_all_gone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
-def test_the_exit_code_passes_through(tmp_path: Path, code: int) -> None:
+def test_guard_passes_the_exit_code_on(tmp_path: Path, code: int) -> None:
     """A user loses the verdict of a gate if a failing stage looks like one that passed."""
     (tmp_path / "ends.py").write_text("import sys; sys.exit(int(sys.argv[1]))", encoding="utf-8")
     assert subprocess.run([*GUARD, "ends", str(code)], cwd=tmp_path, check=False).returncode == code
 
 
-def test_a_stage_that_dies_of_a_signal_says_which(tmp_path: Path) -> None:
+def test_guard_exits_with_128_plus_the_signal_of_the_stage(tmp_path: Path) -> None:
     """Out of memory (KILL) must be told from an error of the stage: 128 + 9."""
     (tmp_path / "dies.py").write_text("import os; os.kill(os.getpid(), 9)", encoding="utf-8")
     assert subprocess.run([*GUARD, "dies"], cwd=tmp_path, check=False).returncode == 128 + signal.SIGKILL
 
 
-def test_output_and_arguments_arrive_unchanged(tmp_path: Path) -> None:
+def test_guard_passes_output_and_arguments_unchanged(tmp_path: Path) -> None:
     """Stage names, paths and messages may hold spaces and Turkish letters."""
     (tmp_path / "says.py").write_text("import sys; print(sys.argv[1:])", encoding="utf-8")
     done = subprocess.run(
@@ -131,7 +131,7 @@ def test_output_and_arguments_arrive_unchanged(tmp_path: Path) -> None:
     assert done.stdout == "['İki söz', '--x=1']\n"
 
 
-def test_no_stage_named_is_an_error_with_the_usage(tmp_path: Path) -> None:
+def test_guard_exits_with_2_without_a_stage(tmp_path: Path) -> None:
     """A mistyped cmd in dvc.yaml must not pass as a stage that did its work."""
     done = subprocess.run(GUARD, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
@@ -139,7 +139,7 @@ def test_no_stage_named_is_an_error_with_the_usage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", [False, True], ids=["direct", "behind a shell"])
-def test_killing_dvc_leaves_nothing(folder: Path, shell: bool) -> None:
+def test_guard_ends_the_stage_when_dvc_is_killed(folder: Path, shell: bool) -> None:
     """`kill -9` of dvc: stage and child end, whether or not a shell stands in between."""
     if shell and not Path("/proc/self/stat").exists():
         pytest.skip("the grandparent is read from /proc")
@@ -149,7 +149,7 @@ def test_killing_dvc_leaves_nothing(folder: Path, shell: bool) -> None:
     _assert_all_gone(folder)
 
 
-def test_killing_dvc_ends_a_stage_that_ignores_signals(folder: Path) -> None:
+def test_guard_ends_a_stage_that_ignores_signals(folder: Path) -> None:
     """A stage deep in a C call, or one that ignores signals, is killed all the same."""
     process = _start(folder, "stubborn")
     process.kill()
@@ -157,7 +157,7 @@ def test_killing_dvc_ends_a_stage_that_ignores_signals(folder: Path) -> None:
     _assert_all_gone(folder)
 
 
-def test_killing_the_guard_itself_leaves_nothing(folder: Path) -> None:
+def test_sentinel_ends_the_stage_when_the_guard_is_killed(folder: Path) -> None:
     """The out-of-memory killer may pick the guard; its sentinel then ends the stage."""
     process = _start(folder)
     os.kill(_guard_of(_pids(folder)[0]), signal.SIGKILL)
@@ -166,7 +166,7 @@ def test_killing_the_guard_itself_leaves_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_the_guard_ends_the_whole_group(folder: Path, number: signal.Signals) -> None:
+def test_guard_ends_the_whole_group_on_a_signal(folder: Path, number: signal.Signals) -> None:
     """Ctrl-C, `kill` and a closed terminal: all ends, temporary files are tidied, the code names it."""
     process = _start(folder)
     os.kill(_guard_of(_pids(folder)[0]), number)
@@ -175,7 +175,7 @@ def test_a_signal_to_the_guard_ends_the_whole_group(folder: Path, number: signal
     assert (folder / "tidied").exists()
 
 
-def test_processes_left_by_a_finished_stage_end_with_it(tmp_path: Path) -> None:
+def test_guard_ends_processes_left_by_a_finished_stage(tmp_path: Path) -> None:
     """Data loaders of a crashed trainer must not hold memory and files until the next restart."""
     code = "import subprocess; open('child', 'w').write(str(subprocess.Popen(['sleep', '60']).pid))"
     (tmp_path / "leaves.py").write_text(code, encoding="utf-8")
@@ -185,7 +185,7 @@ def test_processes_left_by_a_finished_stage_end_with_it(tmp_path: Path) -> None:
     assert not _lives(child)
 
 
-def test_the_guard_loads_the_standard_library_alone() -> None:
+def test_guard_loads_only_the_standard_library() -> None:
     """Two dozen stages pay for its start in every run: no third-party module, and only its own package."""
     loaded = "{m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)"
     code = f"import sys, pipeline.orchestration.guard; print(sorted({loaded}))"
@@ -194,9 +194,7 @@ def test_the_guard_loads_the_standard_library_alone() -> None:
 
 
 @pytest.mark.parametrize("own", [{}, {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7", "GOMP_SPINCOUNT": "1"}])
-def test_a_stage_starts_in_the_guards_environment_unless_the_caller_has_set_it(
-    tmp_path: Path, own: dict[str, str]
-) -> None:
+def test_guard_sets_environment_variables_that_the_caller_has_not(tmp_path: Path, own: dict[str, str]) -> None:
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     (tmp_path / "tells.py").write_text(code, encoding="utf-8")
     found = json.loads(_said("tells", tmp_path, own))
@@ -209,7 +207,7 @@ def test_a_stage_starts_in_the_guards_environment_unless_the_caller_has_set_it(
     not PAGES.exists() or "[madvise]" not in PAGES.read_text() or _glibc() < (2, 35),
     reason="this kernel leaves no program the choice, or this C library does not know of it",
 )
-def test_a_stages_memory_is_in_huge_pages(tmp_path: Path) -> None:
+def test_guard_gives_a_stage_huge_pages(tmp_path: Path) -> None:
     """What the setting is there for, seen in what the kernel says of the process."""
     code = """
 import re
@@ -243,7 +241,7 @@ while True:
 """
 
 
-def test_a_training_is_given_the_time_to_save(tmp_path: Path) -> None:
+def test_guard_gives_a_training_time_to_save(tmp_path: Path) -> None:
     """Else it is killed after 3.5 s, in the middle of its save."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages/pretrain.py").write_text(SAVES, encoding="utf-8")
@@ -256,7 +254,7 @@ def test_a_training_is_given_the_time_to_save(tmp_path: Path) -> None:
     assert (tmp_path / "saved").exists()
 
 
-def test_every_stage_that_trains_is_given_that_time() -> None:
+def test_guard_knows_every_stage_that_trains() -> None:
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     wholes = [stage.get("do", stage) for stage in graph.values()]
     modules = {stage["cmd"].split()[3] for stage in wholes}
@@ -265,7 +263,7 @@ def test_every_stage_that_trains_is_given_that_time() -> None:
     assert training | {"pipeline.studies.trials"} == set(guard.SAVING)
 
 
-def test_whoever_waits_for_a_guard_waits_longer_than_it_takes() -> None:
+def test_waiting_processes_wait_longer_than_a_guard_takes() -> None:
     """Else the outer one is killed while the training inside still saves."""
     inside, dvc, flow = max(guard.SAVING.values()), guard.WAITING["dvc"], guard.WAITING["pipeline.cli flow"]
     assert inside + guard.LAST_S < dvc
@@ -285,7 +283,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the end of another's process is told on Linux alone")
-def test_dvcs_files_are_mended_after_it_was_killed(tmp_path: Path) -> None:
+def test_guard_repairs_dvcs_files_after_dvc_was_killed(tmp_path: Path) -> None:
     """Else every later plain `dvc repro` stops until a person deletes the file."""
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     (tmp_path / "dvc").write_text(KILLED_DVC, encoding="utf-8")

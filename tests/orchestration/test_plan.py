@@ -38,7 +38,7 @@ def _set(project: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new), encoding="utf-8")
 
 
-def test_nothing_changed_is_said_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_one_line_when_nothing_changed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The question most often asked has a one-line answer, and nothing else is printed."""
     assert plan.show() == 0
     shown = capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_nothing_changed_is_said_so(project: Path, capsys: pytest.CaptureFixture
     assert "cached: 4 of 4" in shown
 
 
-def test_a_changed_setting_shows_old_and_new(project: Path) -> None:
+def test_rows_show_old_and_new_values_of_a_changed_setting(project: Path) -> None:
     """Why: the leaf that changed, not only the section, and the stages that follow."""
     _set(project, "value: 2", "value: 3")
     rows = _planned(project)
@@ -60,7 +60,7 @@ def test_a_changed_setting_shows_old_and_new(project: Path) -> None:
     assert rows["last"].why == ["after fan@right"]
 
 
-def test_numbers_and_words_are_compared_as_dvc_reads_them(project: Path) -> None:
+def test_rows_compare_values_as_dvc_reads_them(project: Path) -> None:
     """dvc.lock writes 1e-08 and no: a reader of YAML 1.1 takes them for a word and for false."""
     section = 'right: {value: 2, epsilon: 1.0e-8, language: "no", rate: 2e-4}'
     _set(project, "right: {value: 2}", section)
@@ -70,7 +70,7 @@ def test_numbers_and_words_are_compared_as_dvc_reads_them(project: Path) -> None
     assert not [line for line in _planned(project)["fan@right"].why if "epsilon" in line or "language" in line]
 
 
-def test_missing_inputs_are_named_before_the_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_names_missing_inputs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file of the user's and one that a setting names; what the graph itself makes is not missing."""
     (project / "source.txt").unlink()
     _set(
@@ -88,13 +88,13 @@ def test_missing_inputs_are_named_before_the_run(project: Path, capsys: pytest.C
     ]
 
 
-def test_a_changed_file_is_named(project: Path) -> None:
+def test_rows_name_a_changed_file(project: Path) -> None:
     """Code and data count as reasons too."""
     (project / "source.txt").write_text("other\n", encoding="utf-8")
     assert _planned(project)["one"].why == ["source.txt modified"]
 
 
-def test_a_setting_set_back_is_restored_not_run(project: Path) -> None:
+def test_rows_restore_a_setting_that_was_set_back(project: Path) -> None:
     """What the run cache holds costs no minutes; nobody should wait with it until the night."""
     _set(project, "seed: 1", "seed: 2")
     assert scratch.dvc(project, "repro", "--quiet").returncode == 0
@@ -102,7 +102,7 @@ def test_a_setting_set_back_is_restored_not_run(project: Path) -> None:
     assert _planned(project)["one"].action == "restore"
 
 
-def test_minutes_memory_and_disk_come_from_the_last_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_takes_costs_from_the_last_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers where there are some, question marks where a stage never ran, no crash at a damaged record."""
     runs = project / "reports" / "runs"
     runs.mkdir(parents=True)
@@ -119,14 +119,14 @@ def test_minutes_memory_and_disk_come_from_the_last_run(project: Path, capsys: p
     assert "GiB free" in shown
 
 
-def test_a_disk_too_small_is_warned_of() -> None:
+def test_render_warns_of_a_disk_too_small() -> None:
     """Before the run, not after an hour of it."""
     row = plan.PlannedStage("pretrain", "run", ["never run"], None, None, 10 * 2**30)
     assert "warning: the disk is too small" in plan.render([row], free_bytes=2**30)
     assert "warning" not in plan.render([row], free_bytes=20 * 2**30)
 
 
-def test_planning_writes_nothing(project: Path) -> None:
+def test_show_writes_nothing(project: Path) -> None:
     """A plan that changed the project would be a run."""
 
     def state() -> dict[str, bytes]:
@@ -139,6 +139,6 @@ def test_planning_writes_nothing(project: Path) -> None:
     assert state() == before
 
 
-def test_an_unknown_stage_is_an_error(project: Path) -> None:
+def test_show_raises_user_error_for_an_unknown_stage(project: Path) -> None:
     with pytest.raises(UserError, match="dvc.yaml: no stage 'fam'"):
         plan.show(["fam"])

@@ -20,7 +20,7 @@ def result(loss: float, tokens: int = 1000) -> Result:
     return Result(loss, 1.0, None, tokens, 50, 1e6, 2.0)
 
 
-def test_every_variation_fits_the_committed_params_and_sees_as_many_tokens() -> None:
+def test_committed_variations_fit_the_committed_params_and_their_tokens() -> None:
     """Found in a second here, otherwise after an hour of training."""
     params = config.load(ROOT / "params.yaml")
     trials = planned(ROOT / ablation.VARIATIONS, 2)
@@ -31,7 +31,7 @@ def test_every_variation_fits_the_committed_params_and_sees_as_many_tokens() -> 
     assert studies.tokens_of(params.pretrain) == steps * 4 * params.pretrain.model.context_length
 
 
-def test_rows_are_judged_over_the_same_seeds() -> None:
+def test_compared_judges_variations_over_the_same_seeds() -> None:
     found = {
         DEFAULT: [result(1.0), result(2.0), result(3.0)],
         "worse": [result(1.2), result(2.1), result(3.3)],
@@ -58,13 +58,13 @@ def test_rows_are_judged_over_the_same_seeds() -> None:
         compared({DEFAULT: found["wild"]})
 
 
-def test_one_seed_proves_nothing() -> None:
+def test_compared_gives_no_verdict_for_one_seed() -> None:
     rows = compared({DEFAULT: [result(1.0)], "other": [result(0.5)]})
     assert rows[0].verdict == "one seed"
     assert "nan" not in markdown(rows)
 
 
-def test_other_tokens_are_refused_before_anything_runs() -> None:
+def test_fitting_refuses_a_variation_with_other_tokens() -> None:
     """More text is better whatever was changed."""
     params = config.load(ROOT / "params.yaml")
     longer = Trial("longer", 1, {"schedule.steps": {"times": 1.02}})
@@ -72,7 +72,7 @@ def test_other_tokens_are_refused_before_anything_runs() -> None:
         fitting(params, [longer])
 
 
-def test_a_variation_that_does_not_fit_is_left_out_and_named() -> None:
+def test_fitting_leaves_out_a_variation_that_does_not_fit() -> None:
     """On another family's params the others can still be compared."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["pretrain"]["model"]["family"] = "gpt2"
@@ -83,7 +83,7 @@ def test_a_variation_that_does_not_fit_is_left_out_and_named() -> None:
     assert len(there) == len(trials) - 2
 
 
-def test_a_file_that_names_nothing_is_refused(tmp_path: Path) -> None:
+def test_planned_refuses_a_file_without_variations(tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text("- cosine\n")
     with pytest.raises(UserError, match="expected names, each with the settings"):
         planned(tmp_path / "odd.yaml", 1)
@@ -93,7 +93,7 @@ def test_a_file_that_names_nothing_is_refused(tmp_path: Path) -> None:
         planned(ROOT / ablation.VARIATIONS, 1, ["cosinus"])
 
 
-def test_the_command_shows_the_table_and_writes_it(
+def test_ablation_prints_the_table_and_writes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

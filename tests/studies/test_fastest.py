@@ -24,14 +24,14 @@ def compute(**changes: object) -> Compute:
 PLAIN, COMPILED = compute(), compute(compile=True)
 
 
-def test_compiling_must_pay_within_the_recipe() -> None:
+def test_proposal_compiles_only_where_the_recipe_is_long_enough() -> None:
     tried = [Timing(PLAIN, 0.2, 0.10, 100), Timing(COMPILED, 20.0, 0.05, 100)]
     assert proposal(tried, PLAIN, 100).compute == PLAIN  # 10 s beside 25 s
     assert proposal(tried, PLAIN, 1000).compute == COMPILED  # 100 s beside 70 s
     assert tried[1].whole_s(1) == 20.0
 
 
-def test_what_is_as_good_stays() -> None:
+def test_proposal_keeps_the_present_setting_when_the_difference_is_noise() -> None:
     near = [Timing(PLAIN, 0.2, 0.102, 100), Timing(compute(threads=2), 0.2, 0.100, 100)]
     assert proposal(near, PLAIN, 500).compute == PLAIN
     assert proposal(near, compute(threads=4), 500).compute.threads == 2  # what could not be timed cannot stay
@@ -39,7 +39,7 @@ def test_what_is_as_good_stays() -> None:
     assert proposal(far, PLAIN, 500).compute.threads == 2
 
 
-def test_what_a_machine_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_those_that_the_machine_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 only where the processor multiplies it, compiling only with a compiler, the present setting first."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -66,7 +66,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_times_updates_shows_them_and_writes_the_fastest(
+def test_fastest_times_updates_and_writes_the_fastest_setting(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fastest, "settings", lambda present: iter([present, compute(threads=2)]))
@@ -83,7 +83,7 @@ def test_it_times_updates_shows_them_and_writes_the_fastest(
     assert not (project / "models").exists()
 
 
-def test_the_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
+def test_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
     tried = [Timing(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
     console = Console(width=80, record=True)
     console.print(fastest.table(tried, 5000, tried[0]))
@@ -92,7 +92,7 @@ def test_the_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
     assert "20,000" in shown
 
 
-def test_every_setting_starts_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_start_each_setting_with_an_empty_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier one compiled would make it look faster than it is."""
     caches = []
 
@@ -108,7 +108,7 @@ def test_every_setting_starts_cold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not caches[0].exists()
 
 
-def test_what_fails_is_named_and_the_others_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_list_failed_settings_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(self: Processes, command: list[str], **_: object) -> list[str]:
         if '"compile":true' in command[-1]:
             raise StageError("error: no compiler")

@@ -36,7 +36,7 @@ def csv_of(rows: list[dict[str, str]], delimiter: str = ",") -> str:
         ("c.csv", "text\nbir\niki\n", "documents", {"text": "text"}),
     ],
 )  # fmt: skip
-def test_columns_are_guessed_and_said(tmp_path: Path, name: str, content: str, kind: str, columns: dict) -> None:
+def test_guess_finds_columns_and_tells_each(tmp_path: Path, name: str, content: str, kind: str, columns: dict) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     found = guess(path)
@@ -45,7 +45,7 @@ def test_columns_are_guessed_and_said(tmp_path: Path, name: str, content: str, k
     config.check(params(INPUTS / name, found))
 
 
-def test_gzip_is_seen_through(tmp_path: Path) -> None:
+def test_guess_reads_gzip(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(csv_of(ROWS).encode()))
     assert guess(path).kind == "labelled"
@@ -56,7 +56,9 @@ def test_gzip_is_seen_through(tmp_path: Path) -> None:
     [("a.docx", "x", "ending .docx"), ("a.json", "{", "not json as expected"), ("a.csv", "x\n", "1 rows"),
      ("a.json", json.dumps([{"n": 3}]), "columns found: n")],
 )  # fmt: skip
-def test_what_cannot_be_guessed_says_what_to_do(tmp_path: Path, name: str, content: str, words: str) -> None:
+def test_guess_raises_user_error_when_nothing_can_be_recognised(
+    tmp_path: Path, name: str, content: str, words: str
+) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=words):
         guess(tmp_path / name)
@@ -64,7 +66,7 @@ def test_what_cannot_be_guessed_says_what_to_do(tmp_path: Path, name: str, conte
         guess(tmp_path / "missing.csv")
 
 
-def test_a_trial_opens_every_bound_of_the_gates() -> None:
+def test_lenient_opens_every_bound_of_the_gates() -> None:
     raw = yaml.safe_load(Path("infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     opened = lenient(raw["gates"])
     assert opened["raw"]["max_personal"]["email"] == 10**9

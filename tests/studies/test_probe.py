@@ -16,7 +16,7 @@ from pipeline.studies.probe import FULL, SEEDS, methods, probe_params
 @pytest.mark.parametrize(("kind", "rows"), [
     ("labelled", "v1,v2\nham,akşama gel\nspam,ödül kazandın\n"), ("instructions", "soru,cevap\nNerede?,İzmir\n"),
 ])  # fmt: skip
-def test_every_method_is_probed_on_the_users_records(kind: Kind, rows: str, tmp_path: Path) -> None:
+def test_probe_params_hold_every_method(kind: Kind, rows: str, tmp_path: Path) -> None:
     own = tmp_path / "own.csv"
     own.write_text(rows * 20, encoding="utf-8")
     raw = probe_params(Path("inputs/own.csv"), guess(own))
@@ -35,6 +35,6 @@ def test_every_method_is_probed_on_the_users_records(kind: Kind, rows: str, tmp_
     assert full["evaluations"]["lora-s1"]["measures"].keys() == params.evaluations["lora-s1"].measures.keys()
 
 
-def test_running_text_has_nothing_to_compare() -> None:
+def test_probe_params_refuse_running_text() -> None:
     with pytest.raises(UserError, match="holds documents; methods are compared on labelled texts"):
         probe_params(Path("x.txt"), Guess("documents", {}, {}, ()))

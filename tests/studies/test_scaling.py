@@ -40,7 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_study_gives_a_law_a_page_and_proposals(
+def test_scaling_study_gives_a_law_a_page_and_proposals(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tohum("scaling") == 0
@@ -71,7 +71,7 @@ def test_a_study_gives_a_law_a_page_and_proposals(
         tohum("budget", "--flops", "1e10")
 
 
-def test_what_is_planned_is_one_thing_at_a_time(project: Path) -> None:
+def test_planned_trials_vary_one_setting_at_a_time(project: Path) -> None:
     params = config.load()
     plan = Plan.model_validate(yaml.safe_load(PLAN))
     grid, rates, batches = planned(params, plan)
@@ -89,7 +89,7 @@ def test_what_is_planned_is_one_thing_at_a_time(project: Path) -> None:
     assert factors == pytest.approx([1.0, 0.5**0.5, 2**0.5], rel=1e-4)
 
 
-def test_the_speed_of_the_proposed_shape_decides(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timed_uses_the_speed_of_the_proposed_shape(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large network does more operations a second than a small one; its own speed must count."""
     timed: list[int] = []
 
@@ -104,7 +104,7 @@ def test_the_speed_of_the_proposed_shape_decides(project: Path, monkeypatch: pyt
     assert found.flops == pytest.approx(60 * speed)
 
 
-def test_what_a_proposal_leans_on_is_said() -> None:
+def test_summary_names_extrapolation_and_repeated_documents() -> None:
     found = Proposal(3, 1000, 9e6, 1e15, 1.3)
     lines = summary(found, 2e10, 1e13, 1_000_000)
     assert any("100 times the largest trial" in line for line in lines)
@@ -126,7 +126,7 @@ def test_budget_refuses_wrong_options(options: tuple[str, ...], words: str, caps
     assert words in capsys.readouterr().err
 
 
-def test_results_keep_their_trials() -> None:
+def test_rule_of_pairs_results_with_their_trials() -> None:
     """A result beside the wrong trial would put the wrong rate into params.yaml."""
     one = Result(1.0, 1.0, None, 100, 10, 1.0, 1.0)
     grid = [(Trial("a", 1, {}), one)]

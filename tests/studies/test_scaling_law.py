@@ -27,7 +27,7 @@ def found(law: Law, known: float | None = None) -> list[Result]:
 
 
 @pytest.mark.parametrize("known", [None, 1.5])
-def test_a_law_is_found_again(known: float | None) -> None:
+def test_fit_recovers_a_known_law(known: float | None) -> None:
     law = fit(found(TRUE, known))
     for n, d in ((8e4, 1.6e6), (2.6e6, 2e5), (1e7, 1e7)):
         assert law.loss(n, d) == pytest.approx(TRUE.loss(n, d), abs=0.002)
@@ -35,18 +35,18 @@ def test_a_law_is_found_again(known: float | None) -> None:
     assert (law.alpha, law.beta) == pytest.approx((0.45, 0.5), abs=0.03)
 
 
-def test_one_odd_trial_does_not_bend_it() -> None:
+def test_fit_resists_one_outlier() -> None:
     trials = found(TRUE, 1.5)
     trials[5] = trials[5]._replace(loss_nats=trials[5].loss_nats + 0.5)
     assert fit(trials).loss(1e7, 1e7) == pytest.approx(TRUE.loss(1e7, 1e7), abs=0.01)
 
 
-def test_too_few_sizes_or_tokens_are_refused() -> None:
+def test_fit_refuses_too_few_sizes_or_tokens() -> None:
     with pytest.raises(UserError, match="2 sizes, 4 numbers of tokens; a law needs three"):
         fit([one for one in found(TRUE) if one.weights < 5e5])
 
 
-def test_the_best_factor_is_the_valley_and_stays_where_it_was_seen() -> None:
+def test_best_is_the_minimum_within_the_range_tried() -> None:
     assert best([(f, (math.log2(f) - 0.5) ** 2) for f in (0.5, 1.0, 2.0)]) == pytest.approx(2**0.5)
     assert best([(0.5, 3.0), (1.0, 2.0), (2.0, 1.2)]) == 2.0  # still falling: no further than that
     assert best([(0.5, 1.0), (1.0, 2.0), (2.0, 1.5)]) == 0.5  # a hill: the lowest there is
@@ -56,7 +56,7 @@ def test_the_best_factor_is_the_valley_and_stays_where_it_was_seen() -> None:
         best([(1.0, math.inf)])
 
 
-def test_rates_follow_size_by_a_power_and_the_batch_the_root_of_the_tokens() -> None:
+def test_rule_gives_rates_by_a_power_of_size_and_batch_by_the_root_of_tokens() -> None:
     valley = {n: [(f, (math.log(f) - math.log((n / 1e6) ** -0.25)) ** 2) for f in (0.5, 1.0, 2.0)] for n in (1e5, 1e6)}
     made = rule(valley, [(0.5, 2.0), (1.0, 1.0), (2.0, 2.0)], 1e6)
     assert made.rate(1e6) == pytest.approx(1.0)
@@ -68,7 +68,7 @@ def test_rates_follow_size_by_a_power_and_the_batch_the_root_of_the_tokens() -> 
     assert made.batch_for(4e6) == pytest.approx(2.0)
 
 
-def test_what_the_findings_cannot_bear_is_said() -> None:
+def test_summary_names_the_worst_error_and_the_edges() -> None:
     """A best rate that is also the highest one tried is none yet, and an average hides the trial that fits no law."""
     valley = [(0.5, 2.0), (1.0, 1.0), (2.0, 2.0)]
     inside = rule({1e5: valley, 1e6: valley}, valley, 1e6)
@@ -85,13 +85,13 @@ def test_what_the_findings_cannot_bear_is_said() -> None:
     assert "rates of 100,000 weights (x 2), batch (x 2)" in said
 
 
-def test_trials_that_diverged_are_left_out_of_the_law() -> None:
+def test_fit_leaves_out_diverged_trials() -> None:
     trials = found(TRUE, 1.5)
     wild = [*trials, trials[0]._replace(loss_nats=math.inf)]
     assert fit(wild) == fit(trials)
 
 
-def test_shapes_grow_as_a_whole() -> None:
+def test_shape_scales_width_depth_and_mlp_together() -> None:
     names = ("n_heads", "n_kv_heads", "n_layers", "d_model", "d_ff")
     own = {f"model.{name}": getattr(RECIPE.model, name) for name in names}
     assert budget.shape(RECIPE, RECIPE.model.n_heads) == own
@@ -105,7 +105,7 @@ def test_shapes_grow_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("flops", [1e11, 1e12, 1e14])
-def test_a_proposal_is_better_than_its_neighbours(flops: float) -> None:
+def test_proposal_is_better_than_its_neighbours(flops: float) -> None:
     chosen = proposal(TRUE, RECIPE, 2048, lambda _: flops)
     for heads in (chosen.heads - 1, chosen.heads + 1):
         if heads:
@@ -115,7 +115,7 @@ def test_a_proposal_is_better_than_its_neighbours(flops: float) -> None:
     assert proposal(TRUE, RECIPE, 2048, lambda _: 30 * flops).heads >= chosen.heads
 
 
-def test_a_proposal_becomes_settings_that_spend_it() -> None:
+def test_changes_spend_the_proposal() -> None:
     made = ScalingRule(((1e5, 1.0), (1e6, 0.5)), 2.0, 1e6, (0.25, 4.0), (0.5, 4.0))
     chosen = Proposal(5, *sized(RECIPE, 5, 2048)[:1], 4e6, 1e13, 1.2)
     changes = budget.changes(RECIPE, chosen, made)

@@ -84,7 +84,7 @@ def tree(*folders: str) -> dict[str, str]:
     return {str(path): files.sha256_of(path) for folder in folders for path in Path(folder).rglob("*.*")}
 
 
-def test_the_winner_has_the_lowest_loss_and_is_written_with_everything_else_as_it_was(
+def test_apply_writes_the_lowest_loss_and_changes_nothing_else(
     enter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lost otherwise: a search picks the wrong trial, or takes the comments of params.yaml with it."""
@@ -118,7 +118,7 @@ def test_the_winner_has_the_lowest_loss_and_is_written_with_everything_else_as_i
     assert "5 trials" in capsys.readouterr().out
 
 
-def test_a_trial_trains_what_the_recipe_then_trains(
+def test_trial_has_the_loss_of_the_recipe_with_its_values(
     enter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost otherwise: the loss that won is not the loss that the winner has."""
@@ -130,7 +130,7 @@ def test_a_trial_trains_what_the_recipe_then_trains(
     assert files.read_json(Path("reports/training/spam-lora.json"))["best_validation_loss_nats"] == best.loss
 
 
-def test_a_hopeless_trial_is_pruned(enter: Callable[..., Path]) -> None:
+def test_search_prunes_a_hopeless_trial(enter: Callable[..., Path]) -> None:
     """Lost otherwise: every bad learning rate costs a whole training."""
     enter(trials=8, space={RATE: {"choices": [0.003, 5.0]}})
     found = ran()
@@ -144,7 +144,7 @@ def test_a_hopeless_trial_is_pruned(enter: Callable[..., Path]) -> None:
     assert all(last[f"trial {trial.number}"] == 8 for trial in found.trials() if trial.state == "complete")
 
 
-def test_a_trial_that_diverges_does_not_end_the_search(enter: Callable[..., Path]) -> None:
+def test_search_continues_after_a_diverged_trial(enter: Callable[..., Path]) -> None:
     """Lost otherwise: one wild learning rate ends the night. Pruned, not failed, so that TPE keeps away from it."""
     enter(trials=2, space={RATE: {"choices": [1e29, 1e30]}})
     found = ran()
@@ -154,7 +154,7 @@ def test_a_trial_that_diverges_does_not_end_the_search(enter: Callable[..., Path
         found.best()
 
 
-def test_a_trial_that_cannot_run_fails_with_its_reason_and_the_search_goes_on(enter: Callable[..., Path]) -> None:
+def test_search_continues_after_a_failed_trial(enter: Callable[..., Path]) -> None:
     """Some combinations only the data refuses: here virtual tokens that leave no room for a message."""
     prompts = [{"name": "prompt", "virtual_tokens": n, "text": "ödül"} for n in (2, 20)]
     enter(space={"tuner": {"choices": prompts}})
@@ -169,7 +169,7 @@ def test_a_trial_that_cannot_run_fails_with_its_reason_and_the_search_goes_on(en
     assert ends.count("FAILED") == sum(t.state == "failed" for t in trials)
 
 
-def test_batch_sizes_are_compared_on_the_same_examples(
+def test_search_validates_all_batch_sizes_on_the_same_examples(
     enter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost otherwise: a larger batch is also measured on more messages, and wins or loses by them."""
@@ -187,7 +187,7 @@ def test_batch_sizes_are_compared_on_the_same_examples(
     assert {count for _, count in seen} == {16}
 
 
-def test_an_interrupted_search_ends_as_an_unbroken_one(
+def test_search_ends_the_same_after_interrupts(
     enter: Callable[..., Path], whole: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of a trial, between trials, and with more trials asked for later."""
@@ -216,7 +216,7 @@ def test_an_interrupted_search_ends_as_an_unbroken_one(
     assert (more[:5], len(more)) == (whole, 6)
 
 
-def test_killed_in_mid_trial_it_goes_on_from_the_command_line(enter: Callable[..., Path], whole: list[Any]) -> None:
+def test_search_continues_after_a_kill(enter: Callable[..., Path], whole: list[Any]) -> None:
     """SIGKILL leaves a trial that optuna takes for running; its values must come again."""
     enter()
     command = [sys.executable, "-m", "pipeline.cli", "search", "spam-lora"]
@@ -250,7 +250,7 @@ def states() -> list[str]:
         return []
 
 
-def test_other_inputs_are_another_study_and_nothing_is_applied_from_the_old_one(enter: Callable[..., Path]) -> None:
+def test_search_starts_another_study_for_other_inputs(enter: Callable[..., Path]) -> None:
     """Lost otherwise: trials on yesterday's data decide today's settings."""
     enter(trials=1)
     first = ran()
@@ -267,7 +267,7 @@ def test_other_inputs_are_another_study_and_nothing_is_applied_from_the_old_one(
         search()
 
 
-def test_every_trial_is_a_child_run_of_the_search(enter: Callable[..., Path]) -> None:
+def test_search_records_every_trial_as_a_child_run(enter: Callable[..., Path]) -> None:
     """Lost otherwise: nobody can see in MLflow what was tried, and on what."""
     folder = enter(trials=3)
     found = ran()

@@ -46,7 +46,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_trial_changes_what_it_names_and_nothing_else(params: Params) -> None:
+def test_recipe_of_changes_only_the_named_settings(params: Params) -> None:
     changed = recipe_of(params, Trial("one", 5, {"model.n_layers": 3, "optimizer.learning_rate": 0.5}))
     assert (changed.model.n_layers, changed.seed) == (3, 5)
     assert changed.optimizer.model_dump()["learning_rate"] == 0.5
@@ -63,12 +63,12 @@ def test_a_trial_changes_what_it_names_and_nothing_else(params: Params) -> None:
         ({"optimizer": {"name": "adamw"}}, r"odd: pretrain.optimizer.learning_rate is missing"),
     ],
 )
-def test_a_change_that_does_not_fit_is_named(params: Params, changes: dict[str, object], words: str) -> None:
+def test_recipe_of_refuses_a_change_that_does_not_fit(params: Params, changes: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         recipe_of(params, Trial("odd", 1, changes))
 
 
-def test_a_key_is_all_that_decides_and_not_the_name(params: Params) -> None:
+def test_keys_depend_on_every_input_and_not_on_the_name(params: Params) -> None:
     """Lost otherwise: a study would show what another recipe or other documents found."""
     own = keys(params, TRIALS)
     assert keys(params, [one._replace(name="other") for one in TRIALS]) == own
@@ -81,7 +81,7 @@ def test_a_key_is_all_that_decides_and_not_the_name(params: Params) -> None:
     assert not {*keys(params, TRIALS)} & {*own}
 
 
-def test_what_ran_is_kept_and_runs_once(params: Params, ran: list[str]) -> None:
+def test_run_runs_each_trial_once(params: Params, ran: list[str]) -> None:
     first = trials.run(params, [*TRIALS, TRIALS[0]._replace(name="the same again")])
     assert len(ran) == 2
     assert first[0] == first[2] != first[1]
@@ -93,7 +93,7 @@ def test_what_ran_is_kept_and_runs_once(params: Params, ran: list[str]) -> None:
     assert [one._replace(seconds=0) for one in again] == [one._replace(seconds=0) for one in first[:2]]
 
 
-def test_a_trial_is_pretraining_measured_on_all_held_out_documents(params: Params, ran: list[str]) -> None:
+def test_run_trains_as_pretrain_and_measures_all_held_out_documents(params: Params, ran: list[str]) -> None:
     (result,) = trials.run(params, TRIALS[:1])
     edit.change(config.PARAMS, {f"pretrain.{name}": value for name, value in SHORT.items()})
     pretrain.main()
@@ -108,16 +108,14 @@ def test_a_trial_is_pretraining_measured_on_all_held_out_documents(params: Param
     assert result.seconds > 0
 
 
-def test_without_samples_it_says_what_to_run(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_raises_user_error_without_samples(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(UserError, match="dvc repro sample"):
         trials.run(params, TRIALS)
 
 
-def test_what_changed_while_a_study_ran_is_not_kept_under_its_old_key(
-    params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_refuses_a_trial_whose_inputs_changed(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """A study runs for hours; whoever edits params.yaml meanwhile would poison it for good."""
     (key,) = keys(params, TRIALS[:1])
     edit.change(config.PARAMS, {"pretrain.model.n_layers": 2})
@@ -127,7 +125,7 @@ def test_what_changed_while_a_study_ran_is_not_kept_under_its_old_key(
     assert trials.kept(key) is None
 
 
-def test_a_trial_that_diverges_is_a_finding(params: Params, ran: list[str]) -> None:
+def test_run_keeps_a_diverged_trial(params: Params, ran: list[str]) -> None:
     """It diverges every time: as an error it would keep the study from ever coming to an end."""
     wild = Trial("wild", 1, SHORT | {"optimizer.learning_rate": 1e30, "schedule.clip_norm": 0.0})
     first = trials.run(params, [wild, *TRIALS])
@@ -137,7 +135,7 @@ def test_a_trial_that_diverges_is_a_finding(params: Params, ran: list[str]) -> N
     assert len(ran) == 3
 
 
-def test_changes_may_be_told_as_factors(params: Params) -> None:
+def test_recipe_of_takes_factors(params: Params) -> None:
     old = params.pretrain
     wider = {"model.d_ff": {"times": 1.5}, "optimizer.learning_rate": {"times": 0.5}}
     made = recipe_of(params, Trial("wider", 1, wider | {"validation.every": {"of": "schedule.steps", "times": 0.1}}))
@@ -146,14 +144,14 @@ def test_changes_may_be_told_as_factors(params: Params) -> None:
     assert made.validation.every == round(0.1 * old.schedule.steps)
 
 
-def test_open_weights_have_the_shape_they_have(params: Params) -> None:
+def test_recipe_of_refuses_another_shape_of_open_weights(params: Params) -> None:
     start = params.pretrain.start.model_copy(update={"kind": "folder"})
     opened = params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"start": start})})
     with pytest.raises(UserError, match=r"model\.n_layers is about fresh weights"):
         recipe_of(opened, Trial("deeper", 1, {"model.n_layers": 3}))
 
 
-def test_what_a_perfect_model_loses_is_known_of_all_documents_or_not_at_all(
+def test_run_gives_the_entropy_only_where_all_documents_have_it(
     params: Params, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A law would else be fitted to a floor that is another one's."""
@@ -175,7 +173,7 @@ def test_what_a_perfect_model_loses_is_known_of_all_documents_or_not_at_all(
     assert one_missing.known_nats is None
 
 
-def test_weights_and_operations_are_counted_by_hand() -> None:
+def test_weights_and_flops_equal_a_count_by_hand() -> None:
     """Two blocks, 16 wide, 32 in the MLP, two heads of 8 and one of keys and values, a vocabulary of 30."""
     block = 16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 32 + 2 * 16
     untied = network("llama", tie_embeddings=False)
@@ -194,7 +192,7 @@ def test_mean_and_error() -> None:
     assert mean_and_error([4.0])[1] != mean_and_error([4.0])[1]  # not a number
 
 
-def test_a_trial_says_what_it_found(
+def test_work_prints_its_result(
     params: Params, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)

@@ -38,9 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_ranks_methods_with_costs_and_scores_the_probe(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Lost otherwise: the advice would not follow from the figures, or nobody would learn how good a probe is."""
     config.load()
     files.write_json(which.PREDICTION, {"data": "own.csv", "score": "accuracy", "ranking": ["full", "lora", "ia3"]})
@@ -55,7 +53,7 @@ def test_methods_are_ranked_with_their_costs_and_a_probe_is_scored(
 
 
 @pytest.mark.parametrize("predicted", [{"score": "chrf"}, {}])
-def test_a_probe_of_other_records_is_not_scored(
+def test_show_scores_no_probe_of_other_records(
     project: Path, predicted: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lost otherwise: a ranking on instructions would be held against a run on messages."""
@@ -64,7 +62,7 @@ def test_a_probe_of_other_records_is_not_scored(
     assert "predicted this" not in capsys.readouterr().out
 
 
-def test_without_seeds_there_is_nothing_to_compare(project: Path) -> None:
+def test_show_refuses_a_project_without_seeds(project: Path) -> None:
     raw = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     raw["finetune"], raw["evaluations"] = {}, {"base": raw["evaluations"]["base"]}
     (project / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
@@ -88,13 +86,13 @@ def one_recipe(name: str) -> list[str]:
     return ["one_recipe", name]
 
 
-def test_a_probe_runs_every_recipe_in_its_folder(folder: Path) -> None:
+def test_probe_runs_every_recipe_in_its_folder(folder: Path) -> None:
     which.probe(["full-s1", "lora-s1", "ia3-s1"], one_recipe)
     assert [(folder / name).read_text() for name in ("full-s1", "lora-s1", "ia3-s1")] == ["ran"] * 3
     assert Path.cwd() == folder.parents[1]
 
 
-def test_a_run_that_fails_ends_the_probe_with_its_error(folder: Path) -> None:
+def test_probe_ends_with_the_error_of_a_failed_recipe(folder: Path) -> None:
     """Lost otherwise: a probe would show a table of what is left, or a traceback of its pool."""
     with pytest.raises(UserError, match="stopped at bad: no memory"):
         which.probe(["bad", *[f"full-s{seed}" for seed in range(50)]], one_recipe)
@@ -102,7 +100,7 @@ def test_a_run_that_fails_ends_the_probe_with_its_error(folder: Path) -> None:
     assert Path.cwd() == folder.parents[1]
 
 
-def test_a_run_trains_and_measures_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_run_trains_and_measures_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(finetune, "main", lambda: done.append(("finetune", sys.argv[1:])))
     monkeypatch.setattr(evaluate, "main", lambda: done.append(("evaluate", sys.argv[1:])))
@@ -111,7 +109,7 @@ def test_a_run_trains_and_measures_its_recipe(monkeypatch: pytest.MonkeyPatch) -
     assert done == [("finetune", ["lora-s1"]), ("evaluate", ["lora-s1"])]
 
 
-def test_energy_of_runs_beside_each_other_is_estimated() -> None:
+def test_cost_estimates_energy_when_runs_were_side_by_side() -> None:
     method = Method("full", "", "accuracy", (0.9,), 1.0, (), ("full-s1",))
     record = {"seconds_work": 1.0, "peak_memory_mib": 1.0, "energy_wh_measured": 8.0, "energy_wh_estimated": 1.0}
     assert cost(method, {"full-s1": record}) == Cost(1.0, 1.0, 8.0, True)
