@@ -7,13 +7,13 @@ params.yaml are never overwritten unless --force says so.
 """
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline import config, files
+from pipeline.config import variants
 from pipeline.errors import UserError
 from pipeline.paths import PROFILES
 
@@ -45,36 +45,63 @@ def apply(names: list[str], force: bool = False, target: Path = config.PARAMS) -
 
 
 def rendered(names: list[str]) -> str:
-    """The params file of these profiles as text, comments kept, checked by config."""
+    """The params file of these profiles as text, comments kept, every recipe spelled out, checked by config.
+
+    Raises:
+        UserError: no such profile, a path that is not there, a result that config refuses.
+    """
+    unknown = [name for name in names if name not in available()]
+    if unknown:
+        raise UserError(f"profile {unknown[0]!r} is not in {PROFILES}; one of: {', '.join(available())}")
+    text = (PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8")
+    overlays = [name for name in names if name != BASE]
+    if overlays:
+        yaml_format = _round_trip()
+        params = yaml_format.load(text)
+        for name in overlays:
+            for path, value in overlay(name).items():
+                _set(params, path.split("."), value, f"infra/profiles/{name}.yaml: {path}")
+        stream = io.StringIO()
+        yaml_format.dump(params, stream)
+        text = stream.getvalue()
+    config.check(yaml.safe_load(text), f"profile {' + '.join(names)}")
+    return text
+
+
+def overlay(name: str) -> dict[str, Any]:
+    """The dotted paths of one profile and the value that each is set to, its `recipes` expanded."""
+    text = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
+    written = _round_trip().load(text) or {}
+    values = variants.expanded(written, f"infra/profiles/{name}.yaml")
+    if variants.KEY in written:
+        values["finetune"] = _in_blocks(values["finetune"], depth=2)
+        values["evaluations"] = _in_blocks(values["evaluations"], depth=3)
+    return values
+
+
+def _round_trip() -> Any:
+    """A reader and writer of YAML that keeps comments, quotes, the form of numbers and of mappings; no aliases."""
     from ruamel.yaml import YAML
 
-    for name in names:
-        if name not in available():
-            raise UserError(f"profile {name!r} is not in {PROFILES}; one of: {', '.join(available())}")
-    reader = YAML()
-    reader.width, reader.preserve_quotes = 120, True
-    reader.indent(mapping=2, sequence=4, offset=2)
-    raw = (PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8")
-    overlays = [name for name in names if name != BASE]
-    if not overlays:
-        config.check(yaml.safe_load(raw), f"profile {BASE}")
-        return raw
-    params = reader.load(raw)
-    for name in overlays:
-        for path, value in _overlay(name, reader).items():
-            _set(params, path.split("."), value, f"infra/profiles/{name}.yaml: {path}")
-    stream = io.StringIO()
-    reader.dump(params, stream)
-    config.check(yaml.safe_load(stream.getvalue()), f"profile {' + '.join(names)}")
-    return stream.getvalue()
+    yaml_format = YAML()
+    yaml_format.width, yaml_format.preserve_quotes = 10_000, True
+    yaml_format.indent(mapping=2, sequence=4, offset=2)
+    yaml_format.representer.ignore_aliases = lambda _: True
+    return yaml_format
 
 
-def _overlay(name: str, reader: Any) -> Any:
-    """The profile's paths and values; where it writes recipes by YAML merge keys, they come spelled out."""
-    text = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
-    if "<<:" in text:
-        return json.loads(json.dumps(yaml.safe_load(text)))
-    return reader.load(text) or {}
+def _in_blocks(value: Any, depth: int) -> Any:
+    """The mapping as YAML writes it: `depth` levels over several lines, everything further inside on one line."""
+    from ruamel.yaml.comments import CommentedMap
+
+    if not isinstance(value, dict):
+        return value
+    styled = CommentedMap({key: _in_blocks(inner, depth - 1) for key, inner in value.items()})
+    if depth > 0:
+        styled.fa.set_block_style()
+    else:
+        styled.fa.set_flow_style()
+    return styled
 
 
 def _set(params: Any, path: list[str], value: Any, where: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config import variants
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
 from pipeline.studies.guess import Guess
@@ -61,7 +62,7 @@ def methods() -> dict[str, dict[str, Any]]:
 
     Without few-shot recipes; of a tuner that comes in several lengths only the middle one.
     """
-    recipes = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))["finetune"]
+    recipes = variants.expanded(yaml.safe_load(PROFILE.read_text(encoding="utf-8")), PROFILE.name)["finetune"]
     first = {name.removesuffix("-s1"): recipe for name, recipe in recipes.items() if name.endswith("-s1")}
     lengths: dict[str, list[str]] = {}
     for name, recipe in first.items():

@@ -1,4 +1,4 @@
-"""Profiles: without these a switch of profile could write a broken params.yaml or eat a user's changes."""
+"""Profiles: without these tests a switch could write a broken params.yaml or overwrite a user's changes."""
 
 import re
 from pathlib import Path
@@ -18,12 +18,19 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", profiles.available())
-def test_every_committed_profile_is_valid(name: str) -> None:
-    config.check(yaml.safe_load(profiles.rendered([name])))
+def test_rendered_is_valid_and_spelled_out_for_every_committed_profile(name: str) -> None:
+    """Lost otherwise: `dvc exp run -S` would change the wrong recipes, or none, where several share their settings."""
+    text = profiles.rendered([name])
+    params = config.check(yaml.safe_load(text))
+    assert not [event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]
+    assert "<<:" not in text
+    for model in params.finetune:
+        recipe = text.split(f"\n  {model}:\n")[1]
+        assert "\n    optimizer: {name: " in recipe.split("\n    validation:")[0], model
 
 
 @pytest.mark.parametrize("stacked", ["real methods", "files methods", "real answers", "gsm8k answers", "files answers"])
-def test_methods_are_compared_on_other_data_too(stacked: str) -> None:
+def test_rendered_compares_methods_on_other_data_when_stacked(stacked: str) -> None:
     """Lost otherwise: a comparison would ask of the user's data what only the embedded world has, or stop."""
     raw = yaml.safe_load(profiles.rendered(stacked.split()))
     config.check(raw)
@@ -35,7 +42,7 @@ def test_methods_are_compared_on_other_data_too(stacked: str) -> None:
         assert recipe["objective"]["max_tokens"] <= room, name
 
 
-def test_an_overlay_changes_what_it_names_and_keeps_the_rest_with_its_comments(tmp_path: Path) -> None:
+def test_apply_keeps_other_settings_and_comments_when_an_overlay_names_a_path(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     profiles.apply(["shakespeare-char"], target=target)
     text = target.read_text(encoding="utf-8")
@@ -44,14 +51,14 @@ def test_an_overlay_changes_what_it_names_and_keeps_the_rest_with_its_comments(t
     assert "# changes no bit of any out" in text
 
 
-def test_there_and_back_again_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_apply_gives_the_same_bytes_when_switched_there_and_back(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     for name in ("embedded", "files", "embedded"):
         profiles.apply([name], target=target)
     assert target.read_bytes() == (ROOT / "infra/profiles/embedded.yaml").read_bytes()
 
 
-def test_changes_of_the_users_own_are_not_overwritten(tmp_path: Path) -> None:
+def test_apply_keeps_the_users_own_changes_without_force(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     profiles.apply(["embedded"], target=target)
     mine = re.sub(r"steps: \d+", "steps: 17", target.read_text(encoding="utf-8"))
@@ -71,7 +78,7 @@ def test_changes_of_the_users_own_are_not_overwritten(tmp_path: Path) -> None:
         ("pretrain.schedule.steps: many", "valid integer"),
     ],
 )
-def test_an_invalid_profile_is_refused_before_anything_is_written(
+def test_apply_writes_nothing_when_a_profile_is_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, words: str
 ) -> None:
     folder = tmp_path / "profiles"
@@ -85,6 +92,6 @@ def test_an_invalid_profile_is_refused_before_anything_is_written(
     assert not target.exists()
 
 
-def test_an_unknown_profile_names_the_choices() -> None:
+def test_rendered_names_the_choices_when_a_profile_is_unknown() -> None:
     with pytest.raises(UserError, match="shakespeare-char"):
         profiles.rendered(["shakespear"])
