@@ -1,4 +1,4 @@
-"""params.yaml edited by a command: the values asked for and nothing else, or nothing at all."""
+"""params.yaml edited by a command: exactly the requested values change, or nothing does."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,18 @@ from pipeline.paths import CODE as ROOT
 LORA = "finetune.spam-lora"
 
 
+def in_block_style(part: re.Match[str]) -> str:
+    """A part over several lines, as people write long ones: both styles are edited."""
+    indent, key, settings = part.groups()
+    lines = re.split(r", (?=[a-z_0-9]+: )", settings)
+    return "\n".join([f"{indent}{key.strip()}", *(f"{indent}  {line}" for line in lines)])
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     copy = tmp_path / "params.yaml"
     text = (ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^( +)(tuner: |optimizer: )\{(name: (?:lora|muon), .*)\}$", in_block_style, text, flags=re.M)
     copy.write_text(re.sub(r"^search:.*\n(?:[ #].*\n|\n)*", "search: {}\n", text, flags=re.M), encoding="utf-8")
     return copy
 
@@ -38,7 +46,7 @@ def lines(difference: str, sign: str) -> list[str]:
         (LORA + ".weighting", {"name": "focal", "gamma": 2.0}, "weighting: {name: focal, gamma: 2.0}"),
     ],
 )
-def test_one_value_changes_on_its_line_and_no_other_byte(path: Path, dotted: str, value: Any, written: str) -> None:
+def test_change_replaces_one_value_and_no_other_byte(path: Path, dotted: str, value: Any, written: str) -> None:
     """Lost otherwise: a `git diff` of ten lines for one number, or a comment that is gone."""
     before = path.read_text(encoding="utf-8")
     difference = edit.change(path, {dotted: value})
@@ -52,7 +60,7 @@ def test_one_value_changes_on_its_line_and_no_other_byte(path: Path, dotted: str
     assert edit.change(path, {dotted: value}) == ""
 
 
-def test_several_values_on_one_line_and_a_whole_part_over_several(path: Path) -> None:
+def test_change_sets_several_values_when_parts_are_on_one_line_and_over_several(path: Path) -> None:
     tuner = {"name": "layers", "last": 1, "first": 0, "pattern": None, "embeddings": False}
     values = {
         f"{LORA}.optimizer.learning_rate": 0.02,
@@ -77,14 +85,14 @@ def test_several_values_on_one_line_and_a_whole_part_over_several(path: Path) ->
         ({f"{LORA}.tuner.rank": 0}, "greater than 0"),
     ],
 )
-def test_what_params_do_not_have_or_refuse_is_not_written(path: Path, values: dict[str, Any], words: str) -> None:
+def test_change_writes_nothing_when_params_refuse_the_value(path: Path, values: dict[str, Any], words: str) -> None:
     before = path.read_bytes()
     with pytest.raises(UserError, match=words):
         edit.change(path, values)
     assert path.read_bytes() == before
 
 
-def test_a_value_that_others_share_is_not_written(path: Path) -> None:
+def test_change_writes_nothing_when_the_value_is_shared_by_alias(path: Path) -> None:
     """Lost otherwise: the winner of one recipe changes another one that borrows its lines."""
     text = path.read_text(encoding="utf-8")
     full = "weighting: {name: uniform}\n    ordering: {name: shuffled, batch_size: 16}\n"
