@@ -3,14 +3,14 @@
 from pipeline import config
 from pipeline.data.collect import collect, describe
 from pipeline.paths import RAW
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
 def main() -> None:
     """Reads `download.sources` of params.yaml."""
     params = config.load()
-    with tracking.stage("download", params) as run:
+    with tracked_stage("download", params) as run:
         with run.work():
             summary = collect(params.download, RAW, params.runtime.progress)
         rows = [n for account in summary.values() for n in account["rows"].values()]

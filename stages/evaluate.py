@@ -5,7 +5,7 @@ import sys
 from pipeline import config, files, integrity
 from pipeline.evaluation import measure_all, open_subject
 from pipeline.paths import EVALUATION, MEASURES, MODELS
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Measures the model named on the command line as `evaluations` says."""
     params = config.load()
     name = config.choice("model", sys.argv[1:], list(params.evaluations))
-    with tracking.stage(f"evaluate@{name}", params) as run, run.work():
+    with tracked_stage(f"evaluate@{name}", params) as run, run.work():
         subject = open_subject(name, params.compute)
         metrics, details = measure_all(subject, params.evaluations[name], MEASURES)
         with files.replace_folder(EVALUATION / name) as folder:

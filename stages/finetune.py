@@ -5,7 +5,7 @@ import sys
 from pipeline import config
 from pipeline.model import checkpoint
 from pipeline.paths import MODELS
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from pipeline.training.recipe import train
 from pipeline.training.start import finetune_start
 from stages import entry
@@ -17,7 +17,7 @@ def main() -> None:
     name = config.choice("recipe", sys.argv[1:], list(params.finetune))
     recipe = params.finetune[name]
     load, inputs = finetune_start(recipe)
-    with tracking.stage(f"finetune@{name}", params) as run:
+    with tracked_stage(f"finetune@{name}", params) as run:
         train(
             name,
             f"finetune.{name}",

@@ -6,7 +6,7 @@ from pipeline import config, files, integrity
 from pipeline.merging import merge
 from pipeline.model.device import set_up
 from pipeline.paths import MODELS, TRAINING
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     name = config.choice("merge", sys.argv[1:], list(params.merge))
     chosen = params.merge[name]
     set_up(params.compute)
-    with tracking.stage(f"merge@{name}", params) as run:
+    with tracked_stage(f"merge@{name}", params) as run:
         with run.work():
             for model in (chosen.of, chosen.first, chosen.second):
                 integrity.require_intact(MODELS / model)

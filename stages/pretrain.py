@@ -2,7 +2,7 @@
 
 from pipeline import config
 from pipeline.paths import TOKENIZER
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from pipeline.training.recipe import train
 from pipeline.training.start import start
 from stages import entry
@@ -12,7 +12,7 @@ def main() -> None:
     """Trains `pretrain` of params.yaml."""
     params = config.load()
     load, inputs = start(params.pretrain)
-    with tracking.stage("pretrain", params) as run:
+    with tracked_stage("pretrain", params) as run:
         train("base", "pretrain", params.pretrain, "documents", load, inputs, params, run, TOKENIZER)
 
 

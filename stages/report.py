@@ -4,7 +4,7 @@ import sys
 
 from pipeline import config, files
 from pipeline.reporting import report
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
@@ -15,7 +15,7 @@ def main() -> None:
         files.write_text(report.REPORTS / "costs.html", report.render_costs(params))
         print(report.REPORTS / "costs.html")
         return
-    with tracking.stage("report", params) as run:
+    with tracked_stage("report", params) as run:
         with run.work():
             files.write_text(report.REPORTS / "report.html", report.render(params))
         run.page(report.REPORTS / "report.html")

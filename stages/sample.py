@@ -4,14 +4,14 @@ from pipeline import config, integrity
 from pipeline.config.recipe import KINDS
 from pipeline.data.samples import describe, sample
 from pipeline.paths import RAW, SAMPLES, TOKENS
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
 def main() -> None:
     """Reads `sample` and `split` of params.yaml."""
     params = config.load()
-    with tracking.stage("sample", params) as run:
+    with tracked_stage("sample", params) as run:
         with run.work():
             integrity.require_admitted("tokens", "documents")
             for kind in KINDS:

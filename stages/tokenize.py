@@ -3,14 +3,14 @@
 from pipeline import config, integrity
 from pipeline.data.tokens import describe, tokenize
 from pipeline.paths import RAW, TOKENS
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
 def main() -> None:
     """Reads `tokenize` and `split` of params.yaml."""
     params = config.load()
-    with tracking.stage("tokenize", params) as run:
+    with tracked_stage("tokenize", params) as run:
         with run.work():
             integrity.require_admitted("raw", "documents")
             summary = tokenize(

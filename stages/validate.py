@@ -10,7 +10,7 @@ import sys
 from pipeline import config
 from pipeline.gates import _run, _verdict
 from pipeline.paths import DATA, REPORTS
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_stage
 from stages import entry
 
 
@@ -20,13 +20,13 @@ def main() -> None:
     what, *rest = sys.argv[1:] or [""]
     if what == "model":
         name = config.choice("model", rest, list(params.evaluations))
-        with tracking.stage(f"validate-model@{name}", params) as run:
+        with tracked_stage(f"validate-model@{name}", params) as run:
             verdict = _run.judge_model(name, params, reports=REPORTS, work=run.work)
             run.page(REPORTS / "gates" / name / "page.html", f"gates/{name}")
             print(_verdict.table(verdict, REPORTS / "gates" / name))
     else:
         name = config.choice("gate", sys.argv[1:], [*_run.DATA_GATES, "model"])
-        with tracking.stage(f"validate@{name}", params) as run:
+        with tracked_stage(f"validate@{name}", params) as run:
             verdict = _run.judge_data(name, params, data=DATA, reports=REPORTS, work=run.work)
             run.page(REPORTS / "gates" / name / "page.html", f"gates/{name}")
             print(_verdict.table(verdict, REPORTS / "gates" / name))

@@ -13,10 +13,9 @@ from pathlib import Path
 from pipeline import files, integrity
 from pipeline.config.params import Params
 from pipeline.errors import UserError
-from pipeline.paths import MODELS
+from pipeline.paths import DVC_LOCK, GATES, MODELS
 from pipeline.registry import card
 from pipeline.registry.card import EVALUATION, Facts
-from pipeline.tracking import lineage
 
 _GATES_BEFORE = ("raw", "tokens", "samples")
 
@@ -29,7 +28,7 @@ def require_models(models: list[str], params: Params) -> None:
 
 def require_current(models: list[str]) -> None:
     """dvc.lock must exist and nothing the models depend on may have changed since."""
-    if not lineage.LOCK.is_file():
+    if not DVC_LOCK.is_file():
         raise UserError("dvc.lock: not there, so nothing was made yet; run `dvc repro`, then register")
     targets = [f"validate-model@{model}" for model in models]
     stale = _stale(targets)
@@ -79,7 +78,7 @@ def admit(model: str, params: Params, today: date | None = None) -> Facts:
 
 def _require_verdict(model: str) -> None:
     for gate in (*_GATES_BEFORE, model):
-        path = lineage.GATES / gate / "verdict.json"
+        path = GATES / gate / "verdict.json"
         if not path.is_file():
             raise UserError(f"{model}: {path} is not there, so gate {gate} has not judged; run `dvc repro`")
         if integrity.read_json(path).get("passed") is not True:

@@ -13,7 +13,7 @@ import yaml
 
 from pipeline import files, integrity
 from pipeline.config.params import Params
-from pipeline.paths import EVALUATION, MODELS, PROVENANCE, RUNS, TRAINING
+from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, TRAINING
 from pipeline.tracking import lineage
 
 
@@ -52,7 +52,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
     gates = {
         gate: integrity.read_json(path)
         for gate in ("raw", "tokens", "samples", model)
-        if (path := lineage.GATES / gate / "verdict.json").is_file()
+        if (path := GATES / gate / "verdict.json").is_file()
     }
     names = [
         "download",
@@ -194,7 +194,7 @@ def _limits(facts: Facts) -> str:
 
 def _hashes(model: str, stage: str) -> dict[str, str]:
     outs = lineage.dvc_outs()
-    tags = {f"dvc.in.{path}": digest for path, digest in lineage.dvc_inputs(stage).items()}
+    tags = {f"dvc.in.{path}": digest for path, digest in lineage.locked_inputs(stage).items()}
     return tags | {f"dvc.out.models/{model}": digest for path, digest in outs.items() if path == f"models/{model}"}
 
 

@@ -17,7 +17,7 @@ from pipeline.registry.card import Facts
 from pipeline.registry.contents import Contents
 from pipeline.registry.packing import pack
 from pipeline.registry.store import MODEL, VERSION, Store
-from pipeline.tracking import artifact_location
+from pipeline.tracking import artifact_location, lineage
 
 _DESCRIPTION = 4900  # MLflow's column holds 5000 characters
 
@@ -35,7 +35,7 @@ def create(store: Store, name: str, facts: Facts, folder: Path) -> ModelVersion:
     with contextlib.suppress(MlflowException):
         client.create_registered_model(name)  # there already, or the next call says why not
     tags = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": facts.model, **facts.tags}
-    tags |= {f"gate.{gate}": model_card.lineage.verdict_summary(v) for gate, v in facts.gates.items()}
+    tags |= {f"gate.{gate}": lineage.verdict_summary(v) for gate, v in facts.gates.items()}
     if uid := facts.runs.get(facts.stages[-1], {}).get("run_uid"):
         tags["tohum.run_uid"] = uid
     if len(card) > _DESCRIPTION:

@@ -33,7 +33,8 @@ from pipeline.errors import UserError
 from pipeline.paths import SEARCHES
 from pipeline.studies.recipe_inputs import First, inputs_of
 from pipeline.tracking import lineage
-from pipeline.tracking import run as tracking
+from pipeline.tracking.stage import tracked_search
+from pipeline.tracking.tracker import NullTracker
 from pipeline.training import state as states
 from pipeline.training.recipe import Built, build
 from pipeline.training.run import DivergedError
@@ -71,7 +72,7 @@ class RecipeSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space, self.params, self._name = search_space.read(params, name), params, name
         self.settings = self.space.settings
-        self._inputs = lineage.dvc_inputs(self.space.where.replace(".", "@"))
+        self._inputs = lineage.input_hashes(self.space.where.replace(".", "@"), params)
         self._inputs = {f"dvc.in.{path}": digest for path, digest in self._inputs.items()}
         self.key = self._fingerprint()
         self.title = f"{name}-{self.key[:12]}"
@@ -103,7 +104,7 @@ class RecipeSearch:
                 self._study.tell(cut_off.number, state=TrialState.FAIL)  # a new trial gets the same values
             uid = self._study.user_attrs.get("run_uid") or uuid.uuid4().hex
             self._study.set_user_attr("run_uid", uid)
-            with tracking.beside("search", f"search@{self.space.name}", self.params, uid, self._inputs) as run:
+            with tracked_search("search", f"search@{self.space.name}", self.params, uid, self._inputs) as run:
                 for number in self._left():
                     self._trial(number, uid)
                     if losses := self._losses():
@@ -130,7 +131,7 @@ class RecipeSearch:
         asked = self._study.ask({path: _distribution(dimension) for path, dimension in self.space.dimensions.items()})
         tags = {"tohum.recipe": self.space.name, **self._inputs}
         try:
-            with tracking.beside("trial", f"trial {number}", self.params, search_uid, tags) as run:
+            with tracked_search("trial", f"trial {number}", self.params, search_uid, tags) as run:
                 loss = self._train(asked, run)
                 ended = TrialState.PRUNED if loss is None else TrialState.COMPLETE
                 run.tag(**{"tohum.trial": ended.name.lower()})
@@ -139,7 +140,7 @@ class RecipeSearch:
             loss, ended = None, TrialState.FAIL
         self._study.tell(asked, loss, state=ended)
 
-    def _train(self, asked: optuna.Trial, run: tracking.NullTracker) -> float | None:
+    def _train(self, asked: optuna.Trial, run: NullTracker) -> float | None:
         """Validation loss of the weights that the recipe would keep with these values; None for a pruned trial."""
         values = self._values(asked.params)
         run.params(values)
@@ -218,12 +219,12 @@ class RecipeSearch:
 class _Reports:
     """A log that passes metrics on, reports every validation loss to optuna, and ends a trial that optuna prunes."""
 
-    def __init__(self, run: tracking.NullTracker, trial: optuna.Trial, steps: int) -> None:
+    def __init__(self, run: NullTracker, trial: optuna.Trial, steps: int) -> None:
         self.record = run.record
         self._run, self._trial, self._steps, self._validations = run, trial, steps, 0
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """See tracking.Tracker. Raises TrialPruned, or DivergedError where the loss is no number."""
+        """See NullTracker.log. Raises TrialPruned, or DivergedError where the loss is no number."""
         self._run.log(metrics, step)
         if (loss := metrics.get(_LOSS)) is None:
             return

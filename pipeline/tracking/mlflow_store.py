@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import files
 from pipeline.tracking import artifact_location, artifact_store, overview, store_file
-from pipeline.tracking.run import ATTACHED
+from pipeline.tracking.tracker import ATTACHED
 
 if TYPE_CHECKING:
     from pipeline.tracking.outbox import Cursor

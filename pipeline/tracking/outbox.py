@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
+from pipeline.paths import QUEUE
 from pipeline.tracking import store_file
-from pipeline.tracking.run import QUEUE
 
 _SLICE = 1 << 20
 _LARGEST = 1 << 62

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from pipeline.paths import QUEUE
 from pipeline.tracking import store_file
 from pipeline.tracking.outbox import Cursor, Outbox, modified, waiting
-from pipeline.tracking.run import QUEUE, SENDER_LOCK
+from pipeline.tracking.start_sender import SENDER_LOCK
 
 if TYPE_CHECKING:
     from pipeline.tracking.mlflow_store import AwayError, Delivery

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 
-from pipeline.tracking import run as tracking
+from pipeline.tracking.tracker import FileTracker, NullTracker
 
 LINES = 5000
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Prints microseconds a call of three metrics, beside a step of the embedded default (about 0.25 s)."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for name, run in (("null", tracking.NullTracker()), ("jsonl", tracking.Run({"stage": "bench"}))):
+        for name, run in (("null", NullTracker()), ("jsonl", FileTracker({"stage": "bench"}))):
             began = time.perf_counter()
             for step in range(LINES):
                 run.log({"loss_nats": 1.0, "learning_rate": 1e-3, "tokens_per_second": 1.0}, step=step)

@@ -19,10 +19,10 @@ from pipeline import config, files
 from pipeline.config import edit
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
+from pipeline.paths import QUEUE
 from pipeline.studies.search import STORE, RecipeSearch, SearchTrial
 from pipeline.studies.search_results import apply, show
-from pipeline.tracking import run as tracking
-from pipeline.tracking import sender
+from pipeline.tracking import sender, stage
 from pipeline.training import run as training
 from stages import finetune
 from tests import searches
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def enter(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A function that goes to a fresh copy of the project."""
-    monkeypatch.setattr(tracking, "start_sender", lambda: None)
+    monkeypatch.setattr(stage, "start_sender", lambda: None)
     torch.set_num_threads(1)
 
     def go(**settings: Any) -> Path:
@@ -54,7 +54,7 @@ def whole(made: Path) -> list[Any]:
     folder = made.parent / "whole"
     searches.copied(made, folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "start_sender", lambda: None)
+        patch.setattr(stage, "start_sender", lambda: None)
         patch.chdir(folder)
         return told(ran().trials())
 
@@ -76,7 +76,7 @@ def told(trials: list[SearchTrial]) -> list[Any]:
 
 def queue() -> list[list[dict[str, Any]]]:
     """The lines of every run, oldest first."""
-    paths = sorted(tracking.QUEUE.glob("*.jsonl"), key=lambda path: path.stat().st_ctime_ns)
+    paths = sorted(QUEUE.glob("*.jsonl"), key=lambda path: path.stat().st_ctime_ns)
     return [[json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line] for path in paths]
 
 

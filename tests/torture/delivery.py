@@ -36,13 +36,13 @@ class Try:
 
     def say(self, first: int, last: int, status: str | None) -> None:
         """The run says its steps from `first` to `last`, as a process that starts or resumes; None: it is killed."""
-        from pipeline.tracking import run as tracking
+        from pipeline.tracking.tracker import FileTracker
 
         opening = {
             "time_ms": 1, "stage": "pretrain", "pipeline_uid": self.uid[::-1], "pid": 0, "process_started": 0.0,
             "uri": self.uri, "experiment": "torture", "tags": {"tohum.stage": "pretrain"}, "params": {"a": "1"},
         }  # fmt: skip
-        run = tracking.Run(opening, self.uid)
+        run = FileTracker(opening, self.uid)
         for step in range(first, last):
             run.log({KEY: 1 / (step + 1)}, step=step)
         if status is not None:

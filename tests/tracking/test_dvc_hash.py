@@ -1,4 +1,4 @@
-"""DVC's hashes without DVC: a lineage tag that differs from dvc.lock names data that no run has read."""
+"""Lineage without DVC: a hash that differs from dvc.lock names data that no run has read."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import config
+from pipeline.config import profiles
 from pipeline.orchestration import graph
 from pipeline.tracking import dvc_hash, lineage
 from tests import scratch
@@ -48,29 +50,47 @@ def _locked(project: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_every_dependency_has_the_hash_that_dvc_records(project: Path, cached: bool, tmp_path: Path) -> None:
+def test_dvc_hash_equals_the_recorded_one_for_every_dependency(project: Path, cached: bool, tmp_path: Path) -> None:
     """Also where the listing of an out is not in DVC's cache: then what lies in the project is hashed."""
     root = tmp_path / "project"
     shutil.copytree(project, root)
     if not cached:
         shutil.rmtree(root / ".dvc/cache")
-    found = _locked(root)
-    assert {stage: lineage.dvc_inputs(stage, root) for stage in found} == found
-    assert found["one"]["data/raw/documents"] != found["one"]["data/raw"]
+    locked = _locked(root)
+    outs = lineage.dvc_outs(root)
+    computed = {stage: {path: dvc_hash.of(path, outs, root) for path in deps} for stage, deps in locked.items()}
+    assert computed == locked
+    assert {stage: lineage.locked_inputs(stage, root) for stage in locked} == locked
+    assert locked["one"]["data/raw/documents"] != locked["one"]["data/raw"]
 
 
-def test_the_order_of_stages_is_that_of_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over the committed graph, where a gate waits for what is written below it in dvc.yaml."""
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(scratch.ROOT / name, tmp_path / name)
+def test_stage_order_is_that_of_the_graph_when_all_stages_ran(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    assert lineage.stage_order() == list(graph.read().stages) == ["make", "one", "all"]
+
+
+@pytest.mark.parametrize("profile", ["embedded", "merged"])
+def test_stage_inputs_are_the_data_dependencies_of_the_committed_graph(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a run is shown with inputs that it did not read, or without one that it did."""
+    from dvc.repo import Repo
+
+    text = profiles.rendered([profile])
+    shutil.copy(scratch.ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     assert scratch.dvc(tmp_path, "init", "--no-scm", "--quiet").returncode == 0
     monkeypatch.chdir(tmp_path)
-    found = lineage.stage_order()
-    assert found == list(graph.read().stages)
-    assert found.index("tokenize") < found.index("validate@tokens") < found.index("pretrain")
+    params = config.check(yaml.safe_load(text))
+    with Repo() as repo:
+        deps = {stage.addressing: [dep.def_path for dep in stage.deps] for stage in repo.index.stages}
+    assert len(deps) > 20
+    for stage, paths in deps.items():
+        data = {path for path in paths if path and not path.startswith(lineage.CODE) and path != "params.yaml"}
+        assert {path.as_posix() for path in lineage.stage_inputs(stage, params)} == data, stage
 
 
-def test_what_is_not_there_has_no_hash(project: Path) -> None:
+def test_dvc_hash_is_none_when_the_file_is_missing(project: Path) -> None:
     outs = lineage.dvc_outs(project)
     assert dvc_hash.of("data/raw/nothing", outs, project) is None
     assert dvc_hash.of("nowhere", outs, project) is None

@@ -18,11 +18,14 @@ from typing import Any
 
 import pytest
 
+from pipeline import files
 from pipeline.paths import CODE as ROOT
-from pipeline.tracking import run as tracking
-from pipeline.tracking import sender
+from pipeline.paths import QUEUE
+from pipeline.tracking import sender, stage
 from pipeline.tracking.mlflow_store import AwayError
-from tests.tracking.test_run import params
+from pipeline.tracking.stage import tracked_stage
+from pipeline.tracking.tracker import FileTracker
+from tests.tracking.test_stage import params
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def here(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project whose runs go to an experiment of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOHUM_PIPELINE_UID", uuid.uuid4().hex)
-    monkeypatch.setattr(tracking, "start_sender", lambda: None)
+    monkeypatch.setattr(stage, "start_sender", lambda: None)
     return tmp_path
 
 
@@ -70,7 +73,7 @@ def test_everything_a_run_said_arrives(here: Path, store: str) -> None:
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(uuid.uuid4().bytes)
     Path("curve.csv").write_text("step,loss\n")
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         for step in range(1, 1501):
             run.log({"loss_nats": 1 / step, "learning_rate": 1e-3}, step=step)
         run.tag(note="ğüşöçİ")
@@ -98,12 +101,12 @@ def test_everything_a_run_said_arrives(here: Path, store: str) -> None:
     kept = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
     assert (kept / stage.info.run_id / "artifacts/curve.csv").is_file()
     (made,) = client.search_logged_models([experiment.experiment_id])
-    assert made.params == {"path": "models/base", "sha256": tracking.files.sha256_of(model)}
+    assert made.params == {"path": "models/base", "sha256": files.sha256_of(model)}
     assert (made.source_run_id, str(made.status)) == (stage.info.run_id, "READY")
     assert [(m.key, m.value) for m in made.metrics] == [("best_loss_nats", 0.5)]
     assert not list(kept.rglob("model.safetensors"))  # by reference: nothing copied
 
-    with tracking.stage("evaluate@base", settings(store)) as measured:
+    with tracked_stage("evaluate@base", settings(store)) as measured:
         measured.model(model, {"accuracy": 0.75})
     assert sender.drain(timeout_s=60) == 0
     (same,) = client.search_logged_models([experiment.experiment_id])
@@ -113,7 +116,7 @@ def test_everything_a_run_said_arrives(here: Path, store: str) -> None:
 def test_a_sender_killed_between_delivery_and_its_note_repeats_nothing(
     here: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         for step in range(40):
             run.log({"loss_nats": float(step)}, step=step)
 
@@ -133,7 +136,7 @@ def test_a_sender_killed_between_delivery_and_its_note_repeats_nothing(
 def test_steps_that_a_resumed_training_repeats_are_delivered_once(here: Path, store: str) -> None:
     state = here / "state"
     for first, last in ((0, 27), (20, 40)):  # checkpoint at 20, interrupted after 26
-        with contextlib.suppress(KeyboardInterrupt), tracking.stage("pretrain", settings(store)) as run:
+        with contextlib.suppress(KeyboardInterrupt), tracked_stage("pretrain", settings(store)) as run:
             run.continue_in(state)
             for step in range(first, last):
                 run.log({"loss_nats": float(step)}, step=step)
@@ -147,10 +150,11 @@ def test_a_stage_that_was_killed_is_shown_as_killed(here: Path, store: str) -> N
     code = f"""
 import os, signal
 from pathlib import Path
-from pipeline.tracking import run as tracking
-from tests.tracking.test_run import params
-tracking.start_sender = lambda: None
-stage = tracking.stage("pretrain", params(uri={store!r}, experiment=Path.cwd().name))
+from pipeline.tracking import stage
+from pipeline.tracking.stage import tracked_stage
+from tests.tracking.test_stage import params
+stage.start_sender = lambda: None
+stage = tracked_stage("pretrain", params(uri={store!r}, experiment=Path.cwd().name))
 run = stage.__enter__()
 run.log({{"loss_nats": 1.0}}, step=1)
 print(run.uid, flush=True)
@@ -170,7 +174,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_what_the_store_refuses_does_not_hold_up_the_rest(
     here: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         run.params({"rank": 8})
         run.params({"rank": 16})  # MLflow's params never change
         run.log({"bad\nname": 1.0, "loss_nats": 2.0}, step=1)
@@ -183,13 +187,13 @@ def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nobody(here: Path,
     from mlflow import MlflowClient
 
     state = here / "state"
-    with contextlib.suppress(KeyboardInterrupt), tracking.stage("pretrain", settings(store)) as run:
+    with contextlib.suppress(KeyboardInterrupt), tracked_stage("pretrain", settings(store)) as run:
         run.continue_in(state)
         raise KeyboardInterrupt
     assert sender.drain(timeout_s=60) == 0
     ((run_id,),) = rows(store, "select run_uuid from tags where key = 'tohum.run_uid' and value = ?", run.uid)
     MlflowClient(store).delete_run(run_id)
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         run.continue_in(state)
         run.log({"loss_nats": 1.0}, step=1)
     assert sender.drain(timeout_s=60) == 0
@@ -197,7 +201,7 @@ def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nobody(here: Path,
 
 
 def test_a_store_that_was_emptied_gets_everything_again(here: Path, store: str) -> None:
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
         sender.Sender().round()
         with sqlite3.connect(store.removeprefix("sqlite:///")) as connection:
@@ -213,7 +217,7 @@ def test_a_figure_of_the_whole_run_is_no_point_of_a_curve(here: Path, store: str
     model = Path("models/base")
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(uuid.uuid4().bytes)
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         for step in (10, 20):
             run.log({"loss_nats": 1 / step, "tokens_per_second": 5.0}, step=step)
         run.model(model, {"loss_nats": 0.05, "best_loss_nats": 0.05})
@@ -231,11 +235,11 @@ def test_the_pipelines_run_tells_what_was_run_and_how_good_it_is(here: Path, sto
     page = Path("reports/gates/raw/page.html")
     page.parent.mkdir(parents=True)
     page.write_text("raw: ğ", encoding="utf-8")
-    with tracking.stage("validate@raw", settings(store)) as gate:
+    with tracked_stage("validate@raw", settings(store)) as gate:
         gate.page(page, "gates/raw")
     page.write_text("of a later run", encoding="utf-8")  # before anything was delivered
     Path("report.html").write_text("all", encoding="utf-8")
-    with tracking.stage("report", settings(store)) as run:
+    with tracked_stage("report", settings(store)) as run:
         run.page(Path("report.html"))
         run.headline({"base/bits_per_byte": 1.25, "spam-lora/accuracy": 0.97})
     assert sender.drain(timeout_s=60) == 0
@@ -262,7 +266,7 @@ def test_the_pipelines_run_tells_what_was_run_and_how_good_it_is(here: Path, sto
     assert "[validate@raw](" in note
 
     client.set_tag(above.info.run_id, "mlflow.note.content", "The one we ship.")
-    with tracking.stage("evaluate@base", settings(store)):
+    with tracked_stage("evaluate@base", settings(store)):
         pass
     assert sender.drain(timeout_s=60) == 0
     assert client.get_run(above.info.run_id).data.tags["mlflow.note.content"] == "The one we ship."
@@ -272,7 +276,7 @@ def test_an_experiment_of_a_persons_choice_keeps_its_kind(here: Path, store: str
     from mlflow import MlflowClient
 
     made = MlflowClient(store).create_experiment(here.name, tags={"mlflow.experimentKind": "finetuning"})
-    with tracking.stage("pretrain", settings(store)):
+    with tracked_stage("pretrain", settings(store)):
         pass
     assert sender.drain(timeout_s=60) == 0
     assert MlflowClient(store).get_experiment(made).tags["mlflow.experimentKind"] == "finetuning"
@@ -284,7 +288,7 @@ def test_training_again_after_an_end_leaves_both_pipelines_whole(
     uids = []
     for pipeline in ("a" * 32, "b" * 32):
         monkeypatch.setenv("TOHUM_PIPELINE_UID", pipeline + here.name[:8])
-        with tracking.stage("pretrain", settings(store)) as run:
+        with tracked_stage("pretrain", settings(store)) as run:
             run.continue_in(here / "state")
             for step in (1, 2):
                 run.log({"loss_nats": 1 / step}, step=step)
@@ -333,14 +337,14 @@ def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
     with sqlite3.connect(template) as source, sqlite3.connect("mlflow.db") as copy:
         source.backup(copy)
     uri = f"sqlite:///{here}/mlflow.db"
-    with tracking.stage("pretrain", settings(uri)) as before:
+    with tracked_stage("pretrain", settings(uri)) as before:
         before.log({"loss_nats": 1.0}, step=1)
     drain = [sys.executable, "-m", "pipeline.tracking.sender", "--drain"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(drain, env=environment, check=True)
-    with tracking.stage("evaluate@base", settings(uri)) as after:
+    with tracked_stage("evaluate@base", settings(uri)) as after:
         after.log({"accuracy": 0.5})
-    with tracking.stage("report", settings(store)) as elsewhere:
+    with tracked_stage("report", settings(store)) as elsewhere:
         elsewhere.log({"figure": 1.0})
     damage(Path("mlflow.db"))
     capfd.readouterr()
@@ -380,7 +384,7 @@ def test_a_server_that_answers_nonsense_is_away(here: Path, answer: bytes, capsy
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with tracking.stage("pretrain", settings(f"http://127.0.0.1:{server.server_port}")) as run:
+        with tracked_stage("pretrain", settings(f"http://127.0.0.1:{server.server_port}")) as run:
             run.log({"loss_nats": 1.0}, step=1)
         assert sender.drain(timeout_s=0.5) == 1
         server.shutdown()
@@ -395,13 +399,13 @@ def test_a_store_that_is_not_there_any_more_gets_all_runs_again(here: Path, stor
     with sqlite3.connect(store.removeprefix("sqlite:///")) as source, sqlite3.connect("mlflow.db") as copy:
         source.backup(copy)
     uri = f"sqlite:///{here}/mlflow.db"
-    with tracking.stage("pretrain", settings(uri)) as run:
+    with tracked_stage("pretrain", settings(uri)) as run:
         run.log({"loss_nats": 1.0}, step=1)
     assert sender.drain(timeout_s=60) == 0
     assert sender.waiting() == (0, 0)
     Path("mlflow.db").unlink()
     runs, size = sender.waiting()
-    assert (runs, size) == (1, (tracking.QUEUE / f"{run.uid}.jsonl").stat().st_size)
+    assert (runs, size) == (1, (QUEUE / f"{run.uid}.jsonl").stat().st_size)
 
 
 @pytest.mark.parametrize(
@@ -410,30 +414,30 @@ def test_a_store_that_is_not_there_any_more_gets_all_runs_again(here: Path, stor
      '{"offset": 3, "last_step": []}', '{"offset": 40, "run_id": 7}', '{"last_step": {"loss_nats": "x"}}'],
 )  # fmt: skip
 def test_a_damaged_cursor_delivers_everything_once(here: Path, store: str, cursor: str) -> None:
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         for step in (1, 2):
             run.log({"loss_nats": 1.0}, step=step)
     assert sender.drain(timeout_s=60) == 0
-    (tracking.QUEUE / f"{run.uid}.cursor").write_text(cursor)
+    (QUEUE / f"{run.uid}.cursor").write_text(cursor)
     assert sender.drain(timeout_s=60) == 0
     assert steps(store, run.uid) == [1, 2]
     assert sender.waiting() == (0, 0)
 
 
 def test_a_file_without_a_start_holds_nobody_up(here: Path, store: str) -> None:
-    tracking.QUEUE.mkdir(parents=True)
-    (tracking.QUEUE / f"{uuid.uuid4().hex}.jsonl").write_bytes(b'{"event": "start", "uid\n\xff\xfe\n')
-    (tracking.QUEUE / "folder.jsonl").mkdir()
-    with tracking.stage("pretrain", settings(store)) as run:
+    QUEUE.mkdir(parents=True)
+    (QUEUE / f"{uuid.uuid4().hex}.jsonl").write_bytes(b'{"event": "start", "uid\n\xff\xfe\n')
+    (QUEUE / "folder.jsonl").mkdir()
+    with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
     assert sender.drain(timeout_s=60) == 0
     assert steps(store, run.uid) == [1]
 
 
 def test_damaged_lines_are_left_out(here: Path, store: str) -> None:
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
-        assert isinstance(run, tracking.Run)
+        assert isinstance(run, FileTracker)
         assert run._file is not None
         run._file.write(b'{"event": "metr\n[1, 2]\nnull\n{}\n{"event": "metrics"}\n{"event": "end", "status": 7}\n')
         run._file.write(b'{"event": "metrics", "time_ms": 1, "step": "x", "values": {"loss_nats": 1}}\n')
@@ -488,7 +492,7 @@ def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: P
     server = serve(store, port, here)
     courier = None
     try:
-        with tracking.stage("pretrain", settings(uri)) as run:
+        with tracked_stage("pretrain", settings(uri)) as run:
             for step in range(100):
                 run.log({"loss_nats": float(step)}, step=step)
             courier = subprocess.Popen(
@@ -520,9 +524,9 @@ def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: P
 
 
 def test_a_second_sender_leaves_the_first_alone(here: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with tracking.stage("pretrain", settings(store)):
+    with tracked_stage("pretrain", settings(store)):
         pass
-    with sender._lock(tracking.QUEUE) as held:
+    with sender._lock(QUEUE) as held:
         assert held is not None
         assert sender.drain(timeout_s=1) == 1
     assert "another sender" in capsys.readouterr().err
@@ -530,8 +534,8 @@ def test_a_second_sender_leaves_the_first_alone(here: Path, store: str, capsys: 
 
 
 def test_following_ends_by_itself_when_nothing_happens(here: Path, store: str) -> None:
-    with tracking.stage("pretrain", settings(store)) as run:
+    with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
     sender.follow(idle_seconds=1)
     assert steps(store, run.uid) == [1]
-    assert json.loads((tracking.QUEUE / f"{run.uid}.cursor").read_text())["ended"] is True
+    assert json.loads((QUEUE / f"{run.uid}.cursor").read_text())["ended"] is True

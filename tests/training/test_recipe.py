@@ -15,7 +15,7 @@ from pipeline.files import write_table
 from pipeline.inference.labels import probabilities
 from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
-from pipeline.tracking.run import NullTracker
+from pipeline.tracking.tracker import NullTracker
 from pipeline.training import recipe as recipes
 from tests.fakes import labelled
 from tests.models import network

@@ -16,8 +16,9 @@ import yaml
 from pipeline import files
 from pipeline.config.params import Params
 from pipeline.paths import CODE as ROOT
-from pipeline.tracking import lineage
-from pipeline.tracking import run as tracking
+from pipeline.paths import QUEUE, RUNS
+from pipeline.tracking import lineage, stage, start_sender, tracker
+from pipeline.tracking.stage import tracked_stage
 
 
 def params(enabled: bool = True, uri: str = "sqlite:///mlflow.db", experiment: str = "tests") -> Params:
@@ -31,21 +32,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project; no sender is started."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TOHUM_PIPELINE_UID", raising=False)
-    monkeypatch.setattr(tracking, "start_sender", lambda: None)
+    monkeypatch.setattr(stage, "start_sender", lambda: None)
     return tmp_path
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    (path,) = (folder / tracking.QUEUE).glob("*.jsonl")
+    (path,) = (folder / QUEUE).glob("*.jsonl")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def record(folder: Path, name: str = "pretrain") -> dict[str, Any]:
-    return files.read_json(folder / tracking.RUNS / f"{name}.json")
+    return files.read_json(folder / RUNS / f"{name}.json")
 
 
 def test_a_run_says_what_it_measured_and_what_it_cost(here: Path) -> None:
-    with tracking.stage("pretrain", params(), tags={"note": "İlk"}) as run:
+    with tracked_stage("pretrain", params(), tags={"note": "İlk"}) as run:
         with run.work():
             run.log({"loss_nats": 2.5}, step=1)
             time.sleep(0.01)
@@ -76,28 +77,28 @@ def test_a_run_says_what_it_measured_and_what_it_cost(here: Path) -> None:
     ],
 )
 def test_however_a_stage_ends_its_record_says_so(here: Path, error: BaseException, status: str) -> None:
-    with pytest.raises(type(error)), tracking.stage("pretrain", params()):
+    with pytest.raises(type(error)), tracked_stage("pretrain", params()):
         raise error
     assert record(here)["status"] == status
     assert lines(here)[-1]["status"] == status
 
 
 def test_disabled_tracking_still_records_costs_but_queues_nothing(here: Path) -> None:
-    with tracking.stage("pretrain", params(enabled=False)) as run:
+    with tracked_stage("pretrain", params(enabled=False)) as run:
         run.log({"loss_nats": 1.0}, step=1)
         run.params({"a": 1})
         run.tag(a="b")
         run.artifact(Path("nowhere"))
         run.model(Path("nowhere"), {})
     assert record(here)["status"] == "FINISHED"
-    assert not (here / tracking.QUEUE).exists()
+    assert not (here / QUEUE).exists()
 
 
 def test_a_queue_that_cannot_be_written_costs_one_line_and_no_training(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / ".tohum").write_text("a file where the folder should be")
-    with tracking.stage("pretrain", params()) as run:
+    with tracked_stage("pretrain", params()) as run:
         for step in range(5):
             run.log({"loss_nats": 1.0}, step=step)
         run.artifact(Path("nowhere"))
@@ -107,7 +108,7 @@ def test_a_queue_that_cannot_be_written_costs_one_line_and_no_training(
 
 def test_numbers_of_any_kind_and_non_finite_ones_do_not_break_the_record(here: Path) -> None:
     np = pytest.importorskip("numpy")
-    with tracking.stage("pretrain", params()) as run:
+    with tracked_stage("pretrain", params()) as run:
         run.log({"loss_nats": np.float32(0.5), "diverged": float("nan")}, step=np.int64(3).item())
         run.record |= {"speed": np.float64(2.0), "worst": float("inf"), "where": Path("a/b"), "shape": (1, 2)}
     found = record(here)
@@ -116,11 +117,11 @@ def test_numbers_of_any_kind_and_non_finite_ones_do_not_break_the_record(here: P
 
 def test_an_interrupted_training_goes_on_as_one_run(here: Path) -> None:
     state = here / "state"
-    with pytest.raises(KeyboardInterrupt), tracking.stage("pretrain", params()) as first:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), tracked_stage("pretrain", params()) as first:  # noqa: PT012
         first.continue_in(state)
         first.log({"loss_nats": 2.0}, step=1)
         raise KeyboardInterrupt
-    with tracking.stage("pretrain", params()) as second:
+    with tracked_stage("pretrain", params()) as second:
         second.continue_in(state)
         second.log({"loss_nats": 1.0}, step=2)
     assert second.uid == first.uid == record(here)["run_uid"]
@@ -131,7 +132,7 @@ def test_a_new_training_after_an_end_is_a_new_run(here: Path) -> None:
     """With equal inputs the state folder is the same: the run that has finished there is not written to again."""
     state, uids = here / "state", []
     for _ in range(2):
-        with tracking.stage("pretrain", params()) as run:
+        with tracked_stage("pretrain", params()) as run:
             run.continue_in(state)
             run.log({"loss_nats": 1.0}, step=1)
         uids.append(run.uid)
@@ -139,14 +140,14 @@ def test_a_new_training_after_an_end_is_a_new_run(here: Path) -> None:
     assert len(set(uids)) == 2
     assert record(here)["run_uid"] == uids[1]
     for uid in uids:
-        path = here / tracking.QUEUE / f"{uid}.jsonl"
+        path = here / QUEUE / f"{uid}.jsonl"
         assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["start", "metrics", "end"]
 
 
 def test_a_new_training_is_a_new_run_without_a_tracker_too(here: Path) -> None:
     state, uids = here / "state", set()
     for _ in range(2):
-        with tracking.stage("pretrain", params(enabled=False)) as run:
+        with tracked_stage("pretrain", params(enabled=False)) as run:
             run.continue_in(state)
         uids.add(run.uid)
     assert len(uids) == 2
@@ -154,13 +155,13 @@ def test_a_new_training_is_a_new_run_without_a_tracker_too(here: Path) -> None:
 
 def test_half_a_line_left_by_a_kill_spoils_no_other(here: Path) -> None:
     state = here / "state"
-    with contextlib.suppress(KeyboardInterrupt), tracking.stage("pretrain", params()) as run:
+    with contextlib.suppress(KeyboardInterrupt), tracked_stage("pretrain", params()) as run:
         run.continue_in(state)
         raise KeyboardInterrupt
-    (path,) = (here / tracking.QUEUE).glob("*.jsonl")
+    (path,) = (here / QUEUE).glob("*.jsonl")
     with path.open("a") as stream:
         stream.write('{"event": "metr')
-    with tracking.stage("pretrain", params()) as run:
+    with tracked_stage("pretrain", params()) as run:
         run.continue_in(state)
     whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
     assert [json.loads(line)["event"] for line in whole] == ["start", "end", "start", "end"]
@@ -170,7 +171,7 @@ def test_a_model_is_named_by_its_bytes_and_not_copied(here: Path) -> None:
     model = here / "models/base"
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(b"weights")
-    with tracking.stage("pretrain", params()) as run:
+    with tracked_stage("pretrain", params()) as run:
         run.model(Path("models/base"), {"loss_nats": 1.5})
     event = lines(here)[1]
     assert (event["name"], event["path"]) == ("base", "models/base")
@@ -192,24 +193,19 @@ def test_stages_of_one_dvc_run_share_a_pipeline_and_other_runs_do_not(here: Path
 
 def test_the_flow_can_name_the_pipeline(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOHUM_PIPELINE_UID", "flow-run-7")
-    with tracking.stage("download", params()):
+    with tracked_stage("download", params()):
         pass
     assert record(here, "download")["pipeline_uid"] == "flow-run-7"
 
 
 def test_a_run_knows_the_hashes_of_its_inputs_and_the_gates_that_let_it_start(here: Path) -> None:
-    (here / "params.yaml").write_text("finetune:\n  spam-lora: {from: base, data: labelled}\n")
-    (here / "dvc.yaml").write_text(
-        "stages:\n  finetune:\n    foreach: ${finetune}\n    do:\n      cmd: x ${key}\n"
-        "      deps: ['models/${item.from}', 'data/samples/${item.data}', stages/finetune.py]\n"
-    )
     (here / "dvc.lock").write_text(
         "stages:\n  pretrain:\n    outs: [{path: models/base, hash: md5, md5: aaa.dir}]\n"
         "  sample:\n    outs: [{path: data/samples, hash: md5, md5: bbb.dir}]\n"
     )
     files.write_json(here / "reports/gates/raw/verdict.json", {"passed": True, "results": [{"waived": True}]})
     files.write_json(here / "reports/gates/samples/verdict.json", {"passed": False})
-    with tracking.stage("finetune@spam-lora", params()):
+    with tracked_stage("finetune@spam-lora", params()):
         pass
     tags = lines(here)[0]["tags"]
     assert tags["dvc.in.models/base"] == "aaa.dir"
@@ -220,14 +216,15 @@ def test_a_run_knows_the_hashes_of_its_inputs_and_the_gates_that_let_it_start(he
 
 def test_outside_git_and_dvc_lineage_has_holes_and_no_errors(here: Path) -> None:
     assert lineage.git_state() == {}
-    assert lineage.dvc_inputs("pretrain") == {}
-    (here / "dvc.yaml").write_text("stages: [broken")
-    assert lineage.stage_deps("pretrain") == []
+    assert lineage.input_hashes("pretrain", params()) == {}
+    (here / "dvc.lock").write_text("stages: [broken")
+    assert lineage.locked_inputs("pretrain") == {}
+    assert lineage.stage_order() == []
 
 
 def test_the_stage_process_never_imports_mlflow() -> None:
     heavy = {"mlflow", "torch", "numpy", "pyarrow"}
-    code = f"import sys, pipeline.tracking.run; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, pipeline.tracking.stage; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
@@ -236,13 +233,13 @@ def test_the_sender_is_started_once_and_survives_its_stage(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     started: list[Any] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append((a, k)) or SimpleNamespace(pid=1))
-    tracking.start_sender()
+    start_sender.start_sender()
     assert started[0][1]["start_new_session"] is True
     import fcntl
 
-    with tracking.SENDER_LOCK.open("a") as held:
+    with start_sender.SENDER_LOCK.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        tracking.start_sender()
+        start_sender.start_sender()
     assert len(started) == 1
 
 
@@ -250,7 +247,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lost otherwise: the training survives a full disk, and its curve ends there for good."""
-    put, full = tracking._put, iter([False, False, True, True, False])
+    put, full = tracker._append, iter([False, False, True, True, False])
 
     def sometimes(stream: Any, line: bytes) -> None:
         if line.strip() and next(full, False):
@@ -258,11 +255,11 @@ def test_a_disk_that_is_full_for_a_while_costs_no_line(
             raise OSError(28, "No space left on device")
         put(stream, line)
 
-    monkeypatch.setattr(tracking, "_put", sometimes)
-    with tracking.stage("pretrain", params()) as run:
+    monkeypatch.setattr(tracker, "_append", sometimes)
+    with tracked_stage("pretrain", params()) as run:
         for step in range(1, 8):
             run.log({"loss_nats": 2.5}, step=step)
-    path = next((here / tracking.QUEUE).glob("*.jsonl"))
+    path = next((here / QUEUE).glob("*.jsonl"))
     whole = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     assert [one["step"] for one in whole if one["event"] == "metrics"] == [1, 2, 3, 4, 5, 6, 7]
     assert whole[-1]["status"] == "FINISHED"
