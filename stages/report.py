@@ -12,7 +12,7 @@ def main() -> None:
     """Renders the comparison, or the page of costs."""
     params = config.load()
     if "--costs" in sys.argv[1:]:
-        files.write_text(report.REPORTS / "costs.html", report.render_costs(params))
+        files.write_text(report.REPORTS / "costs.html", report.render_costs())
         print(report.REPORTS / "costs.html")
         return
     with tracked_stage("report", params) as run:

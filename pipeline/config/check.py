@@ -1,4 +1,4 @@
-"""Reading params.yaml: every section, every part's own settings, and what must fit together."""
+"""Reads and validates params.yaml: every section, every part's own settings, and constraints between them."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from pipeline.errors import UserError
 from pipeline.paths import PARAMS
 
 
-def choice(what: str, arguments: list[str], choices: list[str]) -> str:
-    """The one command-line argument that must be among `choices`. Raises UserError with the choices."""
+def choice(kind: str, arguments: list[str], choices: list[str]) -> str:
+    """The single command-line argument, which names a `kind` (model, recipe). Raises UserError with the choices."""
     if len(arguments) != 1 or arguments[0] not in choices:
-        found = " ".join(arguments) or "nothing"
-        raise UserError(f"which {what}? found {found!r}; one of: {', '.join(choices)}")
+        given = " ".join(arguments) or "nothing"
+        raise UserError(f"which {kind}? found {given!r}; one of: {', '.join(choices)}")
     return arguments[0]
 
 
@@ -25,7 +25,7 @@ def load(path: Path = PARAMS) -> Params:
     """Reads and checks a params file, the parts' own settings included.
 
     Raises:
-        UserError: unreadable file, unknown key, wrong type, unknown part, a recipe or merge that names no model.
+        UserError: unreadable file, unknown key, wrong type, unknown part, a recipe or merge of an unknown model.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -37,25 +37,25 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def check(raw: Any, name: str = "params.yaml") -> Params:
-    """Checks parsed YAML as `load` does; `name` is how errors call the file."""
+    """Checks parsed YAML as `load` does; errors call the file `name`."""
     from pipeline.config import search_space
 
-    params = validated(Params, raw, "", name)
+    params: Params = validated(Params, raw, "", name)
     for source, entry in params.download.sources.items():
         entry.settings("data/sources", f"download.sources.{source}")
     recipes: dict[str, Recipe] = {"pretrain": params.pretrain}
-    recipes |= {f"finetune.{key}": value for key, value in params.finetune.items()}
+    recipes |= {f"finetune.{model}": recipe for model, recipe in params.finetune.items()}
     for where, recipe in recipes.items():
         parts = {axis: recipe.part(axis, where) for axis in AXES}
         family = params.pretrain.model.family if params.pretrain.start.kind == "scratch" else None
         if getattr(parts["objective"], "scores", False) and family in HEADLESS:
             raise UserError(
                 f"{name}: {where}.objective.name is {recipe.objective.name!r}, which adds a classification head, and "
-                f"pretrain.model.family is {family!r}, of which transformers has no classifier; take objective cloze, "
+                f"pretrain.model.family is {family!r}, for which transformers has no classifier; use objective cloze, "
                 "or another family"
             )
-    for name, merge in params.merge.items():
-        merge.rule.settings("merging", f"merge.{name}.rule")
+    for model, merge in params.merge.items():
+        merge.rule.settings("merging", f"merge.{model}.rule")
     for model, evaluation in params.evaluations.items():
         for measure, fields in evaluation.measures.items():
             where = f"evaluations.{model}.measures.{measure}"

@@ -1,7 +1,7 @@
-"""params.yaml changed in place: single values are replaced, every other byte stays, comments and layout with it.
+"""Edits params.yaml in place: the text of single values is replaced, every other byte stays.
 
-A YAML library would write the whole file anew, and lose a `null` here and a line break there. This replaces the text of
-the values alone, then reads the result back: it must say exactly what was asked, and be valid, or nothing is written.
+A YAML library would write the whole file anew and change its layout. Here the result is read back before it is
+written: it must hold exactly the requested values and be valid.
 """
 
 import difflib
@@ -15,10 +15,10 @@ from pipeline.errors import UserError
 
 
 def change(path: Path, values: dict[str, Any]) -> str:
-    """Sets the values at these dotted paths and returns the change as a unified diff; "" where all stood already.
+    """Sets the values at these dotted paths; returns the change as a unified diff, "" where nothing changes.
 
     Raises:
-        UserError: a path that is not there, a value written by alias or merge key, a result that config refuses.
+        UserError: an unknown path, a value written by alias or merge key, a result that config refuses.
     """
     old = path.read_bytes().decode("utf-8")
     raw = _unshared(yaml.safe_load(old))
@@ -31,8 +31,8 @@ def change(path: Path, values: dict[str, Any]) -> str:
     for start, end, text in sorted(spans, reverse=True):
         new = new[:start] + text + new[end:]
     if _parsed(new) != raw:
-        asked = "\n".join(f"  {dotted}: {_text(value)}" for dotted, value in values.items())
-        raise UserError(f"{path}: one of these is written by an alias or a merge key; set them by hand:\n{asked}")
+        requested = "\n".join(f"  {dotted}: {_text(value)}" for dotted, value in values.items())
+        raise UserError(f"{path}: one of these is written by an alias or a merge key; set them by hand:\n{requested}")
     config.check(raw, path.name)
     if new != old:
         files.write_text(path, new)
@@ -41,29 +41,29 @@ def change(path: Path, values: dict[str, Any]) -> str:
 
 
 def _set(raw: Any, dotted: str, value: Any, path: Path) -> Any:
-    """Sets the value in the parsed file; returns the one that was there."""
+    """Sets the value in the parsed file; returns the old one."""
     *steps, last = dotted.split(".")
-    place = raw
+    section = raw
     for step in steps:
-        place = place.get(step) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or last not in place:
+        section = section.get(step) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or last not in section:
         raise UserError(f"{path}: {dotted} is not there")
-    old, place[last] = place[last], value
+    old, section[last] = section[last], value
     return old
 
 
 def _span(node: Any, steps: list[str]) -> tuple[int, int]:
-    """Where the text of the value at these keys begins and ends; (0, 0) where no text of its own is there."""
+    """Start and end of the text of the value at these keys; (0, 0) where it has no text of its own."""
     for step in steps:
-        found = [value for key, value in node.value if key.value == step]
-        if not found:
+        nodes = [value for key, value in node.value if key.value == step]
+        if not nodes:
             return 0, 0
-        node = found[-1]
+        node = nodes[-1]
     return node.start_mark.index, _end(node)
 
 
 def _end(node: Any) -> int:
-    """The end of a value's text; a block ends with its last value, not with the blank lines and comments after it."""
+    """End of a value's text; a block ends with its last value, before the blank lines and comments that follow."""
     if isinstance(node, yaml.ScalarNode) or node.flow_style:
         return int(node.end_mark.index)
     last = node.value[-1]
@@ -71,13 +71,13 @@ def _end(node: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    """The value on one line of YAML, as 1.1 and 1.2 read it alike (1.0e-05, not 1e-05)."""
+    """The value on one line, in a form that YAML 1.1 and 1.2 read alike (1.0e-05, not 1e-05)."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which nothing stands twice: what is written once and used by alias is one object when read."""
+    """A copy without shared objects: a value that is used by alias is one object when read."""
     if isinstance(value, dict):
         return {key: _unshared(inner) for key, inner in value.items()}
     return [_unshared(inner) for inner in value] if isinstance(value, list) else value

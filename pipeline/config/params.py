@@ -1,7 +1,7 @@
 """params.yaml as frozen, typed sections: the only place of settings.
 
-Unknown keys are errors that name the path, the value and the choices. Config validates and never transforms: what a
-stage sees is what the file says. No defaults hide here; every key is spelled out in params.yaml. The parts of a recipe
+Unknown keys are errors that name the path, the value and the choices. Config validates and never transforms: a stage
+sees the values of the file. There are no defaults; every key is spelled out in params.yaml. The parts of a recipe
 (`tuner: {name: lora, ...}`) bring their own typed fields from their own file, read without importing it.
 """
 
@@ -15,48 +15,58 @@ from pipeline.config.section import Positive, Section, Share
 
 
 class Tracking(Section):
-    """Where the sender delivers run records to; `enabled: false` keeps them in local files only."""
+    """Delivery of run records to MLflow."""
 
     enabled: bool
+    """Whether runs are recorded and delivered; false keeps only reports/runs/<stage>.json."""
     uri: str
+    """Tracking URI of MLflow: `sqlite:///mlflow.db`, or the address of a server."""
     experiment: str
+    """Name of the MLflow experiment; it is made if there is none."""
 
 
 class Runtime(Section):
-    """What changes no bit of any out: cadence of logs and checkpoints, progress bars, tracking."""
+    """Settings that change no byte of any out: intervals of logs and checkpoints, progress bars, tracking."""
 
     log_every: Positive
+    """Updates between two logged steps of a training."""
     checkpoint_every: Positive
-    """Updates between two saved states of a training."""
+    """Updates between two saved training states."""
     checkpoint_seconds: Annotated[float, Field(gt=0)]
-    """Seconds after which a state is saved in any case; more where saving would take a twentieth of the time."""
+    """Seconds between two saved training states, at most; longer where saving would take a twentieth of the time."""
     progress: bool
+    """Whether progress bars are shown."""
     tracking: Tracking
+    """Delivery of run records to MLflow."""
 
 
 class Source(Part):
-    """Where text comes from: a sibling in pipeline/data/sources and what must be known about the text's rights."""
+    """A source of records: a file of pipeline/data/sources by name, its settings, and the rights to its text."""
 
     licence: str
-    """SPDX identifier or a sentence; the raw gate refuses an empty one."""
+    """SPDX identifier or a sentence; the raw gate rejects an empty one."""
     consent: str
-    """On what basis people's words may be used: synthetic, public-domain, licence, consent, contract..."""
+    """Basis on which people's words may be used: synthetic, public-domain, licence, consent, contract..."""
     weight: Annotated[float, Field(gt=0, le=1)]
-    """Share of this source's records that is kept, chosen by a stable hash of the record."""
+    """Share of the source's records that is kept, chosen by a stable hash of the record."""
 
 
 class Download(Section):
-    """Sources by name; their records are merged in the order written here."""
+    """Settings of the stage download."""
 
     sources: dict[str, Source]
+    """Sources by name; their records are merged in this order."""
 
 
 class Split(Section):
-    """Shares of documents by a stable hash of their content, so that new data moves no old document."""
+    """Train, validation and test splits, by a stable hash of a record's content: new data moves no old record."""
 
     seed: int
+    """Seed of the hash."""
     validation: Share
+    """Share of the validation split."""
     test: Share
+    """Share of the test split."""
 
     @model_validator(mode="after")
     def _leaves_training(self) -> "Split":
@@ -66,70 +76,80 @@ class Split(Section):
 
 
 class Tokenize(Section):
-    """The tokenizer: trained here, a named preset, or adopted from files."""
+    """The tokenizer: trained on this project's documents, a named preset, or adopted from files."""
 
     method: Literal["train", "gpt2", "cl100k_base", "o200k_base", "ranks", "folder", "characters"]
+    """`train`: byte-level BPE trained here; `characters`: a token a character; the others: adopted from files."""
     vocab_size: Positive | None
-    """With `train`: ids including the 256 bytes and the special tokens; null otherwise."""
+    """With `train`: number of token ids, the 256 bytes and the special tokens included; null otherwise."""
     pattern: Literal["gpt2", "cl100k_base", "o200k_base"] | None
-    """With `train` and `ranks`: the pre-tokenizer; null otherwise."""
+    """With `train` and `ranks`: the pre-tokenizer's pattern; null otherwise."""
     path: str | None
     """With `ranks` and the presets: a tiktoken ranks file; with `folder`: a folder that holds tokenizer.json."""
     sha256: str | None
-    """Of the file at `path`, with `folder` of all the tokenizer's files in it; checked before use when given."""
+    """SHA-256 of the file at `path`, or with `folder` of all the tokenizer's files; null: not checked."""
 
 
 class Deduplicate(Section):
-    """Near-duplicate removal: MinHash candidates, then the true Jaccard similarity of word shingles."""
+    """Near-duplicate removal: MinHash candidates (Broder 1997), then the Jaccard similarity of word shingles."""
 
     near_threshold: Share
+    """Jaccard similarity from which two records are near-duplicates."""
     shingle_words: Positive
+    """Words a shingle."""
     permutations: Positive
+    """MinHash permutations: length of a record's signature."""
     seed: int
+    """Seed of the permutations."""
 
 
 class Sample(Section):
-    """What enters the samples and what is removed, by record kind."""
+    """Settings of the stage sample: deduplication and decontamination, by record kind."""
 
     deduplicate: Deduplicate
+    """Near-duplicate removal."""
     decontaminate: bool
-    """Remove training records that stand, exactly or nearly, in validation or test."""
+    """Whether training records that occur, exactly or nearly, in validation or test are removed."""
 
 
 class Bound(Section):
-    """A model's metric must lie within these; null leaves a side open."""
+    """Bounds of a model's metric."""
 
     at_least: float | None
+    """Lowest value that passes; null: no lower bound."""
     at_most: float | None
+    """Highest value that passes; null: no upper bound."""
 
 
 class Evaluation(Section):
-    """What is measured on one model, and what it must reach to be registered."""
+    """Measures of one model, and the metrics that it must reach to be registered."""
 
     measures: dict[str, dict[str, Any]]
     """File in pipeline/evaluation -> that file's settings."""
     thresholds: dict[str, Bound]
-    """Metric name -> bound, judged by the model's gate."""
+    """Metric -> bounds, judged by the model's gate."""
 
 
 class Experiment(Section):
-    """What a method must show beside another, fixed before it runs; judged by the report."""
+    """A claim about a method beside another, fixed before it runs; tested by the report."""
 
     claim: str
-    """In words, for the report."""
+    """The claim in words, for the report."""
     method: str
+    """Recipe under test, by name, or by the part of the name before -s1, -s2...: all seeds."""
     against: str | None
-    """Recipes by name, or by the part of the name before -s1, -s2...; null: nothing, and the margin is a bound on
-    the figure itself (with `lower` its negative)."""
+    """Recipe to compare with, named alike; null: none, and the margin is a bound on the metric itself (with `lower`
+    on its negative)."""
     figure: str
-    """A metric of the evaluation or of training, or `updates_to` a validation loss."""
+    """A metric of the evaluation or of training, or `updates_to`: updates until a validation loss is reached."""
     target: float | None
-    """With `updates_to`: that loss in nats; null otherwise."""
+    """With `updates_to`: that validation loss in nats; null otherwise."""
     better: Literal["higher", "lower"]
+    """Whether higher or lower values of the metric are better."""
     margin: float
-    """The method must be better by more than this, two standard errors left out; negative: may be worse by so much."""
+    """Gain that the method must exceed after two standard errors are subtracted; negative: it may be worse by less."""
     expect: bool
-    """Whether it shall win; false in a null world, where there is nothing for it to find."""
+    """Whether the method should win; false for a null hypothesis, in which there is nothing to find."""
 
     @model_validator(mode="after")
     def _has_a_target(self) -> "Experiment":
@@ -139,14 +159,18 @@ class Experiment(Section):
 
 
 class Waiver(Section):
-    """A dated, reviewed exception to one blocking expectation."""
+    """A dated, reviewed exception to one expectation that blocks a gate."""
 
     gate: str
+    """Gate or model whose expectation is waived."""
     expectation: str
+    """Name of the expectation, as the gate's page shows it."""
     column: str
+    """Column of the expectation, as the gate's page shows it."""
     reason: str
+    """Why the exception is acceptable; shown in the report and on the model card."""
     until: str
-    """ISO date; judged when a model is registered, never inside the graph."""
+    """Last day as an ISO date; checked when a model is registered, never inside the graph."""
 
     @field_validator("until")
     @classmethod
@@ -156,41 +180,56 @@ class Waiver(Section):
 
 
 class Register(Section):
-    """What the registry receives."""
+    """Settings of the registration."""
 
     models: list[str]
+    """Models that are registered as candidates when none is named."""
     name: str
-    """Registered model name prefix: `<name>-<model>`."""
+    """Prefix of the registered models' names: `<name>-<model>`."""
 
 
 class Params(Section):
     """The whole of params.yaml."""
 
     compute: Compute
+    """Device, threads and precision."""
     runtime: Runtime
+    """Logs, checkpoints, progress bars and tracking."""
     download: Download
+    """Sources of records."""
     split: Split
+    """Train, validation and test splits."""
     tokenize: Tokenize
+    """The tokenizer."""
     sample: Sample
+    """Deduplication and decontamination."""
     pretrain: Pretrain
+    """The recipe of the model `base`."""
     finetune: dict[str, Finetune]
+    """Recipe -> its settings; the model has the recipe's name."""
     merge: dict[str, Merge]
+    """Merged model -> the models it is made of."""
     evaluations: dict[str, Evaluation]
+    """Model -> its measures and thresholds; exactly base, every recipe and every merge."""
     experiments: dict[str, Experiment]
+    """Claim by name; read by the report alone, so a change retrains nothing."""
     gates: dict[str, dict[str, Any]]
     """File in pipeline/gates (raw, tokens, samples, model) -> that file's thresholds."""
     waivers: list[Waiver]
+    """Exceptions to expectations of the gates."""
     register_: Register = Field(alias="register")
+    """Registration."""
     search: dict[str, dict[str, Any]]
-    """Recipe, or base -> what a search over it varies (pipeline/config/search_space.py)."""
+    """Recipe, or base -> its hyperparameter search: trials, seed, pruner, space (pipeline/config/search_space.py)."""
 
     @model_validator(mode="after")
     def _one_evaluation_per_model(self) -> "Params":
         models = {"base", *self.finetune, *self.merge}
         if models != set(self.evaluations):
-            odd = sorted(models ^ set(self.evaluations))
+            difference = sorted(models ^ set(self.evaluations))
             raise ValueError(
-                f"`evaluations` must name base, every recipe of `finetune` and every merge, no other; differs in: {odd}"
+                "`evaluations` must name base, every recipe of `finetune` and every merge, no other; "
+                f"differs in: {difference}"
             )
         for name, recipe in self.finetune.items():
             for key, model in (("from", recipe.start), ("reference", recipe.reference)):
@@ -201,17 +240,17 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _private_recipes_know_nothing_of_their_records(self) -> "Params":
+    def _start_of_a_private_recipe_has_not_seen_its_records(self) -> "Params":
         for name, recipe in self.finetune.items():
             if recipe.privacy is None:
                 continue
-            for model in dict.fromkeys([*self.line(recipe.start), *self.line(recipe.reference)]):
-                taught = self.pretrain if model == "base" else self.finetune.get(model)
-                kind = "documents" if model == "base" else getattr(taught, "data", None)
-                if taught is not None and taught.schedule.steps and kind == recipe.data:
+            for model in dict.fromkeys([*self.lineage(recipe.start), *self.lineage(recipe.reference)]):
+                earlier = self.pretrain if model == "base" else self.finetune.get(model)
+                kind = "documents" if model == "base" else getattr(earlier, "data", None)
+                if earlier is not None and earlier.schedule.steps and kind == recipe.data:
                     raise ValueError(
-                        f"finetune.{name}.privacy: it starts from or listens to {model!r}, which has learned from the "
-                        f"{recipe.data} outside of this budget; name a model that has not, or set privacy to null"
+                        f"finetune.{name}.privacy: its `from` or `reference` is or comes from {model!r}, trained on "
+                        f"the same {recipe.data} outside of this budget; name another model, or set privacy to null"
                     )
         return self
 
@@ -228,20 +267,20 @@ class Params(Section):
             if len(set(parts.values())) < len(parts):
                 raise ValueError(f"merge.{name} names a model twice: {parts}; a merge needs three different ones")
         for model in sorted(models):
-            self.line(model)
+            self.lineage(model)
         for name, merge in self.merge.items():
             for key, model in (("first", merge.first), ("second", merge.second)):
-                if merge.of not in self.line(model):
+                if merge.of not in self.lineage(model):
                     raise ValueError(f"merge.{name}.{key} is {model!r}, which was not tuned from {merge.of!r}")
         return self
 
-    def line(self, model: str, later: tuple[str, ...] = ()) -> list[str]:
-        """The models that lead to one, each after those it was made from, itself last. A circle is a ValueError."""
-        if model in later:
-            raise ValueError(f"{' from '.join([*later, model])}: no model can be made from itself")
+    def lineage(self, model: str, descendants: tuple[str, ...] = ()) -> list[str]:
+        """The model's ancestors, each after its own, and the model last. Raises ValueError for a circle."""
+        if model in descendants:
+            raise ValueError(f"{' from '.join([*descendants, model])}: no model can be made from itself")
         if model in self.merge:
-            before = [self.merge[model].of, self.merge[model].first, self.merge[model].second]
+            parents = [self.merge[model].of, self.merge[model].first, self.merge[model].second]
         else:
-            before = [self.finetune[model].start] if model in self.finetune else []
-        found = [one for start in before for one in self.line(start, (*later, model))]
-        return list(dict.fromkeys([*found, model]))
+            parents = [self.finetune[model].start] if model in self.finetune else []
+        ancestors = [name for parent in parents for name in self.lineage(parent, (*descendants, model))]
+        return list(dict.fromkeys([*ancestors, model]))

@@ -26,7 +26,7 @@ _SETTINGS_IMPORTS = {
 
 
 def choices(folder: str) -> list[str]:
-    """Sorted names of the variants in `pipeline/<folder>`: modules, and packages with settings; none with a leading _."""
+    """Sorted names of the variants in `pipeline/<folder>`: modules and packages with settings, no leading _."""
     modules = [path.stem for path in (ROOT / folder).glob("*.py")]
     packages = [
         path.parent.name

@@ -1,9 +1,9 @@
 """Profiles: named overlays on the embedded default. `tohum profile NAME [NAME ...]` applies them.
 
-A profile is a YAML file in infra/profiles of dotted paths and the value each is set to (`pretrain.model.d_model: 64`;
-a mapping is set whole, nothing is merged into it). params.yaml becomes embedded.yaml with the overlays in order, so the
-change shows in `git diff`. The result is checked before anything is written, and changes of the user's own in
-params.yaml are never overwritten unless --force says so.
+A profile is a YAML file in infra/profiles: dotted paths and the value that each is set to (`pretrain.model.d_model:
+64`; a mapping is set whole, not merged), and `recipes` in a short notation (pipeline/config/variants.py). params.yaml
+becomes embedded.yaml with the overlays in order, every recipe spelled out, so the change shows in `git diff`. The
+result is checked before it is written, and the user's own changes in params.yaml are never overwritten without --force.
 """
 
 import io
@@ -31,16 +31,14 @@ def apply(names: list[str], force: bool = False, target: Path = config.PARAMS) -
 
     Raises:
         UserError: no such profile, a path that params.yaml does not have, a result that config refuses, or changes in
-            `target` that are in no profile. Nothing was written then.
+            `target` that are in no profile. Nothing is written then.
     """
     text = rendered(names)
-    if target.exists() and not force:
-        found = yaml.safe_load(target.read_text(encoding="utf-8"))
-        if not _is_profile(found):
-            raise UserError(
-                f"{target}: it holds changes that no profile made and that would be lost; commit or copy them, then "
-                "run again with `tohum profile --force`"
-            )
+    if target.exists() and not force and not _is_profile(yaml.safe_load(target.read_text(encoding="utf-8"))):
+        raise UserError(
+            f"{target}: it holds changes that no profile made and that would be lost; commit or copy them, then "
+            "run again with `tohum profile --force`"
+        )
     files.write_text(target, text)
 
 
@@ -105,22 +103,22 @@ def _in_blocks(value: Any, depth: int) -> Any:
 
 
 def _set(params: Any, path: list[str], value: Any, where: str) -> None:
-    place = params
+    section = params
     for step in path[:-1]:
-        if not isinstance(place, dict) or step not in place:
-            known = ", ".join(map(str, place)) if isinstance(place, dict) else "nothing below it"
+        if not isinstance(section, dict) or step not in section:
+            known = ", ".join(map(str, section)) if isinstance(section, dict) else "nothing below it"
             raise UserError(f"{where}: {step!r} is not there; one of: {known}")
-        place = place[step]
-    if not isinstance(place, dict):
+        section = section[step]
+    if not isinstance(section, dict):
         raise UserError(f"{where}: its parent is not a section")
-    place[path[-1]] = value
+    section[path[-1]] = value
 
 
-def _is_profile(found: Any) -> bool:
-    """Whether a params file is what some single profile, or the default, gives: nothing of the user's is in it."""
+def _is_profile(params: Any) -> bool:
+    """Whether parsed params equal those of a single profile: they hold no change of the user's own."""
     for name in available():
         try:
-            if yaml.safe_load(rendered([name])) == found:
+            if yaml.safe_load(rendered([name])) == params:
                 return True
         except UserError:
             continue

@@ -1,4 +1,4 @@
-"""Recipes: how one model is trained. An independent part per axis, its schedule, validation and privacy."""
+"""Recipes: how one model is trained. An independent part per axis, a schedule, validation and privacy."""
 
 import hashlib
 from typing import Annotated, Any, Literal, get_args
@@ -11,7 +11,7 @@ from pipeline.config.section import Count, Positive, Section, Share, validated
 Kind = Literal["documents", "labelled", "instructions", "preferences"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HEADLESS = frozenset({"nanochat"})
-"""Families for which transformers has no classifier: nobody could read one's checkpoint."""
+"""Families for which transformers has no sequence classifier, so no other program could read its checkpoint."""
 AXES = {
     "objective": "objectives",
     "auxiliary": "auxiliary",
@@ -33,6 +33,7 @@ class Part(Section):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
+    """Name of the file."""
 
     def settings(self, folder: str, where: str) -> Any:
         """The part's settings, typed by the sibling `pipeline/<folder>/<name>.py`."""
@@ -41,16 +42,20 @@ class Part(Section):
 
 
 class Compute(Section):
-    """What changes the bits of every trained number: tracked, and part of each model's fingerprint."""
+    """Settings that change the bits of every trained weight: part of each model's fingerprint."""
 
     device: Literal["cpu", "cuda"]
+    """Device of training and evaluation."""
     threads: Positive
+    """Threads of PyTorch; their number changes the order of sums."""
     precision: Literal["float32", "bfloat16"]
+    """Precision of activations (autocast); weights and optimizer states are float32."""
     compile: bool
+    """Whether models are compiled (torch.compile)."""
 
 
 class Model(Section):
-    """The shape of a network that is trained from scratch. Sources: the families' model cards and transformers."""
+    """Architecture of a model trained from scratch. Sources: the families' model cards and transformers."""
 
     family: Literal["gpt2", "llama", "qwen3", "arcee", "nanochat"]
     """gpt2: LayerNorm, learned positions, GELU. The others: RMSNorm, rotary positions, and llama: SwiGLU; qwen3:
@@ -58,19 +63,31 @@ class Model(Section):
     a scale, the embeddings normed too.
     """
     n_layers: Positive
+    """Transformer blocks."""
     n_heads: Positive
+    """Query heads a block."""
     n_kv_heads: Positive
+    """Key-value heads a block; fewer than n_heads: grouped-query attention (Ainslie et al. 2023)."""
     head_dim: Positive
+    """Dimensions of a head."""
     d_model: Positive
+    """Dimensions of the hidden states."""
     d_ff: Positive
+    """Dimensions inside the MLP."""
     context_length: Positive
+    """Tokens of a training window, and the longest input."""
     dropout: Share
+    """Dropout probability while training."""
     tie_embeddings: bool
+    """Whether the output head shares the weights of the token embeddings."""
     bias: bool
+    """Whether linear layers and LayerNorm have a bias (family gpt2)."""
     rope_theta: Annotated[float, Field(gt=0)]
+    """Base of the rotary position embeddings' wavelengths (Su et al. 2021); unused by gpt2."""
     norm_epsilon: Annotated[float, Field(gt=0)]
+    """Epsilon of the norms."""
     logit_softcap: Annotated[float, Field(gt=0)] | None
-    """Largest logit, c tanh(logit / c) (Gemma 2, 2024, section 2); family nanochat alone; null: none."""
+    """Bound c of the logits, c tanh(logit / c) (Gemma 2, 2024, section 2); family nanochat alone; null: none."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Model":
@@ -91,21 +108,23 @@ class Model(Section):
 
 
 class Start(Section):
-    """Where pretraining starts: fresh weights, or open weights of one of our families, pinned by hash."""
+    """Initial weights of pretraining: random, or open weights of a supported family, pinned by hash."""
 
     kind: Literal["scratch", "folder", "hub"]
+    """scratch: random weights; folder: a model folder; hub: a repository of the Hugging Face Hub."""
     path: str | None
-    """kind folder: the folder. kind hub: the repository id."""
+    """kind folder: the folder; kind hub: the repository id; null otherwise."""
     revision: str | None
-    """kind hub: a commit hash."""
+    """kind hub: a commit hash; null otherwise."""
     sha256: str | None
-    """Of all files that decide the model or its text: config, weights and index, tokenizer, adapter; null is refused
-    with the hash to write (pipeline/foreign.py).
+    """SHA-256 of all files that decide the model or its text: config, weights and index, tokenizer, adapter; for open
+    weights null is an error that names the hash to write (pipeline/foreign.py).
     """
     licence: str | None
+    """Licence of the open weights; null otherwise."""
     zero_projections: bool
-    """kind scratch: what attention and MLP add to the stream begins at zero, not at small random numbers (Zhang et al.
-    2019, "Fixup")."""
+    """kind scratch: the output projections of attention and MLP start at zero, not at small random numbers (Zhang et
+    al. 2019, "Fixup")."""
 
     @model_validator(mode="after")
     def _draws_what_it_zeroes(self) -> "Start":
@@ -115,21 +134,23 @@ class Start(Section):
 
 
 class Schedule(Section):
-    """Learning rate over steps, batch accumulation and clipping."""
+    """Learning-rate schedule, gradient accumulation and clipping."""
 
     shape: Literal["cosine", "linear", "trapezoid", "constant"]
+    """Shape of the learning rate after its warm-up."""
     steps: Count
-    """Optimizer updates."""
+    """Optimizer updates; 0 keeps the initial weights."""
     warmup_steps: Count
+    """Updates of linear warm-up."""
     final_share: Share
-    """Last learning rate as a share of the peak."""
+    """Final learning rate as a share of the peak."""
     accumulate: Positive
-    """Micro-batches per update."""
+    """Micro-batches an update (gradient accumulation)."""
     batch_warmup_steps: Count
     """Updates over which their number grows evenly to `accumulate` (batch-size warm-up; McCandlish et al.
     2018: the noise of the gradient, and with it the useful batch, grows as the loss falls); 0: all from the start."""
     clip_norm: Annotated[float, Field(ge=0)]
-    """Largest gradient norm; 0 clips nothing."""
+    """Largest gradient norm; 0: no clipping."""
 
     @model_validator(mode="after")
     def _has_a_batch_to_grow_to(self) -> "Schedule":
@@ -142,40 +163,52 @@ class Schedule(Section):
 
 
 class Validation(Section):
-    """Validation during training, early stopping and which weights are kept."""
+    """Validation during training, early stopping, and the choice of weights."""
 
     every: Positive
+    """Updates between two validations."""
     batches: Positive
+    """Batches of a validation."""
     patience: Count
-    """Validations without a better loss before training stops; 0 never stops early."""
+    """Validations without a better loss before training stops; 0: no early stopping."""
     keep: Literal["last", "best"]
+    """Weights that are kept: the last, or those of the lowest validation loss."""
 
 
 class Privacy(Section):
-    """Differential privacy for each example that a recipe learns from: pipeline/training/private.py."""
+    """Differential privacy of each training example, by DP-SGD (Abadi et al. 2016; pipeline/training/private.py)."""
 
     epsilon: Annotated[float, Field(gt=0)]
-    """Budget of the whole schedule; the noise follows from it."""
+    """Privacy budget of the whole schedule; the noise follows from it."""
     delta: Annotated[float, Field(gt=0, lt=1)]
-    """Probability that the budget may fail; below 1 / examples."""
+    """Probability with which the guarantee may fail; below 1 / examples."""
     clip_norm: Annotated[float, Field(gt=0)]
-    """Length that one example's gradient is cut to."""
+    """Largest gradient norm of one example."""
 
 
 class Recipe(Section):
-    """One independent part per axis; pretraining and every fine-tune are recipes."""
+    """A recipe of pretraining or fine-tuning: one independent part per axis."""
 
     seed: int
+    """Seed of initial weights, dropout, the order of examples and all other random draws of the training."""
     privacy: Privacy | None
-    """null: none."""
+    """Differential privacy; null: none."""
     objective: Part
+    """Task and loss: a file of pipeline/objectives."""
     auxiliary: Part
+    """Auxiliary loss added to the objective: a file of pipeline/auxiliary."""
     tuner: Part
+    """Choice of trained weights, adapters included: a file of pipeline/tuners."""
     weighting: Part
+    """Example weights: a file of pipeline/weighting."""
     ordering: Part
+    """Sampler, the order of examples, and the batch size: a file of pipeline/ordering."""
     optimizer: Part
+    """Optimizer: a file of pipeline/optimizers."""
     schedule: Schedule
+    """Learning-rate schedule, gradient accumulation and clipping."""
     validation: Validation
+    """Validation, early stopping and the choice of weights."""
 
     @model_validator(mode="after")
     def _keeps_its_privacy(self) -> "Recipe":
@@ -185,9 +218,9 @@ class Recipe(Section):
             ("schedule.clip_norm", self.schedule.clip_norm, 0.0, "privacy.clip_norm clips every example instead"),
             ("few", getattr(self, "few", None), None, "which records are drawn depends on the others"),
         ]
-        for key, found, wanted, why in needed:
-            if self.privacy is not None and found != wanted:
-                raise ValueError(f"privacy needs {key} {'null' if wanted is None else wanted}, not {found}: {why}")
+        for key, value, required, why in needed:
+            if self.privacy is not None and value != required:
+                raise ValueError(f"privacy needs {key} {'null' if required is None else required}, not {value}: {why}")
         return self
 
     def part(self, axis: str, where: str) -> Any:
@@ -196,31 +229,37 @@ class Recipe(Section):
 
 
 class Pretrain(Recipe):
-    """The recipe next_token + full, from scratch or from open weights."""
+    """The recipe of the base model: next_token, all weights trained, from scratch or from open weights."""
 
     start: Start
+    """Initial weights."""
     model: Model
+    """Architecture; with open weights their own, and these settings are unused."""
 
 
 class Finetune(Recipe):
     """A recipe that starts from another model of the graph."""
 
     start: str = Field(alias="from")
+    """Model whose weights training starts from: base, another recipe or a merge."""
     reference: str
-    """The frozen model that an auxiliary loss compares with (a teacher); where none does, the start itself."""
+    """Frozen model that an auxiliary loss compares with (a teacher); without such a loss, the same as `from`."""
     data: Kind
+    """Record kind that is trained on."""
     depth: Positive | None
-    """Start from so many of that model's blocks, evenly spaced; null: all."""
+    """Number of the start model's blocks to keep, evenly spaced; null: all."""
     few: Positive | None
-    """Train on only so many records of each label (of all, where records have none), drawn by the seed; null: all."""
+    """Training records of each label (or in all, where records have no label), drawn by the seed; null: all."""
 
 
 class Merge(Section):
-    """One model out of two that were tuned from the same one, by arithmetic on weights."""
+    """A merged model: two models that were tuned from the same one, combined by arithmetic on their weights."""
 
     of: str
-    """The model that both were tuned from, directly or not."""
+    """Model that both were tuned from, directly or not."""
     first: str
-    """Decides what the merged model answers with, where the two answer differently."""
+    """First model; the merged model answers as this one where the two tasks differ (a label, or text)."""
     second: str
+    """Second model."""
     rule: Part
+    """Merge rule: a file of pipeline/merging."""

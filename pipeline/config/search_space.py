@@ -1,4 +1,4 @@
-"""What a search may vary: the section `search` of params.yaml, checked against the recipes that it names.
+"""Search spaces of hyperparameter searches: the section `search` of params.yaml, checked against its recipes.
 
     search:
       spam-lora:
@@ -9,8 +9,8 @@
           optimizer.learning_rate: {low: 1.0e-4, high: 3.0e-2, log: true}
           tuner.rank: {choices: [2, 4, 8, 16]}
 
-A path is one inside the recipe; a choice may be any value, a whole part (`tuner`) too. `base` names `pretrain`. Every
-end of a range and every choice must be a setting that the recipe accepts, so a typo costs no trial.
+A path lies inside the recipe; a choice may be any value, also a whole part (`tuner`). `base` names `pretrain`. The
+recipe must accept both ends of every range and every choice, so a typo is found before the first trial.
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,22 @@ from pipeline.config.recipe import AXES, Recipe
 from pipeline.config.section import Count, Positive, Section, validated
 from pipeline.errors import UserError
 
-# What decides which loss is measured, and on what: trials that differ here could not be compared.
+# These decide which loss is measured and on which records: trials that differ here could not be compared.
 KEPT = ("from", "start", "reference", "data", "objective", "validation")
 
 
 class Range(Section):
-    """A number between two ends, which are in it; whole where both ends and the recipe's own value are."""
+    """A number in a closed interval; an integer where both ends and the recipe's own value are integers."""
 
     low: int | float
+    """Lower end."""
     high: int | float
+    """Upper end."""
     log: bool
-    """Drawn evenly in the logarithm."""
+    """Whether it is drawn evenly in the logarithm."""
 
     @model_validator(mode="after")
-    def _is_one(self) -> "Range":
+    def _has_an_inside(self) -> "Range":
         if self.low >= self.high:
             raise ValueError(f"low {self.low} is not below high {self.high}")
         if self.log and self.low <= 0:
@@ -52,6 +54,7 @@ class Choices(Section):
     """One of several values."""
 
     choices: list[Any] = Field(min_length=1)
+    """The values."""
 
     @model_validator(mode="after")
     def _differ(self) -> "Choices":
@@ -65,22 +68,25 @@ class Choices(Section):
 
 
 class Pruner(Section):
-    """When a trial is given up: its best loss so far is worse than the median of the others at that validation."""
+    """Median pruning: a trial stops when its best loss is worse than the median of the others at that validation."""
 
     warmup_validations: Count
-    """Validations of a trial before it may be given up."""
+    """Validations of a trial before it may be pruned."""
     startup_trials: Count
-    """Trials that come first: values drawn at random, none given up."""
+    """First trials, whose values are drawn at random and which are not pruned."""
 
 
 class Search(Section):
-    """A search over one recipe: how many trials, over which values."""
+    """A hyperparameter search over one recipe."""
 
     trials: Positive
+    """Number of trials."""
     seed: int
+    """Seed of the sampler."""
     pruner: Pruner
+    """Early end of bad trials."""
     space: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Path inside the recipe -> a Range or Choices."""
+    """Dotted path inside the recipe -> a Range or Choices."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,13 @@ class Space:
     """One entry of `search`, checked."""
 
     name: str
+    """Recipe, or base."""
     where: str
-    """The recipe's path in params.yaml."""
+    """Path of the recipe in params.yaml."""
     recipe: Recipe
+    """The recipe as params.yaml has it."""
     settings: Search
+    """The entry."""
     dimensions: dict[str, Range | Choices]
     """By path, sorted."""
 
@@ -99,24 +108,24 @@ class Space:
         """The recipe with these values at their paths. Raises UserError where it does not accept them."""
         fields = _fields(self.recipe, self.where)
         for path, value in values.items():
-            place, last = _place(fields, path, self.where)
-            place[last] = value
-        made: Recipe = validated(type(self.recipe), fields, self.where)
+            section, last = _section(fields, path, self.where)
+            section[last] = value
+        recipe: Recipe = validated(type(self.recipe), fields, self.where)
         for axis in AXES:
-            made.part(axis, self.where)
-        return made
+            recipe.part(axis, self.where)
+        return recipe
 
     def rest(self) -> dict[str, Any]:
         """The recipe's settings that no trial varies."""
         fields = _fields(self.recipe, self.where)
         for path in self.dimensions:
-            place, last = _place(fields, path, self.where)
-            del place[last]
+            section, last = _section(fields, path, self.where)
+            del section[last]
         return fields
 
     def corners(self) -> list[Recipe]:
         """The recipe with every end and every choice, one at a time."""
-        return [self.drawn({path: end}) for path, one in self.dimensions.items() for end in one.ends()]
+        return [self.drawn({path: end}) for path, dimension in self.dimensions.items() for end in dimension.ends()]
 
 
 def check(params: Params) -> None:
@@ -128,43 +137,45 @@ def check(params: Params) -> None:
 def read(params: Params, name: str) -> Space:
     """The checked entry of `search` for one recipe, or `base`."""
     recipes: dict[str, Recipe] = {"base": params.pretrain, **params.finetune}
-    at = f"search.{name}"
+    entry = f"search.{name}"
     if name not in recipes:
-        raise UserError(f"params.yaml: {at} names no recipe; one of: {', '.join(recipes)}")
-    settings: Search = validated(Search, params.search[name], at)
+        raise UserError(f"params.yaml: {entry} names no recipe; one of: {', '.join(recipes)}")
+    settings: Search = validated(Search, params.search[name], entry)
     where = "pretrain" if name == "base" else f"finetune.{name}"
     fields = _fields(recipes[name], where)
-    dimensions = {path: _dimension(one, fields, path, at) for path, one in sorted(settings.space.items())}
+    dimensions = {path: _dimension(values, fields, path, entry) for path, values in sorted(settings.space.items())}
     for path in dimensions:
         if inner := [other for other in dimensions if other.startswith(f"{path}.")]:
-            raise UserError(f"params.yaml: {at}.space.{inner[0]} lies inside {path}, which is varied whole; keep one")
+            raise UserError(
+                f"params.yaml: {entry}.space.{inner[0]} lies inside {path}, which is varied whole; keep one"
+            )
     space = Space(name, where, recipes[name], settings, dimensions)
-    for path, one in dimensions.items():
-        for end in one.ends():
+    for path, dimension in dimensions.items():
+        for end in dimension.ends():
             try:
                 space.drawn({path: end})
             except UserError as error:
-                raise UserError(f"params.yaml: {at}.space.{path}: {end!r} is refused; {error}") from None
+                raise UserError(f"params.yaml: {entry}.space.{path}: {end!r} is refused; {error}") from None
     return space
 
 
-def _dimension(given: dict[str, Any], fields: dict[str, Any], path: str, at: str) -> Range | Choices:
-    """One entry of the space; a range must suit the value that stands at its path."""
-    at = f"{at}.space.{path}"
+def _dimension(values: dict[str, Any], fields: dict[str, Any], path: str, entry: str) -> Range | Choices:
+    """One entry of the space; a range must suit the recipe's own value at its path."""
+    where = f"{entry}.space.{path}"
     if path.split(".")[0] in KEPT:
-        raise UserError(f"params.yaml: {at}: trials are compared by one loss, so these stay: {', '.join(KEPT)}")
-    place, last = _place(fields, path, at)
-    one: Range | Choices = validated(Choices if "choices" in given else Range, given, at)
-    value = place[last]
-    if type(value) is int and any(isinstance(end, float) for end in one.ends()):
-        raise UserError(f"params.yaml: {at}: {value} stands there, a whole number; found {one.ends()}")
-    if isinstance(one, Choices):
-        return one
+        raise UserError(f"params.yaml: {where}: trials are compared by one loss, so these stay: {', '.join(KEPT)}")
+    section, last = _section(fields, path, where)
+    dimension: Range | Choices = validated(Choices if "choices" in values else Range, values, where)
+    value = section[last]
+    if type(value) is int and any(isinstance(end, float) for end in dimension.ends()):
+        raise UserError(f"params.yaml: {where}: the recipe's value is {value}, an integer; found {dimension.ends()}")
+    if isinstance(dimension, Choices):
+        return dimension
     if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise UserError(f"params.yaml: {at}: {value!r} stands there, which is no number; use choices")
+        raise UserError(f"params.yaml: {where}: the recipe's value is {value!r}, not a number; use choices")
     if isinstance(value, float):
-        return Range(low=float(one.low), high=float(one.high), log=one.log)
-    return one
+        return Range(low=float(dimension.low), high=float(dimension.high), log=dimension.log)
+    return dimension
 
 
 def _fields(recipe: Recipe, where: str) -> dict[str, Any]:
@@ -175,13 +186,14 @@ def _fields(recipe: Recipe, where: str) -> dict[str, Any]:
     return fields
 
 
-def _place(fields: dict[str, Any], path: str, at: str) -> tuple[dict[str, Any], str]:
+def _section(fields: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
     """The mapping that holds the value at `path`, and its key there."""
-    place: Any = fields
-    *steps, last = path.split(".")
-    for step in [*steps, last]:
-        if not isinstance(place, dict) or step not in place:
-            known = ", ".join(place) if isinstance(place, dict) else "nothing below it"
-            raise UserError(f"params.yaml: {at}: the recipe has no {step!r} there; one of: {known}")
-        holder, place = place, place[step]
-    return holder, last
+    value: Any = fields
+    section: dict[str, Any] = fields
+    last = path.split(".")[-1]
+    for step in path.split("."):
+        if not isinstance(value, dict) or step not in value:
+            known = ", ".join(value) if isinstance(value, dict) else "nothing below it"
+            raise UserError(f"params.yaml: {where}: the recipe has no {step!r} there; one of: {known}")
+        section, value = value, value[step]
+    return section, last

@@ -1,4 +1,4 @@
-"""Base of every group of settings, its field types, and validation errors that name path, value and choices."""
+"""Base class of groups of settings, field types, and validation errors that name path, value and choices."""
 
 import difflib
 from typing import Annotated, Any, get_args
@@ -13,13 +13,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 def validated(cls: type, fields: Any, where: str, name: str = "params.yaml") -> Any:
-    """The section `cls` of these fields; `where` is their path in the file. Raises UserError, a line per problem."""
+    """The section `cls` with these fields; `where` is its path in the file. Raises UserError, a line per problem."""
     try:
         return cls.model_validate(fields)  # type: ignore[attr-defined]
     except ValidationError as error:
@@ -37,13 +37,13 @@ def _explain(cls: type, problem: Any, where: str, name: str) -> str:
     if problem["type"] == "missing":
         return f"{name}: {path} is missing; every setting is spelled out"
     place = f"{name}: {path}: " if path else f"{name}: "
-    found = problem["input"]
-    shown = "" if isinstance(found, dict | BaseModel) else f", found {found!r}"
-    return f"{place}{problem['msg'].removeprefix('Value error, ')}{shown}"
+    value = problem["input"]
+    found = "" if isinstance(value, dict | BaseModel) else f", found {value!r}"
+    return f"{place}{problem['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _fields_at(cls: type, loc: tuple[Any, ...]) -> list[str]:
-    """The keys that the section at `loc` below `cls` offers, as params.yaml spells them."""
+    """The keys of the section at `loc` below `cls`, as params.yaml spells them."""
     current: Any = cls
     for step in loc:
         fields = getattr(current, "model_fields", None)

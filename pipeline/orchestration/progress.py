@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.paths import QUEUE
 
-_FIGURES = ("train_loss_nats", "validation_loss_nats", "tokens_per_second")
+_FIGURES = ("batch_loss_nats", "validation_loss_nats", "tokens_per_second")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
         "download",
         "tokenize",
         "sample",
-        *(name for one in params.line(model) for name in (_maker(one, params), f"evaluate@{one}")),
+        *(name for one in params.lineage(model) for name in (_maker(one, params), f"evaluate@{one}")),
     ]
     evaluated = EVALUATION / model
     return Facts(
@@ -79,7 +79,7 @@ def _training(path: Path) -> dict[str, Any]:
 
 def chain(model: str, params: Params) -> list[str]:
     """The stages from pretraining to the one that makes `model`."""
-    return [_maker(one, params) for one in params.line(model)]
+    return [_maker(one, params) for one in params.lineage(model)]
 
 
 def _maker(model: str, params: Params) -> str:

@@ -1,0 +1,1 @@
+"""Reports: the page that compares models, its plots, the choice of a method, the verdicts on experiments."""

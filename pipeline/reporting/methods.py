@@ -39,6 +39,7 @@ class Method:
 
     @property
     def mean(self) -> float:
+        """Mean of `values`."""
         return statistics.fmean(self.values)
 
     @property

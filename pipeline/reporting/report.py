@@ -65,8 +65,8 @@ def render_scaling(found: list[dict[str, float]], law: Callable[[float, float], 
     return _page("scaling.html", found=found, law=law, said=said, picture=plots.scaling(found, law))
 
 
-def render_costs(params: Params) -> str:
-    """The page of costs: what every stage took, beside what its model scored."""
+def render_costs() -> str:
+    """The page of costs: time, memory and energy of every stage, and the score of its model."""
     rows = []
     for record in records():
         _, _, model = str(record["stage"]).partition("@")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's run."""
+    """The run of one stage."""
 
     run_id: str
     name: str
@@ -18,33 +18,33 @@ class Stage:
     tags: Mapping[str, str]
 
 
-def describe(
-    experiment: str,
-    run_id: str,
-    tags: Mapping[str, str],
-    figures: Mapping[str, float],
-    stages: Sequence[Stage],
-    pages: Sequence[str],
-) -> str:
-    """Markdown for one pipeline's run.
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline's run and everything its description shows."""
 
-    Args:
-        experiment: the experiment's id; `run_id`: the pipeline's run, with its `tags`.
-        figures: the pipeline's metrics; those called `<model>/<score>` are scores of models.
-        stages: the runs below it, in the order in which they started.
-        pages: paths of its artifacts (`report.html`, `gates/raw`).
-    """
-    run = f"#/experiments/{experiment}/runs"
-    return "\n\n".join(
-        part
-        for part in (
-            _code(tags),
-            _scores(figures),
-            _pages(f"{run}/{run_id}/artifacts", pages, stages),
-            "Stages: " + ", ".join(f"[{one.name}]({run}/{one.run_id}) {one.status.lower()}" for one in stages),
-        )
-        if part
+    experiment: str
+    """Id of the experiment."""
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """A metric called `<model>/<score>` is the score of a model."""
+    stages: Sequence[Stage]
+    """The runs below it, in the order in which they started."""
+    pages: Sequence[str]
+    """Paths of its artifacts (`report.html`, `gates/raw`)."""
+
+
+def describe(pipeline: Pipeline) -> str:
+    """The description as Markdown."""
+    runs = f"#/experiments/{pipeline.experiment}/runs"
+    stages = (f"[{stage.name}]({runs}/{stage.run_id}) {stage.status.lower()}" for stage in pipeline.stages)
+    parts = (
+        _code(pipeline.tags),
+        _scores(pipeline.metrics),
+        _pages(f"{runs}/{pipeline.run_id}/artifacts", pipeline.pages, pipeline.stages),
+        "Stages: " + ", ".join(stages),
     )
+    return "\n\n".join(part for part in parts if part)
 
 
 def digest(text: str) -> str:
@@ -59,22 +59,22 @@ def _code(tags: Mapping[str, str]) -> str:
     return f"Commit `{tags['git.commit'][:12]}`{changed}."
 
 
-def _scores(figures: Mapping[str, float]) -> str:
-    rows = [(*key.split("/", 1), value) for key, value in sorted(figures.items()) if "/" in key]
+def _scores(metrics: Mapping[str, float]) -> str:
+    rows = [(*key.split("/", 1), value) for key, value in sorted(metrics.items()) if "/" in key]
     if not rows:
         return ""
     return "\n".join(
         [
             "| model | score | value |",
             "|---|---|---:|",
-            *(f"| {m} | {score} | {value:.4f} |" for m, score, value in rows),
+            *(f"| {model} | {score} | {value:.4f} |" for model, score, value in rows),
         ]
     )
 
 
 def _pages(address: str, pages: Sequence[str], stages: Sequence[Stage]) -> str:
     def links() -> Iterator[str]:
-        verdicts = {key: words for one in stages for key, words in one.tags.items() if key.startswith("gate.")}
+        verdicts = {key: words for stage in stages for key, words in stage.tags.items() if key.startswith("gate.")}
         for page in sorted(pages, key=lambda page: (page.startswith("gates/"), page)):
             if page.startswith("gates/"):
                 gate = page.removeprefix("gates/")
@@ -83,5 +83,5 @@ def _pages(address: str, pages: Sequence[str], stages: Sequence[Stage]) -> str:
             elif page != "gates":
                 yield f"[{page}]({address}/{page})"
 
-    found = list(links())
-    return "Pages: " + ", ".join(found) if found else ""
+    text = ", ".join(links())
+    return f"Pages: {text}" if text else ""

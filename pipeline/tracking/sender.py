@@ -23,11 +23,12 @@ from typing import IO, TYPE_CHECKING, Any
 from pipeline.errors import UserError
 from pipeline.paths import QUEUE
 from pipeline.tracking import store_file
+from pipeline.tracking.delivery_errors import AwayError, DamagedError, GoneError
 from pipeline.tracking.outbox import Cursor, Outbox, modified, waiting
 from pipeline.tracking.start_sender import SENDER_LOCK
 
 if TYPE_CHECKING:
-    from pipeline.tracking.mlflow_store import AwayError, Delivery
+    from pipeline.tracking.mlflow_store import Delivery
 
 IDLE_SECONDS = 20.0
 POLL_SECONDS = 0.5
@@ -51,8 +52,6 @@ class Sender:
         Raises:
             AwayError: a server cannot be reached or refuses for now; files for other servers were served.
         """
-        from pipeline.tracking.mlflow_store import AwayError, DamagedError
-
         # What cannot be written here (a full disk) waits like what cannot be delivered.
         for path in sorted(set(self._folder.glob("*.jsonl")) - set(self._boxes), key=modified):
             self._boxes[path] = Outbox(path)
@@ -103,8 +102,6 @@ class Sender:
             box.save()
 
     def _deliver(self, box: Outbox, start: dict[str, Any]) -> None:
-        from pipeline.tracking.mlflow_store import GoneError
-
         events, offset = box.events()
         if offset == box.cursor.offset:
             if box.alive():
@@ -137,8 +134,6 @@ def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
 
     It ends at once where the store is damaged: a process that has opened a database never opens another one there.
     """
-    from pipeline.tracking.mlflow_store import AwayError, DamagedError
-
     sender, wait = Sender(folder), 1.0
     busy_at = reached_at = time.monotonic()
     while time.monotonic() - busy_at < idle_seconds:
@@ -192,8 +187,6 @@ def require_usable(uri: str) -> None:
 
 def _rounds(sender: Sender, folder: Path, ends: float) -> tuple[str, bool]:
     """Delivers until nothing waits, the time is up or the server is away; the problem, and if waiting cannot help."""
-    from pipeline.tracking.mlflow_store import DamagedError
-
     try:
         while waiting(folder)[1] and time.monotonic() < ends:
             sender.round()

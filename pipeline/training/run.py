@@ -208,7 +208,7 @@ class Trainer:
     def _log(self, step: Step, tokens_per_second: float) -> None:
         self.log.log(
             {
-                "train_loss_nats": self.progress.losses[-1],
+                "batch_loss_nats": self.progress.losses[-1],
                 "learning_rate": step.learning_rate,
                 "gradient_norm": float(step.gradient_norm),
                 "tokens_per_second": tokens_per_second,

@@ -76,14 +76,16 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
         ("pretrain.schedule.batch_warmup_steps", 9, ["pretrain.schedule", "nothing to grow to"]),
     ],
 )
-def test_a_wrong_value_is_refused_with_path_value_and_choices(raw: dict, path: str, value: object, words: list) -> None:
+def test_check_names_path_value_and_choices_when_a_value_is_wrong(
+    raw: dict, path: str, value: object, words: list
+) -> None:
     with pytest.raises(UserError) as caught:
         config.check(put(raw, path, value))
     for word in words:
         assert word in str(caught.value)
 
 
-def test_a_family_without_a_classifier_is_for_all_else(raw: dict) -> None:
+def test_check_accepts_a_family_without_classifier_when_no_recipe_classifies(raw: dict) -> None:
     raw["finetune"] = {name: recipe for name, recipe in raw["finetune"].items() if name.startswith("chat")}
     raw["evaluations"] = {name: one for name, one in raw["evaluations"].items() if not name.startswith("spam")}
     raw["register"]["models"], raw["search"] = ["base"], {}
@@ -91,13 +93,13 @@ def test_a_family_without_a_classifier_is_for_all_else(raw: dict) -> None:
     assert config.check(raw).pretrain.model.logit_softcap == 15.0
 
 
-def test_a_missing_key_is_an_error_because_no_default_hides(raw: dict) -> None:
+def test_check_refuses_a_missing_key(raw: dict) -> None:
     del raw["pretrain"]["schedule"]["warmup_steps"]
     with pytest.raises(UserError, match=r"pretrain\.schedule\.warmup_steps is missing"):
         config.check(raw)
 
 
-def test_evaluations_must_match_the_recipes(raw: dict) -> None:
+def test_check_refuses_a_recipe_without_evaluation(raw: dict) -> None:
     """A recipe without evaluation would never be judged."""
     del raw["evaluations"]["spam-lora"]
     with pytest.raises(UserError, match="spam-lora"):
@@ -112,14 +114,14 @@ def with_merges(raw: dict, **merges: dict) -> dict:
     return raw | {"merge": {name: whole | changes for name, changes in merges.items()}, "evaluations": evaluations}
 
 
-def test_a_merge_is_a_model_like_every_other(raw: dict) -> None:
-    """Merged again, started from, registered; and its line has every model once, in an order in which they are made."""
+def test_check_accepts_a_merge_wherever_a_model_is_named(raw: dict) -> None:
+    """Merged again, started from, registered; its lineage has every model once, in an order in which they are made."""
     raw = with_merges(raw, both={}, three={"first": "both", "second": "chat-full"})
     raw["finetune"]["more"] = raw["finetune"]["spam-full"] | {"from": "three"}
     raw["evaluations"]["more"] = raw["evaluations"]["spam-full"]
     raw["register"] = raw["register"] | {"models": ["three"]}
-    line = config.check(raw).line("more")
-    assert line == ["base", "chat-lora", "spam-lora", "both", "chat-full", "three", "more"]
+    lineage = config.check(raw).lineage("more")
+    assert lineage == ["base", "chat-lora", "spam-lora", "both", "chat-full", "three", "more"]
 
 
 @pytest.mark.parametrize(
@@ -136,19 +138,19 @@ def test_a_merge_is_a_model_like_every_other(raw: dict) -> None:
         ({"both": {"rule": {"name": "ties", "density": 0.0, "scale": 1.0}}}, "merge.both.rule.density"),
     ],
 )
-def test_a_merge_that_cannot_be_is_refused_before_anything_runs(raw: dict, merges: dict, words: str) -> None:
+def test_check_refuses_an_impossible_merge(raw: dict, merges: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         config.check(with_merges(raw, **merges))
 
 
-def test_a_merge_without_evaluation_is_refused(raw: dict) -> None:
+def test_check_refuses_a_merge_without_evaluation(raw: dict) -> None:
     raw = with_merges(raw, both={})
     del raw["evaluations"]["both"]
     with pytest.raises(UserError, match=r"every merge, no other; differs in: \['both'\]"):
         config.check(raw)
 
 
-def test_broken_yaml_and_missing_file_are_named(tmp_path: Path) -> None:
+def test_load_names_the_file_when_it_is_missing_or_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         config.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1", encoding="utf-8")
@@ -156,18 +158,18 @@ def test_broken_yaml_and_missing_file_are_named(tmp_path: Path) -> None:
         config.load(tmp_path / "params.yaml")
 
 
-def test_sections_are_frozen(raw: dict) -> None:
+def test_section_refuses_assignment(raw: dict) -> None:
     params = config.check(raw)
     with pytest.raises(ValueError, match="frozen"):
         params.compute.threads = 8  # type: ignore[misc]
 
 
-def test_seeds_differ_by_purpose_and_step_and_repeat() -> None:
+def test_seed_for_differs_by_purpose_and_step_and_repeats() -> None:
     assert seed_for(1, "order", 2) == seed_for(1, "order", 2)
     assert len({seed_for(s, p, i) for s in (1, 2) for p in ("order", "dropout") for i in range(50)}) == 200
 
 
-def test_config_loads_no_heavy_library() -> None:
+def test_load_imports_no_heavy_library() -> None:
     """Every stage pays for what config imports."""
     import subprocess
     import sys

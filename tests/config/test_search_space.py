@@ -23,18 +23,18 @@ RATE, RANK = "optimizer.learning_rate", "tuner.rank"
         (RATE, {"low": 0.1, "high": 0.2}, [f"space.{RATE}.log is missing"]),
         (RATE, {"low": 0.1, "hihg": 0.2, "log": True}, [f"space.{RATE}.hihg", "did you mean 'high'"]),
         (RATE, {"low": -0.1, "high": 0.2, "log": False}, [f"space.{RATE}: -0.1 is refused", "greater than"]),
-        (RANK, {"low": 2, "high": 8.5, "log": False}, [f"space.{RANK}: 8 stands there", "8.5"]),
-        (RANK, {"choices": [2, 4.0]}, [f"space.{RANK}: 8 stands there", "whole number"]),
+        (RANK, {"low": 2, "high": 8.5, "log": False}, [f"space.{RANK}: the recipe's value is 8", "8.5"]),
+        (RANK, {"choices": [2, 4.0]}, [f"space.{RANK}: the recipe's value is 8", "an integer"]),
         (RANK, {"choices": [4, 0]}, [f"space.{RANK}: 0 is refused", "greater than 0"]),
         (RANK, {"choices": [4, 4]}, [f"space.{RANK}", "4 twice"]),
         (RANK, {"choices": []}, [f"space.{RANK}.choices", "at least 1"]),
-        ("optimizer.name", {"low": 1, "high": 2, "log": False}, ["space.optimizer.name", "no number; use choices"]),
+        ("optimizer.name", {"low": 1, "high": 2, "log": False}, ["space.optimizer.name", "not a number; use choices"]),
         ("optimizer.name", {"choices": ["adamw", "adam"]}, ["space.optimizer.name: 'adam' is refused", "muon"]),
         ("validation.every", {"choices": [10]}, ["space.validation.every", "compared by one loss"]),
         ("from", {"choices": ["base"]}, ["space.from", "compared by one loss"]),
     ],
 )
-def test_a_wrong_space_is_refused_when_params_are_read(path: str, entry: dict[str, Any], words: list[str]) -> None:
+def test_check_names_the_path_when_a_search_space_is_wrong(path: str, entry: dict[str, Any], words: list[str]) -> None:
     """Lost otherwise: the third trial of a night ends it, or a typo searches nothing."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["search"]["spam-lora"]["space"] = {path: entry}
@@ -52,14 +52,14 @@ def test_a_wrong_space_is_refused_when_params_are_read(path: str, entry: dict[st
         ({"spam-lora": {"trials": 0}}, "search.spam-lora.trials: Input should be greater than 0"),
     ],
 )
-def test_a_wrong_search_is_refused_too(change: dict[str, Any], words: str) -> None:
+def test_check_names_the_path_when_a_search_is_wrong(change: dict[str, Any], words: str) -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["search"] = change
     with pytest.raises(UserError, match=words):
         config.check(raw)
 
 
-def test_a_part_that_is_varied_whole_is_not_varied_inside() -> None:
+def test_check_refuses_a_space_inside_a_part_that_is_varied_whole() -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["search"]["spam-lora"]["space"] = {"tuner": {"choices": [{"name": "full"}]}, RANK: {"choices": [2]}}
     with pytest.raises(UserError, match=r"space\.tuner\.rank lies inside tuner"):

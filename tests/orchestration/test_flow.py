@@ -312,7 +312,7 @@ path = pathlib.Path(".tohum/tracking/x.jsonl")
 path.parent.mkdir(parents=True)
 start = {"event": "start", "stage": "train@a", "pipeline_uid": os.environ["TOHUM_PIPELINE_UID"]}
 lines = [start | {"params": {"train.schedule.steps": "8"}}]
-lines += [{"event": "metrics", "step": step, "values": {"train_loss_nats": 1 / step}} for step in (1, 2)]
+lines += [{"event": "metrics", "step": step, "values": {"batch_loss_nats": 1 / step}} for step in (1, 2)]
 path.write_text("".join(json.dumps(line) + chr(10) for line in lines))
 pathlib.Path("made").touch()
 """
@@ -327,7 +327,7 @@ pathlib.Path("made").touch()
     assert shown["type"] == "progress"
     assert float(shown["data"]) == 25.0
     assert shown["task_run_id"]
-    assert "train@a: step 2 of 8: train_loss_nats 0.5" in done.stdout + done.stderr
+    assert "train@a: step 2 of 8: batch_loss_nats 0.5" in done.stdout + done.stderr
 
 
 def test_flow_puts_params_back_after_a_run_with_a_profile(server: Server, project: Path) -> None:

@@ -111,6 +111,6 @@ def test_costs_show_every_stage(params: Params) -> None:
     record = {"stage": "finetune@spam-full", "status": "FINISHED", "seconds_total": 9.0, "seconds_work": 7.0,
               "peak_memory_mib": 300.0, "tokens_per_second": 5000.0, "energy_wh_estimated": 0.01}  # fmt: skip
     files.write_json(Path("reports/runs/finetune@spam-full.json"), record)
-    page = report.render_costs(params)
+    page = report.render_costs()
     assert "finetune@spam-full" in page
     assert "accuracy 0.970" in page

@@ -113,15 +113,15 @@ def test_every_curve_is_that_of_the_csv(project: Path, stage: str, model: str) -
             for row in csv.DictReader(file)
         ]
     assert _curve(project, run_id, "validation_loss_nats") == [(step, loss) for step, _, loss in table]
-    losses = dict(_curve(project, run_id, "train_loss_nats"))
+    losses = dict(_curve(project, run_id, "batch_loss_nats"))
     assert list(losses) == list(range(1, 13))
     last = 0
     for step, mean, _ in table:
         assert sum(losses[one] for one in range(last + 1, step + 1)) / (step - last) == pytest.approx(mean, rel=1e-9)
         last = step
     summary = files.read_json(project / f"reports/training/{model}.json")
-    for key in ("train_loss_nats", "validation_loss_nats"):
-        assert _curve(project, run_id, f"summary/{key}") == [(0, summary[key])]
+    assert _curve(project, run_id, "summary/validation_loss_nats") == [(0, summary["validation_loss_nats"])]
+    assert _curve(project, run_id, "train_loss_nats") == [(0, summary["train_loss_nats"])]
     for (key,) in _rows(project, "select key from metrics where run_uuid = ? and step = 0", run_id):
         assert len(_curve(project, run_id, key)) == 1, f"{key} has a curve that begins with a figure of the whole run"
 
@@ -151,11 +151,11 @@ def test_the_pipelines_run_carries_settings_scores_pages_and_links(project: Path
 def test_training_again_is_a_run_of_its_own_in_a_pipeline_of_its_own(project: Path) -> None:
     """Last in this file: it adds a run. The first one and its pipeline stay as they were."""
     (first,) = _runs(project, "tohum.stage", "pretrain")
-    before = _curve(project, first, "train_loss_nats")
+    before = _curve(project, first, "batch_loss_nats")
     _repro(project, "--force", "--single-item", "pretrain")
     old, new = _runs(project, "tohum.stage", "pretrain")
     assert old == first
-    assert _curve(project, old, "train_loss_nats") == _curve(project, new, "train_loss_nats") == before
+    assert _curve(project, old, "batch_loss_nats") == _curve(project, new, "batch_loss_nats") == before
     above = [_tags(project, run_id)["mlflow.parentRunId"] for run_id in (old, new)]
     assert above[0] != above[1]
     for parent in above:

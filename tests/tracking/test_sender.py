@@ -22,7 +22,7 @@ from pipeline import files
 from pipeline.paths import CODE as ROOT
 from pipeline.paths import QUEUE
 from pipeline.tracking import sender, stage
-from pipeline.tracking.mlflow_store import AwayError
+from pipeline.tracking.delivery_errors import AwayError
 from pipeline.tracking.stage import tracked_stage
 from pipeline.tracking.tracker import FileTracker
 from tests.tracking.test_stage import params

@@ -236,7 +236,7 @@ def recipe_of(**changes: Any) -> dict[str, Any]:
         ({"few": 8}, "privacy needs few null, not 8"),
         ({"privacy__epsilon": 0.0}, "privacy.epsilon"),
         ({"privacy__delta": 1.0}, "privacy.delta"),
-        ({"from": "spam-full"}, "starts from or listens to 'spam-full', which has learned from the labelled"),
+        ({"from": "spam-full"}, "is or comes from 'spam-full', trained on the same labelled"),
     ],
 )
 def test_what_breaks_the_promise_is_refused_by_its_keys(changes: dict[str, Any], words: str) -> None:
@@ -248,7 +248,7 @@ def test_what_breaks_the_promise_is_refused_by_its_keys(changes: dict[str, Any],
 
 def test_a_start_that_knows_the_documents_is_refused_and_one_that_learned_nothing_is_not() -> None:
     raw = recipe_of(data="documents", objective={"name": "next_token", "mask_documents": False, "logits_at_once": None})
-    with pytest.raises(UserError, match="starts from or listens to 'base', which has learned from the documents"):
+    with pytest.raises(UserError, match="is or comes from 'base', trained on the same documents"):
         config.check(raw)
     raw["pretrain"]["schedule"]["steps"] = 0
     config.check(raw)

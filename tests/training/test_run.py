@@ -126,7 +126,7 @@ class Signals(Log):
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
         super().log(metrics, step)
-        if step == self.at and "train_loss_nats" in metrics:
+        if step == self.at and "batch_loss_nats" in metrics:
             os.kill(os.getpid(), self.number)
 
 
