@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import tokenizer
-from pipeline.config.recipe import Start
+from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.weights import INDEX, WEIGHTS
@@ -80,7 +80,9 @@ def refusal(folder: Path) -> str | None:
 
     As a user goes on: without a pin, with the pin that the error gives, loaded, and its tokenizer adopted.
     """
-    start = Start(kind="folder", path=str(folder), revision=None, sha256=None, licence="MIT", zero_projections=False)
+    start = InitialWeights(
+        kind="folder", path=str(folder), revision=None, sha256=None, licence="MIT", zero_projections=False
+    )
     downloads = folder.with_name("downloads")
     try:
         checkpoint.fetch(start, downloads)

@@ -107,7 +107,7 @@ class Model(Section):
         return self
 
 
-class Start(Section):
+class InitialWeights(Section):
     """Initial weights of pretraining: random, or open weights of a supported family, pinned by hash."""
 
     kind: Literal["scratch", "folder", "hub"]
@@ -127,7 +127,7 @@ class Start(Section):
     al. 2019, "Fixup")."""
 
     @model_validator(mode="after")
-    def _draws_what_it_zeroes(self) -> "Start":
+    def _draws_what_it_zeroes(self) -> "InitialWeights":
         if self.zero_projections and self.kind != "scratch":
             raise ValueError(f"zero_projections is about fresh weights, kind is {self.kind}; set it to false")
         return self
@@ -231,7 +231,7 @@ class Recipe(Section):
 class Pretrain(Recipe):
     """The recipe of the base model: next_token, all weights trained, from scratch or from open weights."""
 
-    start: Start
+    start: InitialWeights
     """Initial weights."""
     model: Model
     """Architecture; with open weights their own, and these settings are unused."""

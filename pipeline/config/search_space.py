@@ -76,7 +76,7 @@ class Pruner(Section):
     """First trials, whose values are drawn at random and which are not pruned."""
 
 
-class Search(Section):
+class SearchSettings(Section):
     """A hyperparameter search over one recipe."""
 
     trials: Positive
@@ -99,7 +99,7 @@ class Space:
     """Path of the recipe in params.yaml."""
     recipe: Recipe
     """The recipe as params.yaml has it."""
-    settings: Search
+    settings: SearchSettings
     """The entry."""
     dimensions: dict[str, Range | Choices]
     """By path, sorted."""
@@ -140,7 +140,7 @@ def read(params: Params, name: str) -> Space:
     entry = f"search.{name}"
     if name not in recipes:
         raise UserError(f"params.yaml: {entry} names no recipe; one of: {', '.join(recipes)}")
-    settings: Search = validated(Search, params.search[name], entry)
+    settings: SearchSettings = validated(SearchSettings, params.search[name], entry)
     where = "pretrain" if name == "base" else f"finetune.{name}"
     fields = _fields(recipes[name], where)
     dimensions = {path: _dimension(values, fields, path, entry) for path, values in sorted(settings.space.items())}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pipeline import files, foreign
-from pipeline.config.recipe import Start
+from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.foreign import read_json
 from pipeline.model import weights
@@ -136,7 +136,7 @@ def pin(folder: Path) -> str:
     return foreign.pin(foreign.hashes(folder))
 
 
-def fetch(start: Start, cache: Path) -> Path:
+def fetch(start: InitialWeights, cache: Path) -> Path:
     """The folder of the open weights that `pretrain.start` names, checked against its sha256.
 
     Args:

@@ -1,9 +1,9 @@
-"""The model that MLflow stores as code: run by `mlflow.pyfunc.load_model`, which then calls `predict`.
+"""The entry file of a registered version: `mlflow.pyfunc.load_model` runs it, and then calls `predict`.
 
 The registry saves this file (models-from-code) at the root of a version, so that loading needs neither a pickle nor
-this checkout. Plain MLflow knows nothing of approvals: this file therefore reads every file of the version and compares
-it with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot vouch for itself
-nor for what MLflow reads before it (MLmodel); `tohum download` checks those too.
+this checkout. MLflow itself checks no approvals: this file therefore reads every file of the version and compares it
+with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot check itself, nor
+the file that MLflow reads before it (MLmodel); `tohum download` checks those too.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 SEAL = ""
-# The SHA-256 of version.json, written in when the version is packed.
+# SHA-256 of version.json, written here when the version is packed.
 
 
 class ChangedError(RuntimeError):
@@ -28,7 +28,7 @@ class ChangedError(RuntimeError):
 class Served(PythonModel):
     """A table or a list of texts in, a table of answers out."""
 
-    def load_context(self, context: PythonModelContext) -> None:
+    def load_context(self, context: PythonModelContext) -> None:  # noqa: ARG002 - MLflow calls it so
         """Checks every file of the version, then loads its code and its model. Raises ChangedError."""
         folder = Path(__file__).parent
         manifest = read_manifest(folder)
@@ -38,8 +38,8 @@ class Served(PythonModel):
 
         self._speaker = Speaker(folder / "artifacts" / manifest["model"])
 
-    # No type hints: MLflow would read a signature out of them and leave ours aside.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # No type hints: MLflow would infer a signature from them instead of using the registered one.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002 - MLflow calls it so
         """Answers to the first column of the input; `params` are generation settings."""
         import pandas as pd
 

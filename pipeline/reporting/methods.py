@@ -1,19 +1,20 @@
-"""Which method? Recipes that differ in their seed alone are one method: its score and spread, its cost, its forgetting.
+"""Comparison of methods over seeds: score and standard deviation, cost, and forgetting of the pretraining text.
 
-A recipe belongs to a method by its name: `lora-s1` and `lora-s2` are two seeds of `lora`. Figures come from the
-evaluations and training summaries alone, so the page is the same in every process.
+Recipes that differ in their seed alone are one method, by their names: `lora-s1` and `lora-s2` are two seeds of `lora`.
+All figures come from evaluations and training summaries, so equal runs give equal pages.
 """
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Scores that grow with quality and can be ranked, of several the first: chrF tells answers of many words apart, few of
-# which are exactly right.
+# Scores to rank methods by, the first that a model has: higher is better. chrF comes before exact match, for few long
+# answers are exactly right.
 SCORES = ("accuracy", "chrf", "exact_match")
-# How many records they were found on.
+# Metrics with the number of records behind a score.
 _JUDGED = ("examples", "instructions")
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
 
@@ -24,18 +25,21 @@ class Method:
 
     name: str
     parts: str
+    """Its parts in words: `classify + lora, from base`."""
     score: str
-    """Name of the metric that methods are ranked by."""
+    """Metric that methods are ranked by."""
     values: tuple[float, ...]
-    """That metric, a number per seed."""
+    """Value of that metric for each seed."""
     trained_share: float
+    """Trained weights as a share of all."""
     forgets: tuple[float, ...]
-    """Nats a token that the pretraining text costs more than before, a number per seed; empty where not measured."""
+    """Forgetting for each seed: increase of the loss on pretraining text, nats a token; empty where not measured."""
     recipes: tuple[str, ...] = ()
+    """Its recipes."""
     parameters: int = 0
-    """Of the model; 0 where nobody said."""
+    """Parameters of the model; 0 where unknown."""
     judged: int = 0
-    """Held-out records that the score was found on; 0 where nobody said."""
+    """Held-out records behind the score; 0 where unknown."""
 
     @property
     def mean(self) -> float:
@@ -44,7 +48,7 @@ class Method:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the seeds, n - 1 below the line; 0 for one seed."""
+        """Standard deviation over the seeds (n - 1 degrees of freedom); 0 for one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     @property
@@ -54,9 +58,9 @@ class Method:
 
 
 def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
-    """The methods among the report's models, those of one score together, best first.
+    """The methods among the report's models, grouped by score, best first.
 
-    Empty where no recipe is named as a seed. Merges are none.
+    Empty where no recipe's name ends in a seed. Merges are not trained and do not count.
     """
     base = next((model["metrics"].get("loss_nats") for model in models if model["name"] == "base"), None)
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -64,10 +68,10 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
         trained = "trainable_share" in model.get("training", {})
         if trained and (named := _SEED.match(model["name"])) and _score(model):
             groups.setdefault(named["method"], []).append(model)
-    found = []
+    compared = []
     for name, seeds in groups.items():
         losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
-        found.append(
+        compared.append(
             Method(
                 name, seeds[0]["parts"], _score(seeds[0]), tuple(model["metrics"][_score(model)] for model in seeds),
                 seeds[0]["training"]["trainable_share"],
@@ -76,21 +80,24 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
                 int(next((seeds[0]["metrics"][name] for name in _JUDGED if name in seeds[0]["metrics"]), 0)),
             )
         )  # fmt: skip
-    return sorted(found, key=lambda method: (SCORES.index(method.score), -method.mean))
+    return sorted(compared, key=lambda method: (SCORES.index(method.score), -method.mean))
 
 
-def lengths(found: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
-    """Prefixes and prompts that differ in their number of virtual tokens alone (`prefix-5`, `prefix-20`), the shortest
-    first, by their name without it; only those of two lengths or more, and of the first method's score.
+def lengths(compared: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
+    """Prefix or prompt -> its methods by number of virtual tokens (`prefix-5`, `prefix-20`), the shortest first.
+
+    Only families of two lengths or more, and with the score of the first method.
     """
     families: dict[str, list[tuple[int, Method]]] = {}
-    for method in found:
+    for method in compared:
         name, _, number = method.name.rpartition("-")
         virtual = re.search(r"\b(prefix|prompt)\b", method.parts)
-        if name and number.isdecimal() and virtual and method.score == found[0].score:
+        if name and number.isdecimal() and virtual and method.score == compared[0].score:
             families.setdefault(name, []).append((int(number), method))
     return {
-        name: sorted(family, key=lambda one: one[0]) for name, family in sorted(families.items()) if len(family) > 1
+        name: sorted(family, key=lambda member: member[0])
+        for name, family in sorted(families.items())
+        if len(family) > 1
     }
 
 
@@ -100,20 +107,20 @@ def _score(model: Mapping[str, Any]) -> str:
 
 
 def as_good(method: Method, best: Method) -> bool:
-    """Whether the means differ by no more than two standard errors of their difference: what chance often does."""
-    error = (best.spread**2 / len(best.values) + method.spread**2 / len(method.values)) ** 0.5
+    """Whether the means differ by at most two standard errors of their difference (Welch), so often by chance."""
+    error = math.sqrt(best.spread**2 / len(best.values) + method.spread**2 / len(method.values))
     return best.mean - method.mean <= 2 * error
 
 
-def advice(found: Sequence[Method]) -> str:
-    """What follows from the figures, in words: the best, and the smallest that is as good within the spread.
+def advice(compared: Sequence[Method]) -> str:
+    """A recommendation in words: the best method, and the smallest that is as good within the standard error.
 
-    Empty where there is one method only, or where their scores are of different kinds.
+    Empty for one method, or where the methods have different scores.
     """
-    if len(found) < 2 or len({method.score for method in found}) > 1:
+    if len(compared) < 2 or len({method.score for method in compared}) > 1:
         return ""  # nothing to compare, or scores that cannot be compared
-    best = found[0]
-    equals = [method for method in found if as_good(method, best)]
+    best = compared[0]
+    equals = [method for method in compared if as_good(method, best)]
     small = min(equals, key=lambda method: method.trained_share)
     seeds = len(best.values)
     text = f"Best on this data over {seeds} seed{'s' if seeds > 1 else ''}: {best.name}, {best.score} {best.mean:.3f}."
@@ -137,19 +144,22 @@ def advice(found: Sequence[Method]) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """What training one recipe took, the mean over a method's seeds."""
+    """Cost of training one recipe, the mean over a method's seeds."""
 
     seconds: float
+    """Seconds of work, without start-up."""
     peak_memory_mib: float
+    """Peak memory in MiB, the largest of the seeds."""
     energy_wh: float
+    """Energy in watt hours."""
     measured: bool
-    """Whether a meter was read; otherwise energy is estimated."""
+    """Whether energy was measured by a meter; otherwise it is estimated."""
 
 
 def cost(method: Method, records: Mapping[str, Mapping[str, Any]], metered: bool = True) -> Cost | None:
-    """The method's cost by the run records of its recipes (name -> record); None where one is missing.
+    """The method's cost from the run records of its recipes (name -> record); None where one is missing.
 
-    Without `metered` energy is the estimate even where a meter was read.
+    Without `metered` energy is the estimate even where it was measured.
     """
     if not method.recipes or not set(method.recipes) <= records.keys():
         return None
@@ -163,14 +173,15 @@ def cost(method: Method, records: Mapping[str, Mapping[str, Any]], metered: bool
     )
 
 
-def agreement(predicted: Sequence[str], found: Sequence[Method]) -> tuple[float, list[str]]:
-    """How well a predicted ranking, best first, foretold the found one: Spearman's rank correlation over the methods
-    that both name, from -1 to 1, and those methods. NaN for fewer than three.
+def agreement(predicted: Sequence[str], compared: Sequence[Method]) -> tuple[float, list[str]]:
+    """Spearman's rank correlation of a predicted ranking (best first) with the measured one, and the methods in both.
+
+    From -1 to 1; NaN for fewer than three methods.
     """
     from scipy.stats import spearmanr
 
-    names = [method.name for method in found if method.name in predicted]
+    names = [method.name for method in compared if method.name in predicted]
     if len(names) < 3:
         return float("nan"), names
-    scores = {method.name: method.mean for method in found}
+    scores = {method.name: method.mean for method in compared}
     return float(spearmanr([-predicted.index(name) for name in names], [scores[name] for name in names])[0]), names

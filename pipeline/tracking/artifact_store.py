@@ -1,4 +1,4 @@
-"""MLflow's artifact repositories with locations resolved first, so that a store works wherever it stands.
+"""MLflow's artifact repositories with locations resolved first, so that a store works after a move.
 
     artifact_store.connect(uri)      before a client of MLflow is made
 
@@ -17,32 +17,32 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 
 from pipeline.tracking import artifact_location, credentials
 
-_LENT: dict[str, str] = {}
-"""MLflow's login to the local server, while it is in the environment and when it is not."""
+_LOGIN: dict[str, str] = {}
+"""Environment variables with MLflow's login to the local server, once they have been needed."""
 
 
 class _CopyingRepository(LocalArtifactRepository):
-    """A local folder of which readers get a copy.
+    """A local folder; readers get a copy.
 
-    MLflow hands out the stored folder itself and then writes into it on loading (`registered_model_meta`).
+    MLflow otherwise hands out the stored folder itself and then writes into it on loading (`registered_model_meta`).
     """
 
     def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
-        return str(ArtifactRepository.download_artifacts(self, artifact_path, dst_path))
+        path = ArtifactRepository.download_artifacts(self, artifact_path, dst_path)  # type: ignore[no-untyped-call] # MLflow has no types here
+        return str(path)
 
 
 def connect(tracking_uri: str) -> None:
     """Resolves locations for every client of MLflow in this process; repeating it changes nothing.
 
-    The secret of the server that `tohum ui` starts goes into the environment, where MLflow's clients look for it.
-
-    MLflow's documented way is an entry point of an installed package, and this project is not installed.
+    The secret of the server that `tohum ui` starts goes into the environment, where MLflow's clients read it. MLflow's
+    documented way to register a repository is an entry point of an installed package; this project is not installed.
     """
     if credentials.is_local_mlflow(tracking_uri):
-        _LENT.update(credentials.mlflow_login())
-        os.environ.update(_LENT)
-    else:  # the sender asks several servers, and each gets the variables
-        for name in _LENT:
+        _LOGIN.update(credentials.mlflow_login())
+        os.environ.update(_LOGIN)
+    else:  # the sender may write to several servers; the variables would go to each
+        for name in _LOGIN:
             os.environ.pop(name, None)
     repositories: dict[str, Any] = get_registered_artifact_repositories()
     repositories |= {"mlflow-artifacts": _repository, "file": _repository, "": _repository}

@@ -1,7 +1,7 @@
-"""The queue on disk: `.tohum/tracking/<uid>.jsonl` holds what a run said, `<uid>.cursor` how far that was delivered.
+"""The delivery queue on disk: `.tohum/tracking/<uid>.jsonl` holds a run's lines, `<uid>.cursor` the delivered part.
 
-Both may be damaged (a kill, a full disk, a flipped bit): a line that cannot be used is left out, a cursor that cannot
-be right starts again from the beginning, which delivers nothing twice.
+Both may be damaged (a kill, a full disk, a flipped bit): an unusable line is left out, an impossible cursor starts
+again from the beginning, which delivers nothing twice.
 """
 
 import contextlib
@@ -37,16 +37,18 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class Cursor:
-    """How far one file was delivered."""
+    """The delivered part of one file."""
 
     offset: int = 0
+    """Bytes delivered."""
     run_id: str | None = None
+    """MLflow's id of the run; None before it is made."""
     ended: bool = False
-    """The last delivered word was the run's end (said by the stage, or seen: its process is gone)."""
+    """Whether the run's end was delivered, written by the stage or concluded from the end of its process."""
     last_step: dict[str, int] = field(default_factory=dict)
-    """Per metric, the highest step delivered: a training resumed from a checkpoint says some again."""
+    """Metric -> highest step delivered: a training resumed from a checkpoint logs some steps again."""
     store: str = ""
-    """Identity of the store that it was delivered to; "" where nothing was, or by an older version."""
+    """Identity of the store that it was delivered to; "" where there was none, or by an older version."""
 
 
 class Outbox:
@@ -59,7 +61,7 @@ class Outbox:
         self._start: dict[str, Any] | None = None
         self.cursor = self._read_cursor()
         if self.cursor.offset and (start := self.start) and store_file.is_gone(start["uri"]):
-            self.cursor = Cursor()  # the store was moved away or lost: all of it again, to the next one
+            self.cursor = Cursor()  # the store was moved away or lost: everything is delivered again, to the next one
 
     @property
     def start(self) -> dict[str, Any] | None:
@@ -69,7 +71,7 @@ class Outbox:
         return self._start
 
     def waiting(self) -> int:
-        """Bytes not yet delivered; half a line at the end counts too, a file without a `start` does not."""
+        """Bytes not yet delivered, half a line at the end included; 0 for a file without a `start`."""
         size = _size(self.path)
         return size - self.cursor.offset if size > self.cursor.offset and self.start is not None else 0
 
@@ -81,14 +83,14 @@ class Outbox:
             while b"\n" not in block and (more := stream.read(_SLICE)):
                 block += more
         whole = block[: block.rfind(b"\n") + 1]
-        found = []
+        events = []
         for line in whole.split(b"\n"):
             event = _parsed(line)
             if event is not None and event.get("uid", self.path.stem) == self.path.stem:
-                found.append(event)
+                events.append(event)
             elif line.strip():
                 print(f"sender: {self.path}: a damaged line of {len(line)} bytes is left out", flush=True)
-        return found, self.cursor.offset + len(whole)
+        return events, self.cursor.offset + len(whole)
 
     def is_open(self) -> bool:
         """Whether the run's end has not been delivered yet."""
@@ -106,7 +108,7 @@ class Outbox:
             self._process = _writer_of(self.path)
         pid, started = self._process
         try:
-            return abs(psutil.Process(pid).create_time() - started) < 5
+            return bool(abs(psutil.Process(pid).create_time() - started) < 5)
         except (psutil.Error, ValueError, OverflowError):
             return False
 
@@ -115,20 +117,19 @@ class Outbox:
         self._process = None
 
     def _read_cursor(self) -> Cursor:
-        """The cursor as stored; a new one where it is not there or cannot be right."""
+        """The stored cursor; a new one where there is none or it is impossible."""
         try:
-            found = Cursor(**files.read_json(self._cursor_path))
-            steps = found.last_step.items()
-            sound = (
-                all(type(value) is kind for value, kind in ((found.offset, int), (found.ended, bool)))
-                and isinstance(found.run_id, str | None)
-                and isinstance(found.store, str)
-                and all(type(step) is int for _, step in steps)
-                and self._is_boundary(found.offset)
+            cursor = Cursor(**files.read_json(self._cursor_path))
+            possible = (
+                all(type(value) is kind for value, kind in ((cursor.offset, int), (cursor.ended, bool)))
+                and isinstance(cursor.run_id, str | None)
+                and isinstance(cursor.store, str)
+                and all(type(step) is int for step in cursor.last_step.values())
+                and self._is_boundary(cursor.offset)
             )
         except (OSError, ValueError, TypeError, AttributeError):
             return Cursor()
-        return found if sound else Cursor()
+        return cursor if possible else Cursor()
 
     def _is_boundary(self, offset: int) -> bool:
         """Whether a line begins at this offset, or the file ends there."""
@@ -212,11 +213,11 @@ def _first(path: Path) -> dict[str, Any] | None:
 
 def _writer_of(path: Path) -> tuple[int, float]:
     """Process id and start time from the last `start` line; a run has few."""
-    found = (0, math.inf)
+    process = (0, math.inf)
     with path.open("rb") as stream:
         for line in stream:
             if line.startswith(b'{"event": "start"'):
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     event = json.loads(line)
-                    found = (int(event["pid"]), float(event["process_started"]))
-    return found
+                    process = (int(event["pid"]), float(event["process_started"]))
+    return process

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import plugins
-from pipeline.config.recipe import Start
+from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
 from pipeline.model import checkpoint
@@ -370,7 +370,7 @@ def test_names_translate_back(family: str) -> None:
     assert [internal_name(family, name) for name in exported] == [name for name in names if name]
 
 
-def start(**fields: object) -> Start:
+def start(**fields: object) -> InitialWeights:
     whole = {
         "kind": "folder",
         "path": None,
@@ -379,7 +379,7 @@ def start(**fields: object) -> Start:
         "licence": "MIT",
         "zero_projections": False,
     }
-    return Start.model_validate(whole | fields)
+    return InitialWeights.model_validate(whole | fields)
 
 
 def test_fetch_takes_only_what_was_pinned(saved: Path, tmp_path: Path) -> None:

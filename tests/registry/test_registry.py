@@ -13,7 +13,7 @@ import yaml
 from pipeline import config, files, registry
 from pipeline.closure import closure
 from pipeline.config.params import Params
-from pipeline.config.recipe import Start
+from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.inference import predictor
 from pipeline.model import checkpoint
@@ -387,7 +387,7 @@ def test_a_champion_can_start_the_next_graph(project: Registry) -> None:
         project.start("chat-lora")
     project.promote("chat-full", version.version, version.tags[VERSION])
     lines = yaml.safe_load(project.start("chat-full").replace("<as its card says>", "CC0-1.0"))
-    start = Start.model_validate(lines["pretrain.start"])
+    start = InitialWeights.model_validate(lines["pretrain.start"])
     assert checkpoint.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])
     with pytest.raises(UserError, match="these are other weights than were pinned"):
         checkpoint.fetch(start.model_copy(update={"sha256": "0" * 64}), Path("unused"))
