@@ -1,4 +1,4 @@
-"""The pictures of the report: scores, costs and curves as SVG, the same bytes in every process."""
+"""Plots of the reports as SVG: scores, costs and curves; equal input gives equal bytes."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from pipeline.reporting.methods import Cost, Method
 
 
 def _figure(width: float, height: float) -> Any:
-    """A matplotlib figure whose SVG is the same bytes in every process."""
+    """An empty matplotlib figure with reproducible SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -35,7 +35,7 @@ def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
 
 
 def scores(models: list[dict[str, Any]]) -> str:
-    """Accuracy and exact match of all models side by side."""
+    """Bars of accuracy and exact match of all models; "" where there is none."""
     pairs = [
         (m["name"] if len(m["scores"]) == 1 else f"{m['name']}: {key}", value)
         for m in models
@@ -53,12 +53,12 @@ def scores(models: list[dict[str, Any]]) -> str:
 
 
 def by_time(found: list[Method], costs: dict[str, Cost]) -> str:
-    """Score against the seconds that training took, with the spread over seeds."""
+    """Score against seconds of training, with the standard deviation over seeds."""
     return _points([(costs[m.name].seconds, m) for m in found if m.name in costs], "seconds of training, log scale")
 
 
 def by_share(found: list[Method]) -> str:
-    """Score against the share of the weights that was trained, with the spread over seeds; none where all have one."""
+    """Score against the share of trained weights, with the spread over seeds; "" where all shares are equal."""
     alike = [m for m in found if m.score == found[0].score]
     if len({m.trained_share for m in alike}) < 2:
         return ""
@@ -66,11 +66,11 @@ def by_share(found: list[Method]) -> str:
 
 
 def _points(points: list[tuple[float, Method]], label: str) -> str:
-    """Methods by a cost and their score, with the spread over seeds; only those of the first one's score."""
+    """Methods by a cost and their score, with the spread over seeds; only those with the first one's score."""
     if not points:
         return ""
     score = points[0][1].score
-    chosen = sorted(((cost, method) for cost, method in points if method.score == score), key=lambda one: one[0])
+    chosen = sorted(((cost, method) for cost, method in points if method.score == score), key=lambda point: point[0])
     figure = _figure(8, 1.5 + 0.25 * len(chosen))
     axes = figure.subplots()
     for place, (cost, method) in enumerate(chosen):
@@ -87,7 +87,7 @@ def _points(points: list[tuple[float, Method]], label: str) -> str:
 
 
 def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
-    """Score against the number of virtual tokens, a line a family, with the spread over seeds."""
+    """Score against the number of virtual tokens, a line a family, with the standard deviation over seeds."""
     if not families:
         return ""
     figure = _figure(7, 3.2)
@@ -105,18 +105,18 @@ def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
 
 
 def scaling(found: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
-    """Loss against tokens, a line a size: dots as found, curves as the law says."""
+    """Loss against tokens for every size: measured points and the law's curves."""
     figure = _figure(7, 4)
     axes = figure.subplots()
-    sizes = sorted({one["weights"] for one in found})
+    sizes = sorted({trial["weights"] for trial in found})
     shades = [str(0.75 * (1 - place / max(1, len(sizes) - 1))) for place in range(len(sizes))]
     for size, shade in zip(sizes, shades, strict=True):
-        own = sorted((one["tokens"], one["loss_nats"]) for one in found if one["weights"] == size)
+        own = sorted((trial["tokens"], trial["loss_nats"]) for trial in found if trial["weights"] == size)
         tokens = [own[0][0] * (own[-1][0] / own[0][0]) ** (place / 40) for place in range(41)]
-        axes.plot(*zip(*own, strict=True), "o", color=shade, label=f"{size:,} weights")
-        axes.plot(tokens, [law(size, one) for one in tokens], "-", color=shade, linewidth=1)
+        axes.plot(*zip(*own, strict=True), "o", color=shade, label=f"{size:,} parameters")
+        axes.plot(tokens, [law(size, count) for count in tokens], "-", color=shade, linewidth=1)
     floor = law(math.inf, math.inf)
-    axes.axhline(floor, color="#3b7a57", linestyle="--", linewidth=1, label=f"without end: {floor:.3f}")
+    axes.axhline(floor, color="#3b7a57", linestyle="--", linewidth=1, label=f"irreducible loss: {floor:.3f}")
     axes.set_xscale("log")
     axes.set_xlabel("tokens trained on, log scale")
     axes.set_ylabel("held-out loss, nats a token")
@@ -125,7 +125,7 @@ def scaling(found: list[dict[str, float]], law: Callable[[float, float], float])
 
 
 def _plain_log(axes: Any) -> None:
-    """A logarithmic axis of costs with its numbers written out."""
+    """A logarithmic x axis with plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -135,7 +135,7 @@ def _plain_log(axes: Any) -> None:
 
 
 def bits(pairs: list[tuple[str, float]]) -> str:
-    """Bits per byte of a model beside those of others, by name."""
+    """Bars of bits per byte, by name of the model."""
     figure = _figure(7, 1.7)
     axes = figure.subplots()
     _bars(axes, pairs, "%.3f")
@@ -144,7 +144,7 @@ def bits(pairs: list[tuple[str, float]]) -> str:
 
 
 def curves(models: list[dict[str, Any]]) -> str:
-    """Losses over the steps, training and validation, a panel a model."""
+    """Training and validation loss over the steps, a panel a model."""
     models = [model for model in models if model["curve"]]
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
@@ -169,7 +169,7 @@ def curves(models: list[dict[str, Any]]) -> str:
 
 
 def costs(rows: list[dict[str, Any]]) -> str:
-    """Seconds of every stage by the records of their runs: its work, and what stands around it."""
+    """Seconds of every stage from its run record: work, and start-up, imports and hashing."""
     if not rows:
         return ""
     figure = _figure(8, 0.8 + 0.25 * len(rows))

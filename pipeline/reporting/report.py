@@ -1,7 +1,8 @@
-"""One page that compares all models of the graph: scores against thresholds, curves, samples, mistakes, gates.
+"""HTML pages: the comparison of all models of the graph, costs, methods, and the scaling law.
 
-`render` is deterministic and stands in the graph; `render_costs` adds times, memory and energy from the run records and
-stands outside it. Pages are whole in one file: pictures are inline SVG, nothing is loaded from anywhere.
+`render` (scores against thresholds, curves, samples, errors, gates) is deterministic and belongs to the graph; the
+other pages show times, memory and energy of the run records and lie outside it. Each page is one file: plots are inline
+SVG, and nothing is loaded from elsewhere.
 """
 
 import csv
@@ -20,7 +21,7 @@ from pipeline.reporting.methods import Cost, Method, advice, lengths
 from pipeline.tracking import lineage
 
 TEMPLATES = Path(__file__).parent / "pages"
-# A model's leading scores, in the order they are looked for: all that rank methods, else the first of the rest.
+# Scores that a model is compared by: all those that rank methods, else the first of the rest that it has.
 SCORES = (*methods.SCORES, "bits_per_byte_over_known", "bits_per_byte")
 
 
@@ -28,15 +29,15 @@ def render(params: Params) -> str:
     """The comparison page as HTML, from the models that params names."""
     models = all_models(params)
     gates = [_verdict(name) for name in ("raw", "tokens", "samples")]
-    known, found = _known_bits(models), methods.methods(models)
+    known, compared = _known_bits(models), methods.methods(models)
     return _page(
         "report.html",
         models=models,
         gates=[gate for gate in gates if gate],
-        methods=found,
-        advice=advice(found),
+        methods=compared,
+        advice=advice(compared),
         experiments=findings(params.experiments, models),
-        method_pictures=[plots.by_share(found), plots.by_length(lengths(found))],
+        method_pictures=[plots.by_share(compared), plots.by_length(lengths(compared))],
         score_picture=plots.scores(models),
         curve_picture=plots.curves(models),
         bits_picture=plots.bits(known) if known else "",
@@ -45,22 +46,22 @@ def render(params: Params) -> str:
 
 
 def all_models(params: Params) -> list[dict[str, Any]]:
-    """Every model that params names, with what was measured on it."""
+    """Every model of params.yaml with its metrics, training summary, curve, thresholds and verdict."""
     return [_model(name, params) for name in params.evaluations]
 
 
 def render_which(found: list[Method], costs: dict[str, Cost], said: str) -> str:
-    """The methods with their costs as a page: table, score against seconds with the spread over seeds, advice."""
+    """The page of methods and their costs: table, plots of the score, advice."""
     shown = [plots.by_time(found, costs), plots.by_length(lengths(found))]
     return _page("which.html", methods=found, costs=costs, said=said, pictures=shown)
 
 
 def render_scaling(found: list[dict[str, float]], law: Callable[[float, float], float], said: list[str]) -> str:
-    """A law as a page: what it says in words, loss against tokens for every size, every trial.
+    """The page of a scaling law: its findings in words, loss against tokens for every size, every trial.
 
     Args:
         found: weights, tokens, flops, loss_nats and seconds of each trial.
-        law: the loss that is foretold for weights and tokens.
+        law: predicted loss for a number of weights and tokens.
     """
     return _page("scaling.html", found=found, law=law, said=said, picture=plots.scaling(found, law))
 
@@ -78,28 +79,28 @@ def render_costs() -> str:
 
 
 def records(folder: Path = REPORTS / "runs") -> list[dict[str, Any]]:
-    """The run record of every stage, in the order of the graph; those of stages that are gone come last."""
-    places = {stage: place for place, stage in enumerate(lineage.stage_order())}
-    found = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
-    return sorted(found, key=lambda record: places.get(record["stage"], len(places)))
+    """The run record of every stage, in the order of the graph; records of removed stages come last."""
+    order = {stage: number for number, stage in enumerate(lineage.stage_order())}
+    by_name = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(by_name, key=lambda record: order.get(record["stage"], len(order)))
 
 
 def leading_scores(model: str) -> list[tuple[str, float]]:
-    """What a model is compared by, with the values: one score or several; none before it is measured."""
+    """Scores that a model is compared by, with their values; empty before it is evaluated."""
     path = REPORTS / "evaluation" / model / "metrics.json"
     return _leading(integrity.read_recorded(path, path.with_name("details.json"))) if path.exists() else []
 
 
 def made_by(name: str, params: Params) -> str:
-    """What made a model, in a few words."""
+    """The parts of a model's recipe in a few words: `classify + lora`."""
     if merge := params.merge.get(name):
         return f"{merge.rule.name} merge of {merge.first} and {merge.second}"
     if (recipe := params.finetune.get(name)) is None:
         return "next_token + full"
-    plain = {"none", "uniform", "shuffled"}  # parts that do nothing of their own
+    plain = {"none", "uniform", "shuffled"}  # the neutral part of each axis
     parts = [recipe.objective, recipe.auxiliary, recipe.tuner, recipe.weighting, recipe.ordering]
-    found = " + ".join(part.name for part in parts if part.name not in plain)
-    return found + (f", {recipe.depth} blocks" if recipe.depth else "")
+    names = " + ".join(part.name for part in parts if part.name not in plain)
+    return names + (f", {recipe.depth} blocks" if recipe.depth else "")
 
 
 def _model(name: str, params: Params) -> dict[str, Any]:
@@ -121,8 +122,8 @@ def _model(name: str, params: Params) -> dict[str, Any]:
 
 
 def _leading(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    found = [(key, metrics[key]) for key in SCORES if key in metrics]
-    return [score for score in found if score[0] in methods.SCORES] or found[:1]
+    scores = [(key, metrics[key]) for key in SCORES if key in metrics]
+    return [score for score in scores if score[0] in methods.SCORES] or scores[:1]
 
 
 def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,7 +147,7 @@ def _curve(name: str) -> list[dict[str, float]]:
 
 
 def _known_bits(models: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    """Bits per byte of the base beside what a perfect model and a unigram model need; empty where unknown."""
+    """Bits per byte of the base, of a perfect model and of a unigram model; empty where the entropy is unknown."""
     base: dict[str, float] = next((m["metrics"] for m in models if "bits_per_byte" in m["metrics"]), {})
     if "bits_per_byte_known" not in base:
         return []

@@ -78,9 +78,9 @@ def test_a_translation_leads_with_both_of_its_scores(params: Params) -> None:
 
 def test_a_failed_model_is_shown_as_such(params: Params) -> None:
     page = report.render(params)
-    assert "failed: kept out of the registry" in page
-    assert "missed" in page  # base: 1.2 over the bound of 1.1
-    assert "reached" in page  # spam-full
+    assert "failed: cannot be registered" in page
+    assert "not met" in page  # base: 1.2 over the bound of 1.1
+    assert "\nmet</span>" in page  # spam-full
 
 
 def test_a_removed_recipe_leaves_the_report(params: Params) -> None:
@@ -104,7 +104,7 @@ def test_a_merge_is_shown_as_what_it_is(params: Params) -> None:
     assert "ties merge of spam-full and chat-full" in page
     assert "cosine 0.250, signs conflict in\n12.5 %" in page
     assert "0.9500<br>0.8125" in page  # measured as both of its models
-    assert "Which method?" not in page
+    assert "Methods over seeds" not in page
 
 
 def test_costs_show_every_stage(params: Params) -> None:
