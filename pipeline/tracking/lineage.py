@@ -74,6 +74,11 @@ def input_hashes(stage: str, params: Params, root: Path = Path(".")) -> dict[str
     return {path: digest for path in paths if (digest := dvc_hash.of(path, outs, root))}
 
 
+def is_code(path: str) -> bool:
+    """Whether a dependency of dvc.yaml is code, or the list of a stage's code, and no data."""
+    return f"{path}/".startswith(CODE)
+
+
 def stage_inputs(stage: str, params: Params) -> list[Path]:
     """The data among a stage's dependencies; empty where no such stage is.
 
@@ -95,7 +100,7 @@ def stage_inputs(stage: str, params: Params) -> list[Path]:
 def locked_inputs(stage: str, root: Path = Path(".")) -> dict[str, str]:
     """Path -> hash of the data that a stage read when it ran last, from dvc.lock; empty where it never ran."""
     entry = _locked(root).get(stage) or {}
-    return {path: digest for path, digest in _hashes(entry.get("deps")).items() if not path.startswith(CODE)}
+    return {path: digest for path, digest in _hashes(entry.get("deps")).items() if not is_code(path)}
 
 
 def dvc_outs(root: Path = Path(".")) -> dict[str, str]:

@@ -86,7 +86,7 @@ def test_stage_inputs_are_the_data_dependencies_of_the_committed_graph(
         deps = {stage.addressing: [dep.def_path for dep in stage.deps] for stage in repo.index.stages}
     assert len(deps) > 20
     for stage, paths in deps.items():
-        data = {path for path in paths if path and not path.startswith(lineage.CODE) and path != "params.yaml"}
+        data = {path for path in paths if path and not lineage.is_code(path) and path != "params.yaml"}
         assert {path.as_posix() for path in lineage.stage_inputs(stage, params)} == data, stage
 
 
