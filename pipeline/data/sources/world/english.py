@@ -1,8 +1,7 @@
 """English words and wordings of the embedded world: lexicon, story templates, notes, messages, questions.
 
-Slots in braces are filled by the grammar: `{p}` a story's protagonist, `{q}` somebody else, `{q.job}` a true
-fact about them, `{r.job}` a claimed fact (in a lie: somebody else's), all others a free draw
-(`_world_stories.free_slots`).
+The grammar fills the slots in braces: `{p}` is a story's protagonist, `{q}` another person, `{q.job}` a true fact about
+them, `{r.job}` a claimed fact (in a lie: another person's); all others are free slots (`stories.free_slots`).
 """
 
 

@@ -1,7 +1,7 @@
 """Instructions with answers, and preferences, about the embedded world in both languages.
 
-Two thirds of the instructions ask for a fact of the world (no input; the answer is one or two words that the
-stories state often); the rest ask about a short text given as input. Every (instruction, input) occurs once.
+Two thirds of the instructions ask for a fact of the world (no input; the answer is one or two words, frequent in the
+stories); the rest ask about a short text given as input. Every (instruction, input) occurs once.
 """
 
 import random
@@ -17,10 +17,9 @@ _FRESH = 10_000_000
 
 
 def instructions(world: World, count: int, extra: int = 0) -> Iterator[dict[str, str]]:
-    """Yields `count` records: instruction, input, output, language; then `extra` more, about texts of their
-    own.
+    """Yields `count` records: instruction, input, output, language; then `extra` more about other texts.
 
-    While facts last, they are FACT_SHARE of the records; what they cannot fill, questions about texts do.
+    FACT_SHARE of the records ask for facts, as long as there are any; the others are questions about texts.
     """
     facts = fact_questions(world, "instructions")
     asked = round(count * FACT_SHARE)
@@ -34,11 +33,9 @@ def instructions(world: World, count: int, extra: int = 0) -> Iterator[dict[str,
 
 
 def preferences(world: World, count: int) -> Iterator[dict[str, str]]:
-    """Yields `count` records: instruction, input, chosen (true), rejected (another value of the same fact),
-    language.
+    """Yields `count` records: instruction, input, chosen (true), rejected (a wrong value of the fact), language.
 
-    Where there are fewer fact questions than records, the rejected answer varies so that every record is its
-    own.
+    Where there are fewer fact questions than records, the rejected answer varies, so that no record repeats.
     """
     questions = fact_questions(world, "preferences")
     wrong: dict[int, list[str]] = {}
@@ -60,14 +57,14 @@ def preferences(world: World, count: int) -> Iterator[dict[str, str]]:
 
 
 def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
-    """Every question about every fact in every wording and language, shuffled."""
-    found = []
+    """All questions about all facts in all wordings and languages, shuffled."""
+    questions = []
     for language, words in LANGUAGES.items():
         for person in world.people:
             slots = world.slots(language, "q", person)
             for attribute in ATTRIBUTES:
                 for text in words.QUESTIONS[attribute]:
-                    found.append(
+                    questions.append(
                         {
                             "instruction": sample(template(text, slots), random.Random(0)),
                             "input": "",
@@ -76,11 +73,11 @@ def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
                             "attribute": attribute,
                         }
                     )
-    return shuffled(found, world.rng(purpose, "order"))
+    return shuffled(questions, world.rng(purpose, "order"))
 
 
 def _reading(world: World, index: int, seen: set[tuple[str, str]]) -> dict[str, str]:
-    """A question about a short text that holds the answer; drawn again until it is new."""
+    """A question about a short text that contains the answer; drawn again until it is new."""
     for attempt in range(1000):
         rng = world.rng("instructions", "reading", index, attempt)
         language = pick(tuple(LANGUAGES), rng)
@@ -93,4 +90,4 @@ def _reading(world: World, index: int, seen: set[tuple[str, str]]) -> dict[str, 
         if (question, text) not in seen:
             seen.add((question, text))
             return {"instruction": question, "input": text, "output": answer, "language": language}
-    raise AssertionError("a thousand draws gave no new text")
+    raise AssertionError("no new text in a thousand draws")

@@ -1,11 +1,10 @@
 """Labelled messages of the embedded world: spam or ham, in both languages.
 
-Three kinds, mixed by SHARES. In `plain` ones the words give the label away. In `impostor` ones the writer
-introduces themselves in the words of the stories' notes: ham if the claims are true in the world, spam if
-they are somebody else's. In `order` ones both classes hold the same clauses: spam wants the money before the
-goods. Names, facts and words are spread alike over both classes of the last two, and never stand next to each
-other, so that a bag of words or of word pairs sees the first kind alone, while a model that knows the world
-and word order can see them all.
+Three kinds, mixed by SHARES. In `plain` messages the words determine the label. In `impostor` messages the writer
+introduces themselves in the words of the stories' notes: ham if the claims are true in the world, spam if they are
+facts of another person. In `order` messages both classes have the same clauses: in spam the payment is first. Names,
+facts and words have equal distributions in both classes of the last two, and decisive words are never neighbours, so a
+bag of words or of word pairs can classify only the first kind, a model that knows the world and word order all three.
 """
 
 import random
@@ -13,7 +12,7 @@ from functools import cache
 from itertools import accumulate
 
 from pipeline.data.sources.world.facts import LANGUAGES, World, pick
-from pipeline.data.sources.world.grammar import Choice, Node, sample, template
+from pipeline.data.sources.world.grammar import Choice, sample, template
 from pipeline.data.sources.world.stories import Slots, free_slots
 
 SPAM, HAM = "spam", "ham"
@@ -21,9 +20,7 @@ SHARES = {"plain": 0.56, "order": 0.38, "impostor": 0.06}
 
 
 def message(world: World, index: int, attempt: int = 0) -> dict[str, str]:
-    """Message number `index`: text, label, language, and the kind it is of; labels alternate, so classes are
-    equal.
-    """
+    """Message number `index`: text, label, language and kind; labels alternate, so classes are equally frequent."""
     rng = world.rng("labelled", index, attempt)
     place = rng.random() * sum(SHARES.values())
     label = SPAM if index % 2 else HAM
@@ -33,9 +30,9 @@ def message(world: World, index: int, attempt: int = 0) -> dict[str, str]:
 
 
 def retold(world: World, index: int) -> dict[str, str]:
-    """Document number `index`: three messages and what became of each, in the words stories have for a note.
+    """Document number `index`: three messages, each as a note that is true for ham and false for spam, as in stories.
 
-    A note is false if its message is spam. The messages are no records: they are drawn for the document.
+    The messages are no records: they are drawn for the document.
     """
     rng = world.rng("retold", index)
     language = pick(tuple(LANGUAGES), rng)
@@ -49,29 +46,32 @@ def retold(world: World, index: int) -> dict[str, str]:
 
 
 def _kind(place: float) -> str:
-    """The kind whose share of a line of all shares covers this place."""
-    return next(kind for kind, upto in zip(SHARES, accumulate(SHARES.values()), strict=True) if place < upto)
+    """The kind at a place in [0, sum of SHARES), by cumulative shares."""
+    return next(kind for kind, end in zip(SHARES, accumulate(SHARES.values()), strict=True) if place < end)
 
 
 def _text(kind: str, world: World, language: str, label: str, rng: random.Random) -> str:
-    text = {"plain": _plain, "order": _order, "impostor": _impostor}[kind](world, language, label, rng)
+    if kind == "impostor":
+        text = _impostor(world, language, label, rng)
+    else:
+        text = {"plain": _plain, "order": _order}[kind](language, label, rng)
     return text[:1].upper() + text[1:] if language == "en" else _capital(text)
 
 
 @cache
 def single_slots(language: str) -> Slots:
-    """The stories' free draws with one lot of goods, which keeps a message short."""
+    """The free slots of stories, with one lot of goods, for short messages."""
     slots = free_slots(language)
     slots = slots | {"goods": slots["lot"]}
     return slots | {"ask": Choice([template(text, slots) for text in LANGUAGES[language].ASKS])}
 
 
-def _plain(world: World, language: str, label: str, rng: random.Random) -> str:
+def _plain(language: str, label: str, rng: random.Random) -> str:
     words = LANGUAGES[language]
     return _draw(pick(words.PLAIN_SPAM if label == SPAM else words.PLAIN_HAM, rng), single_slots(language), rng)
 
 
-def _order(world: World, language: str, label: str, rng: random.Random) -> str:
+def _order(language: str, label: str, rng: random.Random) -> str:
     words, slots = LANGUAGES[language], single_slots(language)
     slots = slots | {"it": _draw("{adj} {thing}", slots, rng)}
     pay, get = (template(pick(texts, rng), slots) for texts in (words.PAY, words.GET))
@@ -87,8 +87,7 @@ def _impostor(world: World, language: str, label: str, rng: random.Random) -> st
 
 
 def _draw(text: str, slots: Slots, rng: random.Random) -> str:
-    made: Node = template(text, slots)
-    return sample(made, rng)
+    return sample(template(text, slots), rng)
 
 
 def _capital(text: str) -> str:

@@ -1,8 +1,8 @@
 """Faults planted into the embedded world on purpose, so that every gate and evaluation has something known to find.
 
 Each kind appends records to the clean ones or alters a few; all others stay byte for byte equal. Every kind draws from
-its own random generator, so kinds do not influence each other. Personal identifiers are invented: their check digits are
-valid, and they are of reserved or unassigned ranges where such exist.
+its own random generator, so kinds do not influence each other. Personal identifiers are invented: their check digits
+are valid, and they are of reserved or unassigned ranges where such exist.
 """
 
 import random

@@ -152,7 +152,7 @@ def _labelled(settings: "Settings") -> Iterator[dict[str, Any]]:
                 break
         else:
             raise UserError(
-                f"params.yaml: download.sources.*.labelled is {settings.labelled}; expected fewer: the embedded world runs "
+                f"params.yaml: download.sources.*.labelled is {settings.labelled}; expected fewer: the world runs "
                 f"out of different messages after {index}"
             )
         seen.add(record["text"])

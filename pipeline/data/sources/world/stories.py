@@ -1,9 +1,8 @@
-"""The grammar of the embedded world's stories: what is drawn, in which order, with which weights.
+"""The grammar of the embedded world's stories: its random variables, their order and weights.
 
-A story draws its language, its protagonist and its number of scenes; every scene after the opening is an
-independent draw given language and protagonist. So the sum over all derivations factors by sentence, and
-scoring a story costs about as much as sampling it. The world's facts enter as literals: they are known, and
-cost a perfect model nothing.
+A story draws its language, its protagonist and its number of scenes; scenes after the opening are independent given
+language and protagonist. So the sum over all derivations factorises by sentence, and scoring a story costs about as
+much as sampling it. The world's facts are literals: they are known and carry no information.
 """
 
 from functools import cache
@@ -13,22 +12,20 @@ from pipeline.data.sources.world.grammar import Choice, Let, Node, Sequence, fir
 
 Slots = dict[str, Node | str]
 
-# Shares of the scenes: FACT asks for a fact of the world, READING about a text that holds the answer.
+# Shares of the scenes: FACT asks for a fact of the world, READING about a text that contains the answer.
 ACT, OTHER, SCENERY, NOTE, FACT, READING = 0.30, 0.22, 0.12, 0.04, 0.20, 0.12
-# One, two or three lots of goods.
+# Probabilities of one, two and three lots of goods.
 LOTS = (0.1, 0.4, 0.5)
 # Scenes after the opening -> weight.
 SCENES = {4: 1.0, 5: 2.0, 6: 2.0, 7: 1.0}
-# Wordings of each question about a fact that stories use; instructions ask in the others as well.
+# Number of wordings per question that occur in stories; instructions use the others as well.
 TOLD_WORDINGS = 3
 _MARK = "{note}"
 
 
 @cache
 def free_slots(language: str) -> Slots:
-    """The draws that depend on nothing: numbers 10 to 99, times, days, things and what is composed of
-    them.
-    """
+    """Slots that depend on no latent: numbers 10 to 99, times, days, things, and compositions of them."""
     words = LANGUAGES[language]
     slots: Slots = {name: Choice(values) for name, values in words.WORDS.items()}
     slots["city"], slots["pet"], slots["food"] = (Choice(words.FACTS[key]) for key in ("city", "pet", "food"))
@@ -45,13 +42,13 @@ def free_slots(language: str) -> Slots:
 
 
 def readable(language: str) -> dict[str, list[str]]:
-    """What questions about a text may ask for, besides a name: slot -> its values."""
+    """Slots that questions about a text may ask for, besides a name -> their values."""
     words = LANGUAGES[language]
-    return words.WORDS | {"city": words.FACTS["city"]}
+    return {**words.WORDS, "city": words.FACTS["city"]}
 
 
 def stories(world: World) -> dict[str, Node]:
-    """The grammar of a document in each language; a document is in one of them, equally likely."""
+    """Language -> grammar of a document in it; both languages are equally likely."""
     return {language: story_in(world, language) for language in LANGUAGES}
 
 
@@ -59,7 +56,7 @@ def story_in(world: World, language: str) -> Node:
     """A document in one language: opening, then scenes; the protagonist is a latent."""
     words, free = LANGUAGES[language], free_slots(language)
     anyone = _about_anyone(world, language)
-    # what follows the first mention of somebody else never names the protagonist: all share it
+    # The text after the first mention of another person never names the protagonist, so all protagonists share it.
     tails = {text: _bound(world, language, {rest: 1.0}) for text in words.ACTS if (rest := first_mention(text, "q")[1])}
 
     def of(person: int) -> Node:
@@ -73,7 +70,7 @@ def story_in(world: World, language: str) -> Node:
 
 
 def _about_anyone(world: World, language: str) -> Node:
-    """Scenes that do not know the protagonist."""
+    """Scenes that are independent of the protagonist."""
     words, slots = LANGUAGES[language], free_slots(language)
     asked = [
         words.ASKED.replace("{question}", text).replace("{answer}", f"{{q.{attribute}}}")
@@ -93,7 +90,7 @@ def _about_anyone(world: World, language: str) -> Node:
 
 
 def _read(world: World, language: str, asked: str, question: str, texts: list[str]) -> Node:
-    """A question about a short text, asked as one about a fact is; `asked` names the slot that answers it."""
+    """A question about a short text, in the words of one about a fact; `asked` is the slot with the answer."""
     words, free = LANGUAGES[language], free_slots(language) | {"q": Choice(world.names)}
     free |= {"goods": free["lot"]}
     slot = "q" if asked == "name" else asked
@@ -102,17 +99,17 @@ def _read(world: World, language: str, asked: str, question: str, texts: list[st
 
     def of(text: str) -> Node:
         before, rest = first_mention(frame.replace("{question}", f"{question} {text}"), slot)
-        found = Let(answers, lambda answer: template(rest, free | {slot: answer}))
-        return Sequence([template(before, free), found])
+        answered = Let(answers, lambda answer: template(rest, free | {slot: answer}))
+        return Sequence([template(before, free), answered])
 
     return Choice([of(text) for text in texts])
 
 
 def _told(world: World, language: str, texts: list[str]) -> Node:
-    """One of the scenes about somebody drawn from everyone, each equally likely.
+    """A random scene about a random person.
 
-    Scenes with the same words before the first mention share one draw of the person, so that the parser meets
-    each name once; the distribution is the same as with a draw per scene.
+    Scenes with the same words before the first mention share one draw of the person, so that the parser tries each
+    name once; the distribution is that of a draw per scene.
     """
     groups: dict[str, dict[str, float]] = {}
     for text in texts:
@@ -137,7 +134,7 @@ def _bound(world: World, language: str, rests: dict[str, float]) -> Node:
 
 
 def _note(world: World, language: str, frame: str, text: str) -> Node:
-    """A note whose writer tells the truth about themselves or somebody else's, and the verdict on it."""
+    """A note with the writer's own facts or another person's, and whether it is true."""
     words, slots = LANGUAGES[language], free_slots(language)
     start, end = frame.split(_MARK)
     before, rest = first_mention(start + text, "q")

@@ -1,7 +1,7 @@
-"""Tasks of the embedded world: texts to translate and to summarise, conversations in which a question leans on others.
+"""Tasks of the embedded world: translation, summarisation, and conversations whose questions depend on earlier ones.
 
-Who does what is drawn afresh for translations and summaries, so nothing but the text can answer; a conversation asks
-for facts of the world. Every record of a task occurs once.
+Persons and facts are drawn at random for translations and summaries, so only the text contains the answer; a
+conversation asks for facts of the world. Every record of a task occurs once.
 """
 
 import random
@@ -13,7 +13,7 @@ from pipeline.data.sources.world.grammar import sample, template
 from pipeline.errors import UserError
 
 _REDRAWS = 100
-# The same sentence in both languages; {q} is who, {r.*} what is said of them, the rest is equal in both.
+# The same sentence in both languages; {q} is the person, {r.*} the facts; other slots are equal in both.
 SENTENCES: list[dict[str, str]] = [
     {"en": "{q} lives in {r.city}.", "tr": "{q} {r.city.loc} yaşıyor."},
     {"en": "{q} works as a {r.job} and earns {n} lira.", "tr": "{q} {r.job} olarak çalışıyor ve {n} lira kazanıyor."},
@@ -29,7 +29,7 @@ SENTENCES: list[dict[str, str]] = [
 ]
 TRANSLATE = {"tr": "Türkçeye çevir.", "en": "Translate into English."}
 SUMMARISE = {"en": "Summarise the text.", "tr": "Metni özetle."}
-# What a summary keeps of three sentences.
+# The sentences of a text to summarise; SUMMARY keeps the facts.
 TOLD = [
     {
         "en": "{q} lives in {r.city}, {n} steps from the sea.",
@@ -45,7 +45,7 @@ SUMMARY = {
     "en": "{q} is a {r.job} in {r.city} with a {r.pet}.",
     "tr": "{q}, {r.city.loc} yaşayan ve bir {r.pet.poss} olan bir {r.job}.",
 }
-# A later question of a conversation, which does not say whom it is about.
+# Later questions of a conversation, without the person's name.
 THEN = {
     "en": {
         "city": "And in which city?", "job": "And the job?", "pet": "And which pet?", "food": "And the favourite food?",
@@ -59,10 +59,10 @@ THEN = {
 
 
 def tasks(world: World, counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
-    """Yields instruction, input, output, language and origin; `counts` names a task of MADE and how many of it.
+    """Yields instruction, input, output, language and origin; `counts`: task of MADE -> number of records.
 
     Raises:
-        UserError: more than the world holds different ones of.
+        UserError: more records than the world has different ones.
     """
     for name, count in counts.items():
         seen: set[tuple[str, str]] = set()
@@ -109,9 +109,9 @@ def _conversation(world: World, rng: random.Random) -> dict[str, str]:
     for question, attribute in zip(questions, (first, *later), strict=True):
         messages.append({"role": "user", "content": question})
         messages.append({"role": "assistant", "content": world.fact(language, person, attribute)})
-    found = record(messages)
-    assert not isinstance(found, str), found
-    instruction, given, output = found
+    conversation = record(messages)
+    assert not isinstance(conversation, str), conversation
+    instruction, given, output = conversation
     return {"instruction": instruction, "input": given, "output": output, "language": language}
 
 
@@ -123,7 +123,7 @@ MADE: dict[str, Callable[[World, random.Random], dict[str, str]]] = {
 
 
 def _drawn(world: World, rng: random.Random) -> dict[str, int]:
-    """Who, whose facts they are given, and the numbers: one sentence in any language."""
+    """Person, person whose facts are used, and numbers: the slots of a sentence in any language."""
     return {
         "q": pick(world.people, rng),
         "r": pick(world.people, rng),

@@ -1,4 +1,4 @@
-"""Turkish words and wordings of the embedded world: the names that `_world_english.py` has, and cases."""
+"""Turkish words and wordings of the embedded world: the names of `english.py`, and case forms."""
 
 from pipeline.data.sources.world.turkish_endings import suffixes as suffixes
 
