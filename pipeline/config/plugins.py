@@ -10,7 +10,9 @@ import importlib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from pipeline.config.section import Section
 from pipeline.paths import PACKAGE
 
 ROOT = PACKAGE
@@ -61,6 +63,34 @@ def settings_class(folder: str, name: str, where: str = "") -> type:
     found = namespace.get("Settings")
     assert isinstance(found, type), f"{path} has no class Settings(Section)"
     return found
+
+
+def example(folder: str, name: str) -> dict[str, Any]:
+    """Valid settings of a sibling: the first of every field's `examples`. Raises UserError as `examples`."""
+    return examples(folder, name)[0]
+
+
+def examples(folder: str, name: str) -> list[dict[str, Any]]:
+    """Settings that tests try a sibling with, read from its fields: `rank: Positive = Field(examples=[8, 2])`.
+
+    The first entry takes the first example of every field; each further example of a field varies that field alone.
+
+    Raises:
+        UserError: no such sibling, or one of its fields has no example.
+    """
+    from pipeline.errors import UserError
+
+    settings = settings_class(folder, name)
+    assert issubclass(settings, Section)
+    fields = {key: field.examples for key, field in settings.model_fields.items()}
+    if missing := [key for key, values in fields.items() if not values]:
+        raise UserError(
+            f"pipeline/{folder}/{name}.py: Settings.{missing[0]} has no example value; tests need one: "
+            f"{missing[0]}: ... = Field(examples=[...])"
+        )
+    values = {key: tuple(field or ()) for key, field in fields.items()}
+    first = {key: value[0] for key, value in values.items()}
+    return [first, *(first | {key: other} for key, value in values.items() for other in value[1:])]
 
 
 def _is_section(node: ast.ClassDef) -> bool:

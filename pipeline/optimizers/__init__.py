@@ -1,10 +1,12 @@
-"""By which rule weights move. Each file is one rule: `build(settings, groups) -> torch.optim.Optimizer`.
+"""Optimizers. Each file is one: `build(settings, groups) -> torch.optim.Optimizer`.
 
-Here is what Muon and its kin share: for the matrices inside the blocks an (almost) orthogonal step, for all else AdamW.
-The momentum's singular values are brought to about one by five Newton-Schulz steps (Jordan et al. 2024, "Muon: An
-optimizer for hidden layers in neural networks"; the quintic coefficients are theirs). The step is scaled by
-sqrt(max(1, rows / columns)), as there. Matrices of one shape go through the iteration together: one batched product
-instead of many small ones.
+`groups` come from a tuner (`pipeline.tuners.group`). This file holds Muon, which `muon` and `normuon` share: orthogonal
+updates for the matrices inside the blocks, AdamW for everything else. Five Newton-Schulz steps bring the momentum's
+singular values to about one (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the quintic
+coefficients are theirs). The update is scaled by sqrt(max(1, rows / columns)), as there. Matrices of one shape go
+through the iteration together: one batched product instead of many small ones.
+
+Shapes: N matrices of R rows and C columns.
 """
 
 from typing import Any, Protocol
@@ -16,33 +18,42 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 
 
-class Rates(Protocol):
-    """What the settings of every kind of Muon say."""
+class MuonSettings(Protocol):
+    """The settings that every variant of Muon has."""
 
     @property
     def learning_rate(self) -> float:
-        """Peak for embeddings, heads and vectors."""
+        """Peak for embeddings, heads and vectors (AdamW)."""
 
     @property
     def matrix_learning_rate(self) -> float:
-        """Peak for the matrices of the blocks."""
+        """Peak for the matrices of the blocks (Muon)."""
 
     @property
-    def momentum(self) -> float: ...
+    def momentum(self) -> float:
+        """Decay of the momentum of the matrices' gradients."""
+
     @property
-    def weight_decay(self) -> float: ...
+    def weight_decay(self) -> float:
+        """Decoupled weight decay of matrices."""
+
     @property
-    def beta1(self) -> float: ...
+    def beta1(self) -> float:
+        """AdamW's decay of the first moment."""
+
     @property
-    def beta2(self) -> float: ...
+    def beta2(self) -> float:
+        """AdamW's decay of the second moment."""
+
     @property
-    def epsilon(self) -> float: ...
+    def epsilon(self) -> float:
+        """Added to the denominators."""
 
 
 class Muon(torch.optim.Optimizer):
-    """One optimizer with two rules, chosen per group by `rule`."""
+    """Muon and AdamW in one optimizer; `algorithm` of a parameter group says which of them updates it."""
 
-    def __init__(self, settings: Rates, groups: list[dict[str, Any]]) -> None:
+    def __init__(self, settings: MuonSettings, groups: list[dict[str, Any]]) -> None:
         self.settings = settings
         split = []
         for group in groups:
@@ -52,7 +63,7 @@ class Muon(torch.optim.Optimizer):
             ]
             matrices = [p for p, is_inside in zip(group["params"], inside, strict=True) if is_inside]
             rest = [p for p, is_inside in zip(group["params"], inside, strict=True) if not is_inside]
-            for rule, params, rate in (
+            for algorithm, params, rate in (
                 ("muon", matrices, settings.matrix_learning_rate),
                 ("adamw", rest, settings.learning_rate),
             ):
@@ -63,20 +74,20 @@ class Muon(torch.optim.Optimizer):
                             "params": params,
                             "lr": peak,
                             "peak": peak,
-                            "rule": rule,
+                            "algorithm": algorithm,
                             "begins": group["begins"],
-                            "fused": rule == "adamw",  # torch loads its count of steps to where the weights are
+                            "fused": algorithm == "adamw",  # torch loads its step count to the weights' device
                         }
                     )
         super().__init__(split, {})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure here
+    def step(self, _closure: Any = None) -> None:  # type: ignore[override]  # training passes no closure
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if params:  # a tuner may let a group wait
-                (self._muon if group["rule"] == "muon" else self._adamw)(params, group["lr"])
+            if params:  # the parameters of a group that is still frozen have no gradient
+                (self._muon if group["algorithm"] == "muon" else self._adamw)(params, group["lr"])
 
     def _muon(self, params: list[Tensor], rate: float) -> None:
         settings = self.settings
@@ -89,14 +100,14 @@ class Muon(torch.optim.Optimizer):
         by_shape: dict[torch.Size, list[int]] = {}
         for i, p in enumerate(params):
             by_shape.setdefault(p.shape, []).append(i)
-        for shape, same in by_shape.items():
-            alike = [params[i] for i in same]
-            updates_NRC = self.shared_out(orthogonal(torch.stack([nesterov[i] for i in same])), alike)
+        for shape, indices in by_shape.items():
+            weights = [params[i] for i in indices]
+            updates_NRC = self.rescale(orthogonalize(torch.stack([nesterov[i] for i in indices])), weights)
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            torch._foreach_add_(alike, updates_NRC.unbind(), alpha=-rate * scale)
+            torch._foreach_add_(weights, updates_NRC.unbind(), alpha=-rate * scale)
 
-    def shared_out(self, updates_NRC: Tensor, params: list[Tensor]) -> Tensor:
-        """What a kind of Muon makes of the orthogonal updates of N matrices of one shape."""
+    def rescale(self, updates_NRC: Tensor, _weights: list[Tensor]) -> Tensor:
+        """updates_NRC: the orthogonal updates of N weights of one shape as they are; a variant may rescale them."""
         return updates_NRC
 
     def _adamw(self, params: list[Tensor], rate: float) -> None:
@@ -129,19 +140,19 @@ class Muon(torch.optim.Optimizer):
         return state[name]
 
 
-def orthogonal(matrices_NRC: Tensor) -> Tensor:
-    """U V^T of each matrix, approximately (singular values in about [0.7, 1.2]), shape [N, R, C].
+def orthogonalize(matrices_NRC: Tensor) -> Tensor:
+    """U V^T of each matrix, [N, R, C], approximately: Newton-Schulz leaves singular values in about [0.7, 1.2].
 
-    In bfloat16 where the loop runs products in it, as in the paper: the iteration forgives its rounding.
+    In bfloat16 under autocast, as in the paper: the iteration tolerates its rounding.
     """
     a, b, c = _QUINTIC
-    x = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: Tensor = matrices_NRC / (matrices_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
     device, dtype = x.device.type, x.dtype
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     if torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
-    with torch.autocast(device, enabled=False):  # it would look at every argument of every product
+    with torch.autocast(device, enabled=False):  # autocast would check every argument of every product
         for _ in range(_STEPS):
             gram = x @ x.mT
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)

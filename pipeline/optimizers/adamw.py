@@ -1,6 +1,9 @@
-"""AdamW (Loshchilov & Hutter 2019): weight decay on matrices only, as in GPT-2 and nanoGPT; torch's fused kernel."""
+"""AdamW with weight decay on matrices only, as in GPT-2 and nanoGPT; torch's fused kernel.
 
-from typing import Annotated, Any
+Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
+"""
+
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -9,12 +12,18 @@ from pipeline.config.section import Section, Share
 
 
 class Settings(Section):
-    learning_rate: Annotated[float, Field(gt=0)]
-    """Peak; the schedule and a tuner's factors multiply it."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    beta1: Share
-    beta2: Share
-    epsilon: Annotated[float, Field(gt=0)]
+    """Learning rate, weight decay and the moments' decay."""
+
+    learning_rate: float = Field(gt=0, examples=[1e-2])
+    """Peak; the learning-rate schedule and a tuner's factors multiply it."""
+    weight_decay: float = Field(ge=0, examples=[0.1])
+    """Decoupled weight decay of matrices, times the learning rate; vectors (biases, norms) have none."""
+    beta1: Share = Field(examples=[0.9])
+    """Decay of the first moment."""
+    beta2: Share = Field(examples=[0.95])
+    """Decay of the second moment."""
+    epsilon: float = Field(gt=0, examples=[1e-8])
+    """Added to the root of the second moment."""
 
 
 def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -1,11 +1,11 @@
-"""LAMB: AdamW's direction, its length set layer by layer by the weights themselves, for very large batches.
+"""LAMB: AdamW with a trust ratio per layer, for very large batches (You et al. 2020).
 
-You et al. 2020, "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", algorithm 2 with phi the
-identity: w -= rate * |w| / |r + decay w| * (r + decay w), where r is Adam's bias-corrected ratio. As in the authors'
-code, vectors (norms, biases) are neither decayed nor scaled. A trust ratio is 1 where a norm is zero.
+"Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", algorithm 2 with phi the identity:
+w -= rate * |w| / |r + decay w| * (r + decay w), where r is Adam's bias-corrected ratio. As in the authors' code,
+vectors (norms, biases) are neither decayed nor scaled. A trust ratio is 1 where a norm is zero.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -15,12 +15,19 @@ from pipeline.config.section import Section, Share
 
 
 class Settings(Section):
-    learning_rate: Annotated[float, Field(gt=0)]
-    """Peak; the schedule and a tuner's factors multiply it. The paper scales it by the root of the batch."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    beta1: Share
-    beta2: Share
-    epsilon: Annotated[float, Field(gt=0)]
+    """Learning rate, weight decay and the moments' decay."""
+
+    learning_rate: float = Field(gt=0, examples=[5e-2])
+    """Peak; the learning-rate schedule and a tuner's factors multiply it. The paper scales it by the root of the
+    batch size."""
+    weight_decay: float = Field(ge=0, examples=[0.01])
+    """Weight decay of matrices, inside the trust ratio; vectors (biases, norms) have none."""
+    beta1: Share = Field(examples=[0.9])
+    """Decay of the first moment."""
+    beta2: Share = Field(examples=[0.95])
+    """Decay of the second moment."""
+    epsilon: float = Field(gt=0, examples=[1e-6])
+    """Added to the root of the second moment."""
 
 
 def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -29,7 +36,7 @@ def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optim
 
 
 class Lamb(torch.optim.Optimizer):
-    """One step of the algorithm per call; `figures` holds the last step's trust ratios."""
+    """Algorithm 2 of the paper; `figures` holds the last step's trust ratios."""
 
     def __init__(self, settings: Settings, groups: list[dict[str, Any]]) -> None:
         self.settings = settings
@@ -42,10 +49,10 @@ class Lamb(torch.optim.Optimizer):
         super().__init__(kept, {})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure here
+    def step(self, _closure: Any = None) -> None:  # type: ignore[override]  # training passes no closure
         """One update of every parameter that has a gradient."""
-        moved = [(p, p.grad, group["lr"]) for group in self.param_groups for p in group["params"]]
-        ratios = [self._update(p, grad, rate) for p, grad, rate in moved if grad is not None]
+        updates = [(p, p.grad, group["lr"]) for group in self.param_groups for p in group["params"]]
+        ratios = [self._update(p, grad, rate) for p, grad, rate in updates if grad is not None]
         if matrices := [ratio for ratio in ratios if ratio is not None]:
             trusted = torch.stack(matrices)
             self.figures = {
@@ -55,7 +62,7 @@ class Lamb(torch.optim.Optimizer):
             }
 
     def _update(self, p: Tensor, grad: Tensor, rate: float) -> Tensor | None:
-        """Moves one parameter; its trust ratio, none for a vector."""
+        """Updates one parameter and returns its trust ratio; None for a vector."""
         settings, state = self.settings, self._state(p)
         state["step"] += 1
         t = float(state["step"])
@@ -67,8 +74,10 @@ class Lamb(torch.optim.Optimizer):
             p.add_(direction, alpha=-rate)
             return None
         direction.add_(p, alpha=settings.weight_decay)
-        length, stride = p.norm(), direction.norm()
-        ratio = torch.where((length > 0) & (stride > 0), length / stride, torch.ones_like(length))
+        weight_norm, update_norm = p.norm(), direction.norm()
+        ratio = torch.where(
+            (weight_norm > 0) & (update_norm > 0), weight_norm / update_norm, torch.ones_like(weight_norm)
+        )
         p.add_(direction * ratio, alpha=-rate)
         return ratio
 

@@ -1,9 +1,9 @@
-"""Muon for the matrices inside the blocks, AdamW for everything else.
+"""Muon: orthogonalized momentum for the matrices inside the blocks, AdamW for everything else (Jordan et al. 2024).
 
-Jordan et al. 2024; the rule itself, which its kin share, is pipeline.optimizers.Muon.
+The algorithm is `pipeline.optimizers.Muon`.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -13,18 +13,24 @@ from pipeline.optimizers import Muon
 
 
 class Settings(Section):
-    learning_rate: Annotated[float, Field(gt=0)]
-    """Peak for embeddings, heads and vectors (AdamW); the schedule and a tuner's factors multiply it."""
-    matrix_learning_rate: Annotated[float, Field(gt=0)]
+    """Two learning rates, weight decay, and the moments' decay."""
+
+    learning_rate: float = Field(gt=0, examples=[1e-2])
+    """Peak for embeddings, heads and vectors (AdamW); the learning-rate schedule and a tuner's factors multiply it."""
+    matrix_learning_rate: float = Field(gt=0, examples=[2e-2])
     """Peak for the matrices of the blocks (Muon)."""
-    momentum: Share
-    weight_decay: Annotated[float, Field(ge=0)]
-    """On matrices, decoupled, times the learning rate."""
-    beta1: Share
-    beta2: Share
-    epsilon: Annotated[float, Field(gt=0)]
+    momentum: Share = Field(examples=[0.9])
+    """Decay of the momentum of the matrices' gradients (Nesterov's form)."""
+    weight_decay: float = Field(ge=0, examples=[0.01])
+    """Decoupled weight decay of matrices, times the learning rate."""
+    beta1: Share = Field(examples=[0.9])
+    """AdamW's decay of the first moment."""
+    beta2: Share = Field(examples=[0.95])
+    """AdamW's decay of the second moment."""
+    epsilon: float = Field(gt=0, examples=[1e-8])
+    """Added to the root of AdamW's second moment."""
 
 
 def build(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Muon over the matrices of the blocks among a tuner's groups, AdamW over tables, heads and vectors."""
+    """Muon over the matrices of the blocks among a tuner's groups, AdamW over embeddings, heads and vectors."""
     return Muon(settings, groups)

@@ -1,8 +1,9 @@
-"""WHICH weights move. Each file is one tuner; this one holds what they share.
+"""Tuners: which weights are trained. Each file is one: `build(settings) -> Tuner`.
 
-A tuner offers `apply` (freeze, insert), `groups` (what the optimizer moves), `state` (tensors of an adapter, empty
-where there is none) and `merge` (a plain model); one that adds something also `save_adapter`. What cannot be merged
-into plain weights is saved as a kind of addition that `pipeline.model.adapters` puts back.
+A tuner offers `apply` (freeze weights, insert adapter modules), `groups` (the optimizer's parameter groups), `state`
+(an adapter's tensors, empty where there is none) and `merge` (a plain model); an `Adapter` also has `save_adapter`.
+Adapters that cannot be merged into plain weights are saved in a form that `pipeline.model.adapters` inserts again when
+the model folder is read.
 """
 
 import copy
@@ -23,44 +24,45 @@ Encode = Callable[[str], list[int]]
 """Text to token ids."""
 
 
-def moving(model: nn.Module, factor: float = 1.0) -> dict[str, Any]:
-    """All weights that may move as one optimizer group.
+def trainable_group(model: nn.Module, factor: float = 1.0) -> dict[str, Any]:
+    """All trainable weights as one parameter group.
 
-    `params`, their `names`, the learning-rate `factor`, and `begins`: the share of the run after which they move.
+    `params`, their `names`, the learning-rate `factor`, and `begins`: the share of the run after which they are
+    trained (0: from the first update).
     """
     return group([(name, p) for name, p in model.named_parameters() if p.requires_grad], factor)
 
 
 def group(named: list[tuple[str, nn.Parameter]], factor: float = 1.0, begins: float = 0.0) -> dict[str, Any]:
-    """One optimizer group of named weights; fields as in `moving`."""
+    """One parameter group of named weights; fields as in `trainable_group`."""
     return {"params": [p for _, p in named], "names": [name for name, _ in named], "factor": factor, "begins": begins}
 
 
 class Tuner(ABC):
-    """What most tuners do alike: a sibling overrides what it does otherwise."""
+    """Base class: trains weights of the model itself, all in one parameter group, with nothing to merge."""
 
     @abstractmethod
     def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes what stays, inserts what is new; draws from the generator alone."""
+        """Sets `requires_grad` of every weight and inserts new modules; all randomness comes from `generator`."""
 
     def groups(self, model: GPT) -> list[dict[str, Any]]:
-        """One group with all that moves, learning-rate factor 1, from the first step on."""
-        return [moving(model)]
+        """One group of all trainable weights, learning-rate factor 1, from the first update on."""
+        return [trainable_group(model)]
 
-    def state(self, model: GPT) -> dict[str, Tensor]:
-        """No adapter: empty."""
+    def state(self, _model: GPT) -> dict[str, Tensor]:
+        """The adapter's tensors: none here."""
         return {}
 
     def merge(self, model: GPT) -> GPT:
-        """The model itself, with no weight frozen."""
+        """The model itself, with all weights trainable again."""
         return model.requires_grad_(True)
 
 
 class Adapter(Tuner):
-    """A tuner that trains what it adds, and the classification head if there is one; the network stays as it is."""
+    """Base class: trains inserted modules and the classification head, if any; the base model stays frozen."""
 
     def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Freezes the model (embeddings and head too), inserts the additions, frees the `score` head."""
+        """Freezes the model (embeddings and language head too), inserts the adapter, trains the `score` head."""
         model.requires_grad_(False)
         self.insert(model, generator, encode)
         if model.score is not None:
@@ -68,19 +70,19 @@ class Adapter(Tuner):
 
     @abstractmethod
     def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Puts the additions into the frozen model; draws from the generator alone."""
+        """Inserts the adapter's modules into the frozen model; all randomness comes from `generator`."""
 
     def state(self, model: GPT) -> dict[str, Tensor]:
-        """All that moves, under our names: the additions, and the classification head if there is one."""
+        """All trainable tensors by our names: the adapter's, and the classification head's if there is one."""
         return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
     @abstractmethod
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """Writes the additions as a folder of their own; equal adapters give equal bytes."""
+        """Writes the adapter as a folder of its own; equal adapters give equal bytes."""
 
 
-def without_additions(model: GPT) -> GPT:
-    """A plain copy with no virtual tokens: what stands beside the adapter on disk."""
+def without_virtual_tokens(model: GPT) -> GPT:
+    """A copy of the model without its virtual tokens, all weights trainable; saved beside the adapter."""
     virtual, model.virtual = model.virtual, None
     plain = copy.deepcopy(model)
     model.virtual = virtual
@@ -93,14 +95,15 @@ def write_adapter(
     """Writes an adapter folder in peft's layout; equal adapters give equal bytes.
 
     Args:
-        model: whose classification head, if any, goes along.
-        folder: made anew.
-        tensors: under peft's names; `config`: what peft calls this kind, and its settings.
-        base_name: what the config calls the base model; no path, so that bytes do not depend on a machine.
+        model: gives the family and, if it has one, the classification head, which is saved too.
+        folder: replaced as a whole.
+        tensors: by peft's names.
+        config: peft's `peft_type` and the settings of that type.
+        base_name: the base model in the config; relative, so that bytes do not depend on the machine. None: not named.
     """
     kept = dict(tensors)
     if model.score is not None:
-        # peft wraps the model once more where an adapter sits inside its layers
+        # peft wraps the model once more for adapters inside its layers
         inner = "" if "num_virtual_tokens" in config else "model."
         kept[f"base_model.{inner}score.weight"] = model.score.weight.detach()
     shared = {
@@ -120,12 +123,12 @@ def projections(model: GPT) -> list[str]:
 
 
 def peft_targets(model: GPT, names: list[str]) -> list[str]:
-    """What peft calls these projections: matched by suffix, so GPT-2's two `c_proj` carry their parent's name."""
-    words = 2 if model.config.family == "gpt2" else 1
+    """peft's `target_modules` for these projections: suffixes; GPT-2's two `c_proj` need their parent's name."""
+    parts = 2 if model.config.family == "gpt2" else 1
     exported = [checkpoint.exported_name(model.config.family, name) for name in names]
-    return sorted({".".join(name.split(".")[-words:]) for name in exported})
+    return sorted({".".join(name.split(".")[-parts:]) for name in exported})
 
 
 def peft_place(model: GPT, name: str) -> str:
-    """Where peft puts a tensor of this projection."""
+    """The prefix of peft's tensor names for this projection."""
     return f"base_model.model.{checkpoint.exported_name(model.config.family, name)}"

@@ -1,24 +1,25 @@
-"""Bottleneck adapters: a small network behind attention and MLP of every block, all else frozen (Houlsby et al. 2019).
+"""Bottleneck adapters after attention and MLP of every block; the model is frozen (Houlsby et al. 2019).
 
-y + W_up gelu(W_down y), section 2.1; W_up starts at zero, so the model starts unchanged. No plain weight can hold them:
-they are saved beside the base model and put back when it is read.
+y + W_up gelu(W_down y), section 2.1; W_up starts at zero, so the model starts unchanged. They cannot be merged into
+plain weights: they are saved beside the base model and inserted again when it is read.
 """
 
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.model.adapters import Bottleneck, insert_bottlenecks, replace
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
+from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
 
 
 class Settings(Section):
-    """Size of the additions."""
+    """Size of the adapters."""
 
-    width: Positive
-    """Features in the narrow middle."""
+    width: Positive = Field(examples=[4])
+    """Features of the bottleneck, the adapter's hidden layer."""
 
 
 def build(settings: Settings) -> "Bottlenecks":
@@ -27,30 +28,30 @@ def build(settings: Settings) -> "Bottlenecks":
 
 
 class Bottlenecks(Adapter):
-    """Inserts and saves the small networks."""
+    """Inserts and saves the adapters."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Inserts the networks (W_down normal(0, 0.02), W_up zero)."""
-        for made in insert_bottlenecks(model, self.settings.width).values():
-            drawn = torch.empty(made.narrow.shape, device=generator.device).normal_(0.0, 0.02, generator=generator)
+    def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
+        """Inserts the adapters: W_down from normal(0, 0.02), W_up zero."""
+        for adapter in insert_bottlenecks(model, self.settings.width).values():
+            start = torch.empty(adapter.narrow.shape, device=generator.device).normal_(0.0, 0.02, generator=generator)
             with torch.no_grad():
-                made.narrow.copy_(drawn)
+                adapter.narrow.copy_(start)
 
     def merge(self, model: GPT) -> GPT:
-        """A plain copy without the small networks."""
-        plain = without_additions(model)
-        for name, made in _bottlenecks(plain).items():
-            replace(plain, name, made.base)
+        """A copy of the base model without the adapters."""
+        plain = without_virtual_tokens(model)
+        for name, adapter in _bottlenecks(plain).items():
+            replace(plain, name, adapter.base)
         return plain
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """Writes what `pipeline.model.adapters` reads; peft knows no adapter of this kind."""
+        """Writes a layout that `pipeline.model.adapters` reads; peft has no adapter of this kind."""
         tensors = {
-            f"{name}.{part}": getattr(made, part).detach()
-            for name, made in _bottlenecks(model).items()
+            f"{name}.{part}": getattr(adapter, part).detach()
+            for name, adapter in _bottlenecks(model).items()
             for part in ("narrow", "wide")
         }
         write_adapter(model, folder, tensors, {"peft_type": "BOTTLENECK", "width": self.settings.width}, base_name)

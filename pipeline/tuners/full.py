@@ -1,4 +1,4 @@
-"""Every weight moves: pretraining and full fine-tuning."""
+"""Full training: every weight is trained; for pretraining and full fine-tuning."""
 
 import torch
 
@@ -8,17 +8,17 @@ from pipeline.tuners import Encode, Tuner
 
 
 class Settings(Section):
-    """Nothing to set."""
+    """No settings."""
 
 
-def build(settings: Settings) -> "Full":
-    """The tuner of these settings."""
+def build(_settings: Settings) -> "Full":
+    """The tuner."""
     return Full()
 
 
 class Full(Tuner):
     """Trains the whole network."""
 
-    def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Lets every weight move; draws nothing."""
+    def apply(self, model: GPT, _generator: torch.Generator, _encode: Encode) -> None:
+        """Makes every weight trainable; nothing is random."""
         model.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""IA3: keys, values and the MLP's inner activations are scaled by learned vectors, all else stays (Liu et al. 2022).
+"""IA3: learned vectors scale keys, values and the MLP's inner activations; the model is frozen (Liu et al. 2022).
 
 softmax(Q (l_k * K)) (l_v * V) and W (l_ff * gamma(...)) (section 3.3); the vectors start at one. GPT-2 makes queries,
 keys and values in one projection, which is scaled as a whole, as peft does. Saved in peft's layout; merging scales rows
@@ -20,16 +20,16 @@ _OUTPUTS, _INPUTS = ("k", "v", "qkv"), ("down",)
 
 
 class Settings(Section):
-    """Nothing to set: the vectors' places are the method."""
+    """No settings: the method fixes the vectors' places."""
 
 
-def build(settings: Settings) -> "IA3":
-    """The tuner of these settings."""
+def build(_settings: Settings) -> "IA3":
+    """The tuner."""
     return IA3()
 
 
 class Scaled(nn.Module):
-    """A frozen projection with its output (or its input) scaled feature by feature."""
+    """A frozen projection with its output (or its input) scaled per feature."""
 
     def __init__(self, base: nn.Linear, inputs: bool) -> None:
         super().__init__()
@@ -39,11 +39,12 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return self.base(x * self.scale) if self.inputs else self.base(x) * self.scale
+        y: Tensor = self.base(x * self.scale) if self.inputs else self.base(x) * self.scale
+        return y
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The projection with the vector in its weight."""
+        """The projection with the vector multiplied into its weight."""
         self.base.weight.mul_(self.scale if self.inputs else self.scale[:, None])
         if self.base.bias is not None and not self.inputs:
             self.base.bias.mul_(self.scale)
@@ -53,8 +54,8 @@ class Scaled(nn.Module):
 class IA3(Adapter):
     """Inserts, saves and merges the vectors."""
 
-    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Inserts vectors of ones; draws nothing."""
+    def insert(self, model: GPT, _generator: torch.Generator, _encode: Encode) -> None:
+        """Inserts vectors of ones; nothing is random."""
         for name in projections(model):
             kind = name.rpartition(".")[2]
             if kind in _OUTPUTS + _INPUTS:
@@ -63,24 +64,24 @@ class IA3(Adapter):
                 replace(model, name, Scaled(base, inputs=kind in _INPUTS))
 
     def merge(self, model: GPT) -> GPT:
-        """A plain copy of the model with the vectors in its weights; the given model is left as it is."""
+        """A copy of the model with the vectors multiplied into its weights; `model` itself is unchanged."""
         plain = copy.deepcopy(model)
         for name, scaled in _scaled(plain).items():
             replace(plain, name, scaled.merged())
         return plain.requires_grad_(True)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """Writes what peft's IA3 reads."""
+        """Writes the vectors in peft's IA3 layout."""
         scaled = _scaled(model)
         tensors = {
-            f"{peft_place(model, name)}.ia3_l": one.scale.detach()[None, :]
-            if one.inputs
-            else one.scale.detach()[:, None]
-            for name, one in scaled.items()
+            f"{peft_place(model, name)}.ia3_l": module.scale.detach()[None, :]
+            if module.inputs
+            else module.scale.detach()[:, None]
+            for name, module in scaled.items()
         }
         config = {
             "fan_in_fan_out": model.config.family == "gpt2",
-            "feedforward_modules": peft_targets(model, [name for name, one in scaled.items() if one.inputs]),
+            "feedforward_modules": peft_targets(model, [name for name, module in scaled.items() if module.inputs]),
             "init_ia3_weights": True,
             "modules_to_save": None if model.score is None else ["score"],
             "peft_type": "IA3",

@@ -1,17 +1,18 @@
-"""LoRA: the pretrained weights stay, every chosen projection learns a low-rank addition.
+"""LoRA: a trained low-rank update of every chosen projection; the model is frozen (Hu et al. 2021).
 
-h = W x + (alpha / rank) B A x, with B zero at the start (Hu et al. 2021, equation 3 and section 4.1); A is
-drawn as peft draws it, Kaiming-uniform. Two settings vary it: `rank_stabilised` scales by alpha / sqrt(rank)
-(Kalajdzievski 2023, equation 5), `decompose` learns the length of every row of the weight apart from its
-direction (DoRA: Liu et al. 2024, equation 5). A classification head trains in full. Adapters are written and
-read in peft's file layout, so peft puts ours onto the exported base; peft itself is never imported (its
-import costs 12 s).
+h = W x + (alpha / rank) B A x, with B zero at the start (equation 3 and section 4.1); A is initialised as in peft,
+Kaiming-uniform. Two settings vary it: `rank_stabilised` scales by alpha / sqrt(rank) (Kalajdzievski 2023, equation 5),
+`decompose` trains the norm of every row of the weight apart from its direction (DoRA: Liu et al. 2024, equation 5). A
+classification head trains in full. Adapters are written and read in peft's file layout, so peft loads ours onto the
+exported base; peft itself is never imported (its import costs 12 s).
+
+Shapes: r rank, N tokens, B examples.
 """
 
 import copy
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,18 +28,20 @@ from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projectio
 
 
 class Settings(Section):
-    """Size and place of the additions."""
+    """Rank, scale and places of the low-rank updates."""
 
-    rank: Positive
-    alpha: Annotated[float, Field(gt=0)]
-    """The addition is scaled by alpha / rank, or alpha / sqrt(rank)."""
-    rank_stabilised: bool
-    """Scale by alpha / sqrt(rank), so that a larger rank is not a smaller step."""
-    decompose: bool
-    """Learn each row's length apart from its direction (DoRA)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    """On what enters the addition, in training only."""
-    targets: Annotated[list[Literal["attention", "mlp"]], Field(min_length=1)]
+    rank: Positive = Field(examples=[2])
+    """Rank of the update: the number of rows of A and of columns of B."""
+    alpha: float = Field(gt=0, examples=[4.0])
+    """The update is scaled by alpha / rank, or by alpha / sqrt(rank) where it is rank-stabilised."""
+    rank_stabilised: bool = Field(examples=[False, True])
+    """Whether to scale by alpha / sqrt(rank) (rsLoRA), so that a larger rank does not make a smaller update."""
+    decompose: bool = Field(examples=[False, True])
+    """Whether to train each row's norm apart from its direction (DoRA)."""
+    dropout: float = Field(ge=0, lt=1, examples=[0.0])
+    """Dropout on the update's input, in training only."""
+    targets: list[Literal["attention", "mlp"]] = Field(min_length=1, examples=[["attention", "mlp"]])
+    """The projections that get an update: those of attention, of the MLP, or of both."""
 
 
 def build(settings: Settings) -> "LoRA":
@@ -47,11 +50,11 @@ def build(settings: Settings) -> "LoRA":
 
 
 # A row of zeros (pruned weights) has no direction; it stays zero.
-_TINY = 1e-30
+_MIN_NORM = 1e-30
 
 
 class LoRALinear(nn.Module):
-    """A frozen projection and its low-rank addition."""
+    """A frozen projection [out, in] and its low-rank update."""
 
     def __init__(self, base: nn.Linear, settings: Settings) -> None:
         super().__init__()
@@ -61,75 +64,77 @@ class LoRALinear(nn.Module):
         device = base.weight.device
         self.lora_A = nn.Parameter(torch.zeros(settings.rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, settings.rank, device=device))
-        self.magnitude = nn.Parameter(self._lengths().clone()) if settings.decompose else None
+        self.magnitude = nn.Parameter(self._row_norms().clone()) if settings.decompose else None
 
-    def draw(self, generator: torch.Generator) -> None:
+    def initialise(self, generator: torch.Generator) -> None:
         """A uniform within 1 / sqrt(fan-in) (Kaiming, a = sqrt 5), B zero: the model starts unchanged."""
         bound = 1 / math.sqrt(self.base.in_features)
-        drawn = torch.empty(self.lora_A.shape, device=generator.device).uniform_(-bound, bound, generator=generator)
+        start = torch.empty(self.lora_A.shape, device=generator.device).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
-            self.lora_A.copy_(drawn)
+            self.lora_A.copy_(start)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in] -> [N, out], or [B, ..., in] -> [B, ..., out]."""
-        narrow, wide = F.linear(self.dropout(x), self.lora_A), self.lora_B * self.scale
+        low_rank, scaled_B = F.linear(self.dropout(x), self.lora_A), self.lora_B * self.scale
         if self.magnitude is None:
-            y = self.base(x)
-            return torch.addmm(y.flatten(0, -2), narrow.flatten(0, -2), wide.t()).view_as(y)
-        added = F.linear(narrow, wide)
-        # The lengths are taken as constants: section 4.3 of the paper, half the memory, the same scores.
-        share = self.magnitude / self._lengths().detach().clamp(min=_TINY)
-        turned = (F.linear(x, self.base.weight) + added) * share
-        return turned if self.base.bias is None else turned + self.base.bias
+            y: Tensor = self.base(x)
+            return torch.addmm(y.flatten(0, -2), low_rank.flatten(0, -2), scaled_B.t()).view_as(y)
+        update = F.linear(low_rank, scaled_B)
+        # The norms are constants in the gradient: DoRA, section 4.3, half the memory, the same scores.
+        scale = self.magnitude / self._row_norms().detach().clamp(min=_MIN_NORM)
+        scaled = (F.linear(x, self.base.weight) + update) * scale
+        return scaled if self.base.bias is None else scaled + self.base.bias
 
     def _weight(self) -> Tensor:
-        return self.base.weight + (self.lora_B @ self.lora_A) * self.scale
+        weight: Tensor = self.base.weight + (self.lora_B @ self.lora_A) * self.scale
+        return weight
 
-    def _lengths(self) -> Tensor:
-        """Euclidean length of each row of the weight with the addition: [out]."""
-        return self._weight().norm(dim=1)
+    def _row_norms(self) -> Tensor:
+        """Euclidean norm of each row of the updated weight: [out]."""
+        norms: Tensor = self._weight().norm(dim=1)
+        return norms
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The projection with the addition in its weight."""
+        """The projection with the update added to its weight."""
         weight = self._weight()
         if self.magnitude is not None:
-            weight *= (self.magnitude / self._lengths().clamp(min=_TINY))[:, None]
+            weight *= (self.magnitude / self._row_norms().clamp(min=_MIN_NORM))[:, None]
         self.base.weight.copy_(weight)
         return self.base
 
 
 class LoRA(Adapter):
-    """Inserts, saves and merges the additions."""
+    """Inserts, saves and merges the low-rank updates."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Inserts the additions, drawn but for B."""
+    def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
+        """Inserts an update into every chosen projection."""
         for name in _targets(model, self.settings.targets):
-            _insert(model, name, self.settings).draw(generator)
+            _insert(model, name, self.settings).initialise(generator)
 
     def merge(self, model: GPT) -> GPT:
-        """A plain copy of the model with the additions in its weights; the given model is left as it is."""
+        """A copy of the model with the updates added to its weights; `model` itself is unchanged."""
         plain = copy.deepcopy(model)
-        for name, addition in _additions(plain).items():
-            replace(plain, name, addition.merged())
+        for name, module in _lora_modules(plain).items():
+            replace(plain, name, module.merged())
         return plain.requires_grad_(True)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
         """Writes adapter_config.json and adapter_model.safetensors as peft does; equal adapters give equal
         bytes.
         """
-        additions = _additions(model)
+        modules = _lora_modules(model)
         tensors = {}
-        for name, addition in additions.items():
+        for name, module in modules.items():
             place = peft_place(model, name)
-            tensors[f"{place}.lora_A.weight"] = addition.lora_A.detach()
-            tensors[f"{place}.lora_B.weight"] = addition.lora_B.detach()
-            if addition.magnitude is not None:
-                tensors[f"{place}.lora_magnitude_vector"] = addition.magnitude.detach()
-        write_adapter(model, folder, tensors, self._config(model, list(additions)), base_name)
+            tensors[f"{place}.lora_A.weight"] = module.lora_A.detach()
+            tensors[f"{place}.lora_B.weight"] = module.lora_B.detach()
+            if module.magnitude is not None:
+                tensors[f"{place}.lora_magnitude_vector"] = module.magnitude.detach()
+        write_adapter(model, folder, tensors, self._config(model, list(modules)), base_name)
 
     def _config(self, model: GPT, names: list[str]) -> dict[str, Any]:
         return {
@@ -148,14 +153,15 @@ class LoRA(Adapter):
 
 
 # peft's name of a tensor -> ours.
-_PARTS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
+_TENSORS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 
 
 def load_adapter(model: GPT, folder: Path) -> None:
     """Inserts an adapter in peft's layout into a plain model and freezes the rest.
 
     Raises:
-        UserError: not a LoRA adapter, one with settings we do not have, or tensors that do not fit the model.
+        UserError: an adapter of another type, with settings that are not supported, or with tensors that do not fit
+            the model.
     """
     config = checkpoint.read_json(folder / "adapter_config.json")
     odd = sorted(key for key in ("rank_pattern", "alpha_pattern", "bias") if config.get(key) and config[key] != "none")
@@ -179,14 +185,14 @@ def load_adapter(model: GPT, folder: Path) -> None:
             continue
         exported, _, part = place.removesuffix(".weight").rpartition(".")
         name = checkpoint.internal_name(model.config.family, exported)
-        part = _PARTS.get(part, "")
+        part = _TENSORS.get(part, "")
         if not part or name not in projections(model):
             raise UserError(
                 f"{folder}/adapter_model.safetensors: {key} has no place in a {model.config.family} model; "
                 "use the base model the adapter was made for"
             )
-        addition = _additions(model).get(name) or _insert(model, name, settings)
-        parameter = getattr(addition, part)
+        module = _lora_modules(model).get(name) or _insert(model, name, settings)
+        parameter = getattr(module, part)
         if parameter is None or parameter.shape != value.shape:
             raise UserError(
                 f"{folder}/adapter_model.safetensors: {key} has shape {tuple(value.shape)}, this base needs "
@@ -199,13 +205,13 @@ def _targets(model: GPT, kinds: list[Literal["attention", "mlp"]]) -> list[str]:
     return [name for name in projections(model) if name.split(".")[2] in kinds]
 
 
-def _additions(model: GPT) -> dict[str, LoRALinear]:
+def _lora_modules(model: GPT) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
 def _insert(model: GPT, name: str, settings: Settings) -> LoRALinear:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear)
-    addition = LoRALinear(base, settings)
-    replace(model, name, addition)
-    return addition
+    module = LoRALinear(base, settings)
+    replace(model, name, module)
+    return module

@@ -1,27 +1,31 @@
-"""Prefix tuning: keys and values before every text in every layer, all else frozen (Li & Liang 2021).
+"""Prefix tuning: trained keys and values before every text in every layer; the model is frozen (Li & Liang 2021).
 
-Trained directly they are unstable, so a small network makes them from embeddings of its own and is thrown away after
-training (section 4.3: P[i] = MLP(P'[i])); `hidden: null` trains them directly. Saved in peft's layout.
+Training them directly is unstable, so an MLP computes them from embeddings of its own and is dropped after training
+(section 4.3: P[i] = MLP(P'[i])); `hidden: null` trains them directly. Saved in peft's layout.
+
+Shapes: P virtual tokens, L layers, G key-value heads, K head size, D model width.
 """
 
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config.section import Positive, Section
 from pipeline.model.adapters import LearnedPrefix, Virtual, unfolded
 from pipeline.model.cache import KeyValue
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
+from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
 
 
 class Settings(Section):
-    """Length of the prefix and the network behind it."""
+    """Length and parametrisation of the prefix."""
 
-    virtual_tokens: Positive
-    hidden: Positive | None
-    """Width of the reparametrisation's hidden layer; null: none, the keys and values are the parameters."""
+    virtual_tokens: Positive = Field(examples=[3])
+    """Number of virtual tokens; they take up as much of the model's context."""
+    hidden: Positive | None = Field(examples=[8, None])
+    """Width of the hidden layer of the MLP that computes keys and values; null: they are trained directly."""
 
 
 def build(settings: Settings) -> "PrefixTuning":
@@ -30,7 +34,7 @@ def build(settings: Settings) -> "PrefixTuning":
 
 
 class Reparametrised(Virtual):
-    """Embeddings [P, D] -> tanh -> keys and values [P, 2 L G K]."""
+    """Keys and values [P, 2 L G K] computed from embeddings [P, D] by an MLP with tanh."""
 
     def __init__(self, length: int, width: int, hidden: int, flat: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -42,11 +46,11 @@ class Reparametrised(Virtual):
         self.embeddings, self.first, self.second = drawn(length, width), drawn(hidden, width), drawn(flat, hidden)
 
     def flat(self) -> Tensor:
-        """[P, 2 L G K]."""
+        """Keys and values, [P, 2 L G K]."""
         return torch.tanh(self.embeddings @ self.first.T) @ self.second.T
 
     def before(self, model: GPT) -> list[KeyValue]:
-        """Keys and values of every layer."""
+        """Keys and values of the prefix, by layer."""
         return unfolded(self.flat(), model)
 
 
@@ -56,23 +60,23 @@ class PrefixTuning(Adapter):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Puts a drawn prefix before every text."""
+    def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
+        """Adds a prefix of normal(0, 0.02) parameters to the model."""
         shape, length = model.config, self.settings.virtual_tokens
         flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
         if self.settings.hidden is None:
             start = torch.empty(length, flat, device=generator.device).normal_(0.0, 0.02, generator=generator)
-            made: Virtual = LearnedPrefix(start)
+            prefix: Virtual = LearnedPrefix(start)
         else:
-            made = Reparametrised(length, shape.d_model, self.settings.hidden, flat, generator)
-        model.virtual = made.to(model.embed.weight.device)
+            prefix = Reparametrised(length, shape.d_model, self.settings.hidden, flat, generator)
+        model.virtual = prefix.to(model.embed.weight.device)
 
     def merge(self, model: GPT) -> GPT:
-        """A plain copy without the prefix."""
-        return without_additions(model)
+        """A copy of the base model without the prefix."""
+        return without_virtual_tokens(model)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """Writes what peft's prefix tuning reads: the keys and values, without the network that made them."""
+        """Writes keys and values in peft's prefix-tuning layout, without the MLP that computed them."""
         assert isinstance(model.virtual, LearnedPrefix | Reparametrised)
         flat_PX = model.virtual.flat if isinstance(model.virtual, LearnedPrefix) else model.virtual.flat()
         shape = model.config

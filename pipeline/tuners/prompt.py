@@ -1,26 +1,28 @@
-"""Prompt tuning: embeddings of virtual tokens before every text, all else frozen (Lester et al. 2021).
+"""Prompt tuning: trained embeddings of virtual tokens before every text; the model is frozen (Lester et al. 2021).
 
-They start as the embeddings of a given text (section 3.2 finds words far better than random vectors, most of all in
-small models), repeated or cut to the number of virtual tokens. Saved in peft's layout.
+They start as the embeddings of a given text, repeated or cut to the number of virtual tokens: section 3.2 finds words
+far better than random vectors, most of all in small models. Saved in peft's layout.
 """
 
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.model.adapters import SoftPrompt
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Adapter, Encode, without_additions, write_adapter
+from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
 
 
 class Settings(Section):
-    """Length and start of the prompt."""
+    """Length and initialisation of the soft prompt."""
 
-    virtual_tokens: Positive
-    text: str
-    """Its tokens' embeddings are where the virtual tokens start."""
+    virtual_tokens: Positive = Field(examples=[5])
+    """Number of virtual tokens; they take up as much of the model's context."""
+    text: str = Field(examples=["abc"])
+    """Text whose token embeddings initialise the virtual tokens: the task in a few words."""
 
 
 def build(settings: Settings) -> "Prompt":
@@ -34,25 +36,25 @@ class Prompt(Adapter):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def insert(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Puts the virtual tokens before every text; draws nothing.
+    def insert(self, model: GPT, _generator: torch.Generator, encode: Encode) -> None:
+        """Adds the virtual tokens to the model; nothing is random.
 
         Raises:
-            UserError: a text without a token.
+            UserError: `text` has no token.
         """
         ids = encode(self.settings.text)
         if not ids:
-            raise UserError("params.yaml: tuner.text is empty; write what the task is, in a few words")
+            raise UserError("params.yaml: tuner.text is empty; expected the task in a few words")
         n = self.settings.virtual_tokens
         start = torch.tensor((ids * (n // len(ids) + 1))[:n], device=model.embed.weight.device)
         model.virtual = SoftPrompt(model.embed.weight[start].detach().clone())
 
     def merge(self, model: GPT) -> GPT:
-        """A plain copy without the virtual tokens."""
-        return without_additions(model)
+        """A copy of the base model without the virtual tokens."""
+        return without_virtual_tokens(model)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
-        """Writes what peft's prompt tuning reads."""
+        """Writes the virtual tokens in peft's prompt-tuning layout."""
         assert isinstance(model.virtual, SoftPrompt)
         shape = model.config
         config = {

@@ -1,4 +1,4 @@
-"""Layers thaw from the top, each slower than the one above."""
+"""Tuner gradual: layers are unfrozen from the top, each with a smaller learning rate than the one above."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ SCHEDULE = Schedule(
 
 
 class NextToken:
-    """Enough of an objective for the loop."""
+    """The part of an objective that the training loop calls."""
 
     def collate(self, examples):
         rows = torch.tensor(examples)
@@ -30,7 +30,7 @@ class NextToken:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_layers_move_one_after_the_other_from_the_top(tied: bool) -> None:
+def test_gradual_unfreezes_one_layer_after_the_other_from_the_top(tied: bool) -> None:
     """Lost otherwise: gradual would be full fine-tuning under another name."""
     model = network("llama", n_layers=2, tie_embeddings=tied)
     tuner = build(Settings(unfrozen_after=0.75, rate_divisor=2.0))
@@ -39,8 +39,8 @@ def test_layers_move_one_after_the_other_from_the_top(tied: bool) -> None:
     # heads and norm, block 1, block 0, embeddings (with the tied head): at steps 0, 2, 4 and 6 of 8
     assert [group["begins"] for group in groups] == [0.0, 0.25, 0.5, 0.75]
     assert [group["factor"] for group in groups] == [1.0, 0.5, 0.25, 0.125]
-    listed = [id(p) for group in groups for p in group["params"]]
-    assert sorted(listed) == sorted(id(p) for p in model.parameters())
+    in_groups = [id(p) for group in groups for p in group["params"]]
+    assert sorted(in_groups) == sorted(id(p) for p in model.parameters())
     settings = adamw.Settings(learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8)
     parts = Parts(
         NextToken(), NextToken().losses, shuffled.Shuffled(2), Uniform(),
@@ -58,8 +58,8 @@ def test_layers_move_one_after_the_other_from_the_top(tied: bool) -> None:
     assert moved == {name: first[next(key for key in first if name.startswith(key))] for name in before}
 
 
-def test_rates_alone() -> None:
-    """`unfrozen_after: 0` is the paper's discriminative fine-tuning without the thaw."""
+def test_gradual_trains_all_layers_from_the_start_when_unfrozen_after_is_zero() -> None:
+    """The paper's discriminative fine-tuning alone."""
     model = network("gpt2", labels=2)
     groups = build(Settings(unfrozen_after=0.0, rate_divisor=2.6)).groups(model)
     assert {group["begins"] for group in groups} == {0.0}

@@ -1,4 +1,4 @@
-"""Our LoRA is peft's: same files, same numbers; peft is the oracle here and nowhere else."""
+"""Tuner lora agrees with peft: same files, same logits."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ PLAIN = {"rank_stabilised": False, "decompose": False}
 
 
 def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp"), **variant: bool):
-    """The model with an adapter that does something, as if trained, and its tuner."""
+    """Gives the model an adapter with random weights, as if trained; returns its tuner."""
     tuner = build(Settings(rank=3, alpha=6.0, dropout=0.0, targets=list(targets), **(PLAIN | variant)))
     tuner.apply(model, torch.Generator().manual_seed(2), list)
     generator = torch.Generator().manual_seed(4)
@@ -51,7 +51,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("variant", [{}, {"rank_stabilised": True}, {"decompose": True}], ids=["plain", "rs", "dora"])
 @pytest.mark.parametrize(("family", "score"), HEADS)
-def test_peft_puts_our_adapter_on_the_exported_base(
+def test_peft_gives_our_logits_with_our_lora_adapter_on_the_exported_base(
     family: str, score: bool, variant: dict[str, bool], tmp_path: Path, tokenizer: Path
 ) -> None:
     """Lost otherwise: an adapter served by vLLM or peft would answer differently from the evaluated model."""
@@ -72,7 +72,7 @@ def test_peft_puts_our_adapter_on_the_exported_base(
     assert (before - ours).abs().max() > 1e-2
     load_adapter(fresh, tmp_path / "adapter")
     torch.testing.assert_close(fresh.classify(IDS_BT) if score else fresh(IDS_BT), ours, atol=0, rtol=0)
-    # What peft itself writes comes back too.
+    # An adapter that peft wrote is read too.
     theirs.save_pretrained(tmp_path / "peft")
     again = checkpoint.load(tmp_path / "base")
     load_adapter(again, tmp_path / "peft")
@@ -80,7 +80,7 @@ def test_peft_puts_our_adapter_on_the_exported_base(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_only_the_targets_change(family: str, tmp_path: Path) -> None:
+def test_lora_changes_its_targets_alone(family: str, tmp_path: Path) -> None:
     """Lost otherwise: `targets: [attention]` would train the MLP as well."""
     for targets, inside in ((("attention",), {"attention"}), (("mlp",), {"mlp"})):
         model = model_of(family)
@@ -94,7 +94,7 @@ def test_only_the_targets_change(family: str, tmp_path: Path) -> None:
         assert torch.equal(fresh(IDS_BT), model(IDS_BT))
 
 
-def test_state_is_all_that_training_needs_to_keep() -> None:
+def test_lora_state_restores_the_trained_model() -> None:
     """Lost otherwise: a resumed LoRA run would lose part of what it learned."""
     model = model_of("llama", score=True)
     tuner = tuned(model)
@@ -106,7 +106,7 @@ def test_state_is_all_that_training_needs_to_keep() -> None:
     assert torch.equal(other.classify(IDS_BT), model.classify(IDS_BT))
 
 
-def test_equal_adapters_give_equal_bytes(tmp_path: Path) -> None:
+def test_lora_writes_equal_bytes_for_equal_adapters(tmp_path: Path) -> None:
     """Lost otherwise: dvc.lock would change with every run."""
     for place in ("a", "b"):
         model = model_of("gpt2")
@@ -117,20 +117,20 @@ def test_equal_adapters_give_equal_bytes(tmp_path: Path) -> None:
     assert config["fan_in_fan_out"] is True
 
 
-def test_dropout_acts_on_the_addition_in_training_only() -> None:
+def test_lora_drops_out_the_update_in_training_only() -> None:
     """Lost otherwise: evaluation would be random."""
     model = model_of("llama")
     tuner = build(Settings(rank=2, alpha=2.0, dropout=0.5, targets=["mlp"], **PLAIN))
     tuner.apply(model, torch.Generator(), list)
     with torch.no_grad():
-        for addition in model.modules():
-            if isinstance(addition, LoRALinear):
-                addition.lora_B.fill_(1.0)
+        for module in model.modules():
+            if isinstance(module, LoRALinear):
+                module.lora_B.fill_(1.0)
     assert torch.equal(model.eval()(IDS_BT), model(IDS_BT))
     assert not torch.equal(model.train()(IDS_BT), model(IDS_BT))
 
 
-def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_load_adapter_refuses_adapters_that_do_not_fit(tmp_path: Path) -> None:
     """Lost otherwise: another model's adapter, or an unknown kind, would load and answer nonsense."""
     model = model_of("llama")
     tuned(model).save_adapter(model, tmp_path / "a", None)
@@ -147,22 +147,22 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Settings(rank=1, alpha=1.0, dropout=0.0, targets=["head"], **PLAIN)
 
 
-def test_a_stabilised_rank_scales_by_its_root_and_decomposition_keeps_lengths() -> None:
+def test_lora_scales_by_the_root_of_the_rank_and_keeps_row_norms_when_so_set() -> None:
     """Lost otherwise: the settings would be names without their mathematics (rsLoRA eq. 5, DoRA eq. 5)."""
     base = torch.nn.Linear(6, 5)
     settings = Settings(rank=4, alpha=8.0, dropout=0.9, targets=["mlp"], rank_stabilised=True, decompose=False)
     assert LoRALinear(base, settings).scale == 4.0
-    turned = LoRALinear(base, settings.model_copy(update={"decompose": True}))
-    turned.draw(torch.Generator().manual_seed(0))
+    decomposed = LoRALinear(base, settings.model_copy(update={"decompose": True}))
+    decomposed.initialise(torch.Generator().manual_seed(0))
     x = torch.ones(3, 6)
-    assert turned.training  # dropout is on the addition's input alone, and the addition is zero yet
-    torch.testing.assert_close(turned(x), base(x))
+    assert decomposed.training  # dropout is on the update's input alone, and the update is still zero
+    torch.testing.assert_close(decomposed(x), base(x))
     pruned = torch.nn.Linear(6, 5)
     with torch.no_grad():
         pruned.weight[0] = 0.0  # a row without a direction
     assert bool(torch.isfinite(LoRALinear(pruned, settings.model_copy(update={"decompose": True}))(x)).all())
     with torch.no_grad():
-        turned.lora_B.normal_(generator=torch.Generator().manual_seed(1))
+        decomposed.lora_B.normal_(generator=torch.Generator().manual_seed(1))
     before = base.weight.norm(dim=1).clone()
-    # a direction alone was learned: every row is as long as before
-    torch.testing.assert_close(turned.merged().weight.norm(dim=1), before)
+    # only directions were trained: every row keeps its norm
+    torch.testing.assert_close(decomposed.merged().weight.norm(dim=1), before)

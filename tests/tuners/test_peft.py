@@ -1,4 +1,4 @@
-"""Adapters of every kind that peft knows are peft's: it loads our files onto the exported base with equal logits.
+"""Adapters of every type that peft has: it loads our files onto the exported base with equal logits.
 
 LoRA has a file of its own (test_lora.py).
 """
@@ -10,28 +10,25 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import plugins
 from pipeline.config.recipe import HEADLESS
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
+from pipeline.tuners import Adapter
+from tests import variants
 from tests.models import network
+from tests.variants import Variant
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
 HEADS = [(family, score) for family in FAMILIES for score in (False, True) if not (score and family in HEADLESS)]
 IDS_BT = torch.randint(0, 28, (2, 8), generator=torch.Generator().manual_seed(0))
-KINDS: dict[str, dict[str, Any]] = {
-    "ia3": {},
-    "prefix": {"virtual_tokens": 3, "hidden": 8},
-    "prompt": {"virtual_tokens": 5, "text": "abc"},
-}
+ADAPTERS = [v for v in variants.variants("tuners") if v.name != "lora" and isinstance(v.build(), Adapter)]
 
 
-def tuned(name: str, family: str, score: bool) -> tuple[GPT, Any]:
-    """A model with an adapter that does something, as if trained, and its tuner."""
+def tuned(variant: Variant, family: str, score: bool) -> tuple[GPT, Any]:
+    """A model with an adapter of random weights, as if trained, and its tuner."""
     model = network(family, labels=3 if score else 0).eval()
-    settings = plugins.settings_class("tuners", name)(**KINDS[name])
-    tuner = plugins.load("tuners", name).build(settings)
+    tuner = variant.build()
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -54,15 +51,15 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("family", "score"), HEADS)
-@pytest.mark.parametrize("name", KINDS)
-def test_peft_puts_our_adapter_on_the_exported_base(
-    name: str, family: str, score: bool, tmp_path: Path, tokenizer: Path
+@pytest.mark.parametrize("variant", ADAPTERS, ids=str)
+def test_peft_gives_our_logits_with_our_adapter_on_the_exported_base(
+    variant: Variant, family: str, score: bool, tmp_path: Path, tokenizer: Path
 ) -> None:
     """Lost otherwise: an adapter served by peft would answer differently from the evaluated model."""
     import peft
     import transformers
 
-    model, tuner = tuned(name, family, score)
+    model, tuner = tuned(variant, family, score)
     ours = model.classify(IDS_BT) if score else model(IDS_BT)
     plain = network(family, labels=3 if score else 0)
     generator = torch.Generator().manual_seed(4)
@@ -72,6 +69,9 @@ def test_peft_puts_our_adapter_on_the_exported_base(
     labels = ["ham", "spam", "other"] if score else None
     checkpoint.save(plain, tmp_path / "base", tokenizer=tokenizer, labels=labels)
     tuner.save_adapter(model, tmp_path / "adapter", None)
+    peft_type = json.loads((tmp_path / "adapter/adapter_config.json").read_text())["peft_type"]
+    if peft_type not in peft.PeftType.__members__:
+        pytest.skip(f"peft has no adapter of type {peft_type}")
     kind = transformers.AutoModelForSequenceClassification if score else transformers.AutoModelForCausalLM
     theirs = peft.PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter").eval()
     logits = theirs(input_ids=IDS_BT).logits
@@ -79,10 +79,10 @@ def test_peft_puts_our_adapter_on_the_exported_base(
     torch.testing.assert_close(logits if score else logits[:, -IDS_BT.shape[1] :], ours, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["prefix", "prompt"])
-def test_additions_of_another_model_are_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [v for v in ADAPTERS if v.name in ("prefix", "prompt")], ids=str)
+def test_checkpoint_refuses_virtual_tokens_of_another_model(variant: Variant, tmp_path: Path) -> None:
     """Lost otherwise: a prefix of another shape would be folded into nonsense."""
-    model, tuner = tuned(name, "llama", False)
+    model, tuner = tuned(variant, "llama", False)
     checkpoint.save(
         tuner.merge(model), tmp_path / "model", adapter=lambda folder: tuner.save_adapter(model, folder, None)
     )
@@ -92,11 +92,11 @@ def test_additions_of_another_model_are_refused(name: str, tmp_path: Path) -> No
         checkpoint.load(tmp_path / "other")
 
 
-def test_virtual_tokens_take_their_room_in_the_context() -> None:
+def test_generate_counts_virtual_tokens_as_part_of_the_context() -> None:
     """Lost otherwise: generation would run past the positions the model knows."""
     from pipeline.inference.generation import generate
 
-    model, _ = tuned("prompt", "gpt2", False)
+    model, _ = tuned(next(v for v in ADAPTERS if v.name == "prompt"), "gpt2", False)
     greedy = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}
     cached = generate(model, [[1, 2], [3]], max_tokens=50, **greedy)
     assert [len(answer) for answer in cached] == [16 - 5 - 2, 16 - 5 - 1]
