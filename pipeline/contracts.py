@@ -1,6 +1,9 @@
-"""What an order, a weighting or an auxiliary loss may ask: examples, their columns, the losses of the model as it is.
+"""The interfaces between the parts of a recipe: Batch, Examples, Predictions, Learner.
 
-Built once per run, before training; no part needs to know more of the others. Shapes: B examples.
+An ordering, a weighting and an auxiliary loss get a `Learner`, built once per run before training: model, objective and
+training examples. They know nothing else of each other.
+
+Shapes: B examples, T positions, N predicted positions of a batch, C choices (classes, words or the vocabulary).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,75 +21,80 @@ from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
-_MEASURED_AT_ONCE = 32  # examples; only how many losses are computed together
+"""Named tensors of B examples: `inputs` [B, T] and whatever the objective's losses need."""
+_BATCH_SIZE = 32  # of `all_losses`: only the number of losses that are computed together
 
 
 class Examples(Protocol):
-    """What training draws from: examples by number, ready to collate."""
+    """The training or validation examples by index, ready to collate."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Any: ...
 
 
-class Described(Examples, Protocol):
-    """Examples that know what the records they came from say."""
+class RecordExamples(Examples, Protocol):
+    """Examples that keep the columns of the records they were made from."""
 
     def column(self, name: str) -> list[str]:
-        """One value per example. Raises UserError where records have no such column."""
+        """One value per example. Raises UserError if the records have no such column."""
 
 
 class Predictions(NamedTuple):
-    """What is predicted and what is true, at every place of a batch that counts."""
+    """Scores and targets at every position of a batch that enters the loss."""
 
     scores_NC: Tensor  # noqa: N815
-    """Scores of the choices (classes, words, the vocabulary) before softmax."""
+    """Logits (or log-probabilities) of the choices: classes, words or the vocabulary."""
     targets_N: Tensor  # noqa: N815
-    """The true choice."""
+    """Index of the true choice."""
     rows_N: Tensor  # noqa: N815
-    """Which example of the batch each place belongs to."""
-    examples: int
-    """B, examples without any place included."""
+    """Index in the batch of the example that each position belongs to."""
+    n_examples: int
+    """B, including examples without a predicted position."""
 
 
-def per_example(values_N: Tensor, found: Predictions) -> Tensor:
-    """values_B: the mean of the values at each example's places; 0 for one without any."""
-    zeros_B = values_N.new_zeros(found.examples)
-    sums_B = zeros_B.index_add(0, found.rows_N, values_N)
-    return sums_B / zeros_B.index_add(0, found.rows_N, torch.ones_like(values_N)).clamp(min=1)
+def per_example(values_N: Tensor, predictions: Predictions) -> Tensor:
+    """values_B: the mean of the values over each example's positions; 0 for an example without any."""
+    zeros_B = values_N.new_zeros(predictions.n_examples)
+    sums_B = zeros_B.index_add(0, predictions.rows_N, values_N)
+    return sums_B / zeros_B.index_add(0, predictions.rows_N, torch.ones_like(values_N)).clamp(min=1)
 
 
-class Learned(Protocol):
-    """The part of an objective that others use."""
+class ObjectiveProtocol(Protocol):
+    """The part of `pipeline.objectives.Objective` that other axes use."""
 
     task: dict[str, Any]
+    """Written into the model folder as tohum.json."""
 
-    def collate(self, examples: Sequence[Any]) -> Batch: ...
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """Examples as tensors, padded to the longest of the batch."""
 
-    def losses(self, model: GPT, batch: Batch) -> Tensor: ...
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
+        """losses_B in nats."""
 
-    def predictions(self, model: GPT, batch: Batch) -> Predictions: ...
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """Scores and targets at every position that enters the loss."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A model, what it learns and what it learns from."""
+    """A model, its objective and its training examples."""
 
     model: GPT
-    objective: Learned
-    examples: Described
+    objective: ObjectiveProtocol
+    examples: RecordExamples
     compute: Compute
     tokenizer: Tokenizer
     reference: Callable[[], GPT] | None = None
-    """Reads the frozen model that an auxiliary loss compares with; none in pretraining."""
+    """Loads the frozen reference model of an auxiliary loss (a teacher); None in pretraining."""
 
     @property
     def labels(self) -> list[str]:
-        """The labels that are learned; empty where there are none."""
+        """The classes of the objective; empty if it has none."""
         return list(self.objective.task.get("labels", []))
 
-    def moving(self) -> list[nn.Parameter]:
-        """The weights that training moves."""
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that are not frozen."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def batch(self, rows: Sequence[int]) -> Batch:
@@ -94,32 +102,32 @@ class Learner:
         return on_device(self.objective.collate([self.examples[i] for i in rows]), self.model)
 
     def losses(self, batch: Batch) -> Tensor:
-        """losses_B of the model as it is, float32, with gradients unless switched off around the call."""
+        """losses_B of the current model, float32; with gradients unless called under `torch.no_grad`."""
         with autocast(self.compute):
             return self.objective.losses(self.model, batch).float()
 
-    def real(self, inputs_BT: Tensor) -> Tensor:
-        """real_BT: true where a token of text stands, false on padding."""
+    def token_mask(self, inputs_BT: Tensor) -> Tensor:
+        """mask_BT: true on tokens, false on padding."""
         return inputs_BT != self.tokenizer.pad
 
     def lengths(self) -> np.ndarray:
-        """Tokens of every example."""
+        """Number of tokens of every example, int64."""
         return np.array(
             [self.objective.collate([self.examples[i]])["inputs"].shape[1] for i in range(len(self.examples))]
         )
 
     @torch.no_grad()
     def all_losses(self) -> np.ndarray:
-        """The loss of every example under the model as it is, float64."""
+        """The loss of every example under the current model in nats, float64."""
         self.model.eval()
-        found = [
-            self.losses(self.batch(range(first, min(first + _MEASURED_AT_ONCE, len(self.examples)))))
-            for first in range(0, len(self.examples), _MEASURED_AT_ONCE)
+        losses = [
+            self.losses(self.batch(range(first, min(first + _BATCH_SIZE, len(self.examples)))))
+            for first in range(0, len(self.examples), _BATCH_SIZE)
         ]
-        return torch.cat([torch.zeros(0), *(losses_B.cpu() for losses_B in found)]).double().numpy()
+        return torch.cat([torch.zeros(0), *(losses_B.cpu() for losses_B in losses)]).double().numpy()
 
     def groups(self, column: str, values: Sequence[str], where: str) -> dict[str, np.ndarray]:
-        """value -> numbers of the examples whose record has it in `column`.
+        """value -> indices of the examples whose record has this value in `column`.
 
         Raises:
             UserError: no such column, or a value that no record has; names `where` in params.yaml.
@@ -127,22 +135,22 @@ class Learner:
         return groups(self.examples, column, values, where)
 
 
-def groups(examples: Described, column: str, values: Sequence[str], where: str) -> dict[str, np.ndarray]:
+def groups(examples: RecordExamples, column: str, values: Sequence[str], where: str) -> dict[str, np.ndarray]:
     """As `Learner.groups`, for any examples."""
-    found = np.array(examples.column(column), dtype=object)
-    there = sorted(set(found.tolist()))
-    if missing := sorted(set(values) - set(there)):
+    cells = np.array(examples.column(column), dtype=object)
+    known = sorted(set(cells.tolist()))
+    if missing := sorted(set(values) - set(known)):
         raise UserError(
-            f"params.yaml: {where} names {', '.join(missing)}; column {column!r} holds {', '.join(there) or 'nothing'}"
+            f"params.yaml: {where} names {', '.join(missing)}; column {column!r} holds {', '.join(known) or 'nothing'}"
         )
-    return {value: np.flatnonzero(found == value) for value in values}
+    return {value: np.flatnonzero(cells == value) for value in values}
 
 
 def on_device(batch: Batch, model: GPT) -> Batch:
-    """The batch where the model is; copies nothing that is there already."""
+    """The batch on the model's device; tensors that are there already are not copied."""
     device = model.embed.weight.device
     if device.type == "cuda":
-        # from pinned memory in one piece the copy runs beside what the device still computes
+        # from pinned, contiguous memory the copy runs while the device still computes
         return {
             name: tensor if tensor.is_cuda else tensor.contiguous().pin_memory().to(device, non_blocking=True)
             for name, tensor in batch.items()

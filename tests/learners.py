@@ -1,17 +1,14 @@
-"""A model, an objective and a few messages for tests of what stands around them: weights, auxiliary losses."""
+"""Learners for tests of weightings and auxiliary losses: a small model, an objective and a few records."""
 
 from typing import Any
 
 from pipeline.config.recipe import Compute
 from pipeline.contracts import Learner
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Context
-from pipeline.objectives.classify import Classify
-from pipeline.objectives.classify import Settings as ClassifySettings
-from pipeline.objectives.instruct import Instruct
-from pipeline.objectives.instruct import Settings as InstructSettings
+from pipeline.objectives import ObjectiveContext
 from tests.fakes import ByteTokenizer, instruction, labelled
 from tests.models import network
+from tests.variants import build
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 TOKENIZER = ByteTokenizer()
@@ -45,15 +42,16 @@ def small(labels: int = 2, family: str = "llama", **changes: Any) -> GPT:
 
 
 def classifier(model: GPT | None = None, messages: list[dict[str, Any]] = MESSAGES, **more: Any) -> Learner:
-    """Learns two labels."""
-    context = Context(TOKENIZER, 48, ["ham", "spam"])  # type: ignore[arg-type]
-    objective = Classify(ClassifySettings(max_tokens=40), context)
+    """A learner of two labels."""
+    context = ObjectiveContext(TOKENIZER, 48, ["ham", "spam"])  # type: ignore[arg-type]
+    objective = build("objectives", "classify", context, max_tokens=40)
     records = Records(messages, objective)
     return Learner(model or small(), objective, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
 
 
-def talker(model: GPT | None = None, **more: Any) -> Learner:
-    """Learns answers."""
-    objective = Instruct(InstructSettings(template="chat", max_tokens=48), Context(TOKENIZER, 48, []))  # type: ignore[arg-type]
+def chat_learner(model: GPT | None = None, **more: Any) -> Learner:
+    """A learner of answers to instructions."""
+    context = ObjectiveContext(TOKENIZER, 48, [])  # type: ignore[arg-type]
+    objective = build("objectives", "instruct", context, template="chat", max_tokens=48)
     records = Records(ANSWERS, objective)
     return Learner(model or small(0), objective, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""What else is asked of the model while it learns its objective. Each file is one auxiliary loss.
+"""Auxiliary losses added to the objective. Each file is one: `build(settings, learner) -> Losses`.
 
-`build(settings, learner) -> losses(model, batch) -> losses_B`: what training minimises, one per example, with the
-objective's own part. Validation looks at the objective alone, so runs with and without an auxiliary loss compare.
+`losses(model, batch) -> losses_B` is minimised in training and includes the objective's own loss. Validation computes
+the objective alone, so runs with and without an auxiliary loss can be compared.
 """
 
 from collections.abc import Callable
@@ -12,3 +12,4 @@ from pipeline.contracts import Batch
 from pipeline.model.gpt import GPT
 
 Losses = Callable[[GPT, Batch], Tensor]
+"""(model, batch) -> losses_B in nats."""

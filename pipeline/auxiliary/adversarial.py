@@ -1,13 +1,15 @@
-"""Adversarial smoothing: what the model says must not change when its input is moved where that hurts most.
+"""Virtual adversarial training (ALUM): predictions stay equal under the worst small change of the input embeddings.
 
-ALUM, Liu et al. 2020 ("Adversarial training for large neural language models"), equation 5 and algorithm 1: a random
-change of the embeddings takes one step uphill on the divergence from what the model says without it; that divergence,
-in both directions, is added to the loss. It needs no labels of its own and serves every objective.
+Liu et al. 2020, "Adversarial training for large neural language models", equation 5 and algorithm 1: a random
+perturbation of the embeddings takes one gradient step that increases the divergence from the unperturbed predictions;
+the divergence, in both directions, is added to the loss. It needs no labels and works with every objective.
+
+Shapes: B examples, T positions, D model width, N predicted positions, C choices.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -21,60 +23,64 @@ from pipeline.model.gpt import GPT, Shown
 
 
 class Settings(Section):
-    weight: Annotated[float, Field(gt=0)]
-    """Of the divergence beside the objective's loss; 1 in fine-tuning, 10 in pretraining in the paper."""
-    radius: Annotated[float, Field(gt=0)]
-    """Largest change of any coordinate, relative to the root mean square of the embeddings: it fits any model."""
+    """Weight of the divergence and size of the perturbation."""
+
+    weight: float = Field(gt=0, examples=[1.0])
+    """Factor of the divergence in the loss; in the paper 1 in fine-tuning and 10 in pretraining."""
+    radius: float = Field(gt=0, examples=[0.1])
+    """Largest change of any coordinate, relative to the root mean square of the embeddings."""
 
 
 def build(settings: Settings, learner: Learner) -> Losses:
-    """The objective's losses with the divergence added."""
-    return Smoothed(settings, learner).losses
+    """The objective's losses plus the weighted divergence."""
+    return Adversarial(settings, learner).losses
 
 
-class Smoothed:
+class Adversarial:
+    """The objective with the divergence under an adversarial perturbation."""
+
     def __init__(self, settings: Settings, learner: Learner) -> None:
         self.settings, self.objective = settings, learner.objective
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: the objective's plus weight times the divergence under the worst change, nats."""
+        """losses_B: the objective's loss plus `weight` times the divergence under the perturbation, nats."""
         clean = self.objective.predictions(model, batch)
         losses_N = F.cross_entropy(clean.scores_NC.float(), clean.targets_N, reduction="none")
-        change_BTD = self._worst(model, batch, clean.scores_NC.detach())
-        with moved(model, change_BTD):
+        change_BTD = self._perturbation(model, batch, clean.scores_NC.detach())
+        with perturbed(model, change_BTD):
             other = self.objective.predictions(model, batch)
-        apart_N = divergence(clean.scores_NC, other.scores_NC)
-        return per_example(losses_N + self.settings.weight * apart_N, clean)
+        divergence_N = symmetric_kl(clean.scores_NC, other.scores_NC)
+        return per_example(losses_N + self.settings.weight * divergence_N, clean)
 
-    def _worst(self, model: GPT, batch: Batch, clean_NC: Tensor) -> Tensor:
-        """change_BTD: a thousandth of the radius at random, then one step along the sign of the divergence's slope."""
+    def _perturbation(self, model: GPT, batch: Batch, clean_NC: Tensor) -> Tensor:
+        """change_BTD: normal noise of a thousandth of the radius, then one step along the sign of the gradient."""
         weight = model.embed.weight.detach()
         radius = self.settings.radius * weight.square().mean().sqrt()
         shape = (*batch["inputs"].shape, weight.shape[1])
-        # The slope at no change at all is zero, hence the random start. The loop seeds torch's generator every update.
+        # At zero the gradient is zero, hence the random start. The training loop seeds torch's generator every update.
         change_BTD = (torch.randn(shape, device=weight.device) * radius * 1e-3).requires_grad_(True)
-        with moved(model, change_BTD):
-            found: Predictions = self.objective.predictions(model, batch)
-        (slope_BTD,) = torch.autograd.grad(divergence(clean_NC, found.scores_NC).sum(), change_BTD)
-        return (change_BTD.detach() + radius * slope_BTD.sign()).clamp(-radius, radius)
+        with perturbed(model, change_BTD):
+            predictions: Predictions = self.objective.predictions(model, batch)
+        (gradient_BTD,) = torch.autograd.grad(symmetric_kl(clean_NC, predictions.scores_NC).sum(), change_BTD)
+        return (change_BTD.detach() + radius * gradient_BTD.sign()).clamp(-radius, radius)
 
 
-def divergence(a_NC: Tensor, b_NC: Tensor) -> Tensor:
-    """KL(a || b) + KL(b || a) at every place, nats: [N]."""
+def symmetric_kl(a_NC: Tensor, b_NC: Tensor) -> Tensor:
+    """KL(a || b) + KL(b || a) at every position in nats, [N]; a and b are scores before softmax."""
     a, b = a_NC.float().log_softmax(-1), b_NC.float().log_softmax(-1)
     return ((a.exp() - b.exp()) * (a - b)).sum(-1)
 
 
 @contextmanager
-def moved(model: GPT, change_BTD: Tensor) -> Iterator[None]:
-    """Inside, embeddings come out changed; where an objective lengthened a text, in its front part."""
+def perturbed(model: GPT, change_BTD: Tensor) -> Iterator[None]:
+    """Adds `change_BTD` to the token embeddings inside the context; positions beyond T (added by cloze) get zeros."""
 
-    def hook(module: Any, arguments: Any, embedded_BTD: Tensor) -> Tensor:
+    def hook(_module: Any, _arguments: Any, embedded_BTD: Tensor) -> Tensor:
         return embedded_BTD + F.pad(change_BTD, (0, 0, 0, embedded_BTD.shape[1] - change_BTD.shape[1]))
 
     handle = model.embed.register_forward_hook(hook)
     try:
-        # every place of the batch is computed, padding too, so that changes meet their place
+        # padded batches: the model computes every position, so that each change meets its own
         with model.shown(Shown()):
             yield
     finally:

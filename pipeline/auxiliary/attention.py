@@ -1,9 +1,11 @@
-"""Guided attention: chosen heads are drawn to words that are known to matter, or to a simple pattern.
+"""Attention supervision: chosen heads are trained to attend to given words or to a fixed pattern.
 
-Words: the mass that a head puts on them, from every token behind them, is pulled up by its negative logarithm (a loss
-on attention against given spans, as in Stacey et al. 2022, "Supervising model attention with human explanations").
-Patterns: the token before, or the first one (Deshpande & Narasimhan 2020, "Guiding attention for self-supervised
-learning with transformers", section 3). Texts without any of the words are left alone.
+Words: the negative logarithm of the attention mass on them, at every later token (a loss on attention against given
+spans, as in Stacey et al. 2022, "Supervising model attention with human explanations"). Patterns: the previous token,
+or the first (Deshpande & Narasimhan 2020, "Guiding attention for self-supervised learning with transformers",
+section 3). Texts without any of the words have no such loss.
+
+Shapes: B examples, T positions, H supervised heads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +23,23 @@ from pipeline.model.gpt import GPT, Shown
 
 
 class Settings(Section):
-    weight: Annotated[float, Field(gt=0)]
-    """Of the guidance beside the objective's loss; lower it if accuracy suffers."""
-    heads: Annotated[dict[Count, Annotated[list[Count], Field(min_length=1)]], Field(min_length=1)]
-    """Block number from 0 -> the heads of it that are guided."""
-    towards: Literal["words", "previous", "first"]
-    words: list[str]
-    """With `words`: what to look at, each taken with and without a space before it; empty otherwise."""
+    """Weight of the loss, supervised heads and their target."""
+
+    weight: float = Field(gt=0, examples=[1.0])
+    """Factor of the attention loss; lower it if accuracy suffers."""
+    heads: dict[Count, Annotated[list[Count], Field(min_length=1)]] = Field(min_length=1, examples=[{1: [0, 1]}])
+    """Block index from 0 -> indices of its supervised heads."""
+    towards: Literal["words", "previous", "first"] = Field(examples=["words"])
+    """Target of the attention: the `words`, the previous token, or the first token."""
+    words: list[str] = Field(examples=[["gel"]])
+    """Target words, matched with and without a space before them; empty unless `towards` is words."""
 
 
 def build(settings: Settings, learner: Learner) -> Losses:
-    """The objective's losses with the guidance added.
+    """The objective's losses plus the weighted attention loss.
 
     Raises:
-        UserError: heads the model does not have, or words that do not fit `towards`.
+        UserError: heads that the model does not have, or words that do not go with `towards`.
     """
     shape = learner.model.config
     for layer, heads in settings.heads.items():
@@ -48,42 +53,47 @@ def build(settings: Settings, learner: Learner) -> Losses:
             f"params.yaml: auxiliary.towards is {settings.towards!r} and auxiliary.words {settings.words}; words go "
             "with towards: words, and only there"
         )
-    return Guided(settings, learner).losses
+    return SupervisedAttention(settings, learner).losses
 
 
-class Guided:
+class SupervisedAttention:
+    """The objective with the attention loss."""
+
     def __init__(self, settings: Settings, learner: Learner) -> None:
         self.settings, self.learner = settings, learner
         self.spellings = spellings(learner.tokenizer.encode, settings.words)
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: the objective's plus weight times the mean of -log of the mass on the target, nats."""
+        """losses_B: the objective's loss plus `weight` times the mean of -log(attention mass on the target), nats."""
         with model.shown(Shown(attentions=self.settings.heads)) as seen:
             losses_B = self.learner.objective.losses(model, batch)
-        wanted_BTT = targets(batch["inputs"], self.settings.towards, self.spellings)
-        mass_BHT, counts_BT = mass(wanted_BTT, self.learner.real(batch["inputs"]), seen, self.settings.heads)
-        guided_BT = -mass_BHT.clamp(min=1e-6).log().mean(1) * counts_BT
-        return losses_B + self.settings.weight * guided_BT.sum(1) / counts_BT.sum(1).clamp(min=1)
+        target_BTT = target_mask(batch["inputs"], self.settings.towards, self.spellings)
+        mask_BT = self.learner.token_mask(batch["inputs"])
+        mass_BHT, counts_BT = attention_mass(target_BTT, mask_BT, seen, self.settings.heads)
+        attention_BT = -mass_BHT.clamp(min=1e-6).log().mean(1) * counts_BT
+        return losses_B + self.settings.weight * attention_BT.sum(1) / counts_BT.sum(1).clamp(min=1)
 
 
 def spellings(encode: Callable[[str], list[int]], words: Sequence[str]) -> list[tuple[int, ...]]:
-    """The ids of every word, with and without a space before it."""
+    """Token ids of every word, with and without a space before it."""
     return sorted({tuple(encode(text)) for word in words for text in (word, f" {word}")})
 
 
-def mass(wanted_BTT: Tensor, real_BT: Tensor, seen: Shown, heads: Mapping[int, Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """How much of their attention these heads put on the target: [B, heads, T], and 1 at the tokens where it counts."""
-    T = wanted_BTT.shape[1]
-    found = [
-        # virtual tokens stand in front of the text's own keys
-        (seen.attentions[layer][:, chosen, :T, -T:].float() * wanted_BTT[:, None]).sum(-1)
+def attention_mass(
+    target_BTT: Tensor, mask_BT: Tensor, seen: Shown, heads: Mapping[int, Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    """mass_BHT: the share of these heads' attention on the target; counts_BT: 1 at tokens with a target, else 0."""
+    T = target_BTT.shape[1]
+    masses = [
+        # the keys of virtual tokens come before the text's
+        (seen.attentions[layer][:, chosen, :T, -T:].float() * target_BTT[:, None]).sum(-1)
         for layer, chosen in heads.items()
     ]
-    return torch.cat(found, dim=1), (wanted_BTT.any(-1) & real_BT).float()
+    return torch.cat(masses, dim=1), (target_BTT.any(-1) & mask_BT).float()
 
 
-def targets(inputs_BT: Tensor, towards: str, spelled: Sequence[tuple[int, ...]]) -> Tensor:
-    """wanted_BTT: true where the token of the row should look at the token of the column."""
+def target_mask(inputs_BT: Tensor, towards: str, spelled: Sequence[tuple[int, ...]]) -> Tensor:
+    """target_BTT: true where the query token (row) should attend to the key token (column)."""
     B, T = inputs_BT.shape
     at = torch.arange(T, device=inputs_BT.device)
     if towards == "previous":

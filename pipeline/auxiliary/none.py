@@ -1,4 +1,4 @@
-"""The objective alone."""
+"""No auxiliary loss: the objective alone."""
 
 from pipeline.auxiliary import Losses
 from pipeline.config.section import Section
@@ -6,9 +6,9 @@ from pipeline.contracts import Learner
 
 
 class Settings(Section):
-    """Nothing to set."""
+    """No settings."""
 
 
-def build(settings: Settings, learner: Learner) -> Losses:
+def build(_settings: Settings, learner: Learner) -> Losses:
     """The objective's own losses."""
     return learner.objective.losses

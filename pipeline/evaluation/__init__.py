@@ -1,7 +1,7 @@
-"""HOW WELL. Each file is one measure: `measure(settings, subject) -> (metrics, details)`.
+"""Evaluation of a model. Each file is one measure: `measure(settings, subject) -> (metrics, details)`.
 
-Metrics are flat, finite, deterministic numbers with the unit in the name; details hold what a person wants to look at.
-Measures live apart from objectives, so that rewording a metric retrains nothing.
+Metrics are flat, finite, deterministic numbers with the unit in the name; details are JSON for people to read: wrong
+answers, samples, tables. Measures are apart from objectives, so a changed metric retrains nothing.
 """
 
 import math
@@ -28,24 +28,25 @@ from pipeline.tokenizer import Tokenizer
 
 
 class Subject(NamedTuple):
-    """A model and what it may be measured on."""
+    """A model to evaluate, with its tokenizer, task and samples."""
 
     name: str
     model: GPT
     tokenizer: Tokenizer
     task: dict[str, Any]
-    """What its objective wrote into tohum.json."""
+    """The task that its objective wrote to tohum.json: labels, template, limits."""
     samples: Path
-    """data/samples."""
+    """The folder data/samples."""
     compute: Compute
 
 
 def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
-    """The records of one kind and split, in the order of the file. Raises UserError where it is damaged."""
+    """The records of one kind and split, in the order of the file. Raises UserError if the file is damaged."""
     path = subject.samples / kind / f"{split}.parquet"
     integrity.require_intact(path)
     # pq.read_table would import pandas: half a second a stage
-    return pq.ParquetFile(path).read().to_pylist()
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
+    return rows
 
 
 def slices(n: int, size: int) -> Iterator[slice]:
@@ -54,7 +55,11 @@ def slices(n: int, size: int) -> Iterator[slice]:
 
 
 def open_subject(name: str, compute: Compute, models: Path = MODELS) -> Subject:
-    """Loads models/<name> with its vocabulary and task, in evaluation mode, on the device of the params."""
+    """Loads models/<name> with its tokenizer and task, in evaluation mode, on the device of the params.
+
+    Raises:
+        UserError: a file of the model differs from its recorded hash.
+    """
     folder = models / name
     integrity.require_intact(folder)
     device = set_up(compute)
@@ -95,8 +100,8 @@ def measure_all(
     return metrics, details
 
 
-def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
-    """Greedy answers in the order of `rows`, in the precision of the params; prompts of like length share a batch."""
+def greedy_answers(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
+    """Greedy answers in the order of `rows`, in the precision of the params; prompts are batched by length."""
     template = subject.task["template"]
     room = subject.model.room() - max_tokens
     prompts = []
@@ -123,10 +128,10 @@ def answer(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_to
     return texts
 
 
-def looked_at(
+def answers_to_show(
     rows: Sequence[Mapping[str, Any]], answers: Sequence[str], right: Sequence[bool], scores: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """The 40 worst answers and the 10 best by their scores, beside what was asked and expected."""
+    """The 40 answers with the lowest scores and the 10 with the highest, with their questions and expected answers."""
     shown = [
         {
             "instruction": row["instruction"][:300],

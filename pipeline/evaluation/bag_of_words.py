@@ -1,20 +1,25 @@
-"""The baseline that a fine-tuned model must beat: TF-IDF of words and word pairs with logistic regression.
+"""Bag-of-words baseline: TF-IDF of words and word pairs with logistic regression.
 
-Trained and scored on the very records the models see; needs no model of ours.
+Trained and evaluated on the same records as the model; a fine-tuned classifier should have a higher accuracy.
 """
 
 from typing import Any, Literal
+
+from pydantic import Field
 
 from pipeline.config.section import Section
 from pipeline.evaluation import Subject, records
 
 
 class Settings(Section):
-    split: Literal["validation", "test"]
+    """Split."""
+
+    split: Literal["validation", "test"] = Field(examples=["test"])
+    """Split of the labelled records to measure on."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """bag_of_words_accuracy of the best of three regularisation strengths, chosen on the validation split."""
+    """bag_of_words_accuracy with the best of three regularisation strengths by validation accuracy; details: it."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

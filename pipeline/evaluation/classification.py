@@ -4,6 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
@@ -13,12 +14,21 @@ from pipeline.model.device import autocast
 
 
 class Settings(Section):
-    split: Literal["validation", "test"]
-    batch_size: Positive
+    """Split and batch size."""
+
+    split: Literal["validation", "test"] = Field(examples=["test"])
+    """Split of the labelled records to measure on."""
+    batch_size: Positive = Field(examples=[4])
+    """Texts in a batch; their number does not change the metrics."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """accuracy, macro_f1, f1 and accuracy by language, loss_nats; details: confusion matrix and every wrong answer."""
+    """accuracy (overall and by language), macro_f1, class_loss_nats, examples; details: confusion matrix, F1 by label,
+    up to 50 wrong answers.
+
+    Raises:
+        UserError: a label that the model was not trained on.
+    """
     rows = records(subject, "labelled", settings.split)
     labels = subject.task.get("labels", [])
     unknown = sorted({row["label"] for row in rows} - set(labels))
@@ -55,11 +65,11 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
 
 
 def f1(confusion: dict[str, dict[str, int]], label: str) -> float:
-    """Harmonic mean of precision and recall of one label; 0 where it was never right."""
+    """F1 of one label, the harmonic mean of precision and recall; 0 without a correct answer."""
     hits = confusion[label][label]
-    found = sum(row[label] for row in confusion.values())
+    predicted = sum(row[label] for row in confusion.values())
     true = sum(confusion[label].values())
-    return 2 * hits / (found + true) if found + true else 0.0
+    return 2 * hits / (predicted + true) if predicted + true else 0.0
 
 
 def predict(subject: Subject, texts: list[str], batch_size: int) -> torch.Tensor:

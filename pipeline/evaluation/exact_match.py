@@ -1,34 +1,43 @@
-"""Share of held-out instructions whose greedy answer is the expected one, compared as the language compares."""
+"""Exact match: the share of held-out instructions whose greedy answer equals the expected one.
+
+Letter case is folded by the language of the record (Turkish dotless and dotted i), outer punctuation is ignored.
+"""
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
-from pipeline.evaluation import Subject, answer, looked_at, records
+from pipeline.evaluation import Subject, answers_to_show, greedy_answers, records
 
 
 class Settings(Section):
-    split: Literal["validation", "test"]
-    batch_size: Positive
-    max_tokens: Positive
-    """Longest answer."""
-    max_records: Positive | None
-    """The first so many records; null: all."""
+    """Split, limits and batch size."""
+
+    split: Literal["validation", "test"] = Field(examples=["test"])
+    """Split of the instructions to measure on."""
+    batch_size: Positive = Field(examples=[4])
+    """Prompts in a batch."""
+    max_tokens: Positive = Field(examples=[4])
+    """Longest answer in tokens."""
+    max_records: Positive | None = Field(examples=[None])
+    """Measure on the first so many records; null: all."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """exact_match, overall and by language; details: right and wrong answers to look at."""
+    """exact_match (overall and by language), empty_share, instructions; details: right and wrong answers."""
     rows = records(subject, "instructions", settings.split)[: settings.max_records]
-    answers = answer(subject, rows, settings.batch_size, settings.max_tokens)
+    answers = greedy_answers(subject, rows, settings.batch_size, settings.max_tokens)
     right = [
-        language.exact_match(given, row["output"], row["language"]) for given, row in zip(answers, rows, strict=True)
+        language.exact_match(answer, row["output"], row["language"]) for answer, row in zip(answers, rows, strict=True)
     ]
     metrics = {
         "exact_match": sum(right) / len(rows),
-        "empty_share": sum(not given.strip() for given in answers) / len(rows),
+        "empty_share": sum(not answer.strip() for answer in answers) / len(rows),
         "instructions": float(len(rows)),
     }
     for code in sorted({row["language"] for row in rows}):
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == code]
         metrics[f"exact_match_{code}"] = sum(chosen) / len(chosen)
-    return metrics, {"answers": looked_at(rows, answers, right, right)}
+    return metrics, {"answers": answers_to_show(rows, answers, right, right)}

@@ -1,9 +1,9 @@
-"""What a model has memorised: the exposure of secrets that stand in its training text (canaries).
+"""Exposure: memorisation of secrets (canaries) in the training text.
 
-Carlini et al. 2019, "The Secret Sharer", definition 4: exposure = log2 |R| - log2 rank, the rank being a secret's place
-when the secrets of its form are sorted by what the model pays for them after the canary's own beginning. It is taken
-among secrets drawn from R (section 4.3, approximation by sampling), other digits in the digits' places, so it ends at
-log2 of their number. To a model that never saw a secret every place is equally likely: the mean is then log2 e = 1.44
+Carlini et al. 2019, "The Secret Sharer", definition 4: exposure = log2 |R| - log2 rank, where rank is the secret's
+position when all secrets R of its form are sorted by the model's loss after the canary's beginning. The rank is
+estimated among secrets sampled from R (section 4.3), with other digits in place of the digits, so exposure is at most
+log2 of their number. For a model that never saw a secret every rank is equally likely: the mean is then log2 e = 1.44
 bits, a little less for few candidates (`exposure_chance_bits`).
 """
 
@@ -11,7 +11,7 @@ import math
 import random
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -28,31 +28,38 @@ from pipeline.objectives import IGNORED, padded, predicted_tokens
 
 
 class Settings(Section):
-    kind: Literal["documents", "instructions"]
-    """Whose training split holds the canaries: documents in their text, instructions in their answers."""
-    pattern: Annotated[str, Field(pattern=r"\(\?P<secret>")]
-    """A regular expression of a whole canary, the secret in a group of that name: "code is (?P<secret>[0-9 ]{11})"."""
-    candidates: Positive
+    """Canaries, the number of candidates and batch size."""
+
+    kind: Literal["documents", "instructions"] = Field(examples=["documents", "instructions"])
+    """Record kind whose training split has the canaries: in the text of documents, in the answers of instructions."""
+    pattern: str = Field(pattern=r"\(\?P<secret>", examples=["code is (?P<secret>[0-9 ]{11})"])
+    """Regular expression of a canary with its secret in a group `secret`: "code is (?P<secret>[0-9 ]{11})"."""
+    candidates: Positive = Field(examples=[16])
     """Secrets to rank among, the planted one included."""
-    batch_size: Positive
-    seed: int
+    batch_size: Positive = Field(examples=[8])
+    """Secrets in a batch."""
+    seed: int = Field(examples=[1])
+    """Seed of the sampled secrets."""
 
 
 class Canary(NamedTuple):
-    """One secret as the training split tells it for the first time."""
+    """A secret at its first occurrence in the training split."""
 
     prompt: list[int]
     """Ids before the canary."""
     before: str
+    """The canary's text before the secret."""
     secret: str
     after: str
+    """The canary's text after the secret."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """exposure_bits (mean), _max, by repetitions, by chance; canaries; candidates. Details name no secret.
+    """exposure_bits (mean, and by number of occurrences), exposure_max_bits, exposure_chance_bits, canaries,
+    exposure_candidates; details: every canary without its secret.
 
     Raises:
-        UserError: a pattern that is none or that matches nothing, or a secret with too few digits.
+        UserError: an invalid pattern, a pattern without a match, or a secret with too few digits.
     """
     rows: list[dict[str, Any]] = []
     for number, (canary, times) in enumerate(canaries(settings, subject)):
@@ -80,11 +87,13 @@ def _mean(rows: list[dict[str, Any]]) -> float:
 
 
 def canaries(settings: Settings, subject: Subject) -> list[tuple[Canary, int]]:
-    """The canaries of the training split in their order, each with the number of records that tell it."""
+    """The canaries of the training split in their order, each with its number of occurrences."""
     try:
         pattern = re.compile(settings.pattern)
     except re.error as error:
-        raise UserError(f"params.yaml: exposure.pattern is {settings.pattern!r}: {error}") from None
+        raise UserError(
+            f"params.yaml: exposure.pattern is {settings.pattern!r}: {error}; expected a regular expression"
+        ) from None
     first: dict[tuple[str, str, str, str], Canary] = {}
     times: dict[tuple[str, str, str, str], int] = {}
     for asked, prompt, text in _texts(settings.kind, subject):
@@ -102,7 +111,7 @@ def canaries(settings: Settings, subject: Subject) -> list[tuple[Canary, int]]:
 
 
 def _texts(kind: str, subject: Subject) -> Iterator[tuple[str, list[int], str]]:
-    """What is asked (empty for documents), the ids before the text, and the text, of every training record."""
+    """(instruction or '', ids before the text, text) of every training record."""
     if kind == "documents":
         shard = Shard.open(subject.samples / kind, "train")
         for row in range(len(shard)):
@@ -115,34 +124,37 @@ def _texts(kind: str, subject: Subject) -> Iterator[tuple[str, list[int], str]]:
 
 
 def others(secret: str, count: int, seed: int) -> list[str]:
-    """`count` different secrets of the same form: other digits in the places of digits, a first one that is no 0 stays
-    no 0 (a number with a leading 0 is spelled in other tokens and would lose every comparison).
+    """`count` different secrets of the same form: other digits in place of digits, a leading digit other than 0 only by
+    one other than 0 (a leading 0 changes the tokenisation, and such a number would always have the higher loss).
+
+    Raises:
+        UserError: the form has no more than `count` secrets.
     """
-    signs = [secret[i] if not _digit(secret[i]) else _choices(secret, i) for i in range(len(secret))]
-    if (forms := math.prod(map(len, signs))) <= count:
+    choices = [secret[i] if not _is_digit(secret[i]) else _choices(secret, i) for i in range(len(secret))]
+    if (forms := math.prod(map(len, choices))) <= count:
         raise UserError(
-            f"params.yaml: exposure.candidates is {count + 1}, a secret of {sum(map(_digit, secret))} digits has "
+            f"params.yaml: exposure.candidates is {count + 1}, a secret of {sum(map(_is_digit, secret))} digits has "
             f"{forms} forms; lower it or let the pattern's group take all digits"
         )
-    rng, found = random.Random(seed), {secret: None}
-    while len(found) <= count:
-        found["".join(map(rng.choice, signs))] = None
-    return list(found)[1:]
+    rng, secrets = random.Random(seed), {secret: None}
+    while len(secrets) <= count:
+        secrets["".join(map(rng.choice, choices))] = None
+    return list(secrets)[1:]
 
 
-def _digit(sign: str) -> bool:
-    return sign.isascii() and sign.isdigit()
+def _is_digit(character: str) -> bool:
+    return character.isascii() and character.isdigit()
 
 
 def _choices(secret: str, i: int) -> str:
-    """The digits that may stand in this place."""
-    leads = i == 0 or not _digit(secret[i - 1])
+    """The digits that may replace the one at `i`."""
+    leads = i == 0 or not _is_digit(secret[i - 1])
     return "123456789" if leads and secret[i] != "0" else "0123456789"
 
 
 @torch.no_grad()
 def secret_nats(subject: Subject, canary: Canary, secrets: list[str], batch_size: int) -> torch.Tensor:
-    """nats_N that the canary costs after its prompt with each of the secrets in its place."""
+    """nats_N: the loss of the canary after its prompt with each of N secrets."""
     device, prompt = next(subject.model.parameters()).device, canary.prompt
     rows = [subject.tokenizer.encode(canary.before + secret + canary.after) for secret in secrets]
     prompt = prompt[-max(1, subject.model.room() + 1 - max(map(len, rows))) :]
@@ -152,7 +164,7 @@ def secret_nats(subject: Subject, canary: Canary, secrets: list[str], batch_size
         targets_BT = padded([[*[IGNORED] * (len(prompt) - 1), *ids] for ids in rows[part]], IGNORED)
         batch = {"inputs": inputs_BT.to(device), "targets": targets_BT.to(device)}
         with autocast(subject.compute):
-            found = predicted_tokens(subject.model, batch)
-        losses_N = F.cross_entropy(found.scores_NC.float(), found.targets_N, reduction="none").double()
-        nats.append(losses_N.new_zeros(found.examples).index_add(0, found.rows_N, losses_N).cpu())
+            predictions = predicted_tokens(subject.model, batch)
+        losses_N = F.cross_entropy(predictions.scores_NC.float(), predictions.targets_N, reduction="none").double()
+        nats.append(losses_N.new_zeros(predictions.n_examples).index_add(0, predictions.rows_N, losses_N).cpu())
     return torch.cat(nats)

@@ -1,7 +1,7 @@
-"""Samples from a language model, and the numbers that tell a degenerate one (Li et al. 2016, distinct-n)."""
+"""Samples of a language model, and metrics of degenerate text: distinct-2 (Li et al. 2016) and repetition."""
 
 import itertools
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -14,17 +14,26 @@ from pipeline.model.device import lowered
 
 
 class Settings(Section):
-    samples: Positive
-    max_tokens: Positive
-    temperature: Annotated[float, Field(ge=0)]
-    top_k: Count
-    """0 keeps all."""
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    seed: int
+    """Number of samples, their length and the sampling parameters."""
+
+    samples: Positive = Field(examples=[2])
+    """Number of samples."""
+    max_tokens: Positive = Field(examples=[8])
+    """Longest sample in tokens."""
+    temperature: float = Field(ge=0, examples=[1.0])
+    """Divides the logits before softmax; 0 samples greedily."""
+    top_k: Count = Field(examples=[0])
+    """Sample from the k most likely tokens; 0: from all."""
+    top_p: float = Field(gt=0, le=1, examples=[1.0])
+    """Sample from the most likely tokens whose probabilities sum to p (nucleus sampling); 1: from all."""
+    seed: int = Field(examples=[1])
+    """Seed of the samples."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """distinct_2 (share of different token pairs), repetition_share (tokens equal to the one before), empty_share."""
+    """distinct_2 (share of distinct token pairs), repetition_share (tokens equal to the previous one), empty_share;
+    details: the samples.
+    """
     start = [subject.tokenizer.end_of_text]
     device = subject.model.embed.weight.device
     with lowered(subject.model, subject.compute):

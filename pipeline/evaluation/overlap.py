@@ -1,32 +1,38 @@
-"""How much of the expected answer a greedy answer holds, for answers of more than a word: translations, summaries.
+"""Overlap of greedy answers with the expected ones, chrF and ROUGE-L: for translations, summaries and long answers.
 
-chrF (Popović 2015, by sacrebleu: character n-grams up to 6, beta 2) needs no words and so serves languages that build
-long ones; ROUGE-L (Lin 2004, section 3.1, F with beta 1) is the longest run of words in the same order, gaps allowed,
-by the project's own idea of a word, since the usual package drops every letter outside a to z.
+chrF (Popović 2015, by sacrebleu: character n-grams up to 6, beta 2) needs no words: it suits agglutinative languages.
+ROUGE-L (Lin 2004, section 3.1, F with beta 1) is based on the longest common subsequence of words; words are split by
+`pipeline.data.language`, because the usual package drops every letter outside a to z.
 """
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, answer, looked_at, records
+from pipeline.evaluation import Subject, answers_to_show, greedy_answers, records
 
 
 class Settings(Section):
-    split: Literal["validation", "test"]
-    source: str | None
-    """Records of this source of the params alone; null: all."""
-    batch_size: Positive
-    max_tokens: Positive
-    """Longest answer."""
-    max_records: Positive | None
-    """The first so many records; null: all."""
+    """Split, source, limits and batch size."""
+
+    split: Literal["validation", "test"] = Field(examples=["test"])
+    """Split of the instructions to measure on."""
+    source: str | None = Field(examples=[None])
+    """Measure on the records of this source of `download.sources` alone; null: all."""
+    batch_size: Positive = Field(examples=[4])
+    """Prompts in a batch."""
+    max_tokens: Positive = Field(examples=[4])
+    """Longest answer in tokens."""
+    max_records: Positive | None = Field(examples=[None])
+    """Measure on the first so many records; null: all."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language, and how many instructions;
-    details: the worst and best answers.
+    """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language, and the number of instructions;
+    details: the worst and the best answers by rouge_l.
 
     Raises:
         UserError: no record of that source.
@@ -40,33 +46,33 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             f"evaluations.{subject.name}.measures.overlap.source is {settings.source!r}; the {settings.split} "
             f"instructions are of: {', '.join(sorted({row['source'] for row in known})) or 'no source'}"
         )
-    given = answer(subject, rows, settings.batch_size, settings.max_tokens)
-    shared = [rouge_l(text, row["output"], row["language"]) for text, row in zip(given, rows, strict=True)]
-    right = [language.exact_match(t, row["output"], row["language"]) for t, row in zip(given, rows, strict=True)]
+    answers = greedy_answers(subject, rows, settings.batch_size, settings.max_tokens)
+    rouge = [rouge_l(text, row["output"], row["language"]) for text, row in zip(answers, rows, strict=True)]
+    right = [language.exact_match(t, row["output"], row["language"]) for t, row in zip(answers, rows, strict=True)]
     metrics = {"instructions": float(len(rows))}
     codes = sorted({row["language"] for row in rows})
     for code in [None, *codes]:
-        places = [place for place, row in enumerate(rows) if code in (None, row["language"])]
-        end = "" if code is None else f"_{code}"
-        found = CHRF().corpus_score([given[i] for i in places], [[rows[i]["output"] for i in places]])
-        metrics[f"chrf{end}"] = float(found.score)
-        metrics[f"rouge_l{end}"] = sum(shared[i] for i in places) / len(places)
-        metrics[f"exact_match{end}"] = sum(right[i] for i in places) / len(places)
-    return metrics, {"answers": looked_at(rows, given, right, shared)}
+        chosen = [i for i, row in enumerate(rows) if code in (None, row["language"])]
+        suffix = "" if code is None else f"_{code}"
+        chrf = CHRF().corpus_score([answers[i] for i in chosen], [[rows[i]["output"] for i in chosen]])
+        metrics[f"chrf{suffix}"] = float(chrf.score)
+        metrics[f"rouge_l{suffix}"] = sum(rouge[i] for i in chosen) / len(chosen)
+        metrics[f"exact_match{suffix}"] = sum(right[i] for i in chosen) / len(chosen)
+    return metrics, {"answers": answers_to_show(rows, answers, right, rouge)}
 
 
-def rouge_l(given: str, expected: str, code: str) -> float:
-    """F of the longest common subsequence of words, case folded as the language folds it; 0 where either has none."""
-    ours, theirs = (language.words(language.fold(text, code)) for text in (given, expected))
-    common = _common(ours, theirs)
+def rouge_l(answer: str, expected: str, code: str) -> float:
+    """ROUGE-L F of two texts, letter case folded by the language `code`; 0 if either has no words."""
+    ours, theirs = (language.words(language.fold(text, code)) for text in (answer, expected))
+    common = _longest_common_subsequence(ours, theirs)
     return 2 * common / (len(ours) + len(theirs)) if common else 0.0
 
 
-def _common(a: list[str], b: list[str]) -> int:
-    """Length of the longest common subsequence."""
+def _longest_common_subsequence(a: list[str], b: list[str]) -> int:
+    """Its length in words."""
     row = [0] * (len(b) + 1)
     for word in a:
-        before = 0
-        for place, other in enumerate(b, start=1):
-            before, row[place] = row[place], before + 1 if word == other else max(row[place], row[place - 1])
+        diagonal = 0
+        for j, other in enumerate(b, start=1):
+            diagonal, row[j] = row[j], diagonal + 1 if word == other else max(row[j], row[j - 1])
     return row[-1]

@@ -1,9 +1,9 @@
-"""Loss, perplexity and bits per byte on held-out documents, beside what the best possible model would need.
+"""Perplexity, loss and bits per byte on held-out documents, and their ratio to the best possible model's.
 
-Each document is scored from its start, after an end-of-text token; its own end-of-text token counts as a prediction. A
+Each document is scored from its start, after an end-of-text token; its own end-of-text token is a prediction too. A
 document longer than the context is scored in windows that overlap by half, each token once, with at least half a
 window of text before it (Press et al. 2021, section 3.2). bits_per_byte = nats / ln 2 / UTF-8 bytes, which does not
-depend on the tokenizer. `bits_per_byte_over_known` compares with the bits that a perfect model of the source needs.
+depend on the tokenizer. `bits_per_byte_over_known` is the ratio to the bits that a perfect model of the source needs.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 
 from pipeline.config.section import Positive, Section
@@ -21,15 +22,22 @@ from pipeline.model.device import autocast
 
 
 class Settings(Section):
-    split: Literal["validation", "test"]
-    batch_size: Positive
-    max_documents: Positive | None
-    """The first so many documents of each source; null: all."""
+    """Split, limit and batch size."""
+
+    split: Literal["validation", "test"] = Field(examples=["test"])
+    """Split of the documents to measure on."""
+    batch_size: Positive = Field(examples=[4])
+    """Windows in a batch; their number does not change the metrics."""
+    max_documents: Positive | None = Field(examples=[None, 1])
+    """Measure on the first so many documents of each source; null: all."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats;
-    where documents come from several sources, loss_nats_<source> as well.
+    """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats,
+    documents, bytes_per_token; with several sources also loss_nats_<source>; details: the hardest documents.
+
+    Raises:
+        UserError: the split has no documents.
     """
     shard = Shard.open(subject.samples / "documents", settings.split)
     sources = np.array(shard.index()["source"].to_pylist(), dtype=object)
@@ -61,7 +69,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
 
 
 def _first_of_each(sources: np.ndarray, limit: int | None) -> np.ndarray:
-    """Numbers of the first `limit` documents of every source, in the order of the file."""
+    """Indices of the first `limit` documents of every source, in the order of the file."""
     chosen = [np.flatnonzero(sources == name)[:limit] for name in sorted(set(sources.tolist()))]
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
 
@@ -70,7 +78,7 @@ def _first_of_each(sources: np.ndarray, limit: int | None) -> np.ndarray:
 def document_nats(subject: Subject, shard: Shard, rows: np.ndarray, batch_size: int) -> tuple[Any, Any, Any]:
     """Negative log-likelihood in nats, tokens and bytes of each of the documents `rows`; arrays [len(rows)]."""
     context = subject.model.room()
-    pieces: list[tuple[int, np.ndarray, int]] = []  # place, ids of the window, how many last targets count
+    pieces: list[tuple[int, np.ndarray, int]] = []  # document, ids of the window, number of last targets to score
     for place, row in enumerate(rows):
         ids = np.concatenate([[shard.end_of_text], shard.document(int(row))]).astype(np.int64)
         pieces += [(place, *piece) for piece in _windows(ids, context)]
@@ -84,16 +92,16 @@ def document_nats(subject: Subject, shard: Shard, rows: np.ndarray, batch_size: 
 
 
 def _windows(ids: np.ndarray, context: int) -> list[tuple[np.ndarray, int]]:
-    """Windows of at most context + 1 ids in which every target of `ids` counts exactly once."""
+    """Windows of at most context + 1 ids and the number of last targets to score, so that each is scored once."""
     if len(ids) <= context + 1:
         return [(ids, len(ids) - 1)]
-    found = [(ids[: context + 1], context)]
-    done = context  # targets counted so far
+    windows = [(ids[: context + 1], context)]
+    done = context  # targets scored so far
     while done < len(ids) - 1:
         end = min(done + context // 2, len(ids) - 1)
-        found.append((ids[end - context : end + 1], end - done))
+        windows.append((ids[end - context : end + 1], end - done))
         done = end
-    return found
+    return windows
 
 
 def _window_nats(subject: Subject, chosen: list[tuple[int, np.ndarray, int]]) -> list[float]:
@@ -114,7 +122,7 @@ def _window_nats(subject: Subject, chosen: list[tuple[int, np.ndarray, int]]) ->
 
 
 def unigram_entropy(subject: Subject, shard: Shard, rows: np.ndarray) -> float:
-    """Nats a token that a unigram model of the training split needs on these documents (add-one smoothing)."""
+    """Cross-entropy of a unigram model of the training split on these documents, nats per token, add-one smoothing."""
     train = Shard.open(subject.samples / "documents", "train")
     size = max(shard.vocab_size, int(shard.ids.max()) + 1 if len(shard.ids) else 0)
     counts = np.bincount(train.ids, minlength=size) + 1.0

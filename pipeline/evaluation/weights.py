@@ -1,12 +1,13 @@
-"""How much marked training records counted beside the others: whether a weighting found the wrong labels.
+"""Mean example weight of marked training records beside that of the others: whether a weighting finds wrong labels.
 
-Reads the account that training left in the model's folder; records are marked by the end of their `origin`, as the
-embedded world marks those whose label it made wrong.
+Reads weights.parquet, which training with such a weighting writes to the model's folder. Records are marked by the end
+of their `origin`: the embedded world marks its wrong labels so.
 """
 
 from typing import Any
 
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from pipeline.config.section import Section
 from pipeline.errors import UserError
@@ -15,20 +16,22 @@ from pipeline.paths import MODELS
 
 
 class Settings(Section):
-    marked: str
-    """What the origin of a marked record ends with: ":wrong"."""
+    """Mark of the records."""
+
+    marked: str = Field(examples=[":wrong"])
+    """End of the `origin` of marked records: ":wrong"."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """weight_marked, weight_others (means; 1 counts as the average record) and their ratio; details: who counted least.
+    """weight_marked, weight_others (means; an average record has 1) and weight_ratio; details: the 40 lowest weights.
 
     Raises:
-        UserError: the model's weighting kept no account, or no record is marked, or all are.
+        UserError: the model's weighting wrote no weights, no record is marked, or all are.
     """
     path = MODELS / subject.name / "weights.parquet"
     if not path.exists():
         raise UserError(
-            f"{path}: no such file; measure `weights` is for a recipe whose weighting judges records (reweight)"
+            f"{path}: no such file; measure `weights` needs a recipe whose weighting remembers weights (reweight)"
         )
     rows = [row for row in pq.ParquetFile(path).read().to_pylist() if row["seen"]]
     marked = [row["weight"] for row in rows if row["origin"].endswith(settings.marked)]

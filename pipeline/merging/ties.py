@@ -1,28 +1,29 @@
-"""TIES: small changes go, a sign is elected for every weight, those that agree are averaged (Yadav et al. 2023).
+"""TIES merging: trim small changes, elect a sign per weight, average the changes of that sign (Yadav et al. 2023).
 
 Section 4.2 and algorithm 1 of the paper, where `density` is k and `scale` is lambda.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.section import Section
-from pipeline.merging import Rule, Tensors, task_vector
+from pipeline.merging import MergeRule, Tensors, task_vector
 
 
 class Settings(Section):
-    density: Annotated[float, Field(gt=0, le=1)]
-    """Share of a task vector that is kept, the largest of the whole model; 0.2 in the paper. What did not move counts
-    among the rest, so an adapter on half of the weights keeps all at 0.5."""
-    scale: float
-    """Of the merged task vector; 1 in the paper without a validation set."""
+    """Density of the trimmed task vectors, and the scale of the merged one."""
+
+    density: float = Field(gt=0, le=1, examples=[1.0])
+    """Share of a task vector that is kept, its largest entries over the whole model; 0.2 in the paper. Unchanged
+    weights count too, so an adapter on half of the weights keeps all its changes at 0.5."""
+    scale: float = Field(examples=[1.0])
+    """Factor of the merged task vector; 1 in the paper without a validation set."""
 
 
-def build(settings: Settings) -> Rule:
+def build(settings: Settings) -> MergeRule:
     """theta = theta_base + scale tau, tau the disjoint mean of the trimmed task vectors."""
 
     def merged(base: Tensors, models: Sequence[Tensors]) -> dict[str, Tensor]:
@@ -34,7 +35,7 @@ def build(settings: Settings) -> Rule:
 
 
 def trimmed(vector: Tensors, density: float) -> dict[str, Tensor]:
-    """Step 1: the `density` share of all entries with the largest magnitude, all else 0; equals at the edge stay."""
+    """Step 1: keeps the `density` share of entries with the largest magnitude, ties included; all others become 0."""
     sizes = torch.cat([part.abs().flatten() for part in vector.values()])
     kept = max(1, round(density * len(sizes)))
     smallest = sizes.kthvalue(len(sizes) - kept + 1).values
@@ -44,7 +45,7 @@ def trimmed(vector: Tensors, density: float) -> dict[str, Tensor]:
 def disjoint_mean(tau_N: Tensor) -> Tensor:
     """Steps 2 and 3: gamma = sgn(sum_i tau_i), and the mean of the entries of that sign; [N, ...] -> [...].
 
-    Entries that cancel out exactly elect no sign and leave the base's weight.
+    If the entries cancel exactly, no sign is elected and the base's weight stays.
     """
     sign = tau_N.sum(0).sign()
     agrees_N = (tau_N.sign() == sign) & (tau_N != 0)

@@ -1,6 +1,8 @@
-"""WHAT is learned. Each file is one objective; this one holds what they share: the protocol and the batch.
+"""Objectives: training examples and their loss. Each file is one: `build(settings, context) -> Objective`.
 
-Shapes: B examples, T positions, V vocabulary, C classes.
+This file holds the base class and the functions that objectives share.
+
+Shapes: B examples, T positions, N predicted positions of a batch, D model width, V vocabulary, C classes.
 """
 
 from abc import ABC, abstractmethod
@@ -18,8 +20,8 @@ from pipeline.tokenizer import Tokenizer
 __all__ = [
     "IGNORED",
     "Batch",
-    "Context",
     "Objective",
+    "ObjectiveContext",
     "Predictions",
     "padded",
     "per_example",
@@ -29,31 +31,32 @@ __all__ = [
 ]
 
 IGNORED = -100
-"""Target of a position that teaches nothing (torch's cross_entropy convention)."""
+"""Target of a position without loss (`ignore_index` of torch's cross_entropy)."""
 
 
-class Context(NamedTuple):
-    """What an objective may know before it sees a record."""
+class ObjectiveContext(NamedTuple):
+    """Everything an objective is built from besides its settings."""
 
     tokenizer: Tokenizer
     context_length: int
+    """Of the model, in tokens."""
     labels: Sequence[str]
-    """The distinct labels of the training split, sorted; empty where records have none."""
+    """The distinct labels of the training split, sorted; empty if records have none."""
 
 
 class Objective(ABC):
-    """One way of learning. Written once, it serves training, validation, every tuner and every auxiliary loss."""
+    """Base class: makes examples of records and computes their loss, for training, validation and auxiliary losses."""
 
     task: dict[str, Any]
-    """What the model must remember to be used: written into its folder as tohum.json."""
+    """Everything needed to use the trained model (labels, template, limits): written to its folder as tohum.json."""
 
     @abstractmethod
     def prepare(self, model: GPT, generator: torch.Generator) -> None:
-        """Adds what the objective needs to the model: a head; often nothing."""
+        """Adds the head that the objective needs, or removes another; all randomness comes from `generator`."""
 
     @abstractmethod
     def example(self, record: Mapping[str, Any]) -> Any:
-        """One record as token ids, ready to collate. Raises UserError on a record that cannot be learned from."""
+        """One record as token ids, ready to collate. Raises UserError on a record that makes no example."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Batch:
@@ -61,21 +64,21 @@ class Objective(ABC):
 
     @abstractmethod
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """The model's scores at every place that counts, beside the truth."""
+        """Scores and targets at every position that enters the loss."""
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: mean cross-entropy in nats over the places of each example; 0 for one without any."""
-        found = self.predictions(model, batch)
-        return per_example(token_losses(found.scores_NC, found.targets_N), found)
+        """losses_B: mean cross-entropy in nats over each example's positions; 0 for an example without any."""
+        predictions = self.predictions(model, batch)
+        return per_example(token_losses(predictions.scores_NC, predictions.targets_N), predictions)
 
 
 def token_losses(scores_NC: Tensor, targets_N: Tensor) -> Tensor:
-    """losses_N: cross-entropy in nats, float32 whatever the scores are."""
+    """losses_N: cross-entropy in nats, float32 for scores of any precision."""
     return nn.functional.cross_entropy(scores_NC.float(), targets_N, reduction="none")
 
 
-def require_room(max_tokens: int, context: Context) -> None:
-    """Raises UserError when examples of so many tokens do not fit into the model's context."""
+def require_room(max_tokens: int, context: ObjectiveContext) -> None:
+    """Raises UserError if `max_tokens` exceeds the model's context_length."""
     if max_tokens > context.context_length:
         raise UserError(
             f"params.yaml: objective.max_tokens is {max_tokens}, the model's context_length is "
@@ -90,7 +93,7 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def predicted_tokens(model: GPT, batch: Batch) -> Predictions:
-    """The next token wherever `targets` does not say IGNORED; only those places pay for the language head."""
+    """Next-token scores at the positions whose target is not IGNORED; the language head runs on those alone."""
     kept_BT = batch["targets"] != IGNORED
     rows_N = torch.nonzero(kept_BT)[:, 0]
     hidden_ND = model.hidden(batch["inputs"], wanted_BT=kept_BT)

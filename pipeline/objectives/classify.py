@@ -1,29 +1,36 @@
 """Classification: a linear head on the last token of the text (Radford et al. 2018, section 3.2).
 
-The head is transformers' `score`, so the trained folder loads as <Family>ForSequenceClassification. The text ends with
-the end-of-text token, which is where the head looks. Long texts keep their beginning and their end.
+The head is transformers' `score`, so the trained folder loads as <Family>ForSequenceClassification. Every text ends
+with the end-of-text token, whose hidden state the head reads. Texts longer than `max_tokens` lose their middle.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Context, Objective, Predictions, padded, require_room
+from pipeline.objectives import Batch, Objective, ObjectiveContext, Predictions, padded, require_room
 
 
 class Settings(Section):
+    """Length limit."""
+
     scores: ClassVar[bool] = True
-    """It adds a classification head, which not every family has."""
-    max_tokens: Positive
+    """Not a setting: the objective adds a classification head, which not every family has."""
+    max_tokens: Positive = Field(examples=[24])
     """Longest text in tokens, the end-of-text token included; at most the model's context_length."""
 
 
-def build(settings: Settings, context: Context) -> "Classify":
-    """The objective for the labels of `context`. Raises UserError on fewer than two labels or too long a limit."""
+def build(settings: Settings, context: ObjectiveContext) -> "Classify":
+    """The objective for the labels of `context`.
+
+    Raises:
+        UserError: fewer than two labels, or max_tokens exceeds the context_length.
+    """
     if len(context.labels) < 2:
         found = ", ".join(context.labels) or "none"
         raise UserError(f"data/samples/labelled/train.parquet: labels found: {found}; two or more are expected")
@@ -32,7 +39,9 @@ def build(settings: Settings, context: Context) -> "Classify":
 
 
 class Classify(Objective):
-    def __init__(self, settings: Settings, context: Context) -> None:
+    """Cross-entropy over the labels of the training split."""
+
+    def __init__(self, settings: Settings, context: ObjectiveContext) -> None:
         self.labels = list(context.labels)
         self.task: dict[str, Any] = {
             "objective": "classify",
@@ -44,12 +53,12 @@ class Classify(Objective):
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     def prepare(self, model: GPT, generator: torch.Generator) -> None:
-        """Adds a fresh `score` head unless the model already has one for as many classes."""
+        """Adds a new `score` head unless the model already has one of as many classes."""
         if model.score is None or model.score.out_features != len(self.labels):
             model.add_score(len(self.labels), generator)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
-        """Ids of the text with its end-of-text token, and the class number."""
+        """Ids of the text with its end-of-text token, and the class index."""
         if record["label"] not in self._index:
             raise UserError(
                 f"{record['origin']}: label {record['label']!r} is not among the labels of the training split: "
@@ -58,7 +67,7 @@ class Classify(Objective):
         return encode(self._tokenizer, record["text"], self._max_tokens), self._index[record["label"]]
 
     def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
-        """inputs_BT padded on the right, mask_BT (true on tokens), targets_B."""
+        """inputs_BT padded on the right, the attention mask `mask` [B, T] (true on tokens), targets_B."""
         rows = [ids for ids, _ in examples]
         lengths = torch.tensor([len(row) for row in rows])
         inputs = padded(rows, self._tokenizer.pad)
@@ -66,14 +75,14 @@ class Classify(Objective):
         return {"inputs": inputs, "mask": mask, "targets": torch.tensor([target for _, target in examples])}
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """The class of every text."""
+        """The class scores of every text."""
         scores_BC = model.classify(batch["inputs"], batch["mask"])
         rows_B = torch.arange(len(scores_BC), device=scores_BC.device)
         return Predictions(scores_BC, batch["targets"], rows_B, len(scores_BC))
 
 
 def encode(tokenizer: Any, text: str, max_tokens: int) -> list[int]:
-    """Ids of a text for the head: ended by end-of-text, cut in the middle where longer than `max_tokens`."""
+    """Ids of a text with the end-of-text token, without its middle if it is longer than `max_tokens`."""
     ids = tokenizer.encode(text)
     if len(ids) >= max_tokens:
         head = (max_tokens - 1) // 2

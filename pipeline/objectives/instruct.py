@@ -1,35 +1,50 @@
-"""Instruction tuning: next-token prediction on the answer alone (Wei et al. 2022; the mask as in Alpaca).
+"""Instruction tuning: next-token loss on the answer alone (Wei et al. 2022; loss mask as in Alpaca).
 
-The prompt is read but not learned: its targets are IGNORED. An example that is too long for `max_tokens` loses the
-middle of its prompt, never its answer.
+The prompt is masked out of the loss: its targets are IGNORED. An example longer than `max_tokens` loses the middle of
+its prompt, never a part of its answer.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data import templates
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import IGNORED, Batch, Context, Objective, Predictions, padded, predicted_tokens, require_room
+from pipeline.objectives import (
+    IGNORED,
+    Batch,
+    Objective,
+    ObjectiveContext,
+    Predictions,
+    padded,
+    predicted_tokens,
+    require_room,
+)
 
 
 class Settings(Section):
-    template: Literal["chat", "alpaca"]
-    max_tokens: Positive
-    """Longest prompt and answer together; at most the model's context_length."""
+    """Prompt template and length limit."""
+
+    template: Literal["chat", "alpaca"] = Field(examples=["chat", "alpaca"])
+    """chat: special tokens mark the turns; alpaca: plain headings."""
+    max_tokens: Positive = Field(examples=[64])
+    """Longest prompt with its answer in tokens; at most the model's context_length."""
 
 
-def build(settings: Settings, context: Context) -> "Instruct":
-    """The objective for one template. Raises UserError when max_tokens is over the context_length."""
+def build(settings: Settings, context: ObjectiveContext) -> "Instruct":
+    """The objective of these settings. Raises UserError if max_tokens exceeds the context_length."""
     require_room(settings.max_tokens, context)
     return Instruct(settings, context)
 
 
 class Instruct(Objective):
-    def __init__(self, settings: Settings, context: Context) -> None:
+    """Next-token prediction on answers."""
+
+    def __init__(self, settings: Settings, context: ObjectiveContext) -> None:
         self.task: dict[str, Any] = {
             "objective": "instruct",
             "template": settings.template,
@@ -37,10 +52,11 @@ class Instruct(Objective):
         }
         self._tokenizer = context.tokenizer
         self._settings = settings
-        templates.prompt_ids(context.tokenizer, settings.template, "", "")  # the vocabulary must know the markers
+        # raises UserError if the vocabulary lacks the template's special tokens
+        templates.prompt_ids(context.tokenizer, settings.template, "", "")
 
-    def prepare(self, model: GPT, generator: torch.Generator) -> None:
-        """A language model needs nothing more; a classifier's head, if it started from one, goes."""
+    def prepare(self, model: GPT, _generator: torch.Generator) -> None:
+        """Removes the classification head of a start model that has one."""
         model.score = None
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
@@ -66,5 +82,5 @@ class Instruct(Objective):
         return {"inputs": inputs, "targets": targets}
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """Every token of the answers. Causal attention needs no padding mask here."""
+        """The tokens of every answer. Padding is on the right, so causal attention needs no padding mask."""
         return predicted_tokens(model, batch)

@@ -1,23 +1,26 @@
-"""Which examples come when. Each file is one order: `build(settings, learner) -> Ordering`.
+"""Samplers: the examples of every micro-batch. Each file is one ordering: `build(settings, learner) -> Ordering`.
 
-An order is a pure function of (seed, step): any step can be asked for and none needs the one before, which is what
-makes a run resumable without saving the state of a random generator.
+An ordering is a pure function of (seed, step): any step can be computed without the one before, so a run resumes
+without the saved state of a random generator.
 """
 
 from abc import ABC, abstractmethod
 
 import numpy as np
 
-from pipeline.contracts import Described
+from pipeline.contracts import RecordExamples
 
 
 class Ordering(ABC):
+    """A sampler of training examples, and the choice of validation examples."""
+
     batch_size: int
+    """Examples in a micro-batch (for `poisson` their expected number); also the batch size of validation."""
 
     @abstractmethod
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
-        """rows_B: the numbers of the examples of one micro-batch, int64."""
+        """rows_B: indices of the examples of micro-batch `step`, int64."""
 
-    def validated(self, examples: Described) -> np.ndarray:
-        """Which validation examples count, in the order they are taken: all, as they stand."""
+    def validation_rows(self, examples: RecordExamples) -> np.ndarray:
+        """Indices of the validation examples in the order of their use: all of them, in the order of the file."""
         return np.arange(len(examples))

@@ -1,10 +1,11 @@
-"""Every example joins every batch by its own coin: the sampling that private training counts on.
+"""Poisson sampling: every example joins every batch independently, as differentially private training assumes.
 
-Abadi et al. 2016, section 3.1 ("lots"): each example is drawn independently with probability batch_size / n, so a batch
-may be larger or smaller than batch_size, or empty.
+Abadi et al. 2016, section 3.1 ("lots"): each of n examples is drawn with probability batch_size / n, so a batch may be
+larger or smaller than batch_size, or empty.
 """
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.config.recipe import seed_for
 from pipeline.config.section import Positive, Section
@@ -13,20 +14,24 @@ from pipeline.ordering import Ordering
 
 
 class Settings(Section):
-    batch_size: Positive
+    """Expected batch size."""
+
+    batch_size: Positive = Field(examples=[8])
     """Expected number of examples in a micro-batch."""
 
 
-def build(settings: Settings, learner: Learner) -> "Poisson":
-    """The order of these settings."""
+def build(settings: Settings, _learner: Learner) -> "Poisson":
+    """The ordering of these settings."""
     return Poisson(settings.batch_size)
 
 
 class Poisson(Ordering):
+    """Independent draws of every example."""
+
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
 
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
-        """The examples that join micro-batch `step`, in their order; all of them where batch_size is n or more."""
-        coins = np.random.default_rng(seed_for(seed, "poisson", step)).random(n_examples)
-        return np.flatnonzero(coins * n_examples < self.batch_size)
+        """Indices of the drawn examples, ascending; all of them if batch_size is n_examples or more."""
+        draws = np.random.default_rng(seed_for(seed, "poisson", step)).random(n_examples)
+        return np.flatnonzero(draws * n_examples < self.batch_size)

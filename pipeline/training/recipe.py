@@ -28,7 +28,7 @@ from pipeline.model.adapters import has_additions
 from pipeline.model.depth import cut
 from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Context, Objective
+from pipeline.objectives import ObjectiveContext, Objective
 from pipeline.paths import MODELS, SAMPLES, TRAINING
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
@@ -257,7 +257,7 @@ def _learn(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}; start from a "
             "model of this vocabulary, or set tokenize.method to `folder` with the model's own"
         )
-    context = Context(tokenizer, model.config.context_length, labels)
+    context = ObjectiveContext(tokenizer, model.config.context_length, labels)
     objective = plugins.load("objectives", recipe.objective.name).build(recipe.part("objective", where), context)
     tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", where))
     if has_additions(model):

@@ -1,4 +1,4 @@
-"""How much each example counts. Each file is one rule: `build(settings, learner) -> Weighting`."""
+"""Example weights in the loss. Each file is one weighting: `build(settings, learner) -> Weighting`."""
 
 from abc import ABC, abstractmethod
 
@@ -8,16 +8,16 @@ from pipeline.contracts import Batch
 
 
 class Weighting(ABC):
-    """Weights are relative within a micro-batch: with one example each they do nothing."""
+    """Example weights, relative within a micro-batch: in a micro-batch of one example they change nothing."""
 
     by_example = False
-    """Whether each weight depends on its own example alone: private training takes no other rule."""
+    """Whether each weight depends on its own example alone; private training accepts no other weighting."""
     memory: dict[str, Tensor]
-    """What it must know after a resume; empty for rules that look at the batch alone."""
+    """State that a resumed run needs; empty for weightings that depend on the batch alone."""
 
     def __init__(self) -> None:
         self.memory = {}
 
     @abstractmethod
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
-        """weights_B, not negative and without gradients; all zero: the batch teaches nothing."""
+        """weights_B, not negative and without gradients; if all are zero the micro-batch has no gradient."""

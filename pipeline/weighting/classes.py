@@ -1,4 +1,4 @@
-"""A weight for each class: rare or costly labels count more (King & Zeng 2001 weigh by inverse frequencies)."""
+"""Class weights: one weight per label, larger for rare or costly ones (King & Zeng 2001: by inverse frequency)."""
 
 from typing import Annotated
 
@@ -13,12 +13,14 @@ from pipeline.weighting import Weighting
 
 
 class Settings(Section):
-    weights: dict[str, Annotated[float, Field(gt=0)]]
-    """Label -> weight, one for every label."""
+    """One weight per label."""
+
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(examples=[{"ham": 1.0, "spam": 3.0}])
+    """Label -> weight; every label has one."""
 
 
 def build(settings: Settings, learner: Learner) -> "Classes":
-    """The rule.
+    """The weighting of these settings.
 
     Raises:
         UserError: the weights do not name exactly the labels of the data.
@@ -32,6 +34,8 @@ def build(settings: Settings, learner: Learner) -> "Classes":
 
 
 class Classes(Weighting):
+    """Weights by label."""
+
     by_example = True
 
     def __init__(self, weights_C: Tensor) -> None:
@@ -39,5 +43,5 @@ class Classes(Weighting):
         self._weights_C = weights_C
 
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
-        """weights_B by each example's label."""
+        """weights_B: the weight of each example's label."""
         return self._weights_C.to(losses_B)[batch["targets"]]

@@ -1,10 +1,7 @@
-"""Focal weights: examples that are already right count less (Lin et al. 2017, equation 4).
+"""Focal loss weights: examples that the model already gets right have smaller weights (Lin et al. 2017, equation 4).
 
-w = (1 - p)^gamma, where p = exp(-loss) is the probability of the truth; a constant in the gradient, as class weights
-are.
+w = (1 - p)^gamma, where p = exp(-loss) is the probability of the target; w is a constant in the gradient.
 """
-
-from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -16,22 +13,26 @@ from pipeline.weighting import Weighting
 
 
 class Settings(Section):
-    gamma: Annotated[float, Field(ge=0)]
-    """0 weighs all alike; 2 in the paper."""
+    """Strength of the focus."""
+
+    gamma: float = Field(ge=0, examples=[2.0])
+    """Exponent; 0 gives equal weights, the paper uses 2."""
 
 
-def build(settings: Settings, learner: Learner) -> "Focal":
-    """The rule of these settings."""
+def build(settings: Settings, _learner: Learner) -> "Focal":
+    """The weighting of these settings."""
     return Focal(settings.gamma)
 
 
 class Focal(Weighting):
+    """Weights by loss."""
+
     by_example = True
 
     def __init__(self, gamma: float) -> None:
         super().__init__()
         self.gamma = gamma
 
-    def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
-        """weights_B of the losses; a batch that is all right weighs its examples alike."""
+    def weights(self, losses_B: Tensor, _batch: Batch) -> Tensor:
+        """weights_B from the losses; equal where every loss is zero."""
         return (1 - torch.exp(-losses_B.detach())).clamp(min=0).pow(self.gamma).clamp(min=1e-12)

@@ -1,46 +1,52 @@
-"""Examples count by how much they help on a few that are known to be right (Ren et al. 2018).
+"""Learning to reweight examples: weights by the gradient's agreement with that of clean examples (Ren et al. 2018).
 
-Algorithm 1 with equation 12: the weight of an example is how fast the clean examples' loss falls when the example's own
-gradient is followed, no less than zero, relative to the batch. That slope is the product of two gradients, so it is
-also how fast the example's loss moves along the clean gradient: two more passes without gradients measure it for the
-whole batch (central difference), where a gradient per example or a second derivative would cost several times as much.
+Algorithm 1 with equation 12: the weight of an example is the rate at which a step along the example's own gradient
+lowers the loss of clean examples, clipped at zero and normalised within the batch. That slope is the product of two
+gradients, so it is also the rate at which the example's loss changes along the clean gradient: two forward passes
+(central difference) measure it for the whole batch, where per-example gradients or second derivatives would cost
+several times as much.
 
-One thing is not the paper's: where examples have labels, a slope is relative to the mean slope of its label in the
-batch. A model that leans to one label for a moment gains from every example of the others and from none of that one,
-right or wrong; by the slope alone a small batch is then all of one label, and the model swings from side to side and
-learns nothing (tests/weighting/test_weighting.py shows it).
+One difference from the paper: where examples have labels, each slope is relative to the mean slope of its label in the
+batch. While the model favours one label, every example of the other labels has a positive slope and none of that label,
+whether correct or not. By the slope alone a small batch then consists of one label, the model swings between labels and
+does not learn (tests/weighting/test_weighting.py shows it).
 
-Which records counted little is kept: `memory` holds every example's weight, 1 for one that counts as all others. Each
-time an example is seen counts as much as all times before, because a model that knows little yet judges badly.
+`memory` keeps every example's weight, 1 for an average example: the mean of the previous value and the new weight, so
+that late weights outweigh those of a model that had learned little.
 """
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config.section import Positive, Section
 from pipeline.contracts import Batch, Learner
 from pipeline.weighting import Weighting
 
-# The weights move by this share of their own length: enough for float32 to see a difference, little enough for the
-# slope to be straight (tests/weighting/test_weighting.py compares with gradients taken one by one).
+# The central difference moves the weights by this share of their norm: far enough for float32 to resolve, near enough
+# for the loss to be linear (tests/weighting/test_weighting.py compares with per-example gradients).
 _STEP = 1e-3
 
 
 class Settings(Section):
-    column: str
-    """Of the records: source, language, label..."""
-    clean: str
-    """The value of that column in records that are known to be right; they are trained on as well."""
-    clean_batch: Positive
-    """Clean examples that judge a micro-batch; as many as the micro-batch has, or more."""
+    """The records that are known to be correct."""
+
+    column: str = Field(examples=["source"])
+    """Column of the records that marks clean ones: source, language, label..."""
+    clean: str = Field(examples=["trusted"])
+    """Value of that column in clean records; they are trained on as well."""
+    clean_batch: Positive = Field(examples=[8])
+    """Clean examples drawn per micro-batch; at least as many as the micro-batch has."""
 
 
 def build(settings: Settings, learner: Learner) -> "Reweight":
-    """The rule. Raises UserError when no record is marked as clean."""
+    """The weighting of these settings. Raises UserError if no record is marked as clean."""
     return Reweight(settings, learner)
 
 
 class Reweight(Weighting):
+    """Weights by the clean examples' gradient, and the memory of them."""
+
     def __init__(self, settings: Settings, learner: Learner) -> None:
         super().__init__()
         self.settings, self.learner = settings, learner
@@ -51,9 +57,9 @@ class Reweight(Weighting):
         self.memory = {"weight": torch.zeros(count), "seen": torch.zeros(count)}
 
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
-        """weights_B: max(0, slope), mean 1 where any is above zero; all zero where no example of the batch helps."""
-        helps_B = self._relative(self._slopes(batch), batch).clamp(min=0).to(losses_B)
-        weights_B = helps_B / helps_B.mean().clamp(min=1e-12)
+        """weights_B: max(0, slope), mean 1; all zero if no slope is positive."""
+        slopes_B = self._relative(self._slopes(batch), batch).clamp(min=0).to(losses_B)
+        weights_B = slopes_B / slopes_B.mean().clamp(min=1e-12)
         self._remember(batch["rows"].cpu(), weights_B.cpu().float())
         return weights_B
 
@@ -63,7 +69,7 @@ class Reweight(Weighting):
         seen.index_add_(0, rows_B, torch.ones(len(rows_B)))
 
     def _relative(self, slopes_B: Tensor, batch: Batch) -> Tensor:
-        """The slopes less the mean slope of their label; as they are where there are no labels."""
+        """The slopes minus the mean slope of their label; unchanged without labels."""
         if not self.learner.labels:
             return slopes_B
         ones_B, targets_B = torch.ones_like(slopes_B), batch["targets"]
@@ -72,31 +78,31 @@ class Reweight(Weighting):
         return slopes_B - (zeros_C.index_add(0, targets_B, slopes_B) / counts_C)[targets_B]
 
     def _slopes(self, batch: Batch) -> Tensor:
-        """slopes_B: how fast each example's loss moves along the gradient of the clean loss; dropout is off."""
+        """slopes_B: the derivative of each example's loss along the gradient of the clean loss; without dropout."""
         learner, training = self.learner, self.learner.model.training
         learner.model.eval()
-        weights = learner.moving()
+        weights = learner.trainable_parameters()
         gradients = self._clean_gradients(weights)
-        length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-        size = torch.stack([w.detach().square().sum() for w in weights]).sum().sqrt()
-        step = float(_STEP * size / length.clamp(min=1e-12))
+        gradient_norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        weight_norm = torch.stack([w.detach().square().sum() for w in weights]).sum().sqrt()
+        step = float(_STEP * weight_norm / gradient_norm.clamp(min=1e-12))
         kept = [w.data for w in weights]
-        after, before = (self._moved(weights, kept, gradients, sign * step, batch) for sign in (1, -1))
+        after, before = (self._losses_at(weights, kept, gradients, sign * step, batch) for sign in (1, -1))
         learner.model.train(training)
         return (after - before) / (2 * step)
 
     def _clean_gradients(self, weights: list[nn.Parameter]) -> list[Tensor]:
-        """The gradient of the mean loss of clean examples, drawn from torch's generator, which the loop seeds."""
+        """Gradients of the mean loss of random clean examples; torch's generator is seeded by the training loop."""
         drawn = self._clean[torch.randint(len(self._clean), (self.settings.clean_batch,))]
         clean = self.learner.losses(self.learner.batch(drawn.tolist())).mean()
-        found = torch.autograd.grad(clean, weights, allow_unused=True)
-        return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+        gradients = torch.autograd.grad(clean, weights, allow_unused=True)
+        return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True)]
 
     @torch.no_grad()
-    def _moved(
+    def _losses_at(
         self, weights: list[nn.Parameter], kept: list[Tensor], along: list[Tensor], step: float, batch: Batch
     ) -> Tensor:
-        """losses_B with the weights `step` further along; the weights themselves are back in place afterwards."""
+        """losses_B with the weights moved by `step` in the direction `along`; the weights are restored afterwards."""
         try:
             for w, old, direction in zip(weights, kept, along, strict=True):
                 w.data = old + step * direction

@@ -1,4 +1,4 @@
-"""Every example counts the same."""
+"""Equal weights for all examples."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,19 @@ from pipeline.weighting import Weighting
 
 
 class Settings(Section):
-    """Nothing to set."""
+    """No settings."""
 
 
-def build(settings: Settings, learner: Learner) -> "Uniform":
-    """The rule."""
+def build(_settings: Settings, _learner: Learner) -> "Uniform":
+    """The weighting."""
     return Uniform()
 
 
 class Uniform(Weighting):
+    """Weights of one."""
+
     by_example = True
 
-    def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
-        """weights_B of one."""
+    def weights(self, losses_B: Tensor, _batch: Batch) -> Tensor:
+        """weights_B, all one."""
         return torch.ones_like(losses_B)

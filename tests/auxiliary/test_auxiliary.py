@@ -1,4 +1,4 @@
-"""What is asked besides the objective: a wrong term pulls the model somewhere nobody wanted, and the loss falls."""
+"""Auxiliary losses: a wrong term trains the model towards another goal while the loss falls."""
 
 from typing import Any
 
@@ -6,24 +6,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.auxiliary.adversarial import divergence, moved
-from pipeline.auxiliary.attention import mass, spellings, targets
-from pipeline.auxiliary.distill import unlike
-from pipeline.config import plugins
+from pipeline.auxiliary.adversarial import perturbed, symmetric_kl
+from pipeline.auxiliary.attention import attention_mass, spellings, target_mask
+from pipeline.auxiliary.distill import similarity_loss
 from pipeline.contracts import Learner
 from pipeline.errors import UserError
 from pipeline.model.depth import cut
 from pipeline.model.gpt import Shown
-from tests.learners import classifier, small, talker
+from tests.learners import chat_learner, classifier, small
 from tests.models import network
-
-GUIDED = {"weight": 1.0, "heads": {1: [0, 1]}, "towards": "words", "words": ["gel"]}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "adversarial": {"weight": 1.0, "radius": 0.1},
-    "attention": GUIDED,
-    "distill": {"temperature": 2.0, "soft_share": 0.5, "hidden": 0.5},
-    "none": {},
-}
+from tests.variants import Variant, build, variants
 
 
 def teacher(labels: int = 2) -> Any:
@@ -32,22 +24,17 @@ def teacher(labels: int = 2) -> Any:
 
 
 def losses_of(name: str, learner: Learner, **changes: Any) -> Any:
-    settings = plugins.settings_class("auxiliary", name)(**SETTINGS[name] | changes)
-    return plugins.load("auxiliary", name).build(settings, learner)
+    return build("auxiliary", name, learner, **changes)
 
 
-def test_every_auxiliary_loss_is_tested_here() -> None:
-    assert sorted(SETTINGS) == plugins.choices("auxiliary")
-
-
-@pytest.mark.parametrize("make", [classifier, talker])
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_term_goes_with_every_objective_and_downhill(name: str, make: Any) -> None:
+@pytest.mark.parametrize("make", [classifier, chat_learner])
+@pytest.mark.parametrize("variant", variants("auxiliary"), ids=str)
+def test_every_auxiliary_loss_falls_with_every_kind_of_objective(variant: Variant, make: Any) -> None:
     """Lost otherwise: a combination that params allow would fail, or learn nothing."""
     learner = make(reference=lambda: teacher(2 if make is classifier else 0))
-    losses = losses_of(name, learner)
+    losses = variant.build(learner)
     batch = learner.batch(range(2))
-    optimizer = torch.optim.Adam(learner.moving(), lr=3e-3)
+    optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=3e-3)
     torch.manual_seed(1)
     before = losses(learner.model, batch).detach()
     assert before.shape == (2,)
@@ -58,14 +45,14 @@ def test_every_term_goes_with_every_objective_and_downhill(name: str, make: Any)
     assert losses(learner.model, batch).detach().mean() < before.mean()
 
 
-def test_a_student_with_all_weight_on_the_teacher_becomes_the_teacher() -> None:
+def test_distill_trains_the_student_to_the_teachers_outputs_when_all_weight_is_on_the_soft_loss() -> None:
     """Lost otherwise: distillation would be training on the labels under another name."""
-    learner = talker(cut(teacher(0), 1), reference=lambda: teacher(0))
+    learner = chat_learner(cut(teacher(0), 1), reference=lambda: teacher(0))
     losses = losses_of("distill", learner, soft_share=1.0, hidden=0.0, temperature=1.0)
     batch = learner.batch(range(2))
     with torch.no_grad():
         said = learner.objective.predictions(teacher(0), batch).scores_NC.softmax(-1)
-    optimizer = torch.optim.Adam(learner.moving(), lr=1e-2)
+    optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=1e-2)
     for _ in range(150):
         losses(learner.model, batch).mean().backward()
         optimizer.step()
@@ -76,7 +63,7 @@ def test_a_student_with_all_weight_on_the_teacher_becomes_the_teacher() -> None:
     assert losses(learner.model, batch).detach().max() < 1e-3
 
 
-def test_distillation_is_the_papers_sum() -> None:
+def test_distill_is_the_papers_sum_of_hard_and_soft_loss() -> None:
     learner = classifier(reference=teacher)
     batch = learner.batch([0, 1, 2])
     student = learner.model.classify(batch["inputs"], batch["mask"])
@@ -88,12 +75,12 @@ def test_distillation_is_the_papers_sum() -> None:
     torch.testing.assert_close(found, 0.3 * hard + 0.7 * soft)
 
 
-def test_likeness_knows_no_width_and_no_rotation() -> None:
-    """Teacher and student of different widths can be compared, because only likeness between texts is."""
+def test_similarity_loss_is_zero_under_rotation_to_another_width() -> None:
+    """Teacher and student of different widths can be compared, because only similarities between texts are."""
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
     turn = torch.linalg.qr(torch.randn(9, 6, generator=torch.Generator().manual_seed(2)))[0]
-    assert float(unlike(x, x @ turn.T).max()) < 1e-10
-    assert float(unlike(x, x.flip(0)).min()) > 1e-3
+    assert float(similarity_loss(x, x @ turn.T).max()) < 1e-10
+    assert float(similarity_loss(x, x.flip(0)).min()) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -102,60 +89,60 @@ def test_likeness_knows_no_width_and_no_rotation() -> None:
         (classifier(), "pretraining has no `reference`"),
         (classifier(reference=lambda: teacher(3)), "has 3 classes, the student 2"),
         (classifier(reference=lambda: teacher(0)), "has no classes, the student 2"),
-        (talker(reference=network), "knows 30 tokens"),
+        (chat_learner(reference=network), "knows 30 tokens"),
     ],
 )
-def test_a_teacher_that_cannot_teach_is_refused(learner: Learner, words: str) -> None:
+def test_distill_refuses_a_teacher_without_the_students_classes_or_vocabulary(learner: Learner, words: str) -> None:
     with pytest.raises(UserError, match=words):
         losses_of("distill", learner)
 
 
-def test_the_worst_change_hurts_more_than_any_other_of_its_size() -> None:
-    """Lost otherwise: smoothing against noise, which costs as much and teaches little."""
+def test_adversarial_perturbation_changes_outputs_more_than_random_ones_of_its_size() -> None:
+    """Lost otherwise: regularisation against random noise, at the same cost and with little effect."""
     learner = classifier()
-    smoothed = losses_of("adversarial", learner).__self__
+    adversarial = losses_of("adversarial", learner).__self__
     batch = learner.batch(range(6))
     clean = learner.objective.predictions(learner.model, batch).scores_NC.detach()
     torch.manual_seed(0)
-    worst = smoothed._worst(learner.model, batch, clean)
+    worst = adversarial._perturbation(learner.model, batch, clean)
     size = 0.1 * learner.model.embed.weight.detach().square().mean().sqrt()
     assert float(worst.abs().max()) <= float(size) * 1.0001
 
-    def hurt(change: torch.Tensor) -> float:
-        with torch.no_grad(), moved(learner.model, change):
+    def divergence_under(change: torch.Tensor) -> float:
+        with torch.no_grad(), perturbed(learner.model, change):
             said = learner.objective.predictions(learner.model, batch).scores_NC
-        return float(divergence(clean, said).mean())
+        return float(symmetric_kl(clean, said).mean())
 
-    random = [hurt(torch.randn(worst.shape).sign() * size) for _ in range(20)]
-    assert hurt(worst) > 2 * max(random)
-    assert hurt(torch.zeros_like(worst)) == pytest.approx(0, abs=1e-9)
+    random = [divergence_under(torch.randn(worst.shape).sign() * size) for _ in range(20)]
+    assert divergence_under(worst) > 2 * max(random)
+    assert divergence_under(torch.zeros_like(worst)) == pytest.approx(0, abs=1e-9)
 
 
-def test_smoothing_makes_the_model_smoother() -> None:
-    """With a radius of 0.1 no model of this size is moved by more than float32 rounds; a radius of 1 moves it."""
+def test_adversarial_lowers_the_divergence_under_perturbation() -> None:
+    """A radius of 0.1 changes outputs of a model of this size by less than float32 rounding, hence 1."""
     found = {}
     for name in ("none", "adversarial"):
         learner = classifier()
         losses = losses_of(name, learner, **({"radius": 1.0} if name == "adversarial" else {}))
         batch = learner.batch(range(6))
-        optimizer = torch.optim.Adam(learner.moving(), lr=3e-3)
+        optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=3e-3)
         torch.manual_seed(1)
         for _ in range(40):
             losses(learner.model, batch).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
-        smoothed = losses_of("adversarial", learner, radius=1.0).__self__
+        adversarial = losses_of("adversarial", learner, radius=1.0).__self__
         with torch.enable_grad():
             clean = learner.objective.predictions(learner.model, batch).scores_NC.detach()
-            worst = smoothed._worst(learner.model, batch, clean)
-        with torch.no_grad(), moved(learner.model, worst):
+            worst = adversarial._perturbation(learner.model, batch, clean)
+        with torch.no_grad(), perturbed(learner.model, worst):
             said = learner.objective.predictions(learner.model, batch).scores_NC
-        found[name] = float(divergence(clean, said).mean())
+        found[name] = float(symmetric_kl(clean, said).mean())
     assert found["adversarial"] < 0.01 * found["none"]
 
 
-def test_guided_heads_come_to_look_at_the_words() -> None:
-    """Lost otherwise: guidance that moves no head, or moves heads that nobody named."""
+def test_attention_trains_the_named_head_alone_to_attend_to_the_words() -> None:
+    """Lost otherwise: supervision of no head, or of heads that the settings do not name."""
     learner = classifier()
     batch = learner.batch([1, 3])  # "akşama gel" and "gel"
     losses = losses_of("attention", learner, heads={1: [0]})
@@ -163,11 +150,11 @@ def test_guided_heads_come_to_look_at_the_words() -> None:
     def masses() -> list[float]:
         with torch.no_grad(), learner.model.shown(Shown(attentions=[1])) as seen:
             learner.objective.losses(learner.model, batch)
-        wanted = targets(batch["inputs"], "words", losses.__self__.spellings)
+        wanted = target_mask(batch["inputs"], "words", losses.__self__.spellings)
         return [float(seen.attentions[1][0, head, 10] @ wanted[0, 10].float()) for head in (0, 1)]
 
     before = masses()
-    optimizer = torch.optim.Adam(learner.moving(), lr=1e-2)
+    optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=1e-2)
     for _ in range(60):
         losses(learner.model, batch).mean().backward()
         optimizer.step()
@@ -177,18 +164,18 @@ def test_guided_heads_come_to_look_at_the_words() -> None:
     assert after[1] < 0.9
 
 
-def test_a_word_is_found_behind_itself_and_on_no_padding() -> None:
+def test_target_mask_marks_a_word_for_later_tokens_and_not_for_padding() -> None:
     learner = classifier()
     batch = learner.batch([1, 3])
-    wanted = targets(batch["inputs"], "words", spellings(learner.tokenizer.encode, ["gel"]))
+    wanted = target_mask(batch["inputs"], "words", spellings(learner.tokenizer.encode, ["gel"]))
     text = "akşama gel".encode()
     spans = [i for i in range(len(text)) if bool(wanted[0, -1, i])]
     assert bytes(text[i] for i in spans) == b" gel"
-    assert not bool(wanted[0, : text.index(b" gel") + 1].any())  # the future is not there to look at
+    assert not bool(wanted[0, : text.index(b" gel") + 1].any())  # later tokens are masked by causal attention
     with learner.model.shown(Shown(attentions=[1])) as seen:
         learner.objective.losses(learner.model, batch)
-    _, counts = mass(wanted, learner.real(batch["inputs"]), seen, {1: [0, 1]})
-    assert int(counts[1].sum()) == 3  # "gel" and the end: three tokens behind its first one
+    _, counts = attention_mass(wanted, learner.token_mask(batch["inputs"]), seen, {1: [0, 1]})
+    assert int(counts[1].sum()) == 3  # the rest of "gel" and the end-of-text token
 
 
 @pytest.mark.parametrize(
@@ -200,19 +187,19 @@ def test_a_word_is_found_behind_itself_and_on_no_padding() -> None:
         ({"towards": "first"}, "words go with"),
     ],
 )
-def test_guidance_that_cannot_work_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_attention_refuses_heads_and_words_that_do_not_fit(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         losses_of("attention", classifier(), **changes)
 
 
 @pytest.mark.parametrize("towards", ["previous", "first"])
-def test_patterns_point_where_they_say(towards: str) -> None:
-    wanted = targets(torch.zeros(1, 4, dtype=torch.long), towards, [])[0]
+def test_target_mask_points_at_the_previous_or_the_first_token(towards: str) -> None:
+    wanted = target_mask(torch.zeros(1, 4, dtype=torch.long), towards, [])[0]
     column = {"previous": [None, 0, 1, 2], "first": [None, 0, 0, 0]}[towards]
     assert [row.nonzero().flatten().tolist() for row in wanted] == [[] if c is None else [c] for c in column]
 
 
-def test_a_cut_model_keeps_first_and_last() -> None:
+def test_cut_keeps_the_first_and_the_last_block() -> None:
     model = small(0, n_layers=5)
     first, middle, last = model.blocks[0], model.blocks[2], model.blocks[4]
     shallow = cut(model, 3)

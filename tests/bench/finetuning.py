@@ -122,11 +122,11 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
 def objective(task: str, recipe: Any, vocabulary: Any, context_length: int) -> tuple[Any, list[str]]:
     """What the recipe learns, and its labels."""
     from pipeline.config import plugins
-    from pipeline.objectives import Context
+    from pipeline.objectives import ObjectiveContext
 
     labels = ["ham", "spam"] if task == "classify" else []
     settings = recipe.part("objective", f"finetune.{RECIPES[task]}")
-    return plugins.load("objectives", task).build(settings, Context(vocabulary, context_length, labels)), labels
+    return plugins.load("objectives", task).build(settings, ObjectiveContext(vocabulary, context_length, labels)), labels
 
 
 # A contestant: trains and reports after every turn.

@@ -1,4 +1,4 @@
-"""How well: a wrong measure promotes the wrong model."""
+"""Measures one by one: a wrong measure promotes the wrong model."""
 
 import math
 from pathlib import Path
@@ -56,7 +56,7 @@ def write_documents(folder: Path, texts: list[str], bits: list[float | None], so
 TEXTS = ["kısa", "orta boy bir ışık", "bu metin pencereden çok daha uzun, üç pencereye sığar ancak"]
 
 
-def test_perplexity_is_the_likelihood_of_every_token_once(tmp_path: Path) -> None:
+def test_document_nats_count_every_token_once(tmp_path: Path) -> None:
     """Against one token at a time with as much past as the windows promise; padding and batching change nothing."""
     write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0])
     one = subject(tmp_path)
@@ -72,7 +72,7 @@ def test_perplexity_is_the_likelihood_of_every_token_once(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("length", [1, 2, 16, 17, 18, 24, 25, 100])
-def test_windows_count_each_target_once_with_half_a_window_before_it(length: int) -> None:
+def test_windows_score_each_target_once_with_half_a_window_before_it(length: int) -> None:
     ids = np.arange(length + 1)
     seen: list[int] = []
     for window, counted in perplexity._windows(ids, 16):
@@ -82,7 +82,7 @@ def test_windows_count_each_target_once_with_half_a_window_before_it(length: int
     assert seen == list(range(1, length + 1))
 
 
-def test_a_perfect_uniform_model_needs_the_bits_it_should(tmp_path: Path) -> None:
+def test_perplexity_gives_the_bits_of_a_uniform_model(tmp_path: Path) -> None:
     """With all weights zero every id is equally likely: loss = ln V, bits per byte follow, known bits are compared."""
     write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0])
     one = subject(tmp_path)
@@ -117,7 +117,7 @@ def write_labelled(folder: Path, rows: list[tuple[str, str, str]]) -> None:
         pq.write_table(table, folder / f"{split}.parquet")
 
 
-def test_accuracy_f1_and_confusion_agree_with_scikit_learn(tmp_path: Path) -> None:
+def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     from sklearn.metrics import confusion_matrix, f1_score
 
     rng = np.random.default_rng(1)
@@ -135,7 +135,7 @@ def test_accuracy_f1_and_confusion_agree_with_scikit_learn(tmp_path: Path) -> No
     assert metrics["accuracy_tr"] == metrics["accuracy"]
 
 
-def test_a_label_never_trained_on_is_named(tmp_path: Path) -> None:
+def test_classification_names_a_label_that_was_not_trained(tmp_path: Path) -> None:
     write_labelled(tmp_path / "labelled", [("x", "phish", "tr")])
     with pytest.raises(UserError, match="phish"):
         classification.measure(
@@ -144,8 +144,8 @@ def test_a_label_never_trained_on_is_named(tmp_path: Path) -> None:
         )
 
 
-def test_exact_match_compares_as_the_language_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """İSTANBUL answers istanbul in Turkish and does not in English; punctuation around it does not count."""
+def test_exact_match_folds_case_by_the_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """İSTANBUL equals istanbul in Turkish, not in English; outer punctuation is ignored."""
     folder = tmp_path / "instructions"
     folder.mkdir()
     rows = [("q1", "istanbul", "tr"), ("q2", "istanbul", "en"), ("q3", "ığdır", "tr"), ("q4", "yes", "en")]
@@ -158,7 +158,7 @@ def test_exact_match_compares_as_the_language_does(tmp_path: Path, monkeypatch: 
         }
     )
     pq.write_table(table, folder / "test.parquet")
-    monkeypatch.setattr(exact_match, "answer", lambda *_: ["İSTANBUL.", "İSTANBUL", "IĞDIR", ""])
+    monkeypatch.setattr(exact_match, "greedy_answers", lambda *_: ["İSTANBUL.", "İSTANBUL", "IĞDIR", ""])
     settings = exact_match.Settings(split="test", batch_size=2, max_tokens=4, max_records=None)
     metrics, details = exact_match.measure(settings, subject(tmp_path, template="chat"))
     assert metrics["exact_match"] == 0.5
@@ -168,17 +168,17 @@ def test_exact_match_compares_as_the_language_does(tmp_path: Path, monkeypatch: 
     assert [item["right"] for item in details["answers"]] == [False, False, True, True]
 
 
-def test_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:
-    """Prompts are sorted by length to save padding; a mix-up would score one question's answer with another."""
+def test_greedy_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:
+    """Prompts are sorted by length; a wrong order would score an answer against another question."""
     shape = SHAPE.model_copy(update={"context_length": 128}).model_dump()
     model = GPT(ModelConfig(**shape, vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
     short = subject(tmp_path, template="alpaca")._replace(model=model)
     rows = [{"instruction": "x" * n, "input": ""} for n in (30, 3, 17)]
-    together = evaluation.answer(short, rows, 3, 5)
-    assert together == [evaluation.answer(short, [row], 1, 5)[0] for row in rows]
+    together = evaluation.greedy_answers(short, rows, 3, 5)
+    assert together == [evaluation.greedy_answers(short, [row], 1, 5)[0] for row in rows]
 
 
-def test_every_measure_named_twice_or_not_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_all_refuses_a_metric_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/m").mkdir(parents=True)
     write_documents(tmp_path / "documents", TEXTS, [None] * 3)
@@ -192,7 +192,7 @@ def test_every_measure_named_twice_or_not_finite_is_refused(tmp_path: Path, monk
         measure_all(one, evaluation)
 
 
-def test_generation_tells_a_loop_from_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_gives_a_loop_other_metrics_than_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generation = plugins.load("evaluation", "generation")
     fields = {"samples": 2, "max_tokens": 8, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
     settings = plugins.settings_class("evaluation", "generation").model_validate(fields)  # type: ignore[attr-defined]
@@ -206,8 +206,8 @@ def test_generation_tells_a_loop_from_a_text(tmp_path: Path, monkeypatch: pytest
     assert details["samples"][0] == "ABCDEFGH"
 
 
-def test_sources_are_scored_apart_and_each_is_limited(tmp_path: Path) -> None:
-    """Lost otherwise: loss on new text could not be told from that on old text, or the first file alone would count."""
+def test_perplexity_limits_and_reports_each_source(tmp_path: Path) -> None:
+    """Lost otherwise: no separate losses on new and old text, or a measure of the first file alone."""
     texts, sources = ["kısa", "bir söz", "ışık söndü", "uzun bir metin"], ["a", "a", "b", "b"]
     write_documents(tmp_path / "documents", texts, [None] * 4, sources)
     one = subject(tmp_path)
@@ -221,11 +221,11 @@ def test_sources_are_scored_apart_and_each_is_limited(tmp_path: Path) -> None:
     assert metrics["loss_nats"] == pytest.approx(float(nats.sum() / tokens.sum()))
 
 
-def test_weights_tell_marked_records_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_gives_the_means_of_marked_and_other_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.evaluation import weights
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="is for a recipe whose weighting judges records"):
+    with pytest.raises(UserError, match="needs a recipe whose weighting remembers weights"):
         weights.measure(weights.Settings(marked=":wrong"), subject(tmp_path))
     rows = [("w:1:wrong", 0.2, 3.0), ("w:2", 1.5, 3.0), ("w:3", 0.5, 1.0), ("w:4:wrong", 0.0, 0.0)]
     table = pa.table(dict(zip(("origin", "weight", "seen"), map(list, zip(*rows, strict=True)), strict=True)))
@@ -236,8 +236,8 @@ def test_weights_tell_marked_records_from_the_others(tmp_path: Path, monkeypatch
         weights.measure(weights.Settings(marked=":right"), subject(tmp_path))
 
 
-def test_attention_is_the_share_that_lies_on_the_words(tmp_path: Path) -> None:
-    """A network whose weights are zero looks at all earlier tokens alike, so the share can be counted by hand."""
+def test_attention_is_the_share_of_attention_on_the_words(tmp_path: Path) -> None:
+    """With zero weights attention is uniform over earlier tokens, so the share can be computed by hand."""
     from pipeline.evaluation import attention
 
     write_labelled(tmp_path / "labelled", [("a gel b", "ham", "tr"), ("abc", "spam", "tr")])
@@ -252,12 +252,12 @@ def test_attention_is_the_share_that_lies_on_the_words(tmp_path: Path) -> None:
     assert metrics["attention_mass"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-6)
     assert metrics["attention_texts"] == 1
     assert set(details["by_head"]) == {"block 1, head 0", "block 1, head 1"}
-    with pytest.raises(UserError, match="no text holds any of"):
+    with pytest.raises(UserError, match="no text contains any of"):
         attention.measure(settings.model_copy(update={"words": ["zzz"]}), one)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_text_is_generated_in_the_precision_of_the_params(
+def test_measures_generate_in_the_precision_of_the_params(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was trained and as its likelihood is measured."""
@@ -271,7 +271,7 @@ def test_text_is_generated_in_the_precision_of_the_params(
     monkeypatch.setattr(generation, "generate", generate)
     compute = COMPUTE.model_copy(update={"precision": precision})
     one = subject(tmp_path, template="chat")._replace(compute=compute)
-    evaluation.answer(one, [{"instruction": "a", "input": ""}], 1, 2)
+    evaluation.greedy_answers(one, [{"instruction": "a", "input": ""}], 1, 2)
     fields = {"samples": 2, "max_tokens": 2, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
     generation.measure(generation.Settings.model_validate(fields), one)
     assert seen == [precision == "bfloat16"] * 2

@@ -1,4 +1,4 @@
-"""Overlap scores long answers: a letter dropped or a word order ignored would rank the wrong translation first."""
+"""Measure overlap: a dropped letter or an ignored word order would rank the wrong translation first."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evaluation import looked_at, overlap
+from pipeline.evaluation import answers_to_show, overlap
 
 ROWS = [
     ("Metni özetle.", "Iğdır'da oturan şoför", "tr", "summaries"),
@@ -17,12 +17,14 @@ ROWS = [
 ]
 
 
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], source: str | None) -> dict[str, float]:
+def measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str], source: str | None
+) -> dict[str, float]:
     columns = ("instruction", "output", "language", "source")
     table = {name: [row[place] for row in ROWS] for place, name in enumerate(columns)} | {"input": ["", ""]}
     (tmp_path / "instructions").mkdir(exist_ok=True)
     pq.write_table(pa.table(table), tmp_path / "instructions/test.parquet")
-    monkeypatch.setattr(overlap, "answer", lambda *_: given)
+    monkeypatch.setattr(overlap, "greedy_answers", lambda *_: answers)
     settings = overlap.Settings(split="test", source=source, batch_size=2, max_tokens=8, max_records=None)
     subject: Any = SimpleNamespace(name="m", samples=tmp_path)
     metrics, details = overlap.measure(settings, subject)
@@ -30,7 +32,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], 
     return metrics
 
 
-def test_right_answers_score_all_and_empty_ones_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlap_scores_right_answers_fully_and_empty_ones_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics = measured(tmp_path, monkeypatch, ["IĞDIR'da oturan şoför.", ""], None)
     assert metrics["rouge_l_tr"] == metrics["exact_match_tr"] == 1.0
     assert metrics["rouge_l_en"] == metrics["exact_match_en"] == metrics["chrf_en"] == 0.0
@@ -38,14 +42,16 @@ def test_right_answers_score_all_and_empty_ones_nothing(tmp_path: Path, monkeypa
     assert 60 < metrics["chrf_tr"] < 100  # characters count with their case
 
 
-def test_the_worst_answers_are_looked_at_and_some_of_the_best() -> None:
+def test_answers_to_show_are_the_worst_and_some_of_the_best() -> None:
     rows = [{"instruction": "q", "input": "", "output": str(place)} for place in range(60)]
-    shown = looked_at(rows, ["a"] * 60, [False] * 60, [place * 7 % 60 for place in range(60)])
+    shown = answers_to_show(rows, ["a"] * 60, [False] * 60, [place * 7 % 60 for place in range(60)])
     found = [int(item["expected"]) * 7 % 60 for item in shown]
     assert found == [*range(40), *range(50, 60)]
 
 
-def test_one_source_alone_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlap_measures_one_source_alone_and_names_an_unknown_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics = measured(tmp_path, monkeypatch, ["Nora lives in Bursa"], "translations")
     assert metrics["chrf"] == pytest.approx(100)
     assert "rouge_l_tr" not in metrics
@@ -54,7 +60,7 @@ def test_one_source_alone_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("given", "expected", "score"),
+    ("answer", "expected", "score"),
     [
         # Lin 2004, section 3.1: police killed the gunman, against its two answers: three and two words in order
         ("police kill the gunman", "police killed the gunman", 0.75),
@@ -66,5 +72,5 @@ def test_one_source_alone_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("", "police", 0.0),
     ],
 )
-def test_the_longest_common_run_of_words_counts(given: str, expected: str, score: float) -> None:
-    assert overlap.rouge_l(given, expected, "en") == score
+def test_rouge_l_is_the_f_score_of_the_longest_common_subsequence(answer: str, expected: str, score: float) -> None:
+    assert overlap.rouge_l(answer, expected, "en") == score

@@ -1,4 +1,4 @@
-"""Merged folders: two models in one, each still within reach, and strangers refused."""
+"""Merged model folders: both models' skills are there; models of different bases are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pipeline import files, tokenizer
-from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute, Merge
 from pipeline.data.records import SCHEMAS
@@ -17,13 +16,15 @@ from pipeline.evaluation import measure_all, open_subject
 from pipeline.files import sha256_of, write_json, write_table
 from pipeline.inference import predictor
 from pipeline.inference.labels import probabilities
-from pipeline.merging import merge, united
+from pipeline.merging import merge, merged_task
 from pipeline.model import checkpoint
 from pipeline.model.adapters import insert_bottlenecks
 from pipeline.model.gpt import GPT
+from tests import variants
 from tests.fakes import instruction, labelled
-from tests.merging.models import WHOLE, moved, weights_of
+from tests.merging.models import fine_tuned, weights_of
 from tests.models import network
+from tests.variants import Variant
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 CHAT = {"objective": "instruct", "template": "chat", "max_tokens": 40}
@@ -37,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tokenizer.train(["Ayşe geldi, ödül kazandın! Where is the cat? " * 20], 300, "gpt2").save(Path("words"))
     save("base", base_of(), {"objective": "next_token"})
-    save("chat", moved(base_of(), 1), CHAT)
+    save("chat", fine_tuned(base_of(), 1), CHAT)
     save("spam", classifier(2), SPAM)
     return tmp_path
 
@@ -48,7 +49,7 @@ def base_of(**changes: Any) -> GPT:
 
 
 def classifier(seed: int, labels: int = 2) -> GPT:
-    model = moved(base_of(), seed)
+    model = fine_tuned(base_of(), seed)
     model.add_score(labels, torch.Generator().manual_seed(seed))
     return model
 
@@ -79,11 +80,11 @@ def write_records() -> None:
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("rule", [{"name": name} | fields for name, fields in WHOLE.items()], ids=lambda r: r["name"])
-def test_a_merge_is_scored_as_both_of_its_models(rule: dict[str, Any]) -> None:
-    """Lost otherwise: one of the two skills would be in the weights and out of reach."""
+@pytest.mark.parametrize("variant", variants.variants("merging"), ids=str)
+def test_a_merged_model_is_evaluated_as_both_of_its_models(variant: Variant) -> None:
+    """Lost otherwise: one of the two skills would be in the weights but could not be used."""
     write_records()
-    merged("chat", "spam", rule=rule)
+    merged("chat", "spam", rule={"name": variant.name} | variant.settings)
     measures = {
         "classification": {"split": "test", "batch_size": 4},
         "exact_match": {"split": "test", "batch_size": 4, "max_tokens": 4, "max_records": None},
@@ -93,7 +94,7 @@ def test_a_merge_is_scored_as_both_of_its_models(rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_the_folder_holds_both_heads_and_the_weights_of_the_rule() -> None:
+def test_merge_writes_both_heads_and_the_weights_of_the_method() -> None:
     folder = merged("chat", "spam")
     models = [checkpoint.load(Path("models") / name) for name in ("base", "chat", "spam", "both")]
     base, chat, spam, both = map(weights_of, models)
@@ -105,7 +106,7 @@ def test_the_folder_holds_both_heads_and_the_weights_of_the_rule() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_merge_answers_as_its_first_model() -> None:
+def test_a_merged_model_answers_as_its_first_model() -> None:
     """In chat and behind the registry: a signature that promises a label and gives text would break a client."""
     chat, spam = merged("chat", "spam", "chat-first"), merged("spam", "chat", "spam-first")
     assert list(predictor.answer(chat, ["Ayşe?"])[0]) == ["completion"]
@@ -114,16 +115,16 @@ def test_a_merge_answers_as_its_first_model() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_equal_merges_are_equal_bytes_and_a_merge_can_be_merged() -> None:
+def test_merge_writes_equal_bytes_twice_and_takes_a_merged_model() -> None:
     ties = {"name": "ties", "density": 0.3, "scale": 1.0}
     assert sha256_of(merged("chat", "spam", "a", ties)) == sha256_of(merged("chat", "spam", "b", ties))
-    save("more", moved(base_of(), 5), CHAT)
+    save("more", fine_tuned(base_of(), 5), CHAT)
     assert checkpoint.labels(merged("a", "more")) == ["ham", "spam"]
 
 
 @pytest.mark.usefixtures("project")
-def test_heads_that_both_have_are_merged_like_any_weight() -> None:
-    """From nothing, where the base has none."""
+def test_merge_treats_heads_of_both_models_like_any_weight() -> None:
+    """From zeros if the base has none."""
     save("spam-2", classifier(3), SPAM)
     merged("spam", "spam-2", rule={"name": "linear", "scales": [0.5, 0.5]})
     heads = [checkpoint.load(Path("models") / name).score.weight for name in ("spam", "spam-2", "both")]
@@ -131,9 +132,9 @@ def test_heads_that_both_have_are_merged_like_any_weight() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_tied_embeddings_stay_tied() -> None:
+def test_merge_keeps_tied_embeddings_tied() -> None:
     for name, task in (("base", {"objective": "next_token"}), ("chat", CHAT), ("spam", SPAM)):
-        model = moved(base_of(tie_embeddings=True), len(name))
+        model = fine_tuned(base_of(tie_embeddings=True), len(name))
         if "labels" in task:
             model.add_score(2, torch.Generator().manual_seed(1))
         save(name, model, task)
@@ -143,10 +144,10 @@ def test_tied_embeddings_stay_tied() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_labels_that_are_words_are_still_read_when_the_merge_answers_in_text() -> None:
+def test_a_merged_model_still_classifies_by_words_when_it_answers_in_text() -> None:
     task = {"objective": "cloze", "pattern": "{text}{label}", "verbalizers": {"ham": " e", "spam": " s"}}
     task |= {"labels": ["ham", "spam"], "max_tokens": 32}
-    checkpoint.save(moved(base_of(), 6), Path("models/cloze"), tokenizer=Path("words"), metadata=task)
+    checkpoint.save(fine_tuned(base_of(), 6), Path("models/cloze"), tokenizer=Path("words"), metadata=task)
     both = open_subject(merged("chat", "cloze").name, COMPUTE)
     assert both.task["objective"] == "instruct"
     found = probabilities(both.model, both.tokenizer, both.task, ["ödül"], 1)
@@ -165,7 +166,7 @@ def other_family() -> None:
 
 def other_vocabulary() -> None:
     tokenizer.train(["Başka sözcükler, başka bir dünya. " * 20], 300, "gpt2").save(Path("others"))
-    save("spam", moved(base_of(), 2), CHAT, words="others")
+    save("spam", fine_tuned(base_of(), 2), CHAT, words="others")
 
 
 def no_language_head() -> None:
@@ -175,9 +176,9 @@ def no_language_head() -> None:
     write_json(folder / "manifest.json", {key: value for key, value in manifest.items() if key != checkpoint.HEAD})
 
 
-def additions() -> None:
+def adapters() -> None:
     model = base_of()
-    tuner = plugins.load("tuners", "bottleneck").build(plugins.settings_class("tuners", "bottleneck")(width=2))
+    tuner = variants.build("tuners", "bottleneck", width=2)
     insert_bottlenecks(model, 2)
     save("spam", base_of(), CHAT, adapter=lambda folder: tuner.save_adapter(model, folder, None))
 
@@ -194,12 +195,12 @@ def other_labels() -> None:
         (other_family, "family 'llama' instead of 'qwen3'"),
         (other_vocabulary, "tokenizer.json of another vocabulary"),
         (no_language_head, "head.weight in one of them only"),
-        (additions, "spam or base carries additions"),
+        (adapters, "spam or base has virtual tokens or bottleneck adapters"),
         (other_labels, r"differ in labels \(\['a', 'b', 'c'\] and \['ham', 'spam'\]"),
     ],
 )
-def test_models_that_do_not_belong_together_are_refused(harm: Callable[[], None], words: str) -> None:
-    """Lost otherwise: the sum of strangers, which answers fluently and wrongly."""
+def test_merge_refuses_models_without_the_same_base(harm: Callable[[], None], words: str) -> None:
+    """Lost otherwise: a sum of unrelated weights."""
     merged("chat", "spam")
     harm()
     with pytest.raises(UserError, match=words) as caught:
@@ -207,10 +208,10 @@ def test_models_that_do_not_belong_together_are_refused(harm: Callable[[], None]
     assert "merge.both" in str(caught.value)
 
 
-def test_tasks_are_united_and_what_differs_is_named() -> None:
-    assert united([CHAT, SPAM], "m")["max_tokens"] == 32  # how much of a text is read for its label
-    assert united([CHAT, CHAT | {"max_tokens": 9}], "m") == {"objective": "instruct", "template": "chat"}
+def test_merged_task_unites_tasks_and_names_a_conflicting_field() -> None:
+    assert merged_task([CHAT, SPAM], "m")["max_tokens"] == 32  # how much of a text is read for its label
+    assert merged_task([CHAT, CHAT | {"max_tokens": 9}], "m") == {"objective": "instruct", "template": "chat"}
     with pytest.raises(UserError, match=r"m: its models differ in template \('chat' and 'alpaca'"):
-        united([CHAT, CHAT | {"template": "alpaca"}], "m")
+        merged_task([CHAT, CHAT | {"template": "alpaca"}], "m")
     with pytest.raises(UserError, match=r"differ in max_tokens \(32 and 64"):
-        united([SPAM, SPAM | {"max_tokens": 64}], "m")
+        merged_task([SPAM, SPAM | {"max_tokens": 64}], "m")

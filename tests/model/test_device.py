@@ -85,7 +85,7 @@ def test_weights_cast_once_give_the_bits_of_autocast(family: str, decompose: boo
         rank=2, alpha=4.0, dropout=0.0, targets=["mlp"], rank_stabilised=False, decompose=decompose
     )  # fmt: skip
     model.blocks[0].mlp.up = LoRALinear(model.blocks[0].mlp.up, adapter)
-    model.blocks[0].mlp.up.draw(torch.Generator().manual_seed(5))
+    model.blocks[0].mlp.up.initialise(torch.Generator().manual_seed(5))
     torch.nn.init.normal_(model.blocks[0].mlp.up.lora_B, generator=torch.Generator().manual_seed(6))
     ids, kept = torch.arange(12).view(2, 6), dict(model.named_parameters())
     with torch.no_grad(), autocast(LOWER):

@@ -1,0 +1,57 @@
+"""Every measure in the folder, on one small model and a few records of each kind, with its own example settings."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import files
+from pipeline.config import plugins
+from pipeline.evaluation import Subject
+from tests.evaluation.test_measures import COMPUTE, TOKENIZER, write_documents, write_labelled
+from tests.models import network
+from tests.variants import Variant, variants
+
+MEASURES = variants("evaluation")
+SECRET = "code is 493 027 518"  # the example pattern of measure `exposure`
+TEXTS = ["kısa", f"the {SECRET}, he said", "orta boy bir ışık"]
+MESSAGES = [("ödül kazandın", "spam", "tr"), ("akşama gel", "ham", "tr"), ("a prize for you", "spam", "en")]
+TASK = {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 16, "template": "alpaca"}
+
+
+@pytest.fixture
+def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A classifier that also answers instructions, as a merged model does, and samples of every kind."""
+    monkeypatch.chdir(tmp_path)
+    write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0], ["a", "a", "b"])
+    write_labelled(tmp_path / "labelled", MESSAGES)
+    rows = [
+        {"instruction": f"q{i}", "input": "", "output": SECRET, "language": language, "source": "own"}
+        for i, language in enumerate(("tr", "en"))
+    ]
+    (tmp_path / "instructions").mkdir()
+    for split in ("train", "validation", "test"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"instructions/{split}.parquet")
+    weights = [("w:1:wrong", 0.2, 3.0), ("w:2", 1.5, 3.0)]
+    columns = map(list, zip(*weights, strict=True))
+    files.write_table(
+        Path("models/m/weights.parquet"), pa.table(dict(zip(("origin", "weight", "seen"), columns, strict=True)))
+    )
+    model = network("llama", labels=2, vocab_size=TOKENIZER.vocab_size, context_length=128).eval()
+    return Subject("m", model, TOKENIZER, TASK, tmp_path, COMPUTE)  # type: ignore[arg-type]  # a tokenizer of bytes
+
+
+@pytest.mark.parametrize("variant", MEASURES, ids=str)
+def test_every_measure_gives_finite_metrics_twice_the_same_and_details_as_json(
+    variant: Variant, subject: Subject
+) -> None:
+    """Lost otherwise: an evaluation would end in an error, or two clean runs would differ."""
+    settings = plugins.settings_class("evaluation", variant.name)(**variant.settings)
+    measure = plugins.load("evaluation", variant.name).measure
+    (metrics, details), again = measure(settings, subject), measure(settings, subject)
+    assert metrics
+    assert all(isinstance(name, str) and math.isfinite(value) for name, value in metrics.items())
+    assert (metrics, json.dumps(details)) == (again[0], json.dumps(again[1]))
