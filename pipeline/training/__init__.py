@@ -1,1 +1,4 @@
-"""Training: loop.py (steps), private.py (private ones), schedule.py, state.py (survive a kill), run.py (cadence)."""
+"""Training: recipe.py (builds the parts), examples.py, loop.py (updates), run.py (cadence), state.py (resume).
+
+Also schedule.py (learning rate, batch size), private.py (DP-SGD), tensors.py and interruption.py.
+"""

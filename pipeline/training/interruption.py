@@ -1,4 +1,4 @@
-"""Signals that end a training after the update at work, not in the middle of it, so that its state can be saved."""
+"""Deferred signals: SIGINT and SIGTERM end training after the current update, so that its state can be saved."""
 
 import signal
 import threading
@@ -9,36 +9,36 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stop:
-    """Whether a signal asked for the end, and which."""
+class StopRequest:
+    """The signal that requested the end of training, if any."""
 
-    asked = 0
+    signal = 0
     """The first signal's number; 0 for none."""
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Takes a signal. The second one does not wait: raises KeyboardInterrupt."""
-        if self.asked:
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Signal handler: records the first signal. Raises KeyboardInterrupt at the second."""
+        if self.signal:
             raise KeyboardInterrupt(number)
-        self.asked = number
+        self.signal = number
 
 
 @contextmanager
-def noted() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are noted inside instead of ending the process.
+def deferred_signals() -> Iterator[StopRequest]:
+    """Inside the context SIGINT and SIGTERM are recorded instead of ending the process.
 
-    One that the process ignores (nohup, a shell's background job) stays ignored; outside of the main thread nothing is
-    noted, because Python handles signals there alone.
+    A signal that the process ignores (nohup, a shell's background job) stays ignored. Outside of the main thread no
+    signal is recorded, because Python runs signal handlers in the main thread alone.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    taken = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in taken:
-        signal.signal(number, stop.note)
+    replaced = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in replaced:
+        signal.signal(number, stop.handle)
     try:
         yield stop
     finally:
-        for number, handler in taken.items():
+        for number, handler in replaced.items():
             signal.signal(number, handler)

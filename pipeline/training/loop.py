@@ -1,7 +1,9 @@
-"""The one loop: ask for a batch, reduce the weighted losses, step, yield. No disk, no clock, no tracker.
+"""The training loop: batch, weighted losses, gradients, optimizer step. No disk, no clock, no tracker.
 
-It knows no objective, tuner or optimizer by name. Every step is a function of (weights, optimizer state, seed, step),
-so a run that stops and continues ends with the same bits as one that never stopped.
+It knows no objective, tuner or optimizer by name. Every update is a function of (weights, optimizer state, seed, number
+of the update), so a resumed run ends with the same bits as one that was never interrupted.
+
+Shapes: B examples of a micro-batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,17 +19,17 @@ from pipeline.model.device import autocast, seed
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Objective
 from pipeline.ordering import Ordering
-from pipeline.training.schedule import factor, micro_batches
+from pipeline.training.schedule import learning_rate_factor, micro_batches
 from pipeline.weighting import Weighting
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a recipe is made of, built and ready."""
+    """The built parts of a recipe."""
 
     objective: Objective
     losses: Callable[[GPT, Batch], Tensor]
-    """What is minimised, one per example: the objective's own losses with what an auxiliary loss adds."""
+    """(model, batch) -> losses_B to minimise: the objective's, with those of an auxiliary loss."""
     ordering: Ordering
     weighting: Weighting
     optimizer: torch.optim.Optimizer
@@ -35,22 +37,23 @@ class Parts:
     compute: Compute
     seed: int
     gradients: "Gradients | None" = None
-    """Another way to an update's gradients (private.py); none: those of the batch's mean loss."""
+    """Computes an update's gradients (private.py); None: the gradients of the mean loss."""
 
 
 class Gradients(Protocol):
-    """Leaves the gradients of update `number` (from 0) in the weights; the loss and the positions seen."""
+    """A function that computes the gradients of one update."""
 
     def __call__(
         self, model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device
-    ) -> tuple[Tensor, int]: ...
+    ) -> tuple[Tensor, int]:
+        """Leaves the gradients of update `number` (from 0) in `grad`; returns the loss and the number of positions."""
 
 
 class Step(NamedTuple):
-    """One update. `loss` stays a tensor, so that nobody waits for the device who does not look."""
+    """One update. `loss` stays a tensor on the device: reading its value would wait for the device."""
 
     number: int
-    """Updates done, from 1."""
+    """Number of the update, from 1."""
     loss: Tensor
     """Mean over the update's examples, nats."""
     learning_rate: float
@@ -65,64 +68,64 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
     trained = [p for group in parts.optimizer.param_groups for p in group["params"]]
     device = trained[0].device
     for number in range(start, parts.schedule.steps):
-        if not model.training:  # to say so costs a small model 3 % of a step
+        if not model.training:  # calling train() takes 3 % of a small model's update
             model.train()
-        rate = factor(parts.schedule, number)
+        factor = learning_rate_factor(parts.schedule, number)
         for group in parts.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
-        waiting = [
-            p for group in parts.optimizer.param_groups if not _moves(group, parts, number) for p in group["params"]
+            group["lr"] = group["peak"] * factor
+        frozen = [
+            p for group in parts.optimizer.param_groups if not _trains(group, parts, number) for p in group["params"]
         ]
         seed(device, seed_for(parts.seed, "dropout", number))
-        for p in waiting:
+        for p in frozen:
             p.requires_grad_(False)
         loss, tokens = (parts.gradients or _accumulate)(model, parts, examples, number, device)
-        for p in waiting:
+        for p in frozen:
             p.requires_grad_(True)
         norm = torch.zeros(())
         if parts.schedule.clip_norm:
             norm = nn.utils.clip_grad_norm_(trained, parts.schedule.clip_norm)
-        with autocast(parts.compute):  # an optimizer may multiply matrices
+        with autocast(parts.compute):  # Muon multiplies matrices
             parts.optimizer.step()
         parts.optimizer.zero_grad(set_to_none=True)
         yield Step(number + 1, loss, parts.optimizer.param_groups[0]["lr"], norm, tokens)
 
 
-def _moves(group: dict[str, Any], parts: Parts, number: int) -> bool:
-    """Whether a tuner lets this group move yet (gradual unfreezing)."""
+def _trains(group: dict[str, Any], parts: Parts, number: int) -> bool:
+    """Whether this parameter group is trained at update `number` (gradual unfreezing)."""
     return bool(number >= group["begins"] * parts.schedule.steps)
 
 
 def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:
-    """Gradients of one update, summed over its micro-batches; the mean loss and the positions seen."""
+    """Accumulates the gradients of an update's micro-batches; returns the mean loss and the number of positions."""
     total, tokens = torch.zeros((), device=device), 0
-    wanted = micro_batches(parts.schedule, number)
-    for micro in wanted:
+    numbers = micro_batches(parts.schedule, number)
+    for micro in numbers:
         rows = parts.ordering.rows(len(examples), micro, parts.seed)
-        if not len(rows):  # an order may draw nobody
+        if not len(rows):  # Poisson sampling may draw no example
             continue
         batch = on_device(parts.objective.collate([examples[int(i)] for i in rows]), model)
         batch["rows"] = torch.from_numpy(rows)
         with autocast(parts.compute):
             losses_B = parts.losses(model, batch)
         weights_B = parts.weighting.weights(losses_B, batch)
-        # all weights zero: the batch teaches nothing, and must not divide by nothing
+        # if all weights are zero, loss and gradients are zero, not NaN
         loss = (weights_B * losses_B).sum() / weights_B.sum().clamp(min=1e-12)
-        (loss / len(wanted)).backward()
-        total += loss.detach() / len(wanted)
+        (loss / len(numbers)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        total += loss.detach() / len(numbers)
         tokens += batch["inputs"].numel()
     return total, tokens
 
 
 @torch.no_grad()
 def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> float:
-    """Mean loss in nats over the first examples (at most `batches` batches): the same examples at every call."""
-    losses = [losses_B.double() for losses_B in _in_order(model, parts, examples, batches)]
+    """Validation loss in nats: the objective's mean over the first `batches` batches, the same ones at every call."""
+    losses = [losses_B.double() for losses_B in _losses_in_order(model, parts, examples, batches)]
     return float(sum(float(losses_B.sum()) for losses_B in losses) / sum(map(len, losses)))
 
 
-def _in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
-    """losses_B of batch after batch of the examples in their order, at most `batches`."""
+def _losses_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
+    """losses_B of consecutive batches of the examples, at most `batches`."""
     model.eval()
     size = parts.ordering.batch_size
     for first in range(0, min(len(examples), batches * size), size):

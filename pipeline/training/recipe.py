@@ -1,6 +1,6 @@
-"""From a recipe to a trained model folder: builds its parts, runs them, writes the outs.
+"""Training of one recipe: builds its parts, runs them, writes the model folder, the summary and the curve.
 
-No part knows another's name, and this file knows none of theirs: it asks `plugins` for the file of each axis.
+Parts do not know each other and this file knows none by name: `plugins` loads the file of each axis.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -21,17 +20,17 @@ from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Kind, Recipe, seed_for
 from pipeline.contracts import Examples, Learner
-from pipeline.data.shards import Shard, windows
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.adapters import has_additions
 from pipeline.model.depth import cut
 from pipeline.model.device import compiled, set_up
 from pipeline.model.gpt import GPT
-from pipeline.objectives import ObjectiveContext, Objective
+from pipeline.objectives import Objective, ObjectiveContext
 from pipeline.paths import MODELS, SAMPLES, TRAINING
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
+from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
 from pipeline.training.loop import Parts
 from pipeline.training.run import Log, Progress, Trainer
 
@@ -39,86 +38,30 @@ if TYPE_CHECKING:
     from pipeline.training.private import Private
 
 WEIGHTS = "weights.parquet"
-"""In a model's folder: how much each training record counted, where a weighting keeps account of it."""
+"""In a model folder: the weight of every training record, if the weighting remembers weights."""
 Load = Callable[[torch.Generator, torch.device], GPT]
-"""Gives the start model on a device; the generator draws what is fresh."""
+"""Loads or initialises the start model on a device; all randomness comes from the generator."""
 
 
-class Tracker(Log, Protocol):
-    """The part of the tracker that a recipe uses."""
+class TrainingTracker(Log, Protocol):
+    """The part of a run's tracker that training a recipe uses."""
 
     def work(self) -> AbstractContextManager[None]:
-        """Times the work itself."""
+        """Measures the time of the work itself."""
 
     def artifact(self, path: Path) -> None:
         """Attaches a small file."""
 
     def model(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Names the model that was made."""
+        """Logs the trained model with its metrics."""
 
     def continue_in(self, state: Path) -> None:
-        """Continues an interrupted run."""
-
-
-class PackedWindows:
-    """Documents as a sequence of windows, ready for an objective's `collate`."""
-
-    def __init__(self, shard: Shard, context_length: int, objective: Objective) -> None:
-        self._shard, self._windows, self._objective = shard, windows(shard, context_length), objective
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self._objective.example({"ids": self._windows.window(i)})
-
-    def column(self, name: str) -> list[str]:
-        """What the document says in which each window begins."""
-        begins = np.arange(len(self)) * self._windows.context_length
-        documents = np.searchsorted(self._shard.starts, begins, side="right") - 1
-        return _column(self._shard.index(), name, documents)
-
-
-class Records:
-    """Records tokenized once, ready for an objective's `collate`."""
-
-    def __init__(self, table: pa.Table, objective: Objective) -> None:
-        self._table = table
-        self._examples = [objective.example(record) for record in table.to_pylist()]
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, i: int) -> Any:
-        return self._examples[i]
-
-    def column(self, name: str) -> list[str]:
-        """What each record says."""
-        return _column(self._table, name, np.arange(len(self)))
-
-
-class Chosen:
-    """Some of the examples, in an order of their own."""
-
-    def __init__(self, examples: Examples, rows: np.ndarray) -> None:
-        self._examples, self._rows = examples, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: int) -> Any:
-        return self._examples[int(self._rows[i])]
-
-
-def _column(table: pa.Table, name: str, rows: np.ndarray) -> list[str]:
-    if name not in table.column_names:
-        raise UserError(f"params.yaml: column {name!r} is not in the records; one of: {', '.join(table.column_names)}")
-    return table[name].take(pa.array(rows)).to_pylist()
+        """Continues the interrupted run whose state is in this folder, if there is one."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A recipe's parts over its data, nothing trained yet."""
+    """A recipe's parts and examples, ready to train."""
 
     model: GPT
     objective: Objective
@@ -129,14 +72,14 @@ class Built:
     private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """What trains them; the model is compiled if asked."""
+        """The trainer of these parts; compiles the model if the params say so."""
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
         )
 
 
-def train(
+def train(  # noqa: PLR0913 - everything that decides the result of one training stage
     name: str,
     where: str,
     recipe: Recipe,
@@ -144,21 +87,26 @@ def train(
     load: Load,
     inputs: list[Path],
     params: Params,
-    run: Tracker,
+    run: TrainingTracker,
     tokenizer_folder: Path,
     reference: Callable[[], GPT] | None = None,
 ) -> None:
     """Trains one recipe and writes models/<name>, reports/training/<name>.json and .csv.
 
     Args:
-        name: the model's name in the graph; `where`: the recipe's path in params.yaml.
-        kind: the record kind it learns from.
+        name: the model's name in the graph.
+        where: the recipe's path in params.yaml.
+        recipe: its parts, schedule and validation.
+        kind: the record kind of its examples.
+        load: gives the start model.
         inputs: files and folders that decide the result, besides params and code.
-        tokenizer_folder: the vocabulary that goes with the model.
-        reference: gives the frozen model that an auxiliary loss compares with.
+        params: compute and runtime settings.
+        run: the tracker.
+        tokenizer_folder: the vocabulary, copied into the model folder.
+        reference: loads the frozen reference model of an auxiliary loss.
 
     Raises:
-        UserError: an input differs from its recorded hash; whatever the parts find wrong with params or data.
+        UserError: an input differs from its recorded hash, or a part finds an error in params or data.
     """
     with run.work():
         _require_intact(*inputs)
@@ -170,14 +118,13 @@ def train(
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
             progress = built.trainer(recipe, params, run, name).run(state)
-            summary = _summary(progress, built.model) | (built.private.spent(progress.step) if built.private else {})
-            _write(name, built, recipe, tokenizer_folder, progress, summary)
+            summary = _write(name, built, recipe, tokenizer_folder, progress)
             run.artifact(TRAINING / f"{name}.csv")
             run.model(MODELS / name, summary)
-            state.clear()  # last: an interrupt before here costs an update at most
+            state.clear()  # last: an interruption before this line costs one update at most
 
 
-def build(
+def build(  # noqa: PLR0913 - as `train`, without its outputs
     where: str,
     recipe: Recipe,
     kind: Kind,
@@ -186,26 +133,36 @@ def build(
     tokenizer_folder: Path,
     reference: Callable[[], GPT] | None = None,
 ) -> Built:
-    """The recipe's start model, parts and examples; the arguments are those of `train`."""
+    """The recipe's start model, parts and examples; arguments and errors as of `train`."""
     device = set_up(params.compute)
     generator = torch.Generator().manual_seed(seed_for(recipe.seed, "weights"))
     model = load(generator, device)
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
-    objective, tuner = _learn(recipe, where, model, tokenizer, kind, generator)
-    train_set = examples(objective, kind, "train", model, getattr(recipe, "few", None), recipe.seed)
-    validation_set = examples(objective, kind, "validation", model)
-    for split, found in (("train", train_set), ("validation", validation_set)):
-        if not len(found):
+    _require_usable(where, model, tokenizer)
+    context = ObjectiveContext(tokenizer, model.config.context_length, training_labels(kind))
+    objective: Objective = _part(recipe, "objective", where, context)
+    tuner = _part(recipe, "tuner", where)
+    if (depth := getattr(recipe, "depth", None)) is not None:
+        cut(model, depth)
+    objective.prepare(model, generator)
+    tuner.apply(model, generator, tokenizer.encode)
+    _require_room(where, model, objective)
+    few = getattr(recipe, "few", None)
+    few_shot = None if few is None else FewShot(few, recipe.seed)
+    train_set = load_examples(objective, kind, "train", model.room(), few_shot)
+    validation_set = load_examples(objective, kind, "validation", model.room())
+    for split, examples in (("train", train_set), ("validation", validation_set)):
+        if not len(examples):
             raise UserError(f"{where}: the {split} split gives no example; see data/samples/ledger.json")
     learner = Learner(model.to(device), objective, train_set, params.compute, tokenizer, reference)
-    parts = _parts(recipe, where, objective, learner, tuner)
-    validation = Chosen(validation_set, parts.ordering.validated(validation_set))
+    parts = _parts(recipe, where, learner, objective, tuner)
+    validation = Subset(validation_set, parts.ordering.validation_rows(validation_set))
     private = None
     if recipe.privacy is not None:
-        from pipeline.training.private import build as privately  # opacus costs 3 s
+        from pipeline.training.private import build as build_private  # importing opacus takes 3 s
 
-        private = privately(recipe, where, model, parts, train_set, validation)
+        private = build_private(recipe, where, model, parts, train_set, validation)
         parts = replace(parts, gradients=private)
     return Built(model, objective, tuner, parts, train_set, validation, private)
 
@@ -217,77 +174,43 @@ def _require_intact(*inputs: Path) -> None:
             integrity.require_intact(path)
 
 
-def examples(
-    objective: Objective, kind: Kind, split: str, model: GPT, few: int | None = None, seed: int = 0
-) -> PackedWindows | Records:
-    """The examples of one split: windows of documents, or every record tokenized once; `few` of each label if asked."""
-    if kind == "documents":
-        if few is not None:
-            raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
-        return PackedWindows(Shard.open(SAMPLES / kind, split), model.room(), objective)
-    table = _records(kind, split)
-    return Records(table if few is None else _drawn(table, few, seed), objective)
-
-
-def _records(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:
-    path = SAMPLES / kind / f"{split}.parquet"
-    integrity.require_intact(path)
-    # pq.read_table would import pandas: half a second a stage
-    return pq.ParquetFile(path).read(columns=columns)
-
-
-def _drawn(table: pa.Table, few: int, seed: int) -> pa.Table:
-    """`few` records of each label, which ones is the seed's; in the order of the file."""
-    rng = np.random.default_rng(seed_for(seed, "few"))
-    labels = np.array(table["label"].to_pylist() if "label" in table.column_names else [""] * len(table), dtype=object)
-    numbers = [np.flatnonzero(labels == label) for label in sorted(set(labels.tolist()))]
-    chosen = [rng.choice(rows, min(few, len(rows)), replace=False) for rows in numbers]
-    return table.take(pa.array(np.sort(np.concatenate(chosen)))) if chosen else table
-
-
-def _learn(
-    recipe: Recipe, where: str, model: GPT, tokenizer: Tokenizer, kind: Kind, generator: torch.Generator
-) -> tuple[Objective, Any]:
-    labels: list[str] = []
-    if kind == "labelled":
-        table = _records(kind, "train", ["label"])
-        labels = sorted(set(table["label"].to_pylist()))
+def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
+    """Raises UserError if a recipe cannot start from this model with this tokenizer."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}; start from a "
             "model of this vocabulary, or set tokenize.method to `folder` with the model's own"
         )
-    context = ObjectiveContext(tokenizer, model.config.context_length, labels)
-    objective = plugins.load("objectives", recipe.objective.name).build(recipe.part("objective", where), context)
-    tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", where))
     if has_additions(model):
         raise UserError(
-            f"{where}.from: that model carries additions (virtual tokens or bottlenecks) that no plain weight holds; "
+            f"{where}.from: that model has virtual tokens or bottleneck adapters, which are not part of its weights; "
             "start from the model it was made from, or from one tuned by full, layers, gradual, lora or ia3"
         )
-    if (depth := getattr(recipe, "depth", None)) is not None:
-        cut(model, depth)
-    objective.prepare(model, generator)
-    tuner.apply(model, generator, tokenizer.encode)
-    if (room := model.room()) < max(2, longest := objective.task.get("max_tokens", 0)):
+
+
+def _require_room(where: str, model: GPT, objective: Objective) -> None:
+    """Raises UserError if virtual tokens leave too little of the context for the objective's examples."""
+    longest = objective.task.get("max_tokens", 0)
+    if (room := model.room()) < max(2, longest):
         raise UserError(
             f"{where}.tuner: its virtual tokens leave room for {max(room, 0)} of {model.config.context_length} tokens, "
             f"objective.max_tokens is {longest or 'not set'}; use fewer virtual tokens or lower max_tokens"
         )
-    return objective, tuner
 
 
-def _parts(recipe: Recipe, where: str, objective: Objective, learner: Learner, tuner: Any) -> Parts:
-    def built(axis: str, *more: Any) -> Any:
-        name = getattr(recipe, axis).name
-        return plugins.load(AXES[axis], name).build(recipe.part(axis, where), *more)
+def _part(recipe: Recipe, axis: str, where: str, *inputs: Any) -> Any:
+    """Builds the recipe's part on one axis: the file it names, with its settings."""
+    name = getattr(recipe, axis).name
+    return plugins.load(AXES[axis], name).build(recipe.part(axis, where), *inputs)
 
+
+def _parts(recipe: Recipe, where: str, learner: Learner, objective: Objective, tuner: Any) -> Parts:
     return Parts(
         objective=objective,
-        losses=built("auxiliary", learner),
-        ordering=built("ordering", learner),
-        weighting=built("weighting", learner),
-        optimizer=built("optimizer", tuner.groups(learner.model)),
+        losses=_part(recipe, "auxiliary", where, learner),
+        ordering=_part(recipe, "ordering", where, learner),
+        weighting=_part(recipe, "weighting", where, learner),
+        optimizer=_part(recipe, "optimizer", where, tuner.groups(learner.model)),
         schedule=recipe.schedule,
         compute=learner.compute,
         seed=recipe.seed,
@@ -295,21 +218,21 @@ def _parts(recipe: Recipe, where: str, objective: Objective, learner: Learner, t
 
 
 def example_weights(examples: PackedWindows | Records, memory: dict[str, Tensor]) -> pa.Table | None:
-    """How much each record counted, least first: id, origin, its weight (1: as all others), how often it was seen.
+    """Weights of the training records, lowest first: id, origin, weight (1: average), number of times drawn.
 
-    None where the weighting keeps no such memory.
+    None if the weighting remembers no weights.
     """
     if "seen" not in memory or isinstance(examples, PackedWindows):
         return None
     weight, seen = memory["weight"].numpy(), memory["seen"].numpy()
     columns = {"id": examples.column("id"), "origin": examples.column("origin"), "weight": weight, "seen": seen}
-    rows = np.lexsort((weight, -seen.clip(max=1)))  # those that were never drawn come last
+    rows = np.lexsort((weight, -seen.clip(max=1)))  # records that were never drawn come last
     return pa.table(columns).take(pa.array(rows))
 
 
-def _summary(progress: Progress, model: GPT) -> dict[str, float]:
-    """Deterministic figures of the run: what DVC shows as metrics."""
-    total, moved = model.num_parameters(), model.num_parameters(trainable=True)
+def _summary(progress: Progress, built: Built) -> dict[str, float]:
+    """Deterministic figures of the run, for `dvc metrics`."""
+    total, trainable = built.model.num_parameters(), built.model.num_parameters(trainable=True)
     last = progress.curve[-1]
     return {
         "steps": progress.step,
@@ -320,20 +243,16 @@ def _summary(progress: Progress, model: GPT) -> dict[str, float]:
         "best_validation_loss_nats": progress.best_loss,
         "tokens": progress.tokens,
         "parameters": total,
-        "trainable_parameters": moved,
-        "trainable_share": moved / total,
-    }
+        "trainable_parameters": trainable,
+        "trainable_share": trainable / total,
+    } | (built.private.spent(progress.step) if built.private else {})
 
 
-def _write(
-    name: str,
-    built: Built,
-    recipe: Recipe,
-    tokenizer_folder: Path,
-    progress: Progress,
-    summary: dict[str, float],
-) -> None:
-    """The model folder (merged, with `adapter/` where the tuner has one), the summary and the curve."""
+def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
+    """Writes the model folder (merged, with `adapter/` if the tuner has one), the summary, which it returns, and the
+    curve.
+    """
+    summary = _summary(progress, built)
     model, tuner, objective = built.model, built.tuner, built.objective
     weights = example_weights(built.train, built.parts.weighting.memory)
     start = getattr(recipe, "start", None)
@@ -342,7 +261,7 @@ def _write(
         tuner.merge(model),
         MODELS / name,
         tokenizer=tokenizer_folder,
-        labels=None if model.score is None else objective.task["labels"],  # cloze learns labels without a head
+        labels=None if model.score is None else objective.task["labels"],  # cloze has labels without a head
         metadata=objective.task,
         adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
         more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
@@ -352,3 +271,4 @@ def _write(
         pa.csv.write_csv(pa.Table.from_pylist(progress.curve), path)
     files.write_json(TRAINING / f"{name}.json", summary)
     integrity.write_json(TRAINING / f"{name}.hashes.json", {}, beside=[TRAINING / f"{name}.json", curve])
+    return summary

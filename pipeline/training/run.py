@@ -1,7 +1,7 @@
-"""One training run with its cadence: resume, log, validate, keep the best, stop early, save state, show progress.
+"""One training run: resume, log, validate, keep the best weights, stop early, save checkpoints, show progress.
 
-The loop is `loop.fit`; everything here happens between its steps. What reaches the outs (curve, summary, weights) is a
-pure function of params, data and code; times and speeds go to the tracker alone.
+The loop is `loop.fit`; everything here happens between its updates. The outs (curve, summary, weights) are a pure
+function of params, data and code; times and speeds go to the tracker alone.
 """
 
 import gc
@@ -25,33 +25,34 @@ from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.training import state as states
 from pipeline.training import tensors as named
-from pipeline.training.interruption import Stop, noted
+from pipeline.training.interruption import StopRequest, deferred_signals
 from pipeline.training.loop import Parts, Step, fit, mean_loss
 
 SAVING_SHARE = 20
-"""Saving by time takes at most one part in so many of a training's time."""
+"""Saving by time takes at most one part in this many of the training time."""
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A pass over all objects in the middle of a step makes a GPU wait; memory is freed by reference counts anyway."""
-    was = gc.isenabled()
+    """Switches the cyclic garbage collector off: a collection during an update makes a GPU wait."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
 class DivergedError(UserError):
-    """A loss that is not finite: these settings learn nothing."""
+    """A loss that is not finite."""
 
 
 class Log(Protocol):
-    """The part of the tracker that training uses."""
+    """The part of a run's tracker that the trainer uses."""
 
     record: dict[str, Any]
+    """Figures of the run that differ from run to run: times, speeds."""
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Appends metrics of one step."""
@@ -59,15 +60,16 @@ class Log(Protocol):
 
 @dataclass
 class Progress:
-    """Where a run stands; everything a resumed run must know besides tensors."""
+    """Progress of a run: everything that a resumed run needs besides tensors."""
 
     step: int = 0
     best_step: int = 0
     best_loss: float = math.inf
     since_best: int = 0
     losses: list[float] = field(default_factory=list)
-    """Training losses since the last validation."""
+    """Training losses since the last validation, nats."""
     curve: list[dict[str, float]] = field(default_factory=list)
+    """Step, train_loss_nats and validation_loss_nats of every validation."""
     stopped_early: bool = False
     tokens: int = 0
 
@@ -77,21 +79,21 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Progress":
-        """What `as_json` gave. Raises ValueError for anything else."""
+        """The progress from `as_json`. Raises ValueError for any other value."""
         try:
             best = math.inf if value["best_loss"] is None else value["best_loss"]
-            found = TypeAdapter(cls).validate_python(value | {"best_loss": best})
+            progress = TypeAdapter(cls).validate_python(value | {"best_loss": best})
         except (KeyError, ValidationError) as error:
             raise ValueError(f"not the progress of a training: {str(error).splitlines()[-1]}") from None
-        if found.as_json() != value:
+        if progress.as_json() != value:
             raise ValueError("not the progress of a training: other fields or types")
-        return found
+        return progress
 
 
 class Trainer:
-    """Runs one recipe's parts over its data and leaves the kept weights in the model."""
+    """Trains one recipe's parts on its examples and leaves the kept weights (last or best) in the model."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - model, parts, two splits and four settings of one run
         self,
         model: GPT,
         parts: Parts,
@@ -106,10 +108,11 @@ class Trainer:
         self.cadence, self.runtime, self.log, self.name = cadence, runtime, log, name
         self.progress = Progress()
         self._best: dict[str, Tensor] = {}
-        self._waiting: list[Step] = []
-        """Steps whose loss nobody has read yet."""
-        self._late = parts.compute.device != "cpu"
-        self._seen = 0
+        self._unread: list[Step] = []
+        """Updates whose loss is still a tensor on the device."""
+        self._reads_late = parts.compute.device != "cpu"
+        """Whether losses are read only when they are logged: on a GPU reading one waits for the device."""
+        self._tokens = 0
         """Tokens of this process's updates."""
         self._saved_at = 0
         """Update of the newest saved state."""
@@ -118,12 +121,12 @@ class Trainer:
     def run(self, state: states.State | None) -> Progress:
         """Trains from the saved state, or from the start, to the end of the schedule or to early stopping.
 
-        With `state`, SIGINT and SIGTERM let the update at work end and save before they take effect; without, nothing
-        is saved or continued.
+        With `state`, SIGINT and SIGTERM take effect after the current update is finished and saved; without, nothing is
+        saved or resumed.
 
         Raises:
-            UserError: a loss is not finite, or there is nothing to train or validate on.
-            KeyboardInterrupt: a signal asked for the end; its argument is the signal's number.
+            UserError: a loss is not finite, or a split has no examples.
+            KeyboardInterrupt: a signal requested the end; its argument is the signal's number.
         """
         for examples, split in ((self.train, "train"), (self.validation, "validation")):
             if not len(examples):
@@ -131,14 +134,14 @@ class Trainer:
         if state is not None:
             self._resume(state)
         resumed_at, began = self.progress.step, time.perf_counter()
-        if not self.parts.schedule.steps:  # open weights or a champion taken as they are: measured, not moved
+        if not self.parts.schedule.steps:  # open weights or a champion used as they are: validated, not trained
             self.progress.losses = [mean_loss(self.model, self.parts, self.train, self.cadence.batches)]
             self._validate(state_of=0)
         elif not self.progress.stopped_early:
             self._updates(state, began)
         seconds = time.perf_counter() - began
         self.log.record |= {
-            "tokens_per_second": round(self._seen / max(seconds, 1e-9), 1),
+            "tokens_per_second": round(self._tokens / max(seconds, 1e-9), 1),
             "resumed_at_step": resumed_at,
             "training_seconds": round(seconds, 3),
         }
@@ -146,64 +149,65 @@ class Trainer:
         return self.progress
 
     def _updates(self, state: states.State | None, began: float) -> None:
-        """The updates that are left, and what the cadence asks for between them."""
+        """Runs the remaining updates; logs, validates and saves between them."""
         steps = self.parts.schedule.steps
         shown = None if self.runtime.progress else True
         bar = tqdm(total=steps, initial=self.progress.step, desc=self.name, unit="step", disable=shown)
-        with bar, _no_garbage_collection(), self._ending(state) as stop:
+        with bar, _no_garbage_collection(), self._saving_at_the_end(state) as stop:
             for step in fit(self.model, self.parts, self.train, self.progress.step):
-                self.progress.step, self._seen = step.number, self._seen + step.tokens
+                self.progress.step, self._tokens = step.number, self._tokens + step.tokens
                 self.progress.tokens += step.tokens
-                self._waiting.append(step)
+                self._unread.append(step)
                 validates = step.number % self.cadence.every == 0 or step.number == steps
                 saves = state is not None and step.number < steps and self._save_is_due()
                 logs = step.number % self.runtime.log_every == 0 or step.number == 1
-                if validates or saves or logs or stop.asked or not self._late:
+                if validates or saves or logs or stop.signal or not self._reads_late:
                     self._read()
                 if logs:
-                    self._log(step, self._seen / (time.perf_counter() - began))
+                    self._log(step, self._tokens / (time.perf_counter() - began))
                 if validates:
                     self._validate(state_of=step.number)
                     bar.set_postfix(loss=f"{self.progress.curve[-1]['validation_loss_nats']:.3f}", refresh=False)
                 bar.update()
-                if self.progress.stopped_early or stop.asked:
+                if self.progress.stopped_early or stop.signal:
                     break
                 if saves and state is not None:
                     self._save(state)
 
     @contextmanager
-    def _ending(self, state: states.State | None) -> Iterator[Stop]:
-        """Notes signals while the updates run, and saves what they came to.
+    def _saving_at_the_end(self, state: states.State | None) -> Iterator[StopRequest]:
+        """Defers signals while the updates run, then saves their state.
 
-        Saved after the last update too: the outs may not fit on the disk, or a kill may come while they are written.
+        The state after the last update is saved too: the disk may be full when the outs are written, or the process may
+        be killed.
         """
         if state is None:
-            yield Stop()
+            yield StopRequest()
             return
-        with noted() as stop:
+        with deferred_signals() as stop:
             yield stop
             self._read()
             if self._saved_at != self.progress.step:
                 self._save(state)
-            if stop.asked:
+            if stop.signal:
                 print(f"{self.name}: stopped after update {self.progress.step}", file=sys.stderr)
-                raise KeyboardInterrupt(stop.asked)
+                raise KeyboardInterrupt(stop.signal)
 
     def _read(self) -> None:
-        """Takes the losses of the steps so far from the device: rarely, for whoever reads one waits until it is there.
+        """Reads the losses of the updates so far from the device, which waits for it.
 
         Raises:
-            DivergedError: one is not finite.
+            DivergedError: a loss is not finite.
         """
-        for step in self._waiting:
+        for step in self._unread:
             loss = float(step.loss)
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"{self.name}: the training loss is {loss} at step {step.number}; lower optimizer.learning_rate or "
-                    "look at the data that the gate of the samples let through"
+                    "look at the training split in data/samples"
                 )
             self.progress.losses.append(loss)
-        self._waiting = []
+        self._unread = []
 
     def _log(self, step: Step, tokens_per_second: float) -> None:
         self.log.log(
@@ -225,7 +229,7 @@ class Trainer:
                 f"{self.name}: the validation loss is {loss} at step {state_of}; lower optimizer.learning_rate or look "
                 "at the validation split of data/samples"
             )
-        gc.collect()  # what stands in circles, now that the device waits in any case
+        gc.collect()  # the collector is off during updates; here the device waits anyway
         mean = sum(progress.losses) / len(progress.losses)
         progress.curve.append({"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss})
         progress.losses = []
@@ -245,7 +249,7 @@ class Trainer:
         return self.progress.step % self.runtime.checkpoint_every == 0 or time.monotonic() >= self._save_after
 
     def _save(self, state: states.State) -> None:
-        """Saves, or warns: a full disk costs the state and not the training."""
+        """Saves the state; warns if it cannot: a full disk must not end the training."""
         began = time.monotonic()
         try:
             state.save(self._tensors(best=self._best), self.progress.as_json())
@@ -263,13 +267,13 @@ class Trainer:
         self._save_after = now + max(self.runtime.checkpoint_seconds, SAVING_SHARE * (now - began))
 
     def _tensors(self, best: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All tensors that a resumed run must have, by name."""
+        """All tensors that a resumed run needs, by name."""
         tensors = named.pack(self.model, self.parts.optimizer)
         tensors |= {f"best.{k}": v for k, v in best.items()}
         return tensors | {f"weighting.{k}": v for k, v in self.parts.weighting.memory.items()}
 
     def _resume(self, state: states.State) -> None:
-        if saved := state.load(self._unfit):
+        if saved := state.load(self._mismatch):
             tensors, progress = saved
             self._best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
             for name, value in self.parts.weighting.memory.items():
@@ -278,21 +282,23 @@ class Trainer:
             self.progress = Progress.from_json(progress)
             self._saved_at = self.progress.step
 
-    def _unfit(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> str | None:
-        """What keeps a saved state from being continued, or None; nothing is copied before all of it fits."""
+    def _mismatch(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> str | None:
+        """The reason why a saved state cannot be resumed, or None; checked before any tensor is copied."""
         try:
-            found = Progress.from_json(progress)
+            saved = Progress.from_json(progress)
         except ValueError as error:
             return str(error)
-        if not 0 < found.step <= self.parts.schedule.steps:
-            return f"step {found.step} is beyond the {self.parts.schedule.steps} steps of the schedule"
+        if not 0 < saved.step <= self.parts.schedule.steps:
+            return f"step {saved.step} is beyond the {self.parts.schedule.steps} steps of the schedule"
         expected = self._tensors(best=dict(self._trained()))
         expected = {name: value for name, value in expected.items() if not name.startswith("optimizer.")}
-        return named.unfit(tensors, expected, sum(len(group["params"]) for group in self.parts.optimizer.param_groups))
+        return named.mismatch(
+            tensors, expected, sum(len(group["params"]) for group in self.parts.optimizer.param_groups)
+        )
 
     @torch.no_grad()
     def _keep(self) -> None:
-        """The best weights take the place of the last ones when the params say so."""
+        """Copies the best weights into the model if they were kept."""
         for name, parameter in self._trained():
             if name in self._best:
                 parameter.copy_(self._best[name])

@@ -1,7 +1,7 @@
-"""The learning rate at a step, as a share of its peak: warm-up, then one of four shapes. And the size of the batch.
+"""Learning-rate schedule (warm-up, then one of four shapes) and batch-size warm-up.
 
 Sources: cosine, Loshchilov & Hutter 2017 (SGDR, eq. 5, one cycle); trapezoid, Zhai et al. 2022 (section 3.5), with the
-last fifth of the steps as the way down (Hägele et al. 2024, section 3).
+last fifth of the steps as cooldown (Hägele et al. 2024, section 3).
 """
 
 import itertools
@@ -11,10 +11,10 @@ from functools import cache
 from pipeline.config.recipe import Schedule
 
 COOLDOWN = 0.2
-"""Share of the steps that a trapezoid spends going down (Hägele et al. 2024, figure 5: 20 % is enough)."""
+"""Share of the steps in a trapezoid's cooldown (Hägele et al. 2024, figure 5: 20 % is enough)."""
 
 
-def factor(schedule: Schedule, step: int) -> float:
+def learning_rate_factor(schedule: Schedule, step: int) -> float:
     """Learning rate of update `step` (from 0) as a share of the peak, in (0, 1]."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
@@ -33,18 +33,18 @@ def factor(schedule: Schedule, step: int) -> float:
 
 
 def micro_batches(schedule: Schedule, step: int) -> range:
-    """The numbers of the micro-batches of update `step` (from 0): each comes once, in order, whatever the warm-up."""
+    """Numbers of the micro-batches of update `step` (from 0); consecutive updates have consecutive numbers."""
     return range(_before(schedule, step), _before(schedule, step + 1))
 
 
 def _before(schedule: Schedule, step: int) -> int:
-    """How many micro-batches the first `step` updates take: update s of a warm-up over w takes ceil(s n / w) of n."""
-    warm = min(step, schedule.batch_warmup_steps)
-    grown = _grown(schedule.accumulate, schedule.batch_warmup_steps)[warm]
-    return grown + (step - warm) * schedule.accumulate
+    """Micro-batches in the first `step` updates; update s of a warm-up over w updates has ceil(s n / w) of n."""
+    warmup = min(step, schedule.batch_warmup_steps)
+    done = _cumulative(schedule.accumulate, schedule.batch_warmup_steps)[warmup]
+    return done + (step - warmup) * schedule.accumulate
 
 
 @cache
-def _grown(accumulate: int, steps: int) -> list[int]:
-    """How many the first 0, 1, ... `steps` updates of a warm-up take."""
+def _cumulative(accumulate: int, steps: int) -> list[int]:
+    """Micro-batches in the first 0, 1, ... `steps` updates of a warm-up."""
     return [0, *itertools.accumulate(-(-s * accumulate // steps) for s in range(1, steps + 1))]

@@ -1,4 +1,4 @@
-"""A run's weights and optimizer state as flat named tensors, and back into a model and an optimizer that they fit."""
+"""Weights and optimizer state of a run as flat named tensors, for saving and resuming."""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     return tensors
 
 
-def unfit(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_parameters: int) -> str | None:
-    """What keeps saved tensors from going into a run: a name, a shape or a type that differs; None if nothing does.
+def mismatch(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_parameters: int) -> str | None:
+    """The first difference in name, shape or type between saved tensors and those of this run; None if they fit.
 
     Args:
-        expected: what must be there, by name; `best.` is there whole or not at all.
-        n_parameters: how many the optimizer has; each `optimizer.<index>.` belongs to one of them.
+        tensors: the saved tensors by name.
+        expected: this run's tensors by name; those of `best.` are all saved or none of them.
+        n_parameters: of the optimizer; each `optimizer.<index>.` belongs to one of them.
     """
     optimizer = {name for name in tensors if name.startswith("optimizer.")}
     for name in optimizer:
@@ -26,17 +27,17 @@ def unfit(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_parameters:
             return f"{name} belongs to no parameter"
     best = any(name.startswith("best.") for name in tensors)
     wanted = {name: value for name, value in expected.items() if best or not name.startswith("best.")}
-    if odd := sorted((set(tensors) - optimizer) ^ set(wanted)):
-        return f"{odd[0]} is {'missing' if odd[0] in wanted else 'not part of this run'}"
+    if differing := sorted((set(tensors) - optimizer) ^ set(wanted)):
+        return f"{differing[0]} is {'missing' if differing[0] in wanted else 'not part of this run'}"
     for name, value in wanted.items():
-        if (found := tensors[name]).shape != value.shape or found.dtype != value.dtype:
-            return f"{name} is {found.dtype} {list(found.shape)}, this run has {value.dtype} {list(value.shape)}"
+        if (saved := tensors[name]).shape != value.shape or saved.dtype != value.dtype:
+            return f"{name} is {saved.dtype} {list(saved.shape)}, this run has {value.dtype} {list(value.shape)}"
     return None
 
 
 @torch.no_grad()
 def unpack(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts back what `pack` took."""
+    """Copies the tensors of `pack` into a model and an optimizer that they fit."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(tensors[f"model.{name}"])

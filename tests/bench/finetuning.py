@@ -126,7 +126,8 @@ def objective(task: str, recipe: Any, vocabulary: Any, context_length: int) -> t
 
     labels = ["ham", "spam"] if task == "classify" else []
     settings = recipe.part("objective", f"finetune.{RECIPES[task]}")
-    return plugins.load("objectives", task).build(settings, ObjectiveContext(vocabulary, context_length, labels)), labels
+    context = ObjectiveContext(vocabulary, context_length, labels)
+    return plugins.load("objectives", task).build(settings, context), labels
 
 
 # A contestant: trains and reports after every turn.

@@ -143,7 +143,7 @@ def nanogpt(run: Any, learned: Any, characters: int, seed: int) -> Any:
 
     from pipeline.config.recipe import Schedule
     from pipeline.model.gpt import GPT
-    from pipeline.training.schedule import factor
+    from pipeline.training.schedule import learning_rate_factor
     from tests.bench.peers import NanoGPT, nanogpt_shape
 
     shape = nanogpt_shape(*[run.shape[name] for name in ("n_layers", "n_heads", "d_model")], run.context)
@@ -160,7 +160,7 @@ def nanogpt(run: Any, learned: Any, characters: int, seed: int) -> Any:
             starts = np.random.default_rng([seed, number]).integers(0, len(learned) - run.context - 1, run.batch)
             rows = torch.from_numpy(np.stack([learned[i : i + run.context + 1] for i in starts]))
             for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * factor(plan, number)
+                group["lr"] = 1e-3 * learning_rate_factor(plan, number)
             peer.loss(rows[:, :-1], rows[:, 1:]).backward()
             torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
             optimizer.step()

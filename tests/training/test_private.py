@@ -1,5 +1,4 @@
-"""Private training: if clipping, noise, sampling or the account is wrong, people's records leak under a number that
-says they do not."""
+"""Private training: with wrong clipping, noise, sampling or accounting, records leak more than epsilon allows."""
 
 import json
 import subprocess
@@ -28,8 +27,8 @@ from tests.fakes import ByteTokenizer
 from tests.models import network
 from tests.training.test_recipe import ROOT, params_of, project, train
 from tests.training.test_run import COMPUTE, Log, finished, trainer
-from tests.tuners.test_tuners import SETTINGS as TUNERS
-from tests.tuners.test_tuners import encode, tuner_of
+from tests.tuners.test_tuners import TUNERS, encode
+from tests.variants import Variant
 
 __all__ = ["project"]  # a fixture
 CPU = torch.device("cpu")
@@ -37,7 +36,7 @@ POISSON = plugins.load("ordering", "poisson").Poisson
 
 
 class Always:
-    """An order that draws the same examples at every step."""
+    """An ordering that draws the same examples at every step."""
 
     def __init__(self, rows: list[int], batch_size: int) -> None:
         self.chosen, self.batch_size = np.array(rows, dtype=np.int64), batch_size
@@ -61,7 +60,7 @@ def plan_of(noise: float, clip_norm: float, ordering: Any, dropout: float = 0.0)
 
 
 def gradients(plan: Any, step: int = 0) -> torch.Tensor:
-    """What private training leaves in the weights, as one vector."""
+    """The gradients of one private update, as one vector."""
     plan.model.train()
     plan.parts.gradients(plan.model, plan.parts, plan.train, step, CPU)
     return torch.cat([p.grad.flatten() for p in plan.model.parameters()])
@@ -74,7 +73,7 @@ def by_hand(plan: Any, row: int) -> torch.Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(plan.model.parameters()))])
 
 
-def test_each_gradient_is_clipped_before_the_sum() -> None:
+def test_private_clips_each_gradient_before_the_sum() -> None:
     """Lost otherwise: one record could pull as hard as it likes, and no noise would hide it."""
     plan = plan_of(0.0, 0.5, Always([3, 5, 8], 4))
     alone = [by_hand(plan, row) for row in (3, 5, 8)]
@@ -83,7 +82,7 @@ def test_each_gradient_is_clipped_before_the_sum() -> None:
     torch.testing.assert_close(gradients(plan), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_without_noise_and_clipping_an_update_is_the_plain_one() -> None:
+def test_private_gives_the_plain_update_without_noise_and_clipping() -> None:
     """Lost otherwise: a private recipe would learn something else than its plain twin."""
     rows = [1, 4, 9, 16]
     quiet, plain = plan_of(0.0, 1e9, Always(rows, 4)), plan_of(0.0, 1e9, Always(rows, 4))
@@ -95,7 +94,7 @@ def test_without_noise_and_clipping_an_update_is_the_plain_one() -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
-def test_one_example_moves_the_sum_by_no_more_than_the_clip_norm() -> None:
+def test_private_sum_changes_by_at_most_the_clip_norm_when_one_example_is_removed() -> None:
     """The sensitivity that the noise is measured by; plain training breaks it."""
     several, fewer = plan_of(0.0, 0.3, Always([1, 2, 3], 4)), plan_of(0.0, 0.3, Always([1, 2], 4))
     moved = 4 * (gradients(several) - gradients(fewer)).norm()
@@ -104,7 +103,7 @@ def test_one_example_moves_the_sum_by_no_more_than_the_clip_norm() -> None:
     assert float((3 * with_it - 3 * without).norm()) > 0.3
 
 
-def test_a_plain_recipe_survives_an_empty_batch() -> None:
+def test_fit_changes_nothing_when_a_batch_is_empty() -> None:
     """The plain twin of a private recipe draws its batches in the same way."""
     plan = plan_of(0.0, 1.0, Always([], 4))
     plan.parts = replace(plan.parts, gradients=None)
@@ -120,7 +119,7 @@ def by_plain(ordering: Always) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in plan.model.parameters()])
 
 
-def test_the_noise_is_what_the_multiplier_says_also_for_an_empty_batch() -> None:
+def test_private_noise_has_the_deviation_of_the_multiplier_also_for_an_empty_batch() -> None:
     """4,896 draws: mean within 0.06, deviation within 0.05 of the normal's (four standard errors)."""
     plan = plan_of(1.7, 0.3, Always([], 4))
     first, again, later = gradients(plan, 0), gradients(plan, 0), gradients(plan, 1)
@@ -137,7 +136,7 @@ def test_the_noise_is_what_the_multiplier_says_also_for_an_empty_batch() -> None
 
 
 @pytest.mark.parametrize("die_at", [5, 13])
-def test_killed_and_continued_it_ends_bitwise_equal(tmp_path: Path, die_at: int) -> None:
+def test_private_training_ends_with_the_same_bits_when_killed_and_resumed(tmp_path: Path, die_at: int) -> None:
     """Noise, sampling and dropout are functions of (seed, step)."""
     whole, _ = finished(tmp_path / "whole", plan_of(1.0, 0.5, POISSON(4), 0.1))
     broken = plan_of(1.0, 0.5, POISSON(4), 0.1)
@@ -150,11 +149,11 @@ def test_killed_and_continued_it_ends_bitwise_equal(tmp_path: Path, die_at: int)
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 
-def classifier(tuner_name: str, noise: float) -> tuple[GPT, Parts, list[Any], dict[str, torch.Tensor]]:
+def classifier(variant: Variant, noise: float) -> tuple[GPT, Parts, list[Any], dict[str, torch.Tensor]]:
     """A model with a head for three labels under one tuner, private parts, six examples, the weights before."""
     context: Any = SimpleNamespace(tokenizer=ByteTokenizer(), context_length=16, labels=["a", "b", "c"])
     objective = Classify(plugins.settings_class("objectives", "classify")(max_tokens=10), context)
-    model, tuner = network("llama", vocab_size=300, tie_embeddings=False), tuner_of(tuner_name)
+    model, tuner = network("llama", vocab_size=300, tie_embeddings=False), variant.build()
     objective.prepare(model, torch.Generator().manual_seed(1))
     tuner.apply(model, torch.Generator().manual_seed(3), encode)
     adamw = {"learning_rate": 0.01, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
@@ -180,31 +179,33 @@ def classifier(tuner_name: str, noise: float) -> tuple[GPT, Parts, list[Any], di
     )
     rows = [objective.example({"text": text, "label": label}) for text, label in zip("abcdef", "abcabc", strict=True)]
     privacy = Privacy(epsilon=1.0, delta=1e-3, clip_norm=1.0)
-    parts = replace(parts, gradients=Private(privacy, noise, len(rows), parts, private._used(model, parts, rows)))
+    parts = replace(
+        parts, gradients=Private(privacy, noise, len(rows), parts, private._reached_weights(model, parts, rows))
+    )
     return model, parts, rows, {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("name", TUNERS)
-def test_every_tuner_can_be_trained_privately(name: str) -> None:
-    """What the tuner freezes and what the objective does not use stays; all else gets gradient or noise, every step."""
-    model, parts, rows, before = classifier(name, 0.5)
+@pytest.mark.parametrize("variant", TUNERS, ids=str)
+def test_every_tuner_can_be_trained_privately(variant: Variant) -> None:
+    """Frozen weights and weights without loss stay; all others change at every update."""
+    model, parts, rows, before = classifier(variant, 0.5)
     moved: list[set[str]] = []
     for step in fit(model, parts, rows):
         assert np.isfinite(float(step.loss))
         moved.append({k for k, p in model.named_parameters() if not torch.equal(p, before[k])})
     free = {k for k, p in model.named_parameters() if p.requires_grad and k != "head.weight"}
     assert moved[-1] == free
-    if name == "gradual":  # what has not begun to move gets no noise either
+    if variant.settings.get("unfrozen_after"):  # weights that are still frozen get no noise either
         assert moved[0] == {"score.weight", "final_norm.weight"}
     else:
         assert moved[0] == free
 
 
-def test_a_probe_that_is_not_asked_for_would_spoil_the_unused_head() -> None:
-    """Broken on purpose: with every weight taken as used, noise moves the language head of a classifier."""
-    model, parts, rows, before = classifier("full", 0.5)
+def test_private_noise_changes_an_unused_head_when_every_weight_counts_as_reached() -> None:
+    """Broken on purpose: then noise reaches the language head of a classifier."""
+    model, parts, rows, before = classifier(next(v for v in TUNERS if v.name == "full"), 0.5)
     every = {id(p) for p in model.parameters()}
-    parts.gradients._optimizer.used = every  # type: ignore[union-attr]
+    parts.gradients._optimizer.reached = every  # type: ignore[union-attr]
     next(fit(model, parts, rows))
     assert not torch.equal(model.head.weight, before["head.weight"])  # type: ignore[union-attr]
 
@@ -239,14 +240,14 @@ def recipe_of(**changes: Any) -> dict[str, Any]:
         ({"from": "spam-full"}, "is or comes from 'spam-full', trained on the same labelled"),
     ],
 )
-def test_what_breaks_the_promise_is_refused_by_its_keys(changes: dict[str, Any], words: str) -> None:
+def test_check_refuses_params_that_break_the_privacy_guarantee(changes: dict[str, Any], words: str) -> None:
     """Lost otherwise: the report would name an epsilon that the run did not keep."""
     config.check(recipe_of())
     with pytest.raises(UserError, match=words):
         config.check(recipe_of(**changes))
 
 
-def test_a_start_that_knows_the_documents_is_refused_and_one_that_learned_nothing_is_not() -> None:
+def test_check_refuses_a_start_model_that_was_trained_on_the_private_records() -> None:
     raw = recipe_of(data="documents", objective={"name": "next_token", "mask_documents": False, "logits_at_once": None})
     with pytest.raises(UserError, match="is or comes from 'base', trained on the same documents"):
         config.check(raw)
@@ -255,7 +256,7 @@ def test_a_start_that_knows_the_documents_is_refused_and_one_that_learned_nothin
 
 
 @pytest.mark.usefixtures("project")
-def test_the_summary_reports_what_was_spent() -> None:
+def test_train_reports_the_epsilon_spent() -> None:
     """From params to reports/training: the budget is kept, and early stopping spends less."""
     params = config.check(recipe_of())
     train(params)
@@ -272,7 +273,7 @@ def test_the_summary_reports_what_was_spent() -> None:
     assert "epsilon" not in json.loads(Path("reports/training/spam-lora.json").read_text(encoding="utf-8"))
 
 
-def test_the_account_is_that_of_a_published_one() -> None:
+def test_private_account_agrees_with_a_published_one() -> None:
     """Abadi et al. 2016, section 5.1: q = 0.01, sigma = 4, delta = 1e-5, 10,000 steps cost epsilon 1.26 (their figure);
     the tighter conversion of today's accountants may say less, never more."""
     parts = plan_of(1.0, 1.0, POISSON(4)).parts
@@ -289,19 +290,19 @@ def test_the_account_is_that_of_a_published_one() -> None:
         ({"privacy__epsilon": 1e-6}, "epsilon is 1e-06: no noise keeps 4 steps within it"),
     ],
 )
-def test_what_only_the_data_shows_is_refused_before_training(changes: dict[str, Any], words: str) -> None:
+def test_train_refuses_privacy_settings_that_do_not_fit_the_data(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         train(config.check(recipe_of(**changes)))
 
 
 @pytest.mark.usefixtures("project")
-def test_a_weighting_that_looks_at_other_examples_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_refuses_a_weighting_that_depends_on_other_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Uniform, "by_example", False)
     with pytest.raises(UserError, match=r"weighting.name is uniform; with privacy a weight may depend on its own"):
         train(config.check(recipe_of()))
 
 
-def test_nobody_pays_for_opacus_who_does_not_ask_for_privacy() -> None:
+def test_stages_do_not_import_opacus_without_privacy() -> None:
     """Three seconds in every training stage, and a dependency of a bare GPU box."""
     code = "import sys, stages.finetune, stages.pretrain; print('opacus' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

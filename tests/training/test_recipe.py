@@ -1,4 +1,4 @@
-"""From a recipe to a model folder, for every pairing of a learned thing and a way of moving weights."""
+"""From a recipe to a model folder, for pairs of objective and tuner."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,9 @@ def train(params: Params) -> None:
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("tuner", TUNERS, ids=lambda tuner: tuner["name"])
 @pytest.mark.parametrize("objective", [{"name": "classify", "max_tokens": 40}, CLOZE], ids=lambda part: part["name"])
-def test_what_was_trained_can_be_saved_read_and_asked(objective: dict[str, Any], tuner: dict[str, Any]) -> None:
+def test_train_writes_a_model_that_can_be_loaded_and_classifies(
+    objective: dict[str, Any], tuner: dict[str, Any]
+) -> None:
     """Lost otherwise: a run of hours would end in an error at the last step."""
     params = params_of(objective, tuner)
     train(params)
@@ -85,7 +87,7 @@ def test_what_was_trained_can_be_saved_read_and_asked(objective: dict[str, Any],
 
 
 @pytest.mark.usefixtures("project")
-def test_virtual_tokens_that_leave_no_room_are_refused_before_training() -> None:
+def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     """Lost otherwise: the first long message would end the run with an error about positions."""
     tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
     with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, objective.max_tokens is 40; use fewer"):

@@ -1,4 +1,4 @@
-"""Training goes on after a kill and ends with the same bits; if it did not, a night on a GPU would be lost or wrong."""
+"""Training resumes after a kill and ends with the same bits; otherwise a night on a GPU would be lost or wrong."""
 
 import errno
 import gc
@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, ModelConfig
 from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.training import state as states
-from pipeline.training.interruption import noted
+from pipeline.training.interruption import deferred_signals
 from pipeline.training.loop import Parts, fit, mean_loss
 from pipeline.training.run import DivergedError, Progress, Trainer
 from pipeline.weighting.uniform import Uniform
@@ -39,7 +39,7 @@ def examples(n: int, seed: int) -> list[np.ndarray]:
 
 
 class Log:
-    """Counts what it is told; can pull the plug at a step."""
+    """A log that keeps the steps; can interrupt training at a step."""
 
     def __init__(self, die_at: int | None = None) -> None:
         self.record: dict[str, Any] = {}
@@ -94,13 +94,13 @@ def finished(tmp_path: Path, plan: Trainer) -> tuple[dict[str, torch.Tensor], Pr
     return plan.model.state_dict(), progress
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_trainer_lowers_the_loss(tmp_path: Path) -> None:
     _, progress = finished(tmp_path, trainer(Log(), steps=60))
     assert progress.best_loss < 0.7 * math.log(32)
 
 
 @pytest.mark.parametrize("die_at", [1, 5, 6, 7, 13, 23])
-def test_killed_at_any_step_it_ends_bitwise_equal(tmp_path: Path, die_at: int) -> None:
+def test_trainer_ends_with_the_same_bits_when_killed_at_any_step_and_resumed(tmp_path: Path, die_at: int) -> None:
     """Dropout, accumulation, best weights and the optimizer's moments included."""
     whole, plain = finished(tmp_path / "whole", trainer(Log()))
     torch.manual_seed(die_at)  # a resumed process starts with another global generator
@@ -132,8 +132,8 @@ class Signals(Log):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("at", [1, 6, 13, 24])
-def test_a_signal_saves_before_it_takes_effect(tmp_path: Path, at: int, number: int) -> None:
-    """Not one update is lost: neither at a validation (6) nor at the last update (24)."""
+def test_trainer_saves_before_a_signal_takes_effect(tmp_path: Path, at: int, number: int) -> None:
+    """No update is lost, neither at a validation (6) nor at the last update (24)."""
     whole, plain = finished(tmp_path / "whole", trainer(Log()))
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -147,15 +147,15 @@ def test_a_signal_saves_before_it_takes_effect(tmp_path: Path, at: int, number: 
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 
-def test_a_second_signal_does_not_wait() -> None:
-    with noted() as stop:
+def test_deferred_signals_end_the_process_at_the_second_signal() -> None:
+    with deferred_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked == signal.SIGTERM
+        assert stop.signal == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_saving_by_time_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainer_gives_the_same_bits_when_it_saves_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state after every update, by the clock alone, and none but the last one: the same weights."""
     often, seldom = trainer(Log()), trainer(Log())
     often.runtime = often.runtime.model_copy(update={"checkpoint_every": 1000, "checkpoint_seconds": 1e-9})
@@ -178,7 +178,7 @@ def test_saving_by_time_changes_no_bit(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_full_disk_at_a_checkpoint_is_a_warning(
+def test_trainer_warns_and_goes_on_when_the_disk_is_full_at_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The third state does not fit, later ones do."""
@@ -201,14 +201,14 @@ def test_a_full_disk_at_a_checkpoint_is_a_warning(
     assert states.State(tmp_path / "cut").saved()[0].name == "step-00000024"
 
 
-def test_without_a_state_nothing_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainer_saves_nothing_without_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search's trials share a folder: one must not continue another."""
     monkeypatch.chdir(tmp_path)
     trainer(Log(), steps=6).run(None)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_changed_log_interval_changes_no_bit(tmp_path: Path) -> None:
+def test_trainer_gives_the_same_bits_with_another_log_interval(tmp_path: Path) -> None:
     often, a = finished(tmp_path / "a", trainer(Log(), log_every=1))
     seldom, b = finished(tmp_path / "b", trainer(Log(), log_every=7))
     assert a.curve == b.curve
@@ -232,8 +232,8 @@ def test_two_trainers_never_share_a_state(tmp_path: Path, monkeypatch: pytest.Mo
         pass
 
 
-def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
-    """Validation data of another world gets worse while training learns its own; the best step is not the last."""
+def test_trainer_keeps_the_best_weights_when_it_stops_early(tmp_path: Path) -> None:
+    """Unrelated validation data: its loss rises during training, so the best step is not the last."""
     plan = trainer(Log(), steps=120, patience=2)
     plan.validation = [np.random.default_rng(i).integers(0, 32, 17) for i in range(8)]
     _, progress = finished(tmp_path, plan)
@@ -244,7 +244,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     assert mean_loss(plan.model, plan.parts, plan.validation, 2) == progress.best_loss
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+def test_trainer_stops_with_advice_when_the_training_loss_is_not_finite(tmp_path: Path) -> None:
     plan = trainer(Log())
     with torch.no_grad():
         plan.model.embed.weight.fill_(float("nan"))  # type: ignore[union-attr]
@@ -252,8 +252,8 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
         finished(tmp_path, plan)
 
 
-def test_a_validation_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
-    """Else training goes on to the end, and the best weights are those of no step at all."""
+def test_trainer_stops_with_advice_when_the_validation_loss_is_not_finite(tmp_path: Path) -> None:
+    """Otherwise training would end without any best weights."""
     plan = trainer(Log())
     losses = plan.parts.objective.losses
 
@@ -267,14 +267,14 @@ def test_a_validation_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) 
     assert states.State(tmp_path).saved()[0].name == "step-00000005"
 
 
-def test_nothing_to_train_on_is_named(tmp_path: Path) -> None:
+def test_trainer_names_a_split_without_examples(tmp_path: Path) -> None:
     plan = trainer(Log())
     plan.train = []
     with pytest.raises(UserError, match="train split gives no example"):
         finished(tmp_path, plan)
 
 
-def test_accumulation_equals_one_large_batch() -> None:
+def test_fit_gives_the_update_of_one_large_batch_when_it_accumulates() -> None:
     """Two micro-batches of four move the weights as one of eight does (float32 sums differ in the last bits)."""
     small, large = trainer(Log(), steps=1), trainer(Log(), steps=1)
     for plan in (small, large):
@@ -289,7 +289,7 @@ def test_accumulation_equals_one_large_batch() -> None:
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_bfloat16_reaches_the_optimizer_and_ends_bitwise_equal(tmp_path: Path) -> None:
+def test_trainer_runs_the_optimizer_in_bfloat16_and_ends_with_the_same_bits_twice(tmp_path: Path) -> None:
     """Muon multiplies matrices, in the precision of the params; what is rounded is rounded alike in every run."""
     half = COMPUTE.model_copy(update={"precision": "bfloat16"})
     seen: list[bool] = []
@@ -315,7 +315,7 @@ def test_bfloat16_reaches_the_optimizer_and_ends_bitwise_equal(tmp_path: Path) -
     assert any(not torch.equal(first[name], plain[name]) for name in first)
 
 
-def test_no_steps_measure_the_start_and_move_nothing(tmp_path: Path) -> None:
+def test_trainer_validates_and_changes_nothing_when_there_are_no_steps(tmp_path: Path) -> None:
     """Open weights or a champion can be a graph's base as they are."""
     plan = trainer(Log(), steps=0)
     before = {name: p.clone() for name, p in plan.model.state_dict().items()}
@@ -325,15 +325,15 @@ def test_no_steps_measure_the_start_and_move_nothing(tmp_path: Path) -> None:
     assert progress.best_loss == mean_loss(plan.model, plan.parts, plan.validation, 2)
 
 
-def test_losses_that_are_read_late_are_the_same(tmp_path: Path) -> None:
-    """The way of a GPU: nobody waits for a loss before the cadence asks, and none is left out or misplaced."""
+def test_trainer_gives_the_same_curve_when_losses_are_read_late(tmp_path: Path) -> None:
+    """As on a GPU: losses are read when they are logged, and none is left out or misplaced."""
     usual, late = trainer(Log(), log_every=5), trainer(Log(), log_every=5)
-    late._late = True
+    late._reads_late = True
     expected, found = (one.run(states.State(tmp_path / str(number))) for number, one in enumerate((usual, late)))
     assert found.curve == expected.curve
     assert found.tokens == expected.tokens
     broken = trainer(Log(), log_every=5, learning_rate=1e30)
-    broken._late = True
+    broken._reads_late = True
     with pytest.raises(UserError, match=r"training loss is (nan|inf) at step [234];"):
         broken.run(states.State(tmp_path / "broken"))
 

@@ -1,4 +1,4 @@
-"""A wrong schedule trains a worse model and nobody sees why."""
+"""Learning-rate schedule and batch-size warm-up: an error trains a worse model without a message."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pipeline.config.recipe import Schedule
-from pipeline.training.schedule import factor, micro_batches
+from pipeline.training.schedule import learning_rate_factor, micro_batches
 
 
 def schedule(shape: str, **changes: float) -> Schedule:
@@ -23,8 +23,8 @@ def schedule(shape: str, **changes: float) -> Schedule:
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "trapezoid", "constant"])
-def test_warm_up_rises_to_the_peak_and_nothing_exceeds_it(shape: str) -> None:
-    rates = [factor(schedule(shape), step) for step in range(100)]
+def test_learning_rate_factor_rises_to_the_peak_in_warm_up_and_never_after(shape: str) -> None:
+    rates = [learning_rate_factor(schedule(shape), step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == 1.0
     assert max(rates) == 1.0
@@ -32,23 +32,23 @@ def test_warm_up_rises_to_the_peak_and_nothing_exceeds_it(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "trapezoid"])
-def test_the_last_step_is_at_the_floor(shape: str) -> None:
-    assert factor(schedule(shape), 99) == pytest.approx(0.1)
+def test_learning_rate_factor_ends_at_the_final_share(shape: str) -> None:
+    assert learning_rate_factor(schedule(shape), 99) == pytest.approx(0.1)
 
 
-def test_cosine_is_half_way_down_in_the_middle() -> None:
-    assert factor(schedule("cosine", warmup_steps=0), 49) == pytest.approx(
+def test_learning_rate_factor_is_half_way_down_in_the_middle_of_a_cosine() -> None:
+    assert learning_rate_factor(schedule("cosine", warmup_steps=0), 49) == pytest.approx(
         0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2))
     )
 
 
-def test_trapezoid_stays_flat_until_its_last_fifth() -> None:
-    rates = [factor(schedule("trapezoid", warmup_steps=0), step) for step in range(100)]
+def test_learning_rate_factor_is_constant_until_the_last_fifth_of_a_trapezoid() -> None:
+    rates = [learning_rate_factor(schedule("trapezoid", warmup_steps=0), step) for step in range(100)]
     assert set(rates[:79]) == {1.0}
     assert rates[85] < 1.0
 
 
-def test_the_batch_grows_evenly_and_no_micro_batch_is_left_out_or_comes_twice() -> None:
+def test_micro_batches_grow_evenly_and_each_number_comes_once() -> None:
     grown = [micro_batches(schedule("constant", accumulate=4, batch_warmup_steps=8), step) for step in range(12)]
     assert [len(numbers) for numbers in grown] == [1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 4, 4]
     assert list(itertools.chain(*grown)) == list(range(36))
@@ -57,6 +57,6 @@ def test_the_batch_grows_evenly_and_no_micro_batch_is_left_out_or_comes_twice() 
     assert micro_batches(schedule("constant", accumulate=3), 7) == range(21, 24)
 
 
-def test_a_batch_that_has_nothing_to_grow_to_is_refused() -> None:
+def test_schedule_refuses_a_batch_warm_up_without_accumulation() -> None:
     with pytest.raises(ValueError, match="batch_warmup_steps is 5 and accumulate 1: there is nothing to grow to"):
         schedule("constant", batch_warmup_steps=5)

@@ -1,0 +1,124 @@
+"""Examples of a recipe: records of one kind and split, tokenized by its objective.
+
+Documents are cut into packed windows; every other record is one example. Few-shot recipes draw some records per label.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import integrity
+from pipeline.config.recipe import Kind, seed_for
+from pipeline.contracts import Examples
+from pipeline.data.shards import Shard, windows
+from pipeline.errors import UserError
+from pipeline.objectives import Objective
+from pipeline.paths import SAMPLES
+
+
+class PackedWindows:
+    """Consecutive windows of a shard of documents (packing), ready for an objective's `collate`."""
+
+    def __init__(self, shard: Shard, context_length: int, objective: Objective) -> None:
+        self._shard, self._windows, self._objective = shard, windows(shard, context_length), objective
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._objective.example({"ids": self._windows.window(i)})
+
+    def column(self, name: str) -> list[str]:
+        """One value per window: that of the document in which it begins. Raises UserError if there is no column."""
+        begins = np.arange(len(self)) * self._windows.context_length
+        documents = np.searchsorted(self._shard.starts, begins, side="right") - 1
+        return _column(self._shard.index(), name, documents)
+
+
+class Records:
+    """Records, each tokenized once, ready for an objective's `collate`."""
+
+    def __init__(self, table: pa.Table, objective: Objective) -> None:
+        self._table = table
+        self._examples = [objective.example(record) for record in table.to_pylist()]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._examples[i]
+
+    def column(self, name: str) -> list[str]:
+        """One value per record. Raises UserError if there is no column."""
+        return _column(self._table, name, np.arange(len(self)))
+
+
+class Subset:
+    """Examples at the given indices, in their order."""
+
+    def __init__(self, examples: Examples, rows: np.ndarray) -> None:
+        self._examples, self._rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._examples[int(self._rows[i])]
+
+
+class FewShot(NamedTuple):
+    """A few records of each label."""
+
+    per_label: int
+    seed: int
+
+    def draw(self, table: pa.Table) -> pa.Table:
+        """`per_label` records of each label (of all, without labels) drawn by the seed, in the order of the file."""
+        rng = np.random.default_rng(seed_for(self.seed, "few"))
+        labels = np.array(
+            table["label"].to_pylist() if "label" in table.column_names else [""] * len(table), dtype=object
+        )
+        numbers = [np.flatnonzero(labels == label) for label in sorted(set(labels.tolist()))]
+        chosen = [rng.choice(rows, min(self.per_label, len(rows)), replace=False) for rows in numbers]
+        return table.take(pa.array(np.sort(np.concatenate(chosen)))) if chosen else table
+
+
+def load_examples(
+    objective: Objective, kind: Kind, split: str, context_length: int, few_shot: FewShot | None = None
+) -> PackedWindows | Records:
+    """The examples of one split: packed windows of documents, or records tokenized once.
+
+    Args:
+        context_length: tokens of a window of documents.
+        few_shot: draws the records; None: all.
+
+    Raises:
+        UserError: a damaged file, a record that makes no example, or few-shot documents.
+    """
+    if kind == "documents":
+        if few_shot is not None:
+            raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
+        return PackedWindows(Shard.open(SAMPLES / kind, split), context_length, objective)
+    table = _read(kind, split)
+    return Records(table if few_shot is None else few_shot.draw(table), objective)
+
+
+def training_labels(kind: Kind) -> list[str]:
+    """The distinct labels of the training split, sorted; empty for records without labels."""
+    return sorted(set(_read(kind, "train", ["label"])["label"].to_pylist())) if kind == "labelled" else []
+
+
+def _read(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:
+    path = SAMPLES / kind / f"{split}.parquet"
+    integrity.require_intact(path)
+    # pq.read_table would import pandas: half a second per stage
+    return pq.ParquetFile(path).read(columns=columns)
+
+
+def _column(table: pa.Table, name: str, rows: np.ndarray) -> list[str]:
+    if name not in table.column_names:
+        raise UserError(f"params.yaml: column {name!r} is not in the records; one of: {', '.join(table.column_names)}")
+    values: list[str] = table[name].take(pa.array(rows)).to_pylist()
+    return values
