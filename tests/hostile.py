@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import tokenizer
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
+from pipeline.model import checkpoint, open_weights
 from pipeline.model.weights import INDEX, WEIGHTS
 from tests.models import network
 
@@ -85,13 +85,13 @@ def refusal(folder: Path) -> str | None:
     )
     downloads = folder.with_name("downloads")
     try:
-        checkpoint.fetch(start, downloads)
+        open_weights.fetch(start, downloads)
     except UserError as error:
         offered = re.search("if you trust these, write ([0-9a-f]{64})$", str(error))
         if offered is None:
             return str(error)
     try:
-        checkpoint.load(checkpoint.fetch(start.model_copy(update={"sha256": offered[1]}), downloads))
+        checkpoint.load(open_weights.fetch(start.model_copy(update={"sha256": offered[1]}), downloads))
         tokenizer.adopt(folder)
     except UserError as error:
         return str(error)

@@ -2,7 +2,8 @@
 
 import torch
 
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 
 
 def shape(family: str = "llama", **changes: object) -> ModelConfig:

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from pipeline.auxiliary import Losses
 from pipeline.config.section import Section
 from pipeline.contracts import Batch, Learner, Predictions, per_example
-from pipeline.model.gpt import GPT, Shown
+from pipeline.model.capture import Capture
+from pipeline.model.gpt import GPT
 
 
 class Settings(Section):
@@ -81,7 +82,7 @@ def perturbed(model: GPT, change_BTD: Tensor) -> Iterator[None]:
     handle = model.embed.register_forward_hook(hook)
     try:
         # padded batches: the model computes every position, so that each change meets its own
-        with model.shown(Shown()):
+        with model.capturing(Capture()):
             yield
     finally:
         handle.remove()

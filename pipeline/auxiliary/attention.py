@@ -19,7 +19,8 @@ from pipeline.auxiliary import Losses
 from pipeline.config.section import Count, Section
 from pipeline.contracts import Batch, Learner
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT, Shown
+from pipeline.model.capture import Capture
+from pipeline.model.gpt import GPT
 
 
 class Settings(Section):
@@ -65,7 +66,7 @@ class SupervisedAttention:
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: the objective's loss plus `weight` times the mean of -log(attention mass on the target), nats."""
-        with model.shown(Shown(attentions=self.settings.heads)) as seen:
+        with model.capturing(Capture(attentions=self.settings.heads)) as seen:
             losses_B = self.learner.objective.losses(model, batch)
         target_BTT = target_mask(batch["inputs"], self.settings.towards, self.spellings)
         mask_BT = self.learner.token_mask(batch["inputs"])
@@ -80,7 +81,7 @@ def spellings(encode: Callable[[str], list[int]], words: Sequence[str]) -> list[
 
 
 def attention_mass(
-    target_BTT: Tensor, mask_BT: Tensor, seen: Shown, heads: Mapping[int, Sequence[int]]
+    target_BTT: Tensor, mask_BT: Tensor, seen: Capture, heads: Mapping[int, Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
     """mass_BHT: the share of these heads' attention on the target; counts_BT: 1 at tokens with a target, else 0."""
     T = target_BTT.shape[1]

@@ -17,7 +17,8 @@ from pipeline.auxiliary import Losses
 from pipeline.config.section import Section, Share
 from pipeline.contracts import Batch, Learner, Predictions, per_example
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT, Shown
+from pipeline.model.capture import Capture
+from pipeline.model.gpt import GPT
 
 
 class Settings(Section):
@@ -85,7 +86,7 @@ class Distillation:
         if not self.settings.hidden:
             return self.learner.objective.predictions(model, batch), torch.empty(0)
         last = model.config.n_layers
-        with model.shown(Shown(hidden=[last])) as seen:
+        with model.capturing(Capture(hidden=[last])) as seen:
             predictions = self.learner.objective.predictions(model, batch)
         mask_BT1 = self.learner.token_mask(batch["inputs"])[..., None]
         hidden_BTD = seen.hidden[last][:, : mask_BT1.shape[1]]

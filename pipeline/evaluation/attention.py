@@ -12,7 +12,7 @@ from pipeline.auxiliary.attention import attention_mass, spellings, target_mask
 from pipeline.config.section import Count, Positive, Section
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records, slices
-from pipeline.model.gpt import Shown
+from pipeline.model.capture import Capture
 from pipeline.objectives import padded
 from pipeline.objectives.classify import encode
 
@@ -47,7 +47,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     sums_H, tokens, texts_with_target = torch.zeros(sum(map(len, settings.heads.values())), dtype=torch.float64), 0.0, 0
     for part in slices(len(texts), settings.batch_size):
         inputs_BT = padded(texts[part], tokenizer.pad).to(model.embed.weight.device)
-        with model.shown(Shown(attentions=settings.heads)) as seen:
+        with model.capturing(Capture(attentions=settings.heads)) as seen:
             model.hidden(inputs_BT)
         target_BTT = target_mask(inputs_BT, settings.towards, spelled)
         mass_BHT, counts_BT = attention_mass(target_BTT, inputs_BT != tokenizer.pad, seen, settings.heads)

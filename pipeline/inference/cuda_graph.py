@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline.model.cache import FixedCache
+from pipeline.model.cache import StaticKVCache
 from pipeline.model.gpt import GPT
 
 _WARM = 3  # steps before a capture, as torch's documentation of CUDA graphs has it
@@ -22,10 +22,10 @@ _WORTH = 4 * (_WARM + 1)
 class Decoder:
     """The steps after prompts that stand in `cache` already."""
 
-    def __init__(self, model: GPT, cache: FixedCache, real_BT: Tensor) -> None:
+    def __init__(self, model: GPT, cache: StaticKVCache, real_BT: Tensor) -> None:
         """`real_BT`: false on the padding before shorter prompts. What `cache` has room for is what may come."""
         B, T = real_BT.shape
-        cache.begin(real_BT.device)
+        cache.start_decoding(real_BT.device)
         self._model, self._cache = model, cache
         self._length = cache.length
         self._places_C = torch.arange(cache.capacity, device=real_BT.device)
@@ -34,22 +34,22 @@ class Decoder:
         self._real_BC = (self._places_C < before) | (self._places_C >= before + self._padding_B1)
         self._ids_B1 = torch.zeros(B, 1, dtype=torch.long, device=real_BT.device)
         # Not bound to this object, which would hold itself, its cache and its graph until garbage is collected.
-        self._run = torch.compile(Decoder._plain) if model.fixed else Decoder._plain
+        self._run = torch.compile(Decoder._plain) if model.static_shapes else Decoder._plain
         self._graph: torch.cuda.CUDAGraph | None = None
         self._replays = real_BT.device.type == "cuda" and cache.capacity - cache.length >= _WORTH
 
     @torch.inference_mode()
     def step(self, ids_B1: Tensor) -> Tensor:
         """The newest ids -> the logits of the next, [B, V]; on a GPU the next step writes over them."""
-        assert self._cache.at is not None
-        self._cache.at.fill_(self._length)
+        assert self._cache.write_position is not None
+        self._cache.write_position.fill_(self._length)
         self._ids_B1.copy_(ids_B1)
         self._length += 1
         return self._replayed() if self._replays else self._run(self)
 
     def _plain(self) -> Tensor:
         """One step at `at`; run again it writes the same again."""
-        at = self._cache.at
+        at = self._cache.write_position
         assert at is not None
         # added to scores, because every layer would make such a one of a boolean mask
         seen_BC = self._real_BC & (self._places_C <= at)

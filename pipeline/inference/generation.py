@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.inference.cuda_graph import Decoder
-from pipeline.model.cache import FixedCache
-from pipeline.model.gpt import GPT, Cache, KeyValue
+from pipeline.model.cache import KeyValue, KVCache, StaticKVCache
+from pipeline.model.gpt import GPT
 
 
 def generate(
@@ -153,7 +153,7 @@ def _steps(
                 )
                 next_B = choose(model.logits(x_BTD[:, -1]), temperature, top_k, top_p, generator)
                 new_BT = next_B[:, None] if cache is not None else torch.cat((new_BT, next_B[:, None]), dim=1)
-                if isinstance(cache, FixedCache):
+                if isinstance(cache, StaticKVCache):
                     decoder = Decoder(model, cache, mask_BT)
                 elif ragged:
                     mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(next_B), 1)), dim=1)
@@ -162,9 +162,9 @@ def _steps(
         model.train(training)
 
 
-def _cache(capacity: int, device: torch.device) -> Cache:
+def _cache(capacity: int, device: torch.device) -> KVCache:
     """Of fixed shapes on a GPU, where launching a step takes longest; a CPU reads only what is full."""
-    return FixedCache(capacity) if device.type == "cuda" else Cache(capacity)
+    return StaticKVCache(capacity) if device.type == "cuda" else KVCache(capacity)
 
 
 def _padded_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""Trained additions that no plain weight can hold: they stay beside the model, in its folder's `adapter/`.
+"""Adapters that do not merge into the weights; a model folder keeps them in `adapter/`.
 
 A learned prefix (keys and values before every text), a soft prompt (embeddings before every text) and bottleneck
-adapters (a small network behind a projection). `GPT` runs them; tuners make and save them; `attach` puts them back when
-a model folder is read, so that scoring, serving and chatting know nothing of them. LoRA and IA3 merge into weights and
-are not here.
+adapters (a small network after a projection). Tuners train and save them, `attach` adds them to a model that is read
+from its folder, and `GPT` applies them, so no caller of a model has to know of them. LoRA and IA3 merge into the
+weights (pipeline/tuners).
 
 Shapes: P virtual tokens, L layers, G key-value heads, K head_dim, D d_model.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from pipeline import foreign
 from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown, whole
-from pipeline.model.cache import KeyValue, Recorder
+from pipeline.model.cache import KeyValue, KVRecorder
 
 if TYPE_CHECKING:
     from pipeline.model.gpt import GPT
@@ -27,34 +27,35 @@ if TYPE_CHECKING:
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 
-class Virtual(nn.Module, ABC):
-    """What stands before every text: virtual tokens. Their number is `length`."""
+class VirtualTokens(nn.Module, ABC):
+    """Trained virtual tokens before every text."""
 
     length: int
+    """Their number."""
 
     @abstractmethod
-    def before(self, model: "GPT") -> list[KeyValue]:
+    def key_values(self, model: "GPT") -> list[KeyValue]:
         """Keys and values of every layer, each [1, G, P, K]."""
 
 
-class LearnedPrefix(Virtual):
-    """Keys and values themselves, flat as peft stores them: [P, 2 L G K] (Li & Liang 2021, section 4.2)."""
+class LearnedPrefix(VirtualTokens):
+    """Virtual tokens as keys and values, flat as peft stores them: [P, 2 L G K] (Li & Liang 2021, section 4.2)."""
 
     def __init__(self, flat_PX: Tensor) -> None:
         super().__init__()
         self.length = flat_PX.shape[0]
         self.flat = nn.Parameter(flat_PX)
 
-    def before(self, model: "GPT") -> list[KeyValue]:
+    def key_values(self, model: "GPT") -> list[KeyValue]:
         """Splits the flat rows by layer, key or value, and head."""
-        return unfolded(self.flat, model)
+        return unflattened(self.flat, model)
 
 
-class SoftPrompt(Virtual):
-    """Embeddings of tokens that no vocabulary has: [P, D] (Lester et al. 2021, section 2).
+class SoftPrompt(VirtualTokens):
+    """Virtual tokens as trained embeddings: [P, D] (Lester et al. 2021, section 2).
 
-    A causal network never lets them see what follows, so running them once gives every layer's keys and values, and the
-    texts of a batch share them.
+    They come first and attention is causal, so their keys and values do not depend on the text: one pass serves all
+    texts of a batch.
     """
 
     def __init__(self, embeddings_PD: Tensor) -> None:
@@ -62,15 +63,15 @@ class SoftPrompt(Virtual):
         self.length = embeddings_PD.shape[0]
         self.embeddings = nn.Parameter(embeddings_PD)
 
-    def before(self, model: "GPT") -> list[KeyValue]:
-        """One pass of the virtual tokens alone."""
-        recorder = Recorder()
+    def key_values(self, model: "GPT") -> list[KeyValue]:
+        """Those of one pass of the virtual tokens alone."""
+        recorder = KVRecorder()
         model.hidden(embeddings_BTD=self.embeddings[None], cache=recorder)
         return recorder.layers
 
 
 class Bottleneck(nn.Module):
-    """A projection and the small network behind it: y + W_up gelu(W_down y) (Houlsby et al. 2019, figure 2)."""
+    """A projection followed by a bottleneck adapter: y + W_up gelu(W_down y) (Houlsby et al. 2019, figure 2)."""
 
     def __init__(self, base: nn.Linear, width: int) -> None:
         super().__init__()
@@ -81,11 +82,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        y = self.base(x)
+        y: Tensor = self.base(x)
         return y + F.linear(F.gelu(F.linear(y, self.narrow)), self.wide)
 
 
-def unfolded(flat_PX: Tensor, model: "GPT") -> list[KeyValue]:
+def unflattened(flat_PX: Tensor, model: "GPT") -> list[KeyValue]:
     """[P, 2 L G K] -> per layer keys and values [1, G, P, K]; peft's order: layer, key or value, head."""
     shape = model.config
     parts = flat_PX.view(len(flat_PX), shape.n_layers, 2, shape.n_kv_heads, shape.head_dim).permute(1, 2, 3, 0, 4)
@@ -93,34 +94,34 @@ def unfolded(flat_PX: Tensor, model: "GPT") -> list[KeyValue]:
 
 
 def sites(model: "GPT") -> list[str]:
-    """Where bottlenecks stand: what attention and what the MLP add to the stream, in every block."""
+    """Names of the projections that get a bottleneck: the last one of attention and of the MLP, in every block."""
     return [f"blocks.{i}.{part}" for i in range(model.config.n_layers) for part in ("attention.out", "mlp.down")]
 
 
 def insert_bottlenecks(model: "GPT", width: int) -> dict[str, Bottleneck]:
-    """Puts one behind each site; all zero, so the model answers as before."""
-    made = {}
+    """Adds one after each of `sites`; their weights are zero, so the model computes the same as before."""
+    bottlenecks = {}
     for site in sites(model):
         base = model.get_submodule(site)
         assert isinstance(base, nn.Linear)
-        made[site] = Bottleneck(base, width)
-        replace(model, site, made[site])
-    return made
+        bottlenecks[site] = Bottleneck(base, width)
+        replace_module(model, site, bottlenecks[site])
+    return bottlenecks
 
 
-def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts `module` at the place called `name`."""
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Replaces the submodule called `name`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
 
 def has_additions(model: "GPT") -> bool:
-    """Whether something is in the model that no plain weight can hold."""
+    """Whether the model has adapters of this file, which do not merge into its weights."""
     return model.virtual is not None or any(isinstance(module, Bottleneck) for module in model.modules())
 
 
 def attach(model: "GPT", folder: Path) -> None:
-    """Puts back what stands in a model folder's `adapter/`; what was merged into the weights is there already.
+    """Adds the adapter in `folder` to the model; nothing for kinds that were merged into the weights.
 
     Raises:
         UserError: tensors that do not fit the model.
@@ -136,23 +137,22 @@ def attach(model: "GPT", folder: Path) -> None:
     from pipeline.model.weights import headers, read_tensors, require_floats
 
     # by the header: a file that does not fit is refused before memory is taken
-    found = headers(folder / TENSORS)
-    require_floats(found, folder / TENSORS)
+    header_of = headers(folder / TENSORS)
+    require_floats(header_of, folder / TENSORS)
+    # `base_model.` tensors are the classification head, which is among the model's own weights as well
+    shapes = {name: header.shape for name, header in header_of.items() if not name.startswith("base_model.")}
     if kind == "BOTTLENECK":
-        # the classification head stands among the model's own weights as well
-        own = {name for name in found if not name.startswith("base_model.")}
         width = whole(config.get("width"), f"{folder / CONFIG}: width", 1 << 20)
-        _check(folder, {name: found[name].shape for name in own}, _bottleneck_shapes(model, width))
+        _check(folder, shapes, _bottleneck_shapes(model, width))
         tensors = read_tensors(folder / TENSORS)
         for site, bottleneck in insert_bottlenecks(model, width).items():
             for part in ("narrow", "wide"):
                 getattr(bottleneck, part).data.copy_(tensors[f"{site}.{part}"])
         return
-    shape = model.config
-    rows = whole(config.get("num_virtual_tokens"), f"{folder / CONFIG}: num_virtual_tokens", shape.context_length)
-    width = shape.d_model if kind == "PROMPT_TUNING" else 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
-    own = {name for name in found if not name.startswith("base_model.")}
-    _check(folder, {name: found[name].shape for name in own}, {"prompt_embeddings": (rows, width)})
+    own = model.config
+    rows = whole(config.get("num_virtual_tokens"), f"{folder / CONFIG}: num_virtual_tokens", own.context_length)
+    width = own.d_model if kind == "PROMPT_TUNING" else 2 * own.n_layers * own.n_kv_heads * own.head_dim
+    _check(folder, shapes, {"prompt_embeddings": (rows, width)})
     value = read_tensors(folder / TENSORS)["prompt_embeddings"].to(torch.float32)
     model.virtual = SoftPrompt(value) if kind == "PROMPT_TUNING" else LearnedPrefix(value)
 
@@ -166,15 +166,15 @@ def _bottleneck_shapes(model: "GPT", width: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check(folder: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
-    if odd := sorted(expected.keys() ^ found.keys()):
+def _check(folder: Path, shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
+    if odd := sorted(expected.keys() ^ shapes.keys()):
         raise UserError(
             f"{folder / TENSORS}: {shown(odd[0])} is missing or has no place in this model; use the base model the "
             "adapter was made for"
         )
     for name, shape in expected.items():
-        if found[name] != shape:
+        if shapes[name] != shape:
             raise UserError(
-                f"{folder / TENSORS}: {name} has shape {found[name]}, this model needs {shape}; use the base model the "
-                "adapter was made for"
+                f"{folder / TENSORS}: {name} has shape {shapes[name]}, this model needs {shape}; use the base model "
+                "the adapter was made for"
             )

@@ -1,8 +1,9 @@
-"""What stands before the new tokens: keys and values of a learned prefix, or of the tokens seen so far.
+"""Past keys and values: a learned prefix, or the KV cache of generation.
 
-Prefix tuning and the generation cache are one mechanism: both hand every layer its keys and values with
-something in front. Shapes: B batch, G key-value heads, P prefix, T new tokens, S past + new tokens, K
-head_dim.
+Prefix tuning and the KV cache are one mechanism: in both, attention of every layer gets keys and values of earlier
+positions in front of those of the new tokens.
+
+Shapes: B batch, G key-value heads, P prefix, T new tokens, S past + new tokens, K head_dim.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,11 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class Past(Protocol):
-    """Keys and values that stand before the new tokens."""
+    """Keys and values before the new tokens."""
+
+    @property
+    def length(self) -> int:
+        """The number of past positions."""
 
     def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
         """Past and new keys and values of a layer: each [B, G, S, K]."""
@@ -28,14 +33,19 @@ class Prefix:
     def __init__(self, layers: Sequence[KeyValue]) -> None:
         self.layers = layers
 
+    @property
+    def length(self) -> int:
+        """The number of positions it takes."""
+        return self.layers[0][0].shape[2]
+
     def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
         """Concatenates, so that gradients reach the prefix."""
         k_GPK, v_GPK = (x.expand(k_BGTK.shape[0], -1, -1, -1) for x in self.layers[layer])
         return torch.cat((k_GPK, k_BGTK), 2), torch.cat((v_GPK, v_BGTK), 2)
 
 
-class Recorder:
-    """Keeps every layer's keys and values as they pass, gradients included: a soft prompt becomes a prefix."""
+class KVRecorder:
+    """Records every layer's keys and values, gradients included, to make a prefix of a soft prompt."""
 
     length = 0
 
@@ -43,16 +53,17 @@ class Recorder:
         self.layers: list[KeyValue] = []
 
     def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
-        """Nothing stands before them."""
+        """Records them and returns them as they are; there are no past ones."""
+        assert layer == len(self.layers)
         self.layers.append((k_BGTK, v_BGTK))
         return k_BGTK, v_BGTK
 
-    def advance(self, tokens: int) -> None:
-        """All layers have passed."""
+    def advance(self, _tokens: int) -> None:
+        """Does nothing: it is filled in one pass."""
 
 
-class Cache:
-    """Keys and values of the tokens seen so far: room for `capacity` positions, written in place."""
+class KVCache:
+    """Keys and values of the tokens so far: `capacity` positions, written in place."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -66,8 +77,8 @@ class Cache:
             raise ValueError(f"the cache has room for {self.capacity} positions, {end} were asked for")
         if layer not in self._layers:
             B, G, _, K = k_BGTK.shape
-            # A learned prefix comes first and is exact; what follows it in autocast is not, and attention reads neither
-            # as anything else.
+            # In autocast the tokens' keys and values have lower precision than a learned prefix, which is written
+            # first; attention wants one precision for both.
             device = k_BGTK.device.type
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else k_BGTK.dtype
             self._layers[layer] = k_BGTK.new_empty(2, B, G, self.capacity, K, dtype=dtype)
@@ -77,40 +88,72 @@ class Cache:
         return keys[:, :, :end], values[:, :, :end]
 
     def advance(self, tokens: int) -> None:
-        """Moves on after all layers stored their part."""
+        """Counts the new positions, after all layers have stored theirs."""
         self.length += tokens
 
 
-class FixedCache(Cache):
-    """A cache whose steps have the same shapes and addresses every time, as a CUDA graph needs them.
+class StaticKVCache(KVCache):
+    """A KV cache whose decoding steps have the same shapes and addresses every time, as a CUDA graph needs them.
 
-    Prompt and prefix are written as usual. Once `at` is set, a step is one token, written where that tensor says, and
-    attention reads the whole capacity under a mask.
+    Prompt and prefix are written as in `KVCache`. After `start_decoding` each step is one token, written at
+    `write_position`, and attention reads the whole capacity under a mask.
     """
 
-    at: Tensor | None = None
+    write_position: Tensor | None = None
     """Where the next token is written, [1]; none: still at the prompt."""
 
     def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
-        """Stores the new keys and values of a layer and gives what is read with them."""
-        if self.at is None:
+        """Stores the new keys and values of a layer; returns those of all positions."""
+        if self.write_position is None:
             return super().extend(layer, k_BGTK, v_BGTK)
         # index_copy_ casts nothing itself
-        both = self._layers[layer].index_copy_(3, self.at, torch.stack((k_BGTK, v_BGTK)).to(self.dtype))
+        new = torch.stack((k_BGTK, v_BGTK)).to(self.dtype)
+        both = self._layers[layer].index_copy_(3, self.write_position, new)
         return both[0], both[1]
 
     def advance(self, tokens: int) -> None:
-        """Steps leave `length` where they began: it is part of what compiled code is made for."""
-        if self.at is None:
+        """Counts positions of the prompt alone: `length` is a constant of the code that is compiled for the steps."""
+        if self.write_position is None:
             super().advance(tokens)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what is written."""
+        """Precision of the stored keys and values."""
         return next(iter(self._layers.values())).dtype
 
-    def begin(self, device: torch.device) -> None:
-        """The prompt is written: from here on steps. What nobody wrote becomes 0, for a mask hides numbers, not NaN."""
-        self.at = torch.full((1,), self.length, device=device)
+    def start_decoding(self, device: torch.device) -> None:
+        """Ends the prompt. Positions not yet written become 0: a mask hides numbers, but NaN times 0 is NaN."""
+        self.write_position = torch.full((1,), self.length, device=device)
         for both in self._layers.values():
             both[:, :, :, self.length :] = 0
+
+
+def length_of(past: Past | None) -> int:
+    """The number of past positions; 0 for none."""
+    return 0 if past is None else past.length
+
+
+def starts_text(cache: KVCache | KVRecorder | None) -> bool:
+    """Whether a pass with this cache is the first of its text, before which virtual tokens belong."""
+    return cache is None or (isinstance(cache, KVCache) and not cache.length)
+
+
+def past_of(
+    prefix: Sequence[KeyValue] | None, cache: KVCache | KVRecorder | None, batch: int, n_layers: int
+) -> Past | None:
+    """Keys and values before the new tokens of a pass: the cache, with the prefix written into it, or the prefix.
+
+    Raises:
+        ValueError: a prefix of another number of layers, or one beside a cache that is not empty.
+    """
+    if prefix is not None and len(prefix) != n_layers:
+        raise ValueError(f"the prefix has {len(prefix)} layers, the model {n_layers}")
+    if cache is None:
+        return None if prefix is None else Prefix(prefix)
+    if prefix is not None:
+        if cache.length:
+            raise ValueError("a prefix goes into an empty cache; later calls read it from there")
+        for layer, (k, v) in enumerate(prefix):
+            cache.extend(layer, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1))
+        cache.advance(prefix[0][0].shape[2])
+    return cache

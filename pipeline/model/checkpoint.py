@@ -1,16 +1,14 @@
-"""Models on disk: the Hugging Face folder layout, in and out, safetensors only (never pickle).
+"""Models on disk: the Hugging Face folder layout, saved and loaded, safetensors only (never pickle).
 
 `save` writes a folder that transformers, vLLM and llama.cpp's converter read without code of ours, with a manifest of
-hashes; `load` reads such folders, ours and theirs, and checks the manifest; `fetch` brings pinned open weights. Neither
-safetensors nor torch notices a flipped bit: the manifest does. What no weight can hold (a prefix, a prompt, a
-bottleneck) stands in `adapter/`: `load` puts it back, other readers see the model without it.
+hashes; `load` reads such folders, ours and theirs, and checks the manifest, since neither safetensors nor torch notices
+a flipped bit. Adapters that do not merge (a prefix, a prompt, a bottleneck) are in `adapter/`: `load` adds them, other
+readers see the model without them.
 
 A folder may be damaged or hostile: links, config, index and the headers of the weights are checked before a number is
-read, and the numbers before they are used (pipeline/foreign.py, weights.py, layout.py).
+read, and the numbers before they are used (pipeline/foreign.py, weights.py, inspection.py).
 """
 
-import hashlib
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,30 +18,15 @@ import torch
 from torch import Tensor
 
 from pipeline import files, foreign
-from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
-from pipeline.foreign import read_json
 from pipeline.model import weights
 from pipeline.model.adapters import attach
-from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.model.hf_format import exported_config, exported_name, internal_name, is_transposed, labels_in
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
+from pipeline.model.hf_config import exported_config, labels_in
+from pipeline.model.hf_format import exported_tensors, internal_name, is_transposed
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
-from pipeline.model.weights import WEIGHTS, Header, read_tensors, write_tensors
-
-__all__ = [
-    "exported_name",
-    "fetch",
-    "inspect",
-    "internal_name",
-    "labels",
-    "load",
-    "pin",
-    "read_json",
-    "read_tensors",
-    "save",
-    "verify",
-    "write_tensors",
-]
+from pipeline.model.weights import WEIGHTS, Header, write_tensors
 
 _OURS = {"config.json", "generation_config.json", WEIGHTS, MANIFEST}
 
@@ -87,7 +70,7 @@ def save(
         stops = sorted({i for i in (eos, special.get("<|end|>")) if i is not None}) or None
         generation = {"bos_token_id": bos, "eos_token_id": stops, "pad_token_id": pad}
         files.write_json(temporary / "generation_config.json", generation)
-        write_tensors(temporary / WEIGHTS, _exported_tensors(model))
+        write_tensors(temporary / WEIGHTS, exported_tensors(model))
         if model.score is not None and model.head is not None and not model.config.tie_embeddings:
             (temporary / HEAD).parent.mkdir()
             write_tensors(temporary / HEAD, {"head.weight": model.head.weight})
@@ -128,97 +111,6 @@ def labels(folder: Path) -> list[str] | None:
     return labels_in(foreign.read_object(path), str(path))
 
 
-def pin(folder: Path) -> str:
-    """One SHA-256 for every file of a model folder that decides the model or its text: what `pretrain.start` pins.
-
-    Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
-    """
-    return foreign.pin(foreign.hashes(folder))
-
-
-def fetch(start: InitialWeights, cache: Path) -> Path:
-    """The folder of the open weights that `pretrain.start` names, checked against its sha256.
-
-    Args:
-        start: kind `folder` (path on this machine) or `hub` (repository id and a commit as revision).
-        cache: where downloads are kept.
-
-    Raises:
-        UserError: no such folder or repository, an unpinned revision, no network, or another sha256 than
-            pinned.
-    """
-    if start.kind == "scratch" or start.path is None:
-        raise UserError(
-            f"params.yaml: pretrain.start.kind is {start.kind!r} with path {start.path!r}; open weights need "
-            "kind folder or hub, and a path"
-        )
-    folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
-    if not folder.is_dir():
-        raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    inspect(folder)
-    hashes = foreign.hashes(folder)
-    found, lists = foreign.pin(hashes), cache / "pins"
-    if start.sha256 is None:
-        raise UserError(
-            f"params.yaml: pretrain.start.sha256 is null; open weights are pinned; if you trust these, write {found}"
-        )
-    if found != start.sha256.lower():
-        raise UserError(
-            f"{folder}: sha256 of its {len(hashes)} files is {found}, params.yaml: pretrain.start.sha256 says "
-            f"{start.sha256}; {_difference(start.sha256.lower(), hashes, lists)}"
-        )
-    if not (lists / f"{found}.json").is_file():
-        files.write_json(lists / f"{found}.json", hashes)
-    return folder
-
-
-def _difference(pinned: str, hashes: Mapping[str, str], lists: Path) -> str:
-    """How a folder differs from its pin, as far as can be known: a pin that held before left its list of files."""
-    parts = [hashes[name] for name in sorted(hashes) if "/" not in name and name.endswith(".safetensors")]
-    if pinned in (*parts, hashlib.sha256("".join(parts).encode()).hexdigest()):
-        return (
-            "that is the hash of the weights alone, and config, tokenizer and adapter decide the model too: if you "
-            "trust these files, write the hash of all of them"
-        )
-    path = lists / f"{pinned}.json"
-    before = foreign.read_object(path) if path.is_file() else {}
-    if before and foreign.pin(before) == pinned:
-        odd = [name for name in sorted(before.keys() | hashes.keys()) if before.get(name) != hashes.get(name)]
-        return (
-            f"{', '.join(odd[:5])} changed since they were used last: take the files that were pinned, or, if you "
-            "trust these, write their hash"
-        )
-    return (
-        "these are other weights than were pinned, or other files beside them: take those that were meant, or, if you "
-        "trust these, write their hash"
-    )
-
-
-def _download(repository: str, revision: str | None, cache: Path) -> Path:
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise UserError(
-            f"params.yaml: pretrain.start.revision is {revision!r}; expected the 40 hexadecimal digits of a "
-            f"commit of {repository}, so that the weights cannot change under you"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        # No patterns but these: pickled weights and code never reach this machine.
-        path = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=cache,
-            allow_patterns=[f"*{suffix}" for suffix in foreign.READ],
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{repository}@{revision}: not downloaded: {error}; "
-            "check the id, the revision and the network, or "
-            "set pretrain.start.kind to folder and path to a local copy"
-        ) from error
-    return Path(path)
-
-
 def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Header]) -> dict[str, Tensor]:
     """The tensors by our names, float32."""
     ours: dict[str, Tensor] = {}
@@ -238,20 +130,6 @@ def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Head
     return ours
 
 
-def _exported_tensors(model: GPT) -> dict[str, Tensor]:
-    family, own = model.config.family, model.state_dict()
-    if odd := sorted(own.keys() - GPT(model.config, None).state_dict().keys() - {"score.weight"}):
-        raise ValueError(f"{odd[0]} is no tensor of a plain {family} model; merge the adapter before saving")
-    if model.config.tie_embeddings or model.score is not None:
-        own.pop("head.weight", None)
-    if family == "gpt2" and not model.config.bias:
-        for name in [name for name in own if name.startswith(("blocks.", "final_norm")) and name.endswith("weight")]:
-            own[name.removesuffix("weight") + "bias"] = torch.zeros(own[name].shape[0])
-    return {
-        exported_name(family, name): value.T if is_transposed(family, name) else value for name, value in own.items()
-    }
-
-
 def _copy_tokenizer(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and path.name not in _OURS and path.suffix not in (".safetensors", ".bin"):
@@ -262,11 +140,11 @@ def _special_tokens(folder: Path) -> dict[str, int]:
     """Ids by role (`eos_token`, ...) and by text (`<|end|>`), from the tokenizer's files; {} without any."""
     if not (folder / "tokenizer.json").is_file():
         return {}
-    raw = read_json(folder / "tokenizer.json")
+    raw = foreign.read_json(folder / "tokenizer.json")
     ids = {token["content"]: token["id"] for token in raw.get("added_tokens") or []}
     vocabulary = raw.get("model", {}).get("vocab")
     path = folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
+    settings = foreign.read_json(path) if path.is_file() else {}
     for role in ("bos_token", "eos_token", "pad_token"):
         token = settings.get(role)
         text = token.get("content") if isinstance(token, dict) else token

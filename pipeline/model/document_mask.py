@@ -1,69 +1,76 @@
-"""Documents that share a window, kept apart: a token sees the past of its own document alone.
+"""Document masks for packed windows: a token attends to the past of its own document alone.
 
-Three ways to the same numbers. As rows: every document is a row of its own where tokens meet, and attention costs the
-squares of the documents, not that of the window; the way of a CPU. As a mask: what is left where rows would hold mostly
-padding, or where shapes must not change (compiled blocks). As a block mask: FlexAttention skips what no token sees
-(Dong et al. 2024); the way of compiled blocks on a GPU.
+Three ways to the same numbers. Rows: in attention every document is a row of its own, so attention costs the sum of the
+documents' squares, not the window's square; used on a CPU. A mask: where rows would hold mostly padding, or where
+shapes must not change (compiled blocks). A block mask: FlexAttention skips blocks that are masked out (Dong et al.
+2024); used for compiled blocks on a GPU.
 
 Shapes: B windows, T positions, N = B T tokens, R documents, M blocks of 128 positions.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.model.varlen import Rows
+from pipeline.model.varlen import PaddedRows
 
-# Rows cost their padding and the way into rows and back, a mask the slower attention under it. At a window of 256 and
-# documents of 130 (the share is 1.05) a mask is 5 % of an update faster, at 512 (0.51) rows 6 %, at 1,024 (0.26) 32 %.
-_WORTH = 0.75
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
-_FLEXES = "cuda"  # where FlexAttention is compiled to skip blocks
-_SIDE = 128  # of a block of FlexAttention, positions
-_LEAST = 16  # features of a head: of fewer torch's compiler writes no such kernel
+# Largest share of the window's attention scores for which rows are used. Rows cost their padding and two copies, a mask
+# a slower attention. At a window of 256 and documents of 130 tokens (a share of 1.05) a mask makes an update 5 %
+# faster, at 512 (0.51) rows 6 %, at 1,024 (0.26) rows 32 %.
+_LARGEST_SHARE = 0.75
+
+_FLEX_DEVICE = "cuda"  # where FlexAttention is compiled to skip blocks
+_BLOCK = 128  # positions of a block of FlexAttention
+_LEAST_HEAD_DIM = 16  # torch's compiler has no such kernel for narrower heads
 
 
 class Packed(NamedTuple):
-    """How the documents of a batch are kept apart; none of the three is set where each window holds one alone."""
+    """Position ids and the document mask in one of its three forms; in none where each window holds one document."""
 
     positions: Tensor
-    """From 0 in each document: [B, T], as rows [N]."""
-    rows: Rows | None = None
+    """From 0 in each document: [B, T], with rows [N]."""
+    rows: PaddedRows | None = None
+    """A row per document."""
     mask: Tensor | None = None
     """[B, 1, T, T]."""
-    blocks: Any = None
-    """A BlockMask."""
+    block_mask: "BlockMask | None" = None
 
 
-def packed(segments_BT: Tensor, fixed: bool, shown: bool, dropout: bool, head_dim: int) -> Packed:
-    """Chooses the way.
+def flex_fits(head_dim: int, device: torch.device) -> bool:
+    """Whether compiled blocks may use FlexAttention here."""
+    return device.type == _FLEX_DEVICE and head_dim >= _LEAST_HEAD_DIM
+
+
+def packed(segments_BT: Tensor, use_rows: bool, use_flex: bool) -> Packed:
+    """The document mask of packed windows, in the cheapest form that is allowed.
 
     Args:
         segments_BT: a number per token that differs between neighbouring documents of a window.
-        fixed: shapes must not change from batch to batch.
-        shown: somebody looks at hidden states or attention of whole windows.
-        dropout: attention weights are dropped, which FlexAttention cannot.
-        head_dim: features of a head; FlexAttention wants 16.
+        use_rows: shapes may change from batch to batch, and no values of whole windows are recorded.
+        use_flex: a block mask is possible (`flex_fits`, no dropout of attention weights).
     """
     B, T = segments_BT.shape
     positions_BT = positions(segments_BT)
-    if not fixed and not shown:
+    if use_rows:
         starts_N = (positions_BT == 0).flatten()
         lengths_R = torch.diff(starts_N.nonzero()[:, 0], append=starts_N.new_full((1,), B * T, dtype=torch.long))
         if len(lengths_R) == B:
             return Packed(positions_BT)
         longest = int(lengths_R.max())
-        if len(lengths_R) * longest**2 <= _WORTH * B * T**2:
-            taken_RL = torch.arange(longest, device=segments_BT.device) < lengths_R[:, None]
-            return Packed(positions_BT.flatten(), rows=Rows(taken_RL))
-    if fixed and not shown and not dropout and head_dim >= _LEAST and segments_BT.device.type == _FLEXES:
-        return Packed(positions_BT, blocks=block_mask(positions_BT))
+        if len(lengths_R) * longest**2 <= _LARGEST_SHARE * B * T**2:
+            filled_RL = torch.arange(longest, device=segments_BT.device) < lengths_R[:, None]
+            return Packed(positions_BT.flatten(), rows=PaddedRows(filled_RL))
+    if use_flex:
+        return Packed(positions_BT, block_mask=block_mask(positions_BT))
     return Packed(positions_BT, mask=mask(positions_BT))
 
 
 def positions(segments_BT: Tensor) -> Tensor:
-    """[B, T]: how many tokens of the same document stand before each in its window."""
+    """Position ids [B, T]: the number of earlier tokens of the same document in the window."""
     index_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
     starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
     starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
@@ -71,48 +78,52 @@ def positions(segments_BT: Tensor) -> Tensor:
 
 
 def mask(positions_BT: Tensor) -> Tensor:
-    """[B, 1, T, T], true where a token may look: its own document's past and itself."""
+    """[B, 1, T, T], true where a token may attend: its own document's past and itself."""
     first_BT = _first(positions_BT)
     return (first_BT[:, :, None] == first_BT[:, None, :]).tril()[:, None]
 
 
-def block_mask(positions_BT: Tensor) -> Any:
-    """The same rule for `attend_blocks`, by the ends of blocks: torch's create_block_mask asks it of every pair of
-    positions, B T^2 numbers several times over."""
+def block_mask(positions_BT: Tensor) -> "BlockMask":
+    """The same mask for FlexAttention.
+
+    Worked out from the first and last position of each block; torch's create_block_mask evaluates the rule at every
+    pair of positions, B T^2 numbers several times over.
+    """
     from torch.nn.attention.flex_attention import BlockMask  # imports torch's compiler
 
     first_BT = _first(positions_BT)
 
-    def may_look(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+    def may_attend(b: Tensor, _head: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         return (first_BT[b, q] <= kv) & (kv <= q)
 
     T = positions_BT.shape[1]
-    begins_M = torch.arange(0, T, _SIDE, device=positions_BT.device)
-    ends_M = (begins_M + _SIDE).clamp(max=T) - 1
-    # what a block's queries may see begins no earlier than for its first, for all of them where it does for its last
+    begins_M = torch.arange(0, T, _BLOCK, device=positions_BT.device)
+    ends_M = (begins_M + _BLOCK).clamp(max=T) - 1
+    # A document's start never moves back along a window: a block of keys is needed if the block's first query may see
+    # its end, and needs no mask if the block's last query may see its beginning.
     past_MM = begins_M < begins_M[:, None]
     some_BMM = (first_BT[:, begins_M, None] <= ends_M) & (past_MM | torch.eye(len(ends_M), device=ends_M.device).bool())
-    full_M1 = (ends_M - begins_M == _SIDE - 1)[:, None]
+    full_M1 = (ends_M - begins_M == _BLOCK - 1)[:, None]
     all_BMM = (first_BT[:, ends_M, None] <= begins_M) & past_MM & full_M1
     return BlockMask.from_kv_blocks(
-        *_listed(some_BMM & ~all_BMM), *_listed(all_BMM), _SIDE, mask_mod=may_look, seq_lengths=(T, T)
+        *_listed(some_BMM & ~all_BMM), *_listed(all_BMM), _BLOCK, mask_mod=may_attend, seq_lengths=(T, T)
     )
 
 
 def _first(positions_BT: Tensor) -> Tensor:
-    """[B, T]: where each token's document begins in its window; never falls along it."""
+    """[B, T]: the position in the window at which each token's document begins."""
     return torch.arange(positions_BT.shape[1], device=positions_BT.device) - positions_BT
 
 
 def _listed(wanted_BMM: Tensor) -> tuple[Tensor, Tensor]:
-    """As FlexAttention reads it: how many blocks of keys each block of queries wants, [B, 1, M], and which come first
-    of all, [B, 1, M, M]."""
+    """FlexAttention's sparse form: the number of key blocks of each query block, [B, 1, M], and all key blocks with
+    those first, [B, 1, M, M]."""
     wanted = wanted_BMM[:, None].int()
     return wanted.sum(-1, dtype=torch.int32), wanted.argsort(dim=-1, descending=True, stable=True).int()
 
 
-def attend_blocks(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, blocks: Any) -> Tensor:
-    """softmax(q k / sqrt(K)) v where the blocks say so: [B, H, T, K]."""
+def flex(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, blocks: "BlockMask") -> Tensor:
+    """softmax(q k^T / sqrt(K)) v under a block mask: [B, H, T, K]."""
     from torch.nn.attention.flex_attention import flex_attention
 
     out = flex_attention(q_BHTK, k_BHTK, v_BHTK, block_mask=blocks)

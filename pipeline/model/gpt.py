@@ -1,200 +1,90 @@
-"""The network: GPT-2, Llama, Qwen3, Arcee and NanoChat, one readable file, architecture and nothing else.
+"""GPT-2, Llama, Qwen3, Arcee and NanoChat on one page: the architecture and nothing else.
 
-Offers `ModelConfig`, `GPT` and the KV `Cache`.
-Sources: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023; RoPE Su et al. 2021, SwiGLU Shazeer 2020,
-grouped queries Ainslie et al. 2023), Qwen3 (2025: per-head RMSNorm of queries and keys), Arcee (2025: Llama with ReLU
-squared, So et al. 2021), NanoChat (2025: ReLU squared, norms without a scale, capped logits). The parts correspond one
-to one to those of the transformers library, so weights and adapters map by name (see checkpoint.py); numbers agree to
-1e-5.
+A decoder-only transformer reads a row of token ids and says, at every position, how likely each token is to come next.
+It keeps one vector of D numbers per token, the residual stream, and every block adds to it twice: attention brings in
+what earlier positions hold, the MLP works on each position alone. `GPT.hidden` is that in five lines; the classes above
+it are its parts, from attention up.
 
-Shapes are in the names: B batch, T new tokens, S past + new tokens, P prefix, D d_model, H query heads,
-G key-value heads, K head_dim, F d_ff, V vocab_size, C classes.
+    family     positions        norms                   MLP            attention
+    gpt2       learned table    LayerNorm               GELU           one projection makes q, k and v
+    llama      rotary           RMSNorm                 SwiGLU         query heads share key-value heads
+    qwen3      rotary           RMSNorm                 SwiGLU         as llama, with q and k normed
+    arcee      rotary           RMSNorm                 ReLU squared   as llama
+    nanochat   rotary, negated  RMSNorm without scale   ReLU squared   as qwen3; embeddings normed, logits capped
 
-Randomness: weights come from an explicit generator. Dropout draws from torch's global generator (torch offers
-no other); whoever trains with dropout seeds that generator before every step.
+Sources: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023; RoPE Su et al. 2021, SwiGLU Shazeer 2020, grouped
+queries Ainslie et al. 2023), Qwen3 (2025), Arcee (2025; ReLU squared So et al. 2021), NanoChat (2025). The parts
+correspond one to one to those of the transformers library, so weights and adapters map by name (hf_format.py); numbers
+agree to 1e-5.
+
+Beside this page: config.py (hyperparameters), layout.py (position ids and masks), varlen.py and document_mask.py
+(padding-free and packed batches), attention.py (its kernels), cache.py (KV cache, prefixes), rotary.py, adapters.py
+(trained additions), cpu/ (faster versions of the same formulas).
+
+Shapes are in the names: B batch, T new tokens, S past + new tokens, D d_model, H query heads, G key-value heads, K
+head_dim, F d_ff, V vocab_size, C classes; N tokens of a flat batch (layout.py), where every [B, T, ...] below is
+[N, ...].
+
+Randomness: weights come from an explicit generator. Dropout draws from torch's global generator (torch offers no
+other); training seeds that before every update.
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Self
+from typing import Unpack
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config.recipe import HEADLESS, Model
-from pipeline.config.section import Positive, Section
+from pipeline.config.recipe import HEADLESS
 from pipeline.errors import UserError
-from pipeline.model.adapters import Virtual
-from pipeline.model.cache import Cache, KeyValue, Past, Prefix, Recorder
+from pipeline.model.adapters import VirtualTokens
+from pipeline.model.attention import attend, attend_with_weights
+from pipeline.model.cache import KeyValue, KVCache, KVRecorder, Past, length_of, past_of, starts_text
+from pipeline.model.capture import Capture
+from pipeline.model.config import ModelConfig
 from pipeline.model.cpu import explicit
 from pipeline.model.cpu.activations import gelu, swiglu
 from pipeline.model.cpu.linear import Linear, together
 from pipeline.model.cpu.norm import RMSNorm
-from pipeline.model.document_mask import attend_blocks, packed
-from pipeline.model.rotary import rotate, tables
-from pipeline.model.varlen import Places, Rows, unpadded
-
-_UNBIASED = ("qwen3", "nanochat")
-
-
-class RopeScaling(Section):
-    """Llama 3's stretching of the slow rotations ("llama3" in config.json). Source: Llama 3.1, 2024."""
-
-    rope_type: Literal["llama3"]
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-
-class ModelConfig(Model):
-    """The shape of a network: `pretrain.model` of params.yaml, the vocabulary, what open weights ask for."""
-
-    vocab_size: Positive
-    mlp_bias: bool | None = None
-    """Biases in the MLP; null: as `bias` (those of Qwen3 and NanoChat never have any)."""
-    rope_scaling: RopeScaling | None = None
-
-    @model_validator(mode="after")
-    def _rotates(self) -> Self:
-        if self.family != "gpt2" and self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number")
-        if self.family in _UNBIASED and self.mlp_bias:
-            raise ValueError(f"family {self.family} has no biases in its MLP; set mlp_bias to null")
-        return self
-
-    @property
-    def biased_mlp(self) -> bool:
-        """Whether the MLP has biases."""
-        return (self.bias and self.family not in _UNBIASED) if self.mlp_bias is None else self.mlp_bias
-
-
-class Output(NamedTuple):
-    """What `forward` returns when more than logits is asked for."""
-
-    logits_BTV: Tensor  # noqa: N815
-    hidden: dict[int, Tensor]
-    """Layer number -> [B, T, D]: 0 the embeddings, n what block n puts out, n_layers after the final norm."""
-    attentions: dict[int, Tensor]
-    """Block number from 0 -> [B, H, T, S] attention weights."""
-
-
-class Shown:
-    """Which layers' inner values a caller wants to see, and what was seen."""
-
-    def __init__(self, hidden: Collection[int] = (), attentions: Collection[int] = ()) -> None:
-        self.wanted_hidden, self.wanted_attentions = frozenset(hidden), frozenset(attentions)
-        self.hidden: dict[int, Tensor] = {}
-        self.attentions: dict[int, Tensor] = {}
-
-
-class Context(NamedTuple):
-    """What every block of one forward pass shares."""
-
-    mask: Tensor | None
-    is_causal: bool
-    """Every token sees itself and all before it; then a mask says nothing else."""
-    keys: Rows | None = None
-    """Where the tokens stand when the stream is a list of them, [N, D]; none: it is [B, T, D]."""
-    queries: Rows | None = None
-    """Where those stand that ask: all tokens, in the last block only the wanted ones."""
-    asking: Places | None = None
-    """Which of the tokens those are; none: all."""
-    blocks: Any = None
-    """Who may look where, as FlexAttention reads it; then there is no mask."""
-    rope: tuple[Tensor, Tensor] | None = None
-    past: Past | None = None
-    shown: Shown | None = None
-
-    def asked(self, x: Tensor) -> Tensor:
-        """The tokens of a stream that ask, [N, ...] -> [M, ...]; all of them in most blocks."""
-        return x if self.asking is None else self.asking.gather(x)
-
-
-class View(NamedTuple):
-    """Where the tokens of one forward pass stand, and who sees whom."""
-
-    positions: Tensor
-    """[B or 1, T], or [N] when the stream is a list of tokens."""
-    context: Context
-    last: Context
-    """Of the last block."""
-    taken: Rows | None = None
-    """Which of the batch's tokens are in that list; none: all."""
-
-    @property
-    def listed(self) -> bool:
-        """Whether the stream is a list of tokens."""
-        return self.positions.dim() == 1
-
-
-def rope_frequencies(config: ModelConfig, device: torch.device) -> Tensor:
-    """Radians per position of each rotated pair of features, [K / 2], as transformers computes them."""
-    steps = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
-    plain = 1.0 / (config.rope_theta**steps)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return plain
-    length = scaling.original_max_position_embeddings
-    turns = length * plain / (2 * math.pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    # Slow rotations (below `low` turns in the original context) are stretched, fast ones kept, between them
-    # blended.
-    share = ((turns - low) / (high - low)).clamp(0, 1)
-    return plain * share + plain / scaling.factor * (1 - share)
+from pipeline.model.document_mask import flex_fits
+from pipeline.model.layout import AttentionInputs, ForwardInputs, Layout, packed_layout, padded_layout, unpadded_layout
+from pipeline.model.rotary import position_tables, rotate
+from pipeline.model.tensor_cores import padded_product
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention, with its weights shown when a caller wants this layer's."""
+    """Causal multi-head attention; a family says how queries, keys and values are made (`project`)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.dropout = layer, config.dropout
+        self.out: nn.Linear
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
 
+    def project(self, x: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, K], keys and values [B, G, T, K], with positions in them where they are rotary."""
+        raise NotImplementedError
+
     def heads(self, x: Tensor, n_heads: int) -> Tensor:
-        """[B, T, n_heads * K] -> [B, n_heads, T, K], or [N, n_heads * K] -> [N, n_heads, K]."""
-        return x.unflatten(-1, (n_heads, self.head_dim)).transpose(1, -2)
+        """[B, T, n_heads * K] -> [B, n_heads, T, K]; of a flat batch [N, n_heads * K] -> [N, n_heads, K]."""
+        x = x.view(*x.shape[:-1], n_heads, self.head_dim)
+        return x.transpose(1, -2)  # of a flat batch both are the heads: nothing moves
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        """softmax(q k / sqrt(K)) v over past and new tokens; what `heads` gives -> [..., H * K]."""
-        (q_BHTK,) = [q] if context.queries is None else context.queries.heads(q)
-        k_BGSK, v_BGSK = [k, v] if context.keys is None else context.keys.heads(k, v)
-        if context.past is not None:
-            k_BGSK, v_BGSK = context.past.extend(self.layer, k_BGSK, v_BGSK)
-        dropout = self.dropout if self.training else 0.0
-        shown = context.shown if context.shown and self.layer in context.shown.wanted_attentions else None
-        if shown is None and context.blocks is None and explicit.suits(q_BHTK, k_BGSK, v_BGSK, dropout):
-            out_BHTK = explicit.attend(q_BHTK, k_BGSK, v_BGSK, context.mask, context.is_causal)
+    def forward(self, x: Tensor, inputs: AttentionInputs) -> Tensor:
+        """[B, T, D] -> [B, T, D]: softmax(q k^T / sqrt(K)) v over past and new tokens, its heads joined by `out`."""
+        q, k, v = inputs.in_rows(*self.project(x, inputs))
+        if inputs.past is not None:
+            k, v = inputs.past.extend(self.layer, k, v)
+        dropout, capture = self.dropout if self.training else 0.0, inputs.capture
+        if capture is not None and self.layer in capture.attention_layers:
+            y_BHTK, capture.attentions[self.layer] = attend_with_weights(q, k, v, inputs, dropout)
         else:
-            if self.n_kv_heads != self.n_heads:
-                # Each group of query heads shares one key-value head.
-                repeats = self.n_heads // self.n_kv_heads
-                k_BGSK, v_BGSK = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats, 1)
-            if shown is not None:
-                out_BHTK, shown.attentions[self.layer] = self._slow(q_BHTK, k_BGSK, v_BGSK, context, dropout)
-            elif context.blocks is not None:
-                out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, context.blocks)
-            else:
-                out_BHTK = F.scaled_dot_product_attention(
-                    q_BHTK, k_BGSK, v_BGSK, None if context.is_causal else context.mask, dropout, context.is_causal
-                )
-        out_BTX = out_BHTK.transpose(1, 2).flatten(2)
-        return out_BTX if context.queries is None else context.queries.gather(out_BTX.flatten(0, 1))
-
-    def _slow(self, q: Tensor, k: Tensor, v: Tensor, context: Context, dropout: float) -> tuple[Tensor, Tensor]:
-        """The same sum, spelled out because the weights are wanted too: ([B, H, T, K], [B, H, T, S])."""
-        scores_BHTS = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
-        mask = context.mask
-        if context.is_causal:
-            mask = causal_mask(q.shape[2], k.shape[2], q.device)
-        if mask is not None:
-            scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
-        weights_BHTS = scores_BHTS.softmax(-1)
-        return F.dropout(weights_BHTS, dropout) @ v, weights_BHTS
+            y_BHTK = attend(q, k, v, inputs, dropout)
+        y: Tensor = self.out(inputs.out_of_rows(y_BHTK.transpose(1, 2).flatten(2)))
+        return y
 
 
 class FusedAttention(Attention):
@@ -205,10 +95,10 @@ class FusedAttention(Attention):
         self.qkv = Linear(config.d_model, 3 * config.d_model, bias=config.bias)
         self.out = Linear(config.d_model, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """[..., D] -> [..., D]."""
+    def project(self, x: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Thirds of one product; positions are in x already."""
         q, k, v = (self.heads(part, self.n_heads) for part in self.qkv(x).chunk(3, dim=-1))
-        return self.out(self.attend(context.asked(q), k, v, context))
+        return inputs.select_queries(q), k, v
 
 
 class RotaryAttention(Attention):
@@ -216,51 +106,50 @@ class RotaryAttention(Attention):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
-        d_model, d_query, d_key = (
-            config.d_model,
-            config.n_heads * config.head_dim,
-            config.n_kv_heads * config.head_dim,
-        )
-        self.q = Linear(d_model, d_query, bias=config.bias)
-        self.k = Linear(d_model, d_key, bias=config.bias)
-        self.v = Linear(d_model, d_key, bias=config.bias)
-        self.out = Linear(d_query, d_model, bias=config.bias)
+        d_query, d_key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.q = Linear(config.d_model, d_query, bias=config.bias)
+        self.k = Linear(config.d_model, d_key, bias=config.bias)
+        self.v = Linear(config.d_model, d_key, bias=config.bias)
+        self.out = Linear(d_query, config.d_model, bias=config.bias)
         normed = config.family in ("qwen3", "nanochat")
         self.q_norm = norm(config, config.head_dim) if normed else nn.Identity()
         self.k_norm = norm(config, config.head_dim) if normed else nn.Identity()
-        self.turned_first = config.family == "nanochat"
+        self.rotates_first = config.family == "nanochat"
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """[..., D] -> [..., D]."""
-        assert context.rope is not None
-        if context.asking is None:
+    def project(self, x: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Three projections; q and k rotated by the angles of their positions: q k^T depends on the distance alone."""
+        assert inputs.rope is not None
+        if inputs.queries is None:
             q, k, v = together(x, self.q, self.k, self.v)
         else:
-            q, k, v = self.q(context.asked(x)), self.k(x), self.v(x)
+            q, k, v = self.q(inputs.select_queries(x)), self.k(x), self.v(x)
         q, k, v = self.heads(q, self.n_heads), self.heads(k, self.n_kv_heads), self.heads(v, self.n_kv_heads)
-        asked = [context.asked(part) for part in context.rope]
-        if self.turned_first:  # the same up to rounding, and what transformers does
-            q, k = self.q_norm(rotate(q, *asked)), self.k_norm(rotate(k, *context.rope))
+        q_rope = [inputs.select_queries(table) for table in inputs.rope]
+        if self.rotates_first:  # a rotation changes no length: the same up to rounding, and as transformers has it
+            q, k = self.q_norm(rotate(q, *q_rope)), self.k_norm(rotate(k, *inputs.rope))
         else:
-            q, k = rotate(self.q_norm(q), *asked), rotate(self.k_norm(k), *context.rope)
-        return self.out(self.attend(q, k, v, context))
+            q, k = rotate(self.q_norm(q), *q_rope), rotate(self.k_norm(k), *inputs.rope)
+        return q, k, v
 
 
-class GeluMLP(nn.Module):
-    """GPT-2: up, GELU in its tanh form, down."""
+class MLP(nn.Module):
+    """GPT-2, Arcee and NanoChat: D -> F, GELU or ReLU squared (So et al. 2021, section 4), F -> D."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
         self.down = Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
+        self.has_gelu = config.family == "gpt2"
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        return self.down(gelu(self.up(x_BTD)))
+        h = self.up(x)
+        y: Tensor = self.down(gelu(h) if self.has_gelu else F.relu(h).square())
+        return y
 
 
 class GatedMLP(nn.Module):
-    """Llama and Qwen3: SwiGLU, silu(gate) * up, down."""
+    """Llama and Qwen3: SwiGLU, one projection opens and closes the features of another."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -268,25 +157,10 @@ class GatedMLP(nn.Module):
         self.up = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
         self.down = Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        return self.down(swiglu(*together(x_BTD, self.gate, self.up)))
-
-
-class SquaredMLP(nn.Module):
-    """Arcee and NanoChat: up, ReLU squared (So et al. 2021, section 4), down."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.up = Linear(config.d_model, config.d_ff, bias=config.biased_mlp)
-        self.down = Linear(config.d_ff, config.d_model, bias=config.biased_mlp)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        return self.down(F.relu(self.up(x_BTD)).square())
-
-
-_MLPS = {"gpt2": GeluMLP, "llama": GatedMLP, "qwen3": GatedMLP, "arcee": SquaredMLP, "nanochat": SquaredMLP}
+        y: Tensor = self.down(swiglu(*together(x, self.gate, self.up)))
+        return y
 
 
 def norm(config: ModelConfig, width: int) -> nn.Module:
@@ -296,75 +170,56 @@ def norm(config: ModelConfig, width: int) -> nn.Module:
     return RMSNorm(width, eps=config.norm_epsilon, elementwise_affine=config.family != "nanochat")
 
 
-class Block(nn.Module):
-    """Attention and MLP, each on a normed copy of the stream and added back to it."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        fused = config.family == "gpt2"
-        self.norm1 = norm(config, config.d_model)
-        self.attention = FusedAttention(config, layer) if fused else RotaryAttention(config, layer)
-        self.norm2 = norm(config, config.d_model)
-        self.mlp = _MLPS[config.family](config)
-        self.dropout = config.dropout
-
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """[B, T, D] -> [B, T, D], or [N, D] -> [N, D], the last block to the wanted tokens alone."""
-        x = context.asked(x) + dropped(self.attention(self.norm1(x), context), self.dropout, self.training)
-        return x + dropped(self.mlp(self.norm2(x)), self.dropout, self.training)
-
-
 def dropped(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout that costs nothing where there is none, not even the call of a module."""
     return F.dropout(x, p) if p and training else x
 
 
-def padded_product(x: Tensor, weight_VD: Tensor, multiple: int = 128) -> Tensor:
-    """x W^T, [..., D] -> [..., V], computed with rows of zeros up to a multiple: tensor cores want round numbers, and
-    GPT-2's 50,257 is odd. No checkpoint sees the padding."""
-    V = weight_VD.shape[0]
-    return F.linear(x, F.pad(weight_VD, (0, 0, 0, -V % multiple)))[..., :V]
+class Block(nn.Module):
+    """Attention and MLP, each on a normed copy of the stream and added back to it."""
 
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = norm(config, config.d_model)
+        self.attention = (FusedAttention if config.family == "gpt2" else RotaryAttention)(config, layer)
+        self.norm2 = norm(config, config.d_model)
+        self.mlp = GatedMLP(config) if config.family in ("llama", "qwen3") else MLP(config)
+        self.dropout = config.dropout
 
-def _table(rows: int, width: int) -> nn.Embedding:
-    """An embedding that draws nothing when it is made: drawing on the meta device imports torch's compiler, 2 s."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
-
-
-def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
-    """[T, S], true where one of the T newest tokens may look: itself and all before it."""
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+    def forward(self, x: Tensor, inputs: AttentionInputs) -> Tensor:
+        """[B, T, D] -> [B, T, D]; the last block of a flat batch [N, D] -> [M, D], at the wanted positions alone."""
+        x = inputs.select_queries(x) + dropped(self.attention(self.norm1(x), inputs), self.dropout, self.training)
+        return x + dropped(self.mlp(self.norm2(x)), self.dropout, self.training)
 
 
 class GPT(nn.Module):
     """A decoder-only language model, with an optional classification head `score`.
 
-    `head` shares its weight with `embed` when the embeddings are tied. It is None in a classifier that was
-    loaded from a folder without a language head.
+    `head` shares its weight with `embed` when the embeddings are tied. It is None in a classifier that was loaded from
+    a folder without a language head.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None, zero_projections: bool = False) -> None:
         """Builds the network and draws its weights.
 
         Args:
-            config: the shape.
-            generator: source of the weights, on the device they shall be on. None leaves the network on
-                torch's meta device, shapes without storage, for counting parameters or for
-                `load_state_dict(assign=True)`.
-            zero_projections: what attention and MLP add to the stream begins at zero.
+            config: hyperparameters.
+            generator: source of the weights, on the device where they shall be. None leaves the network on torch's meta
+                device, shapes without storage, for counting parameters or for `load_state_dict(assign=True)`.
+            zero_projections: the last projection of attention and MLP starts at zero, so each block as the identity.
         """
         super().__init__()
         self.config, self.dropout = config, config.dropout
-        self.fixed = False
+        self.static_shapes = False
         """Blocks, or the steps of generation, are compiled: shapes should not change from batch to batch."""
         self.score: nn.Linear | None = None
-        self.virtual: Virtual | None = None
+        self.virtual: VirtualTokens | None = None
         """Trained virtual tokens before every text."""
-        self._shown: Shown | None = None
+        self._capture: Capture | None = None
         with torch.device("meta"):
-            self.embed = _table(config.vocab_size, config.d_model)
+            self.embed = _embedding(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
-            self.positions = _table(config.context_length, config.d_model) if learned else None
+            self.positions = _embedding(config.context_length, config.d_model) if learned else None
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
             self.embed_norm = norm(config, config.d_model) if config.family == "nanochat" else None
             self.final_norm = norm(config, config.d_model)
@@ -382,10 +237,11 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator, zero_projections: bool) -> None:
-        """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; what the stream receives: / sqrt(2 n_layers).
+        """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; projections into the residual stream / sqrt(2 n_layers).
 
-        An embedding that is not also the head starts at normal(0, 1), torch's own rule: beside what trained blocks add,
-        a token of 0.02 drowns in the stream, and a model that cannot see its tokens learns late to copy them.
+        There are 2 n_layers of those, so the stream's variance does not grow with depth. An embedding that is not also
+        the head starts at normal(0, 1), torch's own rule: at 0.02 it is small beside what trained blocks add, and a
+        model that cannot tell its tokens apart learns late to copy them.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -393,37 +249,18 @@ class GPT(nn.Module):
             elif parameter.dim() == 1:
                 parameter.fill_(1.0)
             else:
-                residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
-                deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
-                deviation *= not (residual and zero_projections)
+                into_stream = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if into_stream else 0.02
+                deviation *= not (into_stream and zero_projections)
                 if name == "embed.weight" and not self.config.tie_embeddings:
                     deviation = 1.0
                 parameter.normal_(0.0, deviation, generator=generator)
 
-    def add_score(self, n_labels: int, generator: torch.Generator) -> None:
-        """Adds (or replaces) the classification head: [C, D], no bias, normal(0, 0.02).
+    def forward(self, ids_BT: Tensor | None = None, **inputs: Unpack[ForwardInputs]) -> Tensor:
+        """Logits of the token after each new one, [B, T, V]; arguments and errors as in `hidden`."""
+        return self.logits(self.hidden(ids_BT, **inputs))
 
-        Raises:
-            UserError: a family of which transformers has no classifier.
-        """
-        if self.config.family in HEADLESS:
-            raise UserError(
-                f"a {self.config.family} model has no classification head in transformers, nobody could read it; take "
-                "objective cloze, or start from another family"
-            )
-        device = self.embed.weight.device
-        weight = torch.empty(n_labels, self.config.d_model, device=generator.device).normal_(
-            0.0, 0.02, generator=generator
-        )
-        with torch.device("meta"):
-            self.score = nn.Linear(self.config.d_model, n_labels, bias=False)
-        self.score.weight = nn.Parameter(weight.to(device))
-
-    def num_parameters(self, trainable: bool = False) -> int:
-        """How many numbers the network has (tied ones once), or only those that training may move."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
-
-    def forward(
+    def hidden(  # noqa: PLR0913 - each is one input of the network, and all but the tokens are optional
         self,
         ids_BT: Tensor | None = None,
         *,
@@ -432,151 +269,62 @@ class GPT(nn.Module):
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
         prefix: Sequence[KeyValue] | None = None,
-        cache: Cache | None = None,
-        hidden: Collection[int] | None = None,
-        attentions: Collection[int] | None = None,
-    ) -> Tensor | Output:
-        """Logits for every new token.
+        cache: KVCache | KVRecorder | None = None,
+        wanted_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states after the final norm, [B, T, D], at no cost of logits.
 
         Args:
             ids_BT: token ids, int64; or none and `embeddings_BTD` instead of their rows of `embed`.
-            mask: none: causal. Boolean [B, T] or [B, S]: causal, and false keys (padding) are not seen; every
-                token still sees itself, so rows of padding stay finite. [B, 1 or H, T, S]: the whole rule,
-                causality included, boolean (true: may look) or added to the scores.
-            positions_BT: [B or 1, T]; none: counted on from prefix and cache.
-            segments_BT: documents packed into one row, a number per token that differs between neighbours: each sees
-                itself alone, with positions from its start; instead of mask and positions, without a cache.
-            prefix: keys and values before the first token, one pair per layer. With a cache: into the empty
+            embeddings_BTD: token embeddings, positions not yet added.
+            mask: none: causal. Boolean [B, T] or [B, S]: causal, and false keys (padding) are not attended to; every
+                token still attends to itself, so rows of padding stay finite. [B, 1 or H, T, S]: the whole attention
+                mask, causality included, boolean (true: may attend) or added to the scores.
+            positions_BT: position ids, [B or 1, T]; none: counted on from prefix and cache.
+            segments_BT: documents packed into one row, a number per token that differs between neighbours: each attends
+                to itself alone, with positions from its start; instead of mask and positions, without a cache.
+            prefix: keys and values before the first token, one pair per layer. With a cache: written into the empty
                 cache.
             cache: read and extended in place; not for training.
-            hidden, attentions: layers to show, numbered as in `Output`; others cost nothing.
-
-        Returns:
-            logits [B, T, V], or `Output` when hidden states or attentions are asked for.
+            wanted_BT: boolean; hidden states at these positions alone, [N, D] in their order. Without a mask, cache or
+                capture nothing is computed on which they do not depend, such as padding on the right.
 
         Raises:
             ValueError: shapes that do not fit, or more tokens than the context has positions for.
         """
-        shown = None if hidden is None and attentions is None else Shown(hidden or (), attentions or ())
-        x_BTD = self.hidden(
-            ids_BT,
-            embeddings_BTD=embeddings_BTD,
-            mask=mask,
-            positions_BT=positions_BT,
-            segments_BT=segments_BT,
-            prefix=prefix,
-            cache=cache,
-            shown=shown,
-        )
-        logits_BTV = self.logits(x_BTD)
-        return logits_BTV if shown is None else Output(logits_BTV, shown.hidden, shown.attentions)
-
-    def hidden(
-        self,
-        ids_BT: Tensor | None = None,
-        *,
-        embeddings_BTD: Tensor | None = None,
-        mask: Tensor | None = None,
-        positions_BT: Tensor | None = None,
-        segments_BT: Tensor | None = None,
-        prefix: Sequence[KeyValue] | None = None,
-        cache: Cache | Recorder | None = None,
-        shown: Shown | None = None,
-        wanted_BT: Tensor | None = None,
-    ) -> Tensor:
-        """The stream after the final norm, [B, T, D], at no cost of logits; arguments as in `forward`.
-
-        With `wanted_BT` (boolean) only those positions, [N, D] in their order; without a mask or a cache neither
-        padding on the right nor anything else that no wanted position sees is computed.
-        """
         if (ids_BT is None) == (embeddings_BTD is None):
             raise ValueError("give either ids_BT or embeddings_BTD")
-        shown = shown or self._shown
-        given = ids_BT if embeddings_BTD is None else embeddings_BTD
-        assert given is not None
-        B, T = given.shape[:2]
-        past, start = self._past(self._before(prefix, cache), cache, B)
-        view = self._view(B, T, start, mask, positions_BT, segments_BT, wanted_BT, cache is not None, shown)
-        if view.listed:
-            given = given.flatten(0, 1) if view.taken is None else view.taken.gather(given.flatten(0, 1))
-        x = self.embed(given) if embeddings_BTD is None else given
-        rope = None
-        if self.positions is not None:
-            x = x + self.positions(view.positions)
+        tokens = ids_BT if embeddings_BTD is None else embeddings_BTD
+        assert tokens is not None
+        B, T = tokens.shape[:2]
+        if prefix is None and self.virtual is not None and starts_text(cache):
+            prefix = self.virtual.key_values(self)
+        past = past_of(prefix, cache, B, self.config.n_layers)
+        if segments_BT is None:
+            layout = self._layout(T, past, mask, positions_BT)
+            if wanted_BT is not None and mask is None and cache is None and self._capture is None:
+                layout = unpadded_layout(layout, past, wanted_BT)
+        elif mask is None and positions_BT is None and cache is None:
+            layout = self._packed_layout(segments_BT, past)
         else:
-            rope = self._rope(view.positions)
-        if self.embed_norm is not None:
-            x = self.embed_norm(x)
-        x = dropped(x, self.dropout, self.training)
-        context, last = (one._replace(rope=rope, past=past, shown=shown) for one in (view.context, view.last))
-        for layer, block in enumerate(self.blocks):
-            if shown is not None and layer in shown.wanted_hidden:
-                shown.hidden[layer] = x
-            x = block(x, context if layer < self.config.n_layers - 1 else last)
-        x = self.final_norm(x)
-        if shown is not None and self.config.n_layers in shown.wanted_hidden:
-            shown.hidden[self.config.n_layers] = x
+            raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
+
+        x = self._embedded(layout.flatten(tokens), layout.positions)
+        for layer, (block, inputs) in enumerate(zip(self.blocks, self._inputs(layout, past), strict=True)):
+            x = block(self._recorded(layer, x), inputs)
+        x = self._recorded(self.config.n_layers, self.final_norm(x))
         if cache is not None:
             cache.advance(T)
-        if view.taken is not None:  # only the wanted ones are left
-            return x
-        x = x.unflatten(0, (B, T)) if view.listed else x
-        return x if wanted_BT is None else x[wanted_BT]
+        return layout.select_output(x, B, T, wanted_BT)
 
-    def _view(
-        self,
-        B: int,
-        T: int,
-        start: int,
-        mask: Tensor | None,
-        positions_BT: Tensor | None,
-        segments_BT: Tensor | None,
-        wanted_BT: Tensor | None,
-        cached: bool,
-        shown: Shown | None,
-    ) -> View:
-        """Where B rows of T tokens stand behind `start` positions, and who sees whom; arguments as in `forward`."""
-        if start + T > self.config.context_length and positions_BT is None and segments_BT is None:
-            raise ValueError(f"{start + T} tokens do not fit in a context of {self.config.context_length}")
-        if segments_BT is not None:
-            if mask is not None or positions_BT is not None or cached:
-                raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
-            return self._packed(segments_BT, start, shown)
-        device = self.embed.weight.device
-        if positions_BT is None:
-            positions_BT = torch.arange(start, start + T, device=device)[None]
-        context = Context(*self._rule(mask, T, start, device))
-        if context.is_causal and self.fixed and explicit.trains(T, device):
-            context = context._replace(mask=explicit.causal(T, device))
-        at = None if wanted_BT is None or mask is not None or cached or shown is not None else unpadded(wanted_BT)
-        if at is None:
-            return View(positions_BT, context, context)
-        positions_N = at.tokens.gather(positions_BT.expand(B, T).flatten())
-        seen = F.pad(at.mask, (start, 0), value=True)
-        last = Context(seen, False, keys=at.tokens, queries=at.wanted, asking=at.asking)
-        return View(positions_N, context._replace(keys=at.tokens, queries=at.tokens), last, at.tokens)
-
-    def _packed(self, segments_BT: Tensor, start: int, shown: Shown | None) -> View:
-        """As `_view`, for documents that share a row and see themselves alone."""
-        fixed = self.fixed and not start  # a block mask has no place for a prefix
-        dropout = self.training and self.dropout > 0
-        found = packed(segments_BT, fixed, shown is not None, dropout, self.config.head_dim)
-        longest = segments_BT.shape[1] if found.rows is None else found.rows.shape[1]
-        context = Context(*self._rule(None, longest, start, segments_BT.device), keys=found.rows, queries=found.rows)
-        if found.mask is not None:
-            context = Context(F.pad(found.mask, (start, 0), value=True), False)
-        elif found.blocks is not None:
-            context = Context(None, False, blocks=found.blocks)
-        return View(found.positions + start, context, context)
-
-    def logits(self, x_BTD: Tensor) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
         """The language head: [..., D] -> [..., V]. Raises UserError in a classifier that has none."""
         if self.head is None:
             raise UserError("this model is a classifier without a language head; start from a language model instead")
-        pads = self.training and x_BTD.device.type == "cuda" and type(self.head) is nn.Linear
-        logits_BTV = padded_product(x_BTD, self.head.weight) if pads else self.head(x_BTD)
+        pads = self.training and x.device.type == "cuda" and type(self.head) is nn.Linear
+        logits: Tensor = padded_product(x, self.head.weight) if pads else self.head(x)
         cap = self.config.logit_softcap
-        return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def classify(
         self,
@@ -591,84 +339,103 @@ class GPT(nn.Module):
         Args:
             ids_BT: token ids, or `embeddings_BTD` instead.
             mask_BT: boolean, false on padding; none: no padding.
-            prefix: as in `forward`.
+            embeddings_BTD: as in `hidden`.
+            prefix: as in `hidden`.
 
         Raises:
             UserError: the model has no classification head.
         """
         if self.score is None:
             raise UserError("this model has no classification head; fine-tune it with objective classify first")
-        given = ids_BT if embeddings_BTD is None else embeddings_BTD
-        assert given is not None
-        rule = mask_BT
+        tokens = ids_BT if embeddings_BTD is None else embeddings_BTD
+        assert tokens is not None
+        mask = mask_BT
         if mask_BT is None or bool(mask_BT[:, 0].all()):
-            rule = None  # padding on the right only: causal attention never sees it, so the fast path is exact
-        index_T = torch.arange(given.shape[1], device=given.device)
+            mask = None  # padding on the right alone: no real token attends to it, and padding can be left out
+        index_T = torch.arange(tokens.shape[1], device=tokens.device)
         last_B = index_T[-1:] if mask_BT is None else (index_T * mask_BT).argmax(dim=1)
-        wanted_BT = (index_T == last_B[:, None]).expand(given.shape[:2])
-        return self.score(
-            self.hidden(ids_BT, embeddings_BTD=embeddings_BTD, mask=rule, prefix=prefix, wanted_BT=wanted_BT)
-        )
+        wanted_BT = (index_T == last_B[:, None]).expand(tokens.shape[:2])
+        x_BD = self.hidden(ids_BT, embeddings_BTD=embeddings_BTD, mask=mask, prefix=prefix, wanted_BT=wanted_BT)
+        scores_BC: Tensor = self.score(x_BD)
+        return scores_BC
+
+    def add_score(self, n_labels: int, generator: torch.Generator) -> None:
+        """Adds (or replaces) the classification head: [C, D], no bias, normal(0, 0.02).
+
+        Raises:
+            UserError: a family without a classifier in transformers.
+        """
+        if self.config.family in HEADLESS:
+            raise UserError(
+                f"a {self.config.family} model has no classification head in transformers, nobody could read it; take "
+                "objective cloze, or start from another family"
+            )
+        device = self.embed.weight.device
+        weight = torch.empty(n_labels, self.config.d_model, device=generator.device)
+        weight.normal_(0.0, 0.02, generator=generator)
+        with torch.device("meta"):
+            self.score = nn.Linear(self.config.d_model, n_labels, bias=False)
+        self.score.weight = nn.Parameter(weight.to(device))
 
     @contextmanager
-    def shown(self, wanted: Shown) -> Iterator[Shown]:
-        """Inside, every pass leaves what is wanted in it, by whatever door it entered; the last pass stays."""
-        self._shown = wanted
+    def capturing(self, capture: Capture) -> Iterator[Capture]:
+        """Inside, every pass records into `capture`, by whichever method it entered; that of the last pass stays."""
+        self._capture = capture
         try:
-            yield wanted
+            yield capture
         finally:
-            self._shown = None
+            self._capture = None
 
     def room(self, prefix: Sequence[KeyValue] | None = None) -> int:
-        """Positions that are left for text behind a prefix, or behind the model's own virtual tokens."""
+        """The number of positions left for text behind a prefix, or behind the model's own virtual tokens."""
         virtual = 0 if self.virtual is None else self.virtual.length
         return self.config.context_length - (virtual if prefix is None else prefix[0][0].shape[2])
 
-    def _before(self, prefix: Sequence[KeyValue] | None, cache: Cache | Recorder | None) -> Sequence[KeyValue] | None:
-        """The prefix of this call: the given one, or what the virtual tokens give where text begins."""
-        if prefix is not None or self.virtual is None or isinstance(cache, Recorder) or (cache and cache.length):
-            return prefix
-        return self.virtual.before(self)
+    def num_parameters(self, trainable: bool = False) -> int:
+        """The number of weights (tied ones once), or of those that training may change."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
-    def _past(
-        self, prefix: Sequence[KeyValue] | None, cache: Cache | Recorder | None, batch: int
-    ) -> tuple[Past | None, int]:
-        """What stands before the new tokens, and how many positions it takes."""
-        if prefix is not None and len(prefix) != self.config.n_layers:
-            raise ValueError(f"the prefix has {len(prefix)} layers, the model {self.config.n_layers}")
-        if cache is None:
-            return (None, 0) if prefix is None else (Prefix(prefix), prefix[0][0].shape[2])
-        if prefix is not None:
-            if cache.length:
-                raise ValueError("a prefix goes into an empty cache; later calls read it from there")
-            for layer, (k, v) in enumerate(prefix):
-                cache.extend(layer, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1))
-            cache.advance(prefix[0][0].shape[2])
-        return cache, cache.length
+    def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Token ids, or embeddings of tokens, -> hidden states before the first block."""
+        x = tokens if tokens.is_floating_point() else self.embed(tokens)
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
+        return dropped(x, self.dropout, self.training)
 
-    def _rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of every angle, each [B or 1, 1, T, K], or [N, 1, K] of [N]; float32."""
-        with torch.autocast(positions_BT.device.type, enabled=False):
-            angles = positions_BT[:, None, ..., None].float() * rope_frequencies(self.config, positions_BT.device)
-            if self.config.family == "nanochat":
-                angles = -angles  # it turns the other way
-            return tables(angles)
+    def _inputs(self, layout: Layout, past: Past | None) -> list[AttentionInputs]:
+        """What attention of each block reads besides hidden states."""
+        rope = position_tables(layout.positions, self.config) if self.positions is None else None
+        shared, last = (
+            inputs._replace(rope=rope, past=past, capture=self._capture) for inputs in (layout.inputs, layout.last)
+        )
+        return [shared] * (self.config.n_layers - 1) + [last]
 
-    @staticmethod
-    def _rule(mask: Tensor | None, T: int, start: int, device: torch.device) -> tuple[Tensor | None, bool]:
-        """Who may look where: (mask or None, is_causal) for scaled_dot_product_attention."""
-        S = start + T
-        if mask is None:
-            if start == 0:
-                return None, True
-            return (None if T == 1 else causal_mask(T, S, device)), False
-        if mask.dim() == 4:
-            return mask, False
-        if mask.dim() != 2 or mask.shape[1] not in (T, S):
-            raise ValueError(
-                f"mask has shape {tuple(mask.shape)}; expected [B, {T}], [B, {S}] or [B, 1 or H, {T}, {S}]"
-            )
-        keys_BS = F.pad(mask.bool(), (S - mask.shape[1], 0), value=True)
-        itself_TS = torch.eye(T, dtype=torch.bool, device=device)
-        itself_TS = F.pad(itself_TS, (start, 0))
-        return (keys_BS[:, None, None] & causal_mask(T, S, device)) | itself_TS, False
+    def _recorded(self, layer: int, x: Tensor) -> Tensor:
+        if self._capture is not None:
+            self._capture.record_hidden(layer, x)
+        return x
+
+    def _layout(self, T: int, past: Past | None, mask: Tensor | None, positions_BT: Tensor | None) -> Layout:
+        length, device = length_of(past), self.embed.weight.device
+        if length + T > self.config.context_length and positions_BT is None:
+            raise ValueError(f"{length + T} tokens do not fit in a context of {self.config.context_length}")
+        layout = padded_layout(T, length, mask, positions_BT, device)
+        if layout.inputs.is_causal and self.static_shapes and explicit.trains(T, device):
+            inputs = layout.inputs._replace(mask=explicit.causal_bias(T, device))
+            layout = layout._replace(inputs=inputs, last=inputs)
+        return layout
+
+    def _packed_layout(self, segments_BT: Tensor, past: Past | None) -> Layout:
+        """Rows of documents have another shape in every batch; a block mask has no place for a prefix."""
+        static, dropout = self.static_shapes and past is None, self.training and self.dropout > 0
+        use_flex = static and not dropout and flex_fits(self.config.head_dim, segments_BT.device)
+        whole_rows = self._capture is not None
+        return packed_layout(segments_BT, length_of(past), not static and not whole_rows, use_flex and not whole_rows)
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding that draws nothing when it is made: drawing on the meta device imports torch's compiler, 2 s."""
+    table: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # type: ignore[no-untyped-call]  # torch's
+    return table

@@ -15,8 +15,10 @@ from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown
 from pipeline.model import weights
-from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.model.hf_format import exported_name, internal_name, is_transposed, labels_in, model_config
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
+from pipeline.model.hf_config import labels_in, model_config
+from pipeline.model.hf_format import exported_name, internal_name, is_transposed
 from pipeline.model.weights import Header
 
 HEAD = "language/head.safetensors"

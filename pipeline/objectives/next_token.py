@@ -37,7 +37,7 @@ def head_losses(model: GPT, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
 
 def _fuses(model: GPT) -> bool:
     """Whether head and loss are compiled together: uncompiled, a GPU writes the logits to memory several times."""
-    return model.fixed and model.embed.weight.device.type == "cuda"
+    return model.static_shapes and model.embed.weight.device.type == "cuda"
 
 
 @cache

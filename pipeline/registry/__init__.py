@@ -182,7 +182,7 @@ class Registry(Store):
         Raises:
             UserError: there is no champion of this model.
         """
-        from pipeline.model import checkpoint  # torch, which no other command needs
+        from pipeline.model import open_weights  # torch, which no other command needs
         from pipeline.tokenizer import adopted
 
         if self.at(model, CHAMPION) is None:
@@ -193,7 +193,7 @@ class Registry(Store):
             f"tokenize: {{method: folder, vocab_size: null, pattern: null, path: {folder}, "
             f"sha256: {adopted.pin(folder)}}}\n"
             f"pretrain.start: {{kind: folder, path: {folder}, revision: null, "
-            f"sha256: {checkpoint.pin(folder)}, licence: <as its card says>, zero_projections: false}}\n"
+            f"sha256: {open_weights.pin(folder)}, licence: <as its card says>, zero_projections: false}}\n"
             "# pretrain.schedule.steps: 0 takes it as it is; with steps, pretrain.ordering mixture replays old text"
         )
 

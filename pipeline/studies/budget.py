@@ -11,7 +11,8 @@ from pipeline.config.params import Params
 from pipeline.config.recipe import Pretrain
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.paths import REPORTS, SAMPLES, TOKENIZER
 from pipeline.studies import fastest, trials
 from pipeline.studies.scaling_law import Law, ScalingRule

@@ -136,7 +136,7 @@ def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Timing], lis
 
 def measure(params: Params, seconds: float) -> tuple[float, float, int]:
     """Seconds of the warm-up updates, median seconds of the later ones, positions per update; nothing is kept."""
-    from pipeline.model.device import compiled
+    from pipeline.model.compilation import compiled
     from pipeline.training.loop import fit
     from pipeline.training.recipe import build
     from pipeline.training.start import start

@@ -23,8 +23,9 @@ from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.adapters import has_additions
+from pipeline.model.compilation import compiled
 from pipeline.model.depth import cut
-from pipeline.model.device import compiled, set_up
+from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Objective, ObjectiveContext
 from pipeline.paths import MODELS, SAMPLES, TRAINING

@@ -10,8 +10,9 @@ import torch
 
 from pipeline import foreign
 from pipeline.config.recipe import Finetune, Pretrain
-from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model import checkpoint, open_weights
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TOKENIZER
 from pipeline.tokenizer import Tokenizer
 from pipeline.training.recipe import Load
@@ -25,7 +26,7 @@ def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
     """
     inputs, folder = [SAMPLES / "documents", TOKENIZER], Path()
     if recipe.start.kind != "scratch":
-        folder = checkpoint.fetch(recipe.start, DOWNLOADS)
+        folder = open_weights.fetch(recipe.start, DOWNLOADS)
         # only the files that are read: a folder may hold anything else, of any size, links included
         inputs += foreign.members(folder).values()
 

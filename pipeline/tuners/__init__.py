@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import files
-from pipeline.model import checkpoint
 from pipeline.model.adapters import CONFIG, TENSORS
 from pipeline.model.gpt import GPT
+from pipeline.model.hf_format import exported_name
+from pipeline.model.weights import write_tensors
 
 Encode = Callable[[str], list[int]]
 """Text to token ids."""
@@ -112,7 +113,7 @@ def write_adapter(
         "task_type": "CAUSAL_LM" if model.score is None else "SEQ_CLS",
     }
     with files.replace_folder(folder) as temporary:
-        checkpoint.write_tensors(temporary / TENSORS, kept)
+        write_tensors(temporary / TENSORS, kept)
         files.write_json(temporary / CONFIG, shared | dict(config))
 
 
@@ -125,10 +126,10 @@ def projections(model: GPT) -> list[str]:
 def peft_targets(model: GPT, names: list[str]) -> list[str]:
     """peft's `target_modules` for these projections: suffixes; GPT-2's two `c_proj` need their parent's name."""
     parts = 2 if model.config.family == "gpt2" else 1
-    exported = [checkpoint.exported_name(model.config.family, name) for name in names]
+    exported = [exported_name(model.config.family, name) for name in names]
     return sorted({".".join(name.split(".")[-parts:]) for name in exported})
 
 
 def peft_place(model: GPT, name: str) -> str:
     """The prefix of peft's tensor names for this projection."""
-    return f"base_model.model.{checkpoint.exported_name(model.config.family, name)}"
+    return f"base_model.model.{exported_name(model.config.family, name)}"

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
-from pipeline.model.adapters import Bottleneck, insert_bottlenecks, replace
+from pipeline.model.adapters import Bottleneck, insert_bottlenecks, replace_module
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
 
@@ -44,7 +44,7 @@ class Bottlenecks(Adapter):
         """A copy of the base model without the adapters."""
         plain = without_virtual_tokens(model)
         for name, adapter in _bottlenecks(plain).items():
-            replace(plain, name, adapter.base)
+            replace_module(plain, name, adapter.base)
         return plain
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:

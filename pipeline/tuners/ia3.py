@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.section import Section
-from pipeline.model.adapters import replace
+from pipeline.model.adapters import replace_module
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
 
@@ -61,13 +61,13 @@ class IA3(Adapter):
             if kind in _OUTPUTS + _INPUTS:
                 base = model.get_submodule(name)
                 assert isinstance(base, nn.Linear)
-                replace(model, name, Scaled(base, inputs=kind in _INPUTS))
+                replace_module(model, name, Scaled(base, inputs=kind in _INPUTS))
 
     def merge(self, model: GPT) -> GPT:
         """A copy of the model with the vectors multiplied into its weights; `model` itself is unchanged."""
         plain = copy.deepcopy(model)
         for name, scaled in _scaled(plain).items():
-            replace(plain, name, scaled.merged())
+            replace_module(plain, name, scaled.merged())
         return plain.requires_grad_(True)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:

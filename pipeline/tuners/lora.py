@@ -21,9 +21,11 @@ from torch.nn import functional as F
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
-from pipeline.model.adapters import replace
+from pipeline.foreign import read_json
+from pipeline.model.adapters import replace_module
 from pipeline.model.gpt import GPT
+from pipeline.model.hf_format import internal_name
+from pipeline.model.weights import read_tensors
 from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
 
 
@@ -119,7 +121,7 @@ class LoRA(Adapter):
         """A copy of the model with the updates added to its weights; `model` itself is unchanged."""
         plain = copy.deepcopy(model)
         for name, module in _lora_modules(plain).items():
-            replace(plain, name, module.merged())
+            replace_module(plain, name, module.merged())
         return plain.requires_grad_(True)
 
     def save_adapter(self, model: GPT, folder: Path, base_name: str | None) -> None:
@@ -163,14 +165,14 @@ def load_adapter(model: GPT, folder: Path) -> None:
         UserError: an adapter of another type, with settings that are not supported, or with tensors that do not fit
             the model.
     """
-    config = checkpoint.read_json(folder / "adapter_config.json")
+    config = read_json(folder / "adapter_config.json")
     odd = sorted(key for key in ("rank_pattern", "alpha_pattern", "bias") if config.get(key) and config[key] != "none")
     if config.get("peft_type") != "LORA" or odd:
         raise UserError(
             f"{folder}: an adapter of type {config.get('peft_type')} with {odd} set; expected LoRA of one rank: "
             "save it merged into its base instead"
         )
-    tensors = checkpoint.read_tensors(folder / "adapter_model.safetensors")
+    tensors = read_tensors(folder / "adapter_model.safetensors")
     settings = Settings(
         rank=config["r"], alpha=config["lora_alpha"], dropout=config["lora_dropout"],
         rank_stabilised=config.get("use_rslora", False), decompose=config.get("use_dora", False),
@@ -184,7 +186,7 @@ def load_adapter(model: GPT, folder: Path) -> None:
             model.score.requires_grad_(True)
             continue
         exported, _, part = place.removesuffix(".weight").rpartition(".")
-        name = checkpoint.internal_name(model.config.family, exported)
+        name = internal_name(model.config.family, exported)
         part = _TENSORS.get(part, "")
         if not part or name not in projections(model):
             raise UserError(
@@ -213,5 +215,5 @@ def _insert(model: GPT, name: str, settings: Settings) -> LoRALinear:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear)
     module = LoRALinear(base, settings)
-    replace(model, name, module)
+    replace_module(model, name, module)
     return module

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config.section import Positive, Section
-from pipeline.model.adapters import LearnedPrefix, Virtual, unfolded
+from pipeline.model.adapters import LearnedPrefix, VirtualTokens, unflattened
 from pipeline.model.cache import KeyValue
 from pipeline.model.gpt import GPT
 from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
@@ -33,7 +33,7 @@ def build(settings: Settings) -> "PrefixTuning":
     return PrefixTuning(settings)
 
 
-class Reparametrised(Virtual):
+class Reparametrised(VirtualTokens):
     """Keys and values [P, 2 L G K] computed from embeddings [P, D] by an MLP with tanh."""
 
     def __init__(self, length: int, width: int, hidden: int, flat: int, generator: torch.Generator) -> None:
@@ -49,9 +49,9 @@ class Reparametrised(Virtual):
         """Keys and values, [P, 2 L G K]."""
         return torch.tanh(self.embeddings @ self.first.T) @ self.second.T
 
-    def before(self, model: GPT) -> list[KeyValue]:
+    def key_values(self, model: GPT) -> list[KeyValue]:
         """Keys and values of the prefix, by layer."""
-        return unfolded(self.flat(), model)
+        return unflattened(self.flat(), model)
 
 
 class PrefixTuning(Adapter):
@@ -66,7 +66,7 @@ class PrefixTuning(Adapter):
         flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
         if self.settings.hidden is None:
             start = torch.empty(length, flat, device=generator.device).normal_(0.0, 0.02, generator=generator)
-            prefix: Virtual = LearnedPrefix(start)
+            prefix: VirtualTokens = LearnedPrefix(start)
         else:
             prefix = Reparametrised(length, shape.d_model, self.settings.hidden, flat, generator)
         model.virtual = prefix.to(model.embed.weight.device)

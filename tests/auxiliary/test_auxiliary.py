@@ -11,8 +11,8 @@ from pipeline.auxiliary.attention import attention_mass, spellings, target_mask
 from pipeline.auxiliary.distill import similarity_loss
 from pipeline.contracts import Learner
 from pipeline.errors import UserError
+from pipeline.model.capture import Capture
 from pipeline.model.depth import cut
-from pipeline.model.gpt import Shown
 from tests.learners import chat_learner, classifier, small
 from tests.models import network
 from tests.variants import Variant, build, variants
@@ -148,7 +148,7 @@ def test_attention_trains_the_named_head_alone_to_attend_to_the_words() -> None:
     losses = losses_of("attention", learner, heads={1: [0]})
 
     def masses() -> list[float]:
-        with torch.no_grad(), learner.model.shown(Shown(attentions=[1])) as seen:
+        with torch.no_grad(), learner.model.capturing(Capture(attentions=[1])) as seen:
             learner.objective.losses(learner.model, batch)
         wanted = target_mask(batch["inputs"], "words", losses.__self__.spellings)
         return [float(seen.attentions[1][0, head, 10] @ wanted[0, 10].float()) for head in (0, 1)]
@@ -172,7 +172,7 @@ def test_target_mask_marks_a_word_for_later_tokens_and_not_for_padding() -> None
     spans = [i for i in range(len(text)) if bool(wanted[0, -1, i])]
     assert bytes(text[i] for i in spans) == b" gel"
     assert not bool(wanted[0, : text.index(b" gel") + 1].any())  # later tokens are masked by causal attention
-    with learner.model.shown(Shown(attentions=[1])) as seen:
+    with learner.model.capturing(Capture(attentions=[1])) as seen:
         learner.objective.losses(learner.model, batch)
     _, counts = attention_mass(wanted, learner.token_mask(batch["inputs"]), seen, {1: [0, 1]})
     assert int(counts[1].sum()) == 3  # the rest of "gel" and the end-of-text token

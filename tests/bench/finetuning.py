@@ -78,7 +78,8 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
     from pipeline import config, tokenizer
     from pipeline.data.sources import world
     from pipeline.model import checkpoint
-    from pipeline.model.gpt import GPT, ModelConfig
+    from pipeline.model.config import ModelConfig
+    from pipeline.model.gpt import GPT
 
     params = config.load()
     settings = world.Settings(

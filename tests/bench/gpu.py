@@ -22,8 +22,10 @@ from torch import Tensor
 
 from pipeline.config.recipe import Compute, Schedule
 from pipeline.inference.generation import generate
-from pipeline.model.device import compiled, set_up
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.compilation import compiled
+from pipeline.model.config import ModelConfig
+from pipeline.model.device import set_up
+from pipeline.model.gpt import GPT
 from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.optimizers import adamw, muon
 from pipeline.training.loop import Parts, fit
@@ -265,7 +267,7 @@ def decode(device: str, smoke: bool) -> dict[str, Any]:
     """New tokens a second of GPT-2 124 M in bfloat16, greedy, for one row and for 128, the prompt's step included."""
     fields = network("gpt2", 12, 12, 64, 1024) | (SMOKE if smoke else {})
     model = GPT(ModelConfig.model_validate(fields), torch.Generator(device).manual_seed(1)).to(torch.bfloat16).eval()
-    model.fixed = device == "cuda"  # the steps are compiled
+    model.static_shapes = device == "cuda"  # the steps are compiled
     tokens = 8 if smoke else 512
     found: dict[str, Any] = {}
     greedy: dict[str, Any] = {"max_tokens": tokens, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}

@@ -117,7 +117,8 @@ def contest(name: str, case: Any) -> None:
 def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[str, Any]:
     """The project's own loop."""
     from pipeline import config
-    from pipeline.model.device import compiled, set_up
+    from pipeline.model.compilation import compiled
+    from pipeline.model.device import set_up
     from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import adamw
     from pipeline.training.loop import Parts, fit

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 
 
 def nanogpt_shape(n_layers: int, n_heads: int, d_model: int, context_length: int) -> ModelConfig:

@@ -177,8 +177,10 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
 
     from pipeline.config.recipe import Compute, Schedule
     from pipeline.data.shards import batch_rows
-    from pipeline.model.device import compiled, has_bfloat16, set_up
-    from pipeline.model.gpt import GPT, ModelConfig
+    from pipeline.model.compilation import compiled
+    from pipeline.model.config import ModelConfig
+    from pipeline.model.device import has_bfloat16, set_up
+    from pipeline.model.gpt import GPT
     from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import normuon
     from pipeline.training.loop import Parts, fit

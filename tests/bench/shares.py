@@ -37,8 +37,8 @@ def shares(updates: int) -> dict[str, Any]:
     from pipeline.paths import TOKENIZER
     from pipeline.training import recipe as recipes
     from pipeline.training.run import Trainer
-    from pipeline.training.state import State
     from pipeline.training.start import start
+    from pipeline.training.state import State
 
     params = config.load()
     recipe = params.pretrain

@@ -21,7 +21,8 @@ STEP = """
 import json, sys, time
 import torch
 from pipeline import config
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.gpt import GPT
+from pipeline.model.config import ModelConfig
 from pipeline.optimizers import muon
 params = config.load()
 torch.set_num_threads(params.compute.threads)

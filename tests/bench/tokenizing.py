@@ -55,7 +55,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _texts(paths: list[Path]) -> Iterator[str]:
     if not paths:
-        from pipeline.data.sources import world
         from pipeline.data.sources.world import records
 
         settings = config.load().download.sources["world"].settings("data/sources", "download.sources.world")

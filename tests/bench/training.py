@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from pipeline import config
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 
 VOCABULARY, ROUNDS = 2048, 7
 

@@ -17,7 +17,8 @@ from pipeline.config.recipe import Compute, Model
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 from tests.fakes import ByteTokenizer
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)

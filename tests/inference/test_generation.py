@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.inference.generation import choose, generate, stream
 from pipeline.model import checkpoint
-from pipeline.model.cache import FixedCache
-from pipeline.model.gpt import GPT, Cache
+from pipeline.model.cache import KVCache, StaticKVCache
+from pipeline.model.gpt import GPT
 from tests.models import shape
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
@@ -79,7 +79,7 @@ def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch)
     usual = [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows]
     prefix = random_prefix(family)
     behind = [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows]
-    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: FixedCache(capacity))
+    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: StaticKVCache(capacity))
     assert [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows] == usual
     assert [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows] == behind
 
@@ -89,8 +89,8 @@ def test_compiled_steps_change_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, with fewer kernels; one compilation serves every step. A prompt is not compiled."""
     model = model_of("qwen3").eval()
     usual = [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])]
-    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: FixedCache(capacity))
-    model.fixed = True
+    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: StaticKVCache(capacity))
+    model.static_shapes = True
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     assert [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])] == usual
@@ -100,17 +100,17 @@ def test_compiled_steps_change_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fixed", [False, True])
 def test_nothing_is_left_of_an_answer(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: gigabytes of keys and values a call, where garbage is collected late or never."""
-    made: list[weakref.ref[FixedCache]] = []
+    made: list[weakref.ref[StaticKVCache]] = []
 
-    def cache(capacity: int, _: torch.device) -> FixedCache:
-        one = FixedCache(capacity)
+    def cache(capacity: int, _: torch.device) -> StaticKVCache:
+        one = StaticKVCache(capacity)
         made.append(weakref.ref(one))
         return one
 
     monkeypatch.setattr("pipeline.inference.generation._cache", cache)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     model = model_of("llama").eval()
-    model.fixed = fixed
+    model.static_shapes = fixed
     gc.disable()
     try:
         generate(model, PROMPTS, max_tokens=5, **GREEDY)
@@ -121,30 +121,30 @@ def test_nothing_is_left_of_an_answer(fixed: bool, monkeypatch: pytest.MonkeyPat
 
 def test_a_step_is_cast_to_what_the_cache_holds() -> None:
     """Norms may leave keys exact where values are not."""
-    cache, two, one = FixedCache(4), torch.ones(1, 1, 2, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 3.0)
+    cache, two, one = StaticKVCache(4), torch.ones(1, 1, 2, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 3.0)
     cache.extend(0, two, two)
     cache.advance(2)
-    cache.begin(one.device)
+    cache.start_decoding(one.device)
     keys, _ = cache.extend(0, one, one.bfloat16())
     assert keys.dtype == torch.bfloat16
     assert keys[0, 0, :, 0].tolist() == [1, 1, 3, 0]
 
 
 def test_a_cache_is_written_where_gradients_are_on_too() -> None:
-    model, cache = model_of("llama").eval(), Cache(4)
+    model, cache = model_of("llama").eval(), KVCache(4)
     model(torch.tensor([[1, 2, 3]]), cache=cache)
     assert model(torch.tensor([[4]]), cache=cache).shape == (1, 1, 50)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", [Cache, FixedCache])
+@pytest.mark.parametrize("kind", [KVCache, StaticKVCache])
 def test_an_exact_prefix_stands_before_lower_precision(
-    family: str, kind: type[Cache], monkeypatch: pytest.MonkeyPatch
+    family: str, kind: type[KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost otherwise: a prefix-tuned model dies at its second token on a GPU, or its cache is cast whole at each."""
-    made: list[Cache] = []
+    made: list[KVCache] = []
 
-    def cache(capacity: int, _: torch.device) -> Cache:
+    def cache(capacity: int, _: torch.device) -> KVCache:
         made.append(kind(capacity))
         return made[-1]
 
@@ -160,7 +160,7 @@ def test_an_exact_prefix_stands_before_lower_precision(
 def test_a_prefix_stands_before_every_prompt(family: str) -> None:
     """Lost otherwise: a prefix-tuned model could be trained and never used."""
     model = model_of(family).eval()
-    cache = Cache(3)
+    cache = KVCache(3)
     with torch.no_grad():
         model(torch.tensor([[8, 8, 4]]), cache=cache)
     prefix = [cache._layers[layer] for layer in range(2)]

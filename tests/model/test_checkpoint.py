@@ -12,9 +12,11 @@ from pipeline.config import plugins
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
-from pipeline.model import checkpoint
-from pipeline.model.gpt import GPT, ModelConfig
-from pipeline.model.hf_format import exported_name, internal_name, model_config
+from pipeline.model import checkpoint, open_weights
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
+from pipeline.model.hf_config import model_config
+from pipeline.model.hf_format import exported_name, internal_name
 from tests.models import network
 
 LLAMA3 = {
@@ -229,7 +231,7 @@ def test_shards_half_precision_and_names_without_a_root_load(name: str, tmp_path
     ours = checkpoint.load(tmp_path / "shards")
     assert {p.dtype for p in ours.parameters()} == {torch.float32}
     torch.testing.assert_close(ours(ids_of()), theirs(ids_of()).logits, atol=1e-5, rtol=0)
-    assert len(checkpoint.pin(tmp_path / "shards")) == 64
+    assert len(open_weights.pin(tmp_path / "shards")) == 64
     root = "transformer." if name == "gpt2" else "model."
     bare = {key.removeprefix(root): value.contiguous() for key, value in theirs.state_dict().items()}
     if name == "gpt2":
@@ -384,17 +386,17 @@ def start(**fields: object) -> InitialWeights:
 
 def test_fetch_takes_only_what_was_pinned(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: weights changed under a name would be trained on as if reviewed."""
-    found = checkpoint.pin(saved)
+    found = open_weights.pin(saved)
     assert found == sha256_of(saved)
-    assert checkpoint.fetch(start(path=str(saved), sha256=found), tmp_path) == saved
+    assert open_weights.fetch(start(path=str(saved), sha256=found), tmp_path) == saved
     with pytest.raises(UserError, match=f"if you trust these, write {found}"):
-        checkpoint.fetch(start(path=str(saved)), tmp_path)
+        open_weights.fetch(start(path=str(saved)), tmp_path)
     with pytest.raises(UserError, match="these are other weights than were pinned"):
-        checkpoint.fetch(start(path=str(saved), sha256="0" * 64), tmp_path)
+        open_weights.fetch(start(path=str(saved), sha256="0" * 64), tmp_path)
     with pytest.raises(UserError, match="no such folder"):
-        checkpoint.fetch(start(path=str(tmp_path / "x"), sha256=found), tmp_path)
+        open_weights.fetch(start(path=str(tmp_path / "x"), sha256=found), tmp_path)
     with pytest.raises(UserError, match="open weights need kind folder or hub"):
-        checkpoint.fetch(start(kind="scratch"), tmp_path)
+        open_weights.fetch(start(kind="scratch"), tmp_path)
 
 
 def grow_adapter(folder: Path) -> None:
@@ -419,25 +421,25 @@ def test_the_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, nam
     (saved / "manifest.json").unlink()  # a foreign folder has none that would notice first
     (saved / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
     (saved / "README.md").write_text("a model")
-    pinned = start(path=str(saved), sha256=checkpoint.pin(saved))
+    pinned = start(path=str(saved), sha256=open_weights.pin(saved))
     same = shutil.copytree(saved, tmp_path / "same")
     (same / "README.md").write_text("a better text about the model")
-    assert checkpoint.pin(same) == pinned.sha256
+    assert open_weights.pin(same) == pinned.sha256
     first = shutil.copytree(saved, tmp_path / "first")
     change(first)
-    with pytest.raises(UserError, match=f"is {checkpoint.pin(first)}, .* other files beside them"):
-        checkpoint.fetch(pinned.model_copy(update={"path": str(first)}), tmp_path / "cache")
-    checkpoint.fetch(pinned, tmp_path / "cache")
+    with pytest.raises(UserError, match=f"is {open_weights.pin(first)}, .* other files beside them"):
+        open_weights.fetch(pinned.model_copy(update={"path": str(first)}), tmp_path / "cache")
+    open_weights.fetch(pinned, tmp_path / "cache")
     change(saved)
     with pytest.raises(UserError, match=f"{name} changed since they were used last"):
-        checkpoint.fetch(pinned, tmp_path / "cache")
+        open_weights.fetch(pinned, tmp_path / "cache")
 
 
 def test_a_pin_of_the_weights_alone_is_no_longer_enough(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: a pin written for an older version would silently cover less than it seems to."""
     old = start(path=str(saved), sha256=sha256_of(saved / "model.safetensors"))
-    with pytest.raises(UserError, match=f"is {checkpoint.pin(saved)}, .* the hash of the weights alone"):
-        checkpoint.fetch(old, tmp_path)
+    with pytest.raises(UserError, match=f"is {open_weights.pin(saved)}, .* the hash of the weights alone"):
+        open_weights.fetch(old, tmp_path)
 
 
 def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: Path, monkeypatch) -> None:
@@ -451,21 +453,21 @@ def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: P
         return shutil.copytree(saved, tmp_path / "hub")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    found = checkpoint.pin(saved)
+    found = open_weights.pin(saved)
     pinned = start(kind="hub", path="someone/small", revision="a" * 40, sha256=found)
-    assert checkpoint.fetch(pinned, tmp_path / "cache") == tmp_path / "hub"
+    assert open_weights.fetch(pinned, tmp_path / "cache") == tmp_path / "hub"
     assert asked["revision"] == "a" * 40
     assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.tiktoken"]
     for revision in ("main", None, "a" * 39):
         with pytest.raises(UserError, match="expected the 40 hexadecimal digits"):
-            checkpoint.fetch(start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path)
+            open_weights.fetch(start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path)
 
     def offline(*_: object, **__: object) -> str:
         raise OSError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(UserError, match=r"not downloaded: no route to host; check .* set pretrain\.start\.kind"):
-        checkpoint.fetch(pinned, tmp_path / "cache")
+        open_weights.fetch(pinned, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -15,7 +15,8 @@ import torch
 from pipeline.config.recipe import Compute
 from pipeline.errors import UserError
 from pipeline.model import device
-from pipeline.model.device import autocast, compiled, lowered, set_up
+from pipeline.model.compilation import compiled
+from pipeline.model.device import autocast, lowered, set_up
 from pipeline.paths import CODE
 from pipeline.tuners.lora import LoRALinear, Settings
 from tests.models import network
@@ -116,7 +117,7 @@ def test_a_model_is_made_and_moved_without_the_compiler() -> None:
     """Deterministic algorithms, a table drawn on the meta device, or an optimizer would import it: 2 s a stage."""
     code = (
         "import sys, torch; from pipeline import config; from pipeline.model import device; "
-        "from pipeline.model.gpt import GPT, ModelConfig; from pipeline.optimizers import muon; "
+        "from pipeline.model.config import ModelConfig; from pipeline.model.gpt import GPT; from pipeline.optimizers import muon; "
         "params = config.load(); device.set_up(params.compute); "
         "shape = ModelConfig(**params.pretrain.model.model_dump(), vocab_size=300); "
         "GPT(shape, None); model = GPT(shape, torch.Generator().manual_seed(1)); "
@@ -153,8 +154,9 @@ print(found[-1] - found[4])
 
 _TRAINED = """
 import hashlib, json, torch
-from pipeline.config import Compute
-from pipeline.model.device import compiled, set_up
+from pipeline.config.recipe import Compute
+from pipeline.model.device import set_up
+from pipeline.model.compilation import compiled
 from tests.models import network
 
 compute = Compute(device="cpu", threads=1, precision="float32", compile=True)

@@ -6,7 +6,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from pipeline.model import document_mask
 from pipeline.model.adapters import LearnedPrefix
-from pipeline.model.gpt import GPT, Shown
+from pipeline.model.capture import Capture
+from pipeline.model.gpt import GPT
 from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
@@ -26,7 +27,9 @@ def learned(model: GPT, segments: torch.Tensor) -> tuple[torch.Tensor, list[torc
 
 def ways(model: GPT, segments: torch.Tensor) -> list[str]:
     """Which way each pass of the model would take."""
-    found = document_mask.packed(segments, model.fixed, shown=False, dropout=False, head_dim=model.config.head_dim)
+    found = document_mask.packed(
+        segments, model.static_shapes, shown=False, dropout=False, head_dim=model.config.head_dim
+    )
     return [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None]
 
 
@@ -35,7 +38,7 @@ def test_rows_and_mask_give_the_same_numbers_and_gradients(family: str) -> None:
     model = network(family)
     assert ways(model, SHORT) == ["rows"]
     by_rows = learned(model, SHORT)
-    model.fixed = True
+    model.static_shapes = True
     assert ways(model, SHORT) == ["mask"]
     by_mask = learned(model, SHORT)
     torch.testing.assert_close(by_rows[0], by_mask[0], atol=1e-5, rtol=0)
@@ -62,7 +65,7 @@ def test_blocks_say_what_the_mask_says() -> None:
     mask = document_mask.mask(document_mask.positions(segments))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
     blocks = document_mask.block_mask(document_mask.positions(segments))
-    torch.testing.assert_close(document_mask.attend_blocks(q, k, v, blocks), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(document_mask.flex(q, k, v, blocks), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.01, 0.3])
@@ -89,7 +92,7 @@ def test_heads_too_narrow_for_blocks_take_the_mask(
     """torch's compiler refuses them, in the first update on a GPU."""
     monkeypatch.setattr(document_mask, "_FLEXES", "cpu")
     model = network("llama", head_dim=head_dim)
-    model.fixed = True
+    model.static_shapes = True
     context = model._packed(SHORT, 0, None).context
     assert (context.blocks is not None, context.mask is not None) == (blocks, not blocks)
 
@@ -100,14 +103,14 @@ def test_a_prefix_stands_before_every_document() -> None:
     flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
     model.virtual = LearnedPrefix(torch.randn(3, flat, generator=torch.Generator().manual_seed(7)))
     alone = model(IDS[:1, 3:7])
-    for model.fixed in (False, True):
+    for model.static_shapes in (False, True):
         torch.testing.assert_close(model(IDS, segments_BT=SHORT)[:1, 3:7], alone, atol=1e-5, rtol=0)
 
 
 def test_who_looks_sees_whole_windows() -> None:
     model = network("llama").requires_grad_(False)
-    shown = Shown(hidden=[1], attentions=[1])
-    with model.shown(shown):
+    shown = Capture(hidden=[1], attentions=[1])
+    with model.capturing(shown):
         model(IDS, segments_BT=SHORT)
     assert shown.hidden[1].shape == (3, 12, 16)
     assert shown.attentions[1].shape == (3, 2, 12, 12)

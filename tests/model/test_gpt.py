@@ -8,8 +8,13 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT, Cache, ModelConfig, padded_product
-from pipeline.model.hf_format import exported_config
+from pipeline.model.cache import KVCache
+from pipeline.model.capture import Capture
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
+from pipeline.model.hf_config import exported_config
+from pipeline.model.hf_format import exported_tensors
+from pipeline.model.tensor_cores import padded_product
 from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
@@ -61,19 +66,18 @@ def test_hidden_states_and_attentions_are_those_of_transformers(family: str) -> 
     theirs = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(**settings_), attn_implementation="eager"
     ).eval()
-    from pipeline.model.checkpoint import _exported_tensors
-
-    theirs.load_state_dict(_exported_tensors(model), strict=False)
+    theirs.load_state_dict(exported_tensors(model), strict=False)
     ids_BT = ids_of(1, 2, 9)
     expected = theirs(ids_BT, output_hidden_states=True, output_attentions=True)
-    shown = model(ids_BT, hidden=range(4), attentions=(0, 2))
-    torch.testing.assert_close(shown.logits_BTV, expected.logits, atol=1e-5, rtol=0)
+    with model.capturing(Capture(hidden=range(4), attentions=(0, 2))) as captured:
+        logits_BTV = model(ids_BT)
+    torch.testing.assert_close(logits_BTV, expected.logits, atol=1e-5, rtol=0)
     for layer in range(4):
-        torch.testing.assert_close(shown.hidden[layer], expected.hidden_states[layer], atol=1e-5, rtol=0)
-    assert sorted(shown.attentions) == [0, 2]
+        torch.testing.assert_close(captured.hidden[layer], expected.hidden_states[layer], atol=1e-5, rtol=0)
+    assert sorted(captured.attentions) == [0, 2]
     for layer in (0, 2):
-        torch.testing.assert_close(shown.attentions[layer], expected.attentions[layer], atol=1e-5, rtol=0)
-    torch.testing.assert_close(shown.logits_BTV, model(ids_BT), atol=1e-5, rtol=0)
+        torch.testing.assert_close(captured.attentions[layer], expected.attentions[layer], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits_BTV, model(ids_BT), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -113,7 +117,7 @@ def test_cached_pieces_equal_the_whole(family: str, cuts: list[int], seed: int) 
     """Lost otherwise: chat would answer from another distribution than the evaluated one."""
     model, ids_BT = model_of(family), ids_of(seed, 2, sum(cuts))
     with torch.no_grad():
-        cache = Cache(sum(cuts))
+        cache = KVCache(sum(cuts))
         pieces = [model(piece, cache=cache) for piece in ids_BT.split(cuts, dim=1)]
         torch.testing.assert_close(torch.cat(pieces, 1), model(ids_BT), atol=1e-5, rtol=0)
     assert cache.length == sum(cuts)
@@ -125,13 +129,13 @@ def test_a_prefix_of_a_texts_own_keys_equals_that_text(family: str, split: int, 
     """Lost otherwise: prefix tuning would train against positions or keys that generation does not use."""
     model, ids_BT = model_of(family), ids_of(seed, 1, 10)
     with torch.no_grad():
-        cache = Cache(split)
+        cache = KVCache(split)
         model(ids_BT[:, :split], cache=cache)
         prefix = [cache._layers[layer] for layer in range(3)]
         whole = model(ids_BT)[:, split:]
         rest_BT = ids_BT[:, split:]
         torch.testing.assert_close(model(rest_BT, prefix=prefix), whole, atol=1e-5, rtol=0)
-        torch.testing.assert_close(model(rest_BT, prefix=prefix, cache=Cache(10)), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(rest_BT, prefix=prefix, cache=KVCache(10)), whole, atol=1e-5, rtol=0)
         # One prefix serves a whole batch, padding mask or not.
         both = model(rest_BT.expand(2, -1), prefix=prefix, mask=torch.ones(2, 10 - split, dtype=torch.bool))
         torch.testing.assert_close(both, whole.expand(2, -1, -1), atol=1e-5, rtol=0)
@@ -168,7 +172,7 @@ def test_packed_documents_do_not_see_each_other(family: str, lengths: list[int])
     # Alternating 0 and 1: only the border between neighbours matters.
     segments = torch.cat([torch.full_like(ids, number % 2) for number, ids in enumerate(documents)], 1)
     alone = torch.cat([model(ids) for ids in documents], 1)
-    for model.fixed in (False, True):  # as rows, and under a mask
+    for model.static_shapes in (False, True):  # as rows, and under a mask
         packed = model(torch.cat(documents, 1), segments_BT=segments)
         torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
 
@@ -188,9 +192,9 @@ def test_an_additive_mask_equals_the_boolean_one(family: str) -> None:
     rule = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
     added = torch.zeros(1, 1, 6, 6).masked_fill(~rule, -torch.inf)
     torch.testing.assert_close(model(ids_BT, mask=added), model(ids_BT, mask=rule), atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        model(ids_BT, mask=added, attentions=(0, 1, 2)).logits_BTV, model(ids_BT), atol=1e-5, rtol=0
-    )
+    with model.capturing(Capture(attentions=(0, 1, 2))):
+        written_out = model(ids_BT, mask=added)
+    torch.testing.assert_close(written_out, model(ids_BT), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -247,7 +251,7 @@ def test_wrong_use_is_named() -> None:
     with pytest.raises(ValueError, match="prefix has 1 layers, the model 3"):
         model(ids_BT, prefix=[(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8))])
     with pytest.raises(ValueError, match="room for 4 positions, 6"):
-        model(ids_BT, cache=Cache(4))
+        model(ids_BT, cache=KVCache(4))
     with pytest.raises(ValidationError, match="head_dim is 7"):
         config_of("llama", head_dim=7)
     with pytest.raises(ValidationError, match="no biases in its MLP"):
@@ -281,8 +285,9 @@ def test_projections_that_begin_at_zero_leave_the_stream_alone_and_learn(family:
     model = GPT(config_of(family), torch.Generator().manual_seed(5), zero_projections=True)
     usual = GPT(config_of(family), torch.Generator().manual_seed(5))
     ids_BT = ids_of(1, 2, 7)
-    seen = model(ids_BT, hidden=[0, 1]).hidden
-    assert torch.equal(seen[0], seen[1])
+    with model.capturing(Capture(hidden=[0, 1])) as captured:
+        model(ids_BT)
+    assert torch.equal(captured.hidden[0], captured.hidden[1])
     assert torch.equal(model.embed.weight, usual.embed.weight)  # what else is drawn stays the same
     model(ids_BT).square().sum().backward()
     assert all(block.mlp.down.weight.grad.abs().sum() > 0 for block in model.blocks)

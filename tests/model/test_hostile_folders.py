@@ -17,7 +17,7 @@ import yaml
 
 from pipeline import config, files, foreign, tokenizer
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
+from pipeline.model import checkpoint, inspection, open_weights
 from pipeline.model.weights import WEIGHTS
 from pipeline.paths import CODE as ROOT
 from pipeline.training.start import start as start_of
@@ -95,7 +95,7 @@ def test_the_manifest_covers_what_is_read(tmp_path: Path) -> None:
     made = hostile.good(tmp_path / "model", 0)
     names = [path for path in made.rglob("*") if path.is_file()]
     files.write_json(made / "manifest.json", {one.relative_to(made).as_posix(): files.sha256_of(one) for one in names})
-    checkpoint.verify(made)
+    inspection.verify(made)
     hostile.CATALOGUE["an_adapter_that_is_no_numbers"](made, random.Random(0))
     with pytest.raises(UserError, match=r"adapter/adapter_config\.json: manifest\.json does not list it"):
         checkpoint.load(made)
@@ -135,7 +135,7 @@ def test_what_is_not_read_does_not_matter(tmp_path: Path, monkeypatch: pytest.Mo
     """A hole of a terabyte or a link to a device beside the model: hashing the whole folder would never end."""
     monkeypatch.chdir(tmp_path)
     made = hostile.good(tmp_path / "model", 0)
-    pin = checkpoint.pin(made)
+    pin = open_weights.pin(made)
     (made / "README.md").symlink_to("/dev/zero")
     (made / "notes").mkdir()
     (made / "notes/model.json").symlink_to("/proc/kcore")

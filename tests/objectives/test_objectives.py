@@ -10,7 +10,8 @@ from pipeline.config import plugins
 from pipeline.config.recipe import Model
 from pipeline.data import templates
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.objectives import IGNORED, ObjectiveContext, per_example, token_losses
 from tests import variants
 from tests.fakes import ByteTokenizer, instruction, labelled
@@ -241,7 +242,7 @@ def test_next_token_gives_the_same_losses_when_head_and_loss_are_compiled(
     batch = learned.collate([learned.example(record) for record in WINDOWS])
     found = []
     traced = torch.compile(next_token.head_losses, backend="aot_eager")
-    network.fixed = True
+    network.static_shapes = True
     assert not next_token._fuses(network)  # on a CPU compiling them gains nothing
     monkeypatch.setattr(next_token, "_fused", lambda: traced)
     for fuses in (False, True):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.config.recipe import Model
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.optimizers import orthogonalize
 from pipeline.training.tensors import pack, unpack
 from pipeline.tuners import trainable_group

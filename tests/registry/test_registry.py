@@ -16,7 +16,7 @@ from pipeline.config.params import Params
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.inference import predictor
-from pipeline.model import checkpoint
+from pipeline.model import open_weights
 from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry, admission, contents, uploads
 from pipeline.registry import card as model_card
 from pipeline.registry.packing import pack
@@ -388,6 +388,6 @@ def test_a_champion_can_start_the_next_graph(project: Registry) -> None:
     project.promote("chat-full", version.version, version.tags[VERSION])
     lines = yaml.safe_load(project.start("chat-full").replace("<as its card says>", "CC0-1.0"))
     start = InitialWeights.model_validate(lines["pretrain.start"])
-    assert checkpoint.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])
+    assert open_weights.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])
     with pytest.raises(UserError, match="these are other weights than were pinned"):
-        checkpoint.fetch(start.model_copy(update={"sha256": "0" * 64}), Path("unused"))
+        open_weights.fetch(start.model_copy(update={"sha256": "0" * 64}), Path("unused"))

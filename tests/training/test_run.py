@@ -16,7 +16,8 @@ from pipeline.config import plugins
 from pipeline.config.params import Runtime
 from pipeline.config.recipe import Compute, Model, Schedule, Validation
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT, ModelConfig
+from pipeline.model.config import ModelConfig
+from pipeline.model.gpt import GPT
 from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.training import state as states
 from pipeline.training.interruption import deferred_signals

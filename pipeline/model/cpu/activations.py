@@ -1,8 +1,8 @@
-"""GELU and SwiGLU, their slopes worked out on the way where they are compiled for a CPU.
+"""GELU and SwiGLU that compute their derivative in the forward pass, where they are compiled for a CPU.
 
-torch's compiler there keeps what went in and works out the sigmoid once more for the gradient. With what the gradient
-is multiplied by kept instead, in no more memory where the projection behind it learns, an update of nanoGPT's 10.7 M
-shape (tests/bench/nanogpt.py) takes 8 % less, one of Qwen3 with 0.8 M weights (tests/bench/shakespeare.py) 4 %.
+torch's compiler keeps the input and computes the sigmoid a second time for the gradient. These keep the derivative
+instead, in no more memory where the projection behind them is trained: an update of nanoGPT's 10.7 M shape
+(tests/bench/nanogpt.py) takes 8 % less, one of Qwen3 with 0.8 M weights (tests/bench/shakespeare.py) 4 %.
 """
 
 import math
@@ -19,49 +19,48 @@ def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks & Gimpel 2016, section 2), [...] -> [...]."""
     if x.device.type != "cpu" or not torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
-    if not _learns(x):
-        y, share = _shared(x)
+    if not _needs_gradient(x):
+        y, share = _gelu_parts(x)
         return (y * share).to(x.dtype)
-    # torch declares no types for Function.apply
-    return _Gelu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]  # torch does not type Function.apply
+    return out
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020, equation 6), [...] and [...] -> [...]."""
-    if gate.device.type != "cpu" or not torch.compiler.is_compiling() or not _learns(gate):
+    if gate.device.type != "cpu" or not torch.compiler.is_compiling() or not _needs_gradient(gate):
         return F.silu(gate) * up
-    # torch declares no types for Function.apply
-    return _SwiGLU.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
+    out: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]  # torch does not type Function.apply
+    return out
 
 
-def _learns(x: Tensor) -> bool:
+def _needs_gradient(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-def _shared(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x, exact enough, and what it is multiplied by: (1 + tanh z) / 2 = sigmoid(2 z), a third of a compiled tanh."""
+def _gelu_parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x in float32 and its factor (1 + tanh z) / 2 = sigmoid(2 z), which takes a third of a compiled tanh's time."""
     y = x.float()
     return y, torch.sigmoid(_RATE * y * (1 + _CUBE * y * y))
 
 
 def _kept(*parts: Tensor, like: Tensor) -> Tensor:
-    """In one tensor: what torch's compiler could work out again from what went in, it would."""
+    """Results to keep, in one tensor: separate ones torch's compiler would compute again from the input."""
     return torch.stack([part.to(like.dtype) for part in parts])
 
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y, share = _shared(x)
+        y, share = _gelu_parts(x)
         slope = share + y * share * (1 - share) * _RATE * (1 + 3 * _CUBE * y * y)
         kept = _kept(y * share, slope, like=x)
         ctx.save_for_backward(kept)
         return kept[0]
 
-    # torch declares any number of gradients, this has one
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        (kept,) = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        kept: Tensor = ctx.saved_tensors[0]
         return grad * kept[1]
 
 
@@ -76,8 +75,7 @@ class _SwiGLU(torch.autograd.Function):
         ctx.save_for_backward(kept)
         return kept[0]
 
-    # torch declares any number of gradients, this has two
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         (kept,) = ctx.saved_tensors
         return grad * kept[1], grad * kept[2]

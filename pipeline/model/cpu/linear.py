@@ -1,8 +1,8 @@
-"""x W^T, the gradient of W in two thirds of the time where training in bfloat16 is compiled for a CPU.
+"""A linear layer whose weight gradient takes two thirds of the time where bfloat16 training is compiled for a CPU.
 
-That gradient is a product with a transposed left factor, of which oneDNN makes 600 GFLOP/s where it makes 1,300 of any
-other: the factor is copied the other way round first. An update of nanoGPT's 10.7 M shape takes 8 % less
-(tests/bench/nanogpt.py). Layers that read the same x are one product there.
+That gradient is a product with a transposed left factor, for which oneDNN reaches 600 GFLOP/s, beside 1,300 for any
+other product; here the factor is first copied in transposed order. An update of nanoGPT's 10.7 M shape takes 8 % less
+(tests/bench/nanogpt.py). Projections that share an input are fused into one matmul.
 
 Shapes: N tokens, I inputs, O outputs.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Inputs or outputs from which on the copy pays, one core with AMX, ms without and with it: 384 to 1,536 (2,048 tokens)
-# 4.6 and 3.1, 384 to 384 1.08 and 0.90; of 768 tokens 1,024 to 256 1.19 and 0.93, 256 to 256 0.24 and 0.24, 128 to 512
-# 0.25 and 0.30.
+# Fewest inputs and outputs for which the copy pays. One core with AMX, ms without and with it: 384 to 1,536 (2,048
+# tokens) 4.6 and 3.1, 384 to 384 1.08 and 0.90; of 768 tokens 1,024 to 256 1.19 and 0.93, 256 to 256 0.24 and 0.24, 128
+# to 512 0.25 and 0.30.
 _LEAST = 256
 
 

@@ -1,8 +1,8 @@
-"""RMSNorm whose gradient costs half of what torch's own costs on a CPU, where torch composes it of small steps.
+"""RMSNorm with a gradient in closed form, on a CPU half the cost of torch's, which autograd composes of small steps.
 
-Same formula, same parameters, same names: y = x / sqrt(mean(x^2) + epsilon) * w (Zhang & Sennrich 2019, equation 4). On
+y = x / sqrt(mean(x^2) + epsilon) * w (Zhang & Sennrich 2019, equation 4), with nn.RMSNorm's parameters and names. On
 other devices torch's own kernel runs, which in torch 2.11 wants x and w of one precision: under autocast queries have
-another. The result has that of x everywhere.
+another. The result has x's precision everywhere.
 """
 
 from typing import Any
@@ -23,11 +23,11 @@ class RMSNorm(nn.RMSNorm):
         weight = None if self.weight is None else self.weight.to(exact.dtype)
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return F.rms_norm(exact, self.normalized_shape, weight, self.eps).to(x.dtype)
-        # torch declares no types for Function.apply
-        return _CPU.apply(exact, weight, self.eps).to(x.dtype)  # type: ignore[no-any-return, no-untyped-call]
+        y: Tensor = _RMSNorm.apply(exact, weight, self.eps)  # type: ignore[no-untyped-call]  # torch does not type Function.apply
+        return y.to(x.dtype)
 
 
-class _CPU(torch.autograd.Function):
+class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
@@ -36,11 +36,10 @@ class _CPU(torch.autograd.Function):
         ctx.epsilon = epsilon
         return normed if weight is None else normed * weight
 
-    # torch declares any number of gradients, this has one
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, normed, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates this gradient again: it must know how it came from x
+        if torch.is_grad_enabled():  # for a gradient of this gradient the graph must know how these came from x
             scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + ctx.epsilon)
             normed = x * scale
         along = grad * normed

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.model.capture import Capture
 from pipeline.model.cpu import explicit
 from pipeline.paths import CODE
 from tests.models import network
@@ -38,7 +39,7 @@ def rule(name: str, T: int, H: int) -> Tensor | None:
 @pytest.mark.parametrize(("H", "G"), [(3, 3), (6, 2), (4, 1), (1, 1)])
 def test_it_is_the_attention_of_torch(H: int, G: int, T: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At 300 positions in blocks of 80, the last of them not full; H heads of queries share G of keys."""
-    monkeypatch.setattr(explicit, "_LEAST", 80)
+    monkeypatch.setattr(explicit, "_BLOCK", 80)
     given, mask = heads(T, torch.float64, H, G), rule(name, T, H)
     q, k, v = given
     repeated = (x.repeat_interleave(H // G, 1) for x in (k, v))
@@ -54,7 +55,7 @@ def test_it_is_the_attention_of_torch(H: int, G: int, T: int, name: str, monkeyp
 
 def test_its_gradient_has_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: the weights kept for the gradient are taken for constants when it is differentiated again."""
-    monkeypatch.setattr(explicit, "_LEAST", 2)
+    monkeypatch.setattr(explicit, "_BLOCK", 2)
     given = heads(5, torch.float64, H=4, G=2)
     assert torch.autograd.gradcheck(lambda *given: explicit.attend(*given, None, True), given)
     assert torch.autograd.gradgradcheck(lambda *given: explicit.attend(*given, None, True), given)
@@ -89,8 +90,8 @@ def test_it_is_for_training_in_bfloat16_on_a_cpu() -> None:
 def test_tables_of_lengths_that_are_gone_are_not_kept() -> None:
     """Rows of documents have another length in every batch: at a context of 4,096 a table each fills the memory."""
     for length in range(1, 20):
-        explicit.causal(length, torch.device("cpu"))
-    assert explicit.causal.cache_info().currsize <= 4
+        explicit.causal_bias(length, torch.device("cpu"))
+    assert explicit.causal_bias.cache_info().currsize <= 4
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
@@ -123,10 +124,10 @@ def test_a_model_in_bfloat16_trains_through_it(family: str, monkeypatch: pytest.
 def test_a_model_that_trains_through_it_still_shows_its_attention() -> None:
     """Of the layer that was asked for, the weights of the sum that is spelled out for it."""
     model = network(family="qwen3")
-    with torch.autocast("cpu", torch.bfloat16):
-        shown = model(torch.arange(24).view(2, 12), attentions=[1]).attentions
-    assert list(shown) == [1]
-    weights = shown[1].float()
+    with torch.autocast("cpu", torch.bfloat16), model.capturing(Capture(attentions=[1])) as captured:
+        model(torch.arange(24).view(2, 12))
+    assert list(captured.attentions) == [1]
+    weights = captured.attentions[1].float()
     assert weights.shape == (2, 2, 12, 12)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 12), atol=2**-6, rtol=0)
 
@@ -134,12 +135,13 @@ def test_a_model_that_trains_through_it_still_shows_its_attention() -> None:
 _TRAINED = """
 import torch
 from torch._dynamo.utils import counters
-from pipeline.config import Compute
-from pipeline.model import explicit, linear
-from pipeline.model.device import autocast, compiled
+from pipeline.config.recipe import Compute
+from pipeline.model.cpu import explicit, linear
+from pipeline.model.device import autocast
+from pipeline.model.compilation import compiled
 from tests.models import network
 
-explicit._LEAST, linear._LEAST = 4, 8
+explicit._BLOCK, linear._LEAST = 4, 8
 found, graphs = [], []
 for compile in (False, True):
     compute = Compute(device="cpu", threads=1, precision="bfloat16", compile=compile)

@@ -1,0 +1,41 @@
+"""The shape of a network: what `pretrain.model` of params.yaml says, its vocabulary, and options that only open weights
+use."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from pipeline.config.recipe import Model
+from pipeline.config.section import Positive, Section
+
+_NO_MLP_BIAS = ("qwen3", "nanochat")
+
+
+class RopeScaling(Section):
+    """Frequency scaling of rotary positions as Llama 3.1 (2024) has it: rope_type "llama3" of config.json."""
+
+    rope_type: Literal["llama3"]
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+class ModelConfig(Model):
+    """Hyperparameters of a network's architecture."""
+
+    vocab_size: Positive
+    mlp_bias: bool | None = None
+    """Biases in the MLP; null: as `bias`, but none in Qwen3 and NanoChat, which never have any."""
+    rope_scaling: RopeScaling | None = None
+
+    @model_validator(mode="after")
+    def _mlp_bias_exists(self) -> Self:
+        if self.family in _NO_MLP_BIAS and self.mlp_bias:
+            raise ValueError(f"family {self.family} has no biases in its MLP; set mlp_bias to null")
+        return self
+
+    @property
+    def biased_mlp(self) -> bool:
+        """Whether the MLP has biases."""
+        return (self.bias and self.family not in _NO_MLP_BIAS) if self.mlp_bias is None else self.mlp_bias

@@ -1,0 +1,170 @@
+"""Positions and attention masks of one forward pass, for batches with padding, without it, and packed.
+
+A batch comes as rows of tokens, [B, T]. Where the caller needs the output of some positions alone, or packs documents
+into rows, most of the pass runs on a flat list of the tokens that matter, [N, D]: norms, projections and the MLP treat
+each token alone. Only attention needs rows. A `Layout` says where each token stands (its position id), and what
+attention reads besides the hidden states (`AttentionInputs`).
+
+Shapes: B rows, T new tokens of a row, P past tokens (prefix or cache), S = P + T, N tokens of a flat batch.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.model.cache import KeyValue, KVCache, KVRecorder, Past, length_of
+from pipeline.model.capture import Capture
+from pipeline.model.document_mask import packed
+from pipeline.model.varlen import PaddedRows, Slots, unpad
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+
+class ForwardInputs(TypedDict, total=False):
+    """Inputs of a forward pass besides token ids; each as `GPT.hidden` explains it."""
+
+    embeddings_BTD: Tensor | None
+    mask: Tensor | None
+    positions_BT: Tensor | None
+    segments_BT: Tensor | None
+    prefix: Sequence[KeyValue] | None
+    cache: KVCache | KVRecorder | None
+    wanted_BT: Tensor | None
+
+
+class AttentionInputs(NamedTuple):
+    """What attention reads besides the hidden states; the same for all blocks but the last."""
+
+    mask: Tensor | None = None
+    """Which keys each query may attend to, as scaled_dot_product_attention takes it; none: see `is_causal`."""
+    is_causal: bool = False
+    """Each query attends to its own position and all before it; a mask, if there is one, says the same."""
+    key_rows: PaddedRows | None = None
+    """Slots of a flat batch's keys and values in padded rows; none: the batch is [B, T] already."""
+    query_rows: PaddedRows | None = None
+    """The same for its queries."""
+    queries: Slots | None = None
+    """Query positions among the tokens; in the last block only those whose output is needed; none: all."""
+    block_mask: "BlockMask | None" = None
+    """The mask as FlexAttention takes it; then `mask` is none."""
+    rope: tuple[Tensor, Tensor] | None = None
+    """Cosines and sines of rotary positions (rotary.py); none with learned positions."""
+    past: Past | None = None
+    """Keys and values before the new tokens: a prefix or a KV cache."""
+    capture: Capture | None = None
+
+    def select_queries(self, x: Tensor) -> Tensor:
+        """The tokens that are queries, [N, ...] -> [M, ...]: all of them but in the last block."""
+        return x if self.queries is None else self.queries.gather(x)
+
+    def in_rows(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values in padded rows: [N, H, K] of a flat batch -> [B, H, T, K]."""
+        if self.query_rows is not None:
+            q = self.query_rows.scatter_heads(q)
+        if self.key_rows is not None:
+            k, v = self.key_rows.scatter_heads(k), self.key_rows.scatter_heads(v)
+        return q, k, v
+
+    def out_of_rows(self, x_BTX: Tensor) -> Tensor:
+        """The inverse for attention's output: [B, T, X] -> [M, X] of a flat batch."""
+        return x_BTX if self.query_rows is None else self.query_rows.gather(x_BTX.flatten(0, 1))
+
+
+class Layout(NamedTuple):
+    """Position ids of a pass and the inputs of its attention."""
+
+    positions: Tensor
+    """[B or 1, T]; of a flat batch [N]."""
+    inputs: AttentionInputs
+    """Of all blocks but the last."""
+    last: AttentionInputs
+    """Of the last block."""
+    computed: PaddedRows | None = None
+    """The tokens of the batch that are computed; none: all."""
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether hidden states are [N, D], not [B, T, D]."""
+        return self.positions.dim() == 1
+
+    def flatten(self, x_BT: Tensor) -> Tensor:
+        """The tokens of the batch that are computed: [B, T, ...] -> [N, ...] of a flat batch, else as it is."""
+        if not self.is_flat:
+            return x_BT
+        return x_BT.flatten(0, 1) if self.computed is None else self.computed.gather(x_BT.flatten(0, 1))
+
+    def select_output(self, x: Tensor, B: int, T: int, wanted_BT: Tensor | None) -> Tensor:
+        """Final hidden states as the caller asked for them: [B, T, D], or [N, D] at the wanted positions."""
+        if self.computed is not None:  # the last block computed the wanted positions alone
+            return x
+        x_BTD = x.unflatten(0, (B, T)) if self.is_flat else x  # type: ignore[no-untyped-call]  # torch's method
+        return x_BTD if wanted_BT is None else x_BTD[wanted_BT]
+
+
+def padded_layout(T: int, past: int, mask: Tensor | None, positions_BT: Tensor | None, device: torch.device) -> Layout:
+    """The layout of a batch whose rows all have T tokens, padding included, behind `past` positions.
+
+    Raises:
+        ValueError: a mask of another shape.
+    """
+    if positions_BT is None:
+        positions_BT = torch.arange(past, past + T, device=device)[None]
+    inputs = AttentionInputs(*attention_mask(mask, T, past, device))
+    return Layout(positions_BT, inputs, inputs)
+
+
+def unpadded_layout(padded: Layout, past: Past | None, wanted_BT: Tensor) -> Layout:
+    """The flat layout that leaves out all tokens on which no wanted position depends; `padded` if none is wanted."""
+    flat = unpad(wanted_BT)
+    if flat is None:
+        return padded
+    positions_N = flat.tokens.gather(padded.positions.expand(wanted_BT.shape).flatten())
+    inputs = padded.inputs._replace(key_rows=flat.tokens, query_rows=flat.tokens)
+    mask = F.pad(flat.mask, (length_of(past), 0), value=True)  # every query sees the prefix
+    last = AttentionInputs(mask, key_rows=flat.tokens, query_rows=flat.wanted, queries=flat.queries)
+    return Layout(positions_N, inputs, last, flat.tokens)
+
+
+def packed_layout(segments_BT: Tensor, past: int, use_rows: bool, use_flex: bool) -> Layout:
+    """The layout of rows that hold several documents each; the choice of the way is that of `document_mask.packed`."""
+    batch = packed(segments_BT, use_rows, use_flex)
+    if batch.mask is not None:
+        inputs = AttentionInputs(F.pad(batch.mask, (past, 0), value=True))
+    elif batch.block_mask is not None:
+        inputs = AttentionInputs(block_mask=batch.block_mask)
+    else:
+        T = segments_BT.shape[1] if batch.rows is None else batch.rows.shape[1]
+        mask, is_causal = attention_mask(None, T, past, segments_BT.device)
+        inputs = AttentionInputs(mask, is_causal, key_rows=batch.rows, query_rows=batch.rows)
+    return Layout(batch.positions + past, inputs, inputs)
+
+
+def attention_mask(mask: Tensor | None, T: int, past: int, device: torch.device) -> tuple[Tensor | None, bool]:
+    """(mask or None, is_causal) for scaled_dot_product_attention, from a mask as `GPT.forward` takes it.
+
+    A token of padding still attends to itself: the softmax of a row without any key would be NaN, and spread.
+
+    Raises:
+        ValueError: another shape than [B, T], [B, S] or [B, 1 or H, T, S].
+    """
+    S = past + T
+    if mask is None:
+        if past == 0:
+            return None, True
+        return (None if T == 1 else causal_mask(T, S, device)), False
+    if mask.dim() == 4:
+        return mask, False
+    if mask.dim() != 2 or mask.shape[1] not in (T, S):
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected [B, {T}], [B, {S}] or [B, 1 or H, {T}, {S}]")
+    keys_BS = F.pad(mask.bool(), (S - mask.shape[1], 0), value=True)
+    itself_TS = F.pad(torch.eye(T, dtype=torch.bool, device=device), (past, 0))
+    return (keys_BS[:, None, None] & causal_mask(T, S, device)) | itself_TS, False
+
+
+def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
+    """[T, S], true where one of the T newest tokens may attend to one of S: itself and all before it."""
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)

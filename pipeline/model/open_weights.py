@@ -1,0 +1,102 @@
+"""Open weights that pretraining starts from: a local folder or one of the Hugging Face hub, pinned by SHA-256."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline import files, foreign
+from pipeline.config.recipe import Start
+from pipeline.errors import UserError
+from pipeline.model.inspection import inspect
+
+
+def pin(folder: Path) -> str:
+    """One SHA-256 for every file of a model folder that decides the model or its text: what `pretrain.start` pins.
+
+    Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
+    """
+    return foreign.pin(foreign.hashes(folder))
+
+
+def fetch(start: Start, cache: Path) -> Path:
+    """The folder of the open weights that `pretrain.start` names, checked against its sha256.
+
+    Args:
+        start: kind `folder` (path on this machine) or `hub` (repository id and a commit as revision).
+        cache: where downloads are kept.
+
+    Raises:
+        UserError: no such folder or repository, an unpinned revision, no network, or another sha256 than
+            pinned.
+    """
+    if start.kind == "scratch" or start.path is None:
+        raise UserError(
+            f"params.yaml: pretrain.start.kind is {start.kind!r} with path {start.path!r}; open weights need "
+            "kind folder or hub, and a path"
+        )
+    folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
+    if not folder.is_dir():
+        raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
+    inspect(folder)
+    hashes = foreign.hashes(folder)
+    found, lists = foreign.pin(hashes), cache / "pins"
+    if start.sha256 is None:
+        raise UserError(
+            f"params.yaml: pretrain.start.sha256 is null; open weights are pinned; if you trust these, write {found}"
+        )
+    if found != start.sha256.lower():
+        raise UserError(
+            f"{folder}: sha256 of its {len(hashes)} files is {found}, params.yaml: pretrain.start.sha256 says "
+            f"{start.sha256}; {_difference(start.sha256.lower(), hashes, lists)}"
+        )
+    if not (lists / f"{found}.json").is_file():
+        files.write_json(lists / f"{found}.json", hashes)
+    return folder
+
+
+def _difference(pinned: str, hashes: Mapping[str, str], lists: Path) -> str:
+    """How a folder differs from its pin, as far as can be known: a pin that held before left its list of files."""
+    parts = [hashes[name] for name in sorted(hashes) if "/" not in name and name.endswith(".safetensors")]
+    if pinned in (*parts, hashlib.sha256("".join(parts).encode()).hexdigest()):
+        return (
+            "that is the hash of the weights alone, and config, tokenizer and adapter decide the model too: if you "
+            "trust these files, write the hash of all of them"
+        )
+    path = lists / f"{pinned}.json"
+    before = foreign.read_object(path) if path.is_file() else {}
+    if before and foreign.pin(before) == pinned:
+        odd = [name for name in sorted(before.keys() | hashes.keys()) if before.get(name) != hashes.get(name)]
+        return (
+            f"{', '.join(odd[:5])} changed since they were used last: take the files that were pinned, or, if you "
+            "trust these, write their hash"
+        )
+    return (
+        "these are other weights than were pinned, or other files beside them: take those that were meant, or, if you "
+        "trust these, write their hash"
+    )
+
+
+def _download(repository: str, revision: str | None, cache: Path) -> Path:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise UserError(
+            f"params.yaml: pretrain.start.revision is {revision!r}; expected the 40 hexadecimal digits of a "
+            f"commit of {repository}, so that the weights cannot change under you"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        # No patterns but these: pickled weights and code never reach this machine.
+        path = snapshot_download(
+            repository,
+            revision=revision,
+            cache_dir=cache,
+            allow_patterns=[f"*{suffix}" for suffix in foreign.READ],
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{repository}@{revision}: not downloaded: {error}; "
+            "check the id, the revision and the network, or "
+            "set pretrain.start.kind to folder and path to a local copy"
+        ) from error
+    return Path(path)
