@@ -1,0 +1,1 @@
+"""Asking a model: text, labels, and the predictor that the registry serves."""

@@ -1,11 +1,11 @@
-"""Answers of a model folder, as the registry serves them: a label with its score, or text.
+"""Predictions of a model folder, as the registry serves them: a label with its score, or text.
 
     answer(Path("models/spam-lora"), ["Free prize!"])       -> [{"label": "spam", "score": 0.98}]
     answer(Path("models/chat-lora"), ["Where is Ayşe?"])    -> [{"completion": "..."}]
 
-Greedy unless asked otherwise. An answer never depends on its neighbours: sampled texts are drawn one by one,
-each from the setting `seed` and the text alone. What a model does is read from its folder (tohum.json), so
-nothing but the folder and this code is needed; there is no pickle anywhere.
+Greedy unless asked otherwise. An answer does not depend on the other texts of a request: sampled ones are drawn one by
+one, each from the setting `seed` and its text alone. The model's task is read from its folder (tohum.json), so only the
+folder and this code are needed; nothing is pickled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,15 +30,15 @@ GENERATION: dict[str, int | float] = {
     "top_p": 1.0,
     "seed": 1,
 }
-"""Settings of an answer and what they are when not given: greedy (temperature 0), nothing filtered."""
-_BATCH = 16
+"""Generation settings and their defaults: greedy (temperature 0), no filter."""
+_BATCH_SIZE = 16
 
 
-class Speaker:
+class Predictor:
     """A loaded model folder. Raises UserError where the folder is not whole."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self._model = checkpoint.load(folder, device)  # first: it compares every file with the manifest
+        self._model = checkpoint.load(folder, device)  # before other files: it compares all with the manifest
         self.task = task(folder)
         self._tokenizer = Tokenizer.load(folder)
         self._device = device
@@ -61,7 +61,7 @@ class Speaker:
 
     def _labels(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         labels = labels_of(self.task)
-        best = probabilities(self._model, self._tokenizer, self.task, texts, _BATCH).max(dim=-1)
+        best = probabilities(self._model, self._tokenizer, self.task, texts, _BATCH_SIZE).max(dim=-1)
         return [
             {"label": labels[index], "score": score}
             for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -69,20 +69,20 @@ class Speaker:
 
     def _completions(self, texts: Sequence[str], settings: Mapping[str, int | float]) -> list[str]:
         greedy = settings["temperature"] == 0
-        size = _BATCH if greedy else 1
-        found: list[str] = []
+        size = _BATCH_SIZE if greedy else 1
+        completions: list[str] = []
         for first in range(0, len(texts), size):
-            some = texts[first : first + size]
-            seed = seed_for(int(settings["seed"]), "serving", *some)
-            draw = torch.Generator(self._device).manual_seed(seed)
+            batch = texts[first : first + size]
+            seed = seed_for(int(settings["seed"]), "serving", *batch)
+            generator = torch.Generator(self._device).manual_seed(seed)
             max_tokens = int(settings["max_tokens"])
             outputs = generate(
-                self._model, [self._prompt(text, max_tokens) for text in some], max_tokens=max_tokens,
+                self._model, [self._prompt(text, max_tokens) for text in batch], max_tokens=max_tokens,
                 temperature=float(settings["temperature"]), top_k=int(settings["top_k"]),
-                top_p=float(settings["top_p"]), stop=self._stop(), generator=None if greedy else draw,
+                top_p=float(settings["top_p"]), stop=self._stop(), generator=None if greedy else generator,
             )  # fmt: skip
-            found += [self._text(ids) for ids in outputs]
-        return found
+            completions += [self._text(ids) for ids in outputs]
+        return completions
 
     def _text(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(ids)
@@ -91,7 +91,7 @@ class Speaker:
         return text
 
     def _prompt(self, text: str, max_tokens: int) -> list[int]:
-        """The model's own template around the text; a text that leaves no room loses its beginning."""
+        """Ids of the text in the model's template, cut at the beginning where they leave no room for an answer."""
         if "template" in self.task:
             ids = templates.prompt_ids(self._tokenizer, self.task["template"], text, "")
         else:
@@ -107,11 +107,11 @@ class Speaker:
 
 
 def answer(folder: Path, texts: Sequence[str], params: Mapping[str, int | float] | None = None) -> list[dict[str, Any]]:
-    """Answers of the model in `folder`; see Speaker.answer."""
-    return Speaker(folder).answer(texts, params)
+    """Answers of the model in `folder`; see Predictor.answer."""
+    return Predictor(folder).answer(texts, params)
 
 
 def task(folder: Path) -> dict[str, Any]:
-    """What the model was trained to do (`objective`, `labels`, ...); a language model if unsaid."""
+    """The task that the model was trained for (`objective`, `labels`, ...); next_token if the folder names none."""
     path = folder / "tohum.json"
     return files.read_json(path) if path.is_file() else {"objective": "next_token"}

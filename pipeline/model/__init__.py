@@ -1,0 +1,1 @@
+"""The network: architecture, batches, caches, adapters and its folder on disk."""

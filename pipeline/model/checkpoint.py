@@ -31,7 +31,7 @@ from pipeline.model.weights import WEIGHTS, Header, write_tensors
 _OURS = {"config.json", "generation_config.json", WEIGHTS, MANIFEST}
 
 
-def save(
+def save(  # noqa: PLR0913 - each is one optional part of the folder
     model: GPT,
     folder: Path,
     *,
@@ -48,17 +48,17 @@ def save(
         folder: replaced as a whole.
         tokenizer: a folder whose files are copied in; its special tokens go into the configs.
         labels: class names in the order of `score`'s rows; needed with `score`.
-        metadata: what else to keep, deterministic JSON, as tohum.json.
-        adapter: called with `<folder>/adapter` to fill it.
-        more: called with the folder, to put further files there.
+        metadata: the task and its settings, deterministic JSON, as tohum.json.
+        adapter: writes the adapter into the folder that it is called with, `<folder>/adapter`.
+        more: writes further files into the folder that it is called with.
 
     Raises:
         UserError: labels that do not fit the classification head.
     """
-    count = 0 if model.score is None else model.score.out_features
-    if len(labels or []) != count or len(set(labels or [])) != count:
+    rows = 0 if model.score is None else model.score.out_features
+    if len(labels or []) != rows or len(set(labels or [])) != rows:
         raise UserError(
-            f"{folder}: {len(labels or [])} labels {labels} for a classification head of {count}; "
+            f"{folder}: {len(labels or [])} labels {labels} for a classification head of {rows}; "
             "expected one distinct name per row"
         )
     with files.replace_folder(folder) as temporary:
@@ -85,12 +85,12 @@ def save(
 
 
 def load(folder: Path, device: str = "cpu") -> GPT:
-    """Reads a model folder, ours or one that transformers saved: float32, evaluation mode, additions in place.
+    """Reads a model folder, ours or one that transformers saved: float32, evaluation mode, adapters added.
 
     Raises:
         UserError: no such folder, a file that differs from the manifest, pickled weights, another family, tensors that
-            are missing, left over, of another shape or type, or not finite; links out of the folder, and whatever else
-            no model folder has. The text names the file.
+            are missing, left over, of another shape or type, or not finite; links out of the folder, and anything else
+            that no model folder has. The text names the file.
     """
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json there; expected a model folder in the Hugging Face layout")
@@ -112,22 +112,22 @@ def labels(folder: Path) -> list[str] | None:
 
 
 def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Header]) -> dict[str, Tensor]:
-    """The tensors by our names, float32."""
-    ours: dict[str, Tensor] = {}
+    """The tensors of a folder under our names, float32."""
+    tensors: dict[str, Tensor] = {}
     for path in sorted({header.file for header in expected.values()} - {folder / HEAD}):
         for key, value in weights.read_tensors(path).items():
             name = internal_name(config.family, key)
             if NOT_WEIGHTS.search(key) or name not in expected:
                 continue
-            turned = value.T if is_transposed(config.family, name) and value.dim() == 2 else value
-            ours[name] = turned.to(torch.float32).contiguous()
-            if value.dtype == torch.float64:  # what float32 cannot hold became infinite
-                weights.require_finite(ours[name], key, path)
+            transposed = value.T if is_transposed(config.family, name) and value.dim() == 2 else value
+            tensors[name] = transposed.to(torch.float32).contiguous()
+            if value.dtype == torch.float64:  # numbers beyond float32 became infinite
+                weights.require_finite(tensors[name], key, path)
     if (folder / HEAD).is_file():
-        ours |= weights.read_tensors(folder / HEAD)
+        tensors |= weights.read_tensors(folder / HEAD)
     if config.tie_embeddings:
-        ours.setdefault("head.weight", ours["embed.weight"])
-    return ours
+        tensors.setdefault("head.weight", tensors["embed.weight"])
+    return tensors
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -47,7 +47,7 @@ from pipeline.model.capture import Capture
 from pipeline.model.config import ModelConfig
 from pipeline.model.cpu import explicit
 from pipeline.model.cpu.activations import gelu, swiglu
-from pipeline.model.cpu.linear import Linear, together
+from pipeline.model.cpu.linear import Linear
 from pipeline.model.cpu.norm import RMSNorm
 from pipeline.model.document_mask import flex_fits
 from pipeline.model.layout import AttentionInputs, ForwardInputs, Layout, packed_layout, padded_layout, unpadded_layout
@@ -119,10 +119,7 @@ class RotaryAttention(Attention):
     def project(self, x: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Three projections; q and k rotated by the angles of their positions: q k^T depends on the distance alone."""
         assert inputs.rope is not None
-        if inputs.queries is None:
-            q, k, v = together(x, self.q, self.k, self.v)
-        else:
-            q, k, v = self.q(inputs.select_queries(x)), self.k(x), self.v(x)
+        q, k, v = self.q(inputs.select_queries(x)), self.k(x), self.v(x)
         q, k, v = self.heads(q, self.n_heads), self.heads(k, self.n_kv_heads), self.heads(v, self.n_kv_heads)
         q_rope = [inputs.select_queries(table) for table in inputs.rope]
         if self.rotates_first:  # a rotation changes no length: the same up to rounding, and as transformers has it
@@ -159,7 +156,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        y: Tensor = self.down(swiglu(*together(x, self.gate, self.up)))
+        y: Tensor = self.down(swiglu(self.gate(x), self.up(x)))
         return y
 
 

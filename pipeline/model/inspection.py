@@ -1,7 +1,7 @@
-"""A model folder looked at without reading its numbers: config, index and headers must fit each other.
+"""Checks of a model folder before its numbers are read: config, index and headers must fit each other.
 
-`inspect` says which network a folder describes and what its weights hold, `verify` compares the files with the manifest
-of hashes, `empty` builds the network without storage.
+`inspect` returns the config and the headers of the weights, `verify` compares the files with the manifest of hashes,
+`empty` builds the network without storage.
 """
 
 import re
@@ -22,14 +22,14 @@ from pipeline.model.hf_format import exported_name, internal_name, is_transposed
 from pipeline.model.weights import Header
 
 HEAD = "language/head.safetensors"
-"""What a classifier's architecture has no place for, kept so that language can be scored and trained on again."""
+"""The language head of a classifier, kept for language modelling; transformers' classifiers have none."""
 MANIFEST = "manifest.json"
 # Constants that old versions of transformers saved among the weights.
 NOT_WEIGHTS = re.compile(r"(\.attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
 
 
 def inspect(folder: Path) -> tuple[ModelConfig, dict[str, Header]]:
-    """The network that a folder describes and what its weights' headers hold by our names; no number is read.
+    """The config of a folder and the headers of its tensors under our names; no number is read.
 
     Raises:
         UserError: pickled weights, another family, links out of the folder, and tensors that are missing, left over,
@@ -83,24 +83,24 @@ def verify(folder: Path) -> None:
         )
 
 
-def empty(config: ModelConfig, found: Mapping[str, Header]) -> GPT:
-    """The network without storage, with a classification head and without a language head where the folder is so."""
+def empty(config: ModelConfig, headers: Mapping[str, Header]) -> GPT:
+    """The network without storage, with the heads that the folder has."""
     model = GPT(config, None)
-    if "score.weight" in found:
+    if "score.weight" in headers:
         with torch.device("meta"):
-            model.score = nn.Linear(config.d_model, found["score.weight"].shape[0], bias=False)
-        if "head.weight" not in found and not config.tie_embeddings:
+            model.score = nn.Linear(config.d_model, headers["score.weight"].shape[0], bias=False)
+        if "head.weight" not in headers and not config.tie_embeddings:
             model.head = None
     return model
 
 
-def _check_tensors(folder: Path, config: ModelConfig, found: Mapping[str, Header]) -> None:
+def _check_tensors(folder: Path, config: ModelConfig, headers: Mapping[str, Header]) -> None:
     """Compares the weights with config.json. Layers are counted first: a million would take hours to build."""
-    layers = len({name.split(".")[1] for name in found if name.startswith("blocks.")})
-    family, asked = config.family, config.n_layers
-    described = empty(config.model_copy(update={"n_layers": max(1, min(asked, layers + 1))}), found)
-    expected = {name: tuple(value.shape) for name, value in described.state_dict().items()}
-    shapes = {name: header.shape for name, header in found.items()}
+    layers = len({name.split(".")[1] for name in headers if name.startswith("blocks.")})
+    family, expected_layers = config.family, config.n_layers
+    model = empty(config.model_copy(update={"n_layers": max(1, min(expected_layers, layers + 1))}), headers)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = {name: header.shape for name, header in headers.items()}
     if config.tie_embeddings and "embed.weight" in shapes:
         shapes.setdefault("head.weight", shapes["embed.weight"])
     missing = sorted(exported_name(family, name) for name in expected.keys() - shapes.keys())
@@ -112,12 +112,12 @@ def _check_tensors(folder: Path, config: ModelConfig, found: Mapping[str, Header
     ]
     extra = [name if re.fullmatch(r"[\w.-]{1,80}", name) else shown(name) for name in extra]
     problems = [
-        f"{what}: {', '.join(names[:5])}{' and more' if len(names) > 5 else ''} ({len(names)})"
-        for what, names in (("missing", missing), ("not of this model", extra), ("other shape", odd))
+        f"{problem}: {', '.join(names[:5])}{' and more' if len(names) > 5 else ''} ({len(names)})"
+        for problem, names in (("missing", missing), ("not of this model", extra), ("other shape", odd))
         if names
     ]
-    if asked > layers:
-        problems.insert(0, f"{asked} layers expected, {layers} found")
+    if expected_layers > layers:
+        problems.insert(0, f"{expected_layers} layers expected, {layers} found")
     if problems:
         raise UserError(
             f"{folder}: tensors do not fit config.json; {'; '.join(problems)}; "
@@ -127,16 +127,16 @@ def _check_tensors(folder: Path, config: ModelConfig, found: Mapping[str, Header
 
 
 def _internal_headers(folder: Path, config: ModelConfig) -> dict[str, Header]:
-    """The headers of a folder's weights by our names, shapes as we keep them."""
-    found: dict[str, Header] = {}
+    """The headers of a folder's weights under our names, with shapes as we keep them."""
+    headers: dict[str, Header] = {}
     for key, header in weights.folder_headers(folder).items():
         if NOT_WEIGHTS.search(key):
             continue
         name = internal_name(config.family, key)
         if config.family == "gpt2" and not config.bias and name.endswith("bias"):
             continue
-        if name in found:
+        if name in headers:
             raise UserError(f"{header.file}: holds {shown(key)} twice, with and without its root; {AGAIN}")
-        turned = is_transposed(config.family, name) and len(header.shape) == 2
-        found[name] = header._replace(shape=header.shape[::-1]) if turned else header
-    return found
+        transposed = is_transposed(config.family, name) and len(header.shape) == 2
+        headers[name] = header._replace(shape=header.shape[::-1]) if transposed else header
+    return headers

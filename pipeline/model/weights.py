@@ -1,7 +1,8 @@
-"""Tensors on disk: safetensors files, one or several behind an index. Checked by their headers before they are read.
+"""Tensors on disk: safetensors files, one or several behind an index, checked by their headers before they are read.
 
-A header gives names, shapes and types without the numbers, so that a folder that does not fit, or asks for more memory
-than there is, is refused before memory is taken. `read` then finds NaN and infinity, which no training recovers from.
+A header gives names, shapes and types without the numbers, so that a folder that does not fit, or that needs more
+memory than there is, is refused before memory is taken. `read_tensors` then refuses NaN and infinity, from which no
+training recovers.
 """
 
 import os
@@ -25,7 +26,7 @@ _NAME = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
 
 
 class Header(NamedTuple):
-    """What a safetensors file says of one tensor."""
+    """The entry of one tensor in a safetensors file's header."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -35,9 +36,9 @@ class Header(NamedTuple):
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes one safetensors file, whole or not at all; equal tensors give equal bytes."""
-    ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
+    on_cpu = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
     with files.replacing(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt"})
+        save_file(on_cpu, temporary, metadata={"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -65,12 +66,12 @@ def require_finite(value: Tensor, name: str, path: Path) -> None:
 
 
 def headers(path: Path) -> dict[str, Header]:
-    """What one safetensors file holds, by name, without its numbers. Raises UserError when missing or damaged."""
+    """The header of one safetensors file, by tensor name. Raises UserError when it is missing or damaged."""
     foreign.regular(path)
     try:
         with safe_open(path, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - a file handle, no dict
-            return {name: Header(tuple(one.get_shape()), one.get_dtype(), path) for name, one in slices.items()}
+            return {name: Header(tuple(x.get_shape()), x.get_dtype(), path) for name, x in slices.items()}
     except (OSError, SafetensorError, ValueError, OverflowError) as error:
         raise _damaged(path, error) from None
 
@@ -79,7 +80,7 @@ def weight_files(folder: Path) -> list[str]:
     """The names of a model folder's files of weights, sorted.
 
     Raises:
-        UserError: none, only pickled ones, or an index that is no index or names what is not a file of the folder.
+        UserError: no such file, only pickled ones, or an index that is none or names a file not in the folder.
     """
     if os.path.lexists(folder / WEIGHTS):
         return [WEIGHTS]
@@ -102,50 +103,50 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def folder_headers(folder: Path) -> dict[str, Header]:
-    """What all the files of weights of a folder hold, by name.
+    """The headers of all files of weights of a folder, by tensor name.
 
     Raises:
         UserError: as `weight_files` and `headers`; a tensor in two files, or in another than the index says.
     """
-    found: dict[str, Header] = {}
+    header_of: dict[str, Header] = {}
     names = weight_files(folder)
     for name in names:
         for tensor, header in headers(folder / name).items():
-            if tensor in found:
+            if tensor in header_of:
                 raise UserError(
-                    f"{folder / name}: holds {shown(tensor)}, which {found[tensor].file.name} holds as well; expected "
-                    f"each tensor in one file; {AGAIN}"
+                    f"{folder / name}: holds {shown(tensor)}, which {header_of[tensor].file.name} holds as well; "
+                    f"expected each tensor in one file; {AGAIN}"
                 )
-            found[tensor] = header
+            header_of[tensor] = header
     if names != [WEIGHTS]:
-        said = _weight_map(folder)
-        for tensor in sorted(said.keys() | found.keys()):
-            place = found[tensor].file.name if tensor in found else None
-            if said.get(tensor) != place:
+        indexed = _weight_map(folder)
+        for tensor in sorted(indexed.keys() | header_of.keys()):
+            place = header_of[tensor].file.name if tensor in header_of else None
+            if indexed.get(tensor) != place:
                 raise UserError(
-                    f"{folder / INDEX}: weight_map has {shown(tensor)} in {said.get(tensor)}, it is in {place}; "
+                    f"{folder / INDEX}: weight_map has {shown(tensor)} in {indexed.get(tensor)}, it is in {place}; "
                     f"expected the index of these files; {AGAIN}"
                 )
-    return found
+    return header_of
 
 
-def require_floats(found: Mapping[str, Header], folder: Path) -> None:
-    """Raises UserError for types that are no weights of ours, or for more than this machine's memory in float32."""
-    for name, header in found.items():
+def require_floats(tensors: Mapping[str, Header], folder: Path) -> None:
+    """Raises UserError for types that no weights of ours have, and for more than this machine's memory in float32."""
+    for name, header in tensors.items():
         if header.dtype not in _TYPES:
             raise UserError(
                 f"{header.file}: {shown(name)} is of type {header.dtype}, expected one of: {', '.join(_TYPES)}; start "
                 "from the plain (bfloat16 or float32) weights"
             )
-    foreign.require_memory(folder, sum(4 * _count(header.shape) for header in found.values()))
+    foreign.require_memory(folder, sum(4 * _count(header.shape) for header in tensors.values()))
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
     path = foreign.regular(folder / INDEX, folder)
-    found = foreign.read_object(path).get("weight_map")
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"{path}: weight_map is {shown(found)}, expected an object {{tensor: file}}; {AGAIN}")
-    for tensor, name in found.items():
+    weight_map = foreign.read_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path}: weight_map is {shown(weight_map)}, expected an object {{tensor: file}}; {AGAIN}")
+    for tensor, name in weight_map.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(
                 f"{path}: weight_map has {shown(tensor)} in {shown(name)}, expected the name of a .safetensors file in "
@@ -154,7 +155,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
         if not os.path.lexists(folder / name):
             raise UserError(f"{folder}: {name} is missing, {INDEX} lists it; {AGAIN}")
         foreign.regular(folder / name, folder)
-    return found
+    return weight_map
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -34,9 +34,9 @@ class Served(PythonModel):
         manifest = read_manifest(folder)
         check(folder, manifest["files"])
         load_code(folder, manifest["files"])
-        from pipeline.inference.predictor import Speaker
+        from pipeline.inference.predictor import Predictor
 
-        self._speaker = Speaker(folder / "artifacts" / manifest["model"])
+        self._speaker = Predictor(folder / "artifacts" / manifest["model"])
 
     # No type hints: MLflow would infer a signature from them instead of using the registered one.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002 - MLflow calls it so

@@ -24,9 +24,9 @@ from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.adapters import has_additions
 from pipeline.model.compilation import compiled
-from pipeline.model.depth import cut
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
+from pipeline.model.layers import keep_layers
 from pipeline.objectives import Objective, ObjectiveContext
 from pipeline.paths import MODELS, SAMPLES, TRAINING
 from pipeline.tokenizer import Tokenizer
@@ -145,7 +145,7 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     objective: Objective = _part(recipe, "objective", where, context)
     tuner = _part(recipe, "tuner", where)
     if (depth := getattr(recipe, "depth", None)) is not None:
-        cut(model, depth)
+        keep_layers(model, depth)
     objective.prepare(model, generator)
     tuner.apply(model, generator, tokenizer.encode)
     _require_room(where, model, objective)

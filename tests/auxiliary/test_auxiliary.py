@@ -12,7 +12,7 @@ from pipeline.auxiliary.distill import similarity_loss
 from pipeline.contracts import Learner
 from pipeline.errors import UserError
 from pipeline.model.capture import Capture
-from pipeline.model.depth import cut
+from pipeline.model.layers import keep_layers
 from tests.learners import chat_learner, classifier, small
 from tests.models import network
 from tests.variants import Variant, build, variants
@@ -47,7 +47,7 @@ def test_every_auxiliary_loss_falls_with_every_kind_of_objective(variant: Varian
 
 def test_distill_trains_the_student_to_the_teachers_outputs_when_all_weight_is_on_the_soft_loss() -> None:
     """Lost otherwise: distillation would be training on the labels under another name."""
-    learner = chat_learner(cut(teacher(0), 1), reference=lambda: teacher(0))
+    learner = chat_learner(keep_layers(teacher(0), 1), reference=lambda: teacher(0))
     losses = losses_of("distill", learner, soft_share=1.0, hidden=0.0, temperature=1.0)
     batch = learner.batch(range(2))
     with torch.no_grad():
@@ -202,9 +202,9 @@ def test_target_mask_points_at_the_previous_or_the_first_token(towards: str) -> 
 def test_cut_keeps_the_first_and_the_last_block() -> None:
     model = small(0, n_layers=5)
     first, middle, last = model.blocks[0], model.blocks[2], model.blocks[4]
-    shallow = cut(model, 3)
+    shallow = keep_layers(model, 3)
     assert list(shallow.blocks) == [first, middle, last]
     assert [block.attention.layer for block in shallow.blocks] == [0, 1, 2]  # type: ignore[union-attr]
     assert shallow(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, shallow.config.vocab_size)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="depth is 4, the model it starts from has 3 blocks"):
-        cut(shallow, 4)
+        keep_layers(shallow, 4)

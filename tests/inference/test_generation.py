@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.inference.generation import choose, generate, stream
+from pipeline.inference.generation import Sampling, generate, stream
 from pipeline.model import checkpoint
 from pipeline.model.cache import KVCache, StaticKVCache
 from pipeline.model.gpt import GPT
@@ -216,15 +216,15 @@ def test_only_what_the_filters_keep_is_drawn(seed: int, top_k: int, top_p: float
             break
         nucleus.append((token, part))
     allowed = {token for token, _ in nucleus}
-    drawn = choose(logits_BV.expand(200, -1), heat, top_k, top_p, generator)
+    drawn = Sampling(heat, top_k, top_p, generator).draw(logits_BV.expand(200, -1))
     assert set(drawn.tolist()) <= allowed
-    assert choose(logits_BV, 0, top_k, top_p, None).item() == order[0]
+    assert Sampling(0, top_k, top_p, None).draw(logits_BV).item() == order[0]
 
 
 def test_draws_follow_the_distribution() -> None:
     """Lost otherwise: temperature would not mean what it says."""
     logits_BV = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, -1)
-    drawn = choose(logits_BV, 2.0, 0, 1.0, torch.Generator().manual_seed(0))
+    drawn = Sampling(2.0, 0, 1.0, torch.Generator().manual_seed(0)).draw(logits_BV)
     shares = torch.bincount(drawn, minlength=3) / 20000
     torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]).softmax(0), atol=0.02, rtol=0)
 

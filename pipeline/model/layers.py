@@ -1,15 +1,15 @@
-"""A smaller model to start from: some of the blocks of a larger one, evenly spaced (DistilBERT: Sanh et al. 2019,
+"""Layer dropping: a smaller model to start from, made of some blocks of a larger one (DistilBERT: Sanh et al. 2019,
 section 3, takes every other layer).
 """
 
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT
+from pipeline.model.gpt import GPT, Block
 
 
-def cut(model: GPT, depth: int) -> GPT:
-    """The model with `depth` of its blocks, first and last among them; embeddings and heads stay.
+def keep_layers(model: GPT, depth: int) -> GPT:
+    """The model with `depth` of its blocks, evenly spaced, first and last among them; embeddings and heads stay.
 
     Raises:
         UserError: more blocks than there are.
@@ -20,6 +20,7 @@ def cut(model: GPT, depth: int) -> GPT:
     kept = [round(i * (count - 1) / max(1, depth - 1)) for i in range(depth)]
     model.blocks = nn.ModuleList(model.blocks[i] for i in kept)
     for layer, block in enumerate(model.blocks):
-        block.attention.layer = layer  # type: ignore[union-attr,assignment]  # a Block, which ModuleList forgets
+        assert isinstance(block, Block)
+        block.attention.layer = layer
     model.config = model.config.model_copy(update={"n_layers": depth})
     return model
