@@ -40,13 +40,11 @@ MARK = "TOHUM_GUARDED"
 # Added to a stage's environment where a variable is not set already; no bit depends on it. GOMP_SPINCOUNT: OpenMP's
 # threads spin while they wait, which takes the cores from processes beside them (the sender, another stage): training
 # beside one busy process is five times faster with a short spin, and no slower alone (tests/bench/spin.py).
-# GLIBC_TUNABLES: large memory comes in pages of 2 MiB where Linux leaves that to the program;
-# elsewhere nothing knows the setting (tests/bench/nanogpt.py, `-small-pages`). ARROW_DEFAULT_MEMORY_POOL: Arrow's own
+# ARROW_DEFAULT_MEMORY_POOL: Arrow's own
 # allocators keep much of what was freed; a stage that reads in small batches peaked a sixth higher with them
 # (tests/bench/memory.py).
 ENVIRONMENT = {
     "GOMP_SPINCOUNT": "5000",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     MARK: "1",
 }

@@ -1,6 +1,6 @@
-"""How contestants of a bench take turns: each a process of its own, a few updates at a time, the others waiting.
+"""Contestants of a bench in turns: each in a process of its own, a few updates at a time, the others waiting.
 
-Each runs in a stage's environment (guard.py), peers too; one that ends in -small-pages without huge pages.
+All run in a stage's environment (guard.py), peers too.
 """
 
 import json
@@ -27,8 +27,6 @@ def compare(module: str, contestants: list[str], case: Path, rounds: int) -> dic
     for name in contestants:
         command = [sys.executable, "-m", module, "--contestant", name, "--case", str(case)]
         environment = guard.ENVIRONMENT | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | os.environ
-        if name.endswith("-small-pages"):
-            environment["GLIBC_TUNABLES"] = ""
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
@@ -46,12 +44,12 @@ def compare(module: str, contestants: list[str], case: Path, rounds: int) -> dic
         for process in processes.values():
             process.kill()
             process.communicate()
-    # The first turn was to warm up; who packs fills fewer rows, and may have none left in the last turns.
+    # The first turn is warm-up. A contestant that packs needs fewer updates, and may have none left in the last turns.
     speeds = {name: [speeds_of(turn) for turn in turns[name][1:] if turn["tokens"]] for name in contestants}
-    found = {name: medians(speeds[name]) | ends[name] for name in contestants}
-    if "ours" in found:
-        found |= {f"ours / {name}": ratios(speeds, found, name) for name in contestants if name != "ours"}
-    return found
+    figures = {name: medians(speeds[name]) | ends[name] for name in contestants}
+    if "ours" in figures:
+        figures |= {f"ours / {name}": ratios(speeds, figures, name) for name in contestants if name != "ours"}
+    return figures
 
 
 def speeds_of(turn: dict[str, float]) -> dict[str, float]:
@@ -60,21 +58,22 @@ def speeds_of(turn: dict[str, float]) -> dict[str, float]:
 
 
 def medians(speeds: list[dict[str, float]]) -> dict[str, Any]:
-    return {name: round(statistics.median(one[name] for one in speeds)) for name in speeds[0]}
+    """The median of each speed over the rounds."""
+    return {name: round(statistics.median(turn[name] for turn in speeds)) for name in speeds[0]}
 
 
-def ratios(speeds: dict[str, list[dict[str, float]]], found: dict[str, Any], peer: str) -> dict[str, Any]:
+def ratios(speeds: dict[str, list[dict[str, float]]], figures: dict[str, Any], peer: str) -> dict[str, Any]:
     """Ours over a peer: speeds as [lower quartile, median, upper quartile] over the rounds, memory as one number."""
     pairs = list(zip(speeds["ours"], speeds[peer], strict=False))
     quartiles = {
         name: [round(q, 2) for q in statistics.quantiles([a[name] / b[name] for a, b in pairs], method="inclusive")]
         for name in pairs[0][0]
     }
-    return quartiles | {"peak_mib": round(found["ours"]["peak_mib"] / found[peer]["peak_mib"], 2)}
+    return quartiles | {"peak_mib": round(figures["ours"]["peak_mib"] / figures[peer]["peak_mib"], 2)}
 
 
 def answer(process: Any) -> dict[str, float]:
-    """The next thing that a contestant reports."""
+    """The next report of a contestant."""
     for line in process.stdout:
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))
@@ -115,7 +114,7 @@ class Turns:
 
 
 def end(report: dict[str, Any]) -> None:
-    """The last thing that a contestant says."""
+    """Prints a contestant's last report."""
     print(f"\n{MARK}{json.dumps(report)}", flush=True)
 
 

@@ -7,7 +7,6 @@ kills one of them. A heartbeat file tells whether anything of the stage still li
 import ast
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -25,13 +24,6 @@ from pipeline.paths import CODE as ROOT
 
 GUARD = [sys.executable, str(ROOT / "pipeline" / "orchestration" / "guard.py")]
 WITHIN_S = 5.0
-PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-
-
-def _glibc() -> tuple[int, ...]:
-    """Its version; of another C library nothing."""
-    name, version = platform.libc_ver()
-    return tuple(map(int, version.split("."))) if name == "glibc" else ()
 
 
 # A stage that writes its number, has a child that does the same, and beats until it is ended.
@@ -193,32 +185,12 @@ def test_guard_loads_only_the_standard_library() -> None:
     assert set(ast.literal_eval(found.stdout)) <= {"pipeline", "__main__"}
 
 
-@pytest.mark.parametrize("own", [{}, {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7", "GOMP_SPINCOUNT": "1"}])
+@pytest.mark.parametrize("own", [{}, {"ARROW_DEFAULT_MEMORY_POOL": "mimalloc", "GOMP_SPINCOUNT": "1"}])
 def test_guard_sets_environment_variables_that_the_caller_has_not(tmp_path: Path, own: dict[str, str]) -> None:
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     (tmp_path / "tells.py").write_text(code, encoding="utf-8")
     found = json.loads(_said("tells", tmp_path, own))
     assert {name: found[name] for name in guard.ENVIRONMENT} == guard.ENVIRONMENT | own
-
-
-# Linux may be told to give such pages to all programs or to none, and glibc asks for them from 2.35 on: elsewhere there
-# is nothing to see.
-@pytest.mark.skipif(
-    not PAGES.exists() or "[madvise]" not in PAGES.read_text() or _glibc() < (2, 35),
-    reason="this kernel leaves no program the choice, or this C library does not know of it",
-)
-def test_guard_gives_a_stage_huge_pages(tmp_path: Path) -> None:
-    """What the setting is there for, seen in what the kernel says of the process."""
-    code = """
-import re
-from pathlib import Path
-kept = bytearray(64 * 2**20)
-text = Path("/proc/self/smaps").read_text()
-print(sum(map(int, re.findall(r"AnonHugePages: +(\\d+) kB", text))))
-"""
-    (tmp_path / "asks.py").write_text(code, encoding="utf-8")
-    small = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
-    assert int(_said("asks", tmp_path, {})) > 0 == int(_said("asks", tmp_path, small))
 
 
 def _said(module: str, folder: Path, own: dict[str, str]) -> str:

@@ -10,7 +10,8 @@ def test_leave_out_compiler_trains_without_importing_it() -> None:
     """
     code = (
         "import sys, torch; from pipeline import config; from pipeline.model import device; "
-        "from pipeline.model.gpt import GPT, ModelConfig; from pipeline.optimizers import muon; "
+        "from pipeline.model.config import ModelConfig; from pipeline.model.gpt import GPT; "
+        "from pipeline.optimizers import muon; "
         "params = config.load(); device.set_up(params.compute); "
         "shape = ModelConfig(**params.pretrain.model.model_dump(), vocab_size=300); "
         "GPT(shape, None); model = GPT(shape, torch.Generator().manual_seed(1)); "
