@@ -27,7 +27,7 @@ def set_up(compute: Compute) -> torch.device:
             raise UserError("params.yaml: compute.device is cuda, torch sees no GPU; set it to cpu")
         torch.set_float32_matmul_precision("high")
     else:
-        # The same switch as use_deterministic_algorithms(True), which also imports torch's compiler: 2 s a stage.
+        # The same switch as use_deterministic_algorithms(True), which also imports torch's compiler: 1.25 s a stage.
         torch.set_deterministic_debug_mode("error")
         # No code here reads memory before it writes it; filling it first costs 5 % of an update.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it

@@ -40,9 +40,8 @@ MARK = "TOHUM_GUARDED"
 # Added to a stage's environment where a variable is not set already; no bit depends on it. GOMP_SPINCOUNT: OpenMP's
 # threads spin while they wait, which takes the cores from processes beside them (the sender, another stage): training
 # beside one busy process is five times faster with a short spin, and no slower alone (tests/bench/spin.py).
-# ARROW_DEFAULT_MEMORY_POOL: Arrow's own
-# allocators keep much of what was freed; a stage that reads in small batches peaked a sixth higher with them
-# (tests/bench/memory.py).
+# ARROW_DEFAULT_MEMORY_POOL: Arrow's own allocators keep much of the freed memory; a stage that reads in small batches
+# peaked a sixth higher with them (tests/bench/memory.py).
 ENVIRONMENT = {
     "GOMP_SPINCOUNT": "5000",
     "ARROW_DEFAULT_MEMORY_POOL": "system",

@@ -5,7 +5,7 @@ import sys
 
 
 def test_leave_out_compiler_trains_without_importing_it() -> None:
-    """Lost otherwise: 2 s a stage. Deterministic algorithms, an embedding drawn on the meta device or an optimizer
+    """Lost otherwise: 1.25 s a stage. Deterministic algorithms, an embedding drawn on the meta device or an optimizer
     import it; a torch that marks its optimizers differently fails here.
     """
     code = (
