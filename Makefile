@@ -7,6 +7,9 @@ TORCH ?= torch==2.13.0
 UV ?= uv==0.13.8
 NAME ?= embedded
 TOHUM := python -m pipeline.cli
+INSTALL := .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r
+RESOLVE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-header --no-annotate --no-emit-package torch --quiet
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
@@ -23,14 +26,22 @@ help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 	@echo 'verbs: tohum --help; `make VERB` with its options as variables calls it too'
 
-setup: .venv/.ready ## the virtual environment from the lock
+setup: .venv/.ready ## the virtual environment from requirements.lock: for training and review
 
 .venv/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(UV) $(TORCH)
-	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
+	$(INSTALL) requirements.lock
 	install -m 755 pipeline/cli/tohum.sh .venv/bin/tohum
+	touch $@
+
+.venv/.ready-test: infra/locks/test.lock .venv/.ready
+	$(INSTALL) $<
+	touch $@
+
+.venv/.ready-check: infra/locks/check.lock .venv/.ready
+	$(INSTALL) $<
 	touch $@
 
 repro: setup ## the whole pipeline on params.yaml, then register the models whose gate passed
@@ -40,25 +51,27 @@ repro: setup ## the whole pipeline on params.yaml, then register the models whos
 	@$(TOHUM) deliver
 	@$(TOHUM) scores
 
-test: setup ## all tests, a file at a time on each core
+test: .venv/.ready-test ## all tests, a file at a time on each core
 	python -m pytest --numprocesses auto --dist loadfile
 
-torture: setup ## hundreds of random faults against every guarantee: tests/torture; not part of CI
+torture: .venv/.ready-test ## hundreds of random faults against every guarantee: tests/torture; not part of CI
 	python -m tests.torture
 
-check: setup ## format, lint, types, import contracts
+check: .venv/.ready-check ## format, lint, types, import contracts
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports
 
-format: setup ## formats and mends what can be mended
+format: .venv/.ready-check ## formats and mends what can be mended
 	ruff format .
 	ruff check --fix .
 
-lock: setup ## resolves requirements.lock anew from pyproject.toml
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --no-emit-package torch --quiet -o requirements.lock
+lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, and what tests and checks add to it
+	$(RESOLVE) $(if $(UPGRADE),--upgrade) -o requirements.lock
+	for extra in test check; do \
+	  $(RESOLVE) $(if $(UPGRADE),--upgrade) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
+	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit 1; done
 
 # The verbs of `tohum` with their options as variables; `tohum --help` tells more.
 plan profile search ui prefect worker flow register report chat which try fastest ablation scaling budget fsck doctor times: setup
