@@ -68,6 +68,10 @@ def _definition(cls: type) -> ast.ClassDef | None:
     return next((node for node in classes if node.name == cls.__name__), None)
 
 
-@cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return _parsed(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def _parsed(text: str, name: str) -> ast.Module:
+    return ast.parse(text, name)

@@ -75,7 +75,7 @@ class Reference:
             *self._section(Choices, "search.<name>.space.<path>", [r for r in ranges if "choices" in r]),
         ]
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """Every key: those of the sections, then those of the variants."""
         keys = [key for rows in self.sections.values() for key in rows]
         variants = [(folder, name) for folder in self.variants for name in plugins.choices(folder)]
@@ -111,7 +111,7 @@ class Reference:
         if inner is None:
             yield Key(path, sentence, _type(annotation), values, list(info.examples or []), _choices(annotation))
             return
-        if sentence or get_origin(annotation) in (Union, UnionType):
+        if sentence or suffix == "[]" or get_origin(annotation) in (Union, UnionType):
             yield Key(path, sentence, _type(annotation), [v for v in values if not v], [], [])
         yield from self._section(inner, path + suffix, _entries(values, suffix))
 
