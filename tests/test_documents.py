@@ -118,7 +118,7 @@ def test_every_profile_that_a_document_applies_exists() -> None:
 
 def test_every_benchmark_is_described() -> None:
     benchmarks = {path.name for path in (ROOT / "tests/bench").glob("*.py")}
-    assert benchmarks == set(re.findall(r"`(\w+\.py)`", TEXTS["tests/bench/README.md"]))
+    assert benchmarks <= set(re.findall(r"`(\w+\.py)`", TEXTS["tests/bench/README.md"]))
 
 
 def test_every_program_of_fault_injection_is_described() -> None:
