@@ -6,14 +6,14 @@ Keys come from the typed sections, sentences from the strings below their fields
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Part
-from pipeline.config.search_space import Choices, Range, Search
+from pipeline.config.search_space import Choices, Range, Space
 from pipeline.config.section import Section
 from pipeline.paths import CODE
 from pipeline.reporting.docstrings import field_docstrings, first_sentence, module_docstring, source_file
@@ -70,7 +70,7 @@ class Reference:
         searches = list(default["search"].values())
         ranges = [dimension for search in searches for dimension in search["space"].values()]
         self.sections["search"] = [
-            *self._section(Search, "search.<name>", searches),
+            *self._section(get_type_hints(Space)["settings"], "search.<name>", searches),
             *self._section(Range, "search.<name>.space.<path>", [r for r in ranges if "low" in r]),
             *self._section(Choices, "search.<name>.space.<path>", [r for r in ranges if "choices" in r]),
         ]
