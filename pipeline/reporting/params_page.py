@@ -4,7 +4,7 @@ Keys come from the typed sections, sentences from the strings below their fields
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -88,10 +88,12 @@ class Reference:
         key = next(key for key, variants in PART_FOLDERS.items() if variants == folder)
         return list(self._section(plugins.settings_class(folder, name), prefix.get(folder, key), used))
 
-    def _section(self, cls: type, path: str, found: list[Any]) -> Iterator[Key]:
+    def _section(self, cls: type, path: str, found: list[Any], about: str = "") -> Iterator[Key]:
+        """The rows of a section; a field without a sentence takes `about`, that of the section."""
         for name, key in _keys(cls):
             if not (issubclass(cls, Part) and name == "name"):
-                yield from self._field(cls, name, f"{path}.{key}", found)
+                rows = self._field(cls, name, f"{path}.{key}", found)
+                yield from (row if row.sentence else replace(row, sentence=about) for row in rows)
 
     def _field(self, cls: Any, name: str, path: str, found: list[Any]) -> Iterator[Key]:
         """The rows of one field: its own, and those of the section that it holds."""
@@ -113,7 +115,8 @@ class Reference:
             return
         if sentence or suffix == "[]" or get_origin(annotation) in (Union, UnionType):
             yield Key(path, sentence, _type(annotation), [v for v in values if not v], [], [])
-        yield from self._section(inner, path + suffix, _entries(values, suffix))
+        about = sentence or first_sentence(inner.__doc__ or "") + "."
+        yield from self._section(inner, path + suffix, _entries(values, suffix), about)
 
     def _variants(self, folder: str, path: str, sentence: str, used: list[tuple[str, Any]]) -> Key:
         """The row of the key that chooses variants; remembers the settings that the default profile gives to each."""
