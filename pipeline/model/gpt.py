@@ -42,15 +42,13 @@ from pipeline.config.recipe import HEADLESS
 from pipeline.errors import UserError
 from pipeline.model.adapters import VirtualTokens
 from pipeline.model.attention import attend, attend_with_weights
-from pipeline.model.cache import KeyValue, KVCache, KVRecorder, Past, length_of, past_of, starts_text
+from pipeline.model.cache import KeyValue, Past, past_of, starts_text
 from pipeline.model.capture import Capture
 from pipeline.model.config import ModelConfig
-from pipeline.model.cpu import explicit
 from pipeline.model.cpu.activations import gelu, swiglu
 from pipeline.model.cpu.linear import Linear
 from pipeline.model.cpu.norm import RMSNorm
-from pipeline.model.document_mask import flex_fits
-from pipeline.model.layout import AttentionInputs, ForwardInputs, Layout, packed_layout, padded_layout, unpadded_layout
+from pipeline.model.layout import AttentionInputs, ForwardInputs, Layout, layout_of
 from pipeline.model.rotary import position_tables, rotate
 from pipeline.model.tensor_cores import padded_product
 
@@ -212,7 +210,8 @@ class GPT(nn.Module):
         self.score: nn.Linear | None = None
         self.virtual: VirtualTokens | None = None
         """Trained virtual tokens before every text."""
-        self._capture: Capture | None = None
+        self.capture: Capture | None = None
+        """Values to record in the next passes (`capturing`)."""
         with torch.device("meta"):
             self.embed = _embedding(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
@@ -257,62 +256,35 @@ class GPT(nn.Module):
         """Logits of the token after each new one, [B, T, V]; arguments and errors as in `hidden`."""
         return self.logits(self.hidden(ids_BT, **inputs))
 
-    def hidden(  # noqa: PLR0913 - each is one input of the network, and all but the tokens are optional
-        self,
-        ids_BT: Tensor | None = None,
-        *,
-        embeddings_BTD: Tensor | None = None,
-        mask: Tensor | None = None,
-        positions_BT: Tensor | None = None,
-        segments_BT: Tensor | None = None,
-        prefix: Sequence[KeyValue] | None = None,
-        cache: KVCache | KVRecorder | None = None,
-        wanted_BT: Tensor | None = None,
-    ) -> Tensor:
-        """Hidden states after the final norm, [B, T, D], at no cost of logits.
+    def hidden(self, ids_BT: Tensor | None = None, **inputs: Unpack[ForwardInputs]) -> Tensor:
+        """Hidden states after the final norm, [B, T, D], at no cost of logits; at `wanted_BT` alone, [N, D].
 
         Args:
-            ids_BT: token ids, int64; or none and `embeddings_BTD` instead of their rows of `embed`.
-            embeddings_BTD: token embeddings, positions not yet added.
-            mask: none: causal. Boolean [B, T] or [B, S]: causal, and false keys (padding) are not attended to; every
-                token still attends to itself, so rows of padding stay finite. [B, 1 or H, T, S]: the whole attention
-                mask, causality included, boolean (true: may attend) or added to the scores.
-            positions_BT: position ids, [B or 1, T]; none: counted on from prefix and cache.
-            segments_BT: documents packed into one row, a number per token that differs between neighbours: each attends
-                to itself alone, with positions from its start; instead of mask and positions, without a cache.
-            prefix: keys and values before the first token, one pair per layer. With a cache: written into the empty
-                cache.
-            cache: read and extended in place; not for training.
-            wanted_BT: boolean; hidden states at these positions alone, [N, D] in their order. Without a mask, cache or
-                capture nothing is computed on which they do not depend, such as padding on the right.
+            ids_BT: token ids, int64; or none, and `embeddings_BTD` instead.
+            inputs: all optional: embeddings_BTD, mask, positions_BT, segments_BT, prefix, cache, wanted_BT
+                (`ForwardInputs` in layout.py).
 
         Raises:
             ValueError: shapes that do not fit, or more tokens than the context has positions for.
         """
+        embeddings_BTD, cache = inputs.get("embeddings_BTD"), inputs.get("cache")
         if (ids_BT is None) == (embeddings_BTD is None):
             raise ValueError("give either ids_BT or embeddings_BTD")
         tokens = ids_BT if embeddings_BTD is None else embeddings_BTD
         assert tokens is not None
         B, T = tokens.shape[:2]
-        if prefix is None and self.virtual is not None and starts_text(cache):
-            prefix = self.virtual.key_values(self)
-        past = past_of(prefix, cache, B, self.config.n_layers)
-        if segments_BT is None:
-            layout = self._layout(T, past, mask, positions_BT)
-            if wanted_BT is not None and mask is None and cache is None and self._capture is None:
-                layout = unpadded_layout(layout, past, wanted_BT)
-        elif mask is None and positions_BT is None and cache is None:
-            layout = self._packed_layout(segments_BT, past)
-        else:
-            raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
+        past = past_of(self._prefix(inputs), cache, B, self.config.n_layers)
+        layout = layout_of(self, T, past, inputs)
+        attention_inputs = self._attention_inputs(layout, past)
 
         x = self._embedded(layout.flatten(tokens), layout.positions)
-        for layer, (block, inputs) in enumerate(zip(self.blocks, self._inputs(layout, past), strict=True)):
-            x = block(self._recorded(layer, x), inputs)
+        for layer, block in enumerate(self.blocks):
+            x = block(self._recorded(layer, x), attention_inputs[layer])
         x = self._recorded(self.config.n_layers, self.final_norm(x))
+
         if cache is not None:
             cache.advance(T)
-        return layout.select_output(x, B, T, wanted_BT)
+        return layout.select_output(x, B, T, inputs.get("wanted_BT"))
 
     def logits(self, x: Tensor) -> Tensor:
         """The language head: [..., D] -> [..., V]. Raises UserError in a classifier that has none."""
@@ -377,11 +349,11 @@ class GPT(nn.Module):
     @contextmanager
     def capturing(self, capture: Capture) -> Iterator[Capture]:
         """Inside, every pass records into `capture`, by whichever method it entered; that of the last pass stays."""
-        self._capture = capture
+        self.capture = capture
         try:
             yield capture
         finally:
-            self._capture = None
+            self.capture = None
 
     def room(self, prefix: Sequence[KeyValue] | None = None) -> int:
         """The number of positions left for text behind a prefix, or behind the model's own virtual tokens."""
@@ -401,35 +373,25 @@ class GPT(nn.Module):
             x = self.embed_norm(x)
         return dropped(x, self.dropout, self.training)
 
-    def _inputs(self, layout: Layout, past: Past | None) -> list[AttentionInputs]:
-        """What attention of each block reads besides hidden states."""
+    def _prefix(self, inputs: ForwardInputs) -> Sequence[KeyValue] | None:
+        """The prefix of a pass: the caller's, or the model's virtual tokens where a text begins."""
+        prefix = inputs.get("prefix")
+        if prefix is None and self.virtual is not None and starts_text(inputs.get("cache")):
+            return self.virtual.key_values(self)
+        return prefix
+
+    def _attention_inputs(self, layout: Layout, past: Past | None) -> list[AttentionInputs]:
+        """The inputs of each block's attention."""
         rope = position_tables(layout.positions, self.config) if self.positions is None else None
-        shared, last = (
-            inputs._replace(rope=rope, past=past, capture=self._capture) for inputs in (layout.inputs, layout.last)
+        every, last = (
+            inputs._replace(rope=rope, past=past, capture=self.capture) for inputs in (layout.inputs, layout.last)
         )
-        return [shared] * (self.config.n_layers - 1) + [last]
+        return [every] * (self.config.n_layers - 1) + [last]
 
     def _recorded(self, layer: int, x: Tensor) -> Tensor:
-        if self._capture is not None:
-            self._capture.record_hidden(layer, x)
+        if self.capture is not None:
+            self.capture.record_hidden(layer, x)
         return x
-
-    def _layout(self, T: int, past: Past | None, mask: Tensor | None, positions_BT: Tensor | None) -> Layout:
-        length, device = length_of(past), self.embed.weight.device
-        if length + T > self.config.context_length and positions_BT is None:
-            raise ValueError(f"{length + T} tokens do not fit in a context of {self.config.context_length}")
-        layout = padded_layout(T, length, mask, positions_BT, device)
-        if layout.inputs.is_causal and self.static_shapes and explicit.trains(T, device):
-            inputs = layout.inputs._replace(mask=explicit.causal_bias(T, device))
-            layout = layout._replace(inputs=inputs, last=inputs)
-        return layout
-
-    def _packed_layout(self, segments_BT: Tensor, past: Past | None) -> Layout:
-        """Rows of documents have another shape in every batch; a block mask has no place for a prefix."""
-        static, dropout = self.static_shapes and past is None, self.training and self.dropout > 0
-        use_flex = static and not dropout and flex_fits(self.config.head_dim, segments_BT.device)
-        whole_rows = self._capture is not None
-        return packed_layout(segments_BT, length_of(past), not static and not whole_rows, use_flex and not whole_rows)
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:

@@ -17,23 +17,36 @@ from torch.nn import functional as F
 
 from pipeline.model.cache import KeyValue, KVCache, KVRecorder, Past, length_of
 from pipeline.model.capture import Capture
-from pipeline.model.document_mask import packed
+from pipeline.model.cpu import explicit
+from pipeline.model.document_mask import flex_fits, packed
 from pipeline.model.varlen import PaddedRows, Slots, unpad
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+    from pipeline.model.gpt import GPT
+
 
 class ForwardInputs(TypedDict, total=False):
-    """Inputs of a forward pass besides token ids; each as `GPT.hidden` explains it."""
+    """Inputs of a forward pass besides token ids; all are optional."""
 
     embeddings_BTD: Tensor | None
+    """Token embeddings instead of the ids' rows of `embed`; positions are not yet added."""
     mask: Tensor | None
+    """None: causal. Boolean [B, T] or [B, S]: causal, and false keys (padding) are not attended to. [B, 1 or H, T, S]:
+    the whole attention mask, causality included, boolean (true: may attend) or added to the scores."""
     positions_BT: Tensor | None
+    """Position ids, [B or 1, T]; none: counted on from prefix and cache."""
     segments_BT: Tensor | None
+    """Documents packed into one row, a number per token that differs between neighbours: each attends to itself alone,
+    with positions from its start. Instead of mask and positions, and without a cache."""
     prefix: Sequence[KeyValue] | None
+    """Keys and values before the first token, one pair per layer. With a cache: written into the empty cache."""
     cache: KVCache | KVRecorder | None
+    """Read and extended in place; a KVCache not for training."""
     wanted_BT: Tensor | None
+    """Boolean; hidden states at these positions alone, [N, D] in their order. Without a mask, cache or capture nothing
+    is computed on which they do not depend, such as padding on the right."""
 
 
 class AttentionInputs(NamedTuple):
@@ -105,6 +118,35 @@ class Layout(NamedTuple):
         return x_BTD if wanted_BT is None else x_BTD[wanted_BT]
 
 
+def layout_of(model: "GPT", T: int, past: Past | None, inputs: ForwardInputs) -> Layout:
+    """The layout of a pass over rows of T tokens.
+
+    Raises:
+        ValueError: inputs that exclude each other, a mask of another shape, or more tokens than the context has
+            positions for.
+    """
+    mask, positions_BT, cache = inputs.get("mask"), inputs.get("positions_BT"), inputs.get("cache")
+    segments_BT, wanted_BT = inputs.get("segments_BT"), inputs.get("wanted_BT")
+    length, device = length_of(past), model.embed.weight.device
+    if segments_BT is not None:
+        if mask is not None or positions_BT is not None or cache is not None:
+            raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
+        # Rows of documents have another shape in every batch; a block mask has no place for a prefix.
+        static, dropout = model.static_shapes and not length, model.training and model.dropout > 0
+        use_flex = static and not dropout and flex_fits(model.config.head_dim, segments_BT.device)
+        captured = model.capture is not None
+        return packed_layout(segments_BT, length, not static and not captured, use_flex and not captured)
+    if length + T > model.config.context_length and positions_BT is None:
+        raise ValueError(f"{length + T} tokens do not fit in a context of {model.config.context_length}")
+    layout = padded_layout(T, length, mask, positions_BT, device)
+    if layout.inputs.is_causal and model.static_shapes and explicit.trains(T, device):
+        attended = layout.inputs._replace(mask=explicit.causal_bias(T, device))
+        layout = layout._replace(inputs=attended, last=attended)
+    if wanted_BT is None or mask is not None or cache is not None or model.capture is not None:
+        return layout
+    return unpadded_layout(layout, length, wanted_BT)
+
+
 def padded_layout(T: int, past: int, mask: Tensor | None, positions_BT: Tensor | None, device: torch.device) -> Layout:
     """The layout of a batch whose rows all have T tokens, padding included, behind `past` positions.
 
@@ -117,14 +159,14 @@ def padded_layout(T: int, past: int, mask: Tensor | None, positions_BT: Tensor |
     return Layout(positions_BT, inputs, inputs)
 
 
-def unpadded_layout(padded: Layout, past: Past | None, wanted_BT: Tensor) -> Layout:
+def unpadded_layout(padded: Layout, past: int, wanted_BT: Tensor) -> Layout:
     """The flat layout that leaves out all tokens on which no wanted position depends; `padded` if none is wanted."""
     flat = unpad(wanted_BT)
     if flat is None:
         return padded
     positions_N = flat.tokens.gather(padded.positions.expand(wanted_BT.shape).flatten())
     inputs = padded.inputs._replace(key_rows=flat.tokens, query_rows=flat.tokens)
-    mask = F.pad(flat.mask, (length_of(past), 0), value=True)  # every query sees the prefix
+    mask = F.pad(flat.mask, (past, 0), value=True)  # every query sees the prefix
     last = AttentionInputs(mask, key_rows=flat.tokens, query_rows=flat.wanted, queries=flat.queries)
     return Layout(positions_N, inputs, last, flat.tokens)
 

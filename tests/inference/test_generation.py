@@ -1,4 +1,4 @@
-"""Generated ids are those of transformers, in any batch, cached or not; filters do what they say."""
+"""generation.py: the ids of transformers, in any batch, cached or not; sampling within its filters."""
 
 import gc
 import shutil
@@ -37,7 +37,7 @@ def model_of(family: str, context_length: int = 40) -> GPT:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_ids_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+def test_generate_gives_the_greedy_ids_of_transformers(family: str, tmp_path: Path) -> None:
     """Lost otherwise: the model that answers in vLLM would not be the model that was evaluated."""
     import transformers
 
@@ -55,7 +55,7 @@ def test_greedy_ids_are_those_of_transformers(family: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_batch_cache_and_stream_change_no_id(family: str) -> None:
+def test_generate_gives_equal_ids_in_batches_without_cache_and_streamed(family: str) -> None:
     """Lost otherwise: an answer would depend on its neighbours, or chat would differ from evaluation."""
     model = model_of(family).train()
     alone = [generate(model, [prompt], max_tokens=12, **GREEDY)[0] for prompt in PROMPTS]
@@ -72,8 +72,8 @@ def random_prefix(family: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way of a GPU, where the same steps are recorded and replayed."""
+def test_generate_gives_equal_ids_with_a_static_cache(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The static cache of a GPU, whose steps are recorded and replayed there."""
     model = model_of(family).eval()
     rows = [PROMPTS, [[7]], [[1, 2, 3], [4, 5, 6]]]
     usual = [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows]
@@ -85,7 +85,7 @@ def test_fixed_shapes_change_no_id(family: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-def test_compiled_steps_change_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generate_gives_equal_ids_with_compiled_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, with fewer kernels; one compilation serves every step. A prompt is not compiled."""
     model = model_of("qwen3").eval()
     usual = [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])]
@@ -98,7 +98,7 @@ def test_compiled_steps_change_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_nothing_is_left_of_an_answer(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generate_frees_its_cache_without_garbage_collection(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: gigabytes of keys and values a call, where garbage is collected late or never."""
     made: list[weakref.ref[StaticKVCache]] = []
 
@@ -119,7 +119,7 @@ def test_nothing_is_left_of_an_answer(fixed: bool, monkeypatch: pytest.MonkeyPat
         gc.enable()
 
 
-def test_a_step_is_cast_to_what_the_cache_holds() -> None:
+def test_static_cache_casts_a_step_to_its_precision() -> None:
     """Norms may leave keys exact where values are not."""
     cache, two, one = StaticKVCache(4), torch.ones(1, 1, 2, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 3.0)
     cache.extend(0, two, two)
@@ -130,7 +130,7 @@ def test_a_step_is_cast_to_what_the_cache_holds() -> None:
     assert keys[0, 0, :, 0].tolist() == [1, 1, 3, 0]
 
 
-def test_a_cache_is_written_where_gradients_are_on_too() -> None:
+def test_cache_is_written_while_gradients_are_enabled() -> None:
     model, cache = model_of("llama").eval(), KVCache(4)
     model(torch.tensor([[1, 2, 3]]), cache=cache)
     assert model(torch.tensor([[4]]), cache=cache).shape == (1, 1, 50)
@@ -138,7 +138,7 @@ def test_a_cache_is_written_where_gradients_are_on_too() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", [KVCache, StaticKVCache])
-def test_an_exact_prefix_stands_before_lower_precision(
+def test_generate_takes_a_float32_prefix_under_autocast(
     family: str, kind: type[KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost otherwise: a prefix-tuned model dies at its second token on a GPU, or its cache is cast whole at each."""
@@ -157,7 +157,7 @@ def test_an_exact_prefix_stands_before_lower_precision(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefix_stands_before_every_prompt(family: str) -> None:
+def test_generate_puts_the_prefix_before_every_prompt(family: str) -> None:
     """Lost otherwise: a prefix-tuned model could be trained and never used."""
     model = model_of(family).eval()
     cache = KVCache(3)
@@ -169,7 +169,7 @@ def test_a_prefix_stands_before_every_prompt(family: str) -> None:
     assert generate(model, PROMPTS, max_tokens=6, prefix=prefix, use_cache=False, **GREEDY) == whole
 
 
-def test_stop_ids_end_an_answer_and_are_left_out() -> None:
+def test_generate_ends_before_a_stop_id() -> None:
     """Lost otherwise: answers would carry markers, or run on after them."""
     model = model_of("llama")
     full = generate(model, PROMPTS, max_tokens=12, **GREEDY)
@@ -180,7 +180,7 @@ def test_stop_ids_end_an_answer_and_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_answer_ends_with_the_context(family: str) -> None:
+def test_generate_ends_where_the_context_is_full(family: str) -> None:
     """Lost otherwise: long chats would crash or read positions that were never trained."""
     model = model_of(family, context_length=10)
     answers = generate(model, PROMPTS, max_tokens=99, **GREEDY)
@@ -191,7 +191,7 @@ def test_an_answer_ends_with_the_context(family: str) -> None:
         generate(model, [[1], [2] * 10], max_tokens=1, **GREEDY)
 
 
-def test_sampling_repeats_with_its_seed() -> None:
+def test_generate_repeats_with_its_seed() -> None:
     """Lost otherwise: a sample in a report could never be made again."""
     model = model_of("qwen3")
     options = {"max_tokens": 15, "temperature": 1.0, "top_k": 20, "top_p": 0.9, "stop": ()}
@@ -203,7 +203,7 @@ def test_sampling_repeats_with_its_seed() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), heat=st.floats(0.2, 3.0))
-def test_only_what_the_filters_keep_is_drawn(seed: int, top_k: int, top_p: float, heat: float) -> None:
+def test_sampling_draws_ids_within_its_filters(seed: int, top_k: int, top_p: float, heat: float) -> None:
     """Lost otherwise: top-k or top-p would let unlikely ids through, or stop everything."""
     generator = torch.Generator().manual_seed(seed)
     logits_BV = torch.randn(1, 10, generator=generator) * 3
@@ -221,7 +221,7 @@ def test_only_what_the_filters_keep_is_drawn(seed: int, top_k: int, top_p: float
     assert Sampling(0, top_k, top_p, None).draw(logits_BV).item() == order[0]
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_sampling_follows_the_distribution() -> None:
     """Lost otherwise: temperature would not mean what it says."""
     logits_BV = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, -1)
     drawn = Sampling(2.0, 0, 1.0, torch.Generator().manual_seed(0)).draw(logits_BV)
@@ -239,7 +239,7 @@ def test_draws_follow_the_distribution() -> None:
         ([[1]], {"temperature": -1.0}, "temperature -1.0"),
     ],
 )
-def test_bad_requests_are_named(prompts: list[list[int]], options: dict[str, object], message: str) -> None:
+def test_generate_refuses_bad_requests(prompts: list[list[int]], options: dict[str, object], message: str) -> None:
     """Lost otherwise: a bad request would end in a traceback of torch."""
     with pytest.raises(UserError, match=message):
         generate(model_of("llama"), prompts, **{"max_tokens": 3, **GREEDY, **options})

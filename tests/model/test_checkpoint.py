@@ -141,7 +141,7 @@ def ours_of(name: str, **changes: object) -> GPT:
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_theirs_loads_in_ours_and_comes_back(name: str, tmp_path: Path) -> None:
+def test_load_computes_as_transformers_and_save_goes_back(name: str, tmp_path: Path) -> None:
     """Lost otherwise: open weights would compute other numbers here, and ours elsewhere."""
     import transformers
 
@@ -160,7 +160,7 @@ def test_theirs_loads_in_ours_and_comes_back(name: str, tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "ours").config == ours.config
 
 
-def test_configs_of_older_transformers_load(tmp_path: Path) -> None:
+def test_load_reads_configs_of_older_transformers(tmp_path: Path) -> None:
     """Lost otherwise: Llama 3.2 and SmolLM2, published before transformers 5, would rotate wrongly."""
     theirs = theirs_of("llama-3.2")
     theirs.save_pretrained(tmp_path / "m")
@@ -171,7 +171,7 @@ def test_configs_of_older_transformers_load(tmp_path: Path) -> None:
     torch.testing.assert_close(checkpoint.load(tmp_path / "m")(ids_of()), theirs(ids_of()).logits, atol=1e-5, rtol=0)
 
 
-def test_an_unmerged_model_is_not_saved(tmp_path: Path) -> None:
+def test_save_refuses_an_unmerged_adapter(tmp_path: Path) -> None:
     """Lost otherwise: the folder would miss what the adapter learned."""
     model = ours_of("llama")
     lora = plugins.load("tuners", "lora")
@@ -183,7 +183,7 @@ def test_an_unmerged_model_is_not_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "llama-grouped-tied", "qwen3", "qwen3-tied"])
-def test_classifiers_travel_both_ways(name: str, tmp_path: Path, tokenizer: Path) -> None:
+def test_load_and_save_classifiers_of_transformers(name: str, tmp_path: Path, tokenizer: Path) -> None:
     """Lost otherwise: a spam filter served elsewhere would give other answers than the evaluated one."""
     import transformers
 
@@ -209,7 +209,7 @@ def test_classifiers_travel_both_ways(name: str, tmp_path: Path, tokenizer: Path
             again(ids_BT)
 
 
-def test_gpt2_without_biases_travels_as_zeros(tmp_path: Path) -> None:
+def test_save_writes_missing_gpt2_biases_as_zeros(tmp_path: Path) -> None:
     """Lost otherwise: nanoGPT's bias-free benchmark could be trained and never exported."""
     import transformers
 
@@ -221,7 +221,7 @@ def test_gpt2_without_biases_travels_as_zeros(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3"])
-def test_shards_half_precision_and_names_without_a_root_load(name: str, tmp_path: Path) -> None:
+def test_load_reads_shards_half_precision_and_names_without_a_root(name: str, tmp_path: Path) -> None:
     """Lost otherwise: real open weights (sharded, bfloat16, GPT-2's bare names) would be refused."""
     import transformers
 
@@ -242,7 +242,7 @@ def test_shards_half_precision_and_names_without_a_root_load(name: str, tmp_path
     assert torch.equal(checkpoint.load(tmp_path / "bare")(ids_of()), ours(ids_of()))
 
 
-def test_equal_models_give_equal_folders(tmp_path: Path, tokenizer: Path) -> None:
+def test_save_gives_equal_bytes_for_equal_models(tmp_path: Path, tokenizer: Path) -> None:
     """Lost otherwise: dvc.lock would change with every run."""
     for place in ("a", "b/c"):
         checkpoint.save(ours_of("qwen3"), tmp_path / place, tokenizer=tokenizer, metadata={"b": 1, "a": [2]})
@@ -265,7 +265,7 @@ def test_equal_models_give_equal_folders(tmp_path: Path, tokenizer: Path) -> Non
     assert set(manifest) == names - {"manifest.json"}
 
 
-def test_an_adapter_is_part_of_the_folder_and_its_manifest(tmp_path: Path) -> None:
+def test_save_lists_the_adapter_in_the_manifest(tmp_path: Path) -> None:
     """Lost otherwise: an adapter beside its model could be damaged unseen."""
 
     def adapter(folder: Path) -> None:
@@ -279,7 +279,7 @@ def test_an_adapter_is_part_of_the_folder_and_its_manifest(tmp_path: Path) -> No
         checkpoint.load(tmp_path / "a")
 
 
-def test_tied_weights_are_stored_once_and_stay_tied(saved: Path) -> None:
+def test_save_stores_tied_weights_once_and_load_ties_them(saved: Path) -> None:
     """Lost otherwise: fine-tuning a tied model would pull its two halves apart."""
     assert "lm_head.weight" not in load_file(saved / "model.safetensors")
     model = checkpoint.load(saved)
@@ -287,7 +287,7 @@ def test_tied_weights_are_stored_once_and_stay_tied(saved: Path) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_a_flipped_bit_is_found(saved: Path) -> None:
+def test_load_finds_a_flipped_bit(saved: Path) -> None:
     """Lost otherwise: a damaged file would be evaluated, registered and served."""
     path = saved / "model.safetensors"
     damaged = bytearray(path.read_bytes())
@@ -322,13 +322,13 @@ def changed(folder: Path, **fields: object) -> Path:
         ({"tie_word_embeddings": False}, r"missing: lm_head\.weight"),
     ],
 )
-def test_what_does_not_fit_is_named(saved: Path, fields: dict[str, object], message: str) -> None:
+def test_load_names_tensors_that_do_not_fit(saved: Path, fields: dict[str, object], message: str) -> None:
     """Lost otherwise: a wrong model would run and answer nonsense."""
     with pytest.raises(UserError, match=message):
         checkpoint.load(changed(saved, **fields))
 
 
-def test_missing_key_pickle_and_damage_are_named(saved: Path, tmp_path: Path) -> None:
+def test_load_names_a_missing_key_a_pickle_and_damage(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: pickled weights could run code; a cut download would end in a traceback."""
     changed(saved)
     weights = saved / "model.safetensors"
@@ -349,7 +349,7 @@ def test_missing_key_pickle_and_damage_are_named(saved: Path, tmp_path: Path) ->
         checkpoint.load(tmp_path / "nowhere")
 
 
-def test_labels_must_fit_the_head(tmp_path: Path) -> None:
+def test_save_refuses_labels_that_do_not_fit_the_head(tmp_path: Path) -> None:
     """Lost otherwise: scores would be read under the wrong names."""
     model = ours_of("llama")
     model.add_score(2, torch.Generator())
@@ -360,7 +360,7 @@ def test_labels_must_fit_the_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
-def test_names_translate_back(family: str) -> None:
+def test_internal_name_inverts_exported_name(family: str) -> None:
     """Lost otherwise: a tensor would land in another module of the same shape."""
     config = ModelConfig.model_validate(
         model_config(dict(THEIRS[family]), "test").model_dump() | {"tie_embeddings": False}
@@ -384,7 +384,7 @@ def start(**fields: object) -> InitialWeights:
     return InitialWeights.model_validate(whole | fields)
 
 
-def test_fetch_takes_only_what_was_pinned(saved: Path, tmp_path: Path) -> None:
+def test_fetch_refuses_weights_that_are_not_pinned(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: weights changed under a name would be trained on as if reviewed."""
     found = open_weights.pin(saved)
     assert found == sha256_of(saved)
@@ -416,7 +416,7 @@ def grow_adapter(folder: Path) -> None:
         ("adapter/adapter_config.json", grow_adapter),
     ],
 )
-def test_the_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, name: str, change) -> None:
+def test_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, name: str, change) -> None:
     """Lost otherwise: another rope_theta, end token or adapter than was reviewed would be trained on."""
     (saved / "manifest.json").unlink()  # a foreign folder has none that would notice first
     (saved / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
@@ -435,7 +435,7 @@ def test_the_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, nam
         open_weights.fetch(pinned, tmp_path / "cache")
 
 
-def test_a_pin_of_the_weights_alone_is_no_longer_enough(saved: Path, tmp_path: Path) -> None:
+def test_fetch_refuses_a_pin_of_the_weights_alone(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: a pin written for an older version would silently cover less than it seems to."""
     old = start(path=str(saved), sha256=sha256_of(saved / "model.safetensors"))
     with pytest.raises(UserError, match=f"is {open_weights.pin(saved)}, .* the hash of the weights alone"):
@@ -471,7 +471,7 @@ def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_classifier_keeps_its_language(tied: bool, tmp_path: Path) -> None:
+def test_save_keeps_the_language_head_of_a_classifier(tied: bool, tmp_path: Path) -> None:
     """Lost otherwise: nobody could see what classification made a model forget, or teach it language again."""
     model = network("qwen3", labels=2, tie_embeddings=tied, context_length=32, vocab_size=61).eval()
     checkpoint.save(model, tmp_path / "m", labels=["ham", "spam"])

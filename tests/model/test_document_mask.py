@@ -1,4 +1,4 @@
-"""Documents of one window: however they are kept apart, a token must learn from its own document alone."""
+"""document_mask.py: in each of its forms a token attends to its own document alone."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from pipeline.model import document_mask
 from pipeline.model.adapters import LearnedPrefix
 from pipeline.model.capture import Capture
 from pipeline.model.gpt import GPT
+from pipeline.model.layout import layout_of
 from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
@@ -25,41 +26,39 @@ def learned(model: GPT, segments: torch.Tensor) -> tuple[torch.Tensor, list[torc
     return hidden.detach(), found
 
 
-def ways(model: GPT, segments: torch.Tensor) -> list[str]:
-    """Which way each pass of the model would take."""
-    found = document_mask.packed(
-        segments, model.static_shapes, shown=False, dropout=False, head_dim=model.config.head_dim
-    )
-    return [name for name in ("rows", "mask", "blocks") if getattr(found, name) is not None]
+def forms(model: GPT, segments: torch.Tensor) -> list[str]:
+    """The forms of the document mask that a pass of the model would use: none or one."""
+    packed = document_mask.packed(segments, use_rows=not model.static_shapes, use_flex=False)
+    return [name for name in ("rows", "mask", "block_mask") if getattr(packed, name) is not None]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_and_mask_give_the_same_numbers_and_gradients(family: str) -> None:
+def test_packed_gives_the_same_numbers_and_gradients_as_rows_and_as_mask(family: str) -> None:
     model = network(family)
-    assert ways(model, SHORT) == ["rows"]
+    assert forms(model, SHORT) == ["rows"]
     by_rows = learned(model, SHORT)
     model.static_shapes = True
-    assert ways(model, SHORT) == ["mask"]
+    assert forms(model, SHORT) == ["mask"]
     by_mask = learned(model, SHORT)
     torch.testing.assert_close(by_rows[0], by_mask[0], atol=1e-5, rtol=0)
     for one, other in zip(by_rows[1], by_mask[1], strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_rows_that_would_be_mostly_padding_become_a_mask() -> None:
+def test_packed_uses_a_mask_when_rows_would_be_mostly_padding() -> None:
     model = network("llama")
-    assert ways(model, LONG) == ["mask"]
+    assert forms(model, LONG) == ["mask"]
     torch.testing.assert_close(model(IDS, segments_BT=LONG)[0], model(IDS)[0])
 
 
-def test_one_document_a_window_is_the_usual_attention() -> None:
+def test_packed_uses_no_mask_for_one_document_a_window() -> None:
     model = network("llama")
-    assert ways(model, torch.zeros_like(LONG)) == []
+    assert forms(model, torch.zeros_like(LONG)) == []
     assert torch.equal(model(IDS, segments_BT=torch.zeros_like(LONG)), model(IDS))
 
 
-def test_blocks_say_what_the_mask_says() -> None:
-    """FlexAttention runs uncompiled here and reads the rule alone; compiled on a GPU it also skips blocks of 128."""
+def test_block_mask_equals_the_mask() -> None:
+    """Uncompiled FlexAttention evaluates the mask alone; compiled on a GPU it also skips blocks of 128."""
     segments = (torch.rand(2, 300, generator=torch.Generator().manual_seed(3)) < 0.01).cumsum(1)
     q, k, v = (torch.randn(2, 2, 300, 8, generator=torch.Generator().manual_seed(n)) for n in range(3))
     mask = document_mask.mask(document_mask.positions(segments))
@@ -70,8 +69,8 @@ def test_blocks_say_what_the_mask_says() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.01, 0.3])
 @pytest.mark.parametrize("length", [32, 300, 512])
-def test_blocks_are_those_of_torch(length: int, share: float) -> None:
-    """No block too few, none too many, and those that need no look at single positions are known."""
+def test_block_mask_equals_that_of_torch(length: int, share: float) -> None:
+    """Needed blocks and those that need no mask inside are those of create_block_mask."""
     segments = (torch.rand(4, length, generator=torch.Generator().manual_seed(3)) < share).cumsum(1)
     blocks = document_mask.block_mask(document_mask.positions(segments))
 
@@ -86,18 +85,18 @@ def test_blocks_are_those_of_torch(length: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(("head_dim", "blocks"), [(8, False), (16, True)])
-def test_heads_too_narrow_for_blocks_take_the_mask(
+def test_layout_uses_a_mask_for_heads_too_narrow_for_flex(
     head_dim: int, blocks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch's compiler refuses them, in the first update on a GPU."""
-    monkeypatch.setattr(document_mask, "_FLEXES", "cpu")
+    monkeypatch.setattr(document_mask, "_FLEX_DEVICE", "cpu")
     model = network("llama", head_dim=head_dim)
     model.static_shapes = True
-    context = model._packed(SHORT, 0, None).context
-    assert (context.blocks is not None, context.mask is not None) == (blocks, not blocks)
+    attended = layout_of(model, SHORT.shape[1], None, {"segments_BT": SHORT}).inputs
+    assert (attended.block_mask is not None, attended.mask is not None) == (blocks, not blocks)
 
 
-def test_a_prefix_stands_before_every_document() -> None:
+def test_packed_documents_each_see_the_prefix() -> None:
     model = network("qwen3")
     shape = model.config
     flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
@@ -107,7 +106,7 @@ def test_a_prefix_stands_before_every_document() -> None:
         torch.testing.assert_close(model(IDS, segments_BT=SHORT)[:1, 3:7], alone, atol=1e-5, rtol=0)
 
 
-def test_who_looks_sees_whole_windows() -> None:
+def test_capture_records_whole_windows_of_packed_documents() -> None:
     model = network("llama").requires_grad_(False)
     shown = Capture(hidden=[1], attentions=[1])
     with model.capturing(shown):
@@ -118,6 +117,6 @@ def test_who_looks_sees_whole_windows() -> None:
 
 
 @pytest.mark.parametrize("other", [{"mask": torch.ones(3, 12, dtype=torch.bool)}, {"positions_BT": torch.zeros(3, 12)}])
-def test_segments_stand_for_mask_and_positions(other: dict[str, torch.Tensor]) -> None:
+def test_hidden_refuses_segments_beside_mask_or_positions(other: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="segments_BT stands for mask and positions"):
         network("llama")(IDS, segments_BT=SHORT, **other)

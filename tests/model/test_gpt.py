@@ -1,4 +1,4 @@
-"""The network computes what transformers computes; optional inputs change nothing they should not."""
+"""gpt.py: the numbers of transformers, and each optional input beside a plain pass."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def ids_of(seed: int, batch: int, length: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_hidden_states_and_attentions_are_those_of_transformers(family: str) -> None:
+def test_gpt_computes_hidden_states_and_attentions_of_transformers(family: str) -> None:
     """Lost otherwise: distillation and attention guidance would learn from other layers than they name."""
     import transformers
 
@@ -81,7 +81,7 @@ def test_hidden_states_and_attentions_are_those_of_transformers(family: str) -> 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_generator_same_weights_and_gpt2_deviations(family: str) -> None:
+def test_gpt_draws_equal_weights_with_gpt2_deviations_from_one_seed(family: str) -> None:
     """Lost otherwise: two clean runs would train two models."""
     first = GPT(config_of(family), torch.Generator().manual_seed(5))
     second = GPT(config_of(family), torch.Generator().manual_seed(5))
@@ -96,7 +96,7 @@ def test_same_generator_same_weights_and_gpt2_deviations(family: str) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_parameters_are_counted_once_and_without_memory(family: str, tied: bool) -> None:
+def test_num_parameters_counts_tied_weights_once_without_memory(family: str, tied: bool) -> None:
     """Lost otherwise: a size estimate would need the model's own memory, or count tied weights twice."""
     shapes = GPT(config_of(family, tie_embeddings=tied), None)
     real = GPT(config_of(family, tie_embeddings=tied), torch.Generator())
@@ -113,7 +113,7 @@ def test_parameters_are_counted_once_and_without_memory(family: str, tied: bool)
     cuts=st.lists(st.integers(1, 5), min_size=1, max_size=5),
     seed=st.integers(0, 99),
 )
-def test_cached_pieces_equal_the_whole(family: str, cuts: list[int], seed: int) -> None:
+def test_forward_with_a_cache_equals_one_pass(family: str, cuts: list[int], seed: int) -> None:
     """Lost otherwise: chat would answer from another distribution than the evaluated one."""
     model, ids_BT = model_of(family), ids_of(seed, 2, sum(cuts))
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_cached_pieces_equal_the_whole(family: str, cuts: list[int], seed: int) 
 
 @settings(max_examples=10, deadline=None)
 @given(family=st.sampled_from(FAMILIES), split=st.integers(1, 8), seed=st.integers(0, 99))
-def test_a_prefix_of_a_texts_own_keys_equals_that_text(family: str, split: int, seed: int) -> None:
+def test_forward_with_a_prefix_of_own_keys_equals_the_whole_text(family: str, split: int, seed: int) -> None:
     """Lost otherwise: prefix tuning would train against positions or keys that generation does not use."""
     model, ids_BT = model_of(family), ids_of(seed, 1, 10)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_a_prefix_of_a_texts_own_keys_equals_that_text(family: str, split: int, 
         torch.testing.assert_close(both, whole.expand(2, -1, -1), atol=1e-5, rtol=0)
 
 
-def test_gradients_reach_a_prefix() -> None:
+def test_backward_reaches_the_prefix() -> None:
     """Lost otherwise: prefix tuning would train nothing."""
     prefix = [tuple(torch.zeros(1, 2, 4, 8, requires_grad=True) for _ in "kv") for _ in range(3)]
     model_of("llama")(ids_of(0, 2, 5), prefix=prefix).square().sum().backward()
@@ -150,7 +150,7 @@ def test_gradients_reach_a_prefix() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_no_real_token(family: str, side: str) -> None:
+def test_forward_ignores_padding(family: str, side: str) -> None:
     """Lost otherwise: a message's class would depend on the batch it stands in."""
     model, ids_BT = model_of(family), ids_of(3, 1, 6)
     pad, first = torch.full((1, 4), 9), 4 if side == "left" else 0
@@ -165,7 +165,7 @@ def test_padding_changes_no_real_token(family: str, side: str) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(family=st.sampled_from(FAMILIES), lengths=st.lists(st.integers(1, 6), min_size=2, max_size=5))
-def test_packed_documents_do_not_see_each_other(family: str, lengths: list[int]) -> None:
+def test_forward_keeps_packed_documents_apart(family: str, lengths: list[int]) -> None:
     """Lost otherwise: packing would leak one document into the next."""
     model = model_of(family)
     documents = [ids_of(number, 1, length) for number, length in enumerate(lengths)]
@@ -178,7 +178,7 @@ def test_packed_documents_do_not_see_each_other(family: str, lengths: list[int])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_embeddings_may_stand_for_ids(family: str) -> None:
+def test_forward_takes_embeddings_for_ids(family: str) -> None:
     """Lost otherwise: prompt tuning and adversarial smoothing would have no way in."""
     model, ids_BT = model_of(family), ids_of(4, 2, 6)
     assert torch.equal(model(embeddings_BTD=model.embed(ids_BT)), model(ids_BT))
@@ -186,7 +186,7 @@ def test_embeddings_may_stand_for_ids(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_additive_mask_equals_the_boolean_one(family: str) -> None:
+def test_forward_with_an_additive_mask_equals_the_boolean_one(family: str) -> None:
     """Lost otherwise: biases on attention (ALiBi, guidance) could not be given."""
     model, ids_BT = model_of(family), ids_of(4, 1, 6)
     rule = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
@@ -212,7 +212,7 @@ def test_classify_reads_the_last_real_token(side: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_small_model_learns_a_repeated_line(family: str) -> None:
+def test_gpt_learns_a_repeated_line_with_every_parameter(family: str) -> None:
     """Lost otherwise: gradients would not reach some part of the network."""
     torch.manual_seed(0)
     model = GPT(config_of(family), torch.Generator().manual_seed(0))
@@ -227,7 +227,7 @@ def test_a_small_model_learns_a_repeated_line(family: str) -> None:
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_acts_in_training_mode_only() -> None:
     """Lost otherwise: evaluation would be random, or regularisation absent."""
     model, ids_BT = model_of("gpt2", dropout=0.5), ids_of(1, 1, 6)
     assert torch.equal(model(ids_BT), model(ids_BT))
@@ -239,7 +239,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(first, model(ids_BT))
 
 
-def test_wrong_use_is_named() -> None:
+def test_gpt_refuses_inputs_that_do_not_fit() -> None:
     """Lost otherwise: a mistake would become a wrong number or a crash deep inside torch."""
     model, ids_BT = model_of("llama"), ids_of(1, 1, 6)
     with pytest.raises(ValueError, match="either ids_BT or embeddings_BTD"):
@@ -259,15 +259,15 @@ def test_wrong_use_is_named() -> None:
 
 
 @pytest.mark.parametrize(("tied", "spread"), [(True, 0.02), (False, 1.0)])
-def test_a_table_that_is_not_the_head_starts_at_one(tied: bool, spread: float) -> None:
+def test_gpt_starts_untied_embeddings_at_deviation_one(tied: bool, spread: float) -> None:
     """Drawn at 0.02 it drowns beside what the blocks add, and rare words are never told apart."""
     model = GPT(config_of("qwen3", tie_embeddings=tied), torch.Generator().manual_seed(0))
     # 61 * 32 draws: their standard deviation is within 2 % of the true one (1 / sqrt(2 * 1952) = 1.6 %), times three
     assert float(model.embed.weight.detach().std()) == pytest.approx(spread, rel=0.05)
 
 
-def test_dropout_drops_in_training_alone() -> None:
-    """In the embeddings and in every block; a model that is asked must answer the same twice."""
+def test_dropout_acts_in_embeddings_and_in_every_block() -> None:
+    """And nowhere in evaluation mode, where two passes must be equal."""
     model = network("gpt2", dropout=0.5)
     ids = torch.arange(8)[None]
     assert torch.equal(model.eval()(ids), model(ids))
@@ -281,7 +281,7 @@ def test_dropout_drops_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_projections_that_begin_at_zero_leave_the_stream_alone_and_learn(family: str) -> None:
+def test_zero_projections_start_as_the_identity_and_learn(family: str) -> None:
     model = GPT(config_of(family), torch.Generator().manual_seed(5), zero_projections=True)
     usual = GPT(config_of(family), torch.Generator().manual_seed(5))
     ids_BT = ids_of(1, 2, 7)
@@ -293,7 +293,7 @@ def test_projections_that_begin_at_zero_leave_the_stream_alone_and_learn(family:
     assert all(block.mlp.down.weight.grad.abs().sum() > 0 for block in model.blocks)
 
 
-def test_logits_are_capped_and_their_order_stays() -> None:
+def test_logits_are_capped_by_tanh() -> None:
     capped, plain = (model_of("nanochat", logit_softcap=cap) for cap in (0.5, None))
     ids_BT = ids_of(1, 2, 7)
     logits = plain(ids_BT)
@@ -301,7 +301,7 @@ def test_logits_are_capped_and_their_order_stays() -> None:
     torch.testing.assert_close(capped(ids_BT), 0.5 * torch.tanh(logits / 0.5))
 
 
-def test_a_head_that_nobody_could_read_is_not_added() -> None:
+def test_add_score_refuses_a_family_without_classifiers() -> None:
     with pytest.raises(UserError, match="nanochat model has no classification head in transformers"):
         model_of("nanochat").add_score(2, torch.Generator())
 

@@ -26,7 +26,7 @@ from tests.torture import hostile_folders
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_good_folder_is_taken(seed: int, tmp_path: Path) -> None:
+def test_load_reads_a_good_folder(seed: int, tmp_path: Path) -> None:
     """Refusing every folder would pass all other tests here."""
     made = hostile.good(tmp_path / "model", seed)
     assert hostile.refusal(made) is None
@@ -35,11 +35,11 @@ def test_a_good_folder_is_taken(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", hostile.CATALOGUE)
-def test_a_hostile_folder_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+def test_load_refuses_a_hostile_folder_in_a_sentence(name: str, tmp_path: Path) -> None:
     assert hostile_folders.attempt(name, 0, tmp_path) is None
 
 
-def test_the_catalogue_is_as_long_as_promised() -> None:
+def test_hostile_folders_are_as_many_as_promised() -> None:
     assert len(hostile.CATALOGUE) >= 30
 
 
@@ -52,7 +52,7 @@ def linked(folder: Path, store: Path, name: str) -> Path:
     return folder
 
 
-def test_links_of_the_caches_are_followed(tmp_path: Path) -> None:
+def test_load_follows_links_within_a_download_cache(tmp_path: Path) -> None:
     """Lost otherwise: no download of the hub and no checkout with cache.type symlink could be read."""
     commit = tmp_path / "hub/models--a--b/snapshots" / ("a" * 40)
     commit.parent.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_links_of_the_caches_are_followed(tmp_path: Path) -> None:
     assert "is a link out of its folder" in said
 
 
-def test_a_saved_tokenizer_is_read_as_carefully(tmp_path: Path) -> None:
+def test_tokenizer_refuses_hostile_files(tmp_path: Path) -> None:
     """The folder that `Tokenizer.load` reads is handed on with a model, so it is foreign as well."""
     tokenizer.train(["ışık gün"] * 30, 270, "gpt2").save(tmp_path / "good")
     settings = files.read_json(tmp_path / "good/tohum-tokenizer.json")
@@ -90,7 +90,7 @@ def test_a_saved_tokenizer_is_read_as_carefully(tmp_path: Path) -> None:
             tokenizer.Tokenizer.load(folder)
 
 
-def test_the_manifest_covers_what_is_read(tmp_path: Path) -> None:
+def test_verify_covers_every_file_that_is_read(tmp_path: Path) -> None:
     """Lost otherwise: an adapter laid beside one of our models would be put into it, every hash intact."""
     made = hostile.good(tmp_path / "model", 0)
     names = [path for path in made.rglob("*") if path.is_file()]
@@ -113,7 +113,7 @@ def pretrain(folder: Path, start: dict[str, object]) -> subprocess.CompletedProc
 
 
 @pytest.mark.slow
-def test_the_stage_says_one_line(tmp_path: Path) -> None:
+def test_stage_prints_one_line_for_a_hostile_folder(tmp_path: Path) -> None:
     """What a user sees: exit code 1 and one sentence; no traceback, nothing half made."""
     made = hostile.good(tmp_path / "model", 2)
     pin = foreign.pin(foreign.hashes(made))
@@ -131,7 +131,7 @@ def test_the_stage_says_one_line(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "params.yaml", "tokenizer"]
 
 
-def test_what_is_not_read_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_ignores_files_that_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hole of a terabyte or a link to a device beside the model: hashing the whole folder would never end."""
     monkeypatch.chdir(tmp_path)
     made = hostile.good(tmp_path / "model", 0)

@@ -1,6 +1,4 @@
-"""Padding that is not computed must change nothing: a token in the wrong row would learn from somebody else's text."""
-
-from typing import Any
+"""varlen.py: leaving out padding changes no number."""
 
 import pytest
 import torch
@@ -31,7 +29,7 @@ def made(family: str, virtual: str = "") -> GPT:
 
 
 def learned(model: GPT, wanted: torch.Tensor, leave_out: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The wanted places and every weight's gradient, with or without computing the others."""
+    """The wanted hidden states and every weight's gradient, with or without computing the others."""
     hidden = model.hidden(IDS, wanted_BT=wanted) if leave_out else model.hidden(IDS)[wanted]
     (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
     found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
@@ -42,7 +40,9 @@ def learned(model: GPT, wanted: torch.Tensor, leave_out: bool) -> tuple[torch.Te
 @pytest.mark.parametrize("virtual", ["", "prefix", "prompt"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "arcee", "nanochat"])
 @pytest.mark.parametrize("wanted", WANTED)
-def test_places_and_gradients_are_those_of_the_whole_batch(family: str, virtual: str, wanted: str) -> None:
+def test_hidden_equals_the_whole_batch_and_its_gradients_at_wanted_positions(
+    family: str, virtual: str, wanted: str
+) -> None:
     model = made(family, virtual)
     fast, slow = (learned(model, WANTED[wanted], leave_out) for leave_out in (True, False))
     torch.testing.assert_close(fast[0], slow[0], atol=1e-5, rtol=1e-5)
@@ -51,7 +51,7 @@ def test_places_and_gradients_are_those_of_the_whole_batch(family: str, virtual:
 
 
 @pytest.mark.parametrize("learns", [False, True])
-def test_compiled_blocks_take_lists_of_tokens(learns: bool) -> None:
+def test_hidden_runs_compiled_blocks_on_flat_batches(learns: bool) -> None:
     """With gradients and, as in validation, without: torch 2.11 compiles its Functions differently there."""
     model = made("qwen3")
     with torch.set_grad_enabled(learns):
@@ -62,20 +62,16 @@ def test_compiled_blocks_take_lists_of_tokens(learns: bool) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_a_slip_of_one_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_differs_when_tokens_are_off_by_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken on purpose: the test above must fail when tokens come back to the wrong slots."""
-    plain = varlen.Rows.heads
-
-    def slipped(self: Any, *x: torch.Tensor) -> list[torch.Tensor]:
-        return plain(self, *(one.roll(1, 0) for one in x))
-
+    plain = varlen.PaddedRows.scatter_heads
     model = made("llama")
     right = learned(model, SOME, leave_out=True)[0]
-    monkeypatch.setattr(varlen.Rows, "heads", slipped)
+    monkeypatch.setattr(varlen.PaddedRows, "scatter_heads", lambda self, x: plain(self, x.roll(1, 0)))
     assert not torch.allclose(learned(model, SOME, leave_out=True)[0], right, atol=1e-3)
 
 
-def test_padding_and_what_nobody_asks_for_is_not_computed() -> None:
+def test_hidden_leaves_out_what_no_wanted_position_needs() -> None:
     """The point of it: tokens that the first block sees are those up to each text's last wanted one."""
     model, seen = made("llama"), []
     model.blocks[0].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].shape))
@@ -84,7 +80,7 @@ def test_padding_and_what_nobody_asks_for_is_not_computed() -> None:
     assert seen == [(9 + 3 + 6 + 1, 16), (4, 16)]
 
 
-def test_a_batch_of_which_nothing_is_wanted_teaches_nothing() -> None:
+def test_hidden_is_empty_when_nothing_is_wanted() -> None:
     """Lost otherwise: answers that were all cut off would stop a run of hours."""
     model = made("llama")
     hidden = model.hidden(IDS, wanted_BT=torch.zeros_like(SOME))

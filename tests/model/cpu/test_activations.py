@@ -44,7 +44,7 @@ def answers(activation: Activation, inputs: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)
 @pytest.mark.parametrize("compiling", [False, True])
-def test_it_is_that_of_torch(
+def test_activation_equals_torch_with_its_gradient(
     mine: Activation, theirs: Activation, compiling: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong factor would train another network than is read again."""
@@ -57,7 +57,7 @@ def test_it_is_that_of_torch(
 
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)
-def test_lower_precision_is_rounded_once(mine: Activation, theirs: Activation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_rounds_bfloat16_once(mine: Activation, theirs: Activation, monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 keeps 8 bits."""
     inputs = given(torch.bfloat16)
     wanted = answers(theirs, [x.detach().double().requires_grad_() for x in inputs])
@@ -68,7 +68,7 @@ def test_lower_precision_is_rounded_once(mine: Activation, theirs: Activation, m
 
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS)
-def test_what_needs_no_gradient_keeps_no_slope(
+def test_activation_keeps_no_derivative_without_gradient(
     mine: Activation, theirs: Activation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

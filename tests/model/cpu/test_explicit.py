@@ -1,4 +1,4 @@
-"""Attention spelled out must be the attention that torch computes, forward, backward and once more."""
+"""cpu/explicit.py: attention written out equals that of torch, with its first and second derivatives."""
 
 import os
 import shutil
@@ -37,7 +37,9 @@ def rule(name: str, T: int, H: int) -> Tensor | None:
 @pytest.mark.parametrize("name", ["causal", "documents", "added"])
 @pytest.mark.parametrize("T", [5, 300])
 @pytest.mark.parametrize(("H", "G"), [(3, 3), (6, 2), (4, 1), (1, 1)])
-def test_it_is_the_attention_of_torch(H: int, G: int, T: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attend_equals_attention_of_torch_with_its_gradients(
+    H: int, G: int, T: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At 300 positions in blocks of 80, the last of them not full; H heads of queries share G of keys."""
     monkeypatch.setattr(explicit, "_BLOCK", 80)
     given, mask = heads(T, torch.float64, H, G), rule(name, T, H)
@@ -53,7 +55,7 @@ def test_it_is_the_attention_of_torch(H: int, G: int, T: int, name: str, monkeyp
         torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
 
 
-def test_its_gradient_has_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attend_has_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: the weights kept for the gradient are taken for constants when it is differentiated again."""
     monkeypatch.setattr(explicit, "_BLOCK", 2)
     given = heads(5, torch.float64, H=4, G=2)
@@ -61,7 +63,7 @@ def test_its_gradient_has_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.autograd.gradgradcheck(lambda *given: explicit.attend(*given, None, True), given)
 
 
-def test_rounding_is_that_of_torch() -> None:
+def test_attend_rounds_no_worse_than_torch() -> None:
     """bfloat16 keeps 8 bits: no further from the exact gradient than twice torch's own kernel."""
 
     def gradients(dtype: torch.dtype, own: bool) -> Tensor:
@@ -74,7 +76,7 @@ def test_rounding_is_that_of_torch() -> None:
     assert 0 < mine < 2 * theirs
 
 
-def test_it_is_for_training_in_bfloat16_on_a_cpu() -> None:
+def test_suits_is_true_for_bfloat16_training_alone() -> None:
     q, k, v = heads(4, torch.bfloat16)
     assert explicit.suits(q, k, v, dropout=0.0)
     assert not explicit.suits(q, k, v, dropout=0.1)
@@ -87,7 +89,7 @@ def test_it_is_for_training_in_bfloat16_on_a_cpu() -> None:
         assert not explicit.suits(q, k, v, dropout=0.0)
 
 
-def test_tables_of_lengths_that_are_gone_are_not_kept() -> None:
+def test_causal_bias_caches_few_lengths() -> None:
     """Rows of documents have another length in every batch: at a context of 4,096 a table each fills the memory."""
     for length in range(1, 20):
         explicit.causal_bias(length, torch.device("cpu"))
@@ -95,7 +97,7 @@ def test_tables_of_lengths_that_are_gone_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
-def test_a_model_in_bfloat16_trains_through_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpt_trains_through_attend_in_bfloat16(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a block, and to the gradient that torch's kernel gives, but for rounding (8 bits, two blocks)."""
     ids, calls, attend = torch.arange(24).view(2, 12), [], explicit.attend
 
@@ -121,8 +123,8 @@ def test_a_model_in_bfloat16_trains_through_it(family: str, monkeypatch: pytest.
     assert float((mine - theirs).norm() / theirs.norm()) < 0.02
 
 
-def test_a_model_that_trains_through_it_still_shows_its_attention() -> None:
-    """Of the layer that was asked for, the weights of the sum that is spelled out for it."""
+def test_capture_records_attention_where_attend_would_run() -> None:
+    """Of the recorded layer, with weights that sum to 1."""
     model = network(family="qwen3")
     with torch.autocast("cpu", torch.bfloat16), model.capturing(Capture(attentions=[1])) as captured:
         model(torch.arange(24).view(2, 12))
@@ -160,7 +162,7 @@ print(float((plain - compiled).norm() / plain.norm()), graphs[-1])
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
-def test_compiled_it_is_the_same_and_serves_every_length(family: str, tmp_path: Path) -> None:
+def test_compiled_blocks_give_eager_gradients_with_one_graph_for_all_lengths(family: str, tmp_path: Path) -> None:
     """But for rounding, and with gradients of our own of activations and weights, in graphs that the cache takes.
 
     A graph a length would end after eight: the compiler then gives up, and blocks run plain, with other bits. Two are

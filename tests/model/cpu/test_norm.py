@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from pipeline.model.cpu.norm import RMSNorm
 
 
-def test_numbers_and_gradients_equal_those_of_torch() -> None:
+def test_rmsnorm_equals_torch_with_its_gradients() -> None:
     """The hand-written gradient would train another model than the formula says."""
     generator = torch.Generator().manual_seed(0)
     norm = RMSNorm(24, eps=1e-3)
@@ -26,7 +26,7 @@ def test_numbers_and_gradients_equal_those_of_torch() -> None:
     torch.testing.assert_close(norm.weight.grad, weight.grad)
 
 
-def test_the_gradient_has_a_gradient() -> None:
+def test_rmsnorm_has_second_derivatives() -> None:
     """Methods that learn weights of examples differentiate through an update; a silent zero would mislead them."""
     norm = RMSNorm(4, eps=1e-3).double()
     x = torch.randn(3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -34,7 +34,7 @@ def test_the_gradient_has_a_gradient() -> None:
     assert torch.autograd.gradgradcheck(norm, (x,))
 
 
-def test_without_a_scale_too() -> None:
+def test_rmsnorm_without_a_scale_equals_torch() -> None:
     norm = RMSNorm(6, eps=1e-3, elementwise_affine=False).double()
     x = torch.randn(3, 6, dtype=torch.double, generator=torch.Generator().manual_seed(1), requires_grad=True)
     torch.testing.assert_close(norm(x), F.rms_norm(x, (6,), None, 1e-3))
@@ -42,7 +42,7 @@ def test_without_a_scale_too() -> None:
     assert torch.autograd.gradgradcheck(norm, (x,))
 
 
-def test_bfloat16_is_normed_in_float32_and_rounded_once() -> None:
+def test_rmsnorm_computes_bfloat16_in_float32_and_rounds_once() -> None:
     """What autocast leaves of queries and keys; torch's own path says a warning and takes many small steps."""
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
     norm = RMSNorm(6, eps=1e-3)
@@ -53,14 +53,14 @@ def test_bfloat16_is_normed_in_float32_and_rounded_once() -> None:
     assert x.grad.dtype == torch.bfloat16
 
 
-def test_weights_in_bfloat16_learn_too() -> None:
+def test_rmsnorm_trains_bfloat16_weights() -> None:
     norm = RMSNorm(6, eps=1e-3).bfloat16()
     norm(torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).bfloat16()).sum().backward()
     assert norm.weight.grad is not None
     assert norm.weight.grad.dtype == torch.bfloat16
 
 
-def test_two_precisions_stay_one_kernel_elsewhere(recwarn: pytest.WarningsRecorder) -> None:
+def test_rmsnorm_mixes_precisions_in_one_kernel_off_the_cpu(recwarn: pytest.WarningsRecorder) -> None:
     """Shapes without numbers stand for a GPU, where torch would compose it of small steps, and say so."""
     x = torch.empty(2, 8, dtype=torch.bfloat16, device="meta")
     for scaled in (True, False):
@@ -68,7 +68,7 @@ def test_two_precisions_stay_one_kernel_elsewhere(recwarn: pytest.WarningsRecord
     assert not recwarn.list
 
 
-def test_a_stream_keeps_its_precision_where_autocast_widens_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rmsnorm_returns_the_precision_of_its_input_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU torch 2.13's autocast makes norms float32; on a CPU it does not, so torch's own is replaced by one that
     does."""
     monkeypatch.setattr(torch.nn.RMSNorm, "forward", lambda _, x: x.float())
