@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import files, foreign
-from pipeline.config.recipe import Start
+from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.model.inspection import inspect
 
@@ -19,7 +19,7 @@ def pin(folder: Path) -> str:
     return foreign.pin(foreign.hashes(folder))
 
 
-def fetch(start: Start, cache: Path) -> Path:
+def fetch(start: InitialWeights, cache: Path) -> Path:
     """The folder of the open weights that `pretrain.start` names, checked against its sha256.
 
     Args:

@@ -1,7 +1,6 @@
-"""Folders of transformers load in ours and ours in theirs, with equal logits; damage is named."""
+"""checkpoint.py: folders of transformers load in ours and ours in theirs, with equal logits; damage is named."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import plugins
-from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
 from pipeline.model import checkpoint, open_weights
@@ -370,104 +368,6 @@ def test_internal_name_inverts_exported_name(family: str) -> None:
     exported = [exported_name(family, name) for name in names if name]
     assert len(set(exported)) == len(exported)
     assert [internal_name(family, name) for name in exported] == [name for name in names if name]
-
-
-def start(**fields: object) -> InitialWeights:
-    whole = {
-        "kind": "folder",
-        "path": None,
-        "revision": None,
-        "sha256": None,
-        "licence": "MIT",
-        "zero_projections": False,
-    }
-    return InitialWeights.model_validate(whole | fields)
-
-
-def test_fetch_refuses_weights_that_are_not_pinned(saved: Path, tmp_path: Path) -> None:
-    """Lost otherwise: weights changed under a name would be trained on as if reviewed."""
-    found = open_weights.pin(saved)
-    assert found == sha256_of(saved)
-    assert open_weights.fetch(start(path=str(saved), sha256=found), tmp_path) == saved
-    with pytest.raises(UserError, match=f"if you trust these, write {found}"):
-        open_weights.fetch(start(path=str(saved)), tmp_path)
-    with pytest.raises(UserError, match="these are other weights than were pinned"):
-        open_weights.fetch(start(path=str(saved), sha256="0" * 64), tmp_path)
-    with pytest.raises(UserError, match="no such folder"):
-        open_weights.fetch(start(path=str(tmp_path / "x"), sha256=found), tmp_path)
-    with pytest.raises(UserError, match="open weights need kind folder or hub"):
-        open_weights.fetch(start(kind="scratch"), tmp_path)
-
-
-def grow_adapter(folder: Path) -> None:
-    """An adapter that was not there when the folder was pinned."""
-    (folder / "adapter").mkdir()
-    (folder / "adapter/adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING"}', encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("config.json", lambda folder: changed(folder, rope_theta=5e5)),
-        ("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("{}")),
-        ("generation_config.json", lambda folder: (folder / "generation_config.json").unlink()),
-        ("chat_template.jinja", lambda folder: (folder / "chat_template.jinja").write_text("{{ messages }}")),
-        ("tohum.json", lambda folder: (folder / "tohum.json").write_text("{}")),
-        ("adapter/adapter_config.json", grow_adapter),
-    ],
-)
-def test_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, name: str, change) -> None:
-    """Lost otherwise: another rope_theta, end token or adapter than was reviewed would be trained on."""
-    (saved / "manifest.json").unlink()  # a foreign folder has none that would notice first
-    (saved / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
-    (saved / "README.md").write_text("a model")
-    pinned = start(path=str(saved), sha256=open_weights.pin(saved))
-    same = shutil.copytree(saved, tmp_path / "same")
-    (same / "README.md").write_text("a better text about the model")
-    assert open_weights.pin(same) == pinned.sha256
-    first = shutil.copytree(saved, tmp_path / "first")
-    change(first)
-    with pytest.raises(UserError, match=f"is {open_weights.pin(first)}, .* other files beside them"):
-        open_weights.fetch(pinned.model_copy(update={"path": str(first)}), tmp_path / "cache")
-    open_weights.fetch(pinned, tmp_path / "cache")
-    change(saved)
-    with pytest.raises(UserError, match=f"{name} changed since they were used last"):
-        open_weights.fetch(pinned, tmp_path / "cache")
-
-
-def test_fetch_refuses_a_pin_of_the_weights_alone(saved: Path, tmp_path: Path) -> None:
-    """Lost otherwise: a pin written for an older version would silently cover less than it seems to."""
-    old = start(path=str(saved), sha256=sha256_of(saved / "model.safetensors"))
-    with pytest.raises(UserError, match=f"is {open_weights.pin(saved)}, .* the hash of the weights alone"):
-        open_weights.fetch(old, tmp_path)
-
-
-def test_fetch_downloads_a_pinned_commit_and_no_pickles(saved: Path, tmp_path: Path, monkeypatch) -> None:
-    """Lost otherwise: a moving branch or a pickle could enter through the hub."""
-    import huggingface_hub
-
-    asked = {}
-
-    def snapshot(repository: str, **options: object) -> str:
-        asked.update(options, repository=repository)
-        return shutil.copytree(saved, tmp_path / "hub")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    found = open_weights.pin(saved)
-    pinned = start(kind="hub", path="someone/small", revision="a" * 40, sha256=found)
-    assert open_weights.fetch(pinned, tmp_path / "cache") == tmp_path / "hub"
-    assert asked["revision"] == "a" * 40
-    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.tiktoken"]
-    for revision in ("main", None, "a" * 39):
-        with pytest.raises(UserError, match="expected the 40 hexadecimal digits"):
-            open_weights.fetch(start(kind="hub", path="someone/small", revision=revision, sha256=found), tmp_path)
-
-    def offline(*_: object, **__: object) -> str:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(UserError, match=r"not downloaded: no route to host; check .* set pretrain\.start\.kind"):
-        open_weights.fetch(pinned, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("tied", [True, False])

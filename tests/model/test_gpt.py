@@ -14,7 +14,6 @@ from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_config import exported_config
 from pipeline.model.hf_format import exported_tensors
-from pipeline.model.tensor_cores import padded_product
 from tests.models import network
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
@@ -304,15 +303,3 @@ def test_logits_are_capped_by_tanh() -> None:
 def test_add_score_refuses_a_family_without_classifiers() -> None:
     with pytest.raises(UserError, match="nanochat model has no classification head in transformers"):
         model_of("nanochat").add_score(2, torch.Generator())
-
-
-def test_a_padded_head_gives_the_same_numbers_and_gradients() -> None:
-    """The way of a GPU; no id of the padding may ever get a share of the probability."""
-    x, weight = torch.randn(2, 3, 8, requires_grad=True), torch.randn(61, 8, requires_grad=True)
-    plain, padded = x @ weight.T, padded_product(x, weight)
-    assert padded.shape == (2, 3, 61)
-    torch.testing.assert_close(padded, plain)
-    for one, other in zip(
-        *(torch.autograd.grad(y.softmax(-1)[..., 0].sum(), (x, weight)) for y in (plain, padded)), strict=True
-    ):
-        torch.testing.assert_close(one, other)
