@@ -2,12 +2,12 @@
 
 DVC, the key of resumed trainings, the keys of studies and of kept measures, and the tests ask here. Offers `closure`
 (every file that a module can import), `code` (path -> fingerprint of the files that can change what it computes),
-`stages` (the same for every stage of dvc.yaml, with the parts that params.yaml names), `digest` (one hash).
+`stages` (the same for every stage of dvc.yaml, with the parts that params.yaml names) and `digest` (one hash of these).
 
 The fingerprint of a file is that of its syntax tree (pipeline/syntax.py), so that a reworded docstring makes nothing
-stale. Imports inside functions count, those for type checking do not. A module that is taken by name (`plugins.load(folder, name)`) is found by the name that
-params.yaml gives for that folder. A data file of the package (a page's template) that the code names by its file name
-counts by its bytes. Nothing is imported to find out.
+stale. Imports inside functions count, those for type checking do not. A module taken by name (`plugins.load(folder,
+name)`) is found by the name that params.yaml gives for that folder. A data file of the package (a page's template) that
+the code names by its file name counts by its bytes. Nothing is imported to find out.
 """
 
 import hashlib
@@ -71,8 +71,8 @@ def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
         found[path.relative_to(root).as_posix()] = source.fingerprint
         named += source.words
     while named:
-        path = data.pop(named.pop(), None)
-        if path is not None:
+        if (name := named.pop()) in data:
+            path = data.pop(name)
             content = path.read_bytes()
             found[path.relative_to(root).as_posix()] = hashlib.sha256(content).hexdigest()[:32]
             named += re.findall(r"""["']([^"']+)["']""", content.decode("utf-8", "replace"))

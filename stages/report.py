@@ -3,6 +3,7 @@
 import sys
 
 from pipeline import config, files
+from pipeline.paths import REPORTS
 from pipeline.reporting import report
 from pipeline.tracking.stage import tracked_stage
 from stages import entry
@@ -12,16 +13,16 @@ def main() -> None:
     """Renders the comparison, or the page of costs."""
     params = config.load()
     if "--costs" in sys.argv[1:]:
-        files.write_text(report.REPORTS / "costs.html", report.render_costs())
-        print(report.REPORTS / "costs.html")
+        files.write_text(REPORTS / "costs.html", report.render_costs())
+        print(REPORTS / "costs.html")
         return
     with tracked_stage("report", params) as run:
         with run.work():
-            files.write_text(report.REPORTS / "report.html", report.render(params))
-        run.page(report.REPORTS / "report.html")
+            files.write_text(REPORTS / "report.html", report.render(params))
+        run.page(REPORTS / "report.html")
         for model in params.evaluations:
             run.headline({f"{model}/{key}": value for key, value in report.leading_scores(model)})
-    print(report.REPORTS / "report.html")
+    print(REPORTS / "report.html")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def main() -> None:
     with tracked_stage("sample", params) as run:
         with run.work():
             integrity.require_admitted("tokens", "documents")
-            for kind in KINDS:
-                integrity.require_admitted("raw", kind)
+            for record_kind in KINDS:
+                integrity.require_admitted("raw", record_kind)
             ledger = sample(params, RAW, TOKENS, SAMPLES, params.runtime.progress)
         for kind, account in ledger.items():
             run.log({f"{kind}_{split}": n for split, n in account["kept"].items()})

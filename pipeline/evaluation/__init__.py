@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from pipeline import closure, files, integrity
+from pipeline import closure, files, integrity, kept_results
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
 from pipeline.data import templates
 from pipeline.errors import UserError
-from pipeline.evaluation import _kept
 from pipeline.inference.generation import generate
 from pipeline.model import checkpoint
 from pipeline.model.device import lowered, set_up
@@ -89,8 +88,8 @@ def measure_all(
             found, shown = run()
         else:
             code, model = closure.code([__name__], {"evaluation": [name]}), details["model_sha256"]
-            key = _kept.key_of(model, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
-            found, shown = _kept.measured(kept, key, run)
+            key = kept_results.key_of(model, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
+            found, shown = kept_results.measured(kept, key, run)
         if twice := sorted(set(found) & set(metrics)):
             raise UserError(f"evaluations.{subject.name}: two measures give {twice}; keep one of them")
         if odd := {key: value for key, value in found.items() if not math.isfinite(value)}:

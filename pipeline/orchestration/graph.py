@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from pipeline.config.section import Section
 from pipeline.errors import UserError
 from pipeline.orchestration import code_changes
+from pipeline.paths import CODE_OF_STAGES
 
 
 class Meta(Section):
@@ -160,7 +161,7 @@ def _expected_code(repo: Any, status: dict[str, Any]) -> dict[str, str]:
     if code_changes.STAGE not in status:
         return {}
     outs = [out.def_path for stage in repo.index.stages if stage.addressing == code_changes.STAGE for out in stage.outs]
-    return code_changes.expected(Path(repo.root_dir)) if outs == [code_changes.CODE_OF_STAGES.as_posix()] else {}
+    return code_changes.expected(Path(repo.root_dir)) if outs == [CODE_OF_STAGES.as_posix()] else {}
 
 
 def _with_code_changes(stage: Any, changes: tuple[Change, ...], text: str, root: str) -> tuple[Change, ...]:

@@ -34,7 +34,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def reached(module: str) -> set[str]:
-    """`module`, the project's modules that it imports, directly or not, and their packages; exempt ones end the walk."""
+    """`module` and all of the project that it imports, directly or not, packages on the way; exempt modules end it."""
     found: set[str] = set()
     waiting = [module]
     while waiting:

@@ -82,10 +82,8 @@ def imported_by(path: str) -> set[str]:
 def test_data_stages_take_the_named_sources_formats_and_gates() -> None:
     found = closure.stages(params_of("files"), dvc_yaml())
     formats = {path for path in found["download"] if path.startswith("pipeline/data/formats/") and "/_" not in path}
-    sources = params_of("files").download.sources
-    named = {
-        f"pipeline/data/formats/{source.settings('data/sources', '').format.name}.py" for source in sources.values()
-    }
+    settings = [source.settings("data/sources", "") for source in params_of("files").download.sources.values()]
+    named = {f"pipeline/data/formats/{one.format.name}.py" for one in settings}
     assert formats == named
     for gate in ("raw", "tokens", "samples"):
         gates = {path for path in found[f"validate@{gate}"] if re.fullmatch(r"pipeline/gates/[a-z]\w*\.py", path)}
@@ -96,10 +94,11 @@ def test_data_stages_take_the_named_sources_formats_and_gates() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "pipeline/model/gpt.py", "pipeline/tokenizer/encoders.py", "pipeline/training/loop.py", "pipeline/tuners/lora.py",
+        "pipeline/model/gpt.py", "pipeline/tokenizer/encoders.py", "pipeline/training/loop.py",
+        "pipeline/tuners/lora.py", "pipeline/data/sources/world/grammar.py",
         "pipeline/auxiliary/none.py", "pipeline/evaluation/classification.py", "pipeline/gates/raw.py",
-        "pipeline/reporting/pages/gate.html", "pipeline/reporting/pages/base.html", "pipeline/data/sources/world/grammar.py",
-        "pipeline/merging/ties.py", "pipeline/tracking/run.py", "stages/evaluate.py", "pipeline/evaluation/_kept.py",
+        "pipeline/reporting/pages/gate.html", "pipeline/reporting/pages/base.html",
+        "pipeline/merging/ties.py", "pipeline/tracking/run.py", "stages/evaluate.py", "pipeline/kept_results.py",
     ],
 )  # fmt: skip
 def test_a_changed_file_changes_exactly_the_stages_that_list_it(path: str, project: Path) -> None:

@@ -1,4 +1,4 @@
-"""dvc.yaml and the stages: each depends on its own code, runs under the guard, and loads no service it does not need."""
+"""dvc.yaml and the stages: each depends on its own code, runs under the guard and loads no service without need."""
 
 import subprocess
 import sys

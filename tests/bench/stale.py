@@ -2,11 +2,11 @@
 
     python -m tests.bench.stale [--project .] [--profile NAME ...]
 
-The copy holds the project's tracked files and nothing that it made. Every out of the graph is a placeholder that
-`dvc commit` accepts, as if all had run, so that minutes become seconds; only the stage `code`, where there is one, runs
-for real. After each edit the stages that `dvc status` calls stale are counted, those behind a stale one not, and the
-edit is taken back. The edits: a new file that nothing names in every folder of variants; a comment, and a docstring, in
-files that many stages run; a changed number in a tuner and in a measure; a renamed local in the code that only observes.
+The copy holds the project's tracked files and none of its outs. Every out of the graph is a placeholder that
+`dvc commit` accepts, as if all had run, so that minutes become seconds; stage `code` alone, where there is one, runs.
+After each edit the stages that `dvc status` names are counted (not those behind them), and the edit is taken back. The
+edits: a new file that params.yaml does not name in every folder of variants; a comment or a docstring in files that
+many stages run; a real change in a tuner, in a measure and in code that only observes.
 """
 
 import argparse

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import closure
+from pipeline import closure, kept_results
 from pipeline.config.recipe import Compute
-from pipeline.evaluation import _kept
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 
@@ -28,47 +27,47 @@ class Counted:
 
 def test_measured_runs_once_and_returns_equal_numbers(tmp_path: Path) -> None:
     measure = Counted()
-    first = _kept.measured(tmp_path / "kept", "k", measure)
-    assert _kept.measured(tmp_path / "kept", "k", measure) == first == measure.result
+    first = kept_results.measured(tmp_path / "kept", "k", measure)
+    assert kept_results.measured(tmp_path / "kept", "k", measure) == first == measure.result
     assert measure.runs == 1
-    _kept.measured(tmp_path / "kept", "other", measure)
+    kept_results.measured(tmp_path / "kept", "other", measure)
     assert measure.runs == 2
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "folder", "of another key"])
 def test_measured_runs_again_when_the_kept_file_is_damaged(damage: str, tmp_path: Path) -> None:
     """A flipped digit would be a metric that nobody measured."""
-    _kept.measured(tmp_path, "k", Counted())
+    kept_results.measured(tmp_path, "k", Counted())
     path = tmp_path / "k.json"
     data = path.read_bytes()
     if damage == "folder":
         path.unlink()
         path.mkdir()
     elif damage == "of another key":
-        _kept.measured(tmp_path, "l", Counted({"accuracy": 0.9}))
+        kept_results.measured(tmp_path, "l", Counted({"accuracy": 0.9}))
         path.write_bytes((tmp_path / "l.json").read_bytes())
     else:
         path.write_bytes({"flipped": data.replace(b"0.3", b"0.7"), "cut": data[:-9], "empty": b""}[damage])
         assert path.read_bytes() != data
     measure = Counted()
-    assert _kept.measured(tmp_path, "k", measure) == measure.result
+    assert kept_results.measured(tmp_path, "k", measure) == measure.result
     assert measure.runs == 1
 
 
 @pytest.mark.parametrize("odd", [{1: "a", 10: "b", 2: "c"}, {"x": float("nan")}, {"x": {1, 2}}])
 def test_measured_keeps_nothing_that_would_be_written_differently_later(odd: Any, tmp_path: Path) -> None:
     measure = Counted(details=odd)
-    assert _kept.measured(tmp_path, "k", measure) is not None
+    assert kept_results.measured(tmp_path, "k", measure) is not None
     assert not list(tmp_path.iterdir())
 
 
 def test_prune_removes_results_that_were_not_used_for_long(tmp_path: Path) -> None:
     for name in ("old", "used"):
-        _kept.measured(tmp_path, name, Counted())
-        long_ago = time.time() - (_kept.ABANDONED_DAYS + 1) * 86400
+        kept_results.measured(tmp_path, name, Counted())
+        long_ago = time.time() - (kept_results.ABANDONED_DAYS + 1) * 86400
         os.utime(tmp_path / f"{name}.json", (long_ago, long_ago))
-    _kept.measured(tmp_path, "used", Counted())
-    _kept.measured(tmp_path, "new", Counted())
+    kept_results.measured(tmp_path, "used", Counted())
+    kept_results.measured(tmp_path, "new", Counted())
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "used"]
 
 
@@ -80,17 +79,17 @@ def test_key_differs_when_anything_that_decides_the_result_does(tmp_path: Path) 
     same: dict[str, Any] = {
         "model_sha256": "0" * 64, "samples": samples, "code": code, "settings": {"split": "test"}, "compute": COMPUTE,
     }  # fmt: skip
-    key = _kept.key_of(**same)
-    assert _kept.key_of(**same) == key
+    key = kept_results.key_of(**same)
+    assert kept_results.key_of(**same) == key
     others = [
         {"model_sha256": "1" * 64},
         {"code": closure.code(["pipeline.evaluation"], {"evaluation": ["generation"]})},
         {"settings": {"split": "validation"}},
         {"compute": COMPUTE.model_copy(update={"precision": "bfloat16"})},
     ]
-    keys = {_kept.key_of(**same | other) for other in others}
+    keys = {kept_results.key_of(**same | other) for other in others}
     (samples / "test.parquet").write_bytes(b"2")
-    assert len({key, *keys, _kept.key_of(**same)}) == 6
+    assert len({key, *keys, kept_results.key_of(**same)}) == 6
 
 
 def test_code_of_a_measure_holds_no_other_measure() -> None:
