@@ -4,7 +4,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pipeline import closure, config
 from pipeline.config import profiles
 from pipeline.paths import CODE as ROOT
 
@@ -22,11 +24,12 @@ def tracked() -> dict[str, list[str]]:
 
 
 def feel(param: str) -> set[str]:
-    """The stages that track a key above, below or equal to `param`."""
+    """The stages that track a key above, below or equal to `param`; stage `code` is judged by what it writes."""
     return {
         name
         for name, keys in tracked().items()
-        if any(param == key or param.startswith(f"{key}.") or key.startswith(f"{param}.") for key in keys)
+        if name != "code"
+        and any(param == key or param.startswith(f"{key}.") or key.startswith(f"{param}.") for key in keys)
     }
 
 
@@ -61,6 +64,19 @@ def test_a_changed_param_touches_exactly_these_stages(param: str, stages: set[st
     assert feel(param) == stages
 
 
+def test_a_changed_value_changes_no_stages_code_and_a_changed_part_that_of_its_recipe() -> None:
+    """Stage `code` runs for any change of a recipe, since it cannot know which one names a part; the others do not."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    before = closure.stages(config.check(raw), graph)
+    raw["search"], lora = {}, raw["finetune"]["spam-lora"]
+    lora["tuner"]["rank"], lora["optimizer"]["learning_rate"] = 2, 0.5
+    assert closure.stages(config.check(raw), graph) == before
+    lora["tuner"] = {"name": "full"}
+    after = closure.stages(config.check(raw), graph)
+    assert {stage for stage in before if before[stage] != after[stage]} == {"finetune@spam-lora"}
+
+
 def test_a_changed_rule_merges_again_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also: DVC reads the merges of a profile as a graph, two models into one."""
     from dvc.repo import Repo
@@ -73,9 +89,9 @@ def test_a_changed_rule_merges_again_and_trains_nothing(tmp_path: Path, monkeypa
         keys = {name: {key for dep in one.deps for key in getattr(dep, "params", [])} for name, one in stages.items()}
         before = {one.name for one in repo.index.graph.successors(stages["merge@both-ties-s1"])}
     assert {name for name, found in keys.items() if found & {"merge", "merge.both-ties-s1"}} == {
-        "merge@both-ties-s1", "report"
+        "code", "merge@both-ties-s1", "report"
     }  # fmt: skip
-    assert before == {"pretrain", "finetune@spam-lora-s1", "finetune@chat-lora-s1"}
+    assert before == {"code", "pretrain", "finetune@spam-lora-s1", "finetune@chat-lora-s1"}
 
 
 def test_more_messages_do_not_retrain_the_base() -> None:
@@ -85,6 +101,6 @@ def test_more_messages_do_not_retrain_the_base() -> None:
     with Repo(str(ROOT)) as repo:
         deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in repo.index.stages}
     for name in ("tokenize", "pretrain"):
-        data = {path for path in deps[name] if path.startswith("data/")}
+        data = {path for path in deps[name] if path.startswith("data/") and not path.startswith("data/code/")}
         assert data
         assert all("documents" in path or "tokenizer" in path for path in data), data
