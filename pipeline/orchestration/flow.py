@@ -39,7 +39,7 @@ from pydantic import Field
 from pipeline.errors import UserError
 from pipeline.orchestration import checkout, code_changes, dvc_lock, flow_approval, graph
 from pipeline.orchestration.flow_schedule import Schedule
-from pipeline.orchestration.flow_view import BAD, reason, summary, teller
+from pipeline.orchestration.flow_view import BAD, log_lines, reason, summary
 from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
 
 _WORKER_RUN = "PREFECT__FLOW_RUN_ID"
@@ -119,7 +119,7 @@ def _with_code(processes: Processes) -> graph.Graph:
         return whole
     command = ["dvc", "--wait-for-lock", "repro", "--single-item", code.name]
     try:
-        processes.run(command, timeout_s=code.meta.timeout_s, tell=teller())
+        processes.run(command, timeout_s=code.meta.timeout_s, tell=log_lines())
     except (StageError, StageTimeoutError) as error:
         raise UserError(f"{code.name}: {error}") from None
     return graph.read()

@@ -13,9 +13,9 @@ from pathlib import Path
 from pipeline import files, integrity
 from pipeline.config.params import Params
 from pipeline.errors import UserError
-from pipeline.paths import DVC_LOCK, GATES, MODELS
+from pipeline.paths import DVC_LOCK, EVALUATION, GATES, MODELS
 from pipeline.registry import card
-from pipeline.registry.card import EVALUATION, Facts
+from pipeline.registry.card import Facts
 
 _GATES_BEFORE = ("raw", "tokens", "samples")
 

@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.orchestration import code_changes, graph, plan
 from pipeline.paths import CODE as ROOT
+from pipeline.registry import admission
 from tests import scratch
 from tests.bench import stale
 
@@ -78,3 +79,23 @@ def test_a_source_file_that_is_no_python_is_a_sentence(project: Path) -> None:
     edited(project, "pipeline/model/gpt.py", "import torch\n", "import\n")
     with pytest.raises(UserError, match=r"model/gpt\.py:\d+: "):
         graph.read()
+
+
+def test_flow_runs_stage_code_before_it_asks_what_is_stale(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc repro --single-item X` says "didn't change" until stage `code` has run."""
+    from pipeline.orchestration import flow
+    from pipeline.orchestration.process import Processes
+
+    monkeypatch.setattr(flow, "log_lines", lambda: lambda line: None)
+    edited(project, "pipeline/tuners/lora.py", "return ", "return 0 or ")
+    found = flow._with_code(Processes())
+    assert {stage.name for stage in found if stage.changes} == LORA
+    assert set(json.loads(scratch.dvc(project, "status", "--json").stdout)) == LORA
+
+
+def test_registration_refuses_a_real_change_of_its_model_and_no_comment(project: Path) -> None:
+    edited(project, "pipeline/model/gpt.py", "import torch\n", "import torch  # a comment\n")
+    edited(project, "pipeline/tuners/lora.py", "return ", "return 0 or ")
+    admission.require_current(["spam-full"])
+    with pytest.raises(UserError, match=r"dvc\.lock is stale: finetune@spam-lora changed"):
+        admission.require_current(["spam-lora"])
