@@ -140,5 +140,5 @@ def test_show_writes_nothing(project: Path) -> None:
 
 
 def test_show_raises_user_error_for_an_unknown_stage(project: Path) -> None:
-    with pytest.raises(UserError, match="dvc.yaml: no stage 'fam'"):
+    with pytest.raises(UserError, match=r"dvc\.yaml: no stage 'fam'"):
         plan.show(["fam"])
