@@ -225,11 +225,14 @@ stages:
 
 
 def _with_models(project: Path) -> None:
-    """Two models that may be registered and one that its gate refuses; the stage that registers notes its arguments."""
-    (project / "stages").mkdir()
-    (project / "stages" / "__init__.py").touch()
-    code = "import sys; open('registered', 'w').write(' '.join(sys.argv[1:]))"
-    (project / "stages" / "register.py").write_text(code, encoding="utf-8")
+    """Two models that may be registered and one whose gate failed; `tohum register` only writes down its arguments."""
+    code = """
+import os, sys
+if sys.orig_argv[1:4] == ["-m", "pipeline.cli", "register"]:
+    open("registered", "w").write(" ".join(sys.orig_argv[4:]))
+    os._exit(0)
+"""
+    (project / "sitecustomize.py").write_text(code, encoding="utf-8")
     with (project / "params.yaml").open("a", encoding="utf-8") as file:
         file.write("register:\n  models: [base, chat, weak]\n")
     for name in ("base", "chat", "weak"):
@@ -242,7 +245,8 @@ def _with_models(project: Path) -> None:
 @contextmanager
 def _asked(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A flow that waits for an approval: its process and the address of its flow run."""
-    process = subprocess.Popen([*FLOW, "--approve"], env=server.environment)
+    paths = os.pathsep.join([str(Path.cwd()), server.environment["PYTHONPATH"]])  # for sitecustomize.py
+    process = subprocess.Popen([*FLOW, "--approve"], env=server.environment | {"PYTHONPATH": paths})
     try:
         paused: list[dict[str, Any]] = []
 
@@ -280,15 +284,15 @@ def test_flow_waits_for_approval_with_scores_and_hashes(server: Server, project:
             assert "| weak | accuracy 0.8750 | failed: will not be registered |" in table
             another = server.run()
             assert another.returncode == 1, "another run changed the checkout while an approval was awaited"
-            assert "works in this checkout, or waits for its approval there" in another.stderr
+            assert "works in this folder, or waits for its approval" in another.stderr
             _answer(at, said)
             assert process.wait(timeout=90) == 0
         assert (project / "registered").exists() is said
         assert row in server.artifact("tohum-summary")
         assert "read the card: ğ" in server.artifact("tohum-summary")
         assert "read the card: ğ" in server.artifact("tohum-approval")
-    hashes = ",".join(shown.values())
-    assert (project / "registered").read_text() == f"--models base,chat --sha256 {hashes}"
+    arguments = " ".join(f"{name} --sha256 {sha256}" for name, sha256 in shown.items())
+    assert (project / "registered").read_text() == arguments
     (kept, _) = sorted((project / ".tohum/flow/approvals").glob("*.md"))
     assert "read the card: ğ" in kept.read_text(encoding="utf-8")
 
