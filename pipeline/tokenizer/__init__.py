@@ -1,14 +1,13 @@
-"""Text <-> ids: a trained byte-level BPE, the published vocabularies, adopted ones, and characters.
+"""Tokenizers: a trained byte-level BPE, published vocabularies, adopted ones, and characters.
 
     tokenizer = Tokenizer.load(folder)
     ids = tokenizer.encode("ışık")        # user text: never a special token, whatever it says
     tokenizer.decode(ids) == "ışık"
     ids.append(tokenizer.end_of_text)     # only code places special tokens
 
-Encoding is tiktoken's, from an encoding that was given no special tokens, so that no text can reach one. A
-saved folder holds ranks.tiktoken, tokenizer.json and tokenizer_config.json (equal ids in transformers, but
-for special tokens written inside user text, which that format matches) and tohum-tokenizer.json, what `load`
-needs beyond the ranks.
+The encoder has no special tokens, so no text can be encoded to one. A saved folder holds ranks.tiktoken, tokenizer.json
+and tokenizer_config.json (equal ids in transformers, but for special tokens written in user text, which that format
+matches), and tohum-tokenizer.json, the facts that `load` needs beside the ranks.
 """
 
 import os
@@ -19,14 +18,15 @@ from typing import Any, Literal
 from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
-from pipeline.tokenizer.adopted import FILES, MOST_IDS
-from pipeline.tokenizer.encoders import BytePairs, Characters, Engine, Ids, Library
+from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.checks import MOST_IDS
+from pipeline.tokenizer.encoders import BytePairs, Characters, Encoder, Ids, Library
 from pipeline.tokenizer.pretokenizer import PATTERNS
 from pipeline.tokenizer.utf8 import Utf8
 from pipeline.tokenizer.vocabulary import END_OF_TEXT, PAD, SPECIALS
 
 OURS, RANKS, TOKENIZER, SETTINGS = "tohum-tokenizer.json", "ranks.tiktoken", *FILES[:2]
-_UNKNOWN = "\ufffd".encode()  # what an id that stands for no token decodes to
+_UNKNOWN = "\ufffd".encode()  # the text of an id without a token
 Preset = Literal["gpt2", "cl100k_base", "o200k_base"]
 
 # sha256 of the published files, as tiktoken_ext/openai_public.py gives them; special tokens likewise.
@@ -55,23 +55,23 @@ _PUBLISHED_SPECIALS = {
 class Tokenizer:
     """A vocabulary: `special` (text -> id), `end_of_text`, `pad`, `vocab_size` (largest id + 1), `method`."""
 
-    def __init__(self, engine: Engine, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> None:
-        """`facts`: what tohum-tokenizer.json says. `content`: the files of the folder, by name."""
-        self._engine = engine
+    def __init__(self, encoder: Encoder, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> None:
+        """`facts`: the content of tohum-tokenizer.json; `content`: name -> bytes of the folder's files."""
+        self._encoder = encoder
         self._files = dict(content)
         self.method: str = facts["method"]
         self.special: dict[str, int] = dict(facts["special"])
         self.end_of_text: int = self.special[facts["end_of_text"]]
         self.pad: int = self.special[facts["pad"]]
-        self._table = engine.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
+        self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
         self.vocab_size: int = max(self._table) + 1
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Reads a folder that `save` wrote (a model folder holds the same files), or adopts another's.
+        """Reads a folder that `save` wrote (a model folder has the same files), or adopts another one.
 
         Raises:
-            UserError: no vocabulary there, or one that cannot be read or encode every text.
+            UserError: no vocabulary, an unreadable one, or one that cannot encode every text.
         """
         folder = Path(folder)
         if not os.path.lexists(folder / OURS):
@@ -82,37 +82,37 @@ class Tokenizer:
             facts = foreign.require_object(foreign.parsed(content[OURS], folder / OURS), folder / OURS)
             for token, number in facts["special"].items():
                 foreign.whole(number, f"{folder / OURS}: special: the id of {foreign.shown(token)}", MOST_IDS - 1, 0)
-            return cls(_engine(facts, content, folder), facts, content)
+            return cls(_encoder(facts, content, folder), facts, content)
         except UserError:
             raise
-        except Exception as error:  # the libraries raise bare Exceptions for what they cannot read
+        except Exception as error:  # the libraries raise bare Exceptions for invalid files
             raise UserError(f"{folder}: a damaged tokenizer ({error!r:.200}); run: dvc repro tokenize") from None
 
     def save(self, folder: Path) -> None:
-        """Writes the files of the vocabulary into `folder`, beside what is there; equal vocabularies, equal
-        bytes."""
+        """Writes the files of the vocabulary into `folder`; equal vocabularies give equal bytes."""
         for name, data in self._files.items():
             with files.replacing(Path(folder) / name) as temporary:
                 temporary.write_bytes(data)
 
     def encode(self, text: str) -> list[int]:
         """Ids of ordinary text; a special token's name in it stays text."""
-        return self._engine.encode([text])[0].tolist()
+        ids: list[int] = self._encoder.encode([text])[0].tolist()
+        return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each text, in parallel threads; uint32 arrays."""
-        return self._engine.encode(texts)
+        """`encode` of each text, in parallel threads; uint32 [n_tokens] each."""
+        return self._encoder.encode(texts)
 
     def encode_utf8(self, texts: Utf8) -> list[Ids]:
-        """The same of texts in UTF-8, the fastest way there is: for a corpus, a few hundred texts at a time."""
-        return self._engine.encode_utf8(texts)
+        """`encode_batch` of UTF-8 texts, the fastest for a corpus, a few hundred texts at a time."""
+        return self._encoder.encode_utf8(texts)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that the ids stand for; an id without a token gives U+FFFD, a special token its name."""
+        """The decoded bytes; U+FFFD for an id without a token, its name for a special token."""
         return b"".join(self._table.get(int(number), _UNKNOWN) for number in ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that the ids stand for; bytes that are no UTF-8 (a letter cut in two) become U+FFFD."""
+        """The decoded text; bytes that are no UTF-8 (a letter cut in two) become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
 
@@ -120,9 +120,10 @@ def train(texts: Iterable[str], vocab_size: int, pattern: str, scratch: Path | N
     """Byte-level BPE learned from texts (deterministic), the six special tokens after the merges.
 
     Args:
-        texts: read once, streamed. vocab_size: ids in all: 256 bytes, merges, special tokens. Texts with too
-            few distinct pairs give fewer. pattern: gpt2, cl100k_base or o200k_base. scratch: a folder for the texts
-            while they are read; none: the system's.
+        texts: read once, as a stream.
+        vocab_size: ids in all: 256 bytes, merges, special tokens; texts with too few distinct pairs give fewer.
+        pattern: gpt2, cl100k_base or o200k_base.
+        scratch: folder for a temporary copy of the texts; None: the system's.
 
     Raises:
         UserError: a vocabulary below 262 ids, or no text.
@@ -138,14 +139,14 @@ def train(texts: Iterable[str], vocab_size: int, pattern: str, scratch: Path | N
 
 
 def preset(name: Preset, path: Path | None = None, sha256: str | None = None, *, add_specials: bool) -> Tokenizer:
-    """A published vocabulary with its own ids: from a file (`path`), else through tiktoken's download.
+    """A published vocabulary with its own ids: from a file (`path`), else downloaded by tiktoken.
 
     Args:
-        name: which one.
-        path: its ranks file, or for gpt2 also a folder with encoder.json and vocab.bpe. Checked against the
-            published hashes.
+        name: of the vocabulary.
+        path: its ranks file, or for gpt2 a folder with encoder.json and vocab.bpe; checked against the published
+            hashes.
         sha256: of that file (of vocab.bpe in a folder), where params.yaml pins it.
-        add_specials: append those of our six special tokens that it lacks, after its last id.
+        add_specials: whether to append the missing ones of our six special tokens after its last id.
 
     Raises:
         UserError: no network and no path, or a file that is another vocabulary.
@@ -155,8 +156,7 @@ def preset(name: Preset, path: Path | None = None, sha256: str | None = None, *,
 
 
 def from_ranks(path: Path, pattern: str, sha256: str | None = None) -> Tokenizer:
-    """The user's own tiktoken ranks file with one of the named patterns; special tokens come after the last
-    rank.
+    """A tiktoken ranks file of the user's with one of the named patterns; special tokens follow the last rank.
 
     Raises:
         UserError: unreadable, another hash, a byte without a token.
@@ -166,13 +166,13 @@ def from_ranks(path: Path, pattern: str, sha256: str | None = None) -> Tokenizer
 
 
 def characters(alphabet: Iterable[str]) -> Tokenizer:
-    """One id per distinct character, sorted by code point as nanoGPT does, then the six special tokens.
+    """One id per distinct character, sorted by code point as in nanoGPT, then the six special tokens.
 
-    Any other character is refused by `encode` (UserError). The folder has no ranks.tiktoken.
+    `encode` raises UserError for any other character. The folder has no ranks.tiktoken.
     """
     letters = "".join(sorted(set(alphabet)))
     if not letters:
-        raise UserError("tokenize: the documents hold no character; give text, or use another tokenize.method")
+        raise UserError("tokenize: the documents have no character; add documents with text under download.sources")
     special = _appended({}, len(letters))
     content = {TOKENIZER: vocabulary.characters_json(letters, special)}
     facts = {"method": "characters", "engine": "characters", "alphabet": letters, "special": special}
@@ -182,32 +182,31 @@ def characters(alphabet: Iterable[str]) -> Tokenizer:
 def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False) -> Tokenizer:
     """The byte-level BPE of a Hugging Face folder (GPT-2, Llama 3, Qwen, SmolLM2...), with equal ids.
 
-    Encoded by tiktoken where that is proved and probed to give equal ids, else by the tokenizers library. Its
-    files are kept as they are. Tokens that its authors added (special, or control words like `<think>`) are
-    never matched in user text.
+    Encoded by tiktoken where that is proved and tested to give equal ids, else by the tokenizers library. The files are
+    kept unchanged. Added tokens (special ones, or control words like `<think>`) are never matched in user text.
 
     Args:
         folder: holds tokenizer.json, perhaps tokenizer_config.json.
-        sha256: of tokenizer.json, or where `FILES` of it are more, of all (foreign.pin).
-        add_specials: append those of our six that it lacks (the model's embedding must then grow).
+        sha256: of tokenizer.json, or where the folder has more of `FILES`, of all of them (foreign.pin).
+        add_specials: whether to append the missing ones of our six special tokens (the model's embedding must then
+            grow).
 
     Raises:
-        UserError: no such file, no byte-level BPE, or one that changes text before encoding it (NFC
-            excepted).
+        UserError: no such file, no byte-level BPE, or one that changes text before encoding it (NFC excepted).
     """
-    found = adopted.read(Path(folder), sha256)
-    content = dict(found.content)
-    special = dict(found.special)
+    taken = adopted.read(Path(folder), sha256)
+    content = dict(taken.content)
+    special = dict(taken.special)
     if add_specials:
-        special = _appended(special, found.vocab_size)
+        special = _appended(special, taken.vocab_size)
         content[TOKENIZER] = adopted.with_tokens(content[TOKENIZER], special)
-    facts: dict[str, Any] = {"method": "folder", "special": special, "end_of_text": found.end_of_text}
-    facts["pad"] = PAD if PAD in special else found.pad
-    if found.ranks is None:
+    facts: dict[str, Any] = {"method": "folder", "special": special, "end_of_text": taken.end_of_text}
+    facts["pad"] = PAD if PAD in special else taken.pad
+    if taken.ranks is None:
         return _made(Library(content[TOKENIZER]), facts | {"engine": "tokenizers"}, content)
-    content[RANKS] = vocabulary.dump_ranks(found.ranks)
-    facts |= {"engine": "tiktoken", "pattern": found.pattern, "normalizer": found.normalizer}
-    return _made(BytePairs(found.ranks, str(found.pattern), found.normalizer), facts, content)
+    content[RANKS] = vocabulary.dump_ranks(taken.ranks)
+    facts |= {"engine": "tiktoken", "pattern": taken.pattern, "normalizer": taken.normalizer}
+    return _made(BytePairs(taken.ranks, str(taken.pattern), taken.normalizer), facts, content)
 
 
 def _byte_pairs(
@@ -228,21 +227,21 @@ def _byte_pairs(
     return _made(BytePairs(ranks, expression), facts, content)
 
 
-def _made(engine: Engine, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> Tokenizer:
-    """A new tokenizer, its files completed with what is derived from the facts."""
+def _made(encoder: Encoder, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> Tokenizer:
+    """A new tokenizer, with the files that follow from the facts."""
     end = facts.get("end_of_text", END_OF_TEXT)
-    whole = {"end_of_text": end, "pad": PAD if PAD in facts["special"] else end, **facts}
-    settings = vocabulary.to_json(vocabulary.settings_json(whole["special"], end))
-    return Tokenizer(engine, whole, {SETTINGS: settings, **content, OURS: vocabulary.to_json(whole)})
+    complete = {"end_of_text": end, "pad": PAD if PAD in facts["special"] else end, **facts}
+    settings = vocabulary.to_json(vocabulary.settings_json(complete["special"], end))
+    return Tokenizer(encoder, complete, {SETTINGS: settings, **content, OURS: vocabulary.to_json(complete)})
 
 
 def _appended(special: Mapping[str, int], start: int) -> dict[str, int]:
-    """`special` and those of our six that it lacks, numbered from `start`."""
+    """`special` with the missing ones of our six special tokens, numbered from `start` on."""
     missing = [token for token in SPECIALS if token not in special]
     return {**special, **{token: start + i for i, token in enumerate(missing)}}
 
 
-def _engine(facts: Mapping[str, Any], content: Mapping[str, bytes], folder: Path) -> Engine:
+def _encoder(facts: Mapping[str, Any], content: Mapping[str, bytes], folder: Path) -> Encoder:
     match facts["engine"]:
         case "characters":
             return Characters(facts["alphabet"])
@@ -251,7 +250,10 @@ def _engine(facts: Mapping[str, Any], content: Mapping[str, bytes], folder: Path
         case "tiktoken":
             ranks = vocabulary.parse_ranks(content[RANKS], str(folder / RANKS))
             return BytePairs(ranks, facts["pattern"], facts["normalizer"])
-    raise UserError(f"{folder / OURS}: engine is {facts['engine']!r}; make it again")
+    raise UserError(
+        f"{folder / OURS}: engine is {facts['engine']!r}; one of: characters, tokenizers, tiktoken; "
+        "run: dvc repro tokenize"
+    )
 
 
 def _published(name: Preset, path: Path, sha256: str | None) -> dict[bytes, int]:
@@ -261,15 +263,15 @@ def _published(name: Preset, path: Path, sha256: str | None) -> dict[bytes, int]
         for file, expected in PUBLISHED_GPT2.items():
             _require_published(name, path / file, data[file], expected)
         return vocabulary.parse_gpt2(data["encoder.json"], data["vocab.bpe"], str(path))
-    data_ = adopted.read_checked(path, sha256)
-    _require_published(name, path, data_, PUBLISHED[name])
-    return vocabulary.parse_ranks(data_, str(path))
+    ranks = adopted.read_checked(path, sha256)
+    _require_published(name, path, ranks, PUBLISHED[name])
+    return vocabulary.parse_ranks(ranks, str(path))
 
 
 def _require_published(name: str, path: Path, data: bytes, expected: str) -> None:
-    if (found := adopted.sha256_hex(data)) != expected:
+    if (actual := adopted.sha256_hex(data)) != expected:
         raise UserError(
-            f"{path}: sha256 {found} is not the published {name} ({expected}); for another vocabulary use "
+            f"{path}: sha256 {actual} is not the published {name} ({expected}); for another vocabulary use "
             "tokenize.method ranks with its pattern"
         )
 

@@ -1,13 +1,11 @@
-"""A byte-level BPE from a Hugging Face folder, taken over with equal ids.
+"""Adoption of a byte-level BPE from a Hugging Face folder, with equal ids.
 
-`read` understands tokenizer.json of the GPT-2, Llama 3, Qwen and SmolLM2 kinds and says how to encode:
-  - by tiktoken (`ranks`), when ids follow the merge order, the listed pair of every token is the one that
-    merging by rank uses (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and a set of tricky
-    texts gives equal ids;
-  - else by the tokenizers library itself (`Library`), equal by construction.
-In both, tokens added to the vocabulary (special tokens, control words) are never matched in text; white space
-that was added as a token (GPT-NeoX) is text, so it is matched. What alters text before encoding is refused,
-except NFC.
+`read` supports tokenizer.json as of GPT-2, Llama 3, Qwen and SmolLM2 and chooses the encoder:
+  - tiktoken (`ranks`), where ids follow the merge order, the listed pair of every token is the one that merging by rank
+    uses (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and the ids of PROBES are equal;
+  - else the tokenizers library (`Library`), equal by construction.
+In both, tokens added to the vocabulary (special tokens, control words) are never matched in text; white space that was
+added as a token (GPT-NeoX) is text, so it is matched. A normalizer that changes text is refused, except NFC.
 """
 
 import hashlib
@@ -22,18 +20,17 @@ import numpy as np
 
 from pipeline import foreign
 from pipeline.errors import UserError
-from pipeline.foreign import AGAIN, shown, whole
+from pipeline.foreign import AGAIN, shown
 from pipeline.tokenizer import encoders, vocabulary
+from pipeline.tokenizer.checks import require_byte_level, require_tokens
 from pipeline.tokenizer.encoders import BytePairs, Library, Normalizer
-from pipeline.tokenizer.pretokenizer import flat, recognize
+from pipeline.tokenizer.pretokenizer import recognize
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-"""Files of a vocabulary's folder that are kept as they are."""
-MOST_IDS = 1 << 24
-"""Ids are below this; the largest published vocabularies have a few hundred thousand."""
+"""Files of a tokenizer folder that are kept unchanged."""
 _ENDS = ("<|endoftext|>", "<|end_of_text|>")
 
-# Where pre-tokenizers and merges are known to differ: contractions, digits, blanks, line ends, marks,
+# Texts for which pre-tokenizers and merges are known to differ: contractions, digits, blanks, line ends, marks,
 # scripts, emoji.
 PROBES = (
     "",
@@ -77,7 +74,7 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Adopted:
-    """What a folder's vocabulary is; `ranks` and `pattern` are null when only the library gives equal ids."""
+    """A folder's vocabulary; `ranks` and `pattern` are None where only the library gives equal ids."""
 
     special: dict[str, int]
     end_of_text: str
@@ -90,11 +87,11 @@ class Adopted:
 
 
 def read(folder: Path, sha256: str | None = None) -> Adopted:
-    """What stands in `folder`; see pipeline.tokenizer.adopt, which explains the arguments and errors."""
+    """Reads the vocabulary in `folder`; arguments and errors: see pipeline.tokenizer.adopt."""
     path = folder / FILES[0]
-    data = foreign.read_bytes(_there(path))
+    data = foreign.read_bytes(_existing(path))
     members = [folder / name for name in FILES if os.path.lexists(folder / name)]
-    content = {one.name: foreign.read_bytes(foreign.regular(one, folder)) for one in members}
+    content = {member.name: foreign.read_bytes(foreign.regular(member, folder)) for member in members}
     if sha256 is not None:
         _require_pinned(folder, content, sha256.lower())
     raw = foreign.require_object(foreign.parsed(data, path), path)
@@ -110,91 +107,52 @@ def read(folder: Path, sha256: str | None = None) -> Adopted:
 
 
 def not_readable(path: Path, error: Exception) -> UserError:
-    """The error for a tokenizer.json that only looks like one."""
+    """The error for a tokenizer.json that the library cannot read."""
     return UserError(f"{path}: not a tokenizer.json of the tokenizers library ({shown(error)}); {AGAIN}")
 
 
 def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, bytes], name: str) -> Adopted:
-    added = _require_tokens(raw, name)
-    _require_byte_level(raw, name)
+    added = require_tokens(raw, name)
+    require_byte_level(raw, name)
     special = {token["content"]: token["id"] for token in added if encoders.is_control(token)}
     end, pad = _roles(settings, special, name)
     normalizer: Normalizer = "NFC" if raw.get("normalizer") else None
     ranks, pattern = _ranks(raw, name), recognize(raw.get("pre_tokenizer"))
     size = max([*raw["model"]["vocab"].values(), *(token["id"] for token in added)]) + 1
-    library = Library(content[FILES[0]])  # also where tiktoken encodes: a file that no library reads is refused
+    library = Library(content[FILES[0]])  # also where tiktoken encodes: a file that the library cannot read is refused
     if ranks is None or pattern is None or not _equal(library, ranks, pattern, normalizer):
         ranks = pattern = None
     return Adopted(special, end, pad, size, ranks, pattern, normalizer, content)
 
 
-def _require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The added tokens in the order of their ids, after a look at the form of those and of the vocabulary."""
-    model, added = raw.get("model"), raw.get("added_tokens") or []
-    for key, kind in (("model", dict), ("added_tokens", list), ("pre_tokenizer", dict), ("normalizer", dict)):
-        value = raw.get(key)
-        if not isinstance(value, kind) and (value is not None or key == "model"):
-            raise UserError(
-                f"{name}: not a tokenizer.json of the tokenizers library: {key} is {shown(value)}, expected "
-                f"{'a list' if kind is list else 'an object'}; {AGAIN}"
-            )
-    assert isinstance(model, dict)
-    if model.get("type") != "BPE":
-        return []  # refused with its kind
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not vocab:
-        raise UserError(f"{name}: model.vocab is {shown(vocab)}, expected an object {{token: id}}; {AGAIN}")
-    for token, number in vocab.items():
-        whole(number, f"{name}: model.vocab: the id of {shown(token)}", MOST_IDS - 1, 0)
-    merges = model.get("merges")
-    if not isinstance(merges, list):
-        raise UserError(f"{name}: model.merges is {shown(merges)}, expected a list of pairs; {AGAIN}")
-    for merge in merges:
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, str) and one for one in pair):
-            raise UserError(f"{name}: model.merges has {shown(merge)}, expected two tokens; {AGAIN}")
-    known: dict[int, str] = {}
-    for token in added:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not token["content"]:
-            raise UserError(f"{name}: added_tokens has {shown(token)}, expected content and id; {AGAIN}")
-        number = whole(token.get("id"), f"{name}: added_tokens: the id of {shown(token['content'])}", MOST_IDS - 1, 0)
-        if known.setdefault(number, token["content"]) != token["content"]:
-            raise UserError(
-                f"{name}: id {number} is that of {shown(token['content'])} and {shown(known[number])}; {AGAIN}"
-            )
-    clash = {number: token for token, number in vocab.items() if known.get(number, token) != token}
-    for number, token in clash.items():
-        raise UserError(f"{name}: id {number} is that of {shown(token)} and {shown(known[number])}; {AGAIN}")
-    return sorted(added, key=lambda token: token["id"])
-
-
 def pin(path: Path) -> str:
-    """What `tokenize.sha256` says of a file, or of the files of a folder that decide its vocabulary."""
+    """The `tokenize.sha256` of a file, or of those files of a folder that determine its vocabulary."""
     if not path.is_dir():
-        return sha256_hex(foreign.read_bytes(_there(path)))
+        return sha256_hex(foreign.read_bytes(_existing(path)))
     members = [path / name for name in FILES if os.path.lexists(path / name)]
-    return foreign.pin({one.name: sha256_hex(foreign.read_bytes(foreign.regular(one, path))) for one in members})
+    contents = {member.name: foreign.read_bytes(foreign.regular(member, path)) for member in members}
+    return foreign.pin({name: sha256_hex(data) for name, data in contents.items()})
 
 
 def _require_pinned(folder: Path, content: Mapping[str, bytes], pinned: str) -> None:
     """Raises UserError unless the files of the vocabulary have the pinned hash."""
     hashes = {name: sha256_hex(data) for name, data in content.items()}
-    found = foreign.pin(hashes)
-    if found == pinned:
+    actual = foreign.pin(hashes)
+    if actual == pinned:
         return
     if pinned == hashes[FILES[0]]:
         raise UserError(
             f"{folder}: params.yaml: tokenize.sha256 is the hash of {FILES[0]} alone, and "
-            f"{', '.join(list(hashes)[1:])} decide the text too; if you trust these {len(hashes)} files, write {found}"
+            f"{', '.join(list(hashes)[1:])} decide the text too; if you trust these {len(hashes)} files, write {actual}"
         )
     raise UserError(
-        f"{folder}: sha256 of {', '.join(hashes)} is {found}, params.yaml: tokenize.sha256 is {pinned}; take the files "
-        "that were meant, or correct the params"
+        f"{folder}: sha256 of {', '.join(hashes)} is {actual}, params.yaml: tokenize.sha256 is {pinned}; restore the "
+        "files, or correct tokenize.sha256"
     )
 
 
 def with_tokens(data: bytes, special: Mapping[str, int]) -> bytes:
-    """tokenizer.json with those special tokens added that it lacks."""
+    """tokenizer.json with the missing ones of the special tokens added."""
     raw = json.loads(data)
     known = {token["content"] for token in raw.get("added_tokens") or []}
     new = [vocabulary.added_token(text, number) for text, number in special.items() if text not in known]
@@ -203,54 +161,25 @@ def with_tokens(data: bytes, special: Mapping[str, int]) -> bytes:
 
 
 def read_checked(path: Path, sha256: str | None) -> bytes:
-    """The bytes of a file, if its hash is `sha256` (null: any); else UserError naming both."""
-    data = foreign.read_bytes(_there(path))
+    """The bytes of a file. Raises UserError where its hash is not `sha256` (None: any)."""
+    data = foreign.read_bytes(_existing(path))
     if sha256 is not None and sha256_hex(data) != sha256.lower():
         raise UserError(
-            f"{path}: sha256 is {sha256_hex(data)}, params.yaml: tokenize.sha256 is {sha256}; take the file "
-            "that was meant, or correct the params"
+            f"{path}: sha256 is {sha256_hex(data)}, params.yaml: tokenize.sha256 is {sha256}; restore the file, "
+            "or correct tokenize.sha256"
         )
     return data
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     if not os.path.lexists(path):
-        raise UserError(f"{path}: no such file; set tokenize.path to where it is")
+        raise UserError(f"{path}: no such file; correct tokenize.path")
     return path
 
 
 def sha256_hex(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _require_byte_level(raw: Mapping[str, Any], name: str) -> None:
-    """Raises UserError for a tokenizer.json that is no byte-level BPE or alters text."""
-    model, steps = raw["model"], flat(raw.get("pre_tokenizer"))
-    normalizer = raw.get("normalizer") or {}
-    inner = normalizer.get("normalizers", [normalizer]) if normalizer else []
-    reasons = [
-        (model.get("type") == "BPE", f"model.type is {model.get('type')}, expected BPE"),
-        (not model.get("byte_fallback"), "it falls back to bytes, as SentencePiece does"),
-        (not model.get("dropout"), "it has dropout, so ids change from call to call"),
-        (not model.get("continuing_subword_prefix"), "it marks parts of words"),
-        (not model.get("end_of_word_suffix"), "it marks ends of words"),
-        (any(step["type"] == "ByteLevel" for step in steps), "its pre_tokenizer has no ByteLevel step"),
-        (not any(step.get("add_prefix_space") for step in steps), "add_prefix_space alters the text"),
-        (all(step.get("type") == "NFC" for step in inner), f"its normalizer changes text: {inner}"),
-    ]
-    found = [reason for fine, reason in reasons if not fine]
-    letters = set(vocabulary.byte_letters()) if not found else set()
-    strange = [] if found else [token for token in encoders.ordinary(raw) if not letters.issuperset(token)]
-    if strange:
-        found.append(f"token {strange[0]!r} has characters that stand for no byte")
-    if not found and (missing := [letter for letter in sorted(letters) if letter not in model["vocab"]]):
-        found.append(f"{len(missing)} of the 256 bytes have no token, so not every text could be encoded")
-    if found:
-        raise UserError(
-            f"{name}: cannot be adopted with equal ids: {'; '.join(found)}; expected a byte-level BPE as of "
-            "GPT-2, Llama 3, Qwen or SmolLM2"
-        )
 
 
 def _ranks(raw: Mapping[str, Any], name: str) -> dict[bytes, int] | None:
@@ -281,7 +210,7 @@ def _equal(library: Library, ranks: dict[bytes, int], pattern: str, normalizer: 
 
 
 def _roles(settings: Mapping[str, Any], special: Mapping[str, int], name: str) -> tuple[str, str]:
-    """The tokens that end a text and that fill a batch."""
+    """The end-of-text token and the padding token."""
 
     def role(key: str) -> str | None:
         value = settings.get(key)

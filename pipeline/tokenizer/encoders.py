@@ -1,6 +1,6 @@
-"""What turns ordinary text into ids: tiktoken and gigatoken, the tokenizers library, or a table of characters.
+"""Encoders of ordinary text: byte-level BPE by tiktoken and gigatoken, the tokenizers library, or characters.
 
-None of them knows a special token, so no text can reach one, whatever it says.
+None of them has special tokens, so no text can be encoded to one.
 """
 
 import json
@@ -22,22 +22,22 @@ Ids = np.ndarray
 Normalizer = Literal["NFC"] | None
 
 
-class Engine(Protocol):
-    """What turns ordinary text into ids."""
+class Encoder(Protocol):
+    """Encoder of ordinary text to token ids."""
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text."""
+        """The ids of each text, uint32 [n_tokens]."""
 
     def encode_utf8(self, texts: Utf8) -> list[Ids]:
-        """The same of texts in UTF-8."""
+        """`encode` of texts in UTF-8."""
         return self.encode([text.decode() for text in texts.cut()])
 
     def table(self) -> dict[int, bytes]:
-        """The bytes that each id stands for."""
+        """Id -> the bytes that it decodes to."""
 
 
-class BytePairs(Engine):
-    """tiktoken, over parts that its regular expression can read; special tokens are unknown to it."""
+class BytePairs(Encoder):
+    """Byte-level BPE by tiktoken, on parts of a text that its regular expression can read."""
 
     def __init__(self, ranks: Mapping[bytes, int], pattern: str, normalizer: Normalizer = None) -> None:
         from tiktoken import Encoding
@@ -47,33 +47,33 @@ class BytePairs(Engine):
         self._encoding = Encoding("tohum", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """See Engine."""
+        """See Encoder."""
         if self._normalizer:
             texts = [unicodedata.normalize(self._normalizer, text) for text in texts]
         cut = [parts(text) for text in texts]
         flat = [part for pieces in cut for part in pieces]
         threads = min(cpu_count() or 1, len(flat))
         if threads > 1:
-            found = iter(self._encoding.encode_ordinary_batch(flat, num_threads=threads))
+            encoded = iter(self._encoding.encode_ordinary_batch(flat, num_threads=threads))
         else:
-            found = map(self._encoding.encode_ordinary, flat)
-        return [_joined([next(found) for _ in pieces]) for pieces in cut]
+            encoded = map(self._encoding.encode_ordinary, flat)
+        return [_joined([next(encoded) for _ in pieces]) for pieces in cut]
 
     def encode_utf8(self, texts: Utf8) -> list[Ids]:
-        """See Engine; by gigatoken where it is installed and agrees."""
+        """See Encoder; by gigatoken where it is installed and gives equal ids."""
         return super().encode_utf8(texts) if self._corpus is None else self._corpus.encode(texts)
 
     @cached_property
-    def _corpus(self) -> fast.Corpus | None:
-        return None if self._normalizer else fast.corpus(self._ranks, self._pattern, self.encode)
+    def _corpus(self) -> fast.CorpusEncoder | None:
+        return None if self._normalizer else fast.corpus_encoder(self._ranks, self._pattern, self.encode)
 
     def table(self) -> dict[int, bytes]:
-        """See Engine."""
+        """See Encoder."""
         return {rank: token for token, rank in self._ranks.items()}
 
 
-class Characters(Engine):
-    """One id per character, in the order of `alphabet`."""
+class Characters(Encoder):
+    """Character-level encoder: one id per character, in the order of `alphabet`."""
 
     def __init__(self, alphabet: str) -> None:
         self._alphabet = alphabet
@@ -81,30 +81,29 @@ class Characters(Engine):
         self._order = np.argsort(self._points)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """See Engine. Raises UserError naming the first character that has no id, and where it stands."""
-        return [self._one(text) for text in texts]
+        """See Encoder. Raises UserError for a character without an id, naming it and its position."""
+        return [self._ids(text) for text in texts]
 
-    def _one(self, text: str) -> Ids:
+    def _ids(self, text: str) -> Ids:
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         places = np.searchsorted(self._points, points, sorter=self._order)
         ids = self._order[places.clip(max=len(self._order) - 1)]
-        strange = np.flatnonzero(self._points[ids] != points)
-        if len(strange):
-            at = int(strange[0])
+        unknown = np.flatnonzero(self._points[ids] != points)
+        if len(unknown):
+            at = int(unknown[0])
             raise UserError(
-                f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} of the text has no id; the "
-                f"vocabulary has the {len(self._alphabet)} characters of its training text; for any text use "
-                "tokenize.method train"
+                f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} of the text has no id; expected one "
+                f"of the vocabulary's {len(self._alphabet)} characters; for any text use tokenize.method train"
             )
-        return ids.astype(np.uint32)
+        return np.asarray(ids, dtype=np.uint32)
 
     def table(self) -> dict[int, bytes]:
-        """See Engine."""
+        """See Encoder."""
         return {number: letter.encode("utf-8") for number, letter in enumerate(self._alphabet)}
 
 
-class Library(Engine):
-    """Encodes with the tokenizers library, from a tokenizer.json without its control tokens."""
+class Library(Encoder):
+    """Encoder of the tokenizers library, from a tokenizer.json without its control tokens."""
 
     def __init__(self, data: bytes) -> None:
         from tokenizers import Tokenizer
@@ -114,35 +113,38 @@ class Library(Engine):
         self._bytes |= {token["id"]: token["content"].encode("utf-8") for token in blanks(raw)}
         self._tokenizer = Tokenizer.from_str(json.dumps(without_control(raw)))
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, uint32."""
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """See Encoder."""
         return [_joined([self._ids(part) for part in parts(text)]) for text in texts]
 
     def table(self) -> dict[int, bytes]:
-        """The bytes that each id stands for."""
+        """See Encoder."""
         return dict(self._bytes)
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def is_control(token: Mapping[str, Any]) -> bool:
+    """Whether an entry of `added_tokens` is a control token: special, or not white space alone."""
     return bool(token.get("special")) or not token["content"].isspace()
 
 
 def blanks(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The added tokens of a tokenizer.json that are white space, which is text (GPT-NeoX)."""
     return [token for token in raw.get("added_tokens") or [] if not is_control(token)]
 
 
 def ordinary(raw: Mapping[str, Any]) -> dict[str, int]:
-    """The model's vocabulary without the added tokens that some list in it too."""
+    """Token -> id of the model's vocabulary, without added tokens, which some files list there too."""
     added = {token["content"] for token in raw.get("added_tokens") or []}
     return {token: number for token, number in raw["model"]["vocab"].items() if token not in added}
 
 
 def without_control(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json without control tokens, so that the library cannot match them in text."""
     model = {**raw["model"], "vocab": ordinary(raw), "unk_token": None}
-    # Ids of added tokens are assigned by the library, so a blank must stay in the vocabulary to keep its own.
+    # The library assigns ids to added tokens, so a blank must stay in the vocabulary to keep its id.
     model["vocab"] |= {token["content"]: token["id"] for token in blanks(raw)}
     return {
         **raw,

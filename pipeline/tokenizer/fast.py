@@ -1,8 +1,8 @@
-"""gigatoken, where it is installed: tiktoken's ids and rustbpe's merges at several times their speed.
+"""gigatoken, where it is installed: tiktoken's ids and rustbpe's merges, several times faster.
 
-It is believed only as far as it is seen to agree. Its Unicode tables are newer than tiktoken's, so every character that
-a corpus holds is shown to both once, in places where its class decides how text is cut; texts with a character on which
-they differ go the slow way, and so does everything where the vocabulary's first texts come out differently.
+Its results are verified. Its Unicode tables are newer than tiktoken's, so every character of a corpus is encoded once
+by both, in contexts where its class decides how text is cut; texts with a character on which they differ are encoded by
+tiktoken, and so are all texts where the ids of the first ones differ.
 """
 
 import os
@@ -28,27 +28,26 @@ SCHEMES = {
     PATTERNS["cl100k_base"].tiktoken: "cl100k",
     PATTERNS["o200k_base"].tiktoken: "o200k",
 }
-"""What gigatoken calls the patterns that it cuts by as tiktoken does (tests: every character, and random text)."""
+"""Pattern -> its name in gigatoken, where it cuts as tiktoken does (tests: all characters, and random text)."""
 _SHOWN = 1 << 16  # bytes of a corpus's first texts that both encode
-_FRESH = 1 << 26  # bytes after which gigatoken's memory of words begins anew
+_FRESH = 1 << 26  # bytes after which gigatoken's word cache is emptied
+Encode = Callable[[Sequence[str]], list[Ids]]
 
 
-def corpus(ranks: Mapping[bytes, int], pattern: str, slow: Callable[[Sequence[str]], list[Ids]]) -> "Corpus | None":
-    """The fast way to encode texts with this vocabulary; none where gigatoken is not there or does not take it."""
+def corpus_encoder(ranks: Mapping[bytes, int], pattern: str, slow: Encode) -> "CorpusEncoder | None":
+    """An encoder of many texts by gigatoken; None where it is not installed or does not support the vocabulary."""
     if not available(pattern):
         return None
-    made = _loaded(vocabulary.dump_ranks(ranks), SCHEMES[pattern])
-    return None if made is None else Corpus(made, ranks, pattern, slow)
+    backend = _loaded(vocabulary.dump_ranks(ranks), SCHEMES[pattern])
+    return None if backend is None else CorpusEncoder(backend, ranks, pattern, slow)
 
 
-class Corpus:
-    """Encodes many texts with gigatoken, those that it might cut differently with `slow`."""
+class CorpusEncoder:
+    """Encoder of many texts by gigatoken, and by `slow` for texts that it might cut differently."""
 
-    def __init__(
-        self, made: Any, ranks: Mapping[bytes, int], pattern: str, slow: Callable[[Sequence[str]], list[Ids]]
-    ) -> None:
-        self._fast, self._ranks, self._pattern, self._slow = made, ranks, pattern, slow
-        self._characters = Characters(pattern)
+    def __init__(self, backend: Any, ranks: Mapping[bytes, int], pattern: str, slow: Encode) -> None:
+        self._fast, self._ranks, self._pattern, self._slow = backend, ranks, pattern, slow
+        self._characters = CharacterClasses(pattern)
         self._agreed: bool | None = None
         self._read = 0
 
@@ -56,30 +55,30 @@ class Corpus:
         """The ids of each text, uint32."""
         texts, size = several.cut(), len(several.letters)
         self._read += size
-        if self._read > _FRESH:  # it keeps every word that it ever saw
+        if self._read > _FRESH:  # gigatoken caches every word that it reads
             self._fast, self._read = _loaded(vocabulary.dump_ranks(self._ranks), SCHEMES[self._pattern]), size
-        strange = self._characters.strange(several.letters)
-        found = [self._one(text) for text in texts]
+        differing = self._characters.differing(several.letters)
+        encoded = [self._ids(text) for text in texts]
         if self._agreed is None:
-            self._agreed = self._agrees(texts, found)
+            self._agreed = self._agrees(texts, encoded)
         if not self._agreed:
             return self._slow([text.decode() for text in texts])
-        if strange:
-            odd = [i for i, text in enumerate(texts) if not strange.isdisjoint(text.decode())]
-            for i, ids in zip(odd, self._slow([texts[i].decode() for i in odd]), strict=True):
-                found[i] = ids
-        return found
+        if differing:
+            again = [i for i, text in enumerate(texts) if not differing.isdisjoint(text.decode())]
+            for i, ids in zip(again, self._slow([texts[i].decode() for i in again]), strict=True):
+                encoded[i] = ids
+        return encoded
 
-    def _one(self, text: bytes) -> Ids:
+    def _ids(self, text: bytes) -> Ids:
         if len(text) <= PART:
             ids: Ids = self._fast.encode(text)
             return ids
         return np.concatenate([self._fast.encode(part) for part in parts(text.decode())])
 
-    def _agrees(self, texts: Sequence[bytes], found: Sequence[Ids]) -> bool:
-        """Whether the first texts have the ids that they should have."""
+    def _agrees(self, texts: Sequence[bytes], encoded: Sequence[Ids]) -> bool:
+        """Whether the first texts have equal ids by both."""
         shown = 0
-        for text, ids in zip(texts, found, strict=True):
+        for text, ids in zip(texts, encoded, strict=True):
             if shown > _SHOWN:
                 break
             shown += len(text)
@@ -89,36 +88,36 @@ class Corpus:
         return True
 
 
-class Characters:
-    """Which characters gigatoken and tiktoken put into the same class, asked once for each."""
+class CharacterClasses:
+    """Characters that gigatoken and tiktoken put into different classes; each is tested once."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
-        self._known = np.zeros(0x110000, dtype=bool)
-        self._strange: set[str] = set()
+        self._tested = np.zeros(0x110000, dtype=bool)
+        self._differing: set[str] = set()
 
-    def strange(self, letters: Bytes) -> set[str]:
-        """The characters of these texts in UTF-8 on which the two differ."""
-        points = letters[letters >= 0x80].tobytes().decode()
-        seen = np.frombuffer(points.encode("utf-32-le"), dtype="<u4")
-        for point in np.unique(seen[~self._known[seen]]):
-            self._ask(chr(point))
-        return self._strange & set(points) if self._strange else set()
+    def differing(self, letters: Bytes) -> set[str]:
+        """The characters of UTF-8 texts on which the two differ."""
+        characters = letters[letters >= 0x80].tobytes().decode()
+        points = np.frombuffer(characters.encode("utf-32-le"), dtype="<u4")
+        for point in np.unique(points[~self._tested[points]]):
+            self._test(chr(point))
+        return self._differing & set(characters) if self._differing else set()
 
     def plain(self, text: bytes) -> bool:
-        """Whether the text has no such character."""
-        return self._strange.isdisjoint(text.decode())
+        """Whether a text has no character on which the two are known to differ."""
+        return self._differing.isdisjoint(text.decode())
 
-    def _ask(self, letter: str) -> None:
+    def _test(self, letter: str) -> None:
         text = f"a{letter}b 1{letter}1 {letter}. .{letter}a\n{letter}b'{letter} {letter}{letter} 's{letter}"
         fast, slow = self._cutters
         if list(fast.encode(text)) != slow.encode_ordinary(text):
-            self._strange.add(letter)
-        self._known[ord(letter)] = True
+            self._differing.add(letter)
+        self._tested[ord(letter)] = True
 
     @cached_property
     def _cutters(self) -> tuple[Any, Any]:
-        """Both, with a vocabulary in which almost any two neighbours make a token unless a cut stands between them."""
+        """Both encoders, with a vocabulary in which almost any two neighbours merge unless a cut separates them."""
         from tiktoken import Encoding
 
         pairs = [pair for byte in range(256) for x in b"ab1 .'s\n" for pair in (bytes([x, byte]), bytes([byte, x]))]
@@ -134,7 +133,7 @@ def available(pattern: str) -> bool:
 
 
 def _loaded(ranks: bytes, scheme: str) -> Any | None:
-    """gigatoken over these ranks; none where it takes no such file: ranks with gaps, tokens that no merge makes."""
+    """gigatoken with these ranks; None where it does not support them: gaps in the ranks, tokens without a merge."""
     from gigatoken import Tokenizer
 
     with TemporaryDirectory() as folder, silent():
@@ -150,7 +149,7 @@ def _loaded(ranks: bytes, scheme: str) -> Any | None:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """gigatoken writes to both streams by itself; nothing of it is for the reader of a log."""
+    """Discards gigatoken's own writes to standard output and error (file descriptors 1 and 2)."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(number) for number in (1, 2)]

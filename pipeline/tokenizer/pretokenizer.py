@@ -1,11 +1,10 @@
-r"""How text is cut before byte pairs are merged: named patterns, their Hugging Face form, very long texts.
+r"""Pre-tokenization: named patterns, their Hugging Face form, and cuts of very long texts.
 
-A pattern has two spellings that give the same pieces: one for tiktoken and rustbpe (possessive quantifiers,
-so no backtracking) and one for tokenizer.json, whose regular expressions are Oniguruma's (there `{1,3}+`
-repeats and `$` is a line end). Both libraries agree on every code point in \p{L}, \p{N}, \p{M}, \p{Lu}, ...,
-\s (all 1,112,064 compared). Sources: the patterns published in tiktoken (tiktoken_ext/openai_public.py) and
-GPT-2 (Radford et al. 2019). cl100k_base is written here with `\s*[\r\n]` before `\s++$`: pieces as first
-published, also where white space ends a text.
+A pattern has two spellings that give equal pieces: one for tiktoken and rustbpe (possessive quantifiers, so no
+backtracking) and one for tokenizer.json, whose regular expressions are Oniguruma's (there `{1,3}+` repeats and `$` is a
+line end). Both libraries agree on every code point in \p{L}, \p{N}, \p{M}, \p{Lu}, ..., \s (all 1,112,064 compared).
+Sources: the patterns published in tiktoken (tiktoken_ext/openai_public.py) and GPT-2 (Radford et al. 2019). cl100k_base
+is written here with `\s*[\r\n]` before `\s++$`, for pieces as first published also where a text ends in white space.
 """
 
 import re
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Pattern(NamedTuple):
-    """One pre-tokenizer in both spellings; equal pieces."""
+    """A pre-tokenizer in both spellings."""
 
     tiktoken: str
     huggingface: str
@@ -44,51 +43,48 @@ PATTERNS: dict[str, Pattern] = {
     ),
     "o200k_base": Pattern(_O200K, _O200K),
 }
-# `Digits` cuts every digit off before GPT-2's pattern sees the rest, so white space before a digit stands at
-# an end.
+# `Digits` splits digits off before GPT-2's pattern is applied, so white space before a digit is at the end of a text.
 _DIGITS_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s+(?![^\s\p{N}])|\s+"
 
 RUN = 256
-"""Characters of a run without (or of nothing but) white space that a trainer reads in one go."""
+"""Most characters of a run of white space, or of a run without any, in a trainer's text."""
 _LONG_RUN = re.compile(rf"\s{{{RUN}}}|\S{{{RUN}}}")
-# Bytes that may stand in a run of blanks, and in one of anything else: 1, the others 0. Those of a character beyond
-# ASCII may stand in both.
+# 1 for bytes that may occur in a run of white space, and in a run of other characters; bytes of characters beyond
+# ASCII may occur in both.
 _ASCII_BLANKS = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 _BLANKS = bytes(byte in _ASCII_BLANKS or byte >= 0x80 for byte in range(256))
 _LETTERS = bytes(byte not in _ASCII_BLANKS for byte in range(256))
 _NEEDLE = b"\1" * RUN
 PART = 1 << 18
-"""Characters of a text that a pre-tokenizer reads in one go; its regular expression gives up at about a
-million."""
+"""Most characters of a text for a pre-tokenizer, whose regular expression fails at about a million."""
 
 
 def parts(text: str) -> list[str]:
     r"""The text in parts of at most `PART` characters that pre-tokenize as the whole text does.
 
-    Each cut stands between a letter and the white space after it, where every pattern here ends a piece
-    whatever comes next and starts one whatever came before, so the ids are those of the uncut text. Only when
-    `PART` / 2 characters hold no such place (a run of a hundred thousand blanks, digits or unspaced letters)
-    is the cut made anywhere, and ids may differ there from those of an uncut text, though never the text they
-    decode to.
+    Each cut is between a letter and the white space after it, where every pattern here ends a piece in any context, so
+    the ids are those of the uncut text. Only where `PART` / 2 characters have no such place (a run of a hundred
+    thousand blanks, digits or unspaced letters) is the cut arbitrary, and ids may differ there from those of the uncut
+    text, though not the decoded text.
     """
-    found = []
+    before = []
     start = 0
     while len(text) - start > PART:
         cut = _cut(text, start + PART // 2, start + PART)
-        found.append(text[start:cut])
+        before.append(text[start:cut])
         start = cut
-    return [*found, text[start:]] if found else [text]
+    return [*before, text[start:]] if before else [text]
 
 
 def short_runs(text: str) -> Iterator[str]:
-    """The text in parts for a trainer: cut inside runs of blanks, or of anything else, of `RUN` characters.
+    """The text in parts for a trainer, cut after every `RUN` characters of a run of white space or of others.
 
-    The trainer's time grows with the square of a periodic run (4 s of CPU at 4,000 blanks, hours at a
-    million), and a run teaches nothing that its first `RUN` characters do not; no text is left out.
+    The trainer's time is quadratic in the length of a periodic run (4 s of CPU at 4,000 blanks, hours at a million),
+    and a run has no pairs that its first `RUN` characters do not have; no text is left out.
     """
     utf8 = text.encode()
     if _NEEDLE not in utf8.translate(_BLANKS) and _NEEDLE not in utf8.translate(_LETTERS):
-        yield text  # the expression needs 75 ns a character, this 3
+        yield text  # the regular expression takes 75 ns per character, this test 3
         return
     start = 0
     for run in _LONG_RUN.finditer(text):
@@ -107,10 +103,9 @@ def huggingface_form(name: str) -> dict[str, Any]:
 
 
 def recognize(form: Any) -> str | None:
-    """The tiktoken pattern for the `pre_tokenizer` of a byte-level tokenizer.json; None: no such pattern is
-    known.
+    """The tiktoken pattern for the `pre_tokenizer` of a byte-level tokenizer.json; None where none is known.
 
-    Understands GPT-2 (ByteLevel), Llama 3 and Qwen (Split by an expression, ByteLevel) and SmolLM2 (Digits,
+    Supports GPT-2 (ByteLevel), Llama 3 and Qwen (Split by an expression, ByteLevel) and SmolLM2 (Digits,
     ByteLevel).
     """
     match flat(form):
@@ -127,8 +122,7 @@ def recognize(form: Any) -> str | None:
 
 
 def flat(form: Any) -> list[dict[str, Any]]:
-    """The steps of a pre-tokenizer, sequences opened; ByteLevel's `use_regex` is spelled out (it is true if
-    absent)."""
+    """The steps of a pre-tokenizer, sequences flattened, with the default `use_regex` of ByteLevel, true."""
     if not form:
         return []
     if form.get("type") == "Sequence":

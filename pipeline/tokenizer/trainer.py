@@ -1,4 +1,4 @@
-"""Learns the merges of a byte-level BPE: rustbpe, or gigatoken where it is installed and gives the same ones sooner."""
+"""Training of a byte-level BPE: by rustbpe, or by gigatoken, which is faster, where it gives equal merges."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,22 +10,24 @@ from pipeline.errors import UserError
 from pipeline.tokenizer import fast
 from pipeline.tokenizer.pretokenizer import PATTERNS, short_runs
 
-_SEPARATOR = b"\xff"  # stands in no UTF-8
+_SEPARATOR = b"\xff"  # occurs in no UTF-8
 _ONCE = 1 << 20  # bytes read at a time
 
 
 def learn(texts: Iterable[str], size: int, pattern: str, scratch: Path | None) -> dict[bytes, int]:
-    """The 256 bytes and the merges that the texts teach, `size` ids in all or as many as there are pairs.
+    """Ranks of the 256 bytes and the learned merges: `size` ids, or fewer where the texts have too few pairs.
 
     Args:
-        texts: read once, never held in memory. pattern: a name of PATTERNS. scratch: where the texts may lie on disk
-            meanwhile; none: the system's folder for such.
+        texts: read once, as a stream.
+        size: ids in all.
+        pattern: a name of PATTERNS.
+        scratch: folder for a temporary copy of the texts; None: the system's.
 
     Raises:
         UserError: no text.
     """
     parts = _not_empty(part for text in texts for part in short_runs(text))
-    # gigatoken's trainer cuts by GPT-2's pattern alone.
+    # gigatoken's trainer supports GPT-2's pattern only.
     if pattern != "gpt2" or not fast.available(PATTERNS[pattern].tiktoken):
         return _rustbpe(parts, size, pattern)
     with TemporaryDirectory(dir=scratch, prefix=".training-texts-") as folder:
@@ -36,13 +38,16 @@ def learn(texts: Iterable[str], size: int, pattern: str, scratch: Path | None) -
 
 
 def _not_empty(texts: Iterable[str]) -> Iterator[str]:
-    found = False
+    empty = True
     for text in texts:
         if text:
-            found = True
+            empty = False
             yield text
-    if not found:
-        raise UserError("tokenize: no text to train on; the training split is empty")
+    if empty:
+        raise UserError(
+            "tokenize: the training split has no text to train on; add documents under download.sources, or lower "
+            "split.validation and split.test in params.yaml"
+        )
 
 
 def _rustbpe(texts: Iterable[str], size: int, pattern: str) -> dict[bytes, int]:
@@ -57,18 +62,19 @@ def _gigatoken(path: Path, size: int) -> dict[bytes, int]:
     from gigatoken import TextFileSource, train_bpe
 
     with fast.silent():
-        # Of two pairs as frequent as each other rustbpe, too, merges the one of lower ids first.
+        # Of equally frequent pairs, rustbpe too merges the one with lower ids first.
         tokens, _ = train_bpe(TextFileSource([path], separator=_SEPARATOR), size, [], tie_breaking="raw_token_ids")
     return {token: rank for rank, token in tokens.items()}
 
 
 def _written(texts: Iterable[str], path: Path, pattern: str, merges: int) -> bool:
-    """Writes the texts one after the other; whether gigatoken learns from them what rustbpe does.
+    """Writes the texts to `path`; whether gigatoken learns the same merges from them as rustbpe.
 
-    It does not where a character is of another class to it, and where pairs run out before so many merges are made (it
-    counts those of "000" otherwise). With as many words they cannot run out: by then each word would be one token.
+    It does not where a character has another class in it, nor where pairs run out before all merges are made (it counts
+    the pairs of "000" differently). With at least as many words as merges they cannot run out: each word would be one
+    token by then.
     """
-    characters = fast.Characters(pattern)  # 20 MB, gone when the trainer needs room
+    characters = fast.CharacterClasses(pattern)  # 20 MB, freed before training
     waiting: list[bytes] = []
     words: set[str] = set()
     same, held = True, 0
@@ -77,10 +83,10 @@ def _written(texts: Iterable[str], path: Path, pattern: str, merges: int) -> boo
         def flush() -> bool:
             data = _SEPARATOR.join(waiting)
             file.write(data + _SEPARATOR)
-            return not characters.strange(np.frombuffer(data.replace(_SEPARATOR, b""), dtype=np.uint8))
+            return not characters.differing(np.frombuffer(data.replace(_SEPARATOR, b""), dtype=np.uint8))
 
         for text in texts:
-            if len(words) < merges:  # between two blanks letters are one piece, with the blank before them
+            if len(words) < merges:  # letters between two blanks are one piece together with the first blank
                 words.update(word for word in text.split(" ")[1:-1] if word.isalpha())
             waiting.append(text.encode())
             held += len(waiting[-1])
@@ -91,9 +97,9 @@ def _written(texts: Iterable[str], path: Path, pattern: str, merges: int) -> boo
 
 
 def _read(path: Path) -> Iterator[str]:
-    """The texts of `_written`, again."""
+    """The texts that `_written` wrote."""
     rest = b""
     with path.open("rb") as file:
         while data := file.read(_ONCE):
-            *whole, rest = (rest + data).split(_SEPARATOR)
-            yield from (text.decode() for text in whole)
+            *complete, rest = (rest + data).split(_SEPARATOR)
+            yield from (text.decode() for text in complete)

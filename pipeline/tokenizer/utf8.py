@@ -1,4 +1,4 @@
-"""Many texts as one run of UTF-8, as they lie in a column of a table: nothing is copied to look at all of them."""
+"""Many texts in one UTF-8 buffer, as in an Arrow column: counted and sliced without copies."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-_CACHED = 1 << 17  # bytes looked at together: with what is made of them they stay in a core's cache
+_CACHED = 1 << 17  # bytes per step, so that they and the arrays made of them stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Utf8:
-    """Text i is letters[starts[i] : starts[i + 1]]."""
+    """UTF-8 texts: text i is letters[starts[i] : starts[i + 1]]."""
 
     letters: Bytes
     starts: npt.NDArray[np.int64]
 
     @classmethod
     def column(cls, texts: Any) -> "Utf8":
-        """Of a pyarrow.StringArray. Raises ValueError for nulls, and for other kinds: their bytes lie otherwise."""
+        """From a pyarrow.StringArray. Raises ValueError for nulls, and for other types, whose layout differs."""
         if str(texts.type) != "string" or texts.null_count:
             raise ValueError(f"expected strings without nulls, found {texts.type} with {texts.null_count} nulls")
         _, offsets, data = texts.buffers()
@@ -30,25 +30,27 @@ class Utf8:
         return cls(letters[starts[0] : starts[-1]], starts - starts[0])
 
     def cut(self) -> list[bytes]:
-        """The texts."""
+        """The texts, one bytes object each."""
         view = self.letters.data
         return [bytes(view[start:end]) for start, end in pairwise(self.starts.tolist())]
 
     def words(self, first: int, last: int) -> int:
-        """How many runs of anything but ASCII white space the texts from `first` to before `last` have."""
+        """Number of words, runs without ASCII white space, in texts `first` to `last` - 1."""
         begins, end = self.starts[first:last], self.starts[last]
         begins = np.unique(begins[begins < end])  # an empty text begins where the next one does
         letters, begins = self.letters[self.starts[first] : end], begins - self.starts[first]
-        found = 0
+        words = 0
         for at in range(0, len(letters) - 1, _CACHED):
             blank = _blank(letters[at : at + _CACHED + 1])
-            found += int(np.count_nonzero(blank[:-1] > blank[1:]))
-        # What follows no blank but begins a text.
+            words += int(np.count_nonzero(blank[:-1] > blank[1:]))
+        # First words of texts, which no blank precedes.
         first_letters = ~_blank(letters[begins])
         first_letters[1:] &= ~_blank(letters[begins[1:] - 1])
-        return found + int(np.count_nonzero(first_letters))
+        return words + int(np.count_nonzero(first_letters))
 
 
 def _blank(letters: Bytes) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = letters - np.uint8(0x09) < 5  # what is less than 0x09 wraps
-    return np.logical_or(found, letters == 0x20, out=found)
+    """Whether each byte is ASCII white space."""
+    blank = np.less(letters - np.uint8(0x09), 5)  # bytes below 0x09 wrap to large values
+    np.logical_or(blank, letters == 0x20, out=blank)
+    return blank

@@ -1,12 +1,11 @@
 """The files of a byte-level BPE vocabulary: tiktoken ranks, GPT-2's two files, Hugging Face's tokenizer.json.
 
-A vocabulary is `ranks`: bytes -> id, where the id is also the merge order (a lower one merges first).
-tokenizer.json wants pairs instead. `merge_pairs` finds for each token the one pair that makes it: restricted
-to the bytes of a token that ends up standing alone in a text, merging does the same steps as on those bytes
-alone, so no other pair can ever form it, and merging by listed pairs equals merging by rank. Whole pieces
-that are tokens are looked up first in both (tiktoken always; `ignore_merges` here), which covers tokens that
-no merge reaches. Sources: Sennrich et al. 2016 (BPE), Radford et al. 2019 (bytes as printable characters,
-encoder.py).
+A vocabulary is `ranks`: bytes -> id, where the id is also the merge order (lower ids merge first). tokenizer.json lists
+pairs instead. `merge_pairs` computes for each token the one pair that makes it: on the bytes that become a token of a
+text, merging takes the same steps as on these bytes alone, so no other pair can form it, and merging by listed pairs
+equals merging by rank. Pieces that are tokens as a whole are looked up first by both (tiktoken always; `ignore_merges`
+here), which covers tokens without merges. Sources: Sennrich et al. 2016 (BPE), Radford et al. 2019 (bytes as printable
+characters, encoder.py).
 """
 
 import base64
@@ -28,10 +27,9 @@ END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM, END = SPECIALS = (
     "<|system|>",
     "<|end|>",
 )
-"""The tokens that only code places, in the order of their ids."""
+"""The special tokens, in the order of their ids; only code places them."""
 
-# The same text as pipeline.data.templates renders for training, for users of transformers'
-# apply_chat_template.
+# The text that pipeline.data.templates renders for training, for transformers' apply_chat_template.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{{ (' ' if message['role'] == 'assistant' else '') + message['content'] }}"
@@ -42,7 +40,7 @@ CHAT_TEMPLATE = (
 
 @cache
 def byte_letters() -> tuple[str, ...]:
-    """GPT-2's printable stand-in for each byte 0..255 (`encoder.py`, bytes_to_unicode)."""
+    """GPT-2's printable character for each byte 0..255 (`encoder.py`, bytes_to_unicode)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     spare = iter(range(256, 512))
     return tuple(chr(byte if byte in printable else next(spare)) for byte in range(256))
@@ -54,26 +52,24 @@ def _letter_bytes() -> dict[str, int]:
 
 
 def spelled(token: bytes) -> str:
-    """A token as tokenizer.json writes it: one printable character per byte."""
+    """A token as in tokenizer.json: one printable character per byte."""
     letters = byte_letters()
     return "".join(letters[byte] for byte in token)
 
 
 def unspelled(text: str) -> bytes:
-    """The bytes of a token written by `spelled`; KeyError if a character stands for no byte."""
-    known = _letter_bytes()
-    return bytes([known[letter] for letter in text])
+    """The bytes of a token from `spelled`. Raises KeyError for a character of no byte."""
+    byte_of = _letter_bytes()
+    return bytes([byte_of[letter] for letter in text])
 
 
 def parse_ranks(data: bytes, name: str) -> dict[bytes, int]:
-    """A tiktoken ranks file: a line per token, base64, a space, the rank.
+    """The ranks in a tiktoken ranks file: a line per token, base64, a space, the rank.
 
-    Parsed here because tiktoken's own reader answers from a cache by path, so it may serve a vocabulary that
-    was trained again since.
+    Parsed here because tiktoken's reader has a cache by path, which may hold an earlier vocabulary of that path.
 
     Raises:
-        UserError: a line in another form, a token or rank twice, a byte without a token; names `name` and the
-            line.
+        UserError: a line of another form, a token or rank twice, a byte without a token; names `name` and the line.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
@@ -93,8 +89,7 @@ def parse_ranks(data: bytes, name: str) -> dict[bytes, int]:
 
 
 def checked(ranks: dict[bytes, int], name: str) -> dict[bytes, int]:
-    """The ranks themselves, if every byte has one and no two tokens share one; else UserError naming
-    `name`."""
+    """The ranks themselves. Raises UserError (naming `name`) for a byte without a rank, or a rank of two tokens."""
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
         raise UserError(
@@ -124,27 +119,29 @@ def parse_gpt2(encoder: bytes, merges: bytes, name: str) -> dict[bytes, int]:
         pairs = [line.split() for line in merges.decode("utf-8").split("\n")[1:] if line]
         order = [unspelled(left) + unspelled(right) for left, right in pairs]
     except (ValueError, KeyError, AttributeError):
-        raise UserError(f"{name}: no encoder.json and vocab.bpe as GPT-2 has; take the originals") from None
+        raise UserError(
+            f"{name}: expected encoder.json and vocab.bpe in GPT-2's format; use the published ones"
+        ) from None
     if [ids.get(token) for token in order] != list(range(256, 256 + len(order))):
-        raise UserError(f"{name}: encoder.json does not follow vocab.bpe; take both from one model")
+        raise UserError(f"{name}: the ids in encoder.json do not follow vocab.bpe; use both files of one model")
     return checked(ids, name)
 
 
 def merge_pairs(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair that makes each token, in order of rank; tokens that merging never makes have none."""
-    far = max(ranks.values()) + 1
+    """The pair that makes each token, in order of rank; none for tokens that merging cannot make."""
+    no_rank = max(ranks.values()) + 1
     longer = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
-    return [pair for token in longer if (pair := _last_merge(token, ranks, far)) is not None]
+    return [pair for token in longer if (pair := _last_merge(token, ranks, no_rank)) is not None]
 
 
-def _last_merge(token: bytes, ranks: Mapping[bytes, int], far: int) -> tuple[bytes, bytes] | None:
+def _last_merge(token: bytes, ranks: Mapping[bytes, int], no_rank: int) -> tuple[bytes, bytes] | None:
     pieces = [bytes([byte]) for byte in token]
     while len(pieces) > 2:
-        costs = [ranks.get(left + right, far) for left, right in pairwise(pieces)]
-        best = min(costs)
-        if best == far:
+        pair_ranks = [ranks.get(left + right, no_rank) for left, right in pairwise(pieces)]
+        lowest = min(pair_ranks)
+        if lowest == no_rank:
             return None
-        at = costs.index(best)
+        at = pair_ranks.index(lowest)
         pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
     return pieces[0], pieces[1]
 
@@ -152,8 +149,8 @@ def _last_merge(token: bytes, ranks: Mapping[bytes, int], far: int) -> tuple[byt
 def byte_level_json(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int]) -> bytes:
     """tokenizer.json of a byte-level BPE with one of the named patterns.
 
-    Its readers map a special token written inside a user's text to that special token (that is how the format
-    works); pipeline.tokenizer never does.
+    Other libraries map a special token written in a user's text to its id, as the format prescribes; pipeline.tokenizer
+    never does.
     """
     model = {
         "type": "BPE",
@@ -179,7 +176,7 @@ def characters_json(alphabet: Iterable[str], special: Mapping[str, int]) -> byte
 
 
 def added_token(text: str, number: int) -> dict[str, Any]:
-    """An entry of `added_tokens` for a token that only code places."""
+    """An entry of `added_tokens` for a special token."""
     return {
         "id": number,
         "content": text,
@@ -192,8 +189,8 @@ def added_token(text: str, number: int) -> dict[str, Any]:
 
 
 def settings_json(special: Mapping[str, int], end_of_text: str) -> dict[str, Any]:
-    """tokenizer_config.json: what transformers' PreTrainedTokenizerFast needs beside tokenizer.json."""
-    found: dict[str, Any] = {
+    """tokenizer_config.json, which transformers' PreTrainedTokenizerFast reads beside tokenizer.json."""
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": end_of_text,
         "pad_token": PAD if PAD in special else end_of_text,
@@ -201,12 +198,12 @@ def settings_json(special: Mapping[str, int], end_of_text: str) -> dict[str, Any
         "additional_special_tokens": [token for token in special if token not in (end_of_text, PAD)],
     }
     if {USER, ASSISTANT, SYSTEM, END} <= special.keys():
-        found["chat_template"] = CHAT_TEMPLATE
-    return found
+        settings["chat_template"] = CHAT_TEMPLATE
+    return settings
 
 
 def to_json(value: Any) -> bytes:
-    """JSON bytes as pipeline.files.write_json writes them."""
+    """JSON in the format of pipeline.files.write_json."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, allow_nan=False)
     return (text + "\n").encode("utf-8")
 

@@ -77,13 +77,13 @@ def _encoded(texts: list[str], vocabulary: Any, megabytes: float, rounds: int) -
             out = folder / f"out-{turn}"  # a file that is there costs time to empty
             out.mkdir()
             ours = tokenizer.Tokenizer.load(folder / "vocabulary")
-            engine = ours._engine._encoding  # type: ignore[attr-defined]  # not of every engine: this one holds the peer
+            engine = ours._encoder._encoding  # type: ignore[attr-defined]  # not of every encoder: this one holds the peer
             began = process_time()
             for text in texts:
                 engine.encode_ordinary(text)
             seconds["tiktoken"].append(process_time() - began)
             began = process_time()
-            assert ours._engine._corpus is not None  # type: ignore[attr-defined]  # nor is this: it loads gigatoken
+            assert ours._encoder._corpus is not None  # type: ignore[attr-defined]  # nor is this: it loads gigatoken
             seconds["load"].append(process_time() - began)
             began = process_time()
             tokens._encode_all(ours, pq.ParquetFile(folder / "documents.parquet"), split, out, False)

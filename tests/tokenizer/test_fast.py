@@ -161,7 +161,7 @@ def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureF
 
 def test_a_character_that_only_one_knows_is_learned_by_rustbpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letter = "\u088f"  # of Unicode 17
-    assert fast.Characters(PATTERNS["gpt2"].tiktoken).strange(utf8_of([f"a {letter} b"]).letters) == {letter}
+    assert fast.CharacterClasses(PATTERNS["gpt2"].tiktoken).differing(utf8_of([f"a {letter} b"]).letters) == {letter}
     texts = [f"ab{letter}ab{letter} the end"] * 20 + words_and_runs(1)
     expected = trainer._rustbpe(texts, 600, "gpt2")
 
