@@ -1,4 +1,4 @@
-"""A model folder as an MLflow model: the folder, its card, the code that serves it, sealed; no pickle anywhere.
+"""Packs a model folder as an MLflow model: the folder, its card and the code that serves it, sealed; no pickle.
 
 Equal models, cards and code give equal bytes: the clock, random ids and paths of this machine that MLflow writes into
 MLmodel are replaced.
@@ -17,6 +17,7 @@ from pipeline.closure import closure
 from pipeline.errors import UserError
 from pipeline.paths import CODE
 from pipeline.registry import contents
+from pipeline.registry.card import Facts
 
 _SERVED_WITH = (
     "torch",
@@ -32,36 +33,32 @@ _SERVED_WITH = (
 _PREDICTOR = "pipeline.inference.predictor"
 
 
-def pack(
-    folder: Path, target: Path, task: dict[str, Any], sha256: str, card: str, metrics: dict[str, float]
-) -> contents.Contents:
+def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Contents:
     """Writes `target` as a sealed version.
 
     Args:
         folder: the model folder; its name is the model's.
         target: the version's folder, not there yet.
-        task: tohum.json of the model.
-        sha256: hash that the model folder must have.
+        facts: of the admitted model: its task, the hash that the folder must have, and the metrics that review shows.
         card: the model card.
-        metrics: the scores that review shows.
 
     Raises:
         UserError: the model folder changed since it was admitted.
     """
-    _save(folder, target, task)
-    _fix_mlmodel(target / "MLmodel", folder.name, sha256)
+    _save(folder, target, facts.task)
+    _fix_mlmodel(target / "MLmodel", folder.name, facts.sha256)
     for path in closure(_PREDICTOR).values():
         copy = target / "code" / path.relative_to(CODE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     files.write_text(target / contents.CARD, card)
-    files.write_json(target / contents.METRICS, metrics)
+    files.write_json(target / contents.METRICS, facts.metrics)
     files.write_text(
         target / "__pycache__",
         "Not a folder: otherwise Python keeps bytecode of _pyfunc.py here, a file that nobody registered.\n",
     )
     sealed = contents.seal(target, folder.name)
-    if sealed.model_sha256 != sha256:
+    if sealed.model_sha256 != facts.sha256:
         raise UserError(f"{folder}: changed while it was being registered; run `dvc checkout {folder}`, register again")
     return sealed
 
@@ -72,9 +69,9 @@ def _save(folder: Path, target: Path, task: dict[str, Any]) -> None:
     example = ["Where does Ayşe live?"] if "template" in task else ["Merhaba"]
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
-        # MLflow advises type hints, though a signature is given; filters it resets, this it leaves alone.
-        shown = warnings.showwarning
-        warnings.showwarning = lambda said, *more: None if "type hints" in str(said) else shown(said, *more)
+        # MLflow recommends type hints although a signature is given, and resets filters, but not this function.
+        show = warnings.showwarning
+        warnings.showwarning = lambda text, *rest: None if "type hints" in str(text) else show(text, *rest)
         mlflow.pyfunc.save_model(
             str(target),
             python_model=str(Path(__file__).parent / contents.ENTRY),
@@ -86,13 +83,13 @@ def _save(folder: Path, target: Path, task: dict[str, Any]) -> None:
 
 
 def _fix_mlmodel(path: Path, model: str, sha256: str) -> None:
-    """Replaces what differs from one packing to the next: time, random id, absolute paths."""
-    said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    flavour = said["flavors"]["python_function"]
+    """Replaces the values that differ from one packing to the next: time, random id, absolute paths."""
+    mlmodel = yaml.safe_load(path.read_text(encoding="utf-8"))
+    flavour = mlmodel["flavors"]["python_function"]
     flavour["model_code_path"] = contents.ENTRY
     flavour["artifacts"]["model"]["uri"] = f"artifacts/{model}"
-    said |= {"model_uuid": sha256[:32], "utc_time_created": "1970-01-01 00:00:00.000000"}
-    files.write_text(path, yaml.safe_dump(said, sort_keys=True, allow_unicode=True))
+    mlmodel |= {"model_uuid": sha256[:32], "utc_time_created": "1970-01-01 00:00:00.000000"}
+    files.write_text(path, yaml.safe_dump(mlmodel, sort_keys=True, allow_unicode=True))
 
 
 def signature(task: dict[str, Any]) -> mlflow.models.ModelSignature:

@@ -1,0 +1,231 @@
+"""The life cycle of a registered model: register, review, promote, roll back, download, export, start from it."""
+
+import contextlib
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline import files
+from pipeline.config.params import Params
+from pipeline.errors import UserError
+from pipeline.registry import contents, uploads
+from pipeline.registry.card import Facts
+from pipeline.registry.contents import Contents
+from pipeline.registry.store import (
+    APPROVED,
+    CACHE,
+    CANDIDATE,
+    CHAMPION,
+    MODEL,
+    VERSION,
+    Store,
+    reachable,
+    require_approved,
+)
+
+_BEFORE = "tohum.champion_before"
+
+
+class Registry(Store):
+    """The registered models of one project in one MLflow store."""
+
+    def register(self, facts: Facts, folder: Path) -> tuple[ModelVersion, bool]:
+        """Makes the version with this model the candidate; it is uploaded (then True) if there is no undamaged one."""
+        name = self.name(facts.model)
+        with _lock():
+            known = self._known(facts)
+            candidate = known or uploads.create(self, name, facts, folder)
+            self.client.set_registered_model_alias(name, CANDIDATE, candidate.version)
+        return self.client.get_model_version(name, candidate.version), known is None
+
+    def review(self, model: str) -> str:
+        """The candidate's card, its metrics beside the champion's, and the command that approves it.
+
+        All of it is read from files that `version_sha256` covers; of a champion that fails its check the name is shown.
+
+        Raises:
+            UserError: there is no candidate, or its files are not those that were registered.
+        """
+        candidate = self._require(model, CANDIDATE, "register it first: tohum register")
+        champion = self.at(model, CHAMPION)
+        with self.opened(candidate) as (folder, sealed):
+            card = (folder / contents.CARD).read_text(encoding="utf-8")
+            new = files.read_json(folder / contents.METRICS)
+        old: dict[str, float] = {}
+        shown = f"version {champion.version}" if champion else "none yet"
+        if champion is not None:
+            try:
+                with self.opened(champion, approved=True) as (folder, _):
+                    old = files.read_json(folder / contents.METRICS)
+            except UserError as error:
+                shown += f", not shown: {error}"
+        rows = [f"  {key:<32}{new.get(key, float('nan')):>14.6g}{old.get(key, float('nan')):>14.6g}"
+                for key in sorted({*new, *old})]  # fmt: skip
+        return "\n".join([
+            card,
+            f"candidate version {candidate.version}, champion {shown}",
+            f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
+            "to approve exactly these files:",
+            f"  tohum promote {model} {candidate.version} --sha256 {sealed.version_sha256}",
+        ])  # fmt: skip
+
+    def promote(self, model: str, version: str, sha256: str) -> ModelVersion:
+        """Makes the candidate the champion if its files have the approved `version_sha256`.
+
+        Raises:
+            UserError: not the candidate, another hash, or files that are not those that were registered.
+        """
+        with _lock():
+            candidate = self._require(model, CANDIDATE, "register it first: tohum register")
+            if str(candidate.version) != str(version):
+                raise UserError(
+                    f"{candidate.name}: version {version} is not the candidate, {candidate.version} is; "
+                    f"review it: tohum review {model}"
+                )
+            sealed = self.verify(candidate)
+            if sealed.version_sha256 != sha256:
+                raise UserError(
+                    f"{candidate.name} version {version}: {VERSION} is {sealed.version_sha256}, approved was {sha256}; "
+                    f"review it again: tohum review {model}"
+                )
+            self.client.set_model_version_tag(candidate.name, candidate.version, APPROVED, sha256)
+            return self._set_champion(model, candidate, f"{VERSION} {sha256}")
+
+    def rollback(self, model: str) -> ModelVersion:
+        """Makes the previous champion the champion again. Raises UserError if there is none or its files changed."""
+        with _lock():
+            champion = self._require(model, CHAMPION, "promote one first")
+            before = champion.tags.get(_BEFORE)
+            if not before:
+                raise UserError(
+                    f"{champion.name}: version {champion.version} is the first champion; there is none to roll back to"
+                )
+            version = self.client.get_model_version(champion.name, before)
+            self.verify(version, approved=True)
+            return self._set_champion(model, version, f"rolled back from {champion.version}", rolled_back=True)
+
+    def download(self, uri: str) -> Path:
+        """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally.
+
+        Raises:
+            UserError: no such version, other files than were registered, or a champion that is not the approved one.
+        """
+        version, champion = self.find(uri), uri.endswith(f"@{CHAMPION}")
+        if champion:
+            require_approved(version)
+        sha256, model = version.tags.get(MODEL, ""), version.tags.get("tohum.model", "")
+        target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{version.tags.get(VERSION)}.json"
+        # A receipt names the model of a version whose files this computer has read; the copy is read again each time.
+        known = _read(receipt) == {"model": model, "model_sha256": sha256}
+        if not (known and target.is_dir() and files.sha256_of(target) == sha256):
+            with self.opened(version, approved=champion) as (folder, sealed):
+                target = CACHE / sealed.model_sha256 / sealed.model
+                with files.replace_folder(target) as temporary:
+                    shutil.copytree(folder / "artifacts" / sealed.model, temporary, dirs_exist_ok=True)
+                files.write_json(receipt, {"model": sealed.model, "model_sha256": sealed.model_sha256})
+        return target
+
+    def export(self, model: str, target: Path) -> Contents:
+        """Copies all files of a version to a new folder, verified, from which MLflow itself can load and serve it.
+
+        Args:
+            model: a model (its champion, else its candidate) or `models:/<name>@<alias>`, `models:/<name>/<version>`.
+            target: a folder that is not there yet.
+
+        Raises:
+            UserError: as `download`, or the folder is there.
+        """
+        if target.exists():
+            raise UserError(f"{target}: is there already; name a new folder, or remove this one")
+        if not model.startswith("models:/"):
+            model = f"models:/{self.name(model)}@{CHAMPION if self.at(model, CHAMPION) else CANDIDATE}"
+        opened = self.opened(self.find(model), approved=model.endswith(f"@{CHAMPION}"))
+        with opened as (folder, sealed), files.replace_folder(target) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        return sealed
+
+    def start(self, model: str) -> str:
+        """Downloads the champion; returns the lines of params.yaml that start `base` from it, pinned by its hash.
+
+        Raises:
+            UserError: there is no champion of this model.
+        """
+        from pipeline.model import open_weights  # imports torch, which the other commands do not need
+        from pipeline.tokenizer import adopted
+
+        if self.at(model, CHAMPION) is None:
+            raise UserError(f"{self.name(model)}: has no champion yet; promote a candidate first (tohum review)")
+        folder = self.download(f"models:/{self.name(model)}@{CHAMPION}")
+        return (
+            "# in params.yaml; the same command on another machine fetches the same bytes\n"
+            f"tokenize: {{method: folder, vocab_size: null, pattern: null, path: {folder}, "
+            f"sha256: {adopted.pin(folder)}}}\n"
+            f"pretrain.start: {{kind: folder, path: {folder}, revision: null, "
+            f"sha256: {open_weights.pin(folder)}, licence: <as its card says>, zero_projections: false}}\n"
+            "# pretrain.schedule.steps: 0 keeps its weights; with more, ordering mixture can replay the old text"
+        )
+
+    def _known(self, facts: Facts) -> ModelVersion | None:
+        """The newest version of this model with all files as registered; None if there is none."""
+        for version in self.versions(facts.model):
+            if version.tags.get(MODEL) == facts.sha256:
+                try:
+                    self.verify(version)
+                    return version
+                except UserError as error:
+                    print(f"warning: {error}; it is registered again", file=sys.stderr)
+        return None
+
+    def _set_champion(self, model: str, version: ModelVersion, why: str, rolled_back: bool = False) -> ModelVersion:
+        """Moves the alias and notes on both versions what happened when; returns the champion."""
+        before, name, client = self.at(model, CHAMPION), version.name, self.client
+        if before is not None and before.version == version.version:
+            return before
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        if before is not None:
+            client.set_model_version_tag(name, before.version, "tohum.status", f"retired {now}")
+            if not rolled_back:
+                client.set_model_version_tag(name, version.version, _BEFORE, str(before.version))
+        client.set_model_version_tag(name, version.version, "tohum.status", f"champion {now}, {why}")
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+        champion = self.at(model, CHAMPION)
+        if champion is None or champion.version != version.version:
+            raise UserError(
+                f"{name}: the alias {CHAMPION} was moved by somebody else at the same moment; look at "
+                "`tohum list` and repeat"
+            )
+        return champion
+
+    def _require(self, model: str, alias: str, advice: str) -> ModelVersion:
+        """The version that an alias points to. Raises UserError with advice where there is none."""
+        version = self.at(model, alias)
+        if version is None:
+            raise UserError(f"{self.name(model)}: no {alias} in the registry at {self.place}; {advice}")
+        return version
+
+
+def download(uri: str, params: Params) -> Path:
+    """A verified local folder, named after the model: see Registry.download."""
+    with reachable(params.runtime.tracking.uri):
+        return Registry(params).download(uri)
+
+
+def _read(receipt: Path) -> Any:
+    with contextlib.suppress(OSError, ValueError):
+        return files.read_json(receipt)
+    return None
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """One writer of aliases at a time in this project."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
