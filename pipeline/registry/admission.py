@@ -1,4 +1,4 @@
-"""What may enter the registry: only evaluated bytes of a current graph whose gates passed.
+"""Admission to the registry: only evaluated bytes of a current graph whose gates passed.
 
 Each function raises UserError with the reason and the next step. No tracker is needed to decide.
 """
@@ -21,7 +21,7 @@ _GATES_BEFORE = ("raw", "tokens", "samples")
 
 
 def require_models(models: list[str], params: Params) -> None:
-    """Every name must be a model of the graph."""
+    """Raises UserError for a name that is no model of params.yaml."""
     if unknown := [model for model in models if model not in params.evaluations]:
         raise UserError(f"register: {unknown} are not models of params.yaml; one of: {', '.join(params.evaluations)}")
 
@@ -89,7 +89,7 @@ def _require_verdict(model: str) -> None:
 
 
 def _require_evaluated(model: str, folder: Path) -> str:
-    """The hash of the folder, which must be whole and the one that was measured."""
+    """Hash of the folder, which must be intact and equal to the evaluated one."""
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise UserError(f"{manifest}: not there; run `dvc repro` or `dvc checkout`")

@@ -1,7 +1,6 @@
-"""A model's card in Markdown: what it is, from what data, how good, past which gates, at what cost.
+"""The model card in Markdown (Mitchell et al. 2019): architecture, scores, data, gates, training, costs, limits.
 
-Written for the person who decides whether it may be used. Everything on it is read from the files of the
-graph; nothing is typed in by hand.
+Written for the person who decides whether the model may be used. All of it is read from files of the graph.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,23 +18,30 @@ from pipeline.tracking import lineage
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about one model of the graph."""
+    """Everything that the graph's files say about one model."""
 
     model: str
+    """Name of the model."""
     sha256: str
+    """SHA-256 of its folder."""
     metrics: dict[str, float]
+    """Metrics of its evaluation."""
     gates: dict[str, dict[str, Any]]
     """Gate or model -> verdict."""
     task: dict[str, Any]
+    """tohum.json of its folder: labels, template, limits."""
     shape: dict[str, Any]
-    """config.json of the folder."""
+    """config.json of its folder."""
     recipe: dict[str, Any]
+    """Its recipe in params.yaml."""
     thresholds: dict[str, dict[str, float | None]]
+    """Metric -> bounds."""
     stages: list[str]
-    """The stages that led to it, in order, ending with the one that made it."""
+    """The stages that led to it, in order; the last one made it."""
     runs: dict[str, dict[str, Any]]
     """Stage -> run record."""
     sources: dict[str, dict[str, Any]]
+    """Source -> provenance."""
     tags: dict[str, str] = field(default_factory=dict)
     """git commit and DVC hashes."""
     training: dict[str, float] = field(default_factory=dict)
@@ -43,7 +49,7 @@ class Facts:
 
 
 def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Facts:
-    """Reads what the graph left about one model."""
+    """Reads the facts of one model from the files of the graph."""
     stages = chain(model, params)
     recipe = params.pretrain if model == "base" else params.finetune.get(model) or params.merge[model]
     integrity.require_intact(PROVENANCE)
@@ -58,7 +64,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
         "download",
         "tokenize",
         "sample",
-        *(name for one in params.lineage(model) for name in (_maker(one, params), f"evaluate@{one}")),
+        *(name for step in params.lineage(model) for name in (_maker(step, params), f"evaluate@{step}")),
     ]
     evaluated = EVALUATION / model
     return Facts(
@@ -79,22 +85,23 @@ def _training(path: Path) -> dict[str, Any]:
 
 def chain(model: str, params: Params) -> list[str]:
     """The stages from pretraining to the one that makes `model`."""
-    return [_maker(one, params) for one in params.lineage(model)]
+    return [_maker(step, params) for step in params.lineage(model)]
 
 
 def _maker(model: str, params: Params) -> str:
+    """The stage that makes a model."""
     if model == "base":
         return "pretrain"
     return f"merge@{model}" if model in params.merge else f"finetune@{model}"
 
 
 def waived(facts: Facts) -> list[tuple[str, dict[str, Any]]]:
-    """(gate, entry) of every expectation that passed only because of a waiver."""
+    """Gate and verdict entry of every expectation that passed only because of a waiver."""
     return [(gate, entry) for gate, verdict in facts.gates.items() for entry in lineage.waived_expectations(verdict)]
 
 
 def render(facts: Facts, name: str) -> str:
-    """The card; `name` is the registered model's."""
+    """The card as Markdown; `name` is the registered model's."""
     parts = [
         f"# {name}",
         _summary(facts),
@@ -174,21 +181,23 @@ def _costs(runs: Mapping[str, Mapping[str, Any]]) -> str:
 def _limits(facts: Facts) -> str:
     context = facts.shape.get("max_position_embeddings") or facts.shape.get("n_positions")
     lines = [
-        f"- Reads at most {context} tokens; of a longer text it sees only a part.",
-        "- Knows only what the sources above contain, their errors and leanings included.",
-        "- Was measured on held-out records of the same sources; other text may go worse.",
+        f"- Reads at most {context} tokens; longer texts are cut.",
+        "- Knows only the content of the sources above, their errors and biases included.",
+        "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
-        lines.append("- Learned from generated text about an invented world: for checking the pipeline, not for use.")
+        lines.append(
+            "- Was trained on synthetic text about an invented world: a check of the pipeline, not a model for use."
+        )
     if "epsilon" in facts.training:
         lines.append(
-            "- Trained with differential privacy for each example of its last recipe: epsilon "
-            f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}. Not towards who knows its seed."
+            "- Trained with differential privacy of each example of its last recipe, epsilon "
+            f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}; none against anyone with the seed."
         )
     if facts.task.get("labels"):
-        lines.append("- A label is always one of its own; the score is not calibrated.")
+        lines.append("- Always answers with one of its labels; the score is not calibrated.")
     if not facts.task.get("labels") or facts.task.get("template"):
-        lines.append("- May state falsehoods fluently; nothing filters its answers.")
+        lines.append("- May make false statements; its answers are not filtered.")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
-"""The files of a registered version: which there are, sealed when packed, read again before they are used.
+"""The files of a registered version: sealed when packed, all read and compared before they are used.
 
 `version.json` lists every file with its SHA-256, except itself and the entry file, which holds the hash of the list.
 Two hashes name a version. `model_sha256` (the model's folder) identifies: equal models are one version.
-`version_sha256` covers every file of the version, so it is what a person approves and what a loader compares.
+`version_sha256` covers every file of the version: a person approves it and a loader compares it.
 
 MLflow itself writes one more file, `registered_model_meta`, into every copy and, loading in place, into the store. It
 overwrites what is there and only repeats the version's name and number: it is not covered.
@@ -30,11 +30,14 @@ _ADVICE = "the store was changed or damaged: register the model again (tohum reg
 
 @dataclass(frozen=True)
 class Contents:
-    """What the files of a version say, once every one of them was read."""
+    """A version's identity, from its files."""
 
     model: str
+    """Name of the model."""
     model_sha256: str
+    """SHA-256 of the model's folder."""
     version_sha256: str
+    """SHA-256 over every file."""
 
 
 def seal(folder: Path, model: str) -> Contents:
@@ -107,11 +110,11 @@ def _manifest(folder: Path, where: str) -> dict[str, Any]:
 
 def _names(folder: Path) -> set[str]:
     """Relative names of the covered files: all below a folder that is no directory, links not followed."""
-    found = set()
+    paths = set()
     for at, directories, names in os.walk(folder):
         links = [name for name in directories if os.path.islink(os.path.join(at, name))]
-        found |= {Path(at, name).relative_to(folder).as_posix() for name in [*names, *links]}
-    return found - {_NOT_COVERED}
+        paths |= {Path(at, name).relative_to(folder).as_posix() for name in [*names, *links]}
+    return paths - {_NOT_COVERED}
 
 
 def _hash_of_all(folder: Path) -> str:

@@ -25,7 +25,6 @@ _SERVED_WITH = (
     "safetensors",
     "tiktoken",
     "tokenizers",
-    "regex",
     "pydantic",
     "PyYAML",
     "pandas",
@@ -55,7 +54,7 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
     files.write_json(target / contents.METRICS, facts.metrics)
     files.write_text(
         target / "__pycache__",
-        "Not a folder: otherwise Python keeps bytecode of _pyfunc.py here, a file that nobody registered.\n",
+        "Not a folder: otherwise Python writes bytecode of _pyfunc.py here, a file that is not part of the version.\n",
     )
     sealed = contents.seal(target, folder.name)
     if sealed.model_sha256 != facts.sha256:

@@ -1,4 +1,4 @@
-"""The registered versions of one project: found by name, read from the store, checked before they are used."""
+"""Registered versions of one project in an MLflow store: found by name, read, and checked before use."""
 
 import contextlib
 import re
@@ -75,13 +75,13 @@ class Store:
     def models(self) -> list[str]:
         """Every registered model of this project, also those that params.yaml no longer names."""
         prefix = f"{self.params.register_.name}-"
-        found = self.client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
-        return sorted(one.name for one in found if one.name.startswith(prefix))
+        models = self.client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
+        return sorted(model.name for model in models if model.name.startswith(prefix))
 
     def versions(self, model: str) -> list[ModelVersion]:
         """Every version of a model, newest first; none if it was never registered."""
-        found = self.client.search_model_versions(f"name = '{self.name(model)}'")
-        return sorted(found, key=lambda version: int(version.version), reverse=True)
+        versions = self.client.search_model_versions(f"name = '{self.name(model)}'")
+        return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def at(self, model: str, alias: str) -> ModelVersion | None:
         """The version that an alias points to."""
@@ -118,7 +118,7 @@ class Store:
 
     @contextlib.contextmanager
     def opened(self, version: ModelVersion, approved: bool = False) -> Iterator[tuple[Path, Contents]]:
-        """A local copy of a version whose every file was checked, and what it is; gone when the block ends."""
+        """A local copy of a version with every file checked, and its identity; removed at the end of the block."""
         if approved:
             require_approved(version)
         with self.stored(f"models:/{version.name}/{version.version}") as folder:
@@ -135,7 +135,7 @@ class Store:
 
     @contextlib.contextmanager
     def stored(self, uri: str) -> Iterator[Path]:
-        """A fresh local copy of what the store holds of a version, unchecked, gone when the block ends."""
+        """A fresh, unchecked local copy of a version's files; removed at the end of the block."""
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
             try:
@@ -146,7 +146,7 @@ class Store:
 
 
 def require_approved(version: ModelVersion) -> None:
-    """A champion must be the version that was approved; its files are compared with the same tag when read."""
+    """Raises UserError where a champion is not the approved version; its files are compared with that tag when read."""
     if VERSION in version.tags and version.tags.get(APPROVED) != version.tags[VERSION]:
         raise UserError(
             f"{version.name} version {version.version}: {VERSION} is {version.tags[VERSION]}, approved was "

@@ -126,7 +126,7 @@ def refuses(store: Registry, version: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_file_is_found_by_review_promote_and_loader(
+def test_verify_refuses_a_changed_file_in_review_promote_and_download(
     project: tuple[Registry, Any, Path], stored: Path, change: str
 ) -> None:
     """Seen: a forged card and accuracy on show, promoted with the reviewed hash, foreign code run on loading."""
@@ -138,7 +138,7 @@ def test_a_changed_file_is_found_by_review_promote_and_loader(
 
 @pytest.mark.parametrize("tag", [VERSION, MODEL, "tohum.model"])
 @pytest.mark.parametrize("value", ["0" * 64, None])
-def test_a_changed_tag_is_found(project: tuple[Registry, Any, Path], tag: str, value: str | None) -> None:
+def test_verify_refuses_a_changed_tag(project: tuple[Registry, Any, Path], tag: str, value: str | None) -> None:
     import mlflow
 
     store, version, _ = project
@@ -153,7 +153,7 @@ def test_a_changed_tag_is_found(project: tuple[Registry, Any, Path], tag: str, v
         client.set_model_version_tag(version.name, version.version, tag, version.tags[tag])
 
 
-def test_review_shows_covered_files_only(project: tuple[Registry, Any, Path]) -> None:
+def test_review_shows_only_covered_files_when_the_description_is_forged(project: tuple[Registry, Any, Path]) -> None:
     """Description, tags and metrics in MLflow can be edited by hand: none of them is on show."""
     import mlflow
 
@@ -165,7 +165,7 @@ def test_review_shows_covered_files_only(project: tuple[Registry, Any, Path]) ->
     assert store.review("spam-full") == before
 
 
-def test_a_link_in_place_of_a_file_or_folder_is_refused(project: tuple[Registry, Any, Path], tmp_path: Path) -> None:
+def test_check_refuses_a_link_in_place_of_a_file_or_folder(project: tuple[Registry, Any, Path], tmp_path: Path) -> None:
     """Lost otherwise: the target could change after the check, and a linked folder is a module that no list names."""
     store, version, _ = project
     with store.opened(version) as (copy, sealed):
@@ -176,7 +176,7 @@ def test_a_link_in_place_of_a_file_or_folder_is_refused(project: tuple[Registry,
         contents.check(folder, version.name, version.version)
 
 
-def test_a_changed_file_is_refused_by_the_version_itself(project: tuple[Registry, Any, Path], tmp_path: Path) -> None:
+def test_entry_file_refuses_a_changed_file(project: tuple[Registry, Any, Path], tmp_path: Path) -> None:
     """Also where MLflow holds no tag to compare with: `registry download`, or tags forged along with the file."""
     store, version, _ = project
     with store.opened(version) as (copy, _):
@@ -186,7 +186,7 @@ def test_a_changed_file_is_refused_by_the_version_itself(project: tuple[Registry
         contents.check(folder, version.name, version.version)
 
 
-def test_two_changes_that_fit_each_other_do_not_fit_the_entry_file(
+def test_entry_file_refuses_a_changed_file_with_a_changed_manifest(
     project: tuple[Registry, Any, Path], stored: Path
 ) -> None:
     """A file and its line of the manifest: the entry file holds the manifest's hash."""
@@ -198,12 +198,16 @@ def test_two_changes_that_fit_each_other_do_not_fit_the_entry_file(
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "\xff", "null", '{"format": 1}', "[" * 100_000])
-def test_a_manifest_that_is_none_is_a_sentence(project: tuple[Registry, Any, Path], stored: Path, text: str) -> None:
+def test_check_explains_a_manifest_that_cannot_be_read(
+    project: tuple[Registry, Any, Path], stored: Path, text: str
+) -> None:
     (stored / "version.json").write_bytes(text.encode("latin-1"))
     refuses(project[0], project[1])
 
 
-def test_a_cached_copy_is_loaded_only_as_it_was_checked(project: tuple[Registry, Any, Path], stored: Path) -> None:
+def test_download_reads_a_cached_copy_again_before_it_is_used(
+    project: tuple[Registry, Any, Path], stored: Path
+) -> None:
     """A tag that names another cached model must not hand that one out."""
     import mlflow
 
@@ -224,7 +228,7 @@ def test_a_cached_copy_is_loaded_only_as_it_was_checked(project: tuple[Registry,
         client.set_model_version_tag(version.name, version.version, MODEL, version.tags[MODEL])
 
 
-def test_the_entry_file_refuses_under_plain_mlflow_before_it_imports(
+def test_entry_file_refuses_before_it_imports_under_plain_mlflow(
     project: tuple[Registry, Any, Path], tmp_path: Path
 ) -> None:
     """One process with MLflow and none of our modules loads every forged copy, then the good one."""
@@ -261,7 +265,7 @@ def test_the_entry_file_refuses_under_plain_mlflow_before_it_imports(
     assert not list(tmp_path.rglob("foreign.txt"))
 
 
-def test_the_entry_file_refuses_other_code_that_is_imported_already(
+def test_entry_file_refuses_when_other_code_is_imported_already(
     project: tuple[Registry, Any, Path], tmp_path: Path
 ) -> None:
     """Lost otherwise: in a process with another checkout, code that nobody approved would answer."""
@@ -280,7 +284,7 @@ def test_the_entry_file_refuses_other_code_that_is_imported_already(
     assert "pipeline.inference.labels was already imported from" in done.stderr
 
 
-def test_the_torture_finds_what_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torture_reports_a_change_that_a_careless_check_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken on purpose: without the check every change to a file is taken, and the program says so."""
     assert forged_versions.run(4, tmp_path / "checked") == {"tried": 4, "held": 4, "misses": []}
     real = contents.check
@@ -297,7 +301,7 @@ def test_the_torture_finds_what_is_missed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("change", forged_versions.CHANGES)
-def test_every_kind_of_change_changes_something(
+def test_torture_changes_a_file_for_every_kind_of_change(
     project: tuple[Registry, Any, Path], stored: Path, change: Callable[[Path, random.Random], str]
 ) -> None:
     before = files.sha256_of(stored)

@@ -1,4 +1,4 @@
-"""The registry: what is served is what was reviewed, byte for byte, and answers as the checkpoint does."""
+"""The registry: the served model is the reviewed one, byte for byte, and answers as the checkpoint does."""
 
 import os
 import shutil
@@ -38,9 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("name", ["base", "spam-full", "chat-full"])
-def test_the_served_model_answers_as_the_checkpoint_does(
-    project: Registry, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predict_answers_as_the_checkpoint_does(project: Registry, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -60,7 +58,7 @@ def test_the_served_model_answers_as_the_checkpoint_does(
     assert "CC0-1.0" in version.description
 
 
-def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Registry, tmp_path: Path) -> None:
+def test_predict_needs_neither_this_checkout_nor_a_pickle(project: Registry, tmp_path: Path) -> None:
     version, _ = register(project, "spam-full")
     with project.opened(version) as (copy, sealed):
         stored = Path(shutil.copytree(copy, tmp_path / "served"))
@@ -85,7 +83,7 @@ def test_the_served_model_needs_neither_this_checkout_nor_a_pickle(project: Regi
     assert label == predictor.answer(Path("models/spam-full"), ["free prize"])[0]["label"]
 
 
-def test_equal_bytes_are_one_version_uploaded_once(project: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_uploads_once_when_the_bytes_are_equal(project: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = register(project, "base")
     monkeypatch.setattr(uploads, "upload", lambda *a: pytest.fail("uploaded twice"))
     again, new = register(project, "base")
@@ -96,7 +94,7 @@ def killed(*arguments: Any, **settings: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_upload_orphaned_by_a_kill_is_used_by_the_next_try(
+def test_register_uses_a_complete_upload_when_the_first_try_was_killed(
     project: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
@@ -114,7 +112,7 @@ def test_an_upload_orphaned_by_a_kill_is_used_by_the_next_try(
     assert version.tags[MODEL] == files.sha256_of(Path("models/base"))
 
 
-def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
+def test_promote_needs_the_reviewed_hash_and_rollback_restores_the_previous_champion(
     project: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "load", params)
@@ -148,7 +146,7 @@ def test_approval_is_bound_to_the_reviewed_bytes_and_can_be_taken_back(
     assert "champion" in capsys.readouterr().out
 
 
-def test_stored_bytes_that_changed_are_neither_promoted_nor_downloaded(project: Registry) -> None:
+def test_promote_and_download_refuse_when_stored_bytes_changed(project: Registry) -> None:
     make_model("spam-full", seed=9)
     version, _ = register(project, "spam-full")
     name = f"models:/tohum-spam-full/{version.version}"
@@ -168,7 +166,7 @@ def test_stored_bytes_that_changed_are_neither_promoted_nor_downloaded(project: 
         registry.download(name, params())
 
 
-def test_a_damaged_version_is_registered_anew(
+def test_register_makes_a_new_version_when_the_known_one_is_damaged(
     project: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lost otherwise: the advice is to register again, and equal hashes would say that it is already there."""
@@ -190,7 +188,7 @@ def test_a_damaged_version_is_registered_anew(
     ("uri", "reason"),
     [("sqlite:///{}/garbage.db", "file is not a database"), ("http://ada:secret@127.0.0.1:9", "Max retries exceeded")],
 )
-def test_a_store_that_is_damaged_or_away_is_a_sentence(
+def test_reachable_explains_a_damaged_or_absent_store(
     project: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
 ) -> None:
     """Also: a password in the address is not printed."""
@@ -210,7 +208,7 @@ def test_a_store_that_is_damaged_or_away_is_a_sentence(
     assert "secret" not in said
 
 
-def test_packing_twice_gives_the_same_bytes(project: Registry, tmp_path: Path) -> None:
+def test_pack_gives_the_same_bytes_twice(project: Registry, tmp_path: Path) -> None:
     """Lost otherwise: an upload that a kill orphaned could not be recognised, and no hash could be compared."""
     make_model("chat-full", seed=12)
     facts = admission.admit("chat-full", params())
@@ -224,7 +222,7 @@ def test_packing_twice_gives_the_same_bytes(project: Registry, tmp_path: Path) -
         pack(Path("models/chat-full"), tmp_path / "c", facts, "card")
 
 
-def test_the_code_of_a_version_is_the_closure_of_the_predictor(project: Registry) -> None:
+def test_pack_holds_the_closure_of_the_predictor(project: Registry) -> None:
     """Lost otherwise: a version would carry, and its approval cover, code that cannot change an answer."""
     import grimp
 
@@ -243,7 +241,7 @@ def test_the_code_of_a_version_is_the_closure_of_the_predictor(project: Registry
     assert not any(name.startswith("pipeline/registry/") for name in packed)
 
 
-def test_an_exported_version_is_checked_and_whole(project: Registry, tmp_path: Path) -> None:
+def test_export_copies_all_files_and_checks_them(project: Registry, tmp_path: Path) -> None:
     version, _ = register(project, "base")
     sealed = project.export("base", tmp_path / "out")
     assert contents.check(tmp_path / "out", version.name, version.version) == sealed == project.verify(version)
@@ -251,7 +249,7 @@ def test_an_exported_version_is_checked_and_whole(project: Registry, tmp_path: P
         project.export("base", tmp_path / "out")
 
 
-def test_a_version_registered_before_files_were_covered_is_refused_and_registered_anew(project: Registry) -> None:
+def test_register_makes_a_new_version_when_the_known_one_has_no_manifest(project: Registry) -> None:
     """Lost otherwise: what nobody could check would be shown, promoted and loaded."""
     import mlflow
 
@@ -275,7 +273,7 @@ def test_a_version_registered_before_files_were_covered_is_refused_and_registere
     project.verify(version)
 
 
-def test_a_champion_that_nobody_approved_is_not_loaded(project: Registry) -> None:
+def test_download_refuses_a_champion_that_was_not_approved(project: Registry) -> None:
     """Lost otherwise: an alias that was moved past `promote` would serve."""
     import mlflow
 
@@ -291,14 +289,14 @@ def test_a_champion_that_nobody_approved_is_not_loaded(project: Registry) -> Non
     assert "not shown" not in project.review("base")
 
 
-def test_a_name_that_is_not_registered_is_an_error_with_a_next_step(project: Registry) -> None:
+def test_find_names_the_next_step_when_the_name_is_unknown(project: Registry) -> None:
     with pytest.raises(UserError, match="tohum list"):
         project.download("models:/tohum-nothing@candidate")
     with pytest.raises(UserError, match=r"stages\.register"):
         project.review("spam-layers")
 
 
-def test_the_card_says_what_a_reviewer_must_know(project: Registry) -> None:
+def test_render_shows_scores_data_gates_costs_and_limits(project: Registry) -> None:
     make_model("spam-full", seed=3)
     entry = {"expectation": "expect_x", "column": "email", "waived": True,
              "waiver": {"reason": "known", "until": "2999-01-31"}}  # fmt: skip
@@ -316,7 +314,7 @@ def test_the_card_says_what_a_reviewer_must_know(project: Registry) -> None:
     assert "not calibrated" in card
 
 
-def test_the_card_of_a_merge_names_both_of_its_models(project: Registry) -> None:
+def test_render_names_both_models_of_a_merge(project: Registry) -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     rule = {"name": "linear", "scales": [1.0, 1.0]}
     raw["merge"] = {"both": {"of": "base", "first": "chat-full", "second": "spam-full", "rule": rule}}
@@ -328,7 +326,7 @@ def test_the_card_of_a_merge_names_both_of_its_models(project: Registry) -> None
     assert "pretrain → finetune@chat-full → finetune@spam-full → merge@both" in card
     assert "name: linear" in card
     assert "not calibrated" in card
-    assert "falsehoods" in card
+    assert "may make false statements" in card.lower()
 
 
 def break_verdict(name: str) -> None:
@@ -369,7 +367,7 @@ def replace_model(name: str) -> None:
         (lambda name: (Path("reports/evaluation") / name / "details.json").unlink(), "measured None"),
     ],
 )
-def test_what_must_not_be_registered_is_refused(project: Registry, harm: Any, reason: str) -> None:
+def test_admit_refuses_an_unfit_model(project: Registry, harm: Any, reason: str) -> None:
     make_model("base")
     admission.admit("base", params())
     harm("base")
@@ -378,7 +376,7 @@ def test_what_must_not_be_registered_is_refused(project: Registry, harm: Any, re
     make_model("base")
 
 
-def test_a_champion_can_start_the_next_graph(project: Registry) -> None:
+def test_start_prints_params_that_load_the_champion(project: Registry) -> None:
     """Lost otherwise: what serves could not be trained further without copying folders and hashes by hand."""
     make_model("chat-full", seed=11)
     version, _ = register(project, "chat-full")

@@ -1,4 +1,4 @@
-"""Does a method do what it is for: a hasty verdict would put it into a user's hands, or keep it out."""
+"""Experiments: a hasty verdict would recommend a useless method, or reject a good one."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def verdict(new: list[float], old: list[float], **changes: Any) -> Any:
     return found
 
 
-def test_a_gain_must_stand_out_of_chance_and_of_the_margin() -> None:
+def test_findings_wins_only_beyond_error_and_margin() -> None:
     near, far, tight = [0.90, 0.92, 0.91], [0.70, 0.72, 0.71], [0.89, 0.93, 0.90]
     assert verdict(near, far).wins
     assert not verdict(far, near).wins
@@ -42,7 +42,7 @@ def test_a_gain_must_stand_out_of_chance_and_of_the_margin() -> None:
     assert one.error == pytest.approx(2 * (2 * 0.0001 / 3) ** 0.5)  # variances of 0.0001 over three seeds each
 
 
-def test_a_bound_is_a_margin_with_nobody_beside_it() -> None:
+def test_findings_tests_the_mean_alone_without_another_method() -> None:
     near = [0.90, 0.92, 0.91]
     assert verdict(near, [], against=None, margin=0.89).wins
     assert not verdict(near, [], against=None, margin=0.90).wins  # 0.91 less two standard errors of 0.0058
@@ -51,7 +51,7 @@ def test_a_bound_is_a_margin_with_nobody_beside_it() -> None:
     assert verdict(near, [], against=None).theirs == (0.0,)
 
 
-def test_steps_to_a_loss_are_read_off_the_curve() -> None:
+def test_findings_interpolates_updates_to_a_loss() -> None:
     models = [model("new-s1", 0, [2.0, 1.0, 0.5]), model("old-s1", 0, [3.0, 2.0, 1.5])]
     fields = {"figure": "updates_to", "target": 0.75, "better": "lower"}
     (found,) = findings({"x": experiment(**fields)}, models)
@@ -62,7 +62,7 @@ def test_steps_to_a_loss_are_read_off_the_curve() -> None:
     assert found.ours == (10.0,)
 
 
-def test_what_cannot_be_judged_is_named() -> None:
+def test_findings_names_method_or_metric_when_it_is_missing() -> None:
     with pytest.raises(UserError, match="no recipe is called missing, or missing-s1"):
         findings({"x": experiment(method="missing")}, [model("old-s1", 1)])
     with pytest.raises(UserError, match=r"experiments.x.figure is 'f2', which new-s1 does not have; one of: accuracy"):

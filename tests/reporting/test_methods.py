@@ -1,4 +1,4 @@
-"""Which method: a wrong mean or a hasty recommendation would send users to the wrong one."""
+"""Comparison of methods: a wrong mean or a hasty recommendation would send users to the wrong one."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ def model(name: str, accuracy: float, share: float, loss: float | None = None) -
     return {"name": name, "parts": parts, "metrics": metrics, "training": {"trainable_share": share}}
 
 
-def test_seeds_of_one_recipe_are_one_method() -> None:
+def test_methods_joins_the_seeds_of_a_recipe() -> None:
     base = {"name": "base", "metrics": {"loss_nats": 1.0}}
     models = [
         base, model("lora-s1", 0.90, 0.05, 1.1), model("lora-s2", 0.94, 0.05, 1.3), model("full-s1", 0.95, 1.0, 1.5),
@@ -30,7 +30,7 @@ def test_seeds_of_one_recipe_are_one_method() -> None:
     assert methods([model("spam-full", 0.99, 1.0)]) == []
 
 
-def test_advice_follows_from_the_figures() -> None:
+def test_advice_names_the_best_and_the_smallest_equal() -> None:
     """A small method that is as good within the spread is named; one that is clearly worse is not."""
     full = [model(f"full-s{i}", 0.95 + 0.01 * i, 1.0, 2.0) for i in (1, 2, 3)]
     lora = [model(f"lora-s{i}", 0.94 + 0.01 * i, 0.05, 1.2) for i in (1, 2, 3)]
@@ -52,7 +52,7 @@ def test_advice_follows_from_the_figures() -> None:
     assert methods([full[0] | {"metrics": {"bits_per_byte": 2.0}}]) == []  # less is better there
 
 
-def test_answers_of_many_words_are_ranked_by_what_they_share_with_the_expected_ones() -> None:
+def test_methods_ranks_by_chrf_when_answers_are_long() -> None:
     """Lost otherwise: on a hard task no answer is exactly right, and all methods would look alike."""
     answers = {"exact_match": 0.0}
     models = [
@@ -64,7 +64,7 @@ def test_answers_of_many_words_are_ranked_by_what_they_share_with_the_expected_o
     ]  # fmt: skip
 
 
-def test_lengths_of_one_method_are_a_line_of_the_page() -> None:
+def test_lengths_groups_methods_by_virtual_tokens() -> None:
     """Lost otherwise: nobody would see how many virtual tokens are enough."""
     models = [
         model("prefix-20-s1", 0.95, 0.03), model("prefix-5-s1", 0.90, 0.03), model("prompt-5-s1", 0.80, 0.01),
@@ -77,7 +77,7 @@ def test_lengths_of_one_method_are_a_line_of_the_page() -> None:
     assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, "")
 
 
-def test_a_share_that_all_have_is_no_picture() -> None:
+def test_by_share_is_empty_when_all_shares_are_equal() -> None:
     """Of the methods that the picture shows: those with another score are not in it."""
     alike = [model("full-s1", 0.9, 1.0), model("gradual-s1", 0.8, 1.0)]
     other = model("lora-s1", 0.9, 0.05) | {"metrics": {"exact_match": 0.9}}
@@ -85,7 +85,7 @@ def test_a_share_that_all_have_is_no_picture() -> None:
     assert "<svg" in plots.by_share(methods([*alike, model("lora-s1", 0.9, 0.05)]))
 
 
-def test_costs_are_those_of_all_seeds_or_none() -> None:
+def test_cost_is_none_when_a_seed_has_no_record() -> None:
     models = [model("lora-s1", 0.9, 0.05), model("lora-s2", 0.94, 0.05)]
     (lora,) = methods(models)
     spent = {"seconds_work": 2.0, "peak_memory_mib": 300.0, "energy_wh_measured": None, "energy_wh_estimated": 0.5}
@@ -94,7 +94,7 @@ def test_costs_are_those_of_all_seeds_or_none() -> None:
     assert cost(lora, {"lora-s1": spent}) is None
 
 
-def test_a_prediction_is_scored_by_ranks_of_what_both_name() -> None:
+def test_agreement_is_spearmans_over_common_methods() -> None:
     found = methods([model(f"{name}-s1", score, 1.0) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7))])
     assert agreement(["a", "b", "x", "c"], found) == (pytest.approx(1.0), ["a", "b", "c"])
     assert agreement(["c", "b", "a"], found)[0] == pytest.approx(-1.0)

@@ -1,4 +1,4 @@
-"""The page that models are compared on must say the same every time, escape hostile text and load nothing."""
+"""The comparison page: equal bytes for equal inputs, hostile text escaped, nothing loaded."""
 
 import re
 from pathlib import Path
@@ -41,7 +41,7 @@ def write(name: str, metrics: dict, details: dict) -> None:
     files.write_json(Path(f"reports/gates/{name}/verdict.json"), verdict)
 
 
-def test_equal_inputs_give_equal_bytes_and_nothing_is_loaded_from_anywhere(params: Params) -> None:
+def test_render_gives_equal_bytes_and_loads_nothing(params: Params) -> None:
     page = report.render(params)
     assert page == report.render(params)
     loads = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)
@@ -49,21 +49,21 @@ def test_equal_inputs_give_equal_bytes_and_nothing_is_loaded_from_anywhere(param
     assert "<svg" in page
 
 
-def test_hostile_text_is_shown_not_run(params: Params) -> None:
+def test_render_escapes_hostile_text(params: Params) -> None:
     page = report.render(params)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "ışık" in page
 
 
-def test_a_private_model_says_at_which_epsilon(params: Params) -> None:
+def test_render_shows_epsilon_of_a_private_model(params: Params) -> None:
     assert "ε = " not in report.render(params)
     path = Path("reports/training/spam-full.json")
     files.write_json(path, files.read_json(path) | {"epsilon": 3.994, "delta": 1e-5})
     assert "ε = 3.99 at δ = 1e-05 for one example" in " ".join(report.render(params).split())
 
 
-def test_long_answers_are_shown_as_short_ones_are(params: Params) -> None:
+def test_render_shows_long_answers(params: Params) -> None:
     """Lost otherwise: a translation would be a score that nobody can look at."""
     path = Path("reports/evaluation/spam-full/details.json")
     said = {"instruction": "Çevir.", "input": "Nora", "expected": "Nora geldi", "answer": "Nora gitti", "right": False}
@@ -71,24 +71,24 @@ def test_long_answers_are_shown_as_short_ones_are(params: Params) -> None:
     assert "answered: Nora gitti" in report.render(params)
 
 
-def test_a_translation_leads_with_both_of_its_scores(params: Params) -> None:
+def test_leading_scores_are_both_scores_of_a_translation(params: Params) -> None:
     write("spam-full", {"exact_match": 0.15, "chrf": 85.4, "rouge_l": 0.9}, {})
     assert report.leading_scores("spam-full") == [("chrf", 85.4), ("exact_match", 0.15)]
 
 
-def test_a_failed_model_is_shown_as_such(params: Params) -> None:
+def test_render_shows_a_failed_model(params: Params) -> None:
     page = report.render(params)
     assert "failed: cannot be registered" in page
     assert "not met" in page  # base: 1.2 over the bound of 1.1
     assert "\nmet</span>" in page  # spam-full
 
 
-def test_a_removed_recipe_leaves_the_report(params: Params) -> None:
+def test_render_leaves_out_a_removed_recipe(params: Params) -> None:
     write("old-recipe", {"accuracy": 0.1}, {})
     assert "old-recipe" not in report.render(params)
 
 
-def test_a_merge_is_shown_as_what_it_is(params: Params) -> None:
+def test_render_shows_a_merge_without_curve(params: Params) -> None:
     """It has no training curve and no trained weights; the page must not stop for that."""
     raw = params.model_dump(by_alias=True)
     raw["finetune"]["chat-full"] = raw["finetune"]["spam-full"]
@@ -107,7 +107,7 @@ def test_a_merge_is_shown_as_what_it_is(params: Params) -> None:
     assert "Methods over seeds" not in page
 
 
-def test_costs_show_every_stage(params: Params) -> None:
+def test_render_costs_shows_every_stage(params: Params) -> None:
     record = {"stage": "finetune@spam-full", "status": "FINISHED", "seconds_total": 9.0, "seconds_work": 7.0,
               "peak_memory_mib": 300.0, "tokens_per_second": 5000.0, "energy_wh_estimated": 0.01}  # fmt: skip
     files.write_json(Path("reports/runs/finetune@spam-full.json"), record)

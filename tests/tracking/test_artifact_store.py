@@ -1,4 +1,4 @@
-"""Stores that moved, and stores behind a server whose disk a client cannot see: every version is found and checked."""
+"""Stores that moved, or are behind a server with another disk: every version is found and checked."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from tests.tracking.test_sender import free_port, kill, serve
 HTTP = "http://127.0.0.1:5000"
 
 
-def test_a_new_embedded_store_records_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_experiment_records_no_path_in_an_embedded_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert artifact_location.for_new_experiments("sqlite:///mlflow.db") == "mlflow-artifacts:/"
     assert artifact_location.for_new_experiments(HTTP) is None
@@ -31,7 +31,7 @@ def test_a_new_embedded_store_records_no_path(tmp_path: Path, monkeypatch: pytes
     assert artifact_location.folder_of(HTTP) is None
 
 
-def test_locations_resolve_to_where_the_store_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_finds_the_files_when_the_store_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recorded path is used as it stands while its folder is there; else what lies behind `mlartifacts/` is."""
     here = tmp_path / "Ayşe's project"
     here.mkdir()
@@ -53,7 +53,7 @@ def test_locations_resolve_to_where_the_store_is_now(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("path", ["/../../etc", "/a/%2e%2e/%2e%2e/b"])
-def test_a_location_that_leaves_the_store_is_refused(path: str) -> None:
+def test_resolve_refuses_a_location_outside_the_store(path: str) -> None:
     with pytest.raises(UserError, match="leaves"):
         artifact_location.resolve(f"mlflow-artifacts:{path}", "sqlite:///mlflow.db")
 
@@ -115,13 +115,13 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("model", ["spam-full", "base"])
-def test_a_moved_project_uses_its_registered_models(moved: Path, model: str, tmp_path: Path) -> None:
+def test_download_works_when_the_project_was_moved(moved: Path, model: str, tmp_path: Path) -> None:
     """Also one whose store recorded absolute paths; nothing is made again under the old path."""
     use(at(moved), model, tmp_path)
     assert not (moved.parent / "first place").exists()
 
 
-def test_a_moved_project_delivers_and_registers_on(moved: Path) -> None:
+def test_sender_and_register_work_when_the_project_was_moved(moved: Path) -> None:
     import mlflow
 
     store = at(moved)
@@ -147,12 +147,12 @@ def server(moved: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["spam-full", "base"])
-def test_a_client_of_a_server_that_sees_none_of_its_disk(server: str, model: str, tmp_path: Path) -> None:
+def test_client_works_when_the_server_has_another_disk(server: str, model: str, tmp_path: Path) -> None:
     use(at(tmp_path, server), model, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_version_made_through_the_server_is_used_through_it_and_beside_it(
+def test_version_from_the_server_is_read_through_it_and_from_its_folder(
     server: str, moved: Path, tmp_path: Path
 ) -> None:
     """The server's proxy stores the files; the project that owns the store reads the same ones without it."""
@@ -165,7 +165,7 @@ def test_a_version_made_through_the_server_is_used_through_it_and_beside_it(
 
 
 @pytest.mark.slow
-def test_a_file_replaced_through_the_servers_artifact_api_is_found(server: str, moved: Path, tmp_path: Path) -> None:
+def test_verify_refuses_a_file_replaced_through_the_server(server: str, moved: Path, tmp_path: Path) -> None:
     """Seen: card, metrics and code replaced with one request each; review showed them and promote took them."""
     store = at(tmp_path, server)
     make_model("chat-full", seed=3)
@@ -188,7 +188,7 @@ def test_a_file_replaced_through_the_servers_artifact_api_is_found(server: str, 
 
 
 @pytest.mark.slow
-def test_plain_mlflow_loads_through_the_server(server: str, tmp_path: Path) -> None:
+def test_mlflow_loads_a_version_through_the_server(server: str, tmp_path: Path) -> None:
     """No code of ours but the version's own: what a colleague with nothing but MLflow does."""
     code = (
         "import mlflow, sys; model = mlflow.pyfunc.load_model('models:/tohum-spam-full@candidate')\n"

@@ -9,7 +9,7 @@ import pytest
 from pipeline.tracking import cost
 
 
-def test_without_counters_the_figure_is_labelled_an_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_labels_energy_an_estimate_without_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_RAPL", tmp_path)
     found = cost.Meter().read()
     assert found["energy_wh_measured"] is None
@@ -17,7 +17,7 @@ def test_without_counters_the_figure_is_labelled_an_estimate(tmp_path: Path, mon
     assert "measured" not in found["energy_method"]
 
 
-def test_rapl_counters_are_read_and_may_wrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_reads_rapl_counters_that_wrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_RAPL", tmp_path)
     for zone, before in {"intel-rapl:0": 9_000_000_000, "intel-rapl:1": 100, "intel-rapl:0:0": 5}.items():
         (tmp_path / zone).mkdir()
@@ -32,9 +32,7 @@ def test_rapl_counters_are_read_and_may_wrap(tmp_path: Path, monkeypatch: pytest
     assert "RAPL" in found["energy_method"]
 
 
-def test_gpu_power_is_the_mean_of_what_nvidia_smi_says_times_the_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_meter_multiplies_mean_gpu_power_by_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "nvidia-smi"
     fake.write_text("#!/bin/sh\necho 300.0\necho '[N/A]'\necho 500.0\nexec sleep 60\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
@@ -48,7 +46,7 @@ def test_gpu_power_is_the_mean_of_what_nvidia_smi_says_times_the_seconds(
     assert "nvidia-smi" in found["energy_method"]
 
 
-def test_a_gpu_without_nvidia_smi_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_measures_no_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_RAPL", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cost.Meter("cuda").read()["energy_wh_measured"] is None

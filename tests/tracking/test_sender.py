@@ -1,4 +1,4 @@
-"""The sender: what a stage said reaches MLflow once and whole, whatever is killed and however long away."""
+"""The sender: every line of a run reaches MLflow exactly once, whatever is killed or away in between."""
 
 import contextlib
 import json
@@ -68,7 +68,7 @@ def status(uri: str, uid: str, tag: str = "tohum.run_uid") -> str:
     return found
 
 
-def test_everything_a_run_said_arrives(here: Path, store: str) -> None:
+def test_sender_delivers_every_event_of_a_run(here: Path, store: str) -> None:
     model = Path("models/base")
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(uuid.uuid4().bytes)
@@ -113,7 +113,7 @@ def test_everything_a_run_said_arrives(here: Path, store: str) -> None:
     assert {m.key for m in same.metrics} == {"best_loss_nats", "accuracy"}
 
 
-def test_a_sender_killed_between_delivery_and_its_note_repeats_nothing(
+def test_sender_repeats_nothing_when_killed_before_the_cursor_moved(
     here: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tracked_stage("pretrain", settings(store)) as run:
@@ -133,7 +133,7 @@ def test_a_sender_killed_between_delivery_and_its_note_repeats_nothing(
     assert len(rows(store, "select 1 from tags where key = 'tohum.run_uid' and value = ?", run.uid)) == 1
 
 
-def test_steps_that_a_resumed_training_repeats_are_delivered_once(here: Path, store: str) -> None:
+def test_sender_delivers_a_step_once_when_a_resumed_training_repeats_it(here: Path, store: str) -> None:
     state = here / "state"
     for first, last in ((0, 27), (20, 40)):  # checkpoint at 20, interrupted after 26
         with contextlib.suppress(KeyboardInterrupt), tracked_stage("pretrain", settings(store)) as run:
@@ -146,7 +146,7 @@ def test_steps_that_a_resumed_training_repeats_are_delivered_once(here: Path, st
     assert steps(store, run.uid) == list(range(40))
 
 
-def test_a_stage_that_was_killed_is_shown_as_killed(here: Path, store: str) -> None:
+def test_sender_marks_the_run_of_a_killed_stage_as_killed(here: Path, store: str) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
@@ -171,7 +171,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not courier.round()  # nothing left to do: the sender may go home
 
 
-def test_what_the_store_refuses_does_not_hold_up_the_rest(
+def test_sender_delivers_the_rest_when_the_store_refuses_an_item(
     here: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with tracked_stage("pretrain", settings(store)) as run:
@@ -183,7 +183,7 @@ def test_what_the_store_refuses_does_not_hold_up_the_rest(
     assert "'rank'" in capsys.readouterr().out
 
 
-def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nobody(here: Path, store: str) -> None:
+def test_sender_leaves_a_deleted_run_deleted_and_delivers_the_others(here: Path, store: str) -> None:
     from mlflow import MlflowClient
 
     state = here / "state"
@@ -200,7 +200,7 @@ def test_a_run_that_a_person_deleted_stays_deleted_and_blocks_nobody(here: Path,
     assert steps(store, run.uid) == []
 
 
-def test_a_store_that_was_emptied_gets_everything_again(here: Path, store: str) -> None:
+def test_sender_delivers_all_again_when_the_store_was_emptied(here: Path, store: str) -> None:
     with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
         sender.Sender().round()
@@ -212,7 +212,7 @@ def test_a_store_that_was_emptied_gets_everything_again(here: Path, store: str) 
     assert steps(store, run.uid) == [1, 2]
 
 
-def test_a_figure_of_the_whole_run_is_no_point_of_a_curve(here: Path, store: str) -> None:
+def test_sender_prefixes_a_metric_of_the_whole_run_when_a_curve_has_its_name(here: Path, store: str) -> None:
     """The summary's last loss under the curve's name would be a false point at step 0."""
     model = Path("models/base")
     model.mkdir(parents=True)
@@ -228,7 +228,7 @@ def test_a_figure_of_the_whole_run_is_no_point_of_a_curve(here: Path, store: str
     assert steps(store, run.uid, "best_loss_nats") == [0]
 
 
-def test_the_pipelines_run_tells_what_was_run_and_how_good_it_is(here: Path, store: str) -> None:
+def test_sender_describes_the_pipelines_run(here: Path, store: str) -> None:
     """A reviewer opens one run: settings, scores, pages and links; a description of their own stays."""
     from mlflow import MlflowClient
 
@@ -272,7 +272,7 @@ def test_the_pipelines_run_tells_what_was_run_and_how_good_it_is(here: Path, sto
     assert client.get_run(above.info.run_id).data.tags["mlflow.note.content"] == "The one we ship."
 
 
-def test_an_experiment_of_a_persons_choice_keeps_its_kind(here: Path, store: str) -> None:
+def test_sender_keeps_the_experiments_kind_when_a_person_chose_it(here: Path, store: str) -> None:
     from mlflow import MlflowClient
 
     made = MlflowClient(store).create_experiment(here.name, tags={"mlflow.experimentKind": "finetuning"})
@@ -282,7 +282,7 @@ def test_an_experiment_of_a_persons_choice_keeps_its_kind(here: Path, store: str
     assert MlflowClient(store).get_experiment(made).tags["mlflow.experimentKind"] == "finetuning"
 
 
-def test_training_again_after_an_end_leaves_both_pipelines_whole(
+def test_sender_keeps_both_pipelines_when_a_stage_trains_again(
     here: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uids = []
@@ -329,7 +329,7 @@ def _of_another_program(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_garbage, _cut, _of_another_version, _folder, _of_another_program])
-def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
+def test_sender_explains_a_damaged_store_and_keeps_all_lines(
     here: Path, store: str, damage: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What was delivered before and what waits: both are in the store that takes its place."""
@@ -366,7 +366,9 @@ def test_a_damaged_store_is_one_sentence_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("answer", [b"<html>welcome</html>", b"[]", b'{"experiment": 7}', b"{}", b"\xff\xfe"])
-def test_a_server_that_answers_nonsense_is_away(here: Path, answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sender_treats_a_server_with_invalid_answers_as_away(
+    here: Path, answer: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another program on the port, or a proxy's page: one sentence, and the lines wait."""
 
     class Nonsense(BaseHTTPRequestHandler):
@@ -394,7 +396,7 @@ def test_a_server_that_answers_nonsense_is_away(here: Path, answer: bytes, capsy
     assert sender.waiting()[0] == 1
 
 
-def test_a_store_that_is_not_there_any_more_gets_all_runs_again(here: Path, store: str) -> None:
+def test_sender_delivers_all_again_when_the_store_was_removed(here: Path, store: str) -> None:
     """Also those that were delivered long ago, and though nothing new waits."""
     with sqlite3.connect(store.removeprefix("sqlite:///")) as source, sqlite3.connect("mlflow.db") as copy:
         source.backup(copy)
@@ -413,7 +415,7 @@ def test_a_store_that_is_not_there_any_more_gets_all_runs_again(here: Path, stor
     ["", "[]", "{}", "null", '{"offset": -5}', '{"offset": 1e9}', '{"offset": 10000000}', '{"offset": "7"}',
      '{"offset": 3, "last_step": []}', '{"offset": 40, "run_id": 7}', '{"last_step": {"loss_nats": "x"}}'],
 )  # fmt: skip
-def test_a_damaged_cursor_delivers_everything_once(here: Path, store: str, cursor: str) -> None:
+def test_sender_delivers_all_once_when_the_cursor_is_damaged(here: Path, store: str, cursor: str) -> None:
     with tracked_stage("pretrain", settings(store)) as run:
         for step in (1, 2):
             run.log({"loss_nats": 1.0}, step=step)
@@ -424,7 +426,7 @@ def test_a_damaged_cursor_delivers_everything_once(here: Path, store: str, curso
     assert sender.waiting() == (0, 0)
 
 
-def test_a_file_without_a_start_holds_nobody_up(here: Path, store: str) -> None:
+def test_sender_skips_a_file_without_start(here: Path, store: str) -> None:
     QUEUE.mkdir(parents=True)
     (QUEUE / f"{uuid.uuid4().hex}.jsonl").write_bytes(b'{"event": "start", "uid\n\xff\xfe\n')
     (QUEUE / "folder.jsonl").mkdir()
@@ -434,7 +436,7 @@ def test_a_file_without_a_start_holds_nobody_up(here: Path, store: str) -> None:
     assert steps(store, run.uid) == [1]
 
 
-def test_damaged_lines_are_left_out(here: Path, store: str) -> None:
+def test_sender_leaves_out_damaged_lines(here: Path, store: str) -> None:
     with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
         assert isinstance(run, FileTracker)
@@ -485,7 +487,7 @@ def until(condition: Any, seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: Path, store: str) -> None:
+def test_sender_delivers_each_step_once_when_server_and_sender_are_killed(here: Path, store: str) -> None:
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -523,7 +525,7 @@ def test_server_and_sender_killed_in_mid_run_and_every_step_arrives_once(here: P
     assert status(store, run.uid) == "FINISHED"
 
 
-def test_a_second_sender_leaves_the_first_alone(here: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sender_ends_when_another_one_runs(here: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
     with tracked_stage("pretrain", settings(store)):
         pass
     with sender._lock(QUEUE) as held:
@@ -533,7 +535,7 @@ def test_a_second_sender_leaves_the_first_alone(here: Path, store: str, capsys: 
     assert sender.drain(timeout_s=60) == 0
 
 
-def test_following_ends_by_itself_when_nothing_happens(here: Path, store: str) -> None:
+def test_follow_ends_when_nothing_arrives(here: Path, store: str) -> None:
     with tracked_stage("pretrain", settings(store)) as run:
         run.log({"loss_nats": 1.0}, step=1)
     sender.follow(idle_seconds=1)

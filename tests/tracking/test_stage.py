@@ -1,4 +1,4 @@
-"""Tracking: whoever trains loses neither speed nor the run to it, and finds what a run cost and came from."""
+"""Tracking slows and fails no stage, and records the costs and the lineage of every run."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ def record(folder: Path, name: str = "pretrain") -> dict[str, Any]:
     return files.read_json(folder / RUNS / f"{name}.json")
 
 
-def test_a_run_says_what_it_measured_and_what_it_cost(here: Path) -> None:
+def test_tracked_stage_writes_metrics_and_the_record_of_costs(here: Path) -> None:
     with tracked_stage("pretrain", params(), tags={"note": "İlk"}) as run:
         with run.work():
             run.log({"loss_nats": 2.5}, step=1)
@@ -76,14 +76,14 @@ def test_a_run_says_what_it_measured_and_what_it_cost(here: Path) -> None:
         (KeyboardInterrupt(), "KILLED"),
     ],
 )
-def test_however_a_stage_ends_its_record_says_so(here: Path, error: BaseException, status: str) -> None:
+def test_tracked_stage_records_the_status_however_the_stage_ends(here: Path, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), tracked_stage("pretrain", params()):
         raise error
     assert record(here)["status"] == status
     assert lines(here)[-1]["status"] == status
 
 
-def test_disabled_tracking_still_records_costs_but_queues_nothing(here: Path) -> None:
+def test_tracked_stage_records_costs_and_queues_nothing_when_disabled(here: Path) -> None:
     with tracked_stage("pretrain", params(enabled=False)) as run:
         run.log({"loss_nats": 1.0}, step=1)
         run.params({"a": 1})
@@ -94,7 +94,7 @@ def test_disabled_tracking_still_records_costs_but_queues_nothing(here: Path) ->
     assert not (here / QUEUE).exists()
 
 
-def test_a_queue_that_cannot_be_written_costs_one_line_and_no_training(
+def test_tracked_stage_prints_one_line_when_the_queue_cannot_be_written(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / ".tohum").write_text("a file where the folder should be")
@@ -106,7 +106,7 @@ def test_a_queue_that_cannot_be_written_costs_one_line_and_no_training(
     assert len(capsys.readouterr().err.splitlines()) == 2  # the queue once, the missing artifact once
 
 
-def test_numbers_of_any_kind_and_non_finite_ones_do_not_break_the_record(here: Path) -> None:
+def test_tracked_stage_records_numbers_of_any_kind(here: Path) -> None:
     np = pytest.importorskip("numpy")
     with tracked_stage("pretrain", params()) as run:
         run.log({"loss_nats": np.float32(0.5), "diverged": float("nan")}, step=np.int64(3).item())
@@ -115,7 +115,7 @@ def test_numbers_of_any_kind_and_non_finite_ones_do_not_break_the_record(here: P
     assert (found["speed"], found["worst"], found["where"], found["shape"]) == (2.0, None, "a/b", [1, 2])
 
 
-def test_an_interrupted_training_goes_on_as_one_run(here: Path) -> None:
+def test_continue_in_continues_an_interrupted_run(here: Path) -> None:
     state = here / "state"
     with pytest.raises(KeyboardInterrupt), tracked_stage("pretrain", params()) as first:  # noqa: PT012
         first.continue_in(state)
@@ -128,7 +128,7 @@ def test_an_interrupted_training_goes_on_as_one_run(here: Path) -> None:
     assert [line["event"] for line in lines(here)] == ["start", "metrics", "end", "start", "metrics", "end"]
 
 
-def test_a_new_training_after_an_end_is_a_new_run(here: Path) -> None:
+def test_continue_in_starts_a_new_run_after_an_end(here: Path) -> None:
     """With equal inputs the state folder is the same: the run that has finished there is not written to again."""
     state, uids = here / "state", []
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_new_training_after_an_end_is_a_new_run(here: Path) -> None:
         assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["start", "metrics", "end"]
 
 
-def test_a_new_training_is_a_new_run_without_a_tracker_too(here: Path) -> None:
+def test_continue_in_starts_a_new_run_when_tracking_is_disabled(here: Path) -> None:
     state, uids = here / "state", set()
     for _ in range(2):
         with tracked_stage("pretrain", params(enabled=False)) as run:
@@ -153,7 +153,7 @@ def test_a_new_training_is_a_new_run_without_a_tracker_too(here: Path) -> None:
     assert len(uids) == 2
 
 
-def test_half_a_line_left_by_a_kill_spoils_no_other(here: Path) -> None:
+def test_file_tracker_starts_a_new_line_after_half_a_line(here: Path) -> None:
     state = here / "state"
     with contextlib.suppress(KeyboardInterrupt), tracked_stage("pretrain", params()) as run:
         run.continue_in(state)
@@ -167,7 +167,7 @@ def test_half_a_line_left_by_a_kill_spoils_no_other(here: Path) -> None:
     assert [json.loads(line)["event"] for line in whole] == ["start", "end", "start", "end"]
 
 
-def test_a_model_is_named_by_its_bytes_and_not_copied(here: Path) -> None:
+def test_model_records_path_and_hash(here: Path) -> None:
     model = here / "models/base"
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(b"weights")
@@ -178,7 +178,7 @@ def test_a_model_is_named_by_its_bytes_and_not_copied(here: Path) -> None:
     assert event["sha256"] == files.sha256_of(model)
 
 
-def test_stages_of_one_dvc_run_share_a_pipeline_and_other_runs_do_not(here: Path) -> None:
+def test_pipeline_uid_is_shared_by_the_stages_of_one_dvc_run(here: Path) -> None:
     code = "import subprocess,sys\nfor _ in range(2): subprocess.run([sys.executable, '-c', sys.argv[1]])"
     ask = "from pipeline.tracking import lineage; print(lineage.pipeline_uid())"
     (here / "dvc").write_text(code)
@@ -191,14 +191,14 @@ def test_stages_of_one_dvc_run_share_a_pipeline_and_other_runs_do_not(here: Path
     assert runs[0][0] != runs[1][0] != "None"
 
 
-def test_the_flow_can_name_the_pipeline(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipeline_uid_is_the_flows_when_it_sets_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOHUM_PIPELINE_UID", "flow-run-7")
     with tracked_stage("download", params()):
         pass
     assert record(here, "download")["pipeline_uid"] == "flow-run-7"
 
 
-def test_a_run_knows_the_hashes_of_its_inputs_and_the_gates_that_let_it_start(here: Path) -> None:
+def test_tracked_stage_tags_input_hashes_and_verdicts(here: Path) -> None:
     (here / "dvc.lock").write_text(
         "stages:\n  pretrain:\n    outs: [{path: models/base, hash: md5, md5: aaa.dir}]\n"
         "  sample:\n    outs: [{path: data/samples, hash: md5, md5: bbb.dir}]\n"
@@ -214,7 +214,7 @@ def test_a_run_knows_the_hashes_of_its_inputs_and_the_gates_that_let_it_start(he
     assert (tags["gate.raw"], tags["gate.samples"]) == ("passed, 1 waived", "failed")
 
 
-def test_outside_git_and_dvc_lineage_has_holes_and_no_errors(here: Path) -> None:
+def test_lineage_is_empty_outside_git_and_dvc(here: Path) -> None:
     assert lineage.git_state() == {}
     assert lineage.input_hashes("pretrain", params()) == {}
     (here / "dvc.lock").write_text("stages: [broken")
@@ -222,14 +222,14 @@ def test_outside_git_and_dvc_lineage_has_holes_and_no_errors(here: Path) -> None
     assert lineage.stage_order() == []
 
 
-def test_the_stage_process_never_imports_mlflow() -> None:
+def test_stage_module_imports_no_heavy_library() -> None:
     heavy = {"mlflow", "torch", "numpy", "pyarrow"}
     code = f"import sys, pipeline.tracking.stage; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_sender_is_started_once_and_survives_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_sender_starts_one_process_in_its_own_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     started: list[Any] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append((a, k)) or SimpleNamespace(pid=1))
@@ -243,7 +243,7 @@ def test_the_sender_is_started_once_and_survives_its_stage(tmp_path: Path, monke
     assert len(started) == 1
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_line(
+def test_file_tracker_loses_no_line_when_the_disk_is_full_for_a_while(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lost otherwise: the training survives a full disk, and its curve ends there for good."""
