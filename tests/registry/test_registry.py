@@ -123,7 +123,7 @@ def test_promote_needs_the_reviewed_hash_and_rollback_restores_the_previous_cham
         tohum("promote", "chat-full", str(first.version), "--sha256", "0" * 64)
     assert project.at("chat-full", CHAMPION) is None
     assert tohum("promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION]) == 0
-    with pytest.raises(UserError, match="nothing to go back to"):
+    with pytest.raises(UserError, match="there is none to roll back to"):
         project.rollback("chat-full")
 
     make_model("chat-full", seed=2)
