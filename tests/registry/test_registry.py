@@ -178,7 +178,7 @@ def test_register_makes_a_new_version_when_the_known_one_is_damaged(
     again, new = register(project, "spam-full")
     assert new
     assert again.version != version.version
-    assert "registering it anew" in capsys.readouterr().err
+    assert "it is registered again" in capsys.readouterr().err
     assert project.verify(again).version_sha256 == version.tags[VERSION]
     monkeypatch.setattr(config, "load", params)
     assert tohum("verify") == 1
