@@ -89,9 +89,8 @@ class Curriculum(Ordering):
             return start + at * (1 - start)
         if self.settings.shape == "step":
             doublings = max(1, math.ceil(math.log2(1 / start)))
-            return min(1.0, start * 2 ** math.floor(at * doublings))
-        competence: float = math.sqrt(at * (1 - start**2) + start**2)
-        return competence
+            return min(1.0, start * 2.0 ** math.floor(at * doublings))
+        return math.sqrt(at * (1 - start**2) + start**2)
 
     def rows(self, n_examples: int, step: int, seed: int) -> np.ndarray:
         """rows_B drawn uniformly from the easiest share, without repeats if it is large enough."""

@@ -1,0 +1,35 @@
+"""Example settings: read from a variant's own fields, valid, and complete."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import plugins
+from pipeline.config.recipe import AXES
+from pipeline.errors import UserError
+
+FOLDERS = [*AXES.values(), "merging", "evaluation"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_variant_has_valid_examples(folder: str) -> None:
+    """Lost otherwise: a variant would be untested."""
+    for name in plugins.choices(folder):
+        settings = plugins.settings_class(folder, name)
+        for example in plugins.examples(folder, name):
+            assert settings.model_validate(example).model_dump().keys() == example.keys()  # type: ignore[attr-defined]
+
+
+def test_examples_vary_one_field_at_a_time() -> None:
+    first, *others = plugins.examples("tuners", "lora")
+    assert first == plugins.example("tuners", "lora")
+    assert others == [first | {"rank_stabilised": True}, first | {"decompose": True}]
+
+
+def test_examples_name_the_file_and_the_field_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tuners").mkdir()
+    code = "from pipeline.config.section import Section\n\n\nclass Settings(Section):\n    width: int\n"
+    (tmp_path / "tuners/wide.py").write_text(code, encoding="utf-8")
+    monkeypatch.setattr(plugins, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"pipeline/tuners/wide.py: Settings.width has no example value; .*examples="):
+        plugins.examples("tuners", "wide")

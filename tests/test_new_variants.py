@@ -1,0 +1,144 @@
+"""A new tuner, measure and objective are one file each: the tests of every variant run on them without another edit.
+
+Lost otherwise: adding a variant would need an entry in a list, and a variant that is missing there would be untested.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.paths import CODE as ROOT
+
+TUNER = '''"""Norm tuning: the norms' weights and the classification head are trained, the rest is frozen."""
+
+import torch
+
+from pipeline.config.section import Section
+from pipeline.model.gpt import GPT
+from pipeline.tuners import Encode, Tuner
+
+
+class Settings(Section):
+    """No settings."""
+
+
+def build(_settings: Settings) -> "Norms":
+    """The tuner."""
+    return Norms()
+
+
+class Norms(Tuner):
+    """Trains the norms."""
+
+    def apply(self, model: GPT, _generator: torch.Generator, _encode: Encode) -> None:
+        """Freezes all weights but those of the norms, attention's output projections and the head."""
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("norm" in name or "attention.out" in name or name.startswith("score"))
+'''
+MEASURE = '''"""Text length: the mean number of tokens of held-out labelled texts."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline.config.section import Section
+from pipeline.evaluation import Subject, records
+
+
+class Settings(Section):
+    """Split."""
+
+    split: Literal["validation", "test"] = Field(examples=["test", "validation"])
+    """Split of the labelled records to measure on."""
+
+
+def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+    """text_tokens; details: the length of every text."""
+    lengths = [len(subject.tokenizer.encode(row["text"])) for row in records(subject, "labelled", settings.split)]
+    return {"text_tokens": sum(lengths) / len(lengths)}, {"lengths": lengths}
+'''
+OBJECTIVE = '''"""Last-token prediction: next-token loss on the last token of a text alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from pipeline.config.section import Positive, Section
+from pipeline.model.gpt import GPT
+from pipeline.objectives import (
+    IGNORED, Batch, Objective, ObjectiveContext, Predictions, padded, predicted_tokens, require_room
+)
+
+
+class Settings(Section):
+    """Length limit."""
+
+    max_tokens: Positive = Field(examples=[32])
+    """Longest text in tokens; at most the model's context_length."""
+
+
+def build(settings: Settings, context: ObjectiveContext) -> "LastToken":
+    """The objective. Raises UserError if max_tokens exceeds the context_length."""
+    require_room(settings.max_tokens, context)
+    return LastToken(settings, context)
+
+
+class LastToken(Objective):
+    """Next-token prediction at the end of a text."""
+
+    def __init__(self, settings: Settings, context: ObjectiveContext) -> None:
+        self.task: dict[str, Any] = {"objective": "last_token"} | settings.model_dump()
+        self._tokenizer, self._max_tokens = context.tokenizer, settings.max_tokens
+
+    def prepare(self, model: GPT, _generator: torch.Generator) -> None:
+        """Removes the classification head of a start model that has one."""
+        model.score = None
+
+    def example(self, record: Mapping[str, Any]) -> list[int]:
+        """Ids of the text, the last `max_tokens` of them."""
+        return self._tokenizer.encode(record["text"])[-self._max_tokens :]
+
+    def collate(self, examples: Sequence[list[int]]) -> Batch:
+        """inputs_BT padded on the right, targets_BT IGNORED on all but the last token."""
+        inputs = padded([ids[:-1] for ids in examples], self._tokenizer.pad)
+        targets = padded([[IGNORED] * (len(ids) - 2) + ids[-1:] for ids in examples], IGNORED)
+        return {"inputs": inputs, "targets": targets}
+
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The last token of every text."""
+        return predicted_tokens(model, batch)
+'''
+FILES = {
+    "pipeline/tuners/norms.py": TUNER,
+    "pipeline/evaluation/text_length.py": MEASURE,
+    "pipeline/objectives/last_token.py": OBJECTIVE,
+}
+TESTS = ["tests/tuners/test_tuners.py", "tests/evaluation/test_every_measure.py", "tests/objectives/test_objectives.py"]
+
+
+def test_new_variants_pass_the_tests_of_every_variant_when_only_their_files_are_added(tmp_path: Path) -> None:
+    for name in ("pipeline", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path, code in FILES.items():
+        (tmp_path / path).write_text(code, encoding="utf-8")
+    chosen = " or ".join(Path(path).stem for path in FILES)
+    command = [sys.executable, "-m", "pytest", "-rp", "-p", "no:cacheprovider", "-k", chosen, *TESTS]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.findall(r"^PASSED .*::(test_\w+)\[.*\b(norms|text_length|last_token)\b.*\]$", done.stdout, re.M)
+    assert {name for _, name in passed} == {"norms", "text_length", "last_token"}
+    assert sum(name == "norms" for _, name in passed) == 10  # five families, four of them also with a head; one start
+    assert sum(name == "text_length" for _, name in passed) == 2  # two example splits
+    assert {test for test, name in passed if name == "last_token"} == {
+        "test_every_objective_gives_a_loss_per_example_and_lowers_it",
+        "test_every_objective_gives_an_example_the_same_loss_alone_and_in_a_batch",
+        "test_every_objective_has_predictions_that_give_its_losses",
+        "test_an_objective_refuses_more_tokens_than_the_context",
+    }
