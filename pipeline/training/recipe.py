@@ -148,6 +148,7 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
         keep_layers(model, depth)
     objective.prepare(model, generator)
     tuner.apply(model, generator, tokenizer.encode)
+    _require_trainable(where, recipe.tuner.name, model)
     _require_room(where, model, objective)
     few = getattr(recipe, "few", None)
     few_shot = None if few is None else FewShot(few, recipe.seed)
@@ -186,6 +187,15 @@ def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
         raise UserError(
             f"{where}.from: that model has virtual tokens or bottleneck adapters, which are not part of its weights; "
             "start from the model it was made from, or from one tuned by full, layers, gradual, lora or ia3"
+        )
+
+
+def _require_trainable(where: str, tuner: str, model: GPT) -> None:
+    """Raises UserError if the tuner left no weight to train."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(
+            f"params.yaml: {where}.tuner.name is {tuner!r}, which trains no weight of this {model.config.family} "
+            "model; choose another tuner or other settings of it"
         )
 
 

@@ -185,7 +185,7 @@ def nanogpt(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> di
 
     import torch
 
-    from pipeline.training.schedule import factor
+    from pipeline.training.schedule import learning_rate_factor
     from tests.bench.peers import NanoGPT
 
     peer = NanoGPT(model)
@@ -194,7 +194,7 @@ def nanogpt(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> di
     step: Callable[..., Any] = torch.compile(peer.loss) if "compiled" in name else peer.loss
     for number, (inputs, targets) in enumerate(batches(case, examples)):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * factor(plan, number)
+            group["lr"] = RATE * learning_rate_factor(plan, number)
         with torch.autocast("cpu", torch.bfloat16) if "bf16" in name else nullcontext():
             mean_loss = step(inputs, targets)
         mean_loss.backward()
@@ -210,7 +210,7 @@ def trainer(_name: str, case: Any, model: Any, examples: Any, turns: Turns) -> d
     import torch
     import transformers
 
-    from pipeline.training.schedule import factor
+    from pipeline.training.schedule import learning_rate_factor
 
     plan = schedule(case)
     peer = transformers.GPT2LMHeadModel.from_pretrained(case.model, dtype=torch.float32)
@@ -237,7 +237,9 @@ def trainer(_name: str, case: Any, model: Any, examples: Any, turns: Turns) -> d
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             optimizer = optimizer or self.optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda number: factor(plan, number))
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda number: learning_rate_factor(plan, number)
+            )
             return self.lr_scheduler
 
     class Callback(transformers.TrainerCallback):

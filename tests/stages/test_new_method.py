@@ -1,6 +1,6 @@
-"""A new method is one file and one params entry: the README's own example, added to a graph that has run.
+"""A new tuner is one file and one params entry: the README's example, added to a graph that has run.
 
-Lost otherwise: adding a method would train every other one again, or need changes in more places than the README says.
+Lost otherwise: adding a tuner would train other recipes again, or need changes in more places than the README says.
 """
 
 import os
@@ -28,14 +28,14 @@ THINGS = [
 
 
 def repro(root: Path) -> set[str]:
-    """The stages that ran."""
+    """Runs the graph; returns the stages that ran."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    found = subprocess.run(["dvc", "repro"], cwd=root, env=environment, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
-    return set(re.findall(r"^Running stage '(.*)':$", found.stdout, re.M))
+    done = subprocess.run(["dvc", "repro"], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^Running stage '(.*)':$", done.stdout, re.M))
 
 
-def test_the_readmes_tuner_runs_exactly_its_own_stages(tmp_path: Path) -> None:
+def test_a_new_tuner_runs_its_own_stages_alone_when_added_to_a_graph_that_has_run(tmp_path: Path) -> None:
     data = tmp_path / "messages.csv"
     rows = [(text.format(f"{a} ve {b}"), label) for a in THINGS for b in THINGS for label, text in MESSAGES.items()]
     data.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows), encoding="utf-8")
@@ -50,14 +50,15 @@ def test_the_readmes_tuner_runs_exactly_its_own_stages(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
     assert "finetune@spam-lora" in repro(root)
 
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    (example,) = (code for code in blocks if "(Tuner)" in code)
     assert example.count("\n") < 40
     (root / "pipeline/tuners/norms.py").write_text(example, encoding="utf-8")
     params["finetune"]["spam-norms"] = params["finetune"]["spam-lora"] | {"tuner": {"name": "norms"}}
     params["evaluations"]["spam-norms"] = params["evaluations"]["spam-lora"]
     write(root, params)
     own = {"finetune@spam-norms", "evaluate@spam-norms", "validate-model@spam-norms"}
-    assert repro(root) == own | {"report"}
+    assert repro(root) == own | {"code", "report"}  # `code` writes one fingerprint per stage
     trained = yaml.safe_load((root / "reports/training/spam-norms.json").read_text(encoding="utf-8"))
     assert 0 < trained["trainable_share"] < 0.02
 

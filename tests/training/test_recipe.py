@@ -92,3 +92,12 @@ def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
     with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, objective.max_tokens is 40; use fewer"):
         train(params_of({"name": "classify", "max_tokens": 40}, tuner))
+
+
+def test_build_refuses_a_tuner_that_trains_no_weight() -> None:
+    """Lost otherwise: torch's error about an empty parameter list, which names no setting."""
+    model = network("nanochat").requires_grad_(False)
+    with pytest.raises(
+        UserError, match=r"finetune.chat.tuner.name is 'norms', which trains no weight of this nanochat"
+    ):
+        recipes._require_trainable("finetune.chat", "norms", model)

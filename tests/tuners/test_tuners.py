@@ -49,6 +49,8 @@ def test_every_tuner_trains_its_groups_alone_and_its_saved_model_gives_the_train
     groups = tuner.groups(model)
     trained_ids = {id(p) for group in groups for p in group["params"]}
     assert trained_ids == {id(p) for p in model.parameters() if p.requires_grad}
+    if not trained_ids:  # norms without weights, for example; training refuses such a recipe
+        pytest.skip(f"trains no weight of {family}")
     assert all(group["factor"] > 0 for group in groups)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW([p for group in groups for p in group["params"]], lr=0.05)
