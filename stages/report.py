@@ -1,6 +1,4 @@
-"""Stage report: every evaluation -> reports/report.html. With --costs, outside the graph: reports/costs.html."""
-
-import sys
+"""Stage report: every evaluation -> reports/report.html. The page of costs is outside the graph: `tohum report`."""
 
 from pipeline import config, files
 from pipeline.paths import REPORTS
@@ -10,12 +8,8 @@ from stages import entry
 
 
 def main() -> None:
-    """Renders the comparison, or the page of costs."""
+    """Renders the comparison."""
     params = config.load()
-    if "--costs" in sys.argv[1:]:
-        files.write_text(REPORTS / "costs.html", report.render_costs())
-        print(REPORTS / "costs.html")
-        return
     with tracked_stage("report", params) as run:
         with run.work():
             files.write_text(REPORTS / "report.html", report.render(params))

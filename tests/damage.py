@@ -104,7 +104,7 @@ def outs(folder: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in made)
 
 
-def readers(path: Path) -> list[str]:
+def readers(path: Path) -> list[str]:  # noqa: C901 - a table, one case a line
     """The stages that open a file of the small project; none for pages and run records, which people read."""
     match path.parts:
         case ("data", "raw", "documents.parquet"):

@@ -111,7 +111,8 @@ class Windows:
 
     def window(self, i: int) -> Int64s:
         """Ids of window `i`, shape (T + 1): inputs are [:-1], targets are [1:]."""
-        return self.rows(np.array([i]))[0]
+        window: Int64s = self.rows(np.array([i]))[0]
+        return window
 
     def rows(self, rows_B: npt.ArrayLike) -> Int64s:
         """Ids of several windows, shape (B, T + 1), int64. Raises IndexError outside 0..len - 1."""

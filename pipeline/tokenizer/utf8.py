@@ -51,6 +51,6 @@ class Utf8:
 
 def _blank(letters: Bytes) -> npt.NDArray[np.bool_]:
     """Whether each byte is ASCII white space."""
-    blank = np.less(letters - np.uint8(0x09), 5)  # bytes below 0x09 wrap to large values
+    blank: npt.NDArray[np.bool_] = np.less(letters - np.uint8(0x09), 5)  # bytes below 0x09 wrap to large values
     np.logical_or(blank, letters == 0x20, out=blank)
     return blank
