@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--case", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2, for quartiles")
     if options.contestant:
         contest(options.contestant, SimpleNamespace(**json.loads(options.case.read_text())))
         return
