@@ -46,6 +46,7 @@ def test_a_new_tuner_runs_its_own_stages_alone_when_added_to_a_graph_that_has_ru
     for recipe in (params["pretrain"], *params["finetune"].values()):
         recipe["schedule"] |= {"steps": 20, "warmup_steps": 2}
         recipe["validation"] |= {"every": 10, "batches": 2}
+    generation = params["evaluations"]["base"]["measures"].pop("generation")
     write(root, params)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
     assert "finetune@spam-lora" in repro(root)
@@ -61,6 +62,15 @@ def test_a_new_tuner_runs_its_own_stages_alone_when_added_to_a_graph_that_has_ru
     assert repro(root) == own | {"code", "report"}  # `code` writes one fingerprint per stage
     trained = yaml.safe_load((root / "reports/training/spam-norms.json").read_text(encoding="utf-8"))
     assert 0 < trained["trainable_share"] < 0.02
+
+    metrics = root / "reports/evaluation/base/metrics.json"
+    before = yaml.safe_load(metrics.read_text(encoding="utf-8"))
+    kept = set((root / ".tohum/measures").iterdir())
+    params["evaluations"]["base"]["measures"]["generation"] = generation
+    write(root, params)
+    assert repro(root) == {"code", "evaluate@base", "validate-model@base", "report"}
+    assert len(set((root / ".tohum/measures").iterdir()) - kept) == 1  # the other measures of that model did not run
+    assert before.items() < yaml.safe_load(metrics.read_text(encoding="utf-8")).items()
 
 
 def write(root: Path, params: object) -> None:

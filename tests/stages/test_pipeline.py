@@ -31,6 +31,7 @@ HEAVY = {
 """What takes a tenth of a second or more to import."""
 GATE = {"great_expectations", "pandas", "pyarrow", "requests", "scipy"}
 LOADED = {
+    "code": set(),
     "download": {"pandas", "pyarrow"},  # the hub's data sets need pandas
     "validate-raw": GATE,
     "tokenize": {"gigatoken", "pyarrow", "rustbpe", "tiktoken"},

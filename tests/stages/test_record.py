@@ -86,8 +86,9 @@ def _locked(root: Path) -> dict[str, dict[str, str]]:
     """Stage -> dependency -> hash, without the code, which git names."""
     lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
     return {
-        name: {dep["path"]: dep["md5"] for dep in stage["deps"] if not dep["path"].startswith(("pipeline/", "stages/"))}
+        name: {dep["path"]: dep["md5"] for dep in stage["deps"] if not dep["path"].startswith("data/code/")}
         for name, stage in lock["stages"].items()
+        if name != "code"  # it is no run
     }
 
 
