@@ -9,7 +9,6 @@ import click
 import torch
 
 from pipeline import config
-from pipeline.config.recipe import seed_for
 from pipeline.data import templates
 from pipeline.data.conversations import written
 from pipeline.errors import UserError
@@ -18,6 +17,7 @@ from pipeline.evaluation.classification import predict
 from pipeline.inference.generation import stream
 from pipeline.inference.labels import answers_with_label
 from pipeline.paths import MODELS
+from pipeline.seeds import seed_for
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Recipes: how one model is trained. An independent part per axis, a schedule, validation and privacy."""
 
-import hashlib
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
@@ -20,12 +19,6 @@ AXES = {
     "ordering": "ordering",
     "optimizer": "optimizers",
 }
-
-
-def seed_for(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose, derived from the params seed: equal arguments, equal seed, on every machine."""
-    text = "\0".join([str(seed), *map(str, purpose)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Part(Section):

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.params import Deduplicate
-from pipeline.config.recipe import seed_for
 from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.hashing import mixed
+from pipeline.seeds import seed_for
 
 _MISS = 0.01  # probability that a pair exactly at the threshold shares no bucket
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files, integrity
-from pipeline.config.recipe import seed_for
 from pipeline.data.hashing import mixed
 from pipeline.errors import UserError
+from pipeline.seeds import seed_for
 
 Int64s = npt.NDArray[np.int64]
 

@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from pipeline.config.recipe import seed_for
 from pipeline.config.section import Positive, Section
 from pipeline.data import templates
 from pipeline.data.shards import Shard
@@ -25,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records, slices
 from pipeline.model.device import autocast
 from pipeline.objectives import IGNORED, padded, predicted_tokens
+from pipeline.seeds import seed_for
 
 
 class Settings(Section):

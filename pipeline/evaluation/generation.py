@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from pipeline.config.recipe import seed_for
 from pipeline.config.section import Count, Positive, Section
 from pipeline.evaluation import Subject
 from pipeline.inference.generation import generate
 from pipeline.model.device import lowered
+from pipeline.seeds import seed_for
 
 
 class Settings(Section):

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from pipeline import files
-from pipeline.config.recipe import seed_for
 from pipeline.data import templates
 from pipeline.errors import UserError
 from pipeline.inference.generation import generate
 from pipeline.inference.labels import answers_with_label, labels_of, probabilities
 from pipeline.model import checkpoint
+from pipeline.seeds import seed_for
 from pipeline.tokenizer import Tokenizer
 
 GENERATION: dict[str, int | float] = {

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.config.recipe import seed_for
 from pipeline.config.section import Positive, Section
 from pipeline.contracts import Learner
 from pipeline.errors import UserError
 from pipeline.ordering import Ordering
+from pipeline.seeds import seed_for
 
 
 class Given(Section):

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from pipeline.config.recipe import seed_for
 from pipeline.config.section import Positive, Section
 from pipeline.contracts import Learner, RecordExamples, groups
 from pipeline.ordering import Ordering
+from pipeline.seeds import seed_for
 
 
 class Settings(Section):

@@ -7,10 +7,10 @@ larger or smaller than batch_size, or empty.
 import numpy as np
 from pydantic import Field
 
-from pipeline.config.recipe import seed_for
 from pipeline.config.section import Positive, Section
 from pipeline.contracts import Learner
 from pipeline.ordering import Ordering
+from pipeline.seeds import seed_for
 
 
 class Settings(Section):

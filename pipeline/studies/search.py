@@ -27,10 +27,11 @@ from tqdm import tqdm
 from pipeline import closure
 from pipeline.config import search_space
 from pipeline.config.params import Params
-from pipeline.config.recipe import Recipe, seed_for
+from pipeline.config.recipe import Recipe
 from pipeline.config.search_space import Choices, Range
 from pipeline.errors import UserError
 from pipeline.paths import SEARCHES
+from pipeline.seeds import seed_for
 from pipeline.studies.recipe_inputs import First, inputs_of
 from pipeline.tracking import lineage
 from pipeline.tracking.stage import tracked_search

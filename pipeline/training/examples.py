@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import integrity
-from pipeline.config.recipe import Kind, seed_for
+from pipeline.config.recipe import Kind
 from pipeline.contracts import Examples
 from pipeline.data.shards import Shard, windows
 from pipeline.errors import UserError
 from pipeline.objectives import Objective
 from pipeline.paths import SAMPLES
+from pipeline.seeds import seed_for
 
 
 class PackedWindows:

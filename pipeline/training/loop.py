@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.recipe import Compute, Schedule, seed_for
+from pipeline.config.recipe import Compute, Schedule
 from pipeline.contracts import Batch, Examples, on_device
 from pipeline.model.device import autocast, seed
 from pipeline.model.gpt import GPT
 from pipeline.objectives import Objective
 from pipeline.ordering import Ordering
+from pipeline.seeds import seed_for
 from pipeline.training.schedule import learning_rate_factor, micro_batches
 from pipeline.weighting import Weighting
 

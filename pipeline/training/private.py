@@ -32,11 +32,12 @@ from opacus.accountants.utils import get_noise_multiplier
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from pipeline.config.recipe import Privacy, Recipe, seed_for
+from pipeline.config.recipe import Privacy, Recipe
 from pipeline.contracts import Examples, on_device
 from pipeline.errors import UserError
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
+from pipeline.seeds import seed_for
 from pipeline.training.loop import Parts
 
 

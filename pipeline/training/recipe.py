@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline import closure, files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Kind, Recipe, seed_for
+from pipeline.config.recipe import AXES, Kind, Recipe
 from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
@@ -29,6 +29,7 @@ from pipeline.model.gpt import GPT
 from pipeline.model.layers import keep_layers
 from pipeline.objectives import Objective, ObjectiveContext
 from pipeline.paths import MODELS, SAMPLES, TRAINING
+from pipeline.seeds import seed_for
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels

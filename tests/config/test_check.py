@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from pipeline import config
-from pipeline.config.recipe import seed_for
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
+from pipeline.seeds import seed_for
 
 
 @pytest.fixture

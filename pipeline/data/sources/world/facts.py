@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TypeVar
 
-from pipeline.config.recipe import seed_for
 from pipeline.data.sources.world import english, turkish
 from pipeline.errors import UserError
+from pipeline.seeds import seed_for
 
 LANGUAGES: dict[str, ModuleType] = {"en": english, "tr": turkish}
 ATTRIBUTES = ("city", "job", "pet", "food", "colour", "month")
