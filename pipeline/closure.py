@@ -203,5 +203,5 @@ def _file(module: str, root: Path) -> Path | None:
 
 def _data_files(root: Path) -> dict[str, Path]:
     """File name -> path of the package's files that are no code."""
-    paths = (path for path in (root / PACKAGE.name).rglob("*") if path.suffix not in (".py", ".pyc", ".tmp"))
+    paths = (path for path in (root / PACKAGE.name).rglob("*") if path.suffix not in (".py", ".pyc", ".md", ".tmp"))
     return {path.name: path for path in sorted(paths) if path.is_file()}
