@@ -28,6 +28,7 @@ from tests import scratch
 
 pytestmark = pytest.mark.slow
 EVIL = "http://evil.example"
+TOHUM = [sys.executable, "-m", "pipeline.cli"]
 WAYS = [{"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}, {}]
 """Content types with which a page may send a body to another origin unasked; none: a Blob without a type."""
 CLIENT = httpx.Client(timeout=120, verify=False, trust_env=False)
@@ -196,17 +197,7 @@ def test_prefect_answers_the_user(prefect: Server) -> None:
 
 def test_prefect_answers_its_command_line(prefect: Server) -> None:
     """As prefect.yaml says: the secret comes from its file, through the environment."""
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.orchestration.servers",
-        "run",
-        sys.executable,
-        "-m",
-        "prefect",
-        "flow",
-        "ls",
-    ]
+    command = [*TOHUM, "run", sys.executable, "-m", "prefect", "flow", "ls"]
     done = subprocess.run(
         command, cwd=prefect.folder, env=prefect.environment, capture_output=True, encoding="utf-8", check=False
     )
@@ -254,7 +245,7 @@ def test_mlflow_answers_the_user(mlflow: Server) -> None:
         "    mlflow.log_text('ışık', 'a.txt')\n"
         "print(len(mlflow.search_runs()))\n"
     )
-    command = [sys.executable, "-m", "pipeline.orchestration.servers", "run", sys.executable, "-c", program]
+    command = [*TOHUM, "run", sys.executable, "-c", program]
     done = subprocess.run(
         command, cwd=mlflow.folder, env=mlflow.environment, capture_output=True, encoding="utf-8", check=False
     )
@@ -340,7 +331,7 @@ def test_servers_listen_on_loopback_and_keep_the_secret_private(which: str, requ
 
 
 def test_serve_refuses_a_port_that_is_taken(mlflow: Server) -> None:
-    command = [sys.executable, "-m", "pipeline.orchestration.servers", "mlflow"]
+    command = [*TOHUM, "ui"]
     done = subprocess.run(
         command, cwd=mlflow.folder, env=mlflow.environment, capture_output=True, encoding="utf-8", check=False
     )
