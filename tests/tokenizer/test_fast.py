@@ -39,25 +39,25 @@ def assert_equal_ids(engine: BytePairs, texts: list[str]) -> None:
 
 @settings(max_examples=300)
 @given(st.lists(TEXT, min_size=1, max_size=8))
-def test_any_text_has_tiktokens_ids(both: BytePairs, texts: list[str]) -> None:
+def test_corpus_encoder_gives_tiktokens_ids_for_any_text(both: BytePairs, texts: list[str]) -> None:
     assert_equal_ids(both, texts)
 
 
-def test_every_character_has_tiktokens_ids(both: BytePairs) -> None:
+def test_corpus_encoder_gives_tiktokens_ids_for_every_character(both: BytePairs) -> None:
     """Unicode grows every year and each library has the tables of its own year. Planes 4 to 16 have no letter."""
     letters = [chr(p) for p in range(0x32400) if not 0xD800 <= p < 0xE000 and unicodedata.category(chr(p)) != "Co"]
     draw = random.Random(1)
-    draw.shuffle(letters)  # so that a strange one stands among others
+    draw.shuffle(letters)  # so that a differing one is among others
     lines = [" a".join(letters[i : i + 40]) for i in range(0, len(letters), 40)]
     assert_equal_ids(both, lines)
     assert both._corpus is not None
-    strange = both._corpus._characters._strange
-    assert strange, "both libraries know the same characters now: leave the slow way out"
-    assert all(unicodedata.category(letter) == "Cn" for letter in strange)  # newer than this Python's tables
+    differing = both._corpus._characters._differing
+    assert differing, "both libraries know the same characters now: leave the slow way out"
+    assert all(unicodedata.category(letter) == "Cn" for letter in differing)  # newer than this Python's tables
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_character_that_only_one_knows_is_encoded_by_tiktoken(name: str) -> None:
+def test_corpus_encoder_uses_tiktoken_for_a_differing_character(name: str) -> None:
     """A vocabulary with a token across every place where a text might be cut shows who cut it."""
     pairs = [pair for byte in range(256) for x in b"ab1 ." for pair in (bytes([x, byte]), bytes([byte, x]))]
     tokens = dict.fromkeys([*(bytes([byte]) for byte in range(256)), *pairs])
@@ -65,10 +65,10 @@ def test_a_character_that_only_one_knows_is_encoded_by_tiktoken(name: str) -> No
     text = "a\u088fb 1\u088f1 \u088f."  # of Unicode 17
     assert_equal_ids(engine, ["plain", text, "ışık"])
     assert engine._corpus is not None
-    assert not np.array_equal(engine._corpus._one(text.encode()), engine.encode([text])[0])
+    assert not np.array_equal(engine._corpus._ids(text.encode()), engine.encode([text])[0])
 
 
-def test_long_texts_and_empty_ones(both: BytePairs) -> None:
+def test_corpus_encoder_handles_long_and_empty_texts(both: BytePairs) -> None:
     line = "".join(corpus(1))
     assert_equal_ids(both, ["", line * (2 * PART // len(line)), " " * (PART + 3), "x", "ı" * PART])
 
@@ -86,7 +86,7 @@ def test_a_vocabulary_that_it_reads_differently_is_left_to_tiktoken(monkeypatch:
 
 
 @pytest.mark.parametrize("odd", [{b"ab": 300, b"abc": 400}, {b"abc": 256}], ids=["gaps", "a token of no merge"])
-def test_a_vocabulary_that_it_does_not_take_is_tiktokens(
+def test_corpus_encoder_is_none_for_an_unsupported_vocabulary(
     odd: dict[bytes, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its loader ends the process on such ranks, which published vocabularies have."""
@@ -96,7 +96,7 @@ def test_a_vocabulary_that_it_does_not_take_is_tiktokens(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_it_remembers_of_words_is_bounded(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_encoder_empties_its_word_cache(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps every word that it ever saw: a corpus of hashes would fill the memory."""
     monkeypatch.setattr(fast, "_FRESH", 1000)
     texts = corpus(5)
@@ -128,7 +128,7 @@ def words_and_runs(seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_learns_rustbpes_merges(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learn_by_gigatoken_gives_rustbpes_merges(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ties are many in so little text: each must go to the same pair."""
     monkeypatch.setattr(trainer, "_ONCE", 20_000)
     monkeypatch.setattr(trainer, "_rustbpe", None)
