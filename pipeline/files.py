@@ -1,7 +1,7 @@
-"""Files that are either whole or not there: write to a temporary name, flush, rename.
+"""Atomic writes of files and folders: temporary name, fsync, rename; and SHA-256 of both.
 
-Everything a stage leaves behind goes through here, so that a full disk, a kill or a power cut never leaves a
-half-written file under its real name, and so that equal content gives equal bytes.
+All outs of stages are written here, so a full disk, a kill or a power cut never leaves a partial file under its real
+name, and equal content gives equal bytes.
 """
 
 import fcntl
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 SETTLED_S = 2.0
 _known: dict[tuple[int, ...], str] = {}
-"""Hashes of files already read in this process: a stage compares its inputs, then names them by the same hash."""
+"""(device, inode, size, times) -> hash of files read in this process: inputs are verified and later named by hash."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it onto `path` if the block ends well, removes it if not."""
+    """Yields a temporary path beside `path`; renames it to `path` if the block succeeds, else removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if not _writes(left):
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _writes(temporary: Path) -> bool:
-    """Whether the process that made a temporary file is still there; a killed one's would stay for ever."""
+    """Whether the process that made a temporary file still runs; a killed process leaves its file behind."""
     number = temporary.name.split(".")[-2]
     if not number.isdecimal():
         return True
@@ -60,10 +60,10 @@ def _writes(temporary: Path) -> bool:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder beside `path`; swaps it in if the block ends well, removes it if not.
+    """Yields an empty temporary folder beside `path`; replaces `path` by it if the block succeeds, else removes it.
 
-    A kill between the two renames of the swap leaves the old folder under `kept_aside(path)`. The names carry no
-    process id, so that what a killed process left is cleared by the next.
+    A kill between the two renames of the swap leaves the old folder under `kept_aside(path)`. The names have no process
+    id, so that the next process removes the leftovers of a killed one.
 
     Raises:
         UserError: another process is writing the same folder.
@@ -78,7 +78,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
                 remove(aside)
                 path.replace(aside)
             temporary.replace(path)
-            with suppress(OSError):  # the new folder stands already
+            with suppress(OSError):  # the new folder is in place already
                 sync(path.parent)
             remove(aside)
         except BaseException:
@@ -91,9 +91,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _fresh(temporary: Path, path: Path) -> Iterator[None]:
-    """`temporary` as an empty folder under the kernel's lock, which ends with the process that holds it."""
+    """Makes `temporary` an empty folder under a kernel lock, which ends with the process."""
     busy = f"{path}: another process is writing it; wait for its end or stop it, then run again"
-    for _ in range(3):  # a folder that a killed process left is removed under its lock, then made anew
+    for _ in range(3):  # a leftover folder of a killed process is removed under its lock, then made anew
         left = not _made(temporary)
         try:
             handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
@@ -104,9 +104,9 @@ def _fresh(temporary: Path, path: Path) -> Iterator[None]:
         except BlockingIOError:
             os.close(handle)
             raise UserError(busy) from None
-        mine = temporary.is_dir() and os.path.samestat(os.fstat(handle), temporary.stat())
-        if left or not mine:  # not mine: another process took it for a left one between mkdir and flock
-            if mine:
+        locked = temporary.is_dir() and os.path.samestat(os.fstat(handle), temporary.stat())
+        if left or not locked:  # not locked: another process removed it as a leftover between mkdir and flock
+            if locked:
                 shutil.rmtree(temporary)
             os.close(handle)
             continue
@@ -130,14 +130,14 @@ def _made(folder: Path) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    """Brings a folder's files to the disk, so that a power cut after the rename finds them whole."""
+    """Flushes a folder's files to the disk, so that they survive a power cut after the rename."""
     for name in [folder, *folder.rglob("*")]:
         if not name.is_symlink():
             sync(name)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file or a folder's list of names is on the disk."""
+    """Flushes a file, or a folder's list of names, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -146,7 +146,7 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a whole folder; nothing there is fine."""
+    """Removes a file, a link or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -154,12 +154,12 @@ def remove(path: Path) -> None:
 
 
 def kept_aside(path: Path) -> Path:
-    """Where `replace_folder` keeps the old folder during the swap."""
+    """The path of the old folder during the swap of `replace_folder`."""
     return path.with_name(f".{path.name}.old.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text with its line ends as they are."""
+    """Writes UTF-8 text; line ends are not converted."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
 
@@ -197,8 +197,8 @@ def sha256_of(path: Path) -> str:
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if key in _known:
             return _known[key]
-        # Times tick in milliseconds: a file changed a moment ago may change again without another time (git's racily
-        # clean entries), so only a settled one is remembered. Nobody can set ctime back.
+        # File times have a resolution of milliseconds: a file changed just now may change again with the same times
+        # (git's racily clean entries), so only the hash of a settled file is kept. ctime cannot be set back.
         settled = time.time() - status.st_ctime > SETTLED_S
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)

@@ -1,8 +1,8 @@
-"""Model and tokenizer folders that other people made: each file is checked before it is read, and hashed as one pin.
+"""Untrusted model and tokenizer folders: files are checked before they are read, and hashed to one pin.
 
-Offers `members` (the files of a model folder that a reader may open), `read_bytes`, `read_json` and `read_object`
-(bounded in size and nesting), `whole` (an integer within bounds) and `pin` (one SHA-256 for all of a folder's files).
-Nothing here runs code or reads tensors. Every refusal is one UserError: file, found, expected, next step.
+Offers `members` (the files of a model folder that are read), `read_bytes`, `read_json` and `read_object` (bounded in
+size and nesting), `whole` (an integer within bounds) and `pin` (one SHA-256 of all of a folder's files). Nothing here
+runs code or reads tensors. Every refusal is one UserError: file, found, expected, next step.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pipeline import files
 from pipeline.errors import UserError
 
 READ = (".safetensors", ".json", ".txt", ".jinja", ".tiktoken")
-"""Suffixes of the files that decide a model or its text; pickled weights and code are never read."""
+"""Suffixes of the files that determine a model or its text; pickled weights and code are never read."""
 FOLDERS = ("adapter", "language")
 """Subfolders of a model folder that are read."""
 MAX_BYTES, MAX_DEPTH = 64 << 20, 64
@@ -32,13 +32,13 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-# Stores whose objects are named by their content and that a snapshot or a checkout may link to: the Hugging Face cache
+# Content-addressed stores to which a snapshot or a checkout may link: the Hugging Face cache
 # (models--x/snapshots/<commit>/file -> ../../blobs/<hash>) and DVC's (cache.type symlink: files/md5/<2>/<30>).
 _STORED = re.compile(r"/blobs/[0-9a-f]{40,64}$|/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir/.*)?$")
 
 
 def shown(value: Any) -> str:
-    """A value of a foreign file for an error: its repr on one line, cut to some 60 characters."""
+    """A value of an untrusted file for an error message: its repr on one line, cut to some 60 characters."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     short.maxlong, short.maxlist, short.maxdict, short.maxlevel = 30, 3, 3, 2
@@ -46,7 +46,7 @@ def shown(value: Any) -> str:
 
 
 def regular(path: Path, folder: Path | None = None) -> Path:
-    """The path itself, if it is a plain file that lies in `folder` (null: anywhere).
+    """The path itself, if it is a plain file in `folder` (None: anywhere).
 
     A link may lead to a plain file in the same folder, or to an object of the Hugging Face cache or of DVC's.
 
@@ -64,21 +64,21 @@ def regular(path: Path, folder: Path | None = None) -> Path:
         raise UserError(f"{path}: is {_KINDS.get(stat.S_IFMT(mode), 'no plain file')}, expected a plain file; {AGAIN}")
     if not inside:
         raise UserError(
-            f"{path}: is a link out of its folder, to {real}; expected a plain file: copy what is meant in its "
-            "place, if you trust it"
+            f"{path}: is a link out of its folder, to {real}; expected a plain file: replace the link by a copy of it, "
+            "if you trust it"
         )
     return path
 
 
 def members(folder: Path) -> dict[str, Path]:
-    """The files of a model folder that decide the model or its text, by relative name, sorted.
+    """The files of a model folder that determine the model or its text: relative name -> path, sorted.
 
-    Those with a suffix in `READ` at the top and in `FOLDERS`; hidden files, pickled weights and code are left out.
+    Files with a suffix in `READ` at the top and in `FOLDERS`; hidden files, pickled weights and code are left out.
 
     Raises:
         UserError: one that is no plain file, is a link out of the folder, or is larger than any such file can be.
     """
-    found = {}
+    paths = {}
     for place in ("", *FOLDERS):
         inner = folder / place
         if place and not os.path.lexists(inner):
@@ -87,29 +87,29 @@ def members(folder: Path) -> dict[str, Path]:
             raise UserError(f"{inner}: is no folder; expected a folder or nothing there; {AGAIN}")
         if place and not inner.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"{inner}: is a link out of its folder, to {inner.resolve()}; expected a folder: copy what is meant in "
-                "its place, if you trust it"
+                f"{inner}: is a link out of its folder, to {inner.resolve()}; expected a folder: replace the link by a "
+                "copy of it, if you trust it"
             )
         for path in inner.iterdir():
             if path.suffix in READ and not path.name.startswith("."):
                 if not path.name.isprintable():
-                    raise UserError(f"{inner}: holds a file called {shown(path.name)}, expected a plain name; {AGAIN}")
-                found[f"{place}/{path.name}" if place else path.name] = _bounded(regular(path, folder))
-    return dict(sorted(found.items()))
+                    raise UserError(f"{inner}: has a file called {shown(path.name)}, expected a plain name; {AGAIN}")
+                paths[f"{place}/{path.name}" if place else path.name] = _bounded(regular(path, folder))
+    return dict(sorted(paths.items()))
 
 
 def require_memory(path: Path, size: int) -> None:
     """Raises UserError if `size` bytes of weights are more than this machine's memory."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > there:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
         raise UserError(
-            f"{path}: its weights need {size / 1e9:,.1f} GB of memory, this machine has {there / 1e9:,.1f}; start from "
-            "a smaller model, or use a larger machine"
+            f"{path}: its weights need {size / 1e9:,.1f} GB of memory, this machine has {memory / 1e9:,.1f}; start "
+            "from a smaller model, or use a larger machine"
         )
 
 
 def _bounded(path: Path) -> Path:
-    """The path itself; a hole of terabytes takes no disk, and hashing it would take days."""
+    """The path itself, if its size is within bounds: a sparse file of terabytes would take days to hash."""
     size = path.stat().st_size
     if path.suffix == ".safetensors":
         require_memory(path, size)
@@ -129,7 +129,7 @@ def read_bytes(path: Path) -> bytes:
         raise _large(path, size)
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)  # files of /proc say 0 bytes and have more
+            data = stream.read(MAX_BYTES + 1)  # files in /proc have size 0 but content
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
     if len(data) > MAX_BYTES:
@@ -138,7 +138,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parsed(data: bytes, path: Path) -> Any:
-    """The JSON value in `data`; `path` is how errors call it. Raises UserError when damaged or nested too deeply."""
+    """The JSON value in `data`; `path`: its name in errors. Raises UserError when damaged or nested too deeply."""
     try:
         value = json.loads(data.decode("utf-8"))
     except RecursionError:
@@ -167,16 +167,16 @@ def require_object(value: Any, path: Path) -> dict[str, Any]:
 
 
 def whole(value: Any, where: str, most: int, least: int = 1) -> int:
-    """The value itself, if it is an integer from `least` to `most`; `where` is how the error calls it."""
+    """The value itself, if it is an integer from `least` to `most`; `where`: its name in the error."""
     if type(value) is not int or not least <= value <= most:
         raise UserError(f"{where} is {shown(value)}, expected a whole number from {least} to {most:,}; {AGAIN}")
     return value
 
 
 def pin(content: Mapping[str, str]) -> str:
-    """One SHA-256 for some files: of their sorted (name, SHA-256) lines; that of the file where there is one.
+    """One SHA-256 of several files, over their sorted (name, SHA-256) lines; of a single file its own.
 
-    A folder of plain files of its own has the same hash in pipeline.files.sha256_of.
+    A folder with exactly these files has the same hash in pipeline.files.sha256_of.
     """
     if len(content) == 1:
         return next(iter(content.values()))
@@ -185,16 +185,16 @@ def pin(content: Mapping[str, str]) -> str:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each of the `members` of a model folder, by relative name."""
+    """Relative name -> SHA-256 of the `members` of a model folder."""
     return {name: files.sha256_of(path) for name, path in members(folder).items()}
 
 
 def _require_shallow(value: Any, path: Path) -> None:
-    """A loop and no recursion: what is nested too deeply would stop any recursion, repr's too."""
+    """Raises UserError for a value nested deeper than MAX_DEPTH; iterative, as deep values break recursion."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
-        inner = [one for outer in level for one in (outer.values() if isinstance(outer, dict) else outer)]
-        level = [one for one in inner if isinstance(one, dict | list)]
+        inner = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [item for item in inner if isinstance(item, dict | list)]
         if not level:
             return
     raise _deep(path)

@@ -1,17 +1,17 @@
-"""Recorded SHA-256 hashes, compared by every reader: a damaged file stops the next stage with one sentence.
+"""Integrity checks: SHA-256 hashes that stages record and readers compare, so a damaged file stops the next stage.
 
-DVC takes a file for unchanged while its size and times are, so one flipped bit passes it unseen. Hashes stand in three
-places, and all are equal for equal inputs:
+DVC takes a file as unchanged while its size and times are, so it does not see a flipped bit. Hashes are recorded in
+three places, deterministically:
 
 - `manifest.json` in a folder that a stage wrote (data/raw, data/tokens, data/samples, models/<name>): relative name ->
   hash of every other file;
-- a ticket, data/tickets/<gate>/<kind>.json: one hash over all that a gate admitted of one record kind;
+- a ticket, data/tickets/<gate>/<kind>.json: one hash of all files that a gate admitted for one record kind;
 - the key `sha256` of a JSON file (details of an evaluation, hashes of a training's figures, verdicts): `this`, the hash
-  of its own bytes with that hash set to zeros, and the hashes of files beside it, such as metrics.json: DVC would show
-  a hash in there as one more metric.
+  of its own bytes with that hash set to zeros, and the hashes of files beside it, such as metrics.json, in which DVC
+  would show a hash as a metric.
 
-A folder without a manifest, a kind without a ticket and a JSON file without the key were not written by a stage and
-pass. Each file is read once per process (`files.sha256_of`), also where training hashes its inputs again.
+A folder without a manifest, a kind without a ticket and a JSON file without the key were not written by a stage and are
+not checked. Each file is read once per process (`files.sha256_of`), also where training hashes its inputs again.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _ADMITTED: dict[str, dict[Kind, tuple[str, ...]]] = {
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes <folder>/manifest.json over all files that stand in the folder now."""
+    """Writes <folder>/manifest.json with the hashes of all files in the folder."""
     listed = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
     files.write_json(folder / MANIFEST, {name: files.sha256_of(path) for name, path in listed.items()})
 
@@ -45,7 +45,7 @@ def write_manifest(folder: Path) -> None:
 def require_intact(path: Path) -> None:
     """Compares a file, or every file of a folder, with the manifest of the folder it was written in.
 
-    That is the path's own manifest, or the next one at most two folders above it. Without one, nothing is compared.
+    The manifest is in the path itself or at most two folders above; without one, nothing is compared.
 
     Raises:
         UserError: names the file that is missing or differs, both hashes and the next step.
@@ -63,17 +63,17 @@ def require_intact(path: Path) -> None:
 
 
 def admits(gate: str, data: Path = DATA) -> dict[Kind, str]:
-    """Per record kind, the hash that a ticket of this gate holds: of exactly what readers of that kind open."""
+    """Per record kind, the hash in a ticket of this gate: of exactly the files that readers of the kind open."""
     return {kind: _combined([data / name for name in names]) for kind, names in _ADMITTED[gate].items()}
 
 
 def ticket(gate: str, kind: Kind, sha256: str) -> dict[str, Any]:
-    """What a ticket says: passed, and the hash of what it admits."""
+    """The content of a ticket: passed, and the hash of the admitted files."""
     return {"gate": gate, "kind": kind, "passed": True, "admits": sha256}
 
 
 def require_admitted(gate: str, kind: Kind, data: Path = DATA) -> None:
-    """Compares the files of one record kind with their manifest, then with the ticket of the gate they passed.
+    """Compares the files of one record kind with their manifest, then with the gate's ticket.
 
     Raises:
         UserError: a file is missing or differs, or the ticket is damaged or for other bytes.
@@ -84,12 +84,12 @@ def require_admitted(gate: str, kind: Kind, data: Path = DATA) -> None:
     place = data / "tickets" / gate / f"{kind}.json"
     if not place.is_file():
         return
-    found, expected = _object(place), ticket(gate, kind, _combined(paths))
-    if found != expected:
-        what = paths[0].parent if len(paths) > 1 else paths[0]
+    recorded, expected = _object(place), ticket(gate, kind, _combined(paths))
+    if recorded != expected:
+        admitted = paths[0].parent if len(paths) > 1 else paths[0]
         raise UserError(
-            f"{place}: admits sha256 {found.get('admits')}, {what} has {expected['admits']}; gate {gate} has not "
-            f"judged these bytes, or the ticket is damaged: delete {place.parent} and run `dvc repro`"
+            f"{place}: admits sha256 {recorded.get('admits')}, {admitted} has {expected['admits']}; gate {gate} "
+            f"has not judged these bytes, or the ticket is damaged: delete {place.parent} and run `dvc repro`"
         )
 
 
@@ -102,13 +102,13 @@ def write_json(path: Path, value: dict[str, Any], beside: Sequence[Path] = ()) -
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads what `write_json` wrote, without the key `sha256`; files beside it are compared too.
+    """Reads and checks an object that `write_json` wrote and the files beside it; the key `sha256` is removed.
 
     Raises:
         UserError: the file is missing or damaged, or one beside it is.
     """
     value = _object(path)
-    # One flipped bit in the key itself must not pass for a file without hashes.
+    # A flipped bit in the key itself must not make it a file without hashes.
     damaged = [key for key in value if len(key) == len(SEAL) and sum(map(str.__ne__, key, SEAL)) == 1]
     seal = value.pop(SEAL, None)
     if seal is None and not damaged:
@@ -116,9 +116,9 @@ def read_json(path: Path) -> dict[str, Any]:
     own = seal.get(OWN) if isinstance(seal, dict) else None
     if not isinstance(own, str):
         raise UserError(f"{path}: its sha256 is not readable; {_restore(path)}")
-    found = hashlib.sha256(path.read_bytes().replace(own.encode("utf-8"), _BLANK.encode(), 1)).hexdigest()
-    if found != own:
-        raise UserError(f"{path}: sha256 is {found}, not what it says itself ({own}); {_restore(path)}")
+    actual = hashlib.sha256(path.read_bytes().replace(own.encode("utf-8"), _BLANK.encode(), 1)).hexdigest()
+    if actual != own:
+        raise UserError(f"{path}: sha256 is {actual}, expected {own}, which it records itself; {_restore(path)}")
     for name, expected in seal.items():
         if name != OWN:
             _compare(path.parent / name, expected, path)
@@ -126,7 +126,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_recorded(path: Path, record: Path) -> dict[str, Any]:
-    """Reads a plain JSON object whose hash stands in `record`, written by `write_json`, where there is one.
+    """Reads a plain JSON object; its hash is in the file `record`, written by `write_json`, if that exists.
 
     Raises:
         UserError: either file is damaged, or `path` is missing.
@@ -147,31 +147,31 @@ def _combined(paths: Sequence[Path]) -> str:
 def _compare(path: Path, expected: Any, record: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing, {record} lists it; {_restore(path)}")
-    if (found := files.sha256_of(path)) != expected:
-        raise UserError(f"{path}: sha256 is {found}, not what {record.name} says ({expected}); {_restore(path)}")
+    if (actual := files.sha256_of(path)) != expected:
+        raise UserError(f"{path}: sha256 is {actual}, not what {record.name} says ({expected}); {_restore(path)}")
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     recorded = _object(path)
-    if odd := next((name for name in recorded if Path(name).is_absolute() or ".." in Path(name).parts), None):
-        raise UserError(f"{path}: lists {odd!r}, which is outside its folder; {_restore(path)}")
+    if outside := next((name for name in recorded if Path(name).is_absolute() or ".." in Path(name).parts), None):
+        raise UserError(f"{path}: lists {outside!r}, which is outside its folder; {_restore(path)}")
     return recorded
 
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = files.read_json(path)
+        value = files.read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro`") from None
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {_restore(path)}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a table of names and values, found {type(found).__name__}; {_restore(path)}")
-    return found
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a table of names and values, found {type(value).__name__}; {_restore(path)}")
+    return value
 
 
 def _restore(path: Path) -> str:
-    """The next step. DVC leaves a file in place whose size and times are unchanged, so it has to be deleted first."""
+    """The next step. DVC does not replace a file whose size and times are unchanged, so it has to be deleted first."""
     return (
         f"damaged, or changed after it was written: delete {path} and run `dvc checkout {path}` (`tohum fsck` tells "
         "whether DVC's copy is good), or make it again with `dvc repro --force`"
