@@ -87,16 +87,17 @@ class Settings(Section):
     """Records of one kind with one sort of broken encoding."""
     language: Language
     max_duplicate_share: Share
-    """Of a kind's records, those that repeat an earlier one word for word."""
+    """Share of a kind's records that repeat an earlier one word for word."""
     labels: Labels
     max_personal: Personal
     max_spelled_specials: Count
     """Records of one kind that spell a chat marker as text (harmless, but odd in a corpus): a warning."""
     max_rejected_share: Annotated[float, Field(ge=0, le=1)]
-    """Of a source's rows of one kind, those that its reader refused."""
+    """Share of a source's rows of one kind that its reader rejected."""
 
 
-LANGUAGE = "gates.raw.language.min_share"
+LANGUAGE = reaches("min_document_share", "gates.raw.language.min_share")
+DECLARED = "texts are in the language that they declare"
 STATED = "download.sources.<source>.{}"
 READER = "no bound: mend the reader in pipeline/data/sources"
 SOURCE = "no bound: mend the source or its columns"
@@ -105,7 +106,12 @@ ENCODED = "text came through its encoding unharmed"
 PERSONAL = "personal data are no more than allowed"
 # Frame, column, condition (with the setting below gates.raw that holds the bound), condition in words.
 EXPECTATIONS: list[Row] = [
-    ("schema", "found_type", equals("expected_type", READER), "every column of pipeline/data/records.py, and no other"),
+    (
+        "schema",
+        "found_type",
+        equals("expected_type", READER),
+        "columns and types are those of pipeline/data/records.py",
+    ),
     ("records", "rows", reaches("min_rows", "gates.raw.min_rows"), "there are enough records of each kind"),
     ("records", "nulls", zero(SOURCE), "no value is missing in a column that needs one"),
     ("records", "blank", zero(SOURCE), "no text is empty or white space alone"),
@@ -116,8 +122,8 @@ EXPECTATIONS: list[Row] = [
     *(("records", f"personal_{name}", at_most(f"max_personal.{name}"), PERSONAL) for name in FINDERS),
     ("records", "spelled_specials", warning(at_most("max_spelled_specials")), "texts seldom spell a chat marker"),
     ("records", "duplicate_share", at_most("max_duplicate_share"), "few records repeat another exactly"),
-    ("records", "language_disagreement_share", at_most("language.max_disagreement"), "texts are in their language"),
-    ("languages", "document_share", reaches("min_document_share", LANGUAGE), "required languages have their share"),
+    ("records", "language_disagreement_share", at_most("language.max_disagreement"), DECLARED),
+    ("languages", "document_share", LANGUAGE, "each required language has its share of the documents"),
     ("labels", "label_share", at_least("labels.min_share"), "no label is too rare"),
     ("label_set", "n_labels", at_least("labels.min_labels"), "there are labels to tell apart"),
     ("label_set", "contradictions", at_most("labels.max_contradictions"), "no text has two labels"),

@@ -66,9 +66,9 @@ class Settings(Section):
     max_tokens: TokensByKind
     """Longest record."""
     max_too_long_share: Share
-    """Of a kind's records, those that are truncated for the model."""
+    """Share of a kind's records that are truncated for the model."""
     min_coverage: Share
-    """Of a source's records of one kind, those that were not removed as duplicates."""
+    """Share of a source's records of one kind that were not removed as duplicates."""
 
 
 CODE = "no bound: mend pipeline/data/samples.py"
