@@ -16,7 +16,7 @@ def _half(path: Path) -> None:
     raise OSError("disk full")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+def test_replacing_keeps_the_old_file_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, {"b": 1, "a": "ışık"})
     assert path.read_bytes() == '{\n "a": "ışık",\n "b": 1\n}\n'.encode()
@@ -26,7 +26,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_failed_folder_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_replace_folder_keeps_the_old_folder_after_an_error(tmp_path: Path) -> None:
     with files.replace_folder(tmp_path / "out") as folder:
         (folder / "x").write_text("1")
     with pytest.raises(OSError, match="full"), files.replace_folder(tmp_path / "out") as folder:
@@ -35,20 +35,20 @@ def test_a_failed_folder_leaves_the_old_folder(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_nan_never_reaches_a_metrics_file(tmp_path: Path) -> None:
+def test_write_json_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "m.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_hash_sees_names_and_bytes(tmp_path: Path) -> None:
+def test_sha256_of_a_folder_depends_on_names_and_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     first = files.sha256_of(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert files.sha256_of(tmp_path) != first
 
 
-def test_what_a_killed_process_left_of_a_write_is_removed_and_a_living_ones_is_kept(tmp_path: Path) -> None:
+def test_replacing_removes_temporary_files_of_ended_processes_only(tmp_path: Path) -> None:
     """Else it stays for ever, and changes the hash of the folder that it lies in."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -60,7 +60,7 @@ def test_what_a_killed_process_left_of_a_write_is_removed_and_a_living_ones_is_k
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-def test_a_folder_that_another_process_writes_is_left_to_it(tmp_path: Path) -> None:
+def test_replace_folder_refuses_a_folder_that_another_process_writes(tmp_path: Path) -> None:
     """Two runs of one stage must not clear each other's half."""
     with files.replace_folder(tmp_path / "out") as folder:
         (folder / "x").write_text("1")
@@ -73,7 +73,7 @@ def test_a_folder_that_another_process_writes_is_left_to_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("left", ["folder", "file", "link"])
-def test_what_a_killed_process_left_of_a_folder_is_cleared(tmp_path: Path, left: str) -> None:
+def test_replace_folder_clears_leftovers_of_a_killed_process(tmp_path: Path, left: str) -> None:
     temporary = tmp_path / ".out.new.tmp"
     if left == "folder":
         temporary.mkdir()
@@ -88,7 +88,7 @@ def test_what_a_killed_process_left_of_a_folder_is_cleared(tmp_path: Path, left:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_an_interrupt_between_the_two_renames_leaves_the_old_folder(
+def test_replace_folder_restores_the_old_folder_after_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"

@@ -49,13 +49,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_the_cases_are_every_kind_of_file_and_every_reader() -> None:
+def test_cases_cover_every_kind_of_file_and_reader() -> None:
     assert len(CASES) > 100
     assert {stage for _, stage in CASES} == set(damage.STAGES) - {"download"}
 
 
 @pytest.mark.parametrize(("path", "stage"), CASES, ids=[f"{path}-{stage}" for path, stage in CASES])
-def test_a_stage_refuses_a_flipped_bit(path: str, stage: str, finished: Path) -> None:
+def test_stage_refuses_a_flipped_bit(path: str, stage: str, finished: Path) -> None:
     place = Path(path)
     with damage.flipped(place, byte=place.stat().st_size // 2, bit=2), pytest.raises(UserError) as said:
         damage.run(stage)
@@ -65,7 +65,7 @@ def test_a_stage_refuses_a_flipped_bit(path: str, stage: str, finished: Path) ->
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_sentence_names_both_hashes_and_the_next_step() -> None:
+def test_require_intact_names_both_hashes_and_the_next_step() -> None:
     place = Path("data/raw/documents.parquet")
     expected = files.sha256_of(place)
     with damage.flipped(place, byte=100, bit=0), pytest.raises(UserError) as said:
@@ -78,7 +78,7 @@ def test_the_sentence_names_both_hashes_and_the_next_step() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_every_stage_runs_again_on_whole_files() -> None:
+def test_stages_run_again_on_restored_files() -> None:
     """The refusals above are about the flipped bit and nothing else."""
     before = {path: files.sha256_of(path) for path in damage.outs(Path()) if "runs" not in path.parts}
     for stage in (
@@ -95,7 +95,7 @@ def test_every_stage_runs_again_on_whole_files() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_metrics_hold_numbers_alone() -> None:
+def test_metrics_contain_only_numbers() -> None:
     """`dvc metrics show` would make a column of every hash in them."""
     found = [*Path("reports/evaluation").glob("*/metrics.json"), *(Path(f"reports/training/{m}.json") for m in MODELS)]
     assert len(found) == 2 * len(MODELS)
@@ -104,7 +104,7 @@ def test_metrics_hold_numbers_alone() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_ticket_for_other_bytes_is_refused_where_the_manifest_fits() -> None:
+def test_require_admitted_refuses_a_ticket_for_other_bytes() -> None:
     """data/raw was made again, and its gate has not judged it yet."""
     place = Path("data/tickets/raw/documents.json")
     ticket = place.read_bytes()
@@ -117,7 +117,7 @@ def test_a_ticket_for_other_bytes_is_refused_where_the_manifest_fits() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_tickets_hold_what_their_readers_open_and_nothing_of_other_kinds(tmp_path: Path) -> None:
+def test_admits_covers_exactly_the_files_of_a_kind(tmp_path: Path) -> None:
     admitted = integrity.admits("samples")
     with damage.flipped(Path("data/samples/labelled/train.parquet"), byte=9, bit=1):
         now = integrity.admits("samples")
@@ -127,7 +127,7 @@ def test_tickets_hold_what_their_readers_open_and_nothing_of_other_kinds(tmp_pat
         assert integrity.admits("tokens") != before
 
 
-def test_every_flipped_bit_of_a_sealed_file_is_found(tmp_path: Path) -> None:
+def test_read_json_detects_every_flipped_bit(tmp_path: Path) -> None:
     place = tmp_path / "metrics.json"
     value = {"accuracy": 0.1 + 0.2, "loss_nats": 1.5, "şehir": 3.0}
     integrity.write_json(place, value)
@@ -138,7 +138,7 @@ def test_every_flipped_bit_of_a_sealed_file_is_found(tmp_path: Path) -> None:
                 integrity.read_json(place)
 
 
-def test_files_that_no_stage_wrote_pass(tmp_path: Path) -> None:
+def test_require_intact_accepts_files_without_hashes(tmp_path: Path) -> None:
     """Somebody's own model folder, and a table made by hand, have no recorded hash."""
     files.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     assert integrity.read_json(tmp_path / "metrics.json") == {"accuracy": 0.5}
@@ -146,7 +146,7 @@ def test_files_that_no_stage_wrote_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "", "\xff", '{"../../outside": "0"}', '{"a.bin": 5}', '{"a.bin": null}'])
-def test_a_manifest_of_any_shape_is_a_sentence(text: str, tmp_path: Path) -> None:
+def test_require_intact_refuses_malformed_manifests(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
     (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"manifest\.json"):

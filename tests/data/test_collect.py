@@ -61,7 +61,7 @@ def read(out: Path, name: str):
     return json.loads(path.read_text()) if name.endswith(".json") else pq.read_table(path)
 
 
-def test_the_folder_holds_what_the_next_stages_read(messages, tmp_path):
+def test_collect_writes_all_files_of_the_next_stages(messages, tmp_path):
     out = tmp_path / "raw"
     collect(download(a=source(messages)), out, progress=False)
     assert sorted(path.name for path in out.iterdir()) == sorted(
@@ -118,7 +118,7 @@ def test_the_folder_holds_what_the_next_stages_read(messages, tmp_path):
     }
 
 
-def test_sources_are_merged_in_the_order_written(messages, tmp_path):
+def test_collect_merges_sources_in_their_order(messages, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("Bir varmış bir yokmuş.")
     text = {
@@ -146,7 +146,7 @@ def test_sources_are_merged_in_the_order_written(messages, tmp_path):
     assert list(summary) == ["z", "b", "a"]
 
 
-def test_two_runs_give_equal_bytes(messages, tmp_path):
+def test_collect_gives_equal_bytes_twice(messages, tmp_path):
     """Or everything downstream trains again without a reason."""
     sources = download(a=source(messages, weight=0.5), b=source(messages))
     for name in ("one", "two"):
@@ -154,7 +154,7 @@ def test_two_runs_give_equal_bytes(messages, tmp_path):
     assert sha256_of(tmp_path / "one") == sha256_of(tmp_path / "two")
 
 
-def test_a_weight_keeps_its_share_and_a_larger_one_only_adds(messages, tmp_path):
+def test_collect_subsamples_by_weight_and_a_larger_weight_only_adds(messages, tmp_path):
     kept = {}
     for weight in (0.2, 0.6):
         out = tmp_path / "raw"
@@ -168,11 +168,11 @@ def test_a_weight_keeps_its_share_and_a_larger_one_only_adds(messages, tmp_path)
 
 
 @given(entry=st.text(min_size=1), one=st.text())
-def test_a_place_lies_between_0_and_1(entry, one):
+def test_place_is_from_0_to_below_1(entry, one):
     assert 0 <= module._place(entry, one) < 1
 
 
-def test_large_tables_become_few_row_groups(messages, tmp_path, monkeypatch):
+def test_collect_writes_few_row_groups_for_large_tables(messages, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GROUP_ROWS", 300)
     out = tmp_path / "raw"
     collect(download(a=source(messages), b=source(messages)), out, progress=False)
@@ -181,7 +181,7 @@ def test_large_tables_become_few_row_groups(messages, tmp_path, monkeypatch):
     assert groups.num_row_groups == 8
 
 
-def test_a_source_that_loses_a_row_is_caught(tmp_path, monkeypatch):
+def test_collect_fails_when_a_source_loses_a_row(tmp_path, monkeypatch):
     """A reader with a hole would shrink the data without a word."""
     table = pa.table(
         {
@@ -202,7 +202,7 @@ def test_a_source_that_loses_a_row_is_caught(tmp_path, monkeypatch):
         collect(download(a=source(tmp_path / "x")), tmp_path / "raw", progress=False)
 
 
-def test_many_rejections_do_not_wait_in_memory(tmp_path):
+def test_row_log_flushes_many_rejected_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "short\n" * 9000 + "ok,ham\n")
     summary = collect(download(a=source(path)), tmp_path / "raw", progress=False)
@@ -210,19 +210,19 @@ def test_many_rejections_do_not_wait_in_memory(tmp_path):
     assert read(tmp_path / "raw", "rejections.parquet").column("line").to_pylist() == list(range(2, 9002))
 
 
-def test_the_summary_says_rows_and_reasons(messages, tmp_path):
+def test_describe_shows_rows_and_reasons(messages, tmp_path):
     said = describe(collect(download(a=source(messages)), tmp_path / "raw", progress=False))
     assert "1,002      1,000         2" in said
     assert "rejected from a, labelled: 1 empty, 1 short_row" in said
 
 
-def test_no_source_is_refused(tmp_path):
+def test_collect_refuses_an_empty_list_of_sources(tmp_path):
     with pytest.raises(UserError, match=r"download.sources is empty"):
         collect(download(), tmp_path / "raw", progress=False)
 
 
 @pytest.mark.parametrize("second", [{"path": "none.csv"}, {"sha256": "0" * 64}])
-def test_an_error_in_a_later_source_leaves_the_old_folder_whole(messages, tmp_path, second):
+def test_collect_keeps_the_old_folder_after_an_error(messages, tmp_path, second):
     out = tmp_path / "raw"
     collect(download(a=source(messages)), out, progress=False)
     before = sha256_of(out)
@@ -232,7 +232,7 @@ def test_an_error_in_a_later_source_leaves_the_old_folder_whole(messages, tmp_pa
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["raw"]
 
 
-def test_a_full_disk_leaves_the_old_folder_whole(messages, tmp_path, monkeypatch):
+def test_collect_keeps_the_old_folder_on_a_full_disk(messages, tmp_path, monkeypatch):
     out = tmp_path / "raw"
     collect(download(a=source(messages)), out, progress=False)
     before = sha256_of(out)
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_the_old_folder_whole(messages, tmp_path, monkeypatch
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["raw"]
 
 
-def test_a_disk_that_really_fills_leaves_the_old_folder_whole(tmp_path):
+def test_collect_keeps_the_old_folder_on_a_really_full_disk(tmp_path):
     """As above with a real limit on how much a file may hold, set for a process of its own."""
     path, out = tmp_path / "inputs/noise.csv", tmp_path / "raw"
     path.parent.mkdir()

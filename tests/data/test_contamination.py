@@ -28,20 +28,20 @@ def brief(removed: list[Removal]) -> list[tuple[int, int, str]]:
     return [(removal.row, removal.of, removal.reason) for removal in removed]
 
 
-def test_the_first_of_a_split_stays() -> None:
+def test_removals_keep_the_first_duplicate_of_a_split() -> None:
     removed = found(["bir", "iki", "BİR", "bir"], ["train"] * 4)
     assert brief(removed) == [(2, 0, "duplicate"), (3, 0, "duplicate")]
     assert all(removal.exact and removal.similarity == 1 for removal in removed)
 
 
-def test_near_copies_go_and_say_how_near() -> None:
+def test_removals_remove_near_duplicates_with_their_similarity() -> None:
     (removal,) = found([LONG, "x", NEAR], ["train"] * 3)
     assert (removal.row, removal.of, removal.reason, removal.exact) == (2, 0, "near_duplicate", False)
     assert removal.similarity == pytest.approx(79 / 89)
 
 
 @pytest.mark.parametrize("copy", [LONG, NEAR])
-def test_what_stands_in_a_guarded_split_leaves_the_other_one(copy: str) -> None:
+def test_removals_remove_from_the_less_guarded_split(copy: str) -> None:
     splits = ["train", "validation", "test"]
     assert brief(found([copy, LONG, "x"], splits)) == [(0, 1, "contamination")]
     assert brief(found([copy, "x", LONG], splits)) == [(0, 2, "contamination")]
@@ -49,20 +49,20 @@ def test_what_stands_in_a_guarded_split_leaves_the_other_one(copy: str) -> None:
     assert brief(found([LONG, LONG, LONG], splits)) == [(0, 2, "contamination"), (1, 2, "contamination")]
 
 
-def test_without_decontamination_leaks_stay_for_the_gate_to_name() -> None:
+def test_removals_keep_leaks_without_decontamination() -> None:
     splits = ["train", "train", "train", "test"]
     assert brief(found([LONG, LONG, "x", LONG], splits, across=False)) == [(1, 0, "duplicate")]
     # The second is a near copy of the first, but it is also the very text of the test.
     assert brief(found([NEAR, LONG, "x", LONG], splits, across=False)) == []
 
 
-def test_a_published_test_split_keeps_its_repeats() -> None:
+def test_removals_keep_duplicates_inside_a_pinned_test_split() -> None:
     texts, splits = ["bir", "bir", "iki", "iki"], ["test", "test", "train", "train"]
     assert brief(found(texts, splits, pinned=[True] * 4)) == [(3, 2, "duplicate")]
     assert brief(found(texts, splits, pinned=[False] * 4)) == [(1, 0, "duplicate"), (3, 2, "duplicate")]
 
 
-def test_other_answers_to_one_prompt_are_other_preferences_but_leak_across_splits() -> None:
+def test_removals_compare_answers_within_a_split_only() -> None:
     texts = ["soru"] * 3
     assert brief(found(texts, ["train"] * 3, besides=[b"a", b"b", b"a"])) == [(2, 0, "duplicate")]
     splits = ["train", "train", "test"]
@@ -72,7 +72,7 @@ def test_other_answers_to_one_prompt_are_other_preferences_but_leak_across_split
     ]
 
 
-def test_chains_of_near_copies_do_not_drag_along_what_resembles_nothing_kept() -> None:
+def test_removals_keep_the_end_of_a_chain_of_near_duplicates() -> None:
     words = LONG.split()
     chain = [" ".join([f"w{i}" for i in range(step * 2)] + words[step * 2 :]) for step in range(4)]
     removed = found(chain, ["train"] * 4)
@@ -81,7 +81,7 @@ def test_chains_of_near_copies_do_not_drag_along_what_resembles_nothing_kept() -
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
-def test_what_stays_is_clean_and_every_removal_has_its_witness(seed: int) -> None:
+def test_removals_leave_clean_records_and_name_a_kept_one_each(seed: int) -> None:
     draw = random.Random(seed)
     texts = [draw.choice([LONG, NEAR, "kısa", "Kısa!", f"tek {number}"]) for number in range(30)]
     splits = draw.choices(["train", "validation", "test"], k=30)
@@ -94,7 +94,7 @@ def test_what_stays_is_clean_and_every_removal_has_its_witness(seed: int) -> Non
 
 
 @pytest.mark.parametrize(("part", "held"), [(5, 1 << 20), (1 << 15, 0), (5, 600)])
-def test_nothing_depends_on_how_much_fits_in_memory(part: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removals_are_equal_with_any_memory_bound(part: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(4)
     words = [f"w{number}" for number in range(40)]
     texts = []
@@ -113,7 +113,7 @@ def test_nothing_depends_on_how_much_fits_in_memory(part: int, held: int, monkey
     assert found(texts, splits) == expected
 
 
-def test_the_columns_of_each_kind() -> None:
+def test_texts_of_reads_the_columns_of_each_kind() -> None:
     import pyarrow as pa
 
     columns = {"instruction": ["a", "a"], "input": ["b", ""], "chosen": ["C", "d"], "rejected": ["e", "f"]}

@@ -13,7 +13,7 @@ MESSAGES = [
 ]  # fmt: skip
 
 
-def test_a_conversation_comes_back_as_it_was() -> None:
+def test_earlier_restores_a_written_conversation() -> None:
     instruction, given, output = conversations.record(MESSAGES)
     assert (instruction, output) == ("Ne zaman?", "dün\nakşam")
     assert "Işık" in given  # gates read it as text
@@ -39,12 +39,12 @@ def test_a_conversation_comes_back_as_it_was() -> None:
         ([{"role": "user", "content": " "}], "expected a known role and text"),
     ],
 )
-def test_what_is_no_conversation_is_said_in_words(value: Any, words: str) -> None:
+def test_record_describes_the_fault_of_an_invalid_list(value: Any, words: str) -> None:
     found = conversations.record(value)
     assert isinstance(found, str)
     assert words in found
 
 
 @pytest.mark.parametrize("given", ["", "metin", "[]", '[{"role"', '[{"role": "user", "content": "x"}]'])
-def test_other_inputs_are_plain_text(given: str) -> None:
+def test_earlier_is_none_for_plain_text(given: str) -> None:
     assert conversations.earlier(given) is None

@@ -60,7 +60,7 @@ def pairs(forms: Forms) -> dict[tuple[int, int], float]:
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.85])
-def test_as_brute_force_finds_them(threshold: float) -> None:
+def test_forms_find_the_near_duplicates_of_brute_force(threshold: float) -> None:
     texts = list(dict.fromkeys(varied(random.Random(5), 500)))
     settings = SETTINGS.model_copy(update={"near_threshold": threshold})
     sets = [shingles(text, 5) for text in texts]
@@ -76,7 +76,7 @@ def test_as_brute_force_finds_them(threshold: float) -> None:
     assert all(similarity == pytest.approx(truth[pair]) for pair, similarity in found.items())
 
 
-def test_bands_meet_at_the_threshold() -> None:
+def test_bands_bound_misses_at_the_threshold() -> None:
     for threshold in (0.3, 0.5, 0.7, 0.85, 0.95):
         count, rows = bands(threshold, 128)
         assert count * rows <= 128
@@ -84,20 +84,20 @@ def test_bands_meet_at_the_threshold() -> None:
     assert bands(1.0, 64) == (1, 64)
 
 
-def test_one_text_in_other_letters_case_and_spaces_is_one_form() -> None:
+def test_forms_fold_letters_case_and_spaces() -> None:
     texts = ["Iğdır'da kış", "IĞDIR'DA  KIŞ", "I\u011fd\u0131r'da k\u0131s\u0327\n"]
     assert form_of(Forms([([text], "tr") for text in texts], SETTINGS)) == [0, 0, 0]
     assert len(Forms([(["ISI"], "tr"), (["isi"], "tr")], SETTINGS)) == 2
 
 
-def test_short_texts_that_differ_by_one_name_are_not_near() -> None:
+def test_forms_keep_short_texts_with_different_names_apart() -> None:
     questions = [f"Where does {name} live?" for name in ("Ayşe", "Mehmet", "Zeynep")]
     long = "Ali has a red car and a blue house near the old bridge of the town where {} works as a baker."
     texts = [*questions, *(long.format(name) for name in ("Ayşe", "Mehmet"))]
     assert not pairs(Forms([([text], "en") for text in texts], SETTINGS))
 
 
-def test_other_questions_on_one_passage_are_not_near_but_a_copied_pair_is() -> None:
+def test_forms_compare_every_field() -> None:
     passage = " ".join(words(random.Random(1), 150))
     records = [
         ("Who lives here?", passage),
@@ -108,7 +108,7 @@ def test_other_questions_on_one_passage_are_not_near_but_a_copied_pair_is() -> N
     assert set(found) == {(0, 2)}
 
 
-def test_signs_count_and_punctuation_does_not() -> None:
+def test_forms_count_signs_but_no_punctuation() -> None:
     texts = [
         "What is 2 + 3?",
         "What is 2 - 3?",
@@ -123,13 +123,13 @@ def test_signs_count_and_punctuation_does_not() -> None:
     assert set(pairs(Forms([([text], "en") for text in texts], SETTINGS))) == {(0, 2)}
 
 
-def test_order_of_batches_and_empty_input() -> None:
+def test_forms_handle_batches_and_empty_input() -> None:
     assert len(Forms([], SETTINGS)) == 0
     assert pairs(Forms([([""], "tr"), (["..."], "tr"), ([" "], "tr")], SETTINGS)) == {}
     many = [([f"satır {number % 5000}"], "tr") for number in range(10_000)]
     assert form_of(Forms(many, SETTINGS)) == [number % 5000 for number in range(10_000)]
 
 
-def test_a_threshold_of_zero_is_refused() -> None:
+def test_forms_refuse_a_threshold_of_zero() -> None:
     with pytest.raises(UserError, match="near_threshold is 0"):
         Forms([], SETTINGS.model_copy(update={"near_threshold": 0.0}))

@@ -20,7 +20,7 @@ def rows_of(values: np.ndarray, folder: Path | None = None) -> DiskArray:
     return made
 
 
-def test_rows_come_back_by_number_and_leave_no_file(tmp_path: Path) -> None:
+def test_disk_array_reads_rows_by_number_and_leaves_no_file(tmp_path: Path) -> None:
     values = np.arange(60, dtype=np.int64).reshape(20, 3)
     made = rows_of(values, tmp_path)
     assert len(made) == 20
@@ -38,7 +38,7 @@ def test_rows_come_back_by_number_and_leave_no_file(tmp_path: Path) -> None:
     st.lists(st.tuples(st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1)), st.integers(0, 3)), max_size=400),
     st.integers(1, 50),
 )
-def test_sorting_in_parts_is_sorting(pairs: list[tuple[int, int]], part: int) -> None:
+def test_in_order_sorts_in_parts(pairs: list[tuple[int, int]], part: int) -> None:
     """Equal keys stay together and in order, few keys or many, in however small a memory."""
     values = np.array([(key, other, row) for row, (key, other) in enumerate(pairs)], np.uint64).reshape(-1, 3)
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def test_sorting_in_parts_is_sorting(pairs: list[tuple[int, int]], part: int) ->
     assert sum(map(len, seen)) == len({key for key, _ in pairs}), "one key in two parts"
 
 
-def test_groups_begin_where_a_key_changes() -> None:
+def test_group_starts_are_where_a_key_changes() -> None:
     part = np.array([[1, 1], [1, 2], [1, 2], [3, 2]], np.uint64)
     assert group_starts(part).tolist() == [0, 3]
     assert group_starts(part, keys=2).tolist() == [0, 1, 3]
@@ -64,7 +64,7 @@ def test_digests_are_a_sequence() -> None:
     assert list(made) == [b"a" * 16, b"b" * 16, b"c" * 16]
 
 
-def test_a_table_in_batches_and_groups_is_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_equal_after_writing_and_reading_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_GROUP_ROWS", 50)
     table = pa.table({"n": range(233), "text": [f"satır {n} ğ" for n in range(233)]})
     with tables.writing(tmp_path / "a.parquet", table.schema) as writer:
@@ -79,7 +79,7 @@ def test_a_table_in_batches_and_groups_is_the_table(tmp_path: Path, monkeypatch:
     assert next(tables.batches(tmp_path / "a.parquet", ["n"], 300)).schema.names == ["n"]
 
 
-def test_a_table_that_fails_leaves_no_file(tmp_path: Path) -> None:
+def test_writing_leaves_no_file_after_an_error(tmp_path: Path) -> None:
     schema = pa.schema([("n", pa.int64())])
     with tables.writing(tmp_path / "empty.parquet", schema):
         pass

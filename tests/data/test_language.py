@@ -23,17 +23,17 @@ LANGUAGE = st.sampled_from(["tr", "az", "en", "und"])
         ("  bir\t\n iki\u00a0 ", "tr", "bir iki"),
     ],
 )
-def test_case_and_space_follow_the_language(text: str, language: str, expected: str) -> None:
+def test_normal_folds_case_and_space_by_language(text: str, language: str, expected: str) -> None:
     assert normal(text, language) == expected
 
 
-def test_dotted_and_dotless_are_two_letters_in_turkish_only() -> None:
+def test_normal_tells_dotted_from_dotless_i_in_turkish_only() -> None:
     assert normal("ısı", "tr") != normal("isi", "tr")
     assert normal("ISI", "tr") == normal("ısı", "tr")
     assert normal("ISI", "en") == normal("isi", "en")
 
 
-def test_decomposed_dotted_capital_is_the_composed_one() -> None:
+def test_normal_composes_a_dotted_capital() -> None:
     assert normal("I\u0307zmir", "tr") == normal("İzmir", "tr") == "izmir"
 
 
@@ -45,7 +45,7 @@ def test_normal_is_idempotent(text: str, language: str) -> None:
 
 @settings(deadline=None)
 @given(TEXT, LANGUAGE)
-def test_composed_and_decomposed_letters_are_one_text(text: str, language: str) -> None:
+def test_normal_composes_letters(text: str, language: str) -> None:
     decomposed = unicodedata.normalize("NFD", text)
     assert normal(decomposed, language) == normal(text, language)
     assert exact_match(decomposed, text, language)
@@ -53,7 +53,7 @@ def test_composed_and_decomposed_letters_are_one_text(text: str, language: str) 
 
 @settings(deadline=None)
 @given(TEXT, LANGUAGE)
-def test_folding_keeps_every_space(text: str, language: str) -> None:
+def test_fold_keeps_every_space(text: str, language: str) -> None:
     assert fold(text, language).split() == normal(text, language).split()
 
 

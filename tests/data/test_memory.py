@@ -94,7 +94,7 @@ def growth(function: Callable[[], object]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a fork starts at its own size on Linux alone")
-def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
+def test_data_stages_use_bounded_memory_for_more_documents(tmp_path: Path) -> None:
     folders = [tmp_path / str(size) for size in SIZES]
     for folder, size in zip(folders, SIZES, strict=True):
         made(folder, size)

@@ -58,7 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
     return raw, tokens, folder / "samples"
 
 
-def test_every_row_is_kept_once_or_removed_with_a_reason(folders: tuple[Path, Path, Path]) -> None:
+def test_sample_keeps_each_row_once_or_removes_it_with_a_reason(folders: tuple[Path, Path, Path]) -> None:
     raw, _, out = folders
     ledger = read_json(out / "ledger.json")
     removed = pq.read_table(out / "removed.parquet")
@@ -80,7 +80,7 @@ def test_every_row_is_kept_once_or_removed_with_a_reason(folders: tuple[Path, Pa
             assert all(row["split"] == split for row in found)
 
 
-def test_what_repeats_is_removed_for_the_right_reason(folders: tuple[Path, Path, Path]) -> None:
+def test_sample_removes_duplicates_with_the_right_reason(folders: tuple[Path, Path, Path]) -> None:
     gone = {row["text"]: row for row in pq.read_table(folders[2] / "removed.parquet").to_pylist()}
     assert gone[LONG[:200]]["reason"] == "contamination"
     assert gone[LONG[:200]]["split"] == "train"
@@ -93,7 +93,7 @@ def test_what_repeats_is_removed_for_the_right_reason(folders: tuple[Path, Path,
     assert (preference["reason"], preference["origin"]) == ("duplicate", "test:3")
 
 
-def test_the_ids_are_those_of_the_texts_that_stay(folders: tuple[Path, Path, Path]) -> None:
+def test_sample_copies_the_ids_of_kept_documents(folders: tuple[Path, Path, Path]) -> None:
     raw, _, out = folders
     texts = {row["id"]: row for row in pq.read_table(raw / "documents.parquet").to_pylist()}
     meta = read_json(out / "documents" / "meta.json")
@@ -109,7 +109,7 @@ def test_the_ids_are_those_of_the_texts_that_stay(folders: tuple[Path, Path, Pat
             assert row["bits"] == texts[row["id"]]["bits"]
 
 
-def test_records_keep_their_schema_and_follow_the_hash_unless_pinned(
+def test_sample_splits_records_by_hash_unless_pinned(
     folders: tuple[Path, Path, Path],
 ) -> None:
     shares = params().split
@@ -121,7 +121,7 @@ def test_records_keep_their_schema_and_follow_the_hash_unless_pinned(
             assert pinned or all(split_of(i, shares) == split for i in table["id"].to_pylist())
 
 
-def test_copying_in_pieces_changes_nothing(
+def test_sample_is_equal_when_ids_are_copied_in_pieces(
     folders: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw, tokens, out = folders
@@ -131,7 +131,7 @@ def test_copying_in_pieces_changes_nothing(
     assert sha256_of(tmp_path / "samples") == sha256_of(out)
 
 
-def test_new_tokens_leave_the_other_kinds_byte_equal(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_sample_leaves_other_kinds_equal_with_new_tokens(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     raw, _, out = folders
     sample(
         params(),
@@ -145,7 +145,7 @@ def test_new_tokens_leave_the_other_kinds_byte_equal(folders: tuple[Path, Path, 
     assert sha256_of(tmp_path / "samples" / "documents") != sha256_of(out / "documents")
 
 
-def test_new_records_move_no_old_one(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_sample_moves_no_record_when_others_are_added(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     more = records()
     more["labelled"] += [{"text": f"Yeni {n}", "label": "ham"} for n in range(50)]
     raw = write_raw(tmp_path / "raw", **more)
@@ -156,7 +156,7 @@ def test_new_records_move_no_old_one(folders: tuple[Path, Path, Path], tmp_path:
         assert after[: len(before)] == before
 
 
-def test_without_decontamination_the_leak_stays_to_be_seen(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_sample_keeps_leaks_without_decontamination(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     raw, tokens, _ = folders
     ledger = sample(params(decontaminate=False), raw, tokens, tmp_path / "samples", progress=False)
     assert all(account["removed"]["contamination"] == 0 for account in ledger.values())
@@ -165,7 +165,7 @@ def test_without_decontamination_the_leak_stays_to_be_seen(folders: tuple[Path, 
     assert documents["id"].to_pylist()[101] in ids
 
 
-def test_kinds_without_records_are_written_empty(tmp_path: Path) -> None:
+def test_sample_writes_empty_files_for_kinds_without_records(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", documents=[{"text": f"Belge {n}", "split": "train"} for n in range(5)])
     ledger = sample(params(), raw, write_tokens(raw, tmp_path / "tokens"), tmp_path / "samples", progress=False)
     assert ledger["labelled"]["rows_in"] == 0
@@ -174,7 +174,7 @@ def test_kinds_without_records_are_written_empty(tmp_path: Path) -> None:
     assert "documents" in describe(ledger)
 
 
-def test_nothing_to_train_on_says_what_to_do_and_leaves_the_old_samples(tmp_path: Path) -> None:
+def test_sample_keeps_the_old_folder_without_training_documents(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", documents=[{"text": "Tek belge", "split": "test"}])
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "old").touch()
@@ -184,14 +184,14 @@ def test_nothing_to_train_on_says_what_to_do_and_leaves_the_old_samples(tmp_path
     assert (tmp_path / "samples" / "old").exists()
 
 
-def test_tokens_of_other_documents_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_sample_refuses_tokens_of_other_documents(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", documents=[{"text": f"Başka {n}"} for n in range(103)])
     with pytest.raises(UserError, match=r"index\.parquet.*dvc repro tokenize"):
         sample(params(), raw, folders[1], tmp_path / "samples", progress=False)
 
 
 @pytest.mark.parametrize("missing", ["raw/labelled.parquet", "tokens/index.parquet", "tokens/ids.bin"])
-def test_a_missing_file_is_named(folders: tuple[Path, Path, Path], tmp_path: Path, missing: str) -> None:
+def test_sample_names_a_missing_file(folders: tuple[Path, Path, Path], tmp_path: Path, missing: str) -> None:
     for folder in folders[:2]:
         shutil.copytree(folder, tmp_path / folder.name)
     (tmp_path / missing).unlink()

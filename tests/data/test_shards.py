@@ -27,7 +27,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "samples" / "documents"
 
 
-def test_documents_come_back_whole_and_in_order(documents: Path) -> None:
+def test_shard_reads_documents_in_order(documents: Path) -> None:
     shard = Shard.open(documents, "train")
     texts = [bytes(shard.document(row)[:-1].tolist()).decode() for row in range(len(shard))]
     assert texts == [text for text in TEXTS if text in texts]
@@ -38,7 +38,7 @@ def test_documents_come_back_whole_and_in_order(documents: Path) -> None:
     assert shard.index()["split"].unique().to_pylist() == ["train"]
 
 
-def test_windows_cover_the_stream_once_and_targets_are_one_ahead(documents: Path) -> None:
+def test_windows_cover_all_ids_once_with_shifted_targets(documents: Path) -> None:
     shard = Shard.open(documents, "train")
     cut = windows(shard, 16)
     assert len(cut) == (len(shard.ids) - 1) // 16
@@ -51,14 +51,14 @@ def test_windows_cover_the_stream_once_and_targets_are_one_ahead(documents: Path
         cut.window(len(cut))
 
 
-def test_a_split_too_short_for_one_window_is_a_clear_error(documents: Path) -> None:
+def test_windows_refuse_a_split_shorter_than_one_window(documents: Path) -> None:
     shard = Shard.open(documents, "test")
     with pytest.raises(UserError, match=r"test split has \d+ tokens.*context_length 100000"):
         windows(shard, 100_000)
     assert len(windows(shard, len(shard.ids) - 1)) == 1
 
 
-def test_damaged_and_missing_files_are_named(documents: Path, tmp_path: Path) -> None:
+def test_shard_names_damaged_and_missing_files(documents: Path, tmp_path: Path) -> None:
     shutil.copytree(documents, tmp_path / "documents")
     with (tmp_path / "documents" / "train.bin").open("ab") as file:
         file.write(b"\0")
@@ -69,7 +69,7 @@ def test_damaged_and_missing_files_are_named(documents: Path, tmp_path: Path) ->
         Shard.open(tmp_path / "documents", "test")
 
 
-def test_wide_ids_survive(tmp_path: Path) -> None:
+def test_shard_reads_32_bit_ids(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", documents=[{"text": text} for text in TEXTS])
     tokens = write_tokens(raw, tmp_path / "tokens", dtype="uint32")
     sample(config.load(), raw, tokens, tmp_path / "samples", progress=False)
@@ -80,11 +80,11 @@ def test_wide_ids_survive(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 2**63 - 1))
-def test_a_shuffle_holds_every_row_once(n: int, seed: int) -> None:
+def test_shuffled_is_a_permutation(n: int, seed: int) -> None:
     assert sorted(shuffled(n, np.arange(n), seed).tolist()) == list(range(n))
 
 
-def test_a_shuffle_prefers_no_order() -> None:
+def test_shuffled_orders_are_equally_likely() -> None:
     counts = Counter(tuple(shuffled(4, np.arange(4), seed).tolist()) for seed in range(1200))
     assert len(counts) == 24
     assert min(counts.values()) > 25
@@ -93,7 +93,7 @@ def test_a_shuffle_prefers_no_order() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 2**31))
-def test_every_row_once_before_any_twice_and_any_step_alone(n: int, batch_size: int, seed: int) -> None:
+def test_batch_rows_visit_every_row_once_per_epoch(n: int, batch_size: int, seed: int) -> None:
     steps = 2 * n // batch_size + 1
     batches = [batch_rows(n, batch_size, step, seed) for step in reversed(range(steps))][::-1]
     rows = np.concatenate(batches)
@@ -103,18 +103,18 @@ def test_every_row_once_before_any_twice_and_any_step_alone(n: int, batch_size: 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 50), st.integers(0, 1000), st.integers(0, 2**31))
-def test_the_ranks_share_out_the_batch_of_one(n: int, step: int, seed: int) -> None:
+def test_batch_rows_of_all_ranks_are_the_batch_of_one(n: int, step: int, seed: int) -> None:
     whole = batch_rows(n, 12, step, seed)
     for world_size in (1, 2, 3, 4):
         parts = [batch_rows(n, 12, step, seed, rank, world_size) for rank in range(world_size)]
         assert np.array_equal(np.stack(parts, axis=1).ravel(), whole)
 
 
-def test_the_order_is_the_same_on_every_machine() -> None:
+def test_batch_rows_have_golden_values() -> None:
     assert batch_rows(1000, 6, 12345, 7).tolist() == [11, 920, 988, 484, 780, 506]
 
 
 @pytest.mark.parametrize("wrong", [(0, 4, 0, 1), (4, 0, 0, 1), (4, 4, -1, 1), (4, 4, 0, 1, 0, 3), (4, 4, 0, 1, 2, 2)])
-def test_impossible_batches_are_refused(wrong: tuple[int, ...]) -> None:
+def test_batch_rows_refuse_impossible_arguments(wrong: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
         batch_rows(*wrong)

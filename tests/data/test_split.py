@@ -13,21 +13,21 @@ IDS = [f"{number:016x}" for number in range(20_000)]
 SHARES = st.floats(0, 0.4)
 
 
-def test_shares_are_met() -> None:
+def test_split_of_meets_the_shares() -> None:
     split = Split(seed=1, validation=0.1, test=0.2)
     found = [split_of(record, split) for record in IDS]
     assert found.count("validation") / len(IDS) == pytest.approx(0.1, abs=0.01)
     assert found.count("test") / len(IDS) == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_hash_is_the_same_on_every_machine() -> None:
+def test_split_of_has_golden_values() -> None:
     split = Split(seed=1, validation=0.3, test=0.3)
     assert [split_of(record, split) for record in "abcdefgh"] == GOLDEN
 
 
 @settings(deadline=None)
 @given(st.text(max_size=20), st.integers(), SHARES, SHARES, SHARES, SHARES)
-def test_enlarging_a_share_moves_records_out_of_training_only(
+def test_split_of_moves_only_training_records_for_a_larger_share(
     record: str, seed: int, validation: float, test: float, more_validation: float, more_test: float
 ) -> None:
     before = split_of(record, Split(seed=seed, validation=validation, test=test))
@@ -38,11 +38,11 @@ def test_enlarging_a_share_moves_records_out_of_training_only(
 
 @settings(deadline=None)
 @given(st.text(max_size=20), st.integers())
-def test_empty_shares_get_nothing(record: str, seed: int) -> None:
+def test_split_of_gives_an_empty_share_nothing(record: str, seed: int) -> None:
     assert split_of(record, Split(seed=seed, validation=0, test=0)) == "train"
 
 
-def test_a_pinned_split_wins_and_the_column_form_agrees() -> None:
+def test_resolve_prefers_a_pinned_split() -> None:
     split = Split(seed=3, validation=0.2, test=0.2)
     pinned = ["train", None, "validation", "test", None] * 20
     ids = IDS[:100]
@@ -52,6 +52,6 @@ def test_a_pinned_split_wins_and_the_column_form_agrees() -> None:
     assert resolve_column(pa.array([], pa.string()), pa.array([], pa.string()), split).type == pa.string()
 
 
-def test_another_seed_is_another_split() -> None:
+def test_split_of_depends_on_the_seed() -> None:
     one, other = (Split(seed=seed, validation=0.2, test=0.2) for seed in (1, 2))
     assert [split_of(record, one) for record in IDS] != [split_of(record, other) for record in IDS]

@@ -53,7 +53,7 @@ def texts(n: int = 700) -> list[str]:
     return [*(line.format(i, i * 7919 % 101, i % 13) for i in range(n)), ""]
 
 
-def test_ids_and_index_tell_every_document(tmp_path: Path) -> None:
+def test_tokenize_writes_ids_and_index_of_every_document(tmp_path: Path) -> None:
     """Training would read across documents, or another document than the index says."""
     given = texts()
     source = documents(tmp_path / "documents.parquet", given, {0: "test", 1: "train"})
@@ -86,7 +86,7 @@ def test_ids_and_index_tell_every_document(tmp_path: Path) -> None:
     assert place == len(ids)
 
 
-def test_held_out_text_trains_nothing(tmp_path: Path) -> None:
+def test_tokenize_trains_on_the_training_split_only(tmp_path: Path) -> None:
     """Scores on held-out text would be flattered by a vocabulary that has seen it."""
     pinned = dict.fromkeys(range(701), "train") | {i: ("validation", "test")[i % 2] for i in range(300)}
     seen = texts()
@@ -97,7 +97,7 @@ def test_held_out_text_trains_nothing(tmp_path: Path) -> None:
     assert files.sha256_of(tmp_path / "a/tokenizer") == files.sha256_of(tmp_path / "b/tokenizer")
 
 
-def test_equal_documents_give_equal_bytes(tmp_path: Path) -> None:
+def test_tokenize_gives_equal_bytes_for_equal_documents(tmp_path: Path) -> None:
     """dvc.lock would change from run to run, and everything after it run again."""
     for name in "ab":
         source = documents(tmp_path / f"{name}.parquet", texts())
@@ -105,7 +105,7 @@ def test_equal_documents_give_equal_bytes(tmp_path: Path) -> None:
     assert files.sha256_of(tmp_path / "a") == files.sha256_of(tmp_path / "b")
 
 
-def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
+def test_tokenize_writes_32_bit_ids_for_a_large_vocabulary(tmp_path: Path) -> None:
     """Ids above 65,535 would wrap around and become other tokens, silently."""
     import base64
 
@@ -124,7 +124,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
     assert text == "ığ ığ<|endoftext|>çok iyi<|endoftext|>"
 
 
-def test_a_vocabulary_that_dvc_does_not_watch_is_pinned(tmp_path: Path) -> None:
+def test_tokenize_requires_a_pinned_vocabulary_of_the_user(tmp_path: Path) -> None:
     """Lost otherwise: the file is edited, `dvc status` says up to date, and the ids are those of the old one."""
     source = documents(tmp_path / "documents.parquet", ["ığ ığ", "çok iyi"])
     tokenize(method("train", vocab_size=270, pattern="gpt2"), SPLIT, source, tmp_path / "made")
@@ -137,14 +137,14 @@ def test_a_vocabulary_that_dvc_does_not_watch_is_pinned(tmp_path: Path) -> None:
     assert (tmp_path / "out/ids.bin").is_file()
 
 
-def test_characters_cover_held_out_documents(tmp_path: Path) -> None:
+def test_tokenize_characters_cover_held_out_documents(tmp_path: Path) -> None:
     """The character benchmark would stop at a letter that stands in one held-out line only."""
     given = ["abc", "abd", "ab$"]
     source = documents(tmp_path / "documents.parquet", given, {0: "train", 1: "train", 2: "test"})
     assert tokenize(method("characters"), SPLIT, source, tmp_path / "out")["vocab_size"] == 5 + 6
 
 
-def test_the_summary_counts_words_by_language(tmp_path: Path) -> None:
+def test_tokenize_counts_words_by_language(tmp_path: Path) -> None:
     """Nobody would see that a vocabulary is wrong for a language."""
     source = documents(tmp_path / "documents.parquet", ["ab ab ab", "zz"] * 40, dict.fromkeys(range(80), "train"))
     summary = tokenize(method(vocab_size=1000), SPLIT, source, tmp_path / "out")
@@ -166,7 +166,7 @@ def test_the_summary_counts_words_by_language(tmp_path: Path) -> None:
         (method("folder", path="nowhere"), "nowhere/tokenizer.json: no such file"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(tmp_path: Path, settings: Tokenize, message: str) -> None:
+def test_tokenize_refuses_settings_that_do_not_fit_the_method(tmp_path: Path, settings: Tokenize, message: str) -> None:
     """A setting would be ignored in silence; and nothing half-written may stay, nor what stood there be
     lost."""
     source = documents(tmp_path / "documents.parquet", texts(20))
@@ -178,7 +178,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, settings: Tokenize
     assert sorted(path.name for path in tmp_path.iterdir()) == ["documents.parquet", "out"]
 
 
-def test_no_documents_are_refused(tmp_path: Path) -> None:
+def test_tokenize_refuses_an_empty_file(tmp_path: Path) -> None:
     """An empty corpus would surface as a strange error in training."""
     source = documents(tmp_path / "documents.parquet", [])
     with pytest.raises(UserError, match="0 documents"):
@@ -194,7 +194,7 @@ def test_no_documents_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenize_leaves_no_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A half-written corpus would be trained on."""
     source = documents(tmp_path / "documents.parquet", texts())
 

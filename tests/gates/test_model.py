@@ -54,22 +54,22 @@ def test_gate_fails_on_the_broken_metric(
     assert entry(verdict, column)["offenders"]
 
 
-def test_a_sound_model_passes_at_its_very_bounds(tmp_path: Path) -> None:
+def test_gate_passes_at_the_exact_bounds(tmp_path: Path) -> None:
     assert judged(GOOD | {"accuracy": 0.95, "loss_nats": 3.0}, tmp_path)["passed"]
 
 
-def test_a_classifier_without_generation_or_entropy_is_judged_on_what_it_has(tmp_path: Path) -> None:
+def test_gate_skips_generation_and_entropy_where_not_measured(tmp_path: Path) -> None:
     assert judged({"accuracy": 0.99}, tmp_path, {"accuracy": BOUNDS["accuracy"]})["passed"]
 
 
-def test_a_missing_metric_says_where_to_add_it(tmp_path: Path) -> None:
+def test_gate_names_the_measures_for_a_missing_metric(tmp_path: Path) -> None:
     found = entry(judged({"loss_nats": 1.0}, tmp_path), "accuracy")
     assert found["offenders"] == ["all: accuracy missing"]
     assert found["params_key"] == "evaluations.base.thresholds.accuracy"
     assert "evaluations.base.measures" in found["says"]
 
 
-def test_a_recipes_own_bound_replaces_the_shared_one(tmp_path: Path) -> None:
+def test_thresholds_replace_the_shared_bound(tmp_path: Path) -> None:
     bounds = {"distinct_2": Bound(at_least=0.001, at_most=None)}
     assert judged(GOOD | {"distinct_2": 0.01}, tmp_path, bounds)["passed"]
 
@@ -77,7 +77,7 @@ def test_a_recipes_own_bound_replaces_the_shared_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"), [("{", "not readable"), ("[1]", "expected a table"), ('{"a": "x"}', "a is 'x'")]
 )
-def test_an_unreadable_evaluation_is_an_error(text: str, says: str, tmp_path: Path) -> None:
+def test_profile_refuses_unreadable_metrics(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=says):
         model.profile(tmp_path, {})

@@ -155,11 +155,11 @@ def test_every_expectation_has_a_failing_input() -> None:
     )
 
 
-def test_clean_records_pass(tmp_path: Path) -> None:
+def test_gate_passes_clean_records(tmp_path: Path) -> None:
     assert judged(Raw(), tmp_path)["passed"]
 
 
-def test_no_labelled_records_are_no_fault(tmp_path: Path) -> None:
+def test_gate_passes_without_labelled_records(tmp_path: Path) -> None:
     made = Raw()
     made.rows["labelled"] = []
     settings = raw.Settings.model_validate(GATES["raw"] | {"min_rows": dict.fromkeys(GATES["raw"]["min_rows"], 0)})
@@ -167,7 +167,7 @@ def test_no_labelled_records_are_no_fault(tmp_path: Path) -> None:
     assert verdict_on("raw", frames, raw.expectations(settings))["passed"]
 
 
-def test_offenders_are_named_counted_once_and_masked(tmp_path: Path) -> None:
+def test_gate_names_counts_and_masks_offending_records(tmp_path: Path) -> None:
     made = Raw()
     for i in range(3):
         made.add("documents", f"The card in the house of the friend is {VISA} number {i}, also {VISA}.")
@@ -179,14 +179,14 @@ def test_offenders_are_named_counted_once_and_masked(tmp_path: Path) -> None:
     assert found["params_key"] == "gates.raw.max_personal.card"
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_profile_names_a_missing_file(tmp_path: Path) -> None:
     data = Raw().write(tmp_path)
     (data / "raw" / "ledger.json").unlink()
     with pytest.raises(UserError, match=r"ledger.json.*dvc repro download"):
         raw.profile(SETTINGS, data)
 
 
-def test_a_sample_of_languages_looks_at_evenly_spaced_records(tmp_path: Path) -> None:
+def test_profile_guesses_languages_of_evenly_spaced_records(tmp_path: Path) -> None:
     made = Raw()
     texts = [text_of(random.Random(i), "en", 30) for i in range(100)]
     made.rows["documents"] = [record("documents", {"text": text}, "tr", i) for i, text in enumerate(texts)]

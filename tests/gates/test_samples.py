@@ -118,12 +118,12 @@ def test_every_expectation_has_a_failing_input() -> None:
     assert len({(expectation.expectation, expectation.column) for expectation in EXPECTATIONS}) == len(EXPECTATIONS)
 
 
-def test_clean_samples_pass(tmp_path: Path) -> None:
+def test_gate_passes_clean_samples(tmp_path: Path) -> None:
     verdict = judged(Samples(Tokens(Raw())), tmp_path)
     assert verdict["passed"], failed(verdict)
 
 
-def test_every_leaked_record_is_named_repeats_included(tmp_path: Path) -> None:
+def test_gate_names_every_leaked_record_with_duplicates(tmp_path: Path) -> None:
     made = Samples(Tokens(Raw()))
     test, train = made.rows["labelled"]["test"], made.rows["labelled"]["train"]
     train += [row | {"id": f"copy{i}"} for i, row in enumerate(test)]
@@ -133,21 +133,21 @@ def test_every_leaked_record_is_named_repeats_included(tmp_path: Path) -> None:
     assert {record["id"] for record in found["records"]} == {row["id"] for row in test}
 
 
-def test_a_kind_without_records_is_no_fault(tmp_path: Path) -> None:
+def test_gate_passes_a_kind_without_records(tmp_path: Path) -> None:
     raw = Raw()
     raw.rows["labelled"], raw.rows["preferences"] = [], []
     verdict = judged(Samples(Tokens(raw)), tmp_path)
     assert verdict["passed"], failed(verdict)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_profile_names_a_missing_file(tmp_path: Path) -> None:
     data = Samples(Tokens(Raw())).write(tmp_path)
     (data / "samples" / "labelled" / "test.parquet").unlink()
     with pytest.raises(UserError, match=r"test.parquet.*dvc repro sample"):
         samples.profile(SETTINGS, data)
 
 
-def test_a_conversation_is_as_long_as_what_is_said_in_it(tmp_path: Path) -> None:
+def test_lengths_count_the_messages_of_a_conversation(tmp_path: Path) -> None:
     made = Samples(Tokens(Raw()))
     for rows in made.rows["instructions"].values():
         for row in rows:

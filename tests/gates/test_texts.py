@@ -15,14 +15,14 @@ def found(check: str, text: str) -> bool:
 
 @pytest.mark.parametrize("text", ["Günaydın", "çşğıİöü", "“Quote’s” — €5", "àéîõü ÀÉÎÕÜ", "Ångström"])
 @pytest.mark.parametrize("codec", ["cp1252", "latin-1"])
-def test_text_read_with_the_wrong_encoding_is_found(text: str, codec: str) -> None:
+def test_mojibake_is_found_in_text_of_a_wrong_encoding(text: str, codec: str) -> None:
     spoilt = text.encode("utf-8").decode(codec, errors="ignore")
     assert found("mojibake", spoilt), spoilt
     assert not found("mojibake", text)
 
 
 @pytest.mark.parametrize("text", ["SÃO PAULO, NÃO", "Âge d'or", "Ärger über Öl", "â la carte", "Å, Ä og Ö"])
-def test_accented_capitals_are_no_mojibake(text: str) -> None:
+def test_mojibake_ignores_accented_capitals(text: str) -> None:
     assert not any(found(check, text) for check in ENCODING)
 
 
@@ -35,12 +35,12 @@ def test_accented_capitals_are_no_mojibake(text: str) -> None:
         ("control_characters", "a\x7fb"),
     ],
 )
-def test_each_sort_of_damage_is_found(check: str, text: str) -> None:
+def test_encoding_detectors_find_their_damage(check: str, text: str) -> None:
     assert found(check, text)
     assert not found(check, "a\tb\r\nc")
 
 
-def test_a_lone_surrogate_is_invalid_utf8_and_is_found() -> None:
+def test_decodable_finds_lone_surrogates() -> None:
     raw = pa.array([b"fine", b"lone \xed\xa0\x80 half", None, b"cut \xc3"], pa.binary()).view(pa.string())
     texts, broken = decodable(raw)
     assert broken == [1, 3]
@@ -64,7 +64,7 @@ def test_excerpt_is_short_printable_text(text: str, start: int, length: int) -> 
     assert len(shown) <= 12 * 130
 
 
-def test_special_tokens_are_found_by_their_spelling() -> None:
+def test_spelled_finds_special_tokens_in_text() -> None:
     detector = _texts.spelled(["<|endoftext|>", "<|user|>"])
     assert detector is not None
     assert [row for row, _, _ in matches(pa.array(["a", "b <|user|>", "<|use", "<|endoftext|>"]), detector)] == [1, 3]

@@ -73,12 +73,12 @@ def test_gate_fails_on_the_broken_column(
     assert entry(verdict, column)["params_key"]
 
 
-def test_too_few_documents_are_stopped(tmp_path: Path) -> None:
+def test_gate_fails_on_too_few_documents(tmp_path: Path) -> None:
     verdict = judged(Tokens(Raw()), tmp_path, min_documents=1000)
     assert failed(verdict) == {"documents_in_index"}
 
 
-def test_clean_ids_pass_and_a_spelled_special_token_only_warns(tmp_path: Path) -> None:
+def test_gate_warns_of_a_spelled_special_token(tmp_path: Path) -> None:
     made = Raw()
     assert judged(Tokens(made), tmp_path / "clean")["passed"]
     made.add("documents", "The letter from the river said <|endoftext|> and then <|user|> with the house.")
@@ -93,7 +93,7 @@ def test_every_expectation_has_a_failing_input() -> None:
     assert len({(expectation.expectation, expectation.column) for expectation in EXPECTATIONS}) == len(EXPECTATIONS)
 
 
-def test_half_an_id_is_an_error_not_a_shifted_corpus(tmp_path: Path) -> None:
+def test_profile_refuses_a_file_with_half_an_id(tmp_path: Path) -> None:
     data = Tokens(Raw()).write(tmp_path)
     with (data / "tokens" / "ids.bin").open("ab") as file:
         file.write(b"\x01")
@@ -102,7 +102,7 @@ def test_half_an_id_is_an_error_not_a_shifted_corpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ids.bin", "index.parquet", "meta.json"])
-def test_a_missing_part_is_named(name: str, tmp_path: Path) -> None:
+def test_profile_names_a_missing_file(name: str, tmp_path: Path) -> None:
     data = Tokens(Raw()).write(tmp_path)
     (data / "tokens" / name).unlink()
     with pytest.raises(UserError, match=f"{name}.*dvc repro tokenize"):

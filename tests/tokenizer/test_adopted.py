@@ -117,28 +117,28 @@ def both(folder: Path) -> tuple[Tokenizer, tokenizers.Tokenizer]:
 
 @settings(max_examples=200)
 @given(TEXT)
-def test_ids_are_those_of_the_library(folder: Path, text: str) -> None:
+def test_adopt_gives_the_ids_of_the_library(folder: Path, text: str) -> None:
     """Open weights would see other tokens than those they learned."""
     ours, theirs = both(folder)
     assume(not any(special in text for special in ours.special))
     assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
 
 
-def test_the_fast_way_is_taken_where_it_is_proved(folder: Path) -> None:
+def test_adopt_uses_tiktoken_where_ids_are_proved_equal(folder: Path) -> None:
     """Encoding would be many times slower, or the library's fallback never used."""
     both(folder)
     facts = json.loads((folder.with_suffix(".saved") / "tohum-tokenizer.json").read_text(encoding="utf-8"))
     assert facts["engine"] == ENGINES[folder.name]
 
 
-def test_its_files_are_kept_byte_by_byte(folder: Path) -> None:
+def test_adopt_keeps_files_byte_for_byte(folder: Path) -> None:
     """A fine-tuned model would be published with another vocabulary or chat template than its base."""
     both(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (folder.with_suffix(".saved") / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_added_tokens_in_user_text_stay_text(folder: Path) -> None:
+def test_adopt_never_matches_added_tokens_in_text(folder: Path) -> None:
     """A message could forge the end of a turn."""
     ours, theirs = both(folder)
     for text in ("<|endoftext|>", "a<|im_end|>b", "<think>x", "<|eot_id|><|end_of_text|>"):
@@ -150,14 +150,14 @@ def test_added_tokens_in_user_text_stay_text(folder: Path) -> None:
     assert ours.vocab_size == theirs.get_vocab_size()
 
 
-def test_end_of_text_is_the_vocabularys_own(folder: Path) -> None:
+def test_adopt_uses_the_vocabularys_end_of_text(folder: Path) -> None:
     """Documents would be separated by a token the base never saw."""
     ours, _ = both(folder)
     name = "<|end_of_text|>" if folder.name == "llama3" else "<|endoftext|>"
     assert ours.end_of_text == ours.special[name]
 
 
-def test_our_special_tokens_come_after_its_own(folder: Path, tmp_path: Path) -> None:
+def test_adopt_appends_our_special_tokens(folder: Path, tmp_path: Path) -> None:
     """Appended tokens would overwrite learned ones, or be unknown to transformers."""
     ours, _ = both(folder)
     grown = tokenizer.adopt(folder, add_specials=True)
@@ -171,7 +171,7 @@ def test_our_special_tokens_come_after_its_own(folder: Path, tmp_path: Path) -> 
     assert grown.encode("ışık <|user|>") == ours.encode("ışık <|user|>")
 
 
-def test_a_folder_of_ours_can_be_adopted(tmp_path: Path) -> None:
+def test_adopt_accepts_a_saved_folder(tmp_path: Path) -> None:
     """A model made here would not serve as open weights elsewhere."""
     first = tokenizer.train(lines(), 400, "cl100k_base")
     first.save(tmp_path)
@@ -217,7 +217,7 @@ def _broken(change: str, raw: dict[str, Any]) -> None:
         "not a tokenizer.json",
     ],
 )
-def test_what_cannot_be_adopted_is_refused_with_the_reason(tmp_path: Path, change: str) -> None:
+def test_adopt_refuses_unsupported_vocabularies_with_the_reason(tmp_path: Path, change: str) -> None:
     """Silently other ids, or a crash deep in a library."""
     write(make("gpt2"), tmp_path, "gpt2")
     path = tmp_path / "tokenizer.json"
@@ -228,14 +228,14 @@ def test_what_cannot_be_adopted_is_refused_with_the_reason(tmp_path: Path, chang
         tokenizer.adopt(tmp_path)
 
 
-def test_the_hash_is_checked(tmp_path: Path) -> None:
+def test_adopt_checks_the_hash(tmp_path: Path) -> None:
     """Other bytes than those reviewed would be used."""
     write(make("gpt2"), tmp_path, "gpt2")
     with pytest.raises(UserError, match="sha256"):
         tokenizer.adopt(tmp_path, "0" * 64)
 
 
-def test_the_hash_covers_every_file_that_decides_the_text(tmp_path: Path) -> None:
+def test_adopt_hash_covers_all_tokenizer_files(tmp_path: Path) -> None:
     """Lost otherwise: another end token or chat template than was reviewed would be trained and published."""
     write(make("gpt2"), tmp_path, "gpt2")
     alone = hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
@@ -266,7 +266,7 @@ def test_the_hash_covers_every_file_that_decides_the_text(tmp_path: Path) -> Non
         lambda raw: raw["model"].update(vocab=[]),
     ],
 )
-def test_a_malformed_vocabulary_is_refused_in_a_sentence(tmp_path: Path, change: Any) -> None:
+def test_adopt_refuses_malformed_files_with_a_user_error(tmp_path: Path, change: Any) -> None:
     """A traceback, or an embedding of a trillion rows."""
     write(make("gpt2"), tmp_path, "gpt2")
     raw = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))

@@ -73,7 +73,7 @@ def test_corpus_encoder_handles_long_and_empty_texts(both: BytePairs) -> None:
     assert_equal_ids(both, ["", line * (2 * PART // len(line)), " " * (PART + 3), "x", "ı" * PART])
 
 
-def test_a_vocabulary_that_it_reads_differently_is_left_to_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_encoder_falls_back_to_tiktoken_for_differing_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = BytePairs(trainer._rustbpe(corpus(), 380, "gpt2"), PATTERNS["gpt2"].tiktoken)
     monkeypatch.setitem(fast.SCHEMES, PATTERNS["gpt2"].tiktoken, "cl100k")
     texts = ["it's 12345 here"] * 3
@@ -109,7 +109,7 @@ def test_corpus_encoder_empties_its_word_cache(both: BytePairs, monkeypatch: pyt
     assert engine._corpus._read <= 1000
 
 
-def test_without_it_all_is_the_same(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoding_and_training_are_equal_without_gigatoken(both: BytePairs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gigatoken", None)
     assert not fast.available(PATTERNS["gpt2"].tiktoken)
     other = BytePairs(both._ranks, both._pattern)
@@ -141,7 +141,7 @@ def test_learn_by_gigatoken_gives_rustbpes_merges(seed: int, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("text", "size"), [("000", 259), ("the quick brown fox 000 ==== aaaa", 400), ("abc def abc def\n", 264)]
 )
-def test_pairs_that_run_out_are_learned_by_rustbpe(text: str, size: int, tmp_path: Path) -> None:
+def test_learn_uses_rustbpe_where_pairs_run_out(text: str, size: int, tmp_path: Path) -> None:
     """There gigatoken makes tokens twice, or others, however large the corpus: ids after them would move."""
     texts = [text] * 3000
     expected = trainer._rustbpe(texts, size, "gpt2")
@@ -150,7 +150,9 @@ def test_pairs_that_run_out_are_learned_by_rustbpe(text: str, size: int, tmp_pat
     assert trainer._gigatoken(tmp_path / "texts", size) != expected
 
 
-def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_learn_by_gigatoken_gives_rustbpes_merges_of_a_corpus(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     texts = [text for seed in range(9) for text in words_and_runs(seed)]
     texts.append(" " * 5000 + "-=" * 5000)
     found = trainer.learn(texts, 2000, "gpt2", tmp_path)
@@ -159,7 +161,7 @@ def test_it_learns_them_from_a_corpus_too(tmp_path: Path, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_character_that_only_one_knows_is_learned_by_rustbpe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learn_uses_rustbpe_for_a_differing_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letter = "\u088f"  # of Unicode 17
     assert fast.CharacterClasses(PATTERNS["gpt2"].tiktoken).differing(utf8_of([f"a {letter} b"]).letters) == {letter}
     texts = [f"ab{letter}ab{letter} the end"] * 20 + words_and_runs(1)
@@ -174,14 +176,14 @@ def test_a_character_that_only_one_knows_is_learned_by_rustbpe(tmp_path: Path, m
         trainer.learn(texts[20:], 600, "gpt2", tmp_path)
 
 
-def test_the_texts_are_read_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learn_reads_written_texts_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_ONCE", 50)
     texts = ["ışık " * 30, "x", "日本語" * 40]
     assert trainer._written(texts, tmp_path / "t", PATTERNS["gpt2"].tiktoken, 0)
     assert [text for text in trainer._read(tmp_path / "t") if text] == texts
 
 
-def test_a_folder_trained_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_gives_equal_folders_by_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module.train(words_and_runs(2), 700, "gpt2").save(tmp_path / "a")
     monkeypatch.setitem(sys.modules, "gigatoken", None)
     module.train(words_and_runs(2), 700, "gpt2").save(tmp_path / "b")

@@ -54,7 +54,7 @@ def huggingface(folder: Path) -> tokenizers.Tokenizer:
 
 @given(TEXT)
 @example("\ufffd\x00\r\r\n \u2028")
-def test_any_text_survives(trained: tuple[Tokenizer, Path], text: str) -> None:
+def test_decode_inverts_encode_for_any_text(trained: tuple[Tokenizer, Path], text: str) -> None:
     """Lost or altered text: whatever a user writes comes back."""
     tokenizer, _ = trained
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -78,7 +78,7 @@ def huggingface_cached(folder: Path) -> tokenizers.Tokenizer:
 
 
 @pytest.mark.parametrize("special", SPECIALS)
-def test_special_tokens_in_user_text_stay_text(trained: tuple[Tokenizer, Path], special: str) -> None:
+def test_encode_never_gives_special_tokens_for_text(trained: tuple[Tokenizer, Path], special: str) -> None:
     """A message could end the conversation or speak as the assistant."""
     tokenizer, _ = trained
     for text in (special, f"a{special}b", f" {special}\n{special}"):
@@ -86,7 +86,7 @@ def test_special_tokens_in_user_text_stay_text(trained: tuple[Tokenizer, Path], 
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_special_tokens_follow_the_merges(trained: tuple[Tokenizer, Path]) -> None:
+def test_train_numbers_special_tokens_after_the_merges(trained: tuple[Tokenizer, Path]) -> None:
     """A template would point at ids that mean something else."""
     tokenizer, _ = trained
     assert tokenizer.vocab_size == 380
@@ -95,7 +95,7 @@ def test_special_tokens_follow_the_merges(trained: tuple[Tokenizer, Path]) -> No
     assert tokenizer.decode([374, 65, 9999]) == "<|endoftext|>A\ufffd"
 
 
-def test_turkish_letters_survive_composed_and_decomposed(trained: tuple[Tokenizer, Path]) -> None:
+def test_decode_inverts_encode_for_turkish_letters(trained: tuple[Tokenizer, Path]) -> None:
     """Turkish users lose their letters."""
     tokenizer, _ = trained
     decomposed = "I\u0307stanbul c\u0327ig\u0306 ko\u0308fte"
@@ -103,7 +103,7 @@ def test_turkish_letters_survive_composed_and_decomposed(trained: tuple[Tokenize
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_batch_equals_one_by_one(trained: tuple[Tokenizer, Path]) -> None:
+def test_encode_batch_equals_encode(trained: tuple[Tokenizer, Path]) -> None:
     """The corpus would be encoded otherwise than a prompt."""
     tokenizer, _ = trained
     texts = [*corpus(3, 20), ""]
@@ -112,7 +112,7 @@ def test_batch_equals_one_by_one(trained: tuple[Tokenizer, Path]) -> None:
     assert all(ids.dtype == np.uint32 for ids in found)
 
 
-def test_transformers_loads_the_folder(trained: tuple[Tokenizer, Path]) -> None:
+def test_transformers_loads_a_saved_folder(trained: tuple[Tokenizer, Path]) -> None:
     """A saved model could not be used outside this project, or its chat template would differ from
     training's."""
     from transformers import AutoTokenizer
@@ -131,7 +131,7 @@ def test_transformers_loads_the_folder(trained: tuple[Tokenizer, Path]) -> None:
     assert theirs.encode(whole, add_special_tokens=False) == ours + answer
 
 
-def test_training_again_at_the_same_place_gives_the_new_ids(tmp_path: Path) -> None:
+def test_load_reads_a_vocabulary_trained_again_in_place(tmp_path: Path) -> None:
     """A stale cache would encode with yesterday's vocabulary."""
     module.train(["abab " * 50], 270, "gpt2").save(tmp_path)
     before = Tokenizer.load(tmp_path).encode("xyxy abab")
@@ -139,7 +139,7 @@ def test_training_again_at_the_same_place_gives_the_new_ids(tmp_path: Path) -> N
     assert Tokenizer.load(tmp_path).encode("xyxy abab") != before
 
 
-def test_equal_texts_give_equal_bytes(tmp_path: Path) -> None:
+def test_train_gives_equal_bytes_for_equal_texts(tmp_path: Path) -> None:
     """dvc.lock would change without a cause; also after loading and saving."""
     for name in "ab":
         module.train(corpus(), 380, "gpt2").save(tmp_path / name)
@@ -151,7 +151,7 @@ def test_equal_texts_give_equal_bytes(tmp_path: Path) -> None:
         assert len(content) == 1, name
 
 
-def test_too_small_a_vocabulary_and_no_text_are_refused() -> None:
+def test_train_refuses_a_small_vocabulary_and_no_text() -> None:
     """A vocabulary that cannot hold the bytes would fail later, far from its cause."""
     with pytest.raises(UserError, match=r"tokenize\.vocab_size is 261; expected at least 262"):
         module.train(["text"], 261, "gpt2")
@@ -162,7 +162,7 @@ def test_too_small_a_vocabulary_and_no_text_are_refused() -> None:
 
 @settings(max_examples=100)
 @given(st.lists(st.one_of(TRICKY, st.sampled_from(WORDS)), max_size=60).map(" ".join), st.integers(8, 40))
-def test_cutting_long_texts_changes_no_id(trained: tuple[Tokenizer, Path], text: str, size: int) -> None:
+def test_parts_of_long_texts_have_equal_ids(trained: tuple[Tokenizer, Path], text: str, size: int) -> None:
     """A long document would be tokenized otherwise than its sentences: exact wherever a letter precedes a
     blank."""
     tokenizer, _ = trained
@@ -176,7 +176,7 @@ def test_cutting_long_texts_changes_no_id(trained: tuple[Tokenizer, Path], text:
 
 
 @given(st.lists(st.tuples(st.sampled_from(" \nxé"), st.integers(1, 900))))
-def test_a_trainer_reads_every_character_in_short_runs(runs: list[tuple[str, int]]) -> None:
+def test_short_runs_keep_every_character(runs: list[tuple[str, int]]) -> None:
     """Training would take hours on one long run of blanks, or skip what stands there."""
     text = "".join(letter * n for letter, n in runs)
     found = list(pretokenizer.short_runs(text))
@@ -185,7 +185,7 @@ def test_a_trainer_reads_every_character_in_short_runs(runs: list[tuple[str, int
     assert longest <= pretokenizer.RUN
 
 
-def test_a_run_of_many_kinds_of_blanks_is_cut_too() -> None:
+def test_short_runs_cut_mixed_white_space() -> None:
     """Neither all ASCII nor all beyond it: a quick look at bytes must not take it for short."""
     for run in (" \u00a0" * 500, "\u3000" * 500, "aı" * 500):
         parts = list(pretokenizer.short_runs(f"x {run} y"))
@@ -194,7 +194,7 @@ def test_a_run_of_many_kinds_of_blanks_is_cut_too() -> None:
 
 
 @pytest.mark.parametrize("text", [" " * 1_100_000 + "a", "ab \n" * 300_000, "\n" * 1_100_000 + "b"])
-def test_monstrous_lines_are_encoded_and_trained_on(text: str) -> None:
+def test_train_and_encode_accept_very_long_lines(text: str) -> None:
     """One long line in a million would stop the pipeline with a panic (regular expressions end at a
     million)."""
     tokenizer = module.train([text], 300, "cl100k_base")
@@ -202,7 +202,7 @@ def test_monstrous_lines_are_encoded_and_trained_on(text: str) -> None:
 
 
 @pytest.mark.parametrize("expression", [r"\p{L}", r"\p{N}", r"\p{M}", r"\p{Lu}", r"\p{Ll}", r"\s"])
-def test_both_libraries_know_the_same_letters(expression: str) -> None:
+def test_patterns_agree_on_all_letters_in_both_libraries(expression: str) -> None:
     """A letter that one Unicode table lacks would be cut in one library and not in the other."""
     every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     ranks = {bytes([byte]): byte for byte in range(256)}
@@ -218,7 +218,7 @@ def test_both_libraries_know_the_same_letters(expression: str) -> None:
 # Vocabularies from elsewhere
 
 
-def test_ranks_file_gives_its_own_ids(trained: tuple[Tokenizer, Path]) -> None:
+def test_from_ranks_keeps_the_files_ids(trained: tuple[Tokenizer, Path]) -> None:
     """The user's vocabulary would be renumbered."""
     tokenizer, folder = trained
     pattern = next(name for name, p in pretokenizer.PATTERNS.items() if p.tiktoken in folder_pattern(folder))
@@ -244,14 +244,14 @@ def folder_pattern(folder: Path) -> list[str]:
         (b"\x89PNG\r\n", "line 1"),
     ],
 )
-def test_broken_ranks_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_parse_ranks_refuses_invalid_files(tmp_path: Path, content: bytes, message: str) -> None:
     """A half-downloaded vocabulary would encode some texts and crash on others."""
     (tmp_path / "x.tiktoken").write_bytes(content)
     with pytest.raises(UserError, match=message):
         module.from_ranks(tmp_path / "x.tiktoken", "gpt2")
 
 
-def test_presets_accept_the_published_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_accepts_published_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file under the wrong name would give ids that no other user of the preset has."""
     (tmp_path / "cl100k_base.tiktoken").write_bytes(b"YQ== 0\n")
     with pytest.raises(UserError, match="is not the published cl100k_base"):
@@ -269,7 +269,7 @@ def test_presets_accept_the_published_files_only(tmp_path: Path, monkeypatch: py
         module.preset("o200k_base", add_specials=False)
 
 
-def test_gpt2_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parse_gpt2_reads_published_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenAI's own two files would not give gpt2's ids (256 bytes in GPT-2's order, then the merges)."""
     letters = vocabulary.byte_letters()
     order = sorted(range(256), key=lambda byte: (ord(letters[byte]) > 255, byte))
@@ -291,7 +291,7 @@ def test_gpt2_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @given(TRICKY)
-def test_tokens_that_no_merge_reaches_agree_too(text: str) -> None:
+def test_tokenizer_json_agrees_on_tokens_without_a_merge(text: str) -> None:
     """Published vocabularies have such tokens; found whole in both libraries, never by merging."""
     tokens = [b"aA", b"a1", b"Aa1", b"1a1", b"ss", b"sss", b"aass", b"  ", b"\n\n", b"as", b"a1s", b"1s"]
     ranks = {bytes([byte]): byte for byte in range(256)} | {t: 256 + i for i, t in enumerate(tokens)}
@@ -304,7 +304,7 @@ def test_tokens_that_no_merge_reaches_agree_too(text: str) -> None:
 # Characters
 
 
-def test_characters_are_numbered_as_nanogpt_numbers_them(tmp_path: Path) -> None:
+def test_characters_have_nanogpts_ids(tmp_path: Path) -> None:
     """The Shakespeare benchmark would not be the benchmark."""
     text = "ışık: the quick\nbrown fox 👍"
     tokenizer = module.characters(text)
@@ -325,7 +325,7 @@ def test_characters_are_numbered_as_nanogpt_numbers_them(tmp_path: Path) -> None
 # Damage, cost
 
 
-def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
+def test_load_names_a_damaged_folder(tmp_path: Path) -> None:
     """A traceback instead of what to do."""
     with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
         Tokenizer.load(tmp_path)
@@ -335,7 +335,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
-def test_loading_imports_nothing_heavy(trained: tuple[Tokenizer, Path]) -> None:
+def test_load_imports_no_heavy_library(trained: tuple[Tokenizer, Path]) -> None:
     """Every stage is a process and pays every import."""
     code = (
         "import sys; from pathlib import Path; from pipeline.tokenizer import Tokenizer; "
@@ -346,7 +346,7 @@ def test_loading_imports_nothing_heavy(trained: tuple[Tokenizer, Path]) -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_probes_cover_every_special_and_survive(trained: tuple[Tokenizer, Path]) -> None:
+def test_probes_contain_special_tokens_and_survive(trained: tuple[Tokenizer, Path]) -> None:
     """The probe texts that adoption relies on must themselves round trip."""
     tokenizer, _ = trained
     for text in PROBES:

@@ -27,7 +27,7 @@ def test_words_are_runs_without_ascii_white_space(texts: list[str], data: st.Dat
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7])
-def test_words_across_what_is_looked_at_together(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_counted_across_steps(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utf8, "_CACHED", step)
     texts = ["bir iki  üç", "", " dört", "beş ", "altı\nyedi", "sekiz"]
     assert utf8_of(texts).words(0, len(texts)) == 8
@@ -35,20 +35,20 @@ def test_words_across_what_is_looked_at_together(step: int, monkeypatch: pytest.
 
 
 @given(TEXTS, st.data())
-def test_a_column_is_read_where_it_lies(texts: list[str], data: st.DataObject) -> None:
+def test_column_reads_an_arrow_array_without_a_copy(texts: list[str], data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(texts) - 1))
     found = Utf8.column(pa.array(["ö", *texts, "x"], pa.string())[1 + first : 1 + len(texts)])
     assert found.cut() == utf8_of(texts[first:]).cut() == [text.encode() for text in texts[first:]]
 
 
-def test_a_column_of_empty_texts() -> None:
+def test_column_reads_empty_texts() -> None:
     """Its buffer may be missing."""
     empty = Utf8.column(pa.array(["", ""], pa.string()))
     assert (empty.cut(), empty.words(0, 2), utf8_of([]).cut()) == ([b"", b""], 0, [])
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.string()])
-def test_a_column_that_lies_otherwise_is_refused(kind: pa.DataType) -> None:
+def test_column_refuses_other_layouts(kind: pa.DataType) -> None:
     """Read as strings its bytes are some other text, and nobody would see it."""
     texts = ["bir", None] if kind == pa.string() else ["bir", "iki"]
     with pytest.raises(ValueError, match="expected strings without nulls, found"):

@@ -20,7 +20,7 @@ from tests.data.reading import texts
     indent=st.sampled_from([None, 1]),
     chunk=st.integers(1, 9),
 )
-def test_json_and_jsonl_give_any_text_back_whatever_the_chunks(read, values, indent, chunk):
+def test_json_and_jsonl_read_any_text_in_any_chunks(read, values, indent, chunk):
     whole, _text.CHUNK = _text.CHUNK, chunk
     try:
         objects = [{"text": value, "n": k} for k, value in enumerate(values)]
@@ -32,7 +32,7 @@ def test_json_and_jsonl_give_any_text_back_whatever_the_chunks(read, values, ind
         _text.CHUNK = whole
 
 
-def test_json_values_that_are_no_text_are_rejected_not_written_out(read):
+def test_json_rejects_values_that_are_no_text(read):
     bad = [
         "1",
         "1.0",
@@ -74,13 +74,13 @@ def test_json_values_that_are_no_text_are_rejected_not_written_out(read):
         ('[{"body": "a"}]', "no column 'text' (our text); found: ['body']"),
     ],
 )
-def test_broken_json_is_refused_with_its_line(read, data, expected):
+def test_json_refuses_invalid_files_with_the_line(read, data, expected):
     with pytest.raises(UserError) as error:
         read("a.json", data, "documents", format={"name": "json"})
     assert expected in str(error.value)
     assert "a.json" in str(error.value)
 
 
-def test_a_repeated_key_in_json_lines_is_refused(read):
+def test_jsonl_refuses_a_repeated_key(read):
     with pytest.raises(UserError, match="line 2: the key 'text' occurs twice"):
         read("a.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', "documents", format={"name": "jsonl"})

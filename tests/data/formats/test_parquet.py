@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import UserError
 
 
-def test_parquet_rows_arrive_and_what_is_no_text_is_rejected(read, tmp_path):
+def test_parquet_reads_rows_and_rejects_values_that_are_no_text(read, tmp_path):
     path = tmp_path / "a.parquet"
     table = pa.table({"text": ["a", None, "", "NA", "e"], "label": pa.array([0, 1, 0, 1, 2], pa.int64())})
     pq.write_table(table, path)
@@ -19,7 +19,7 @@ def test_parquet_rows_arrive_and_what_is_no_text_is_rejected(read, tmp_path):
     assert read.reasons() == [(2, "null"), (3, "empty"), (5, "not_text")]
 
 
-def test_broken_parquet_is_refused(read, tmp_path):
+def test_parquet_refuses_damaged_files(read, tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a" * 1000] * 10}), path)
     whole = path.read_bytes()

@@ -10,22 +10,22 @@ from pipeline.errors import UserError
 from tests.data.reading import CSV, TSV, TXT, texts
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(read):
+def test_text_removes_a_byte_order_mark_at_the_start(read):
     assert texts(read("a.csv", b"\xef\xbb\xbftext,label\nhi,ham\n")) == ["hi"]
 
 
-def test_a_byte_order_mark_inside_the_text_stays(read):
+def test_text_keeps_a_byte_order_mark_inside(read):
     assert texts(read("a.csv", "label,text\nham,\ufeffhi\n")) == ["\ufeffhi"]
 
 
-def test_other_encodings_are_read_when_named(read):
+def test_text_reads_named_encodings(read):
     for encoding in ("windows-1254", "iso-8859-9", "utf-16"):
         rows = read("a.csv", "text,label\nışığın İğdesi,ham\n".encode(encoding), format=CSV | {"encoding": encoding})
         assert texts(rows) == ["ışığın İğdesi"]
 
 
 @pytest.mark.parametrize("name", ["txt", "csv", "tsv", "json", "jsonl"])
-def test_every_text_format_may_be_gzipped(read, name):
+def test_text_formats_read_gzip(read, name):
     content = {
         "txt": "hi",
         "csv": "text\nhi\n",
@@ -44,7 +44,7 @@ def test_every_text_format_may_be_gzipped(read, name):
     assert texts(rows) == ["hi"]
 
 
-def test_every_format_has_a_case_here():
+def test_formats_are_all_tested_here():
     """A format without a test here would be read on trust."""
     assert plugins.choices("data/formats") == ["csv", "json", "jsonl", "parquet", "tsv", "txt"]
 
@@ -79,14 +79,14 @@ def test_every_format_has_a_case_here():
         (b"text,label\n,ham\n,spam\n", "every row was rejected, the first at line 2: empty"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused_by_name_and_place(read, data, expected):
+def test_text_refuses_undecodable_files_with_name_and_place(read, data, expected):
     with pytest.raises(UserError) as error:
         read("a.csv", data)
     assert expected in str(error.value)
     assert "a.csv" in str(error.value)
 
 
-def test_broken_gzip_is_refused(read):
+def test_text_refuses_damaged_gzip(read):
     whole = gzip.compress(b"text,label\n" + b"hi,ham\n" * 1000)
     for broken in (whole[:-10], whole[:20], b"text,label\nhi,ham\n", whole[:-8] + b"\0" * 8, whole + b"rest"):
         with pytest.raises(UserError, match="not a whole gzip file"):
@@ -94,7 +94,7 @@ def test_broken_gzip_is_refused(read):
 
 
 @pytest.mark.parametrize(("name", "form"), [("a.txt", TXT), ("a.jsonl", {"name": "jsonl"}), ("a.csv", CSV)])
-def test_one_line_of_50_mb_is_rejected_in_bounded_memory(read, tmp_path, name, form):
+def test_text_rejects_a_line_of_50_mb_in_bounded_memory(read, tmp_path, name, form):
     """One endless line must not take the machine down; the records around it are kept where there are any."""
     path = tmp_path / name
     rows = {"a.txt": [], "a.jsonl": [b'{"text": "ok"}\n'] * 2, "a.csv": [b"text\nok\n", b"ok\n"]}[name]

@@ -8,12 +8,12 @@ from pipeline.errors import UserError
 from tests.data.reading import TXT, texts
 
 
-def test_a_whole_text_file_keeps_every_byte(read):
+def test_txt_keeps_every_byte_of_an_uncut_file(read):
     text = "\n\nBir\r\n\n  iki \rüç\n\n"
     assert texts(read("a.txt", text, "documents", format=TXT)) == [text]
 
 
-def test_documents_by_line_paragraph_and_separator(read):
+def test_txt_splits_documents_by_line_paragraph_and_separator(read):
     by = lambda how, separator=None: TXT | {"documents": how, "separator": separator}  # noqa: E731
     data = "one\ntwo\n\n \nthree\n<|endoftext|>\nfour\n<|endoftext|>\n"
     assert texts(read("a.txt", data, "documents", format=by("line")))[:3] == ["one", "two", "three"]
@@ -32,7 +32,7 @@ def test_documents_by_line_paragraph_and_separator(read):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="ab. \n\té́ı", min_size=1), limit=st.integers(3, 30))
 @example(text="aa\n ", limit=4)
-def test_cutting_a_document_loses_nothing_but_space_and_keeps_the_limit(read, text, limit):
+def test_txt_cuts_lose_only_space_and_keep_the_limit(read, text, limit):
     """Text lost at a cut would be text the model never reads, without a word in the ledger."""
     text = "x" + text
     rows = read("a.txt", text, "documents", format=TXT | {"max_characters": limit})
@@ -44,7 +44,7 @@ def test_cutting_a_document_loses_nothing_but_space_and_keeps_the_limit(read, te
         assert row["text"].split("\n")[0] in lines[start - 1]
 
 
-def test_cuts_fall_between_paragraphs_and_sentences(read):
+def test_txt_cuts_between_paragraphs_and_sentences(read):
     text = "One one one.\n\nTwo two two.\n\nThree is long. It has two sentences."
     rows = read("a.txt", text, "documents", format=TXT | {"max_characters": 30})
     assert texts(rows) == ["One one one.\n\nTwo two two.", "Three is long. ", "It has two sentences."]

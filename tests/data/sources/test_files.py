@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from tests.data.reading import CSV, TXT
 
 
-def test_labels_columns_and_split_are_what_params_say(read):
+def test_files_map_labels_columns_and_split_as_in_params(read):
     rows = read(
         "a.csv",
         "Label,Text\n0,hi\n1,buy\n",
@@ -29,21 +29,21 @@ def test_labels_columns_and_split_are_what_params_say(read):
     ]
 
 
-def test_split_and_language_may_come_from_columns(read):
+def test_files_read_split_and_language_from_columns(read):
     data = "text,label,part,lang\nmerhaba,a,test,tr\nhello,a,train,en\nx,a,dev,en\n"
     rows = read("a.csv", data, columns={"split": "part", "language": "lang"}, language="auto")
     assert [(r["split"], r["language"]) for r in rows] == [("test", "tr"), ("train", "en")]
     assert read.reasons() == [(4, "unknown_split")]
 
 
-def test_number_labels_are_taken_only_when_labels_names_them(read):
+def test_files_accept_number_labels_only_where_mapped(read):
     data = '{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n{"text": "c", "label": true}\n'
     rows = read("a.jsonl", data, format={"name": "jsonl"}, labels={"1": "spam", "0": "ham"})
     assert [(r["text"], r["label"]) for r in rows] == [("a", "spam")]
     assert read.reasons() == [(2, "not_text"), (3, "not_text")]
 
 
-def test_a_pattern_reads_all_its_files_in_the_order_of_their_names(read, tmp_path):
+def test_files_read_a_pattern_in_the_order_of_names(read, tmp_path):
     for name in ("b/2.txt", "a/1.txt", "a/skip.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -51,7 +51,7 @@ def test_a_pattern_reads_all_its_files_in_the_order_of_their_names(read, tmp_pat
     assert [(r["text"], r["origin"]) for r in rows] == [("a/1.txt", "a/1.txt:1"), ("b/2.txt", "b/2.txt:1")]
 
 
-def test_instructions_without_an_input_column_have_an_empty_input(read):
+def test_files_leave_a_missing_input_column_empty(read):
     rows = read(
         "a.jsonl",
         '{"question": "2+2?", "answer": "4"}\n',
@@ -62,13 +62,13 @@ def test_instructions_without_an_input_column_have_an_empty_input(read):
     assert (rows[0]["instruction"], rows[0]["input"], rows[0]["output"]) == ("2+2?", "", "4")
 
 
-def test_preferences_that_prefer_nothing_are_rejected(read):
+def test_files_reject_preferences_with_equal_answers(read):
     pairs = [{"instruction": "q", "input": "", "chosen": a, "rejected": "no"} for a in ("yes", "no")]
     assert len(read("a.json", json.dumps(pairs, indent=1), "preferences", format={"name": "json"})) == 1
     assert read.reasons() == [(8, "equal_pair")]
 
 
-def test_a_missing_file_and_a_folder_are_refused_with_what_stands_there(read, tmp_path):
+def test_files_refuse_a_missing_file_and_list_the_folder(read, tmp_path):
     (tmp_path / "mesages.csv").write_text("x")
     with pytest.raises(
         UserError, match=r"messages\.csv: no such file; .*'mesages\.csv'.*download\.sources\.mine\.path"
@@ -82,7 +82,7 @@ def test_a_missing_file_and_a_folder_are_refused_with_what_stands_there(read, tm
         read.read(f"{tmp_path}/none/a.csv")
 
 
-def test_a_wrong_sha256_is_refused_before_a_row_is_read(read, tmp_path):
+def test_files_refuse_a_wrong_sha256_before_reading(read, tmp_path):
     data = b"text,label\nhi,ham\n"
     right = hashlib.sha256(data).hexdigest()
     assert len(read("a.csv", data, sha256=right)) == 1
@@ -94,7 +94,7 @@ def test_a_wrong_sha256_is_refused_before_a_row_is_read(read, tmp_path):
         read.read(f"{tmp_path}/*.csv", sha256=right)
 
 
-def test_files_that_dvc_does_not_watch_are_refused_unless_pinned(read, tmp_path, monkeypatch):
+def test_files_outside_inputs_are_refused_unless_pinned(read, tmp_path, monkeypatch):
     """Lost otherwise: such a file is edited, `dvc status` says up to date, and the models are those of the old text."""
     (tmp_path / "inputs/own").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
@@ -115,7 +115,7 @@ def test_files_that_dvc_does_not_watch_are_refused_unless_pinned(read, tmp_path,
     assert len(read.read("inputs/link/a.csv", sha256=sha256)) == 1
 
 
-def test_provenance_names_the_file_and_its_hash(tmp_path):
+def test_files_provenance_names_path_and_hash(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"hi")
     entry = files.Settings.model_validate(
@@ -151,7 +151,7 @@ def test_provenance_names_the_file_and_its_hash(tmp_path):
         ({"path": None}, "download.sources.mine.path"),
     ],
 )
-def test_settings_that_contradict_themselves_are_refused_with_params(fields, expected):
+def test_files_settings_refuse_contradictions(fields, expected):
     """Refused when params.yaml is read, before a stage writes anything."""
     whole = {
         "name": "files",
@@ -170,7 +170,7 @@ def test_settings_that_contradict_themselves_are_refused_with_params(fields, exp
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json", "parquet"])
-def test_lists_of_messages_are_conversations(read, tmp_path, form):
+def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
     """Lost otherwise: a chat log would have to be cut into questions and answers by hand, or would lose its turns."""
     said = [{"role": role, "content": text} for role, text in
             (("user", "Kim?"), ("assistant", "Ayşe"), ("user", "Ne zaman?"), ("assistant", "dün"))]  # fmt: skip
@@ -187,6 +187,6 @@ def test_lists_of_messages_are_conversations(read, tmp_path, form):
     assert [reason for _, reason in read.reasons()] == ["not_a_conversation"]
 
 
-def test_messages_stand_for_all_three_columns(read):
+def test_files_settings_refuse_messages_beside_their_columns(read):
     with pytest.raises(ValueError, match=r"columns names messages, which replace instruction, input, output"):
         read("a.jsonl", "{}", "instructions", format={"name": "jsonl"}, columns={"messages": "m", "output": "o"})

@@ -49,7 +49,7 @@ def ambiguous() -> Node:
 
 @settings(max_examples=150, deadline=None)
 @given(GRAMMARS)
-def test_the_parser_sums_every_derivation(grammar: Node) -> None:
+def test_log2p_sums_all_derivations(grammar: Node) -> None:
     """Otherwise `bits` in the data, and so the distance of a model from the optimum, are wrong."""
     texts = enumerate_texts(grammar)
     assert math.isclose(math.fsum(texts.values()), 1, abs_tol=1e-12)
@@ -57,7 +57,7 @@ def test_the_parser_sums_every_derivation(grammar: Node) -> None:
         assert math.isclose(2 ** log2p(grammar, text), p, rel_tol=1e-12, abs_tol=1e-15)
 
 
-def test_ambiguity_is_counted_in_full() -> None:
+def test_log2p_counts_ambiguous_derivations() -> None:
     """A parser that took the best derivation only would understate what a perfect model knows."""
     grammar = ambiguous()
     texts = enumerate_texts(grammar)
@@ -66,7 +66,7 @@ def test_ambiguity_is_counted_in_full() -> None:
     assert log2p(Choice(["ab", Sequence(["a", "b"])]), "ab") == pytest.approx(0, abs=1e-12)
 
 
-def test_samples_follow_the_probabilities() -> None:
+def test_sample_follows_the_probabilities() -> None:
     """Monte Carlo: a sampler that disagrees with the score would make the world's entropy a fiction."""
     grammar, rng, draws = ambiguous(), random.Random(5), 20_000
     seen = Counter(sample(grammar, rng) for _ in range(draws))
@@ -76,14 +76,14 @@ def test_samples_follow_the_probabilities() -> None:
         assert abs(seen[text] - draws * p) < 5 * math.sqrt(draws * p * (1 - p)) + 1
 
 
-def test_a_text_outside_the_grammar_is_impossible() -> None:
+def test_log2p_is_minus_infinity_outside_the_grammar() -> None:
     """A story that was altered must not pass for a sampled one."""
     grammar = Sequence(["On ", Choice(["Monday", "Tuesday"]), "."])
     for text in ("", "On Monday", "On Monday..", "on Monday.", "On Friday."):
         assert log2p(grammar, text) == -math.inf
 
 
-def test_options_that_share_their_beginning_are_told_apart() -> None:
+def test_choice_tells_options_with_a_common_prefix_apart() -> None:
     """Dispatch on leading characters is an index; it may neither lose a derivation nor count one twice."""
     names = ["Ali", "Alican", "A", ""]
     grammar = Choice([Sequence([Choice(names), Choice([" geldi", "can geldi", " gitti"])]), "Alican geldi"], [3, 1])
@@ -91,14 +91,14 @@ def test_options_that_share_their_beginning_are_told_apart() -> None:
     assert all(math.isclose(2 ** log2p(grammar, text), p, rel_tol=1e-12) for text, p in texts.items())
 
 
-def test_many_options_fall_back_to_shorter_leads() -> None:
+def test_choice_shortens_leads_for_many_options() -> None:
     """More options than the index holds must still be scored exactly."""
     wide = Choice([Sequence([f"{number:03d}", Choice(["x", "y"])]) for number in range(400)])
     grammar = Choice([Sequence([wide, "!"]), Sequence([wide, "?"])])
     assert log2p(grammar, "123y?") == pytest.approx(-math.log2(1600), abs=1e-12)
 
 
-def test_templates_draw_each_mention_anew() -> None:
+def test_template_draws_each_slot_independently() -> None:
     """`{n} and {n}` must not repeat itself."""
     node = template("{n} and {n}{end}", {"n": Choice(["1", "2"]), "end": "."})
     assert enumerate_texts(node) == {f"{a} and {b}.": 0.25 for a in "12" for b in "12"}

@@ -157,35 +157,35 @@ def answers(tmp_path_factory):
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
 
-def test_every_row_of_the_part_arrives_with_its_label(answers):
+def test_hub_reads_every_row_with_its_label(answers):
     rows = answers["all"]["rows"]
     assert [(r["text"], r["label"]) for r in rows[:2]] == [("text 0", "ham"), ("text 1", "spam")]
     assert len(rows) == 1200
     assert rows[-1]["origin"] == "someone/things/train:1200"
 
 
-def test_limit_stops_the_stream(answers):
+def test_hub_stops_at_the_limit(answers):
     assert len(answers["limit"]["rows"]) == 3
 
 
-def test_unfit_rows_go_to_the_ledger_and_words_stay_words(answers):
+def test_hub_logs_rejected_rows_and_keeps_words(answers):
     assert [(r["text"], r["split"]) for r in answers["test"]["rows"]] == [("NA", "test")]
     assert answers["test"]["rejections"] == [[2, "empty"], [3, "null"]]
 
 
 @pytest.mark.parametrize("case", ["wrong part", "wrong configuration", "wrong revision", "wrong repository"])
-def test_what_the_hub_does_not_have_is_said_in_a_sentence(answers, case):
+def test_hub_names_a_missing_part_or_revision(answers, case):
     error = answers[case]["error"]
     assert "cannot be read from the hub" in error
     assert "check repo, revision, config_name and part in download.sources.hub" in error
     assert "\n" not in error
 
 
-def test_a_wrong_column_names_those_there(answers):
+def test_hub_lists_the_columns_for_a_wrong_one(answers):
     assert "no column 'text' (our text); found: ['body', 'class']" in answers["wrong column"]["error"]
 
 
-def test_a_folder_of_the_same_name_is_not_read_in_the_hubs_place(answers):
+def test_hub_refuses_a_local_folder_of_the_same_name(answers):
     """The provenance would name a hub commit for bytes that never came from there."""
     assert "exists and would be read in place of the hub's" in answers["folder"]["error"]
 
@@ -201,7 +201,7 @@ def test_a_folder_of_the_same_name_is_not_read_in_the_hubs_place(answers):
         ("limit", 0),
     ],
 )
-def test_an_unpinned_or_odd_data_set_is_refused_with_params(field, value):
+def test_hub_settings_refuse_an_unpinned_dataset(field, value):
     with pytest.raises(UserError, match=f"download.sources.hub.{field}"):
         Part.model_validate({"name": "hub"} | settings(**{field: value})).settings(
             "data/sources", "download.sources.hub"

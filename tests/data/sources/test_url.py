@@ -145,7 +145,7 @@ def settings(address, sha256=SHA256):
     }
 
 
-def test_a_file_is_fetched_once_and_named_by_its_address(read, server):
+def test_url_downloads_once_and_names_by_address(read, server):
     rows = read()
     assert len(rows) == 20_000
     assert rows[0]["origin"] == "sms.csv:2"
@@ -154,7 +154,7 @@ def test_a_file_is_fetched_once_and_named_by_its_address(read, server):
     assert [path.name for path in read.folder.iterdir()] == [SHA256]
 
 
-def test_a_dropped_connection_is_continued_where_it_broke(read, server):
+def test_url_resumes_a_dropped_connection(read, server):
     """A large download that starts over at each break never ends."""
     assert len(read(dropping(0.5), dropping(0.5), whole)) == 20_000
     assert server.asked[0] is None
@@ -162,20 +162,20 @@ def test_a_dropped_connection_is_continued_where_it_broke(read, server):
     assert read.pauses == [1.0, 2.0]
 
 
-def test_a_server_that_ignores_range_is_read_from_the_start(read):
+def test_url_restarts_where_the_server_ignores_range(read):
     assert len(read(dropping(0.5), ignoring_range)) == 20_000
 
 
-def test_a_busy_server_is_asked_again_with_growing_pauses(read):
+def test_url_retries_a_busy_server_with_backoff(read):
     assert len(read(status(500), status(503), status(429), whole)) == 20_000
     assert read.pauses == [1.0, 2.0, 4.0]
 
 
-def test_a_silent_server_is_given_up_and_asked_again(read):
+def test_url_retries_after_a_timeout(read):
     assert len(read(silent, whole, timeout_s=0.2)) == 20_000
 
 
-def test_an_attempt_too_many_fails_and_the_next_run_continues(read, server):
+def test_url_fails_after_all_retries_and_resumes_in_the_next_run(read, server):
     with pytest.raises(UserError, match=r"the connection failed .* after 2 attempts and [\d,]+ bytes.*web\.retries"):
         read(dropping(0.6), dropping(0.2), retries=1)
     part = read.folder / f"{SHA256}.part"
@@ -188,20 +188,20 @@ def test_an_attempt_too_many_fails_and_the_next_run_continues(read, server):
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
-def test_a_refusal_is_not_asked_again(read, server, code):
+def test_url_does_not_retry_a_refusal(read, server, code):
     with pytest.raises(UserError, match=rf"answers {code} .*download.sources.web.url"):
         read(status(code))
     assert len(server.asked) == 1
     assert list(read.folder.iterdir()) == []
 
 
-def test_other_bytes_than_meant_are_never_used(read):
+def test_url_refuses_other_bytes_than_pinned(read):
     with pytest.raises(UserError, match=rf"sha256 is .*21 bytes.*expected {SHA256}.*download.sources.web.sha256"):
         read(other)
     assert list(read.folder.iterdir()) == []
 
 
-def test_a_file_that_changed_between_two_attempts_is_fetched_anew(read):
+def test_url_restarts_when_the_file_changed_between_attempts(read):
     """Half of the old file and half of the new one is neither."""
     (read.folder).mkdir(parents=True)
     (read.folder / f"{SHA256}.part").write_bytes(b"old" * 1000)
@@ -211,14 +211,14 @@ def test_a_file_that_changed_between_two_attempts_is_fetched_anew(read):
     assert len(read(whole, whole)) == 20_000
 
 
-def test_a_damaged_download_is_fetched_again(read, server):
+def test_url_downloads_a_damaged_file_again(read, server):
     read()
     (read.folder / SHA256).write_bytes(DATA[:-1])
     assert len(read()) == 20_000
     assert server.asked == [None]
 
 
-def test_nobody_listening_is_said_in_a_sentence(read, server):
+def test_url_names_a_refused_connection(read, server):
     server.http.shutdown()
     server.http.server_close()
     with pytest.raises(UserError, match=r"the connection failed .*after 2 attempts"):
@@ -236,12 +236,12 @@ def test_nobody_listening_is_said_in_a_sentence(read, server):
         ("retries", -1),
     ],
 )
-def test_what_is_no_web_address_or_hash_is_refused_with_params(field, value):
+def test_url_settings_refuse_an_invalid_address_or_hash(field, value):
     entry = {"name": "url"} | settings("https://host/a.csv") | {field: value}
     with pytest.raises(UserError, match=rf"download.sources.web.{field}"):
         Part.model_validate(entry).settings("data/sources", "download.sources.web")
 
 
-def test_provenance_is_the_address_and_the_hash():
+def test_url_provenance_is_address_and_hash():
     entry = url.Settings.model_validate(settings("https://host/a.csv"))
     assert url.provenance(entry) == {"address": "https://host/a.csv", "sha256": SHA256, "revision": None}
