@@ -30,7 +30,7 @@ class Placement:
         return len(self.splits)
 
     def mask(self, split: str, first: int, last: int) -> pa.Array:
-        """Which of the records `first` to `last` - 1 are kept and belong to a split."""
+        """Mask of the records `first` to `last` - 1 that are kept and belong to a split."""
         return pa.array(self.kept[first:last] & (self.splits[first:last] == SPLITS.index(split)))
 
     def names(self, first: int, last: int) -> pa.Array:

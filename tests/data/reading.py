@@ -1,5 +1,4 @@
-"""What the tests of formats and of the source files share: write bytes, read them as the download stage
-would."""
+"""Shared by tests of formats and sources: writes bytes to a file and reads them as the download stage does."""
 
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class Reader:
         return rows
 
     def reasons(self) -> list[tuple[int, str]]:
-        return [(one.line, one.reason) for one in self.rejections]
+        return [(row.line, row.reason) for row in self.rejections]
 
 
 def texts(rows):

@@ -63,7 +63,7 @@ def made(data: Path, documents: int) -> None:
 
 
 def functions(data: Path) -> dict[str, Callable[[], object]]:
-    """What is measured, on one folder; `samples` needs what `sample` wrote."""
+    """The measured functions on one folder; `samples` reads the output of `sample`."""
     from pipeline import config, tokenizer  # noqa: F401  # imported before the fork
     from pipeline.data.samples import sample
     from pipeline.gates import raw, samples, tokens

@@ -145,7 +145,7 @@ def test_tokenize_characters_cover_held_out_documents(tmp_path: Path) -> None:
 
 
 def test_tokenize_counts_words_by_language(tmp_path: Path) -> None:
-    """Nobody would see that a vocabulary is wrong for a language."""
+    """Without it, a vocabulary unfit for a language is not noticed."""
     source = documents(tmp_path / "documents.parquet", ["ab ab ab", "zz"] * 40, dict.fromkeys(range(80), "train"))
     summary = tokenize(method(vocab_size=1000), SPLIT, source, tmp_path / "out")
     assert summary["tokens_per_word"] == {"en": 1.0, "tr": 1.0}

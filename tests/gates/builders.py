@@ -260,7 +260,7 @@ INDEX = pa.schema(
 
 
 def starts_of(ids: list[list[int]]) -> list[int]:
-    """Where each list begins when they lie one after the other."""
+    """Offset of each list in their concatenation."""
     return np.concatenate([[0], np.cumsum([len(one) for one in ids])])[:-1].astype(int).tolist()
 
 

@@ -131,7 +131,7 @@ class TokenFolder:
             yield first + len(chunk), first + at, chunk[at].astype(np.int64)
 
     def counts(self) -> Int64s:
-        """How often each id of the vocabulary occurs, shape (vocab_size)."""
+        """Number of occurrences of each id, shape (vocab_size)."""
         total = np.zeros(self.vocab_size, np.int64)
         for _, chunk in self.ids.chunks():
             total += np.bincount(chunk[chunk < self.vocab_size], minlength=self.vocab_size)

@@ -41,7 +41,7 @@ json.dump(answers, sys.stdout)
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What the client asks of a hub for one data set of two files, at one commit."""
+    """A hub's answers for one dataset of two files, at one commit."""
 
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -143,7 +143,7 @@ def test_questions_about_a_text_are_answered_from_it(language: str) -> None:
 
 
 def test_bits_of_a_question_about_a_text_are_those_of_its_draws() -> None:
-    """Who asks, who pays and how much are drawn evenly; the answer costs nothing, the text has told it."""
+    """Persons and numbers are drawn uniformly; the answer carries no information, as the text contains it."""
     made = make_world(3, 16)
     scene = _read(made, "en", "name", "Name the person in the text.", ["{q} paid {n} lira for {goods}."])
     lot = free_slots("en")["lot"]
