@@ -107,13 +107,13 @@ class Reference:
             return
         if key in PART_FOLDERS:
             parts = [(part["name"], part) for part in _entries(values, suffix)]
-            yield self._variants(PART_FOLDERS[key], path + suffix, sentence, parts)
+            yield self._variants(PART_FOLDERS[key], path + suffix, sentence if inner is Part else "", parts)
             if inner is Part:
                 return
         if inner is None:
             yield Key(path, sentence, _type(annotation), values, list(info.examples or []), _choices(annotation))
             return
-        if sentence or suffix == "[]" or get_origin(annotation) in (Union, UnionType):
+        if suffix == "[]" or get_origin(annotation) in (Union, UnionType):
             yield Key(path, sentence, _type(annotation), [v for v in values if not v], [], [])
         about = sentence or first_sentence(inner.__doc__ or "") + "."
         yield from self._section(inner, path + suffix, _entries(values, suffix), about)

@@ -1,4 +1,4 @@
-"""Where the files of an MLflow store are: locations that stay true when the store moves or is served to others.
+"""Locations of an MLflow store's files that stay valid when the store moves or is served to others.
 
 An embedded store (`sqlite:///mlflow.db`) keeps its files in `mlartifacts` beside the database; `tohum ui` serves the
 same folder. Its database records `mlflow-artifacts:/...`, MLflow's form for "the folder of the server": a client of

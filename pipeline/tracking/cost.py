@@ -1,8 +1,8 @@
-"""What a stage cost the machine: seconds, peak memory, energy.
+"""Cost of a stage: seconds, peak memory, energy.
 
-Energy is always given as an estimate from CPU seconds, and as a measurement beside it where the machine
-offers one: RAPL counters (the packages of the whole machine) and, on a CUDA device, the
-power that nvidia-smi reports, integrated over the stage. The record says which method made each number.
+Energy is always estimated from CPU seconds, and also measured where the machine allows it: by RAPL counters (the
+packages of the whole machine) and, on a CUDA device, by the power that nvidia-smi reports, integrated over the stage.
+The record names the method of each number.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _IMPORTED = time.time()
 
 
 class Meter:
-    """Reads the counters once at the start and again when `read` is called."""
+    """Reads energy counters at the start, and again when `read` is called."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._opened = time.time()
@@ -58,7 +58,7 @@ class Meter:
 
 
 def process_started() -> float:
-    """Unix time at which this process was started: before the interpreter, so imports count."""
+    """Unix time at which this process was started, before the interpreter and its imports."""
     try:
         import psutil
     except ImportError:  # a bare training box
@@ -67,13 +67,13 @@ def process_started() -> float:
 
 
 def _rapl_microjoules() -> dict[str, int]:
-    """Counter per package; empty where there are none or only root may read them."""
-    found = {}
+    """Package -> counter; empty where there are none or only root may read them."""
+    counters = {}
     for zone in sorted(_RAPL.glob("intel-rapl:[0-9]*")):
         if zone.name.count(":") == 1:  # sub-zones (cores, memory) are inside their package
             with contextlib.suppress(OSError, ValueError):
-                found[zone.name] = int((zone / "energy_uj").read_text())
-    return found
+                counters[zone.name] = int((zone / "energy_uj").read_text())
+    return counters
 
 
 def _rapl_used(before: dict[str, int], after: dict[str, int]) -> int:
@@ -88,7 +88,7 @@ def _rapl_used(before: dict[str, int], after: dict[str, int]) -> int:
 
 
 class _GpuPower:
-    """Asks nvidia-smi for the power drawn, once a second, into a temporary file; no thread of ours."""
+    """Power draw by nvidia-smi, once a second, written by its process into a temporary file."""
 
     _QUERY = ("--query-gpu=power.draw", "--format=csv,noheader,nounits", "-lms", "1000")
 

@@ -1,7 +1,7 @@
 """Addresses and secrets of the local servers: `.tohum/secrets/<server>`, one line `user:password`, made at first use.
 
 The file is readable by its owner alone, is never printed, logged or passed as an argument (other users see those), and
-decides who may ask a server that `tohum ui` or `tohum prefect` starts. Clients get it through the variables that their
+gives access to the servers that `tohum ui` and `tohum prefect` start. Clients get it through the variables that their
 libraries read: `client_environment`, or `tohum run COMMAND`.
 """
 
@@ -25,7 +25,7 @@ _FORM = re.compile(r"tohum:[\w-]{40,}", re.ASCII)
 
 
 def port(server: Server) -> int:
-    """Its port: TOHUM_MLFLOW_PORT or TOHUM_PREFECT_PORT, else 5000 and 4200."""
+    """The server's port: TOHUM_MLFLOW_PORT or TOHUM_PREFECT_PORT, else 5000 and 4200."""
     name = f"TOHUM_{server.upper()}_PORT"
     given = os.environ.get(name) or str(_PORTS[server])
     if not (given.isascii() and given.isdigit() and 0 < int(given[:6]) < 1 << 16):
@@ -34,7 +34,7 @@ def port(server: Server) -> int:
 
 
 def address(server: Server) -> str:
-    """Where it answers, e.g. http://127.0.0.1:5000."""
+    """The server's address, e.g. http://127.0.0.1:5000."""
     return f"http://{HOST}:{port(server)}"
 
 

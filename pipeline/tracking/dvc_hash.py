@@ -34,7 +34,7 @@ def of(path: str, outs: Mapping[str, str], root: Path = Path(".")) -> str | None
 
 
 def _listed(digest: str, inner: str, root: Path) -> str | None:
-    """The hash of what lies at `inner` in a folder's listing in the cache; None if the listing is not there."""
+    """The hash of the path `inner` in a folder's listing in the cache; None if there is no listing."""
     value = digest.removesuffix(".dir")
     try:
         entries = json.loads((root / CACHE / value[:2] / f"{value[2:]}.dir").read_bytes())
@@ -52,8 +52,7 @@ def _of_workspace(path: Path, root: Path) -> str | None:
         return _md5(path)
     if not path.is_dir():
         return None
-    found = {file.relative_to(path).as_posix(): _md5(file) for file in _files(path, root)}
-    return _of_listing(found)
+    return _of_listing({file.relative_to(path).as_posix(): _md5(file) for file in _files(path, root)})
 
 
 def _of_listing(files: Mapping[str, str]) -> str:

@@ -1,12 +1,12 @@
-"""Delivers what stages wrote to `.tohum/tracking/*.jsonl` to MLflow: live, and later if the server was away.
+"""The sender: delivers the lines of `.tohum/tracking/*.jsonl` to MLflow, live, or later if the server was away.
 
-    python -m pipeline.tracking.sender             follows the files until nothing happens (stages start it)
-    python -m pipeline.tracking.sender --drain     delivers what waits, says how much, ends: 0 if nothing is left
+    python -m pipeline.tracking.sender             follows the files until nothing is written (stages start it)
+    python -m pipeline.tracking.sender --drain     delivers the waiting lines and ends (see `tohum deliver`)
 
-One process per project (a lock), the only one of a pipeline that imports mlflow. Every metric step arrives
-once, whatever is killed and however often: a run is found again by the tag `tohum.run_uid`, metrics carry the
-time at which they were measured (MLflow stores equal rows once), the cursor beside each file moves only after
-delivery, and the steps that a resumed training repeats are known from it.
+One process per project (a lock), the only one of a pipeline that imports mlflow. Every step of a metric arrives exactly
+once, however often processes are killed: a run is found again by the tag `tohum.run_uid`, metrics carry the time at
+which they were measured (MLflow stores equal rows once), the cursor beside each file moves only after delivery, and the
+steps that a resumed training repeats are known from the cursor.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _LONGEST_WAIT = 30.0
 
 
 class Sender:
-    """Carries lines from outboxes to MLflow, patiently."""
+    """Delivers the lines of all outboxes to MLflow."""
 
     def __init__(self, folder: Path = QUEUE) -> None:
         self._folder = folder
@@ -47,12 +47,11 @@ class Sender:
         self.metrics = 0
 
     def round(self) -> bool:
-        """Delivers one slice of every file that has one; whether anything was delivered or a run is open.
+        """Delivers one slice of every waiting file; returns whether anything was delivered or a run is open.
 
         Raises:
-            AwayError: a server cannot be reached or refuses for now; files for other servers were served.
+            AwayError: a server cannot be reached or refuses for now; the files for other servers were delivered.
         """
-        # What cannot be written here (a full disk) waits like what cannot be delivered.
         for path in sorted(set(self._folder.glob("*.jsonl")) - set(self._boxes), key=modified):
             self._boxes[path] = Outbox(path)
         busy = False
@@ -64,38 +63,38 @@ class Sender:
             busy = True
             try:
                 self._serve(box, start)
-            except DamagedError as error:  # stays so for this process; the other stores are served first
+            except DamagedError as error:  # for the rest of this process; the other stores come first
                 self._damaged[start["uri"]] = away[start["uri"]] = error
             except AwayError as error:
                 away[start["uri"]] = error
-            except OSError as error:
+            except OSError as error:  # of our own files, such as a full disk: the lines wait
                 away[start["uri"]] = AwayError(str(error))
-        busy = self._again() or busy
+        busy = self._reset_moved() or busy
         for uri, problem in away.items():
             if uri not in self._damaged or not busy:
                 raise problem
         return busy
 
     def open_runs(self) -> int:
-        """Stages that still run."""
+        """Number of stages that still run."""
         return sum(box.is_open() and box.alive() for box in self._boxes.values())
 
-    def _again(self) -> bool:
-        """Takes back what was delivered to a store that is not the one at its address now; whether there was any."""
-        found = False
+    def _reset_moved(self) -> bool:
+        """Resets cursors of runs that were delivered to another store than the one at their address now."""
+        reset = False
         for box in self._boxes.values():
             if not box.cursor.store or not box.start:
                 continue
             delivery = self._deliveries.get((box.start["uri"], box.start["experiment"]))
             if delivery is not None and delivery.store and delivery.store != box.cursor.store:
-                box.cursor, found = Cursor(), True
+                box.cursor, reset = Cursor(), True
                 box.save()
-        return found
+        return reset
 
     def _serve(self, box: Outbox, start: dict[str, Any]) -> None:
         if box.waiting() > 0:
             self._deliver(box, start)
-        elif not box.alive():  # killed before it could say so
+        elif not box.alive():  # killed before it wrote its end
             if box.cursor.run_id:
                 self._delivery(start).end(box.cursor, "KILLED", int(modified(box.path) * 1000))
             box.cursor.ended = True
@@ -106,7 +105,7 @@ class Sender:
         if offset == box.cursor.offset:
             if box.alive():
                 return
-            offset += box.waiting()  # half a line that nobody will finish
+            offset += box.waiting()  # half a line, which no process will complete
         if any(event.get("event") == "start" for event in events):
             box.forget_process()
         cursor = replace(box.cursor, last_step=dict(box.cursor.last_step), offset=offset)
@@ -114,7 +113,7 @@ class Sender:
         try:
             self.metrics += delivery.send(cursor, events)
             cursor.store = delivery.store
-        except GoneError:  # the store was emptied under us: all of it again, to the store that is there now
+        except GoneError:  # the store was emptied meanwhile: all of it again, to the store that is there now
             cursor = Cursor()
             self._deliveries.clear()
         box.cursor = cursor
@@ -130,7 +129,7 @@ class Sender:
 
 
 def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
-    """Delivers until no run is open and nothing came for `idle_seconds`, or the server stays away.
+    """Delivers until no run is open and nothing was written for `idle_seconds`, or the server stays away.
 
     It ends at once where the store is damaged: a process that has opened a database never opens another one there.
     """
@@ -153,14 +152,14 @@ def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
 
 
 def drain(folder: Path = QUEUE, timeout_s: float = 120.0) -> int:
-    """Delivers what waits now, or waits for the sender that is at it; 0 when all is delivered, 1 when not."""
+    """Delivers the waiting lines, or waits for a sender that runs; returns 0 when all are delivered, else 1."""
     ends, problem, metrics = time.monotonic() + timeout_s, "", 0
     runs, _ = waiting(folder)
     damaged = False
     while waiting(folder)[1] and time.monotonic() < ends and not damaged:
         with _lock(folder) as held:
             if held is None:
-                problem = "another sender is at it"
+                problem = "another sender is running"
             else:
                 sender = Sender(folder)
                 problem, damaged = _rounds(sender, folder, ends)
@@ -171,7 +170,7 @@ def drain(folder: Path = QUEUE, timeout_s: float = 120.0) -> int:
     if left:
         next_step = "" if damaged else "; start the server and repeat"
         print(
-            f"sender: {left} runs ({size} bytes) still wait in {folder}: {problem or 'time is up'}{next_step}",
+            f"sender: {left} runs ({size} bytes) still wait in {folder}: {problem or 'timeout'}{next_step}",
             file=sys.stderr,
         )
         return 1
@@ -186,7 +185,7 @@ def require_usable(uri: str) -> None:
 
 
 def _rounds(sender: Sender, folder: Path, ends: float) -> tuple[str, bool]:
-    """Delivers until nothing waits, the time is up or the server is away; the problem, and if waiting cannot help."""
+    """Delivers until nothing waits, time is up or the server is away; the problem, and whether the store is damaged."""
     try:
         while waiting(folder)[1] and time.monotonic() < ends:
             sender.round()
@@ -199,7 +198,7 @@ def _rounds(sender: Sender, folder: Path, ends: float) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[IO[str] | None]:
-    """Yields None if another sender has it."""
+    """Holds the sender's lock; yields None if another sender holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / SENDER_LOCK.name).open("a") as stream:
         try:
@@ -214,7 +213,7 @@ def main() -> int:
     """The command line: see the module's docstring."""
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.sender", description=about)
-    parser.add_argument("--drain", action="store_true", help="deliver what waits now, then end")
+    parser.add_argument("--drain", action="store_true", help="deliver the waiting lines, then end")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for --drain (default: 120)")
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="end after this many quiet seconds")
     options = parser.parse_args()

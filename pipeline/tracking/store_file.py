@@ -1,6 +1,6 @@
-"""The SQLite file behind a tracking address such as `sqlite:///mlflow.db`: is it there, can it be a database at all.
+"""Checks of the SQLite file behind a tracking URI (`sqlite:///mlflow.db`): whether it exists and can be a database.
 
-MLflow itself waits a minute and a half for a file that can never be opened, and says so in five lines.
+MLflow itself waits a minute and a half for a file that can never be opened, and reports it in five lines.
 """
 
 from pathlib import Path
@@ -10,18 +10,18 @@ _MAGIC = b"SQLite format 3\0"
 
 
 def path_of(uri: str) -> Path | None:
-    """The file of a SQLite address; None for a server's or another database's."""
+    """The file of a SQLite URI; None for a server or another database."""
     return Path(uri.removeprefix(_SCHEME).partition("?")[0]) if uri.startswith(_SCHEME) else None
 
 
 def is_gone(uri: str) -> bool:
-    """Whether the address is a file and nothing is there."""
+    """Whether the URI is a file's and the file does not exist."""
     path = path_of(uri)
     return path is not None and not path.exists()
 
 
 def problem(uri: str) -> str:
-    """Why the file cannot be a database; "" where it may be one, is not there yet, or is no file at all."""
+    """The reason why the file cannot be a database; "" where it may be one, does not exist, or the URI is no file's."""
     path = path_of(uri)
     if path is None or not path.exists():
         return ""
@@ -34,7 +34,7 @@ def problem(uri: str) -> str:
 
 
 def advice(uri: str, why: str) -> str:
-    """One sentence: the store, why it cannot be used, and how its content is had again."""
+    """One sentence: the store, the reason why it cannot be used, and the way to restore its content."""
     path = path_of(uri)
     if path is None:
         return f"{uri}: MLflow cannot use this database ({why}); mend it, or restore it from a copy"
