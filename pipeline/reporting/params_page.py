@@ -113,7 +113,7 @@ class Reference:
         if inner is None:
             yield Key(path, sentence, _type(annotation), values, list(info.examples or []), _choices(annotation))
             return
-        if suffix == "[]" or get_origin(annotation) in (Union, UnionType):
+        if (sentence and suffix) or suffix == "[]" or get_origin(annotation) in (Union, UnionType):
             yield Key(path, sentence, _type(annotation), [v for v in values if not v], [], [])
         about = sentence or first_sentence(inner.__doc__ or "") + "."
         yield from self._section(inner, path + suffix, _entries(values, suffix), about)

@@ -18,7 +18,7 @@ import yaml
 from pipeline import files
 from pipeline.studies import workspace
 from pipeline.studies.guess import guess
-from pipeline.tracking import artifact_location
+from pipeline.tracking import artifact_location, lineage
 from tests import scratch
 
 pytestmark = pytest.mark.slow
@@ -86,9 +86,9 @@ def _locked(root: Path) -> dict[str, dict[str, str]]:
     """Stage -> dependency -> hash, without the code, which git names."""
     lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
     return {
-        name: {dep["path"]: dep["md5"] for dep in stage["deps"] if not dep["path"].startswith("data/code/")}
+        name: {dep["path"]: dep["md5"] for dep in stage["deps"] if not lineage.is_code(dep["path"])}
         for name, stage in lock["stages"].items()
-        if name != "code"  # it is no run
+        if name != "code"  # it reads nothing else, and no run of it is recorded
     }
 
 
