@@ -74,7 +74,7 @@ def measure_all(
     """Every measure that the params name, merged; details carry the hash of the bytes that were measured.
 
     Args:
-        kept: folder of results that are used again while nothing that decides them has changed; null: all run.
+        kept: folder of earlier results, reused while model, samples, code and settings are the same; None: all are run.
 
     Raises:
         UserError: two measures give the same metric, or a metric is not a finite number.
@@ -85,16 +85,18 @@ def measure_all(
         settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
         run = partial(plugins.load("evaluation", name).measure, settings, subject)
         if kept is None:
-            found, shown = run()
+            measured, shown = run()
         else:
             code, model = closure.code([__name__], {"evaluation": [name]}), details["model_sha256"]
             key = kept_results.key_of(model, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
-            found, shown = kept_results.measured(kept, key, run)
-        if twice := sorted(set(found) & set(metrics)):
-            raise UserError(f"evaluations.{subject.name}: two measures give {twice}; keep one of them")
-        if odd := {key: value for key, value in found.items() if not math.isfinite(value)}:
-            raise UserError(f"{subject.name}: {odd} is not finite; the model is broken, look at its training curve")
-        metrics |= found
+            measured, shown = kept_results.measured(kept, key, run)
+        if duplicates := sorted(set(measured) & set(metrics)):
+            raise UserError(f"evaluations.{subject.name}: two measures give {duplicates}; keep one of them")
+        if not_finite := {key: value for key, value in measured.items() if not math.isfinite(value)}:
+            raise UserError(
+                f"{subject.name}: {not_finite} is not finite; the model is broken, look at its training curve"
+            )
+        metrics |= measured
         details[name] = shown
     return metrics, details
 

@@ -96,12 +96,12 @@ def canaries(settings: Settings, subject: Subject) -> list[tuple[Canary, int]]:
         ) from None
     first: dict[tuple[str, str, str, str], Canary] = {}
     times: dict[tuple[str, str, str, str], int] = {}
-    for asked, prompt, text in _texts(settings.kind, subject):
+    for instruction, prompt, text in _texts(settings.kind, subject):
         for match in pattern.finditer(text):
             start, end = match.span("secret")
             parts = text[match.start() : start], match["secret"], text[end : match.end()]
-            first.setdefault((asked, *parts), Canary(prompt, *parts))
-            times[asked, *parts] = times.get((asked, *parts), 0) + 1
+            first.setdefault((instruction, *parts), Canary(prompt, *parts))
+            times[instruction, *parts] = times.get((instruction, *parts), 0) + 1
     if not first:
         raise UserError(
             f"params.yaml: exposure.pattern is {settings.pattern!r} and matches no training text of the "

@@ -32,8 +32,8 @@ def build(settings: Settings, context: ObjectiveContext) -> "Classify":
         UserError: fewer than two labels, or max_tokens exceeds the context_length.
     """
     if len(context.labels) < 2:
-        found = ", ".join(context.labels) or "none"
-        raise UserError(f"data/samples/labelled/train.parquet: labels found: {found}; two or more are expected")
+        labels = ", ".join(context.labels) or "none"
+        raise UserError(f"data/samples/labelled/train.parquet: labels found: {labels}; two or more are expected")
     require_room(settings.max_tokens, context)
     return Classify(settings, context)
 

@@ -166,11 +166,13 @@ def load_adapter(model: GPT, folder: Path) -> None:
             the model.
     """
     config = read_json(folder / "adapter_config.json")
-    odd = sorted(key for key in ("rank_pattern", "alpha_pattern", "bias") if config.get(key) and config[key] != "none")
-    if config.get("peft_type") != "LORA" or odd:
+    unsupported = sorted(
+        key for key in ("rank_pattern", "alpha_pattern", "bias") if config.get(key) and config[key] != "none"
+    )
+    if config.get("peft_type") != "LORA" or unsupported:
         raise UserError(
-            f"{folder}: an adapter of type {config.get('peft_type')} with {odd} set; expected LoRA of one rank: "
-            "save it merged into its base instead"
+            f"{folder}: an adapter of type {config.get('peft_type')} with {unsupported} set; expected LoRA of one "
+            "rank: save it merged into its base instead"
         )
     tensors = read_tensors(folder / "adapter_model.safetensors")
     settings = Settings(
