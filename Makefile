@@ -6,10 +6,10 @@ TORCH ?= torch==2.13.0
 # Installs the hashed lock in seconds where pip takes minutes.
 UV ?= uv==0.13.8
 NAME ?= embedded
-TOHUM := python -m pipeline.cli
 INSTALL := .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r
 RESOLVE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-  --no-header --no-annotate --no-emit-package torch --quiet
+  --no-header --no-annotate --no-emit-package torch --quiet $(if $(UPGRADE),--upgrade)
+TOHUM := python -m pipeline.cli
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
@@ -68,9 +68,9 @@ format: .venv/.ready-check ## formats and mends what can be mended
 	ruff check --fix .
 
 lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, and what tests and checks add to it
-	$(RESOLVE) $(if $(UPGRADE),--upgrade) -o requirements.lock
+	$(RESOLVE) -o requirements.lock
 	for extra in test check; do \
-	  $(RESOLVE) $(if $(UPGRADE),--upgrade) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
+	  $(RESOLVE) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
 	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit 1; done
 
 # The verbs of `tohum` with their options as variables; `tohum --help` tells more.
@@ -87,7 +87,7 @@ OPTIONS_budget = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(F
 OPTIONS_fsck = $(if $(MEND),--mend)
 OPTIONS_doctor = $(if $(MEND),--mend)
 
-bench: setup ## benchmarks, JSON
+bench: .venv/.ready-test ## benchmarks, JSON
 	@for f in tests/bench/*.py; do python -m tests.bench.$$(basename $$f .py); done
 
 clean: ## removes data, models, reports and .tohum, not DVC's cache
