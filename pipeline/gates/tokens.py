@@ -59,6 +59,7 @@ class Settings(Section):
     """gates.tokens: the bounds of every expectation that has one."""
 
     min_documents: Count
+    """Fewest documents."""
     bytes_per_token: BytesPerToken
     """Bounds for each language."""
     outliers: Outliers

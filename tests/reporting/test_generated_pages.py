@@ -103,6 +103,7 @@ def test_the_reference_has_every_key_of_the_default_profile() -> None:
     """Walks through the default profile itself, not through the sections that the reference is made from."""
     documented = keys()
     maps = [key.path for key in documented.values() if key.type.startswith("map")]
+    maps = [path for path in maps if not any(key.startswith(f"{path}.") for key in documented)]
 
     def known(path: str) -> bool:
         """Settings of a variant stand below its key alone (`tuner.rank`); an empty map has keys below it."""
@@ -121,6 +122,11 @@ def leaves(params: object, path: str = "") -> Iterator[str]:
     chosen = path.rpartition(".")[2] in ("finetune", "evaluations", "sources", "search")
     for key, value in params.items():
         yield from leaves(value, f"{path}.{'<name>' if chosen else key}".removeprefix("."))
+
+
+def test_every_key_of_the_reference_has_a_sentence() -> None:
+    """The sentence is the string below the field in its section, or else that of the section."""
+    assert [key.path for key in params_page.Reference(DEFAULT).all_keys() if not key.sentence] == []
 
 
 def test_a_key_of_a_number_has_type_bounds_and_default() -> None:

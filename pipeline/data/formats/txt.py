@@ -24,7 +24,9 @@ class Settings(Section):
     """Boundaries and largest size of documents."""
 
     encoding: Literal["utf-8", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
+    """Encoding of the file; a byte that does not fit it is an error."""
     documents: Literal["file", "line", "paragraph", "separator"]
+    """Unit of text that becomes one document."""
     separator: str | None
     """With `documents: separator`: the line between two documents; null otherwise."""
     max_characters: Positive | None

@@ -32,6 +32,7 @@ class Settings(Section):
     """Of the file on disk, checked before use; with a pattern, {file name: sha256} for every file. null checks nothing
     and is allowed for files in inputs/ only."""
     kind: Kind
+    """Kind of the records."""
     columns: dict[str, str]
     """Our column -> the file's, where names differ; language and split may also be read from a column. A file of
     instructions or preferences may lack `input`, which is then empty."""

@@ -34,10 +34,15 @@ class Settings(Section):
     limit: Positive | None
     """Most rows to read; null reads all."""
     kind: Kind
+    """Kind of the records."""
     columns: dict[str, str]
+    """Our column -> the dataset's, where names differ."""
     labels: dict[str, str]
+    """The dataset's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
     language: Annotated[str, Field(pattern="^(auto|[a-z]{2,3})$")]
+    """ISO 639-1, und, or auto: guessed for each record."""
     split: Literal["train", "validation", "test"] | None
+    """Pins every record to a split; null: by the hash of its content."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":

@@ -31,11 +31,17 @@ class Settings(Section):
     timeout_s: Annotated[float, Field(gt=0)]
     """Seconds without a byte from the server after which an attempt has failed."""
     kind: Kind
+    """Kind of the records."""
     columns: dict[str, str]
+    """Our column -> the file's, where names differ."""
     labels: dict[str, str]
+    """The file's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
     language: Annotated[str, Field(pattern="^(auto|[a-z]{2,3})$")]
+    """ISO 639-1, und, or auto: guessed for each record."""
     split: Literal["train", "validation", "test"] | None
+    """Pins every record to a split; null: by the hash of its content."""
     format: Part
+    """A file in pipeline/data/formats and its settings: {name: jsonl}."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":

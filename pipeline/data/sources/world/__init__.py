@@ -45,12 +45,17 @@ class Settings(Section):
     """Numbers of records. Larger `documents` or `labelled` keep every earlier record."""
 
     seed: int
+    """Seed of the people, the facts and every record."""
     people: int
     """16 to 72; each has one city, job, pet, favourite food, favourite colour and birth month."""
     documents: Count
+    """Number of stories and notes."""
     labelled: Count
+    """Number of messages with a label."""
     instructions: Count
+    """Number of instructions with an answer."""
     preferences: Count
+    """Number of questions with a better and a worse answer."""
     planted: list[
         Literal[
             "personal_email",
