@@ -119,7 +119,7 @@ def leaves(params: object, path: str = "") -> Iterator[str]:
     if not isinstance(params, dict) or not params:
         yield path
         return
-    chosen = path.rpartition(".")[2] in ("finetune", "evaluations", "sources", "search")
+    chosen = path.rpartition(".")[2] in ("finetune", "evaluations", "thresholds", "sources", "search")
     for key, value in params.items():
         yield from leaves(value, f"{path}.{'<name>' if chosen else key}".removeprefix("."))
 
