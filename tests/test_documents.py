@@ -133,6 +133,11 @@ def test_the_readme_shows_one_whole_variant_that_fits_the_page() -> None:
     compile(example, "norms.py", "exec")
 
 
+def test_the_measure_in_the_map_of_the_code_is_the_one_that_is_tested() -> None:
+    (example,) = [content for language, content in blocks(TEXTS["pipeline/README.md"]) if language == "python"]
+    assert example in (ROOT / "tests/test_new_variants.py").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_names_no_machine_and_no_index(page: str) -> None:
     assert not re.search(r"/(work|root|home|tmp)/|https?://(?!mlflow\.example\.org)", TEXTS[page])
