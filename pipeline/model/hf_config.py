@@ -13,7 +13,7 @@ from pipeline.foreign import AGAIN, shown, whole
 from pipeline.model.config import ModelConfig
 from pipeline.model.hf_format import FAMILIES
 
-# config.json keys that must have one of these values where they are present: we compute nothing else.
+# config.json keys that must have one of these values where they are present; the network computes nothing else.
 _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -102,7 +102,7 @@ def _rotary_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def model_config(raw: dict[str, Any], where: str) -> ModelConfig:
-    """The shape that a config.json describes; `where` is how errors call the file.
+    """The hyperparameters in a config.json; `where` names the file in errors.
 
     Raises:
         UserError: another family, a missing key, a value that no model has, or a feature that our network lacks.
@@ -129,16 +129,16 @@ def model_config(raw: dict[str, Any], where: str) -> ModelConfig:
         raise UserError(f"{where}: key {error.args[0]} is missing; a {family} config.json has it") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or family
-        found = "" if isinstance(first["input"], dict) else f", found {shown(first['input'])}"
+        key = ".".join(map(str, first["loc"])) or family
+        value = "" if isinstance(first["input"], dict) else f", found {shown(first['input'])}"
         message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {place}: {message}{found}; {AGAIN}") from None
-    _require_sane(config, where)
+        raise UserError(f"{where}: {key}: {message}{value}; {AGAIN}") from None
+    _require_finite_angles(config, where)
     return config
 
 
 def labels_in(raw: dict[str, Any], where: str) -> list[str] | None:
-    """The class names that a config.json gives, in the order of the scores; None for a language model.
+    """The class names in a config.json, in the order of the scores; None for a language model.
 
     Raises:
         UserError: a classifier's id2label that does not name the classes 0, 1, ... once each.
@@ -157,7 +157,7 @@ def labels_in(raw: dict[str, Any], where: str) -> list[str] | None:
     )
 
 
-# Largest values that are taken: far above those of published models, so that nothing is built or allocated on a lie.
+# Largest values that are accepted, far above those of published models: a hostile config must not exhaust memory.
 _MOST = {
     "num_hidden_layers": 1024,
     "num_attention_heads": 4096,
@@ -175,16 +175,16 @@ def _size(raw: dict[str, Any], key: str, where: str) -> int:
     return whole(raw[key], f"{where}: {key}", _MOST[key])
 
 
-def _require_sane(config: ModelConfig, where: str) -> None:
-    """Refuses numbers within their types that give no numbers: angles and norms that overflow or divide by zero."""
+def _require_finite_angles(config: ModelConfig, where: str) -> None:
+    """Raises UserError for values with which rotary angles or norms would overflow or divide by zero."""
     scaling = config.rope_scaling
-    problems = [
+    checks = [
         ("rope_theta", config.rope_theta, 1.0 <= config.rope_theta <= 1e12, "1 to 1e12"),
         ("the epsilon of its norms", config.norm_epsilon, config.norm_epsilon <= 1.0, "above 0, at most 1"),
     ]
     if scaling is not None:
         slow, fast = scaling.low_freq_factor, scaling.high_freq_factor
-        problems += [
+        checks += [
             ("the factor of its rope scaling", scaling.factor, 1.0 <= scaling.factor <= 1e6, "1 to 1e6"),
             ("low_freq_factor", slow, 0 < slow < fast, f"above 0, below high_freq_factor, which is {fast}"),
             (
@@ -194,8 +194,8 @@ def _require_sane(config: ModelConfig, where: str) -> None:
                 f"1 to {1 << 26:,}",
             ),
         ]
-    for name, value, fine, expected in problems:
-        if not fine:
+    for name, value, valid, expected in checks:
+        if not valid:
             raise UserError(f"{where}: {name} is {shown(value)}, expected {expected}; {AGAIN}")
 
 
@@ -244,11 +244,11 @@ def _read_rotary(raw: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _read_rope(raw: dict[str, Any], where: str) -> tuple[Any, Any, dict[str, Any]]:
-    """The base of the rotary angles, the kind of their stretching and its settings."""
-    said = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(said, dict):
-        raise UserError(f"{where}: rope_parameters is {shown(said)}, expected an object {{...}}; {AGAIN}")
-    rope = {"rope_theta": raw.get("rope_theta", 10000.0)} | said
+    """The base of the rotary angles, the kind of their scaling and its settings."""
+    written = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(written, dict):
+        raise UserError(f"{where}: rope_parameters is {shown(written)}, expected an object {{...}}; {AGAIN}")
+    rope = {"rope_theta": raw.get("rope_theta", 10000.0)} | written
     kind = rope.pop("rope_type", rope.pop("type", "default"))
     theta = rope.pop("rope_theta")
     rope.pop("type", None)
