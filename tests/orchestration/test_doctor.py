@@ -1,4 +1,4 @@
-"""What a crash leaves is listed, untouched, and cleaned up when asked; what lives, and any only copy, stays."""
+"""Leftovers of crashes are listed, and cleaned up on request; files in use and only copies stay."""
 
 import fcntl
 import json

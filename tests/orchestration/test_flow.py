@@ -389,7 +389,7 @@ def _assert_next_run_works(project: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_flow_leaves_no_process_and_no_lock_when_killed(server: Server, project: Path, number: signal.Signals) -> None:
-    """Whoever kills the flow and starts `dvc repro` would have two trainers on one checkpoint."""
+    """Lost otherwise: two trainers on one checkpoint after a killed flow and a `dvc repro`."""
     _with_slow_stage(project)
     command = [*FLOW, "slow"]
     process = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)

@@ -194,7 +194,7 @@ def test_guard_sets_environment_variables_that_the_caller_has_not(tmp_path: Path
 
 
 def _said(module: str, folder: Path, own: dict[str, str]) -> str:
-    """What a stage prints whose caller has these variables, and none of the guard's besides."""
+    """The output of a stage whose caller sets these variables and no other of the guard's."""
     outside = {name: value for name, value in os.environ.items() if name not in guard.ENVIRONMENT}
     done = subprocess.run([*GUARD, module], cwd=folder, env=outside | own, capture_output=True, text=True, check=True)
     return done.stdout

@@ -95,7 +95,7 @@ def test_rows_name_a_changed_file(project: Path) -> None:
 
 
 def test_rows_restore_a_setting_that_was_set_back(project: Path) -> None:
-    """What the run cache holds costs no minutes; nobody should wait with it until the night."""
+    """A restored stage costs no minutes, so the plan must not count them."""
     _set(project, "seed: 1", "seed: 2")
     assert scratch.dvc(project, "repro", "--quiet").returncode == 0
     _set(project, "seed: 2", "seed: 1")

@@ -93,7 +93,7 @@ def test_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
 
 
 def test_trials_start_each_setting_with_an_empty_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier one compiled would make it look faster than it is."""
+    """Lost otherwise: code compiled for an earlier setting makes a later one look faster."""
     caches = []
 
     def run(self: Processes, command: list[str], **_: object) -> list[str]:

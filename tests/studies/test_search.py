@@ -50,7 +50,7 @@ def enter(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 @pytest.fixture(scope="module")
 def whole(made: Path) -> list[Any]:
-    """What the search finds when nothing interrupts it."""
+    """The trials of an uninterrupted search."""
     folder = made.parent / "whole"
     searches.copied(made, folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +70,7 @@ def ran() -> RecipeSearch:
 
 
 def told(trials: list[SearchTrial]) -> list[Any]:
-    """What must not depend on when and how often the search was started."""
+    """The part of the trials that must not depend on interruptions."""
     return [(t.number, t.state, t.values, repr(t.loss), t.reason) for t in trials]
 
 
