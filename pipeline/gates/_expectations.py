@@ -1,9 +1,12 @@
 """Validation with Great Expectations: expectations and frames in, plain deterministic results out.
 
 The only module that imports it. Its import costs more than a gate's own work (a gate is a process, and a run has one
-per model): three quarters of it are scipy.stats, altair and database drivers, for expectations and data sources that no
-gate uses. The first two are deferred to their first use; the drivers are hidden, which Great Expectations handles as
-drivers that are not installed. Both last only for the import.
+per model): half of it are scipy.stats, altair and database drivers, for expectations and data sources that no gate
+uses. The first two are deferred to their first use; the drivers are hidden, which Great Expectations handles as drivers
+that are not installed. Both last only for the import, and save 1.5 of 3.2 s of CPU per gate:
+
+    python -X importtime -c "from pipeline.gates import _expectations; _expectations.library()"
+    python -X importtime -c "import great_expectations.expectations"
 """
 
 import importlib
