@@ -1,7 +1,8 @@
 """Rotary position embeddings (Su et al. 2021), half-split as in transformers: feature i rotates with feature i + K/2.
 
-The gradient of a rotation is the rotation back. Written out it costs less than what autograd composes of the same steps
-(tests/bench/cpu.py).
+The gradient of a rotation is the rotation back, written out here. Beside what autograd composes of the same steps it
+saves nothing of an update of the default base (`python -m tests.bench.cpu`: 105.0 ms, 104.4 without), but the bits of
+every trained model depend on it.
 
 Shapes: B batch, T tokens, N tokens of a flat batch, H heads, K head_dim.
 """

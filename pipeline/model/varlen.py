@@ -78,8 +78,8 @@ def unpad(wanted_BT: Tensor) -> Unpadded | None:
     return Unpadded(PaddedRows(seen_BT), wanted, Slots(wanted_BT[seen_BT]), mask_BQT[:, None])
 
 
-# Both read by index and so do their gradients: on a CPU that takes a quarter of the time of writing by index, which is
-# torch's own gradient of reading by index.
+# Both read by index and so do their gradients. torch's own gradient of reading by index writes by index, which takes
+# four times as long on a CPU; of an update of the default base that is within noise (tests/bench/cpu.py).
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_S: Tensor, slot_N: Tensor, token_S: Tensor) -> Tensor:
