@@ -97,11 +97,16 @@ def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[s
         graph: dvc.yaml, parsed.
         root: the folder that holds the package `pipeline`.
     """
-    return {
-        name: code([module], stage_parts(name, params), root)
-        for name, module in stage_modules(params, graph).items()
-        if module != "stages.code"
-    }
+    found: dict[str, Code] = {}
+    known: dict[str, Code] = {}  # recipes of one method differ in their seed alone
+    for name, module in stage_modules(params, graph).items():
+        if module != "stages.code":
+            parts = stage_parts(name, params)
+            key = json.dumps([module, {folder: sorted(names) for folder, names in parts.items()}])
+            if key not in known:
+                known[key] = code([module], parts, root)
+            found[name] = known[key]
+    return found
 
 
 def stage_modules(params: "Params", graph: dict[str, Any]) -> dict[str, str]:
