@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +14,7 @@ import yaml
 
 from pipeline.config.recipe import KINDS
 from pipeline.paths import CODE as ROOT
+from pipeline.paths import MEASURES
 from pipeline.studies.workspace import lenient
 
 SPAM, CHAT, BOTH = "spam-lora", "chat-lora", "both"
@@ -67,6 +69,7 @@ def finish(folder: Path) -> None:
 def run(stage: str) -> None:
     """One stage's main, as `python -m stages.<stage>` runs it; what it prints is dropped."""
     name, *arguments = stage.split()
+    shutil.rmtree(MEASURES, ignore_errors=True)  # results kept from intact bytes: evaluate would read no samples
     before, sys.argv = sys.argv, [name, *arguments]
     try:
         with redirect_stdout(StringIO()):
