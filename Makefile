@@ -26,15 +26,17 @@ help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 	@echo 'verbs: tohum --help; `make VERB` with its options as variables calls it too'
 
-setup: .venv/.ready ## the virtual environment from requirements.lock: for training and review
+setup: .venv/.ready .venv/bin/tohum ## the virtual environment from requirements.lock: for training and review
 
 .venv/.ready: requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(UV) $(TORCH)
 	$(INSTALL) requirements.lock
-	install -m 755 pipeline/cli/tohum.sh .venv/bin/tohum
 	touch $@
+
+.venv/bin/tohum: pipeline/cli/tohum.sh .venv/.ready
+	install -m 755 $< $@
 
 .venv/.ready-test: infra/locks/test.lock .venv/.ready
 	$(INSTALL) $<
@@ -51,7 +53,7 @@ repro: setup ## the whole pipeline on params.yaml, then register the models whos
 	@$(TOHUM) deliver
 	@$(TOHUM) scores
 
-test: .venv/.ready-test ## all tests, a file at a time on each core
+test: setup .venv/.ready-test ## all tests, a file at a time on each core
 	python -m pytest --numprocesses auto --dist loadfile
 
 torture: .venv/.ready-test ## hundreds of random faults against every guarantee: tests/torture; not part of CI
