@@ -89,7 +89,18 @@ def start(name: str, target: str, folder: Path) -> Iterator[Server]:
         environment.pop(inherited, None)
     log = folder / f"{name}.log"
     # the environment is there: make shall not look after it
-    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/.ready", f"BIN={scratch.BIN}", target]
+    command = [
+        "make",
+        "-s",
+        "-f",
+        str(ROOT / "Makefile"),
+        "-o",
+        ".venv/.ready",
+        "-o",
+        ".venv/bin/tohum",
+        f"BIN={scratch.BIN}",
+        target,
+    ]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
