@@ -2,9 +2,10 @@
 
     python -m tests.bench.nanogpt [--text input.txt] [--rounds 5] [--threads 1] [--only ours,nanogpt] [--broken]
 
-Characters of a text (this project's README unless one is named), the same windows in the same order, the same start
-weights, AdamW and clipping; each contestant a process of its own, in turns, with wall and CPU time. The bfloat16
-contestants run where the CPU has such products. The limit: 6 x parameters x tokens over the rate of one large product.
+Characters of a text (documents of the world of params.yaml unless a file is named), the same windows in the same order,
+the same start weights, AdamW and clipping; each contestant a process of its own, in turns, with wall and CPU time. The
+bfloat16 contestants run where the CPU has such products. The limit: 6 x parameters x tokens over the rate of one large
+product.
 
 Parity: all contestants must learn the same. `loss_nats` is the loss over the first windows, before and after the
 updates, by one formula; after them all must lie within 0.01 of the first contestant's, or the exit code is 1. The
@@ -15,6 +16,7 @@ check must fail.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -40,7 +42,7 @@ PEERS = ("nanogpt", "nanogpt-compiled", "nanogpt-bf16-compiled", "trainer")
 def main() -> None:
     """Prints one JSON object; exits with 1 where contestants learned differently."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, default=Path("README.md"))
+    parser.add_argument("--text", type=Path, help="UTF-8 text; documents of the embedded world by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="contestants, separated by commas")
@@ -89,7 +91,8 @@ def make(folder: Path, size: str, options: argparse.Namespace) -> Path:
     from pipeline.model.gpt import GPT
     from tests.bench.peers import nanogpt_shape
 
-    points = np.array([ord(letter) for letter in options.text.read_text(encoding="utf-8")])
+    text = world_text() if options.text is None else options.text.read_text(encoding="utf-8")
+    points = np.array([ord(letter) for letter in text])
     ids = np.searchsorted(np.unique(points), points) % 65
     context = SHAPES[size][3]
     windows = len(ids) // context - 1
@@ -102,6 +105,17 @@ def make(folder: Path, size: str, options: argparse.Namespace) -> Path:
         "broken": options.broken,
     }))  # fmt: skip
     return path
+
+
+def world_text() -> str:
+    """The first 80,000 characters of the documents of the embedded world, which are the same on every machine."""
+    from pipeline import config
+    from pipeline.data.sources.world import records
+
+    source = config.load().download.sources["world"]
+    settings = source.settings("data/sources", "download.sources.world")
+    texts = (str(record["text"]) for record in itertools.islice(records.documents(settings), 1000))
+    return "\n".join(texts)[:80_000]
 
 
 def limit(size: str, threads: int) -> int:
