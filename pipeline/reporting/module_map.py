@@ -1,5 +1,6 @@
-"""The map of the code for pipeline/README.md: a table per folder, a row per Python file from its docstring."""
+"""The map of the code for pipeline/README.md: layers of imports, and a table per folder with a row per Python file."""
 
+import tomllib
 from pathlib import Path
 
 from pipeline.config import plugins
@@ -10,7 +11,7 @@ FOLDERS = ("pipeline", "stages")
 
 
 def module_map(root: Path) -> str:
-    """Markdown: the folders of `pipeline` and `stages`, each with its sentence and its files.
+    """Markdown: the layers of imports, then the folders of `pipeline` and `stages`, each with its sentence and files.
 
     A folder of variants (`pipeline/tuners`) lists them by the name that params.yaml uses, and its other files below.
 
@@ -19,7 +20,17 @@ def module_map(root: Path) -> str:
     """
     files = [path for top in FOLDERS for path in (root / top).rglob("*.py") if path.read_text(encoding="utf-8").strip()]
     folders = sorted({path.parent for path in files})
-    return "\n\n".join(_room(root, folder, sorted(p for p in files if p.parent == folder)) for folder in folders)
+    rooms = [_room(root, folder, sorted(p for p in files if p.parent == folder)) for folder in folders]
+    return "\n\n".join([_layers(root), *rooms])
+
+
+def _layers(root: Path) -> str:
+    """A drawing of the layers in pyproject.toml, which `make check` tests: a line imports from lines below it only."""
+    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    lines = [layer.replace("pipeline.", "").replace(" | ", " · ") for layer in layers]
+    drawing = "\n   ↓\n".join(lines)
+    return f"Imports go down only; rooms on one line do not import each other:\n\n```\n{drawing}\n```"
 
 
 def _room(root: Path, folder: Path, files: list[Path]) -> str:
