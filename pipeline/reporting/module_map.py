@@ -26,7 +26,9 @@ def module_map(root: Path) -> str:
 
 def _layers(root: Path) -> str:
     """A drawing of the layers in pyproject.toml, which `make check` tests: a line imports from lines below it only."""
-    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     lines = [layer.replace("pipeline.", "").replace(" | ", " · ") for layer in layers]
     drawing = "\n   ↓\n".join(lines)

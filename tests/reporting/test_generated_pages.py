@@ -22,6 +22,7 @@ def project(tmp_path: Path) -> Path:
     """A copy of the sources and pages."""
     for folder in ("pipeline", "stages", PROFILES):
         shutil.copytree(CODE / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(CODE / "pyproject.toml", tmp_path)
     generated_pages.write(tmp_path)
     return tmp_path
 
