@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import syntax
 from pipeline.errors import UserError
-from pipeline.paths import CODE, PACKAGE
+from pipeline.paths import CODE, CODE_OF_STAGES, PACKAGE
 from pipeline.syntax import AXES, Source
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ EXEMPT = {
     "pipeline.config": "validates params.yaml and changes no value; DVC compares the values themselves",
     "pipeline.entry": "starts a stage and words its errors",
     "pipeline.errors": "the type of errors that a user can mend",
-    "pipeline.files": "writes bytes as given, whole or not at all",
-    "pipeline.foreign": "validates files of others, or refuses them",
-    "pipeline.integrity": "compares hashes, or refuses",
     "pipeline.orchestration": "starts and ends processes",
     "pipeline.paths": "says where files lie",
     "pipeline.syntax": "reads code and computes nothing else",
@@ -61,8 +58,8 @@ def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
         root: the folder that holds the package `pipeline`.
 
     Raises:
-        UserError: a file that is no Python; a part that has no file.
-        ValueError: a call of `plugins.load` for a folder that `parts` does not have.
+        UserError: a file that is no Python; a part that has no file; a call of `plugins.load` for a folder that
+            `parts` does not have.
     """
     found: Code = {}
     data = _data_files(root)
@@ -71,8 +68,7 @@ def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
         found[path.relative_to(root).as_posix()] = source.fingerprint
         named += source.words
     while named:
-        if (name := named.pop()) in data:
-            path = data.pop(name)
+        for path in data.pop(named.pop(), []):
             content = path.read_bytes()
             found[path.relative_to(root).as_posix()] = hashlib.sha256(content).hexdigest()[:32]
             named += re.findall(r"""["']([^"']+)["']""", content.decode("utf-8", "replace"))
@@ -121,6 +117,39 @@ def stage_modules(params: "Params", graph: dict[str, Any]) -> dict[str, str]:
         keys = getattr(params, keys.strip("${} ")) if isinstance(keys, str) else keys
         found |= {f"{name}@{key}": module for key in keys}
     return found
+
+
+def require_current(stage: str, params: "Params", root: Path = CODE) -> None:
+    """Compares a stage's code with its file in data/code, on which DVC's comparison of the stage rests.
+
+    Without the check an edit made while `dvc repro` runs would be locked as the code before it. A stage without a file
+    there is not compared: it was started by hand, before stage `code` ever ran.
+
+    Raises:
+        UserError: the code differs; names the files.
+    """
+    path = CODE_OF_STAGES / f"{stage}.json"
+    if stage == "code" or not path.is_file():
+        return
+    now = code([_module(stage)], stage_parts(stage, params), root)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if text == rendered(now):
+        return
+    try:
+        before = dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: it is damaged; run `dvc repro --force --single-item code`, then again") from None
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    raise UserError(
+        f"{stage}: {', '.join(changed[:3])}{' and others' if len(changed) > 3 else ''} changed since stage code ran; "
+        "run `dvc repro` again, which compares anew"
+    )
+
+
+def _module(stage: str) -> str:
+    """The module that a stage of dvc.yaml runs; `stage_modules` reads it from there."""
+    kind = stage.partition("@")[0]
+    return "stages.validate" if kind == "validate-model" else f"stages.{kind}"
 
 
 def stage_parts(stage: str, params: "Params") -> Parts:
@@ -184,7 +213,10 @@ def _named(folder: str, parts: Parts, path: Path, root: Path) -> Iterator[str]:
         folders = [folder]
     for one in folders:
         if one not in parts:
-            raise ValueError(f"{path}: plugins.load takes from {one}, of which pipeline/closure.py knows no names here")
+            raise UserError(
+                f"{path}: it calls plugins.load for {one}, and pipeline/closure.py (stage_parts) has no names of that "
+                "folder for this stage; add them there, or import the module"
+            )
         for name in parts[one]:
             module = f"pipeline.{one.replace('/', '.')}.{name}"
             if _file(module, root) is None:
@@ -206,7 +238,10 @@ def _file(module: str, root: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _data_files(root: Path) -> dict[str, Path]:
-    """File name -> path of the package's files that are no code."""
-    paths = (path for path in (root / PACKAGE.name).rglob("*") if path.suffix not in (".py", ".pyc", ".md", ".tmp"))
-    return {path.name: path for path in sorted(paths) if path.is_file()}
+def _data_files(root: Path) -> dict[str, list[Path]]:
+    """File name -> paths of the package's files that are no code."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted((root / PACKAGE.name).rglob("*")):
+        if path.suffix not in (".py", ".pyc", ".md", ".tmp") and path.is_file():
+            files.setdefault(path.name, []).append(path)
+    return files

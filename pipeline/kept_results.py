@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,21 +38,25 @@ def key_of(model_sha256: str, samples: Path, code: closure.Code, settings: dict[
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def measured(folder: Path, key: str, measure: Callable[[], Result]) -> Result:
-    """The kept result of this key, or that of `measure`, which is then kept."""
+def read(folder: Path, key: str) -> Result | None:
+    """The kept result of this key; None where there is none, or where it is damaged or another key's."""
     path = folder / f"{key}.json"
-    if (kept := _read(path, key)) is not None:
-        with suppress(OSError):  # a read-only folder: it only looks older than it is
+    result = _read(path, key)
+    if result is not None:
+        with suppress(OSError):  # in a read-only folder it only looks older than it is
             os.utime(path)
-        return kept
-    metrics, details = measure()
-    with suppress(OSError, ValueError, TypeError):  # a full disk, or what JSON cannot say: it runs again next time
+    return result
+
+
+def keep(folder: Path, key: str, result: Result) -> None:
+    """Keeps a result, unless the disk or JSON cannot hold it: the measure then runs again next time."""
+    metrics, details = result
+    with suppress(OSError, ValueError, TypeError):
         text = json.dumps({"key": key, "metrics": metrics, "details": details}, ensure_ascii=False, allow_nan=False)
         # details that would be written in another order after they were read (numbers as keys) are not kept
         if _written(json.loads(text)["details"]) == _written(details):
-            files.write_text(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
+            files.write_text(folder / f"{key}.json", f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
     prune(folder)
-    return metrics, details
 
 
 def prune(folder: Path) -> None:

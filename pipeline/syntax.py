@@ -18,6 +18,7 @@ from pipeline import files
 from pipeline.errors import UserError
 from pipeline.paths import CODE_CACHE, PACKAGE
 
+_PLUGINS = "pipeline.config.plugins"
 AXES = "AXES"
 """`plugins.load(AXES[...], ...)` takes a part on any axis of a recipe."""
 
@@ -50,6 +51,8 @@ def read(path: Path) -> Source:
             tree = ast.parse(content, str(path))
         except SyntaxError as error:
             raise UserError(f"{path}:{error.lineno}: {error.msg}; mend the file, then run again") from None
+        except ValueError as error:  # a NUL byte
+            raise UserError(f"{path}: no Python source: {error}; mend the file, then run again") from None
         _read[key] = parsed(tree, str(path))
     return _read[key]
 
@@ -62,10 +65,14 @@ def parsed(tree: ast.Module, path: str = "") -> Source:
     for node in _nodes(tree):
         if isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
+            _require_plain(path, node, [alias.name for alias in node.names if alias.name == _PLUGINS])
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise UserError(f"{path}:{node.lineno}: a relative import; write the module's full name")
             imports += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            named = [alias for alias in node.names if f"{node.module}.{alias.name}" == _PLUGINS and alias.asname]
+            loads_itself = [alias for alias in node.names if f"{node.module}.{alias.name}" == f"{_PLUGINS}.load"]
+            _require_plain(path, node, [*named, *loads_itself])
         elif isinstance(node, ast.Call) and _is_load(node.func):
             loads.append(_folder(node, path))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.-]+", node.value):
@@ -73,6 +80,15 @@ def parsed(tree: ast.Module, path: str = "") -> Source:
     ours = {name for name in imports if name.partition(".")[0] in (PACKAGE.name, "stages")}
     fingerprint = hashlib.sha256("\0".join(text).encode()).hexdigest()[:32]
     return Source(fingerprint, *(tuple(sorted(set(names))) for names in (ours, loads, words)))
+
+
+def _require_plain(path: str, node: ast.Import | ast.ImportFrom, other_names: list[Any]) -> None:
+    """Raises UserError where `plugins.load` would go by another name, by which its calls are not found."""
+    if other_names:
+        raise UserError(
+            f"{path}:{node.lineno}: plugins under another name; write `from pipeline.config import plugins` and call "
+            "`plugins.load`, which is how a stage's code is found"
+        )
 
 
 def _is_load(function: ast.expr) -> bool:
@@ -88,7 +104,7 @@ def _folder(call: ast.Call, path: str) -> str:
         return first.value
     if isinstance(first, ast.Subscript) and isinstance(first.value, ast.Name) and first.value.id == AXES:
         return AXES
-    raise ValueError(f'{path}:{call.lineno}: plugins.load("folder", ...) or plugins.load(AXES[axis], ...) expected')
+    raise UserError(f'{path}:{call.lineno}: plugins.load("folder", ...) or plugins.load(AXES[axis], ...) expected')
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:

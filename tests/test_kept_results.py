@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from pipeline import closure, kept_results
 from pipeline.config.recipe import Compute
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+
+
+def measured(folder: Path, key: str, measure: Callable[[], kept_results.Result]) -> kept_results.Result:
+    """The kept result, or that of the measure, which is then kept: as an evaluation does it."""
+    if (result := kept_results.read(folder, key)) is None:
+        result = measure()
+        kept_results.keep(folder, key, result)
+    return result
 
 
 class Counted:
@@ -27,47 +36,47 @@ class Counted:
 
 def test_measured_runs_once_and_returns_equal_numbers(tmp_path: Path) -> None:
     measure = Counted()
-    first = kept_results.measured(tmp_path / "kept", "k", measure)
-    assert kept_results.measured(tmp_path / "kept", "k", measure) == first == measure.result
+    first = measured(tmp_path / "kept", "k", measure)
+    assert measured(tmp_path / "kept", "k", measure) == first == measure.result
     assert measure.runs == 1
-    kept_results.measured(tmp_path / "kept", "other", measure)
+    measured(tmp_path / "kept", "other", measure)
     assert measure.runs == 2
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "folder", "of another key"])
 def test_measured_runs_again_when_the_kept_file_is_damaged(damage: str, tmp_path: Path) -> None:
     """A flipped digit would be a metric that nobody measured."""
-    kept_results.measured(tmp_path, "k", Counted())
+    measured(tmp_path, "k", Counted())
     path = tmp_path / "k.json"
     data = path.read_bytes()
     if damage == "folder":
         path.unlink()
         path.mkdir()
     elif damage == "of another key":
-        kept_results.measured(tmp_path, "l", Counted({"accuracy": 0.9}))
+        measured(tmp_path, "l", Counted({"accuracy": 0.9}))
         path.write_bytes((tmp_path / "l.json").read_bytes())
     else:
         path.write_bytes({"flipped": data.replace(b"0.3", b"0.7"), "cut": data[:-9], "empty": b""}[damage])
         assert path.read_bytes() != data
     measure = Counted()
-    assert kept_results.measured(tmp_path, "k", measure) == measure.result
+    assert measured(tmp_path, "k", measure) == measure.result
     assert measure.runs == 1
 
 
 @pytest.mark.parametrize("odd", [{1: "a", 10: "b", 2: "c"}, {"x": float("nan")}, {"x": {1, 2}}])
 def test_measured_keeps_nothing_that_would_be_written_differently_later(odd: Any, tmp_path: Path) -> None:
     measure = Counted(details=odd)
-    assert kept_results.measured(tmp_path, "k", measure) is not None
+    assert measured(tmp_path, "k", measure) is not None
     assert not list(tmp_path.iterdir())
 
 
 def test_prune_removes_results_that_were_not_used_for_long(tmp_path: Path) -> None:
     for name in ("old", "used"):
-        kept_results.measured(tmp_path, name, Counted())
+        measured(tmp_path, name, Counted())
         long_ago = time.time() - (kept_results.ABANDONED_DAYS + 1) * 86400
         os.utime(tmp_path / f"{name}.json", (long_ago, long_ago))
-    kept_results.measured(tmp_path, "used", Counted())
-    kept_results.measured(tmp_path, "new", Counted())
+    measured(tmp_path, "used", Counted())
+    measured(tmp_path, "new", Counted())
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "used"]
 
 

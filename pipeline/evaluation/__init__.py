@@ -81,15 +81,23 @@ def measure_all(
     """
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
+    codes = {} if kept is None else {name: _code_of(name) for name in evaluation.measures}
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
         run = partial(plugins.load("evaluation", name).measure, settings, subject)
         if kept is None:
             measured, shown = run()
         else:
-            code, model = closure.code([__name__], {"evaluation": [name]}), details["model_sha256"]
-            key = kept_results.key_of(model, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
-            measured, shown = kept_results.measured(kept, key, run)
+            fields = settings.model_dump(mode="json")
+            key = kept_results.key_of(details["model_sha256"], subject.samples, codes[name], fields, subject.compute)
+            result = kept_results.read(kept, key)
+            if result is not None:
+                integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens
+            else:
+                result = run()
+                if _code_of(name) == codes[name]:  # else an edit came while it ran, and the code that ran is not known
+                    kept_results.keep(kept, key, result)
+            measured, shown = result
         if duplicates := sorted(set(measured) & set(metrics)):
             raise UserError(f"evaluations.{subject.name}: two measures give {duplicates}; keep one of them")
         if not_finite := {key: value for key, value in measured.items() if not math.isfinite(value)}:
@@ -99,6 +107,11 @@ def measure_all(
         metrics |= measured
         details[name] = shown
     return metrics, details
+
+
+def _code_of(measure: str) -> closure.Code:
+    """The code that decides a measure's result."""
+    return closure.code([__name__], {"evaluation": [measure]})
 
 
 def greedy_answers(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:

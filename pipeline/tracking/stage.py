@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pipeline import files
+from pipeline import closure, files
 from pipeline.config.params import Params
 from pipeline.paths import RUNS
 from pipeline.tracking import lineage
@@ -33,7 +33,11 @@ def tracked_stage(name: str, params: Params, *, tags: Mapping[str, str] | None =
 
     Writes reports/runs/<name>.json at the end, however the block ends: FINISHED, FAILED, or KILLED when interrupted.
     With runtime.tracking.enabled the run goes to MLflow through the sender, which is started if none runs.
+
+    Raises:
+        UserError: the stage's code is not the code that DVC compared, before the block or after it.
     """
+    closure.require_current(name, params)
     compute, settings = params.compute, params.runtime.tracking
     meter = Meter(compute.device)
     run = NullTracker()
@@ -45,6 +49,7 @@ def tracked_stage(name: str, params: Params, *, tags: Mapping[str, str] | None =
     began, status = time.time(), "FAILED"
     try:
         yield run
+        closure.require_current(name, params)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit) as error:
         status = _exit_status(error)

@@ -110,12 +110,12 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
     Raises:
         UserError: an input differs from its recorded hash, or a part finds an error in params or data.
     """
+    code = closure.code([__name__, load.__module__], closure.recipe_parts(recipe))  # before the parts are imported
     with run.work():
         _require_intact(*inputs)
         integrity.require_admitted("samples", kind, SAMPLES.parent)
         built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
         settings = {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}
-        code = closure.code([__name__, load.__module__], closure.recipe_parts(recipe))
         key = states.fingerprint(settings, inputs, code)
         with states.locked(key, name) as state:
             run.continue_in(state.folder)

@@ -17,6 +17,7 @@ from pipeline import closure, syntax
 from pipeline.config.recipe import AXES
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
+from pipeline.paths import CODE_OF_STAGES
 from tests.architecture.import_graph import PROFILES, dvc_yaml, params_of, path_of, reached
 
 PACKAGE = sorted((ROOT / "pipeline").rglob("*.py"))
@@ -99,7 +100,7 @@ def test_data_stages_take_the_named_sources_formats_and_gates() -> None:
         "pipeline/tuners/lora.py", "pipeline/data/sources/world/grammar.py",
         "pipeline/auxiliary/none.py", "pipeline/evaluation/classification.py", "pipeline/gates/raw.py",
         "pipeline/reporting/pages/gate.html", "pipeline/reporting/pages/base.html",
-        "pipeline/merging/ties.py", "pipeline/tracking/run.py", "stages/evaluate.py", "pipeline/kept_results.py",
+        "pipeline/merging/ties.py", "pipeline/tracking/tracker.py", "stages/evaluate.py", "pipeline/kept_results.py",
     ],
 )  # fmt: skip
 def test_a_changed_file_changes_exactly_the_stages_that_list_it(path: str, project: Path) -> None:
@@ -144,7 +145,7 @@ def test_every_call_of_plugins_load_is_for_a_folder_that_closures_know(path: Pat
     """A part taken by a name that the owner does not see would change without making anything stale."""
     text = path.read_text(encoding="utf-8")
     known = {syntax.AXES, *AXES.values(), "evaluation", "merging", "gates", "data/sources", "data/formats"}
-    loads = syntax.read(path).loads  # a folder that cannot be read from the source is a ValueError
+    loads = syntax.read(path).loads  # a folder that cannot be read from the source is a UserError
     assert set(loads) <= known
     relative = path.relative_to(ROOT).as_posix()
     assert ("plugins.load(" in text) == bool(loads) or relative in {"pipeline/syntax.py", "pipeline/closure.py"}
@@ -157,12 +158,12 @@ def test_a_folder_without_names_is_refused(project: Path) -> None:
     (project / "stages/sample.py").write_text(
         'from pipeline.config import plugins\nplugins.load("tuners", "lora")\n', encoding="utf-8"
     )
-    with pytest.raises(ValueError, match=r"sample\.py: plugins\.load takes from tuners"):
+    with pytest.raises(UserError, match=r"sample\.py: it calls plugins\.load for tuners"):
         closure.stages(params_of("embedded"), dvc_yaml(), project)
     (project / "stages/sample.py").write_text(
         "from pipeline.config import plugins\nplugins.load(f(), 'lora')\n", encoding="utf-8"
     )
-    with pytest.raises(ValueError, match=r"sample\.py:2: plugins\.load\(\"folder\", \.\.\.\) or"):
+    with pytest.raises(UserError, match=r"sample\.py:2: plugins\.load\(\"folder\", \.\.\.\) or"):
         closure.stages(params_of("embedded"), dvc_yaml(), project)
 
 
@@ -210,3 +211,58 @@ def test_stage_code_writes_a_file_per_stage_and_the_next_process_parses_nothing(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert "AssertionError: parsed" in damaged.stderr  # a damaged file is not believed
+
+
+def test_the_module_of_a_stage_is_the_one_in_dvc_yaml() -> None:
+    for stage, module in closure.stage_modules(params_of("merged"), dvc_yaml()).items():
+        assert closure._module(stage) == module
+
+
+def test_a_stage_refuses_code_that_changed_since_stage_code_ran(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: an edit while `dvc repro` runs makes outs that dvc.lock gives to the code before the edit."""
+    monkeypatch.chdir(project)
+    params = params_of("embedded")
+    closure.require_current("finetune@spam-lora", params, project)  # stage code never ran: nothing to compare with
+    for stage, code in closure.stages(params, dvc_yaml(), project).items():
+        path = CODE_OF_STAGES / f"{stage}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(closure.rendered(code), encoding="utf-8")
+        closure.require_current(stage, params, project)
+    with (project / "pipeline/tuners/lora.py").open("a", encoding="utf-8") as file:
+        file.write("\nCHANGED = 1\n")
+    closure.require_current("finetune@spam-full", params, project)
+    with pytest.raises(UserError, match=r"finetune@spam-lora: pipeline/tuners/lora\.py changed .* run `dvc repro`"):
+        closure.require_current("finetune@spam-lora", params, project)
+    (CODE_OF_STAGES / "report.json").write_text("[", encoding="utf-8")
+    with pytest.raises(UserError, match=r"report\.json: it is damaged"):
+        closure.require_current("report", params, project)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from pipeline.config.plugins import load",
+        "from pipeline.config import plugins as p",
+        "import pipeline.config.plugins",
+    ],
+)
+def test_a_second_name_of_plugins_is_refused(project: Path, line: str) -> None:
+    """Lost otherwise: a part that is taken by it belongs to no closure."""
+    (project / "stages/sample.py").write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"sample\.py:1: plugins under another name"):
+        closure.code(["stages.sample"], {}, project)
+
+
+def test_templates_of_one_name_all_count(project: Path) -> None:
+    before = closure.code(["stages.report"], {}, project)
+    other = project / "pipeline/reporting/pages/other"
+    other.mkdir()
+    shutil.copy2(project / "pipeline/reporting/pages/report.html", other)
+    both = closure.code(["stages.report"], {}, project)
+    assert set(both) - set(before) == {"pipeline/reporting/pages/other/report.html"}
+
+
+def test_a_file_with_a_nul_byte_is_a_sentence(project: Path) -> None:
+    (project / "stages/sample.py").write_bytes(b"a = 1\0")
+    with pytest.raises(UserError, match=r"sample\.py"):
+        closure.code(["stages.sample"], {}, project)
