@@ -1,4 +1,4 @@
-"""Mean example weight of marked training records beside that of the others: whether a weighting finds wrong labels.
+"""Mean example weight of marked training records and of the others: shows whether a weighting finds wrong labels.
 
 Reads weights.parquet, which training with such a weighting writes to the model's folder. Records are marked by the end
 of their `origin`: the embedded world marks its wrong labels so.

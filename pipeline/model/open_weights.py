@@ -12,7 +12,7 @@ from pipeline.model.inspection import inspect
 
 
 def pin(folder: Path) -> str:
-    """One SHA-256 for every file of a model folder that decides the model or its text: what `pretrain.start` pins.
+    """One SHA-256 for every file of a model folder that decides the model or its text; the pin of `pretrain.start`.
 
     Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
     """
