@@ -1,6 +1,6 @@
 """The code that can change a result: import closures of modules and parts, found by reading the sources.
 
-DVC, the key of resumed trainings, the keys of studies and of kept measures, and the tests ask here. Offers `closure`
+Used by DVC, the tests, and the keys of resumed trainings, studies and kept measures. Offers `closure`
 (every file that a module can import), `code` (path -> fingerprint of the files that can change what it computes),
 `stages` (the same for every stage of dvc.yaml, with the parts that params.yaml names) and `digest` (one hash of these).
 
@@ -90,7 +90,7 @@ def rendered(found: Code) -> str:
 
 
 def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[str, Code]:
-    """Stage (`finetune@spam-lora`) -> its code, for every stage but the one that writes this.
+    """Stage (`finetune@spam-lora`) -> its code, for every stage except `code`.
 
     Args:
         params: names the keys of every `foreach`, and the parts.
@@ -98,7 +98,7 @@ def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[s
         root: the folder that holds the package `pipeline`.
     """
     found: dict[str, Code] = {}
-    known: dict[str, Code] = {}  # recipes of one method differ in their seed alone
+    known: dict[str, Code] = {}  # recipes of one method differ only in their seed
     for name, module in stage_modules(params, graph).items():
         if module != "stages.code":
             parts = stage_parts(name, params)
@@ -124,7 +124,7 @@ def stage_modules(params: "Params", graph: dict[str, Any]) -> dict[str, str]:
 
 
 def stage_parts(stage: str, params: "Params") -> Parts:
-    """The modules that a stage takes by the names in params.yaml."""
+    """The modules that a stage loads by the names in params.yaml."""
     kind, _, key = stage.partition("@")
     if kind == "download":
         return _source_parts(params)
@@ -150,7 +150,7 @@ def recipe_parts(*recipes: "Recipe") -> Parts:
 
 
 def _source_parts(params: "Params") -> Parts:
-    """The modules of all sources, and of the formats of those that read files."""
+    """The modules of all sources, and of the file formats that they read."""
     sources = params.download.sources
     settings = [source.settings("data/sources", f"download.sources.{name}") for name, source in sources.items()]
     return {

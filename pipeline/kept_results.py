@@ -2,7 +2,7 @@
 
 A file <key>.json holds the metrics and details of one measure. The key is a SHA-256 of everything that decides them:
 the model's folder, the samples, the measure's code and settings, the compute settings, torch's build and the CPU. A
-file is used only if it is whole (its own SHA-256) and says the key that it is named by; otherwise the measure runs.
+file is used only if it is whole (its own SHA-256) and contains the key in its name; otherwise the measure runs.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def measured(folder: Path, key: str, measure: Callable[[], Result]) -> Result:
             os.utime(path)
         return kept
     metrics, details = measure()
-    with suppress(OSError, ValueError, TypeError):  # a full disk, or what JSON cannot say: it runs again next time
+    with suppress(OSError, ValueError, TypeError):  # a full disk, or no JSON value: it runs again next time
         text = json.dumps({"key": key, "metrics": metrics, "details": details}, ensure_ascii=False, allow_nan=False)
         # details that would be written in another order after they were read (numbers as keys) are not kept
         if _written(json.loads(text)["details"]) == _written(details):

@@ -3,8 +3,8 @@
 For each kind: resolve the splits, find duplicates (contamination.py), write the kept records in input order, and count
 every row: rows in = kept + removed. Documents are written as token ids copied from data/tokens (shard_writer.py); their
 text is read once for comparison and never held. Every pass is a stream: three bytes of memory per record, and some more
-per record with a duplicate (deduplicate.py). Equal inputs give equal bytes, and a kind's files depend on that kind's
-records alone.
+per record with a duplicate (deduplicate.py). Equal inputs give equal bytes, and a kind's files depend only on that
+kind's records.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Gate on data/raw: the expectations on downloaded records before anything is learned from them.
+"""Gate on data/raw: the expectations on downloaded records before tokenization and training.
 
 `profile` reads data/raw once, in batches, every text column of every record kind; `EXPECTATIONS` is the table of
 conditions: schema, nulls, encoding, lengths, language, exact duplicates, labels, personal data, licence and consent,
@@ -63,7 +63,7 @@ class Language(Section):
     sample: Positive | None
     """Records per kind whose language is guessed, evenly spaced; null: all."""
     max_disagreement: Share
-    """Of the records whose language can be told."""
+    """Of the records whose language can be detected."""
     min_share: dict[str, Share]
     """Language -> least share of the documents that declare it."""
 

@@ -1,4 +1,4 @@
-"""Gate on data/samples: the expectations on samples before a model is trained on them and measured by them.
+"""Gate on data/samples: the expectations on samples before training and evaluation.
 
 `profile` reads data/samples; `EXPECTATIONS` is the table of conditions: no record in two splits (exactly or nearly,
 with thresholds of the gate's own, so that samples made without decontamination are stopped too), labels that occur in
@@ -46,7 +46,7 @@ class Overlap(Section):
     max_verbatim: Count
     """Held-out records whose text occurs word for word in the other split."""
     max_folded: Count
-    """Held-out records whose text occurs there but for letter case and spaces."""
+    """Held-out records whose text occurs there apart from letter case and spaces."""
     max_near: Count
     """Held-out records with a near duplicate there."""
     near: Deduplicate
@@ -60,7 +60,7 @@ class Settings(Section):
     min_records: BySplit
     """Fewest records of every kind that has records at all."""
     min_document_tokens: BySplit
-    """Fewest tokens of documents; below two windows of the context nothing can be learned or measured."""
+    """Fewest tokens of documents; below two windows of the context training and evaluation are impossible."""
     min_label_share: Share
     """Of a split's labelled records, for its rarest label."""
     max_tokens: TokensByKind

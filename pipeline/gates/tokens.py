@@ -1,4 +1,4 @@
-"""Gate on data/tokens: the expectations on token ids before they are sampled and learned from.
+"""Gate on data/tokens: the expectations on token ids before sampling and training.
 
 `profile` reads data/tokens and the source texts in parts; `EXPECTATIONS` is the table of conditions: ids within the
 vocabulary, special tokens only where code placed them, an index that fits the ids, texts that decode to themselves, and
