@@ -1,6 +1,6 @@
 """Admission to the registry: only evaluated bytes of a current graph whose gates passed.
 
-Each function raises UserError with the reason and the next step. No tracker is needed to decide.
+Each function raises UserError with the reason and the next step. No tracking server is needed.
 """
 
 import json
@@ -42,13 +42,13 @@ def require_current(models: list[str]) -> None:
 
 
 def _stale(targets: list[str]) -> dict[str, object]:
-    """The stages up to these that DVC holds to be stale, and why."""
+    """The stale stages among these and their upstream stages, with the reasons."""
     found: dict[str, object] = json.loads(_dvc("status", "--json", "--with-deps", *targets) or "{}")
     return found
 
 
 def _dvc(*arguments: str) -> str:
-    """What a dvc command prints. Raises UserError where it fails."""
+    """The output of a dvc command. Raises UserError where it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
         capture_output=True,
@@ -66,7 +66,7 @@ def admit(model: str, params: Params, today: date | None = None) -> Facts:
 
     Raises:
         UserError: a missing or failed verdict, a waiver past its date, a damaged folder, or bytes that
-            differ from what was evaluated.
+            differ from the evaluated ones.
     """
     folder = MODELS / model
     _require_verdict(model)

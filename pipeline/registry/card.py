@@ -1,6 +1,6 @@
 """The model card in Markdown (Mitchell et al. 2019): architecture, scores, data, gates, training, costs, limits.
 
-Written for the person who decides whether the model may be used. All of it is read from files of the graph.
+Written for the reviewer who decides whether the model may be used. All of it is read from files of the graph.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from pipeline.tracking import lineage
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the graph's files say about one model."""
+    """The facts of one model in the graph's files."""
 
     model: str
     """Name of the model."""

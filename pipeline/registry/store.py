@@ -26,7 +26,7 @@ CACHE = REGISTRY
 
 @contextlib.contextmanager
 def reachable(uri: str) -> Iterator[None]:
-    """Turns what MLflow and its database driver raise into a UserError that names the store."""
+    """Translates errors of MLflow and its database driver into a UserError that names the store."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -41,7 +41,7 @@ def reachable(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _absent() -> Iterator[None]:
-    """Ends the block where MLflow says that there is no such model, version or alias; other errors pass."""
+    """Ends the block where MLflow reports no such model, version or alias; other errors pass."""
     try:
         yield
     except MlflowException as error:

@@ -87,7 +87,7 @@ class Adopted:
 
 
 def read(folder: Path, sha256: str | None = None) -> Adopted:
-    """Reads the vocabulary in `folder`; arguments and errors: see pipeline.tokenizer.adopt."""
+    """Reads the vocabulary in `folder`; arguments and errors as of pipeline.tokenizer.adopt."""
     path = folder / FILES[0]
     data = foreign.read_bytes(_existing(path))
     members = [folder / name for name in FILES if os.path.lexists(folder / name)]
@@ -102,7 +102,7 @@ def read(folder: Path, sha256: str | None = None) -> Adopted:
         return _adopted(raw, settings, content, str(path))
     except UserError:
         raise
-    except Exception as error:  # the libraries raise bare Exceptions for what they cannot read
+    except Exception as error:  # the libraries raise bare Exceptions for unreadable files
         raise not_readable(path, error) from None
 
 
@@ -126,7 +126,7 @@ def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, b
 
 
 def pin(path: Path) -> str:
-    """The `tokenize.sha256` of a file, or of those files of a folder that determine its vocabulary."""
+    """The `tokenize.sha256` of a file, or of the files of a folder that determine its vocabulary."""
     if not path.is_dir():
         return sha256_hex(foreign.read_bytes(_existing(path)))
     members = [path / name for name in FILES if os.path.lexists(path / name)]

@@ -30,7 +30,7 @@ def problem(uri: str) -> str:
             head = stream.read(len(_MAGIC))
     except OSError as error:
         return str(error.strerror)
-    return "" if head in (b"", _MAGIC) else "its first bytes are not those of a SQLite file"
+    return "" if head in (b"", _MAGIC) else "its first bytes are not a SQLite header"
 
 
 def advice(uri: str, why: str) -> str:
