@@ -1,7 +1,7 @@
 """The code that can change a result: import closures of modules and parts, found by reading the sources.
 
 Used by DVC, the tests, and the keys of resumed trainings, studies and kept measures. Offers `closure`
-(every file that a module can import), `code` (path -> fingerprint of the files that can change what it computes),
+(every file that a module can import), `code` (path -> fingerprint of the files that can change its results),
 `stages` (the same for every stage of dvc.yaml, with the parts that params.yaml names) and `digest` (one hash of these).
 
 The fingerprint of a file is that of its syntax tree (pipeline/syntax.py), so that a reworded docstring makes nothing
@@ -31,16 +31,16 @@ EXEMPT = {
     "pipeline.cli": "commands for people; no stage runs one",
     "pipeline.config": "validates params.yaml and changes no value; DVC compares the values themselves",
     "pipeline.entry": "starts a stage and words its errors",
-    "pipeline.errors": "the type of errors that a user can mend",
+    "pipeline.errors": "the type of errors that a user can fix",
     "pipeline.files": "writes bytes as given, whole or not at all",
     "pipeline.foreign": "validates files of others, or refuses them",
     "pipeline.integrity": "compares hashes, or refuses",
     "pipeline.orchestration": "starts and ends processes",
-    "pipeline.paths": "says where files lie",
+    "pipeline.paths": "defines paths of files",
     "pipeline.syntax": "reads code and computes nothing else",
     "pipeline.tracking": "observes a run and its surroundings",
 }
-"""Modules and packages whose code cannot change what a stage writes, and why; the walk along imports ends there."""
+"""Modules and packages whose code cannot change a stage's outs, with the reason; the walk along imports ends there."""
 Code = dict[str, str]
 """Path below the project's root -> fingerprint of the file."""
 Parts = Mapping[str, Collection[str]]
@@ -48,12 +48,12 @@ Parts = Mapping[str, Collection[str]]
 
 
 def closure(module: str, root: Path = CODE) -> dict[str, Path]:
-    """Module name -> file: `module`, what it imports from this project, and the packages on the way."""
+    """Module name -> file: `module`, its imports from this project, and the packages on the way."""
     return {name: path for name, path, _ in _walk([module], None, root)}
 
 
 def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
-    """The files that can change what these modules compute.
+    """The files that can change the results of these modules.
 
     Args:
         modules: where the walk along imports starts.
@@ -184,7 +184,7 @@ def _named(folder: str, parts: Parts, path: Path, root: Path) -> Iterator[str]:
         folders = [folder]
     for one in folders:
         if one not in parts:
-            raise ValueError(f"{path}: plugins.load takes from {one}, of which pipeline/closure.py knows no names here")
+            raise ValueError(f"{path}: plugins.load takes from {one}, of which no names are given here")
         for name in parts[one]:
             module = f"pipeline.{one.replace('/', '.')}.{name}"
             if _file(module, root) is None:

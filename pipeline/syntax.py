@@ -49,7 +49,7 @@ def read(path: Path) -> Source:
         try:
             tree = ast.parse(content, str(path))
         except SyntaxError as error:
-            raise UserError(f"{path}:{error.lineno}: {error.msg}; mend the file, then run again") from None
+            raise UserError(f"{path}:{error.lineno}: {error.msg}; fix the file, then run again") from None
         _read[key] = parsed(tree, str(path))
     return _read[key]
 

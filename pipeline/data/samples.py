@@ -84,7 +84,7 @@ def describe(counts: dict[str, Any]) -> str:
             *(counted["removed"][reason] for reason in REASONS),
         ]
         lines.append(f"{kind:<13} {counted['rows_in']:>10,} " + " ".join(f"{number:>13,}" for number in numbers))
-    return "\n".join([*lines, "removed records and what each repeats: data/samples/removed.parquet"])
+    return "\n".join([*lines, "removed records, each with the kept one: data/samples/removed.parquet"])
 
 
 def _removals(  # noqa: PLR0913 - the inputs of one kind's pass

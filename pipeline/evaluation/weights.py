@@ -31,7 +31,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     path = MODELS / subject.name / "weights.parquet"
     if not path.exists():
         raise UserError(
-            f"{path}: no such file; measure `weights` needs a recipe whose weighting remembers weights (reweight)"
+            f"{path}: no such file; measure `weights` needs a recipe whose weighting records weights (reweight)"
         )
     rows = [row for row in pq.ParquetFile(path).read().to_pylist() if row["seen"]]
     marked = [row["weight"] for row in rows if row["origin"].endswith(settings.marked)]

@@ -111,7 +111,7 @@ class Expectation:
     arguments: Mapping[str, Any]
     """Keyword arguments, the column's included."""
     params_key: str
-    """The params.yaml key that moves the bound; without a bound, the part to mend."""
+    """The params.yaml key that moves the bound; without a bound, the part to fix."""
     statement: str
     """The condition in words."""
     severity: Severity = "critical"

@@ -1,7 +1,7 @@
 """Tickets: the outs of a data gate on which later stages depend.
 
 There is one per record kind. It states that the gate passed and the hash of the admitted files: a
-moved threshold, a waiver or more spam messages leave the documents' ticket as it is and so never retrain the base
+moved threshold, a waiver or more spam messages leave the documents' ticket unchanged and so never retrain the base
 model. Readers compare the hash with the files they open: `integrity.require_admitted`.
 """
 

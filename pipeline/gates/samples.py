@@ -71,14 +71,14 @@ class Settings(Section):
     """Share of a source's records of one kind that were not removed as duplicates."""
 
 
-CODE = "no bound: mend pipeline/data/samples.py"
+CODE = "no bound: fix pipeline/data/samples.py"
 MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens")
 TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens")
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
-VERBATIM = f"no held-out text stands word for word in another split; {MEND}"
-FOLDED = f"no held-out text stands in another split but for case and spaces; {MEND}"
-NEAR = f"no near copy of a held-out text stands in another split; {MEND}"
+VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
+FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
+NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
 # Frame, column, condition (with the setting below gates.samples that holds the bound), condition in words.
 EXPECTATIONS: list[Row] = [
     ("overlap", "verbatim_overlap", at_most("overlap.max_verbatim"), VERBATIM),

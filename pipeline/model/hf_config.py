@@ -71,7 +71,7 @@ def _gpt2_config(config: ModelConfig) -> dict[str, Any]:
         "n_ctx": config.context_length,
         "layer_norm_epsilon": config.norm_epsilon,
         "activation_function": "gelu_new",
-        # Ours alone: transformers' GPT-2 always has biases, so a network without is stored with zeros there.
+        # Only ours: transformers' GPT-2 always has biases, so a network without is stored with zeros there.
         "bias": config.bias,
     }
 
@@ -157,7 +157,7 @@ def labels_in(raw: dict[str, Any], where: str) -> list[str] | None:
     )
 
 
-# Largest values that are accepted, far above those of published models: a hostile config must not exhaust memory.
+# Largest values that are accepted, far above published models: a hostile config must not exhaust memory.
 _MOST = {
     "num_hidden_layers": 1024,
     "num_attention_heads": 4096,

@@ -130,7 +130,7 @@ def layout_of(model: "GPT", T: int, past: Past | None, inputs: ForwardInputs) ->
     length, device = length_of(past), model.embed.weight.device
     if segments_BT is not None:
         if mask is not None or positions_BT is not None or cache is not None:
-            raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
+            raise ValueError("segments_BT replaces mask and positions, and excludes a cache")
         # Rows of documents have another shape in every batch; a block mask has no place for a prefix.
         static, dropout = model.static_shapes and not length, model.training and model.dropout > 0
         use_flex = static and not dropout and flex_fits(model.config.head_dim, segments_BT.device)

@@ -27,7 +27,7 @@ _WRITTEN = FOLDER / "params.written"
 
 @contextmanager
 def held(name: str) -> Iterator[None]:
-    """Locks the working folder for the block; `name` stands in the error of other runs.
+    """Locks the working folder for the block; `name` appears in the error of other runs.
 
     Raises:
         UserError: another run holds it, perhaps one that waits for an approval.

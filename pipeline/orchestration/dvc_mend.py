@@ -76,4 +76,4 @@ def _set_aside(scan: Scan, path: Path, target: Path) -> None:
 def require_quiet(root: Path) -> None:
     """Raises UserError while dvc runs here: it would record a restored file as the out of its current stage."""
     if alive := dvc_lock.running(root):
-        raise UserError(f"dvc runs in {root} (process {alive}); wait for its end, then mend")
+        raise UserError(f"dvc runs in {root} (process {alive}); wait for its end, then repeat")

@@ -90,7 +90,7 @@ def stores(root: Path) -> list[Store]:
         try:
             parser.read(root / ".dvc" / name, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{root / '.dvc' / name}: not readable: {error}; mend or delete it") from None
+            raise UserError(f"{root / '.dvc' / name}: not readable: {error}; fix or delete it") from None
         for section in parser.sections():
             words = section.strip("'").split('"')
             if section == "cache" and parser.has_option(section, "dir"):

@@ -125,7 +125,7 @@ def read(*, restorable: bool = False) -> Graph:
             status = repo.status()
             return _graph(repo, status, restorable)
     except DvcException as error:
-        raise UserError(f"{_chain(error)}; mend it, then `dvc status` shows the stages") from None
+        raise UserError(f"{_chain(error)}; fix it, then `dvc status` shows the stages") from None
 
 
 def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:

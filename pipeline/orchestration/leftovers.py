@@ -1,6 +1,6 @@
 """Leftovers of killed processes in a project: DVC's locks, orphaned stages, params.yaml, records, training states.
 
-Each is found without a change to the project, and its diagnosis can mend it. Temporary files: temporaries.py.
+Each is found without a change to the project, and its diagnosis can repair it. Temporary files: temporaries.py.
 """
 
 import os
@@ -32,7 +32,7 @@ _END_S = 30.0
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The finding of a check: to be mended, or for information."""
+    """The finding of a check: to be repaired, or for information."""
 
     state: Literal["mend", "note"]
     text: str

@@ -57,7 +57,7 @@ def _dvc(*arguments: str) -> str:
         env=os.environ | {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"},
     )
     if done.returncode != 0:
-        raise UserError(f"dvc {arguments[0]} failed: {done.stderr.strip()[-500:]}; mend that, then register")
+        raise UserError(f"dvc {arguments[0]} failed: {done.stderr.strip()[-500:]}; fix that, then register")
     return done.stdout
 
 
@@ -84,7 +84,7 @@ def _require_verdict(model: str) -> None:
         if integrity.read_json(path).get("passed") is not True:
             page = path.with_name("page.html")
             raise UserError(
-                f"{model}: gate {gate} did not pass; read {page}, mend the model or its data, run `dvc repro`"
+                f"{model}: gate {gate} did not pass; read {page}, fix the model or its data, run `dvc repro`"
             )
 
 
@@ -108,7 +108,7 @@ def _require_waivers(facts: Facts, today: date) -> None:
         if last < today:
             raise UserError(
                 f"{facts.model}: the waiver for {entry['expectation']} on {entry['column']} (gate {gate}) "
-                f"ended on {last}; mend the cause, or renew `until` in params.yaml after review"
+                f"ended on {last}; fix the cause, or renew `until` in params.yaml after review"
             )
 
 

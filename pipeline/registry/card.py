@@ -182,7 +182,7 @@ def _limits(facts: Facts) -> str:
     context = facts.shape.get("max_position_embeddings") or facts.shape.get("n_positions")
     lines = [
         f"- Reads at most {context} tokens; longer texts are cut.",
-        "- Knows only the content of the sources above, their errors and biases included.",
+        "- Trained only on the sources above, their errors and biases included.",
         "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):

@@ -34,7 +34,7 @@ def reachable(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         reason = without_credentials(str(error).strip().partition("\n")[0][:300])
         raise UserError(
-            f"MLflow at {without_credentials(uri)}: {reason}; start it, or mend runtime.tracking.uri in params.yaml "
+            f"MLflow at {without_credentials(uri)}: {reason}; start it, or fix runtime.tracking.uri in params.yaml "
             "or the database that it names"
         ) from None
 

@@ -125,7 +125,7 @@ class Reference:
         for name, settings in used:
             self.variants[folder].settings.setdefault(name, []).append(settings)
         kind, key = ("map", path) if path.endswith(tuple(_KEYED.values())) else ("choice", f"{path}.name")
-        sentence = sentence or f"The variant: a file in pipeline/{folder}; its settings stand beside the name."
+        sentence = sentence or f"The variant: a file in pipeline/{folder}; its settings are beside the name."
         return Key(key, sentence, kind, _distinct([name for name, _ in used]), [], plugins.choices(folder))
 
 

@@ -33,7 +33,7 @@ _COMPARED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def probe_params(data: Path, guessed: Guess) -> dict[str, Any]:
-    """The params of a probe: those of a try, with every method of the profile that needs all the records.
+    """The params of a probe: the params of a try, with every method of the profile that needs all the records.
 
     Raises:
         UserError: a record kind without methods to compare.

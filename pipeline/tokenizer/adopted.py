@@ -1,8 +1,8 @@
 """Adoption of a byte-level BPE from a Hugging Face folder, with equal ids.
 
 `read` supports tokenizer.json as of GPT-2, Llama 3, Qwen and SmolLM2 and chooses the encoder:
-  - tiktoken (`ranks`), where ids follow the merge order, the listed pair of every token is the one that merging by rank
-    uses (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and the ids of PROBES are equal;
+  - tiktoken (`ranks`), where ids follow the merge order, merging by rank uses the listed pair of every
+    token (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and the ids of PROBES are equal;
   - else the tokenizers library (`Library`), equal by construction.
 In both, tokens added to the vocabulary (special tokens, control words) are never matched in text; white space that was
 added as a token (GPT-NeoX) is text, so it is matched. A normalizer that changes text is refused, except NFC.

@@ -37,7 +37,7 @@ def advice(uri: str, why: str) -> str:
     """One sentence: the store, the reason why it cannot be used, and the way to restore its content."""
     path = path_of(uri)
     if path is None:
-        return f"{uri}: MLflow cannot use this database ({why}); mend it, or restore it from a copy"
+        return f"{uri}: MLflow cannot use this database ({why}); fix it, or restore it from a copy"
     return (
         f"{path}: not a database that this MLflow can use ({why}); move it away (`mv {path} {path.name}.damaged`) and "
         "run `tohum deliver`: all runs are kept in .tohum/tracking and go to a new one"

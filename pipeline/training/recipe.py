@@ -74,7 +74,7 @@ class Built:
     private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """The trainer of these parts; compiles the model if the params say so."""
+        """The trainer of these parts; compiles the model if the params enable it."""
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
