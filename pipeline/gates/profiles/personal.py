@@ -4,8 +4,8 @@ A pattern by itself matches too many ordinary numbers, so every candidate is ver
 7812-1 annex B), a known issuer prefix with its lengths and the usual grouping; IBANs by mod 97 and the country's length
 and structure (ISO 13616, ISO 7064); Turkish identity numbers by their two check digits; phone numbers by +90 or 05xx
 and the number of digits. Check digits and the IBAN registry are python-stdnum's. It agrees with our earlier code on
-300,000 random and valid numbers, except for IBANs: it covers ten countries more, and which characters of an account are
-digits. It has no card issuers and no Turkish phone numbers; these rules are here.
+300,000 random and valid numbers, except for IBANs: it covers ten more countries and checks which characters of an
+account are digits. It has no card issuers and no Turkish phone numbers; these rules are here.
 """
 
 import re
