@@ -65,7 +65,7 @@ check: .venv/.ready-check ## format, lint, types, import contracts
 	mypy
 	lint-imports
 
-format: .venv/.ready-check ## formats and mends what can be mended
+format: .venv/.ready-check ## formats the code and applies automatic fixes
 	ruff format .
 	ruff check --fix .
 

@@ -1,1 +1,1 @@
-"""Tohum's library: the nouns (config, data, model, objectives, tuners, training, evaluation, gates, registry)."""
+"""Tohum's library (config, data, model, objectives, tuners, training, evaluation, gates, registry)."""

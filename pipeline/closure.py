@@ -1,7 +1,7 @@
 """The code that can change a result: import closures of modules and parts, found by reading the sources.
 
-DVC, the key of resumed trainings, the keys of studies and of kept measures, and the tests ask here. Offers `closure`
-(every file that a module can import), `code` (path -> fingerprint of the files that can change what it computes),
+Used by DVC, the tests, and the keys of resumed trainings, studies and kept measures. Offers `closure`
+(every file that a module can import), `code` (path -> fingerprint of the files that can change its results),
 `stages` (the same for every stage of dvc.yaml, with the parts that params.yaml names) and `digest` (one hash of these).
 
 The fingerprint of a file is that of its syntax tree (pipeline/syntax.py), so that a reworded docstring makes nothing
@@ -31,13 +31,13 @@ EXEMPT = {
     "pipeline.cli": "commands for people; no stage runs one",
     "pipeline.config": "validates params.yaml and changes no value; DVC compares the values themselves",
     "pipeline.entry": "starts a stage and words its errors",
-    "pipeline.errors": "the type of errors that a user can mend",
+    "pipeline.errors": "the type of errors that a user can fix",
     "pipeline.orchestration": "starts and ends processes",
-    "pipeline.paths": "says where files lie",
+    "pipeline.paths": "defines paths of files",
     "pipeline.syntax": "reads code and computes nothing else",
     "pipeline.tracking": "observes a run and its surroundings",
 }
-"""Modules and packages whose code cannot change what a stage writes, and why; the walk along imports ends there."""
+"""Modules and packages whose code cannot change a stage's outs, with the reason; the walk along imports ends there."""
 Code = dict[str, str]
 """Path below the project's root -> fingerprint of the file."""
 Parts = Mapping[str, Collection[str]]
@@ -45,12 +45,12 @@ Parts = Mapping[str, Collection[str]]
 
 
 def closure(module: str, root: Path = CODE) -> dict[str, Path]:
-    """Module name -> file: `module`, what it imports from this project, and the packages on the way."""
+    """Module name -> file: `module`, its imports from this project, and the packages on the way."""
     return {name: path for name, path, _ in _walk([module], None, root)}
 
 
 def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
-    """The files that can change what these modules compute.
+    """The files that can change the results of these modules.
 
     Args:
         modules: where the walk along imports starts.
@@ -86,7 +86,7 @@ def rendered(found: Code) -> str:
 
 
 def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[str, Code]:
-    """Stage (`finetune@spam-lora`) -> its code, for every stage but the one that writes this.
+    """Stage (`finetune@spam-lora`) -> its code, for every stage except `code`.
 
     Args:
         params: names the keys of every `foreach`, and the parts.
@@ -94,7 +94,7 @@ def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[s
         root: the folder that holds the package `pipeline`.
     """
     found: dict[str, Code] = {}
-    known: dict[str, Code] = {}  # recipes of one method differ in their seed alone
+    known: dict[str, Code] = {}  # recipes of one method differ only in their seed
     for name, module in stage_modules(params, graph).items():
         if module != "stages.code":
             parts = stage_parts(name, params)
@@ -153,7 +153,7 @@ def _module(stage: str) -> str:
 
 
 def stage_parts(stage: str, params: "Params") -> Parts:
-    """The modules that a stage takes by the names in params.yaml."""
+    """The modules that a stage loads by the names in params.yaml."""
     kind, _, key = stage.partition("@")
     if kind == "download":
         return _source_parts(params)
@@ -179,7 +179,7 @@ def recipe_parts(*recipes: "Recipe") -> Parts:
 
 
 def _source_parts(params: "Params") -> Parts:
-    """The modules of all sources, and of the formats of those that read files."""
+    """The modules of all sources, and of the file formats that they read."""
     sources = params.download.sources
     settings = [source.settings("data/sources", f"download.sources.{name}") for name, source in sources.items()]
     return {

@@ -1,7 +1,7 @@
 """The interfaces between the parts of a recipe: Batch, Examples, Predictions, Learner.
 
 An ordering, a weighting and an auxiliary loss get a `Learner`, built once per run before training: model, objective and
-training examples. They know nothing else of each other.
+training examples. The parts do not depend on each other otherwise.
 
 Shapes: B examples, T positions, N predicted positions of a batch, C choices (classes, words or the vocabulary).
 """
@@ -21,7 +21,7 @@ from pipeline.model.gpt import GPT
 from pipeline.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
-"""Named tensors of B examples: `inputs` [B, T] and whatever the objective's losses need."""
+"""Named tensors of B examples: `inputs` [B, T] and the further tensors that the objective's losses need."""
 _BATCH_SIZE = 32  # of `all_losses`: only the number of losses that are computed together
 
 

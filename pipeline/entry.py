@@ -1,4 +1,4 @@
-"""Entry point of every command: telemetry off, and a failure is a sentence and an exit code instead of a traceback."""
+"""Entry point of every command: telemetry off; an error is one line and an exit code instead of a traceback."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ _RUST = r"\(os error (\d+)\)|Os \{ code: (\d+)"
 
 
 def entry(main: Callable[[], int | None], again: str = "the next `dvc repro` continues") -> None:
-    """Runs a command's main; exits with its code, 1 if the user must mend something, 128 + n if stopped by signal n.
+    """Runs a command's main; exits with its code, 1 for an error of the user, 128 + n if stopped by signal n.
 
     Args:
         main: returns an exit code, or None for 0.
@@ -79,7 +79,7 @@ def resource_error(error: BaseException) -> str | None:
 
     Libraries hide such an error in a text or behind an error of their own (`raise ... from`).
     """
-    import re  # the guard loads this file, and has no use for it
+    import re  # not needed by the guard, which loads this file
 
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or re.search(_NO_MEMORY, text.lower()):
@@ -102,7 +102,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 
 
 def _leave(number: int, _: FrameType | None) -> None:
-    """Ends the process at once: a library that is interrupted while it is loaded may go on with half of itself."""
+    """Ends the process at once: a library that is interrupted while it is imported may stay half initialised."""
     os.write(2, b"error: interrupted before it began\n")
     os._exit(128 + number)
 

@@ -1,5 +1,5 @@
-"""The error for mistakes that the user can mend."""
+"""UserError: an error that the user can fix."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; names file, field, value found, value expected and next step."""
+    """An error that the user can fix; names file, field, value found, value expected and next step."""

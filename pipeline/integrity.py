@@ -1,6 +1,6 @@
 """Integrity checks: SHA-256 hashes that stages record and readers compare, so a damaged file stops the next stage.
 
-DVC takes a file as unchanged while its size and times are, so it does not see a flipped bit. Hashes are recorded in
+DVC takes a file as unchanged while its size and times are, so a flipped bit goes unnoticed. Hashes are recorded in
 three places, deterministically:
 
 - `manifest.json` in a folder that a stage wrote (data/raw, data/tokens, data/samples, models/<name>): relative name ->
@@ -94,7 +94,7 @@ def require_admitted(gate: str, kind: Kind, data: Path = DATA) -> None:
 
 
 def write_json(path: Path, value: dict[str, Any], beside: Sequence[Path] = ()) -> None:
-    """Writes a JSON object with its own hash and those of files beside it under the key `sha256`."""
+    """Writes a JSON object with its own hash and the hashes of files beside it under the key `sha256`."""
     seal = {OWN: _BLANK, **{other.name: files.sha256_of(other) for other in beside}}
     text = json.dumps({**value, SEAL: seal}, sort_keys=True, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     own = hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -2,7 +2,7 @@
 
 A file <key>.json holds the metrics and details of one measure. The key is a SHA-256 of everything that decides them:
 the model's folder, the samples, the measure's code and settings, the compute settings, torch's build and the CPU. A
-file is used only if it is whole (its own SHA-256) and says the key that it is named by; otherwise the measure runs.
+file is used only if it is whole (its own SHA-256) and contains the key in its name; otherwise the measure runs.
 """
 
 import hashlib

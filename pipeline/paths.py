@@ -1,4 +1,4 @@
-"""Where files lie in a project. All but the code's own folders are relative to the working folder."""
+"""Paths of files in a project. All but the code's own folders are relative to the working folder."""
 
 from pathlib import Path
 
@@ -45,6 +45,6 @@ FLOW = WORK / "flow"
 MEASURES = WORK / "measures"
 """Results of single measures, used again while nothing that they depend on has changed."""
 CODE_CACHE = WORK / "code.json"
-"""What was found in each source file, by its SHA-256."""
+"""Parsed summary of each source file, by its SHA-256."""
 STUDIES = WORK / "studies"
 SEARCHES = WORK / "search.db"

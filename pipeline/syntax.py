@@ -1,4 +1,4 @@
-"""Source files as closures see them: a fingerprint of the syntax, the imports, the parts taken by name.
+"""Summaries of source files for closures: fingerprint of the syntax, imports, parts loaded by name.
 
 A fingerprint is the SHA-256 of a file's syntax tree without comments, docstrings and layout, in a form that is equal in
 every Python version, so that machines with different ones agree. Offers `read` (a file, parsed once), `parsed` (a
@@ -25,23 +25,23 @@ AXES = "AXES"
 
 @dataclass(frozen=True)
 class Source:
-    """One file, as far as closures need to know it."""
+    """Summary of one source file."""
 
     fingerprint: str
     imports: tuple[str, ...] = ()
     """Dotted names; one may be a name inside a module."""
     loads: tuple[str, ...] = ()
-    """Folders from which it takes modules by name; AXES for those of a recipe's axes."""
+    """Folders from which it takes modules by name; AXES for the axes of a recipe."""
     words: tuple[str, ...] = ()
     """Strings in it that may be the names of data files."""
 
 
 _read: dict[str, Source] = {}
-"""SHA-256 of a file's bytes -> what was found in it, by this process or by the last run of stage `code`."""
+"""SHA-256 of a file's bytes -> its summary, from this process or from the last run of stage `code`."""
 
 
 def read(path: Path) -> Source:
-    """What closures need to know of one source file; a file that was read before is not parsed again."""
+    """The summary of one source file; a file that was read before is not parsed again."""
     content = path.read_bytes()
     key = hashlib.sha256(content).hexdigest()
     if not _read:
@@ -50,15 +50,15 @@ def read(path: Path) -> Source:
         try:
             tree = ast.parse(content, str(path))
         except SyntaxError as error:
-            raise UserError(f"{path}:{error.lineno}: {error.msg}; mend the file, then run again") from None
+            raise UserError(f"{path}:{error.lineno}: {error.msg}; fix the file, then run again") from None
         except ValueError as error:  # a NUL byte
-            raise UserError(f"{path}: no Python source: {error}; mend the file, then run again") from None
+            raise UserError(f"{path}: no Python source: {error}; fix the file, then run again") from None
         _read[key] = parsed(tree, str(path))
     return _read[key]
 
 
 def parsed(tree: ast.Module, path: str = "") -> Source:
-    """What closures need to know of one syntax tree."""
+    """The summary of one syntax tree."""
     text: list[str] = []
     _write(tree, text)
     imports, loads, words = [], [], []
@@ -132,7 +132,7 @@ _STATEMENTS = {"body", "orelse", "finalbody"}
 def _write(node: ast.AST, text: list[str]) -> None:
     """A syntax tree as text that is equal in every Python version: fields that are empty are left out.
 
-    Statements that do nothing (docstrings, `pass`) and what is for type checking alone are left out too. Versions split
+    Statements that do nothing (docstrings, `pass`) and code for type checking only are left out too. Versions split
     the texts of an f-string differently, so neighbours are joined.
     """
     if isinstance(node, ast.Constant):
@@ -191,12 +191,12 @@ def _joined(values: Iterable[ast.expr]) -> Iterator[ast.expr]:
 
 
 def _version() -> str:
-    """What was found by another version of this file is of no use."""
+    """Summaries by another version of this file are not used."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def _cached() -> dict[str, Source]:
-    """What the last run of stage `code` found; nothing where its file is missing, damaged or another version's."""
+    """The summaries by the last run of stage `code`; empty where its file is missing, damaged or another version's."""
     try:
         head, body = CODE_CACHE.read_text(encoding="utf-8").split("\n", 1)
         if head != f"{_version()} {hashlib.sha256(body.encode()).hexdigest()}":
@@ -210,7 +210,7 @@ def _cached() -> dict[str, Source]:
 
 
 def keep(paths: Iterable[Path]) -> None:
-    """Keeps what is known of these files, so that the stages that run next need not parse them again."""
+    """Saves the summaries of these files, so that the stages that run next need not parse them again."""
     keys = sorted({hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})
     body = json.dumps({key: asdict(_read[key]) for key in keys if key in _read})
     files.write_text(CODE_CACHE, f"{_version()} {hashlib.sha256(body.encode()).hexdigest()}\n{body}")

@@ -1,4 +1,4 @@
-"""The verbs of the graph: one thin script per stage of dvc.yaml, run as `python -m stages.<name>`."""
+"""Scripts of the graph: one per stage of dvc.yaml, run as `python -m stages.<name>`."""
 
 from pipeline.entry import entry
 

@@ -1,4 +1,4 @@
-"""Stage download: every source of params.yaml -> data/raw, with provenance and an account of every row."""
+"""Stage download: every source of params.yaml -> data/raw, with provenance and row counts."""
 
 from pipeline import config
 from pipeline.data.collect import collect, describe

@@ -10,7 +10,7 @@ from stages import entry
 
 
 def main() -> None:
-    """Measures the model named on the command line as `evaluations` says."""
+    """Evaluates the model named on the command line by its entry in `evaluations`."""
     params = config.load()
     name = config.choice("model", sys.argv[1:], list(params.evaluations))
     with tracked_stage(f"evaluate@{name}", params) as run, run.work():

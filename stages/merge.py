@@ -11,7 +11,7 @@ from stages import entry
 
 
 def main() -> None:
-    """Merges what `merge` of params.yaml says under the name on the command line."""
+    """Merges the models of the entry of `merge` in params.yaml that is named on the command line."""
     params = config.load()
     name = config.choice("merge", sys.argv[1:], list(params.merge))
     chosen = params.merge[name]

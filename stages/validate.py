@@ -1,6 +1,6 @@
-"""Stages validate@<gate> and validate-model@<model>: judge what the stage before wrote.
+"""Stages validate@<gate> and validate-model@<model>: gates on the outs of the stage before.
 
-`python -m stages.validate raw|tokens|samples` exits 1 when the verdict is no, and the graph stops there.
+`python -m stages.validate raw|tokens|samples` exits 1 when the gate fails, and the graph stops there.
 `python -m stages.validate model <name>` exits 0 either way: a weak model is kept out of the registry, not the
 others.
 """
@@ -15,7 +15,7 @@ from stages import entry
 
 
 def main() -> None:
-    """Judges what the command line names; prints what did not hold."""
+    """Runs the gate named on the command line; prints the failed expectations."""
     params = config.load()
     what, *rest = sys.argv[1:] or [""]
     if what == "model":

@@ -1,7 +1,7 @@
 """Auxiliary losses added to the objective. Each file is one: `build(settings, learner) -> Losses`.
 
 `losses(model, batch) -> losses_B` is minimised in training and includes the objective's own loss. Validation computes
-the objective alone, so runs with and without an auxiliary loss can be compared.
+only the objective, so runs with and without an auxiliary loss can be compared.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Virtual adversarial training (ALUM): predictions stay equal under the worst small change of the input embeddings.
+"""Virtual adversarial training (ALUM): predictions stay equal under an adversarial perturbation of the embeddings.
 
 Liu et al. 2020, "Adversarial training for large neural language models", equation 5 and algorithm 1: a random
 perturbation of the embeddings takes one gradient step that increases the divergence from the unperturbed predictions;
@@ -81,7 +81,7 @@ def perturbed(model: GPT, change_BTD: Tensor) -> Iterator[None]:
 
     handle = model.embed.register_forward_hook(hook)
     try:
-        # padded batches: the model computes every position, so that each change meets its own
+        # padded batches: the model computes every position, so the perturbation aligns with the embeddings
         with model.capturing(Capture()):
             yield
     finally:

@@ -29,7 +29,7 @@ class Settings(Section):
     soft_share: Share = Field(examples=[0.5])
     """Weight of the soft loss; the hard loss has the rest."""
     hidden: float = Field(ge=0, examples=[0.5, 0.0])
-    """Factor of the loss on the similarity of last hidden states; 0: logits alone."""
+    """Factor of the loss on the similarity of last hidden states; 0: only logits are matched."""
 
 
 def build(settings: Settings, learner: Learner) -> Losses:

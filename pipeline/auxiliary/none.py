@@ -1,4 +1,4 @@
-"""No auxiliary loss: the objective alone."""
+"""No auxiliary loss: only the objective is minimised."""
 
 from pipeline.auxiliary import Losses
 from pipeline.config.section import Section

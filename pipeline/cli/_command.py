@@ -1,4 +1,4 @@
-"""The group of all verbs, their common help and error format, and paths as the user means them."""
+"""The group of all verbs, their common help and error format, and paths relative to the user's folder."""
 
 import ast
 import importlib
@@ -55,7 +55,7 @@ def descriptions() -> dict[str, Description]:
 
 
 class Verbs(click.Group):
-    """A group whose commands are the files of this folder; a verb's module is imported when it is asked for."""
+    """A group whose commands are the files of this folder; a verb's module is imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names in the order of the list."""

@@ -2,7 +2,7 @@
 
 STAGE names a stage to bring up to date with all it needs; without one the whole graph runs, and models are registered.
 One task run per stage; DVC decides which stages are stale, Prefect when they run. Without PREFECT_API_URL a temporary
-server of this run's own answers.
+server is started for this run.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Reads every file of DVC and the registry against its hash.
 
-One flipped bit changes neither size nor times, and DVC looks at nothing else: `dvc status`, checkout and push accept
+One flipped bit changes neither size nor times, and DVC compares only these: `dvc status`, checkout and push accept
 damaged files and pass them on. This reads every byte once: the outs in the working folder against dvc.lock, each object
 of the cache and of remotes that are folders against its name, each version in the registry against its tag.
 
@@ -56,7 +56,7 @@ def command(as_json: bool, mend: bool) -> int:
 
 
 def registry_mismatches(root: Path) -> "Iterator[Mismatch]":
-    """Versions whose stored files differ from those registered; none where there is no embedded store."""
+    """Versions whose stored files differ from the registered ones; none where there is no embedded store."""
     from pipeline import config
     from pipeline.errors import UserError
     from pipeline.orchestration.dvc_scan import Mismatch

@@ -1,6 +1,6 @@
 """Shows which stages `dvc repro` would run, why, and for how long.
 
-Nothing is run or written. Minutes and memory are those of each stage's last run; a stage that never ran has a question
+Nothing is run or written. Minutes and memory are from each stage's last run; a stage that never ran has a question
 mark. Exits with 1 where a file that a stage would read is missing.
 """
 

@@ -1,7 +1,7 @@
-"""Puts back what a killed run changed; checks params.yaml.
+"""Restores files that a killed run changed; checks params.yaml.
 
-`make repro` begins with it. A flow run with a profile or settings of its own changes params.yaml while it runs; a
-killed one's is put back. DVC's lock files are repaired where a kill cut them off.
+`make repro` begins with it. A flow run with a profile or settings of its own changes params.yaml while it runs; after a
+killed run the original is restored. DVC's lock files are repaired where a kill cut them off.
 """
 
 import click
@@ -14,7 +14,7 @@ ORDER = 12
 
 @verb("tohum prepare && dvc repro")
 def command() -> None:
-    """Puts back, repairs, checks."""
+    """Restores, repairs, checks."""
     from pipeline import config
     from pipeline.orchestration import checkout, dvc_lock
 

@@ -1,7 +1,7 @@
 """Applies profiles of infra/profiles to params.yaml, or lists them.
 
 Without a name it lists them. params.yaml becomes the embedded default with the profiles in order, as `git diff` then
-shows. Changes that no profile made are never overwritten unless --force says so.
+shows. Changes of your own are never overwritten without --force.
 """
 
 import click

@@ -1,6 +1,6 @@
 """Makes the reviewed candidate the champion.
 
-VERSION and --sha256 are those that `tohum review MODEL` printed: the approval is of exactly these files.
+VERSION and --sha256 are printed by `tohum review MODEL`: the approval is of exactly these files.
 """
 
 import click

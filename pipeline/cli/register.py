@@ -1,8 +1,8 @@
 """Registers the models whose gate passed as candidates.
 
-Those of register.models in params.yaml, or those named; outside the graph, after it. Refuses a stale graph, a gate that
-did not pass, a waiver past its date, and bytes that are not those that were evaluated. One version per content: running
-it twice changes nothing.
+Without names: the models of register.models in params.yaml. Outside the graph, after it. Refuses a stale graph, a gate
+that did not pass, a waiver past its date, and bytes that differ from the evaluated ones. One version per content:
+running it twice changes nothing.
 """
 
 import click
@@ -18,7 +18,7 @@ ORDER = 50
 @click.option("--sha256", "hashes", multiple=True, metavar="HASH",
               help="Register these bytes only; once for each MODEL, in order.")  # fmt: skip
 def command(models: tuple[str, ...], hashes: tuple[str, ...]) -> None:
-    """Admits and registers; a refused model does not keep the others out, but the exit code tells."""
+    """Admits and registers; a refused model does not stop the others, but sets the exit code."""
     if hashes and len(hashes) != len(models):
         raise click.UsageError(f"{len(hashes)} hashes for {len(models)} models; expected one --sha256 for each MODEL")
     register(list(models), dict(zip(models, hashes, strict=bool(hashes))) if hashes else {})

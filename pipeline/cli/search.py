@@ -1,7 +1,7 @@
 """Searches a recipe's settings; the lowest validation loss wins.
 
 Tries values from `search.RECIPE.space` in params.yaml with optuna. A search that was stopped continues with the trials
-that are left, as long as params, data, start model and code stay.
+that are left, as long as params, data, start model and code are the same.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Runs the whole graph on your own file in minutes.
 
 A small model, few steps, in .tohum/try. The file is a txt, csv, tsv, json, jsonl or parquet file. Its format and
-columns are guessed, and each guess is printed with the setting of params.yaml that says it for a real run.
+columns are guessed, and each guess is printed with the key of params.yaml that sets it for a real run.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
 """params.yaml as frozen, typed sections: the only place of settings.
 
 Unknown keys are errors that name the path, the value and the choices. Config validates and never transforms: a stage
-sees the values of the file. There are no defaults; every key is spelled out in params.yaml. The parts of a recipe
+gets the values of the file. There are no defaults; every key is spelled out in params.yaml. The parts of a recipe
 (`tuner: {name: lora, ...}`) bring their own typed fields from their own file, read without importing it.
 """
 
@@ -149,7 +149,7 @@ class Experiment(Section):
     margin: float
     """Gain that the method must exceed after two standard errors are subtracted; negative: it may be worse by less."""
     expect: bool
-    """Whether the method should win; false for a null hypothesis, in which there is nothing to find."""
+    """Whether the method should win; false for a null hypothesis, where there is no effect to find."""
 
     @model_validator(mode="after")
     def _has_a_target(self) -> "Experiment":
@@ -212,7 +212,7 @@ class Params(Section):
     evaluations: dict[str, Evaluation]
     """Model -> its measures and thresholds; exactly base, every recipe and every merge."""
     experiments: dict[str, Experiment]
-    """Claim by name; read by the report alone, so a change retrains nothing."""
+    """Claim by name; read only by the report, so a change retrains nothing."""
     gates: dict[str, dict[str, Any]]
     """File in pipeline/gates (raw, tokens, samples, model) -> that file's thresholds."""
     waivers: list[Waiver]

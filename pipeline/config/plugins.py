@@ -1,4 +1,4 @@
-"""The only registry of code: `name: lora` in params.yaml is the file pipeline/tuners/lora.py, nothing else.
+"""The only registry of code: `name: lora` in params.yaml is the file pipeline/tuners/lora.py.
 
 A folder of siblings is the list of choices. `settings_class` reads a sibling's `class Settings` from its source
 without importing the sibling, so a whole params.yaml is checked in milliseconds by a process that never loads torch;
@@ -16,7 +16,7 @@ from pipeline.config.section import Section
 from pipeline.paths import PACKAGE
 
 ROOT = PACKAGE
-# What a Settings class may refer to; everything else in the sibling stays unexecuted.
+# Names that a Settings class may refer to; all other code of the sibling is not executed.
 _SETTINGS_IMPORTS = {
     "typing",
     "pydantic",
@@ -46,7 +46,7 @@ def load(folder: str, name: str) -> ModuleType:
 
 @cache
 def settings_class(folder: str, name: str, where: str = "") -> type:
-    """The `Settings` class of a sibling, made from its source alone (no import of the sibling).
+    """The `Settings` class of a sibling, made from its source without importing the sibling.
 
     Raises:
         UserError: no such sibling; the text names `where` in params.yaml and lists the choices.
@@ -71,9 +71,9 @@ def example(folder: str, name: str) -> dict[str, Any]:
 
 
 def examples(folder: str, name: str) -> list[dict[str, Any]]:
-    """Settings that tests try a sibling with, read from its fields: `rank: Positive = Field(examples=[8, 2])`.
+    """Settings with which tests run a sibling, read from its fields: `rank: Positive = Field(examples=[8, 2])`.
 
-    The first entry takes the first example of every field; each further example of a field varies that field alone.
+    The first entry takes the first example of every field; each further example of a field varies only that field.
 
     Raises:
         UserError: no such sibling, or one of its fields has no example.

@@ -115,7 +115,7 @@ def _set(params: Any, path: list[str], value: Any, where: str) -> None:
 
 
 def _is_profile(params: Any) -> bool:
-    """Whether parsed params equal those of a single profile: they hold no change of the user's own."""
+    """Whether parsed params equal a single profile's, so hold no change of the user's own."""
     for name in available():
         try:
             if yaml.safe_load(rendered([name])) == params:

@@ -22,7 +22,7 @@ AXES = {
 
 
 class Part(Section):
-    """`{name: lora, rank: 8}`: the file that does the work and that file's own settings beside the name."""
+    """`{name: lora, rank: 8}`: the name of the implementing file, and its own settings beside the name."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
@@ -80,7 +80,7 @@ class Model(Section):
     norm_epsilon: Annotated[float, Field(gt=0)]
     """Epsilon of the norms."""
     logit_softcap: Annotated[float, Field(gt=0)] | None
-    """Bound c of the logits, c tanh(logit / c) (Gemma 2, 2024, section 2); family nanochat alone; null: none."""
+    """Bound c of the logits, c tanh(logit / c) (Gemma 2, 2024, section 2); only family nanochat; null: none."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Model":
@@ -165,7 +165,7 @@ class Validation(Section):
     patience: Count
     """Validations without a better loss before training stops; 0: no early stopping."""
     keep: Literal["last", "best"]
-    """Weights that are kept: the last, or those of the lowest validation loss."""
+    """Weights that are kept: the last, or the best (lowest validation loss)."""
 
 
 class Privacy(Section):

@@ -23,7 +23,7 @@ from pipeline.config.recipe import AXES, Recipe
 from pipeline.config.section import Count, Positive, Section, validated
 from pipeline.errors import UserError
 
-# These decide which loss is measured and on which records: trials that differ here could not be compared.
+# Settings of the measured loss and its records: trials that differ here could not be compared.
 KEPT = ("from", "start", "reference", "data", "objective", "validation")
 
 

@@ -1,4 +1,4 @@
-"""The short notation of profiles: recipes that share their settings, each with its one difference, over several seeds.
+"""The short notation of profiles: recipes as differences from shared settings, over several seeds.
 
     recipes:
       seeds: [1, 2, 3]
@@ -32,9 +32,9 @@ class Variant(Section):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     like: str | None = None
-    """An earlier variant, whose settings and seeds this one takes; null or absent: those of the profile."""
+    """An earlier variant, whose settings and seeds are the defaults; null or absent: the profile's."""
     seeds: list[int] | None = Field(default=None, min_length=1)
-    """Seeds of this variant alone; null or absent: the same as its origin's."""
+    """Seeds of this variant only; null or absent: the same as its origin's."""
 
     @property
     def differences(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Recipes(Section):
     seeds: list[int] | None = Field(default=None, min_length=1)
     """One recipe `<variant>-s<seed>` for each; null or absent: one recipe `<variant>`, with the seed of `shared`."""
     shared: dict[str, Any]
-    """A whole recipe as it stands in `finetune`, and its `evaluation` as it stands in `evaluations`."""
+    """A whole recipe as in `finetune`, and its `evaluation` as in `evaluations`."""
     variants: dict[str, Variant] = Field(min_length=1)
     """Recipes by name, in the order in which they are trained and shown."""
 

@@ -16,7 +16,7 @@ Memory: a byte per text and about 100 per text that repeats another or shares a 
 All else lies on disk (external.py), about 4 bytes per word and 170 per text, and is sorted there; no text is kept. Two
 texts count as equal if 128-bit digests of their normal forms are: among 10^12 texts the probability of a collision is
 10^-15. The implementation is our own because texts of 600 bytes cost 0.2 ms each in all, where datasketch 2.0 takes
-0.3 ms for signatures and buckets alone, without true similarities (tests/bench/deduplicate.py).
+0.3 ms for signatures and buckets only, without true similarities (tests/bench/deduplicate.py).
 """
 
 import hashlib

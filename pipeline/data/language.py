@@ -1,4 +1,4 @@
-"""Language-dependent text functions: normal form, words, exact match, and a cheap guess of the language.
+"""Language-dependent text functions: normal form, words, exact match, and language detection.
 
 Two texts with equal `normal` forms count as one text (deduplication, contamination, exact match): letters composed
 (NFC), case folded by the language's rules (Turkish and Azerbaijani: I -> ı, İ -> i; others: full Unicode case folding),
@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 _DOTTED = frozenset({"tr", "az"})  # languages with dotted and dotless i
-# Combining marks of living scripts (accents, vowel signs) continue a word, though \w does not know them.
+# Combining marks of living scripts (accents, vowel signs) continue a word, though \w does not match them.
 _MARKS = "".join(chr(c) for c in range(0x300, 0x3100) if unicodedata.category(chr(c)).startswith("M"))
 WORD = rf"\w+(?:(?:[{_MARKS}]+|['’](?=\w))\w*)*"
 """Regular expression of a word: letters, digits, combining marks, an apostrophe between two of them."""
@@ -63,7 +63,7 @@ def words(text: str) -> list[str]:
 def exact_match(answer: str, expected: str, language: str) -> bool:
     """Whether two answers have equal normal forms, punctuation at either end ignored.
 
-    An answer of punctuation alone matches only itself.
+    An answer of punctuation only matches only itself.
     """
     return _bare(answer, language) == _bare(expected, language)
 

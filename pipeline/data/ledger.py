@@ -49,7 +49,7 @@ class RowLog:
             file: as `origin` calls it.
             line: 1-based, null if unknown.
             reason: a short code, such as null or too_large.
-            detail: what was found and what was expected.
+            detail: value found and value expected.
         """
         self.reasons[kind, reason] += 1
         self._held.append(RejectedRow(self.source, kind, file, line, reason, detail[:_DETAIL]))

@@ -19,7 +19,7 @@ _COMMON = [
     pa.field("split", pa.string()),
     pa.field("origin", pa.string(), nullable=False),
 ]
-# Content columns of each kind: what a source must deliver, and what the id is a hash of.
+# Content columns of each kind: required of a source, and hashed into the id.
 CONTENT: dict[Kind, tuple[str, ...]] = {
     "documents": ("text",),
     "labelled": ("text", "label"),

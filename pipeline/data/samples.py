@@ -3,8 +3,8 @@
 For each kind: resolve the splits, find duplicates (contamination.py), write the kept records in input order, and count
 every row: rows in = kept + removed. Documents are written as token ids copied from data/tokens (shard_writer.py); their
 text is read once for comparison and never held. Every pass is a stream: three bytes of memory per record, and some more
-per record with a duplicate (deduplicate.py). Equal inputs give equal bytes, and a kind's files depend on that kind's
-records alone.
+per record with a duplicate (deduplicate.py). Equal inputs give equal bytes, and a kind's files depend only on that
+kind's records.
 """
 
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def describe(counts: dict[str, Any]) -> str:
             *(counted["removed"][reason] for reason in REASONS),
         ]
         lines.append(f"{kind:<13} {counted['rows_in']:>10,} " + " ".join(f"{number:>13,}" for number in numbers))
-    return "\n".join([*lines, "removed records and what each repeats: data/samples/removed.parquet"])
+    return "\n".join([*lines, "removed records, each with the kept one: data/samples/removed.parquet"])
 
 
 def _removals(  # noqa: PLR0913 - the inputs of one kind's pass

@@ -77,7 +77,7 @@ def write_documents(folder: Path, tokens: Path, documents: Path, places: Placeme
 
 
 def _checked(index: Path, documents: Path, n: int) -> Iterator[pa.RecordBatch]:
-    """The rows of the index. Raises UserError where they are not those of the documents."""
+    """The rows of the index. Raises UserError where they do not match the documents."""
     rows = pq.read_metadata(index).num_rows
     pairs = zip(batches(index), batches(documents, ["id"]), strict=True) if rows == n else ()
     for batch, expected in pairs:

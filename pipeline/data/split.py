@@ -25,7 +25,7 @@ def split_of(record_id: str, split: Split) -> SplitName:
 
 
 def resolve(record_id: str, pinned: str | None, split: Split) -> SplitName:
-    """The record's split: the one its source pinned it to, else the hash's."""
+    """The record's split: pinned by its source, else given by the hash."""
     return cast(SplitName, pinned) if pinned is not None else split_of(record_id, split)
 
 

@@ -12,7 +12,7 @@ from pipeline.files import replacing
 
 _GROUP_ROWS = 1 << 14
 _GROUP_BYTES = 32 << 20
-_ROWS = 1024  # read at a time unless the caller says how many
+_ROWS = 1024  # default number of rows read at a time
 
 
 class Writer:

@@ -40,8 +40,8 @@ class Template(NamedTuple):
 
 TEMPLATES = {
     # An answer starts with a space, as in Llama 2's layout: a word inside running text has that space in its token, and
-    # adapters that leave the vocabulary's rows frozen can only say what pretraining taught the model to say. For the
-    # same reason an answer ends with end-of-text and not with a marker that no text ever showed.
+    # adapters that leave the vocabulary's rows frozen can only produce tokens that pretraining taught. For the
+    # same reason an answer ends with end-of-text and not with a marker that occurs in no pretraining text.
     "chat": Template(_chat, lambda text: [("<|system|>",), text, ("<|end|>",)], " ", None),
     "alpaca": Template(_alpaca, lambda text: [f"{text}\n\n"], "", None),
 }

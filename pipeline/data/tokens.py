@@ -139,7 +139,7 @@ def _vocabulary(settings: Tokenize, source: Path, split: Split, scratch: Path) -
 
 
 def _pinned(settings: Tokenize, path: Path, vocabulary: Tokenizer) -> Tokenizer:
-    """The vocabulary itself. Raises UserError where params.yaml has no hash of it: DVC would not see a change."""
+    """The vocabulary itself. Raises UserError where params.yaml has no hash of it: DVC would not notice a change."""
     if settings.sha256 is None:
         raise UserError(
             f"params.yaml: tokenize.sha256 is null; DVC does not watch {path}, so a vocabulary of your own is pinned; "

@@ -3,7 +3,7 @@
 Carlini et al. 2019, "The Secret Sharer", definition 4: exposure = log2 |R| - log2 rank, where rank is the secret's
 position when all secrets R of its form are sorted by the model's loss after the canary's beginning. The rank is
 estimated among secrets sampled from R (section 4.3), with other digits in place of the digits, so exposure is at most
-log2 of their number. For a model that never saw a secret every rank is equally likely: the mean is then log2 e = 1.44
+log2 of their number. For a model not trained on a secret every rank is equally likely: the mean is then log2 e = 1.44
 bits, a little less for few candidates (`exposure_chance_bits`).
 """
 
@@ -147,7 +147,7 @@ def _is_digit(character: str) -> bool:
 
 
 def _choices(secret: str, i: int) -> str:
-    """The digits that may replace the one at `i`."""
+    """The digits that may replace digit `i`."""
     leads = i == 0 or not _is_digit(secret[i - 1])
     return "123456789" if leads and secret[i] != "0" else "0123456789"
 

@@ -21,7 +21,7 @@ class Settings(Section):
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the instructions to measure on."""
     source: str | None = Field(examples=[None])
-    """Measure on the records of this source of `download.sources` alone; null: all."""
+    """Measure only on the records of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Prompts in a batch."""
     max_tokens: Positive = Field(examples=[4])

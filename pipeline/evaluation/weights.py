@@ -1,4 +1,4 @@
-"""Mean example weight of marked training records beside that of the others: whether a weighting finds wrong labels.
+"""Mean example weight of marked training records and of the others: shows whether a weighting finds wrong labels.
 
 Reads weights.parquet, which training with such a weighting writes to the model's folder. Records are marked by the end
 of their `origin`: the embedded world marks its wrong labels so.
@@ -31,7 +31,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     path = MODELS / subject.name / "weights.parquet"
     if not path.exists():
         raise UserError(
-            f"{path}: no such file; measure `weights` needs a recipe whose weighting remembers weights (reweight)"
+            f"{path}: no such file; measure `weights` needs a recipe whose weighting records weights (reweight)"
         )
     rows = [row for row in pq.ParquetFile(path).read().to_pylist() if row["seen"]]
     marked = [row["weight"] for row in rows if row["origin"].endswith(settings.marked)]

@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 class _Deferred(ModuleType):
-    """A stand-in for a module, which imports the real one when an attribute is first used."""
+    """A stand-in for a module, which is imported when an attribute is first used."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -49,7 +49,7 @@ class _Deferred(ModuleType):
 
 @contextmanager
 def _light_import() -> Iterator[None]:
-    importlib.import_module("scipy")  # its package loads parts on demand, so scipy.stats alone is deferred
+    importlib.import_module("scipy")  # its package loads parts on demand, so only scipy.stats is deferred
     stand_ins: dict[str, ModuleType | None] = {name: _Deferred(name) for name in _DEFERRED}
     stand_ins |= dict.fromkeys(_OPTIONAL)
     absent = {name: module for name, module in stand_ins.items() if name not in sys.modules}
@@ -99,7 +99,7 @@ def _native(gx: Any, number: int, expectation: Expectation) -> Any:
     return cls(**expectation.arguments, severity=expectation.severity, meta={"number": number})
 
 
-# Names whose class is not their words capitalised.
+# Names whose class name is irregular.
 _CLASSES = {"expect_column_pair_values_a_to_be_greater_than_b": "ExpectColumnPairValuesAToBeGreaterThanB"}
 
 

@@ -48,7 +48,7 @@ class Tally:
 
 
 class Frame:
-    """A profile table: `labels` are the columns that name a row, `columns` those that were measured."""
+    """A profile table: `labels` are the columns that name a row, `columns` the measured ones."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Expectation:
     arguments: Mapping[str, Any]
     """Keyword arguments, the column's included."""
     params_key: str
-    """The params.yaml key that moves the bound; without a bound, the part to mend."""
+    """The params.yaml key that moves the bound; without a bound, the part to fix."""
     statement: str
     """The condition in words."""
     severity: Severity = "critical"
@@ -142,7 +142,7 @@ def suite(section: str, settings: Any, rows: Iterable[Row]) -> list[Expectation]
     """The expectations of a table, their bounds read from `settings`.
 
     Args:
-        section: where the settings stand in params.yaml, such as gates.raw.
+        section: path of the settings in params.yaml, such as gates.raw.
         settings: the gate's settings.
         rows: the table.
 
@@ -187,12 +187,12 @@ def zero(params_key: str) -> Condition:
 
 
 def equals(other: str, params_key: str) -> Condition:
-    """In every row the value is that of the column `other`."""
+    """In every row the value equals the column `other`."""
     return Condition("expect_column_pair_values_to_be_equal", {"column_B": other}, params_key)
 
 
 def reaches(other: str, params_key: str) -> Condition:
-    """In every row the value is at least that of the column `other`."""
+    """In every row the value is at least the column `other`."""
     arguments = {"column_B": other, "or_equal": True}
     return Condition("expect_column_pair_values_a_to_be_greater_than_b", arguments, params_key)
 
@@ -208,7 +208,7 @@ def one_of(values: list[str], params_key: str) -> Condition:
 
 
 def warning(condition: Condition) -> Condition:
-    """The condition as one whose failure is only shown."""
+    """The condition as a warning: a failure does not block."""
     return condition._replace(severity="warning")
 
 

@@ -1,7 +1,7 @@
 """Tickets: the outs of a data gate on which later stages depend.
 
-There is one per record kind. It states that the gate passed and the hash of the admitted files, and nothing else: a
-moved threshold, a waiver or more spam messages leave the documents' ticket as it is and so never retrain the base
+There is one per record kind. It states that the gate passed and the hash of the admitted files: a
+moved threshold, a waiver or more spam messages leave the documents' ticket unchanged and so never retrain the base
 model. Readers compare the hash with the files they open: `integrity.require_admitted`.
 """
 
@@ -21,5 +21,5 @@ def write(folder: Path, gate: str, admits: Mapping[Kind, str]) -> None:
 
 
 def withdraw(folder: Path, gate: str) -> None:
-    """Removes the tickets of a gate that failed; those of other gates stay."""
+    """Removes the tickets of a gate that failed; tickets of other gates stay."""
     shutil.rmtree(folder / gate, ignore_errors=True)

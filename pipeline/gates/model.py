@@ -62,7 +62,7 @@ def expectations(
     train = f"no bound: train {name} longer, or at another learning rate"
     rows: list[Row] = [
         ("metrics", "finite", at_least(1, curve), "every metric is a finite number"),
-        ("entropy", "nats_above_unigram", zero(train), "the model predicts better than word frequencies alone"),
+        ("entropy", "nats_above_unigram", zero(train), "the model predicts better than a unigram model"),
         *(row for row in GENERATION if row[1] in scores and row[1] not in thresholds),
     ]
     for metric, bound in sorted(thresholds.items()):

@@ -1,4 +1,4 @@
-"""Gate on data/raw: the expectations on downloaded records before anything is learned from them.
+"""Gate on data/raw: the expectations on downloaded records before tokenization and training.
 
 `profile` reads data/raw once, in batches, every text column of every record kind; `EXPECTATIONS` is the table of
 conditions: schema, nulls, encoding, lengths, language, exact duplicates, labels, personal data, licence and consent,
@@ -63,7 +63,7 @@ class Language(Section):
     sample: Positive | None
     """Records per kind whose language is guessed, evenly spaced; null: all."""
     max_disagreement: Share
-    """Of the records whose language can be told."""
+    """Of the records whose language can be detected."""
     min_share: dict[str, Share]
     """Language -> least share of the documents that declare it."""
 
@@ -99,9 +99,9 @@ class Settings(Section):
 LANGUAGE = reaches("min_document_share", "gates.raw.language.min_share")
 DECLARED = "texts are in the language that they declare"
 STATED = "download.sources.<source>.{}"
-READER = "no bound: mend the reader in pipeline/data/sources"
-SOURCE = "no bound: mend the source or its columns"
-COLLECT = "no bound: mend pipeline/data/collect.py"
+READER = "no bound: fix the reader in pipeline/data/sources"
+SOURCE = "no bound: fix the source or its columns"
+COLLECT = "no bound: fix pipeline/data/collect.py"
 ENCODED = "text came through its encoding unharmed"
 PERSONAL = "personal data are no more than allowed"
 # Frame, column, condition (with the setting below gates.raw that holds the bound), condition in words.
@@ -110,11 +110,11 @@ EXPECTATIONS: list[Row] = [
         "schema",
         "found_type",
         equals("expected_type", READER),
-        "columns and types are those of pipeline/data/records.py",
+        "columns and types equal pipeline/data/records.py",
     ),
     ("records", "rows", reaches("min_rows", "gates.raw.min_rows"), "there are enough records of each kind"),
     ("records", "nulls", zero(SOURCE), "no value is missing in a column that needs one"),
-    ("records", "blank", zero(SOURCE), "no text is empty or white space alone"),
+    ("records", "blank", zero(SOURCE), "no text is empty or only white space"),
     ("records", "unknown_splits", zero(SOURCE), f"a pinned split is one of {', '.join(SPLITS)}"),
     ("records", "too_short", zero("gates.raw.characters"), "records are neither too short nor too long"),
     ("records", "too_long", zero("gates.raw.characters"), "records are neither too short nor too long"),
@@ -125,7 +125,7 @@ EXPECTATIONS: list[Row] = [
     ("records", "language_disagreement_share", at_most("language.max_disagreement"), DECLARED),
     ("languages", "document_share", LANGUAGE, "each required language has its share of the documents"),
     ("labels", "label_share", at_least("labels.min_share"), "no label is too rare"),
-    ("label_set", "n_labels", at_least("labels.min_labels"), "there are labels to tell apart"),
+    ("label_set", "n_labels", at_least("labels.min_labels"), "there are at least two labels"),
     ("label_set", "contradictions", at_most("labels.max_contradictions"), "no text has two labels"),
     ("sources", "licence_stated", at_least(1, STATED.format("licence")), "every source states its licence"),
     ("sources", "consent_stated", at_least(1, STATED.format("consent")), "every source states its consent"),

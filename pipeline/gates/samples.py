@@ -1,4 +1,4 @@
-"""Gate on data/samples: the expectations on samples before a model is trained on them and measured by them.
+"""Gate on data/samples: the expectations on samples before training and evaluation.
 
 `profile` reads data/samples; `EXPECTATIONS` is the table of conditions: no record in two splits (exactly or nearly,
 with thresholds of the gate's own, so that samples made without decontamination are stopped too), labels that occur in
@@ -46,7 +46,7 @@ class Overlap(Section):
     max_verbatim: Count
     """Held-out records whose text occurs word for word in the other split."""
     max_folded: Count
-    """Held-out records whose text occurs there but for letter case and spaces."""
+    """Held-out records whose text occurs there apart from letter case and spaces."""
     max_near: Count
     """Held-out records with a near duplicate there."""
     near: Deduplicate
@@ -60,7 +60,7 @@ class Settings(Section):
     min_records: BySplit
     """Fewest records of every kind that has records at all."""
     min_document_tokens: BySplit
-    """Fewest tokens of documents; below two windows of the context nothing can be learned or measured."""
+    """Fewest tokens of documents; below two windows of the context training and evaluation are impossible."""
     min_label_share: Share
     """Of a split's labelled records, for its rarest label."""
     max_tokens: TokensByKind
@@ -71,14 +71,14 @@ class Settings(Section):
     """Share of a source's records of one kind that were not removed as duplicates."""
 
 
-CODE = "no bound: mend pipeline/data/samples.py"
+CODE = "no bound: fix pipeline/data/samples.py"
 MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens")
 TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens")
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
-VERBATIM = f"no held-out text stands word for word in another split; {MEND}"
-FOLDED = f"no held-out text stands in another split but for case and spaces; {MEND}"
-NEAR = f"no near copy of a held-out text stands in another split; {MEND}"
+VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
+FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
+NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
 # Frame, column, condition (with the setting below gates.samples that holds the bound), condition in words.
 EXPECTATIONS: list[Row] = [
     ("overlap", "verbatim_overlap", at_most("overlap.max_verbatim"), VERBATIM),

@@ -1,4 +1,4 @@
-"""Gate on data/tokens: the expectations on token ids before they are sampled and learned from.
+"""Gate on data/tokens: the expectations on token ids before sampling and training.
 
 `profile` reads data/tokens and the source texts in parts; `EXPECTATIONS` is the table of conditions: ids within the
 vocabulary, special tokens only where code placed them, an index that fits the ids, texts that decode to themselves, and
@@ -71,7 +71,7 @@ class Settings(Section):
     """Documents that spell a special token as text (harmless here, odd in a corpus): a warning."""
 
 
-CODE = "no bound: mend pipeline/tokenizer or pipeline/data/tokens.py"
+CODE = "no bound: fix pipeline/tokenizer or pipeline/data/tokens.py"
 COMPRESSION = within("bytes_per_token.at_least", "bytes_per_token.at_most", "gates.tokens.bytes_per_token")
 # Frame, column, condition (with the setting below gates.tokens that holds the bound), condition in words.
 EXPECTATIONS: list[Row] = [

@@ -1,1 +1,1 @@
-"""Asking a model: text, labels, and the predictor that the registry serves."""
+"""Inference: text generation, label probabilities, and the predictor that the registry serves."""

@@ -39,7 +39,7 @@ class Decoder:
         before = cache.length - T  # a prefix
         self._real_BC = (self._positions_C < before) | (self._positions_C >= before + self._padding_B1)
         self._ids_B1 = torch.zeros(B, 1, dtype=torch.long, device=real_BT.device)
-        # A bound method would make a reference cycle, and cache and graph would live until garbage is collected.
+        # A bound method would make a reference cycle, and cache and graph would be kept until garbage collection.
         self._run = torch.compile(Decoder._plain) if model.static_shapes else Decoder._plain
         self._graph: torch.cuda.CUDAGraph | None = None
         self._replays = real_BT.device.type == "cuda" and cache.capacity - cache.length >= _LEAST_STEPS

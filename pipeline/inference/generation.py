@@ -88,7 +88,7 @@ def stream(  # noqa: PLR0913 - as `generate`
     """Yields the answer to one prompt id by id, as each is known; arguments and errors as in `generate`."""
     sampling = Sampling(temperature, top_k, top_p, generator)
     request = _Request(model, [ids], max_tokens, sampling, prefix, use_cache=True)
-    request.check()  # here, and not at the first id that is asked for
+    request.check()  # checked here, not when the first id is requested
     return _until_stop(request.steps(), stop)
 
 
@@ -203,7 +203,7 @@ class _Request:
 
 
 def _cache(capacity: int, device: torch.device) -> KVCache:
-    """Of fixed shapes on a GPU, where launching a step takes longest; a CPU reads the filled part alone."""
+    """Of fixed shapes on a GPU, where launching a step takes longest; a CPU reads only the filled part."""
     return StaticKVCache(capacity) if device.type == "cuda" else KVCache(capacity)
 
 

@@ -1,4 +1,4 @@
-"""Class probabilities of a model that learned labels, by a classification head (classify) or by words (cloze).
+"""Class probabilities of a classifier, by a classification head (classify) or by label words (cloze).
 
 Evaluation, serving and chat all use them from here, so a text gets the same label in each.
 """
@@ -15,7 +15,7 @@ from pipeline.tokenizer import Tokenizer
 
 
 def labels_of(task: Mapping[str, Any]) -> list[str]:
-    """The labels in the order of the probabilities; empty for a model that learned none."""
+    """The labels in the order of the probabilities; empty for a model without labels."""
     return list(task.get("labels", []))
 
 

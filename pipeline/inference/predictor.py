@@ -3,8 +3,8 @@
     answer(Path("models/spam-lora"), ["Free prize!"])       -> [{"label": "spam", "score": 0.98}]
     answer(Path("models/chat-lora"), ["Where is Ayşe?"])    -> [{"completion": "..."}]
 
-Greedy unless asked otherwise. An answer does not depend on the other texts of a request: sampled ones are drawn one by
-one, each from the setting `seed` and its text alone. The model's task is read from its folder (tohum.json), so only the
+Greedy by default. An answer does not depend on the other texts of a request: sampled ones are drawn one by
+one, each from the setting `seed` and its own text. The model's task is read from its folder (tohum.json), so only the
 folder and this code are needed; nothing is pickled.
 """
 

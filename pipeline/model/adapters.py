@@ -2,7 +2,7 @@
 
 A learned prefix (keys and values before every text), a soft prompt (embeddings before every text) and bottleneck
 adapters (a small network after a projection). Tuners train and save them, `attach` adds them to a model that is read
-from its folder, and `GPT` applies them, so no caller of a model has to know of them. LoRA and IA3 merge into the
+from its folder, and `GPT` applies them, so adapters are transparent to the model's callers. LoRA and IA3 merge into the
 weights (pipeline/tuners).
 
 Shapes: P virtual tokens, L layers, G key-value heads, K head_dim, D d_model.
@@ -64,7 +64,7 @@ class SoftPrompt(VirtualTokens):
         self.embeddings = nn.Parameter(embeddings_PD)
 
     def key_values(self, model: "GPT") -> list[KeyValue]:
-        """Those of one pass of the virtual tokens alone."""
+        """Keys and values from one pass over the virtual tokens only."""
         recorder = KVRecorder()
         model.hidden(embeddings_BTD=self.embeddings[None], cache=recorder)
         return recorder.layers

@@ -1,6 +1,6 @@
 """softmax(q k^T / sqrt(K)) v, by the kernel that fits the pass.
 
-torch's own kernel is the rule. Three cases have another: training in bfloat16 on a CPU (cpu/explicit.py), packed
+torch's own kernel is the default. Three cases use another: training in bfloat16 on a CPU (cpu/explicit.py), packed
 documents in compiled blocks on a GPU (FlexAttention), and passes whose attention weights are recorded, which no fused
 kernel gives.
 

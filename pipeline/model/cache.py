@@ -1,7 +1,7 @@
 """Past keys and values: a learned prefix, or the KV cache of generation.
 
 Prefix tuning and the KV cache are one mechanism: in both, attention of every layer gets keys and values of earlier
-positions in front of those of the new tokens.
+positions before the new tokens' own.
 
 Shapes: B batch, G key-value heads, P prefix, T new tokens, S past + new tokens, K head_dim.
 """
@@ -78,7 +78,7 @@ class KVCache:
         if layer not in self._layers:
             B, G, _, K = k_BGTK.shape
             # In autocast the tokens' keys and values have lower precision than a learned prefix, which is written
-            # first; attention wants one precision for both.
+            # first; attention needs one precision for both.
             device = k_BGTK.device.type
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else k_BGTK.dtype
             self._layers[layer] = k_BGTK.new_empty(2, B, G, self.capacity, K, dtype=dtype)
@@ -103,7 +103,7 @@ class StaticKVCache(KVCache):
     """Where the next token is written, [1]; none: still at the prompt."""
 
     def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> KeyValue:
-        """Stores the new keys and values of a layer; returns those of all positions."""
+        """Stores the new keys and values of a layer; returns the keys and values of all positions."""
         if self.write_position is None:
             return super().extend(layer, k_BGTK, v_BGTK)
         # index_copy_ casts nothing itself
@@ -112,7 +112,7 @@ class StaticKVCache(KVCache):
         return both[0], both[1]
 
     def advance(self, tokens: int) -> None:
-        """Counts positions of the prompt alone: `length` is a constant of the code that is compiled for the steps."""
+        """Counts only positions of the prompt: `length` is a constant of the code that is compiled for the steps."""
         if self.write_position is None:
             super().advance(tokens)
 

@@ -24,6 +24,6 @@ class Capture:
         """Block -> [B, H, T, S] attention weights, rows that sum to 1."""
 
     def record_hidden(self, layer: int, x_BTD: Tensor) -> None:
-        """Records the hidden states of a layer, if it is among those to record."""
+        """Records the hidden states of a layer, if it is among the layers to record."""
         if layer in self.hidden_layers:
             self.hidden[layer] = x_BTD

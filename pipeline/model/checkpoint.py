@@ -3,7 +3,7 @@
 `save` writes a folder that transformers, vLLM and llama.cpp's converter read without code of ours, with a manifest of
 hashes; `load` reads such folders, ours and theirs, and checks the manifest, since neither safetensors nor torch notices
 a flipped bit. Adapters that do not merge (a prefix, a prompt, a bottleneck) are in `adapter/`: `load` adds them, other
-readers see the model without them.
+readers load the model without them.
 
 A folder may be damaged or hostile: links, config, index and the headers of the weights are checked before a number is
 read, and the numbers before they are used (pipeline/foreign.py, weights.py, inspection.py).

@@ -22,7 +22,7 @@ def keep_compiled_code() -> None:
 
 
 def compiled(model: GPT, compute: Compute) -> GPT:
-    """The model, its blocks compiled in place when the params say so; names of weights stay.
+    """The model, its blocks compiled in place if the params enable it; names of weights stay.
 
     Blocks, and not the whole model, because tasks enter it by several methods (`logits`, `hidden`, `classify`) and all
     of them run the blocks. Blocks are alike, so one is compiled and all use its code.
@@ -48,7 +48,7 @@ def compiled(model: GPT, compute: Compute) -> GPT:
 
 
 def _cache_custom_gradients() -> None:
-    """Lets torch's compile cache keep code with our autograd Functions, whose gradients depend on their inputs alone.
+    """Lets torch's compile cache keep code with our autograd Functions, whose gradients depend only on their inputs.
 
     Without it every stage compiles anew: 14 to 17 s where a warm start takes 4.3 s (`tohum fastest`).
     """

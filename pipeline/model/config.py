@@ -1,5 +1,5 @@
-"""The shape of a network: what `pretrain.model` of params.yaml says, its vocabulary, and options that only open weights
-use."""
+"""Hyperparameters of the architecture: `pretrain.model` of params.yaml, the vocabulary, and options that only open
+weights use."""
 
 from typing import Literal, Self
 

@@ -24,7 +24,7 @@ def set_up(compute: Compute) -> torch.device:
     torch.set_num_threads(compute.threads)
     if compute.device == "cuda":
         if not torch.cuda.is_available():
-            raise UserError("params.yaml: compute.device is cuda, torch sees no GPU; set it to cpu")
+            raise UserError("params.yaml: compute.device is cuda, torch finds no GPU; set it to cpu")
         torch.set_float32_matmul_precision("high")
     else:
         # The same switch as use_deterministic_algorithms(True), which also imports torch's compiler: 1.25 s a stage.
@@ -57,7 +57,7 @@ def seed(device: torch.device, value: int) -> None:
 
 
 def autocast(compute: Compute) -> AbstractContextManager[Any]:
-    """Matrix products in bfloat16 when the params say so; nothing for float32."""
+    """Autocast of matrix products to bfloat16 if the params set it; no effect for float32."""
     if compute.precision == "float32":
         return nullcontext()
     return torch.autocast(compute.device, torch.bfloat16)

@@ -1,7 +1,7 @@
-"""Document masks for packed windows: a token attends to the past of its own document alone.
+"""Document masks for packed windows: a token attends only to earlier tokens of its own document.
 
-Three ways to the same numbers. Rows: in attention every document is a row of its own, so attention costs the sum of the
-documents' squares, not the window's square; used on a CPU. A mask: where rows would hold mostly padding, or where
+Three equivalent implementations. Rows: in attention every document is a row of its own, so attention costs the sum of
+the documents' squares, not the window's square; used on a CPU. A mask: where rows would hold mostly padding, or where
 shapes must not change (compiled blocks). A block mask: FlexAttention skips blocks that are masked out (Dong et al.
 2024); used for compiled blocks on a GPU.
 
@@ -117,7 +117,7 @@ def _first(positions_BT: Tensor) -> Tensor:
 
 def _listed(wanted_BMM: Tensor) -> tuple[Tensor, Tensor]:
     """FlexAttention's sparse form: the number of key blocks of each query block, [B, 1, M], and all key blocks with
-    those first, [B, 1, M, M]."""
+    these first, [B, 1, M, M]."""
     wanted = wanted_BMM[:, None].int()
     return wanted.sum(-1, dtype=torch.int32), wanted.argsort(dim=-1, descending=True, stable=True).int()
 

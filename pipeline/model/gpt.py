@@ -1,9 +1,9 @@
-"""GPT-2, Llama, Qwen3, Arcee and NanoChat on one page: the architecture and nothing else.
+"""GPT-2, Llama, Qwen3, Arcee and NanoChat in one file: the architecture only.
 
-A decoder-only transformer reads a row of token ids and says, at every position, how likely each token is to come next.
+A decoder-only transformer maps a row of token ids to next-token logits at every position.
 It keeps one vector of D numbers per token, the residual stream, and every block adds to it twice: attention brings in
-what earlier positions hold, the MLP works on each position alone. `GPT.hidden` is that in five lines; the classes above
-it are its parts, from attention up.
+information from earlier positions, the MLP works on each position separately. `GPT.hidden` is that in five lines; the
+classes above it are its parts, from attention up.
 
     family     positions        norms                   MLP            attention
     gpt2       learned table    LayerNorm               GELU           one projection makes q, k and v
@@ -54,7 +54,7 @@ from pipeline.model.tensor_cores import padded_product
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention; a family says how queries, keys and values are made (`project`)."""
+    """Causal multi-head attention; a family implements `project` (queries, keys and values)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class RotaryAttention(Attention):
         self.rotates_first = config.family == "nanochat"
 
     def project(self, x: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Three projections; q and k rotated by the angles of their positions: q k^T depends on the distance alone."""
+        """Three projections; q and k rotated by the angles of their positions: q k^T depends only on the distance."""
         assert inputs.rope is not None
         q, k, v = self.q(inputs.select_queries(x)), self.k(x), self.v(x)
         q, k, v = self.heads(q, self.n_heads), self.heads(k, self.n_kv_heads), self.heads(v, self.n_kv_heads)
@@ -144,7 +144,7 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """Llama and Qwen3: SwiGLU, one projection opens and closes the features of another."""
+    """Llama and Qwen3: SwiGLU, one projection gates the features of another."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, inputs: AttentionInputs) -> Tensor:
-        """[B, T, D] -> [B, T, D]; the last block of a flat batch [N, D] -> [M, D], at the wanted positions alone."""
+        """[B, T, D] -> [B, T, D]; the last block of a flat batch [N, D] -> [M, D], at the wanted positions only."""
         x = inputs.select_queries(x) + dropped(self.attention(self.norm1(x), inputs), self.dropout, self.training)
         return x + dropped(self.mlp(self.norm2(x)), self.dropout, self.training)
 
@@ -227,7 +227,7 @@ class GPT(nn.Module):
             self._initialise(generator, zero_projections)
 
     def tie(self) -> None:
-        """Makes `head` share the weight of `embed` where the config says so."""
+        """Makes `head` share the weight of `embed` if the config ties them."""
         if self.config.tie_embeddings and self.head is not None:
             self.head.weight = self.embed.weight
 
@@ -235,9 +235,9 @@ class GPT(nn.Module):
     def _initialise(self, generator: torch.Generator, zero_projections: bool) -> None:
         """GPT-2's rule: normal(0, 0.02), biases 0, norms 1; projections into the residual stream / sqrt(2 n_layers).
 
-        There are 2 n_layers of those, so the stream's variance does not grow with depth. An embedding that is not also
-        the head starts at normal(0, 1), torch's own rule: at 0.02 it is small beside what trained blocks add, and a
-        model that cannot tell its tokens apart learns late to copy them.
+        There are 2 n_layers of these projections, so the stream's variance does not grow with depth. An embedding that
+        is not also the head starts at normal(0, 1), torch's own rule: at 0.02 it is small beside what trained blocks
+        add, and a model that cannot tell its tokens apart learns late to copy them.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -257,7 +257,7 @@ class GPT(nn.Module):
         return self.logits(self.hidden(ids_BT, **inputs))
 
     def hidden(self, ids_BT: Tensor | None = None, **inputs: Unpack[ForwardInputs]) -> Tensor:
-        """Hidden states after the final norm, [B, T, D], at no cost of logits; at `wanted_BT` alone, [N, D].
+        """Hidden states after the final norm, [B, T, D], without logits; only at `wanted_BT` if given, [N, D].
 
         Args:
             ids_BT: token ids, int64; or none, and `embeddings_BTD` instead.
@@ -320,7 +320,7 @@ class GPT(nn.Module):
         assert tokens is not None
         mask = mask_BT
         if mask_BT is None or bool(mask_BT[:, 0].all()):
-            mask = None  # padding on the right alone: no real token attends to it, and padding can be left out
+            mask = None  # padding only on the right: no real token attends to it, and padding can be left out
         index_T = torch.arange(tokens.shape[1], device=tokens.device)
         last_B = index_T[-1:] if mask_BT is None else (index_T * mask_BT).argmax(dim=1)
         wanted_BT = (index_T == last_B[:, None]).expand(tokens.shape[:2])
@@ -336,7 +336,7 @@ class GPT(nn.Module):
         """
         if self.config.family in HEADLESS:
             raise UserError(
-                f"a {self.config.family} model has no classification head in transformers, nobody could read it; take "
+                f"a {self.config.family} model has no classification head in transformers; take "
                 "objective cloze, or start from another family"
             )
         device = self.embed.weight.device
@@ -348,7 +348,7 @@ class GPT(nn.Module):
 
     @contextmanager
     def capturing(self, capture: Capture) -> Iterator[Capture]:
-        """Inside, every pass records into `capture`, by whichever method it entered; that of the last pass stays."""
+        """Inside, every pass by any method records into `capture`; the record of the last pass is kept."""
         self.capture = capture
         try:
             yield capture
@@ -361,7 +361,7 @@ class GPT(nn.Module):
         return self.config.context_length - (virtual if prefix is None else prefix[0][0].shape[2])
 
     def num_parameters(self, trainable: bool = False) -> int:
-        """The number of weights (tied ones once), or of those that training may change."""
+        """The number of weights (tied ones once), or of trainable weights."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -395,6 +395,6 @@ class GPT(nn.Module):
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding that draws nothing when it is made: drawing on the meta device imports torch's compiler, 1.25 s."""
+    """An embedding without initialisation: drawing on the meta device imports torch's compiler, 1.25 s."""
     table: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # type: ignore[no-untyped-call]  # torch's
     return table

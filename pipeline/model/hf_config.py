@@ -71,7 +71,7 @@ def _gpt2_config(config: ModelConfig) -> dict[str, Any]:
         "n_ctx": config.context_length,
         "layer_norm_epsilon": config.norm_epsilon,
         "activation_function": "gelu_new",
-        # Ours alone: transformers' GPT-2 always has biases, so a network without is stored with zeros there.
+        # Only ours: transformers' GPT-2 always has biases, so a network without is stored with zeros there.
         "bias": config.bias,
     }
 
@@ -94,7 +94,7 @@ def _rotary_config(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": config.bias,
         "attention_dropout": config.dropout,
         "hidden_act": _ONLY[config.family]["hidden_act"][0],
-        # Readers before transformers 5 want the first two, later ones the third.
+        # transformers before version 5 reads the first two, later versions the third.
         "rope_theta": config.rope_theta,
         "rope_scaling": scaling,
         "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
@@ -157,7 +157,7 @@ def labels_in(raw: dict[str, Any], where: str) -> list[str] | None:
     )
 
 
-# Largest values that are accepted, far above those of published models: a hostile config must not exhaust memory.
+# Largest values that are accepted, far above published models: a hostile config must not exhaust memory.
 _MOST = {
     "num_hidden_layers": 1024,
     "num_attention_heads": 4096,
@@ -235,7 +235,7 @@ def _read_rotary(raw: dict[str, Any], where: str) -> dict[str, Any]:
         "tie_embeddings": raw.get("tie_word_embeddings", False),
         "bias": raw.get("attention_bias", False),
         "mlp_bias": raw.get("mlp_bias", False) if raw["model_type"] in ("llama", "arcee") else None,
-        # transformers caps a NanoChat model's logits where its config.json does not say
+        # transformers caps a NanoChat model's logits where its config.json does not set the cap
         "logit_softcap": raw.get("final_logit_softcapping", 15.0) if raw["model_type"] == "nanochat" else None,
         "rope_theta": theta,
         "norm_epsilon": raw.get("rms_norm_eps", 1e-6),

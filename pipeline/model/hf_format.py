@@ -1,4 +1,4 @@
-"""Names and layouts of tensors in the transformers library, and the way from our names to those and back."""
+"""Names and layouts of tensors in the transformers library, and the mapping to and from our names."""
 
 import torch
 from torch import Tensor

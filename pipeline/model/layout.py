@@ -1,9 +1,9 @@
 """Positions and attention masks of one forward pass, for batches with padding, without it, and packed.
 
-A batch comes as rows of tokens, [B, T]. Where the caller needs the output of some positions alone, or packs documents
+A batch comes as rows of tokens, [B, T]. Where the caller needs the output of some positions only, or packs documents
 into rows, most of the pass runs on a flat list of the tokens that matter, [N, D]: norms, projections and the MLP treat
-each token alone. Only attention needs rows. A `Layout` says where each token stands (its position id), and what
-attention reads besides the hidden states (`AttentionInputs`).
+each token separately. Only attention needs rows. A `Layout` holds the position ids and the inputs of attention besides
+the hidden states (`AttentionInputs`).
 
 Shapes: B rows, T new tokens of a row, P past tokens (prefix or cache), S = P + T, N tokens of a flat batch.
 """
@@ -38,24 +38,24 @@ class ForwardInputs(TypedDict, total=False):
     positions_BT: Tensor | None
     """Position ids, [B or 1, T]; none: counted on from prefix and cache."""
     segments_BT: Tensor | None
-    """Documents packed into one row, a number per token that differs between neighbours: each attends to itself alone,
+    """Documents packed into one row, a number per token that differs between neighbours: each attends only to itself,
     with positions from its start. Instead of mask and positions, and without a cache."""
     prefix: Sequence[KeyValue] | None
     """Keys and values before the first token, one pair per layer. With a cache: written into the empty cache."""
     cache: KVCache | KVRecorder | None
     """Read and extended in place; a KVCache not for training."""
     wanted_BT: Tensor | None
-    """Boolean; hidden states at these positions alone, [N, D] in their order. Without a mask, cache or capture nothing
+    """Boolean; hidden states only at these positions, [N, D] in their order. Without a mask, cache or capture nothing
     is computed on which they do not depend, such as padding on the right."""
 
 
 class AttentionInputs(NamedTuple):
-    """What attention reads besides the hidden states; the same for all blocks but the last."""
+    """Inputs of attention besides the hidden states; the same for all blocks but the last."""
 
     mask: Tensor | None = None
     """Which keys each query may attend to, as scaled_dot_product_attention takes it; none: see `is_causal`."""
     is_causal: bool = False
-    """Each query attends to its own position and all before it; a mask, if there is one, says the same."""
+    """Each query attends to its own position and all before it; a mask, if there is one, is consistent with it."""
     key_rows: PaddedRows | None = None
     """Slots of a flat batch's keys and values in padded rows; none: the batch is [B, T] already."""
     query_rows: PaddedRows | None = None
@@ -111,8 +111,8 @@ class Layout(NamedTuple):
         return x_BT.flatten(0, 1) if self.computed is None else self.computed.gather(x_BT.flatten(0, 1))
 
     def select_output(self, x: Tensor, B: int, T: int, wanted_BT: Tensor | None) -> Tensor:
-        """Final hidden states as the caller asked for them: [B, T, D], or [N, D] at the wanted positions."""
-        if self.computed is not None:  # the last block computed the wanted positions alone
+        """Final hidden states in the shape that the caller requested: [B, T, D], or [N, D] at the wanted positions."""
+        if self.computed is not None:  # the last block computed only the wanted positions
             return x
         x_BTD = x.unflatten(0, (B, T)) if self.is_flat else x  # type: ignore[no-untyped-call]  # torch's method
         return x_BTD if wanted_BT is None else x_BTD[wanted_BT]
@@ -130,7 +130,7 @@ def layout_of(model: "GPT", T: int, past: Past | None, inputs: ForwardInputs) ->
     length, device = length_of(past), model.embed.weight.device
     if segments_BT is not None:
         if mask is not None or positions_BT is not None or cache is not None:
-            raise ValueError("segments_BT stands for mask and positions, and goes with no cache")
+            raise ValueError("segments_BT replaces mask and positions, and excludes a cache")
         # Rows of documents have another shape in every batch; a block mask has no place for a prefix.
         static, dropout = model.static_shapes and not length, model.training and model.dropout > 0
         use_flex = static and not dropout and flex_fits(model.config.head_dim, segments_BT.device)
@@ -166,13 +166,13 @@ def unpadded_layout(padded: Layout, past: int, wanted_BT: Tensor) -> Layout:
         return padded
     positions_N = flat.tokens.gather(padded.positions.expand(wanted_BT.shape).flatten())
     inputs = padded.inputs._replace(key_rows=flat.tokens, query_rows=flat.tokens)
-    mask = F.pad(flat.mask, (past, 0), value=True)  # every query sees the prefix
+    mask = F.pad(flat.mask, (past, 0), value=True)  # every query attends to the prefix
     last = AttentionInputs(mask, key_rows=flat.tokens, query_rows=flat.wanted, queries=flat.queries)
     return Layout(positions_N, inputs, last, flat.tokens)
 
 
 def packed_layout(segments_BT: Tensor, past: int, use_rows: bool, use_flex: bool) -> Layout:
-    """The layout of rows that hold several documents each; the choice of the way is that of `document_mask.packed`."""
+    """The layout of rows that hold several documents each; `document_mask.packed` chooses the implementation."""
     batch = packed(segments_BT, use_rows, use_flex)
     if batch.mask is not None:
         inputs = AttentionInputs(F.pad(batch.mask, (past, 0), value=True))

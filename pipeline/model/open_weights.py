@@ -12,7 +12,7 @@ from pipeline.model.inspection import inspect
 
 
 def pin(folder: Path) -> str:
-    """One SHA-256 for every file of a model folder that decides the model or its text: what `pretrain.start` pins.
+    """One SHA-256 for every file of a model folder that decides the model or its text; the pin of `pretrain.start`.
 
     Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
     """
@@ -47,7 +47,7 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
         )
     if found != start.sha256.lower():
         raise UserError(
-            f"{folder}: sha256 of its {len(hashes)} files is {found}, params.yaml: pretrain.start.sha256 says "
+            f"{folder}: sha256 of its {len(hashes)} files is {found}, params.yaml: pretrain.start.sha256 is "
             f"{start.sha256}; {_difference(start.sha256.lower(), hashes, lists)}"
         )
     if not (lists / f"{found}.json").is_file():
@@ -60,7 +60,7 @@ def _difference(pinned: str, hashes: Mapping[str, str], lists: Path) -> str:
     parts = [hashes[name] for name in sorted(hashes) if "/" not in name and name.endswith(".safetensors")]
     if pinned in (*parts, hashlib.sha256("".join(parts).encode()).hexdigest()):
         return (
-            "that is the hash of the weights alone, and config, tokenizer and adapter decide the model too: if you "
+            "that is the hash of only the weights, and config, tokenizer and adapter decide the model too: if you "
             "trust these files, write the hash of all of them"
         )
     path = lists / f"{pinned}.json"

@@ -1,8 +1,8 @@
 """Rotary position embeddings (Su et al. 2021), half-split as in transformers: feature i rotates with feature i + K/2.
 
-The gradient of a rotation is the rotation back, written out here. Beside what autograd composes of the same steps it
-saves nothing of an update of the default base (`python -m tests.bench.cpu`: 105.0 ms, 104.4 without), but the bits of
-every trained model depend on it.
+The gradient of a rotation is the rotation back, written out here. Compared with autograd's composition of the same
+steps it saves nothing of an update of the default base (`python -m tests.bench.cpu`: 105.0 ms, 104.4 without), but the
+bits of every trained model depend on it.
 
 Shapes: B batch, T tokens, N tokens of a flat batch, H heads, K head_dim.
 """
@@ -35,7 +35,7 @@ def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     turns = scaling.original_max_position_embeddings * plain / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     # Slow rotations (below `low` turns in the original context) are slowed down by the factor, fast ones (above `high`)
-    # kept, those between blended.
+    # kept, rotations in between are interpolated.
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return plain * kept + plain / scaling.factor * (1 - kept)
 

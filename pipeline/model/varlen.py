@@ -2,7 +2,7 @@
 
 Norms, projections and the MLP work on the flat list of tokens. Attention works on rows, where padding on the right
 costs little and the causal mask already hides it. Tokens on which no wanted position depends are left out from the
-start, and the last block computes the wanted positions alone. Packing several texts into one row (document_mask.py)
+start, and the last block computes only the wanted positions. Packing several texts into one row (document_mask.py)
 never saves more: it fills rows less well, and its attention pays for a mask.
 
 Shapes: B rows, T positions of a row, S = B T slots of padded rows, N tokens, Q queries of a row, K head_dim.
@@ -56,18 +56,18 @@ class Unpadded(NamedTuple):
     tokens: PaddedRows
     """The tokens that are computed."""
     wanted: PaddedRows
-    """The wanted ones, moved to the left of each row."""
+    """The wanted tokens, moved to the left of each row."""
     queries: Slots
-    """The wanted ones among the tokens."""
+    """Indices of the wanted tokens among the tokens."""
     mask: Tensor
-    """The keys that each wanted one attends to in its row: [B, 1, Q, T], Q slots in a row of `wanted`."""
+    """The keys that each wanted token attends to in its row: [B, 1, Q, T], Q slots in a row of `wanted`."""
 
 
 def unpad(wanted_BT: Tensor) -> Unpadded | None:
     """The smallest batch that gives the output at these positions (boolean); None where there is none."""
     T = wanted_BT.shape[1]
     index_T = torch.arange(T, device=wanted_BT.device)
-    seen_BT = wanted_BT.flip(1).cumsum(1).flip(1) > 0  # a row's wanted positions see nothing behind the last
+    seen_BT = wanted_BT.flip(1).cumsum(1).flip(1) > 0  # wanted positions attend to nothing after the last one
     count_B = wanted_BT.sum(1)
     most = int(count_B.max())
     if not most:

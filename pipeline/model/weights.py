@@ -106,7 +106,7 @@ def folder_headers(folder: Path) -> dict[str, Header]:
     """The headers of all files of weights of a folder, by tensor name.
 
     Raises:
-        UserError: as `weight_files` and `headers`; a tensor in two files, or in another than the index says.
+        UserError: as `weight_files` and `headers`; a tensor in two files, or in another file than in the index.
     """
     header_of: dict[str, Header] = {}
     names = weight_files(folder)

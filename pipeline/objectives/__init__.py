@@ -93,7 +93,7 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def predicted_tokens(model: GPT, batch: Batch) -> Predictions:
-    """Next-token scores at the positions whose target is not IGNORED; the language head runs on those alone."""
+    """Next-token scores at the positions whose target is not IGNORED; the language head runs on these only."""
     kept_BT = batch["targets"] != IGNORED
     rows_N = torch.nonzero(kept_BT)[:, 0]
     hidden_ND = model.hidden(batch["inputs"], wanted_BT=kept_BT)

@@ -1,7 +1,7 @@
 """Cloze (pattern-verbalizer) fine-tuning: the language model predicts the label as a word, so no new head is needed.
 
 Schick & Schuetze 2021 (PET), section 3.1: a pattern turns the text into a prompt, a verbalizer maps each label to a
-word, and the label's probability is the softmax over the labels' words alone; meant for few examples (Gao et al. 2021).
+word, and the label's probability is the softmax over the labels' words only; meant for few examples (Gao et al. 2021).
 A causal model predicts at the end, so a pattern ends with {label}. The score of a word of several tokens is the sum of
 their log-probabilities.
 """

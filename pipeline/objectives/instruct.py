@@ -1,4 +1,4 @@
-"""Instruction tuning: next-token loss on the answer alone (Wei et al. 2022; loss mask as in Alpaca).
+"""Instruction tuning: next-token loss on the answer only (Wei et al. 2022; loss mask as in Alpaca).
 
 The prompt is masked out of the loss: its targets are IGNORED. An example longer than `max_tokens` loses the middle of
 its prompt, never a part of its answer.

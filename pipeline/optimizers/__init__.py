@@ -1,7 +1,7 @@
 """Optimizers. Each file is one: `build(settings, groups) -> torch.optim.Optimizer`.
 
 `groups` come from a tuner (`pipeline.tuners.group`). This file holds Muon, which `muon` and `normuon` share: orthogonal
-updates for the matrices inside the blocks, AdamW for everything else. Five Newton-Schulz steps bring the momentum's
+updates for the matrices inside the blocks, AdamW for all other weights. Five Newton-Schulz steps bring the momentum's
 singular values to about one (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the quintic
 coefficients are theirs). The update is scaled by sqrt(max(1, rows / columns)), as there. Matrices of one shape go
 through the iteration together: one batched product instead of many small ones.
@@ -51,7 +51,7 @@ class MuonSettings(Protocol):
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon and AdamW in one optimizer; `algorithm` of a parameter group says which of them updates it."""
+    """Muon and AdamW in one optimizer; `algorithm` of a parameter group selects the update."""
 
     def __init__(self, settings: MuonSettings, groups: list[dict[str, Any]]) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""Muon: orthogonalized momentum for the matrices inside the blocks, AdamW for everything else (Jordan et al. 2024).
+"""Muon: orthogonalized momentum for the matrices inside the blocks, AdamW for all other weights (Jordan et al. 2024).
 
 The algorithm is `pipeline.optimizers.Muon`.
 """

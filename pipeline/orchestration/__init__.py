@@ -1,1 +1,1 @@
-"""When and where the graph runs: DVC's graph as data, the plan, the Prefect flow, guards, locks, repair."""
+"""Orchestration: DVC's graph as data, the plan, the Prefect flow, guards, locks, repair."""

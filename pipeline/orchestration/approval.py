@@ -17,7 +17,7 @@ from pipeline.reporting import report
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model that params.yaml wants registered."""
+    """One model of `register.models`."""
 
     model: str
     sha256: str
@@ -28,7 +28,7 @@ class Candidate:
 
 
 def candidates(params: Path = PARAMS) -> list[Candidate]:
-    """The models of `register.models`, as they lie there now."""
+    """The models of `register.models`, with their present files."""
     wanted = (yaml.safe_load(params.read_text(encoding="utf-8")).get("register") or {}).get("models") or []
     return [_candidate(str(model)) for model in wanted]
 
@@ -44,7 +44,7 @@ def table(candidates: Sequence[Candidate]) -> str:
 
 
 def changed(approved: Sequence[Candidate]) -> str:
-    """A sentence if a model differs from the one shown; empty otherwise."""
+    """An error message if a model differs from the one shown; empty otherwise."""
     for candidate in approved:
         now = _candidate(candidate.model)
         if now.sha256 != candidate.sha256 or not now.passed:

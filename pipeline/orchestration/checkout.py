@@ -1,7 +1,7 @@
 """The working folder of a flow run: locked by one run at a time, its params.yaml changed for that run only.
 
 A run that waits for a person's approval gives its slot in Prefect back, so a file is locked until the run ends.
-`profile` and `set` of a run are written to params.yaml, because DVC reads nothing else, and the file from before is put
+`profile` and `set` of a run are written to params.yaml, because DVC reads only this file, and the original is put
 back at the end; after a kill the next run, `make repro`, `tohum prepare` or `tohum doctor --mend` does it. The copy
 lies in `.tohum/flow` until then.
 """
@@ -27,7 +27,7 @@ _WRITTEN = FOLDER / "params.written"
 
 @contextmanager
 def held(name: str) -> Iterator[None]:
-    """Locks the working folder for the block; `name` stands in the error of other runs.
+    """Locks the working folder for the block; `name` appears in the error of other runs.
 
     Raises:
         UserError: another run holds it, perhaps one that waits for an approval.

@@ -1,4 +1,4 @@
-"""What an edit of the code makes stale, told before stage `code` has run.
+"""Stages that an edit of the code makes stale, computed before stage `code` has run.
 
 DVC compares a stage with its file in data/code, which is as old as the last run of stage `code`. Here the files are
 computed as that stage would write them now, and compared with the hashes in dvc.lock. Nothing is written.
@@ -38,7 +38,7 @@ def md5_of(text: str) -> str:
 
 
 def last_written(stage: str, root: Path) -> str | None:
-    """What stage `code` wrote for this stage when it last ran."""
+    """The output of stage `code` for this stage when it last ran."""
     try:
         return (root / path_of(stage)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -49,8 +49,8 @@ def changes(stage: str, text: str, locked: str | None, root: Path) -> dict[str, 
     """Source file -> how it changed since the stage ran; empty where its code is the same.
 
     Args:
-        text: what stage `code` would write now.
-        locked: DVC's hash of what it wrote for the stage's last run; null: never run.
+        text: the output of stage `code` if it ran now.
+        locked: DVC's hash of its output for the stage's last run; null: never run.
     """
     if locked is None or md5_of(text) == locked:
         return {}

@@ -28,13 +28,13 @@ class Line:
     """One line of the summary."""
 
     state: Literal["ok", "note", "mend", "done"]
-    """`note`: for information; `mend`: to be mended; `done`: mended now."""
+    """`note`: for information; `mend`: to be repaired; `done`: repaired now."""
     topic: str
     text: str
 
 
 def examine(root: Path, mend: bool = False) -> list[Line]:
-    """The summary of a project, in the order of CHECKS; with `mend`, every diagnosis that can be mended is."""
+    """The summary of a project, in the order of CHECKS; with `mend`, every diagnosis that can be repaired is."""
     lines = []
     for topic, check in CHECKS.items():
         diagnoses = check(root)

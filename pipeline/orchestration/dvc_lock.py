@@ -1,4 +1,4 @@
-"""Repair of the lock files that a killed `dvc` leaves damaged, so that no person has to.
+"""Repair of the lock files that a killed `dvc` leaves damaged, without user action.
 
 DVC records the readers and writers of each path in `.dvc/tmp/rwlock`. A kill while it writes that file leaves it empty
 or cut off, and every later command stops with "JSON structure is corrupted". A kill at another moment leaves entries of
@@ -6,7 +6,7 @@ a process that is gone; DVC ignores these only while the process id is not in us
 too: the whole stages of a damaged one are kept, the others run again or come from DVC's run cache.
 
 `make repro`, the flow, `tohum prepare` and `tohum doctor --mend` do this, and the guard of a stage does it after DVC's
-end, whatever ended it (`python -m pipeline.orchestration.dvc_lock`). No code of ours runs before the first stage of a
+end, in every case (`python -m pipeline.orchestration.dvc_lock`). No code of ours runs before the first stage of a
 plain `dvc repro`.
 """
 

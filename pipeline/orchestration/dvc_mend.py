@@ -31,7 +31,7 @@ def mend(scan: Scan) -> list[str]:
 def _mend(scan: Scan, mismatch: Mismatch, aside: Path) -> list[str]:
     path, good = scan.root / mismatch.path, scan.good.get(_object(mismatch))
     if mismatch.where == WORKSPACE and mismatch.state != "missing" and scan.added(mismatch.path):
-        return []  # perhaps the user's own edit, which `dvc add` has not seen yet
+        return []  # perhaps the user's own edit, not yet added with `dvc add`
     if mismatch.where.startswith("remote ") and mismatch.state in ("missing", "extra"):
         return []  # not pushed yet, or another program is pushing
     if mismatch.where == WORKSPACE and good is None and mismatch.state != "extra":
@@ -65,7 +65,7 @@ def _object(mismatch: Mismatch) -> str:
 
 
 def _set_aside(scan: Scan, path: Path, target: Path) -> None:
-    """Moves a file away and keeps its place in mind: it may hold a good copy of another file."""
+    """Moves a file away and records its new path: it may hold a good copy of another file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path, target)
     for name, place in scan.good.items():
@@ -76,4 +76,4 @@ def _set_aside(scan: Scan, path: Path, target: Path) -> None:
 def require_quiet(root: Path) -> None:
     """Raises UserError while dvc runs here: it would record a restored file as the out of its current stage."""
     if alive := dvc_lock.running(root):
-        raise UserError(f"dvc runs in {root} (process {alive}); wait for its end, then mend")
+        raise UserError(f"dvc runs in {root} (process {alive}); wait for its end, then repeat")

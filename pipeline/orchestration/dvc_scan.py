@@ -40,7 +40,7 @@ class Mismatch:
 
 @dataclass
 class Scan:
-    """The hashes of a project's files, compared with those that DVC recorded."""
+    """The hashes of a project's files, compared with DVC's records."""
 
     root: Path
     outs: list[Out]
@@ -63,7 +63,7 @@ class Scan:
             is_list = path.suffix == ".dir" and any(path.is_relative_to(store.folder) for store in stores)
             scan.good.setdefault(md5 + ".dir" if is_list else md5, path)
         for out in outs:
-            if out.md5.endswith(".dir"):  # a folder as it stands can give back the list of its files
+            if out.md5.endswith(".dir"):  # the list of a folder's files can be restored from the folder itself
                 content = dvc_store.as_dir(scan.inside(out))
                 scan.good.setdefault(_md5(content) + ".dir", content)
         return scan

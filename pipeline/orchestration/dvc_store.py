@@ -2,7 +2,7 @@
 
 An object is named by the MD5 of its content: `files/md5/<2 digits>/<30 digits>`, in the cache and in a remote alike. A
 folder is an object `<md5>.dir`, a JSON list of {"md5", "relpath"} sorted by path, named by the MD5 of that list. DVC
-itself takes objects of the cache on trust.
+itself does not verify objects of the cache.
 """
 
 import configparser
@@ -90,7 +90,7 @@ def stores(root: Path) -> list[Store]:
         try:
             parser.read(root / ".dvc" / name, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{root / '.dvc' / name}: not readable: {error}; mend or delete it") from None
+            raise UserError(f"{root / '.dvc' / name}: not readable: {error}; fix or delete it") from None
         for section in parser.sections():
             words = section.strip("'").split('"')
             if section == "cache" and parser.has_option(section, "dir"):
@@ -117,7 +117,7 @@ def as_dir(hashes: dict[str, str]) -> bytes:
 
 
 def below(root: Path, folder: Path) -> Iterator[Path]:
-    """The files of a folder that DVC counts: those that .dvcignore names are not part of an out."""
+    """The files of a folder that DVC counts: files that .dvcignore names are not part of an out."""
     text = (root / ".dvcignore").read_text(encoding="utf-8") if (root / ".dvcignore").is_file() else ""
     ignored = [line.strip().strip("/") for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""Whether the machine is fit for the project: free space, programs, and the installed packages against the lock."""
+"""Checks of the environment: free space, programs, and the installed packages against the lock."""
 
 import re
 import shutil

@@ -1,7 +1,7 @@
 """DVC's graph as a Prefect flow: `tohum flow`, or the deployment `tohum/local` of prefect.yaml.
 
-One task run per stage, named after it. DVC says what the stages are, what each waits for and what is stale (graph.py,
-asked once); Prefect when they run: retries, time-outs, tags, side by side while cores are free. A stage that is neither
+One task run per stage, named after it. DVC gives the stages, their dependencies and their state (graph.py,
+read once); Prefect schedules them: retries, time-outs, tags, side by side while cores are free. A stage that is neither
 stale nor downstream of a stale one ends as `Cached` without a call of DVC; one that DVC finds unchanged or restores
 ends as `Cached` too. A data gate that did not pass is `Failed` with its table as an artifact, and its downstream stages
 are not run while independent branches go on. A model's gate that did not pass lets the graph go on and ends as
@@ -61,7 +61,7 @@ def tohum(  # noqa: PLR0913 - each is a parameter of the deployment
     Args:
         targets: stages to bring up to date with all they need; none means the whole graph, and registration.
         force: run every stage even if nothing changed.
-        max_parallel: stages side by side at most; none leaves it to the cores that each stage asks for.
+        max_parallel: stages side by side at most; none: limited by the cores that each stage requests.
         approve: wait for a person's answer before registering.
         registration: register the models whose gate passed, at the end of a whole run.
         profile: one or more of infra/profiles; params.yaml is theirs during the run.
@@ -155,7 +155,7 @@ def run(**parameters: Any) -> int:
     """Runs the flow in this process; returns the exit code: 0 done, 1 with the reason on stderr.
 
     Args:
-        parameters: those of `tohum`.
+        parameters: of the flow `tohum`.
     """
     with closed():
         state: State[Any] = tohum(**parameters, return_state=True)

@@ -13,7 +13,7 @@ from pipeline.orchestration.flow_tasks import stage_task
 from pipeline.orchestration.flow_view import BAD, StageResult
 from pipeline.orchestration.process import Processes
 
-# What Prefect puts before the text of an exception.
+# Prefix that Prefect adds to the text of an exception.
 _PREFIX = re.compile(r"^Task run encountered an exception:? \w+: ")
 
 

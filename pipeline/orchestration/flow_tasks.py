@@ -11,7 +11,7 @@ from pipeline.orchestration.flow_view import followed, log_lines, publish
 from pipeline.orchestration.process import PROGRAM, Processes, StageError, StageTimeoutError
 
 REGISTER = "register"
-# What DVC prints when it had nothing to run.
+# DVC's output when it had nothing to run.
 _UNCHANGED = {
     "didn't change, skipping": "unchanged",
     "is cached - skipping run": "restored from the run cache",

@@ -1,6 +1,6 @@
 """DVC's graph as data: the stages with their upstream stages, outs, and reasons for being stale.
 
-`read()` asks DVC's own index and status once, so that the flow and the plan need no further call of DVC to know which
+`read()` reads DVC's own index and status once, so that the flow and the plan need no further call of DVC to know which
 stages are cached. `meta:` of a stage in dvc.yaml holds the hints for the flow.
 """
 
@@ -57,7 +57,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     """Dependencies that no stage makes and that are not there."""
     changes: tuple[Change, ...] = ()
-    """Empty when nothing that DVC can see has changed."""
+    """Empty when DVC detects no change."""
     restorable: bool = False
     """Whether DVC's run cache holds the outs of exactly these inputs."""
 
@@ -80,9 +80,9 @@ class Graph:
         return affected
 
     def stale_before(self, stage: Stage, affected: set[str]) -> list[str]:
-        """Those of the `affected` stages that this one waits for and whose outs may change.
+        """The `affected` stages that this one waits for and whose outs may change.
 
-        Stage `code` is none of them: which of its outs change is known, and stands in the changes of the others.
+        Without stage `code`: which of its outs change is known, and is listed in the changes of the others.
         """
         return sorted(affected.intersection(stage.upstream) - {code_changes.STAGE})
 
@@ -125,7 +125,7 @@ def read(*, restorable: bool = False) -> Graph:
             status = repo.status()
             return _graph(repo, status, restorable)
     except DvcException as error:
-        raise UserError(f"{_chain(error)}; mend it, then `dvc status` shows the stages") from None
+        raise UserError(f"{_chain(error)}; fix it, then `dvc status` shows the stages") from None
 
 
 def _graph(repo: Any, status: dict[str, Any], restorable: bool) -> Graph:
@@ -165,10 +165,10 @@ def _expected_code(repo: Any, status: dict[str, Any]) -> dict[str, str]:
 
 
 def _with_code_changes(stage: Any, changes: tuple[Change, ...], text: str, root: str) -> tuple[Change, ...]:
-    """A stage's changes where stage `code` is yet to run: by what it would write, not by what it wrote last."""
+    """A stage's changes where stage `code` is yet to run: by its output if it ran now, not by its last output."""
     path = code_changes.path_of(stage.addressing)
     locked = next((dep.hash_info.value for dep in stage.deps if dep.def_path == path), None)
-    if locked is None:  # never run: DVC's own reasons say all
+    if locked is None:  # never run: DVC's own reasons are complete
         return changes
     found = code_changes.changes(stage.addressing, text, locked, Path(root))
     kept = tuple(change for change in changes if change.name != path)
@@ -214,7 +214,7 @@ def _unordered(entries: list[Any]) -> Iterator[Change]:
 
 
 def _in_run_cache(stage: Any) -> bool:
-    """Whether the run cache holds this stage's outs; DVC looks with what is in data/code now."""
+    """Whether the run cache holds this stage's outs; DVC compares with the present data/code."""
     from dvc.stage.cache import RunCacheNotFoundError
 
     try:

@@ -5,15 +5,15 @@
 Runs `python -m stages.pretrain ARGS...` in a session of its own, passes its exit code on (128 + n for signal n), and
 ends the stage's process group when
 
-- the guard is asked to stop (TERM, INT, HUP): DVC ignores an interrupt while a stage runs, so the guard passes it on;
-- its parent dies, in whatever way: a killed `dvc repro` would otherwise leave a trainer that writes to the checkpoints
+- the guard receives TERM, INT or HUP: DVC ignores an interrupt while a stage runs, so the guard passes it on;
+- its parent ends in any way: a killed `dvc repro` would otherwise leave a trainer that writes to the checkpoints
   of the next one. The parent's death is seen by polling, which works on every Unix (a signal at the parent's death,
   PR_SET_PDEATHSIG, is Linux only and does not reach grandchildren);
 - the guard itself is killed: a sentinel process waits for the end of file on a pipe that only the guard holds open;
 - the stage ends and leaves processes in its group. A process that must outlive the stage takes its own session.
 
 Stopping sends INT, as Ctrl-C does (temporary files are removed, a training saves its state), then TERM, then KILL. One
-process stays until dvc has ended, in whatever way, and then repairs DVC's locks (pipeline/orchestration/dvc_lock.py).
+process stays until dvc has ended, however it ends, and then repairs DVC's locks (pipeline/orchestration/dvc_lock.py).
 Standard library only, and little of it, because every stage pays for this start; one file, because it is also run by
 its path, where no other module of the project can be imported.
 """
@@ -36,10 +36,10 @@ SAVING = dict.fromkeys(("stages.pretrain", "stages.finetune", "pipeline.studies.
 WAITING = SAVING | {"dvc": 40.0, "pipeline.cli flow": 50.0}
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MARK = "TOHUM_GUARDED"
-"""In the environment of every process under a guard; `tohum doctor` tells by it whether a stage ever had one."""
+"""In the environment of every process under a guard; `tohum doctor` uses it to see whether a stage had a guard."""
 # Added to a stage's environment where a variable is not set already; no bit depends on it. GOMP_SPINCOUNT: OpenMP's
 # threads spin while they wait, which takes the cores from processes beside them (the sender, another stage): training
-# beside one busy process is five times faster with a short spin, and no slower alone (tests/bench/spin.py).
+# beside one busy process is five times faster with a short spin, and no slower by itself (tests/bench/spin.py).
 # ARROW_DEFAULT_MEMORY_POOL: Arrow's own allocators keep much of the freed memory; a stage that reads in small batches
 # peaked a sixth higher with them (tests/bench/memory.py).
 ENVIRONMENT = {
@@ -161,7 +161,7 @@ def _is_dvc(process: int) -> bool:
 
 
 def _dismiss(sentinel: int, lifeline: int) -> None:
-    """Tells the sentinel that the stage has ended, and reaps it: the guard's parent may never reap."""
+    """Signals the end of the stage to the sentinel, and reaps it: the guard's parent may never reap."""
     with suppress(BrokenPipeError):  # the sentinel was killed
         os.write(lifeline, b"e")
     os.waitpid(sentinel, 0)

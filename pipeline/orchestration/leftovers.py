@@ -1,6 +1,6 @@
 """Leftovers of killed processes in a project: DVC's locks, orphaned stages, params.yaml, records, training states.
 
-Each is found without a change to the project, and its diagnosis can mend it. Temporary files: temporaries.py.
+Each is found without a change to the project, and its diagnosis can repair it. Temporary files: temporaries.py.
 """
 
 import os
@@ -32,14 +32,14 @@ _END_S = 30.0
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of a check that found something: to mend, or to know."""
+    """The finding of a check: to be repaired, or for information."""
 
     state: Literal["mend", "note"]
     text: str
     todo: str = ""
-    """The next step; empty if there is none."""
+    """The next step as text; empty if there is none."""
     mend: Callable[[], str] | None = None
-    """Does the next step and returns a sentence about it; None where a person has to."""
+    """Performs the next step and returns a message; None where it must be done by hand."""
 
 
 def dvc_locks(root: Path) -> list[Diagnosis]:
@@ -163,7 +163,7 @@ def _end(process: "psutil.Process") -> str:
 
 
 def _run(root: Path, command: list[str], done: str) -> str:
-    """Runs a command of the project; returns `done` if it ends well, else raises UserError."""
+    """Runs a command of the project; returns `done` if it succeeds, else raises UserError."""
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise UserError((ended.stderr or ended.stdout).strip()[-300:] or f"exit code {ended.returncode}")

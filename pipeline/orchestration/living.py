@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def processes(root: Path) -> "list[psutil.Process]":
-    """Living processes whose working directory is this project, this one left out."""
+    """Other living processes whose working directory is this project."""
     import psutil
 
     living, here = [], str(root.resolve())

@@ -189,7 +189,7 @@ def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
 
 
 def show(targets: Sequence[str] = ()) -> int:
-    """Prints the plan of these stages and all they need, or of the whole graph; 1 where an input is missing, else 0.
+    """Prints the plan of these stages and their upstream stages, or of the graph; 1 where an input is missing, else 0.
 
     Raises:
         UserError: a params.yaml or dvc.yaml that is not valid, or a target that names no stage.

@@ -14,7 +14,7 @@ from pipeline.paths import PACKAGE
 
 GUARD = PACKAGE / "orchestration" / "guard.py"
 PROGRAM = "pipeline.cli"
-"""The project's command line `tohum`, started as a program like dvc; nothing of it is imported here."""
+"""The project's command line `tohum`, started as a program like dvc; none of its modules is imported here."""
 # Longer than the guard gives its group before it kills: a training below a dvc saves its state meanwhile.
 GUARD_STOPS_S = 45.0
 
@@ -152,7 +152,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _error_message(lines: list[str], code: int) -> str:
-    """The stage's own error if it printed one, else DVC's, else its last line."""
+    """The stage's own error message, else DVC's, else the last line of the output."""
     for start in ("error:", "ERROR:"):
         for line in reversed(lines):
             if line.startswith(start):

@@ -1,4 +1,4 @@
-"""An ASGI middleware that answers only its own pages, and programs that know the password.
+"""An ASGI middleware against cross-origin requests: only its own pages, and clients with the password, are served.
 
 A page of any web site can send requests to 127.0.0.1 from its visitor's browser, with the credentials that the browser
 keeps for that address. Three checks come before the application:
@@ -30,7 +30,7 @@ _ADDED = [
 
 
 class SameOrigin:
-    """The application behind the checks. `secret`: `user:password`; none where the application asks for it itself."""
+    """The application behind the checks. `secret`: `user:password`; none where the application checks it itself."""
 
     def __init__(self, app: App, secret: str | None = None, hint: str = "") -> None:
         """`hint`: the place of the secret, for the answer to a request without it."""
@@ -69,7 +69,7 @@ def refusal(scope: Scope, secret: str | None) -> tuple[int, str]:
         return 403, f"refused: this server is 127.0.0.1:{port} and answers to no other name; from afar: {through}"
     navigates = scope.get("method") == "GET" and headers.get(b"sec-fetch-mode") == [b"navigate"]
     if navigates and hosts[0].startswith(b"localhost"):
-        return 307, f"http://127.0.0.1:{port}"  # one origin: pages of Prefect ask 127.0.0.1 in any case
+        return 307, f"http://127.0.0.1:{port}"  # one origin: pages of Prefect always request 127.0.0.1
     if any(origin != b"http://" + hosts[0] for origin in headers.get(b"origin", [])):
         return 403, "refused: the request comes from a page of another origin"
     for site in headers.get(b"sec-fetch-site", []):

@@ -38,7 +38,7 @@ def serve(server: Server) -> None:
     user = secret.partition(":")[0]
     print(
         f"{server} on {credentials.address(server)}; user {user}, password after the colon in {SECRETS / server}"
-        + (" (Prefect's page asks for the whole line)" if server == "prefect" else ""),
+        + (" (Prefect's page needs the whole line)" if server == "prefect" else ""),
         flush=True,
     )
     # one process, 0.5 GB each; no proxy headers: they could forge the address
@@ -63,7 +63,7 @@ def _mlflow(secret: str) -> SameOrigin:
 
 
 def _prefect(secret: str) -> SameOrigin:
-    """Prefect's application, which asks for the secret itself: its pages know how to send it, WebSockets included."""
+    """Prefect's application, which checks the secret itself: its pages send it, also over WebSockets."""
     os.environ |= {
         "PREFECT_SERVER_API_AUTH_STRING": secret,
         "PREFECT_API_AUTH_STRING": secret,

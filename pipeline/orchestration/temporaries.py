@@ -1,7 +1,7 @@
 """Temporary files and folders that killed processes left in a project, and how each is cleaned up.
 
 A path that a living process may still use is left out: a file whose name or lock names a living process, and, where the
-name does not tell, every path while a stage runs in this folder.
+name has no process, every path while a stage runs in this folder.
 """
 
 import os
@@ -38,7 +38,7 @@ def _temporaries(root: Path) -> Iterator[Path]:
         for name in sorted(folders):
             if name.endswith(".tmp") or (here == root / REGISTRY and _SCRATCH.fullmatch(name)):
                 yield here / name
-            elif name not in _SKIPPED and not (here / name / "params.yaml").exists():  # else a project of its own
+            elif name not in _SKIPPED and not (here / name / "params.yaml").exists():  # otherwise a separate project
                 continue
             folders.remove(name)
 

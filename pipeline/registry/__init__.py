@@ -2,7 +2,7 @@
 
 Two hashes name a version (contents.py): equal `model_sha256` give the version that is already there; an approval names
 the `version_sha256`, which covers every file. A version is shown, promoted or loaded from a copy whose files were all
-read and compared first; tags are compared with the files and never trusted alone. The alias `candidate` is the version
+read and compared first; tags are always checked against the files. The alias `candidate` is the version
 that was registered last, `champion` the one that may serve. Aliases are last-writer-wins in MLflow: promotions take a
 lock, and only the candidate can be promoted.
 """

@@ -3,7 +3,7 @@
 The registry saves this file (models-from-code) at the root of a version, so that loading needs neither a pickle nor
 this checkout. MLflow itself checks no approvals: this file therefore reads every file of the version and compares it
 with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot check itself, nor
-the file that MLflow reads before it (MLmodel); `tohum download` checks those too.
+the file that MLflow reads before it (MLmodel); `tohum download` checks both.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SEAL = ""
 
 
 class ChangedError(RuntimeError):
-    """A file of the version is not the one that was registered."""
+    """A file of the version differs from the registered one."""
 
 
 class Served(PythonModel):
@@ -48,7 +48,7 @@ class Served(PythonModel):
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """version.json, if it is the one this file was sealed with."""
+    """version.json, if it has the hash sealed into this file."""
     data = (folder / "version.json").read_bytes() if (folder / "version.json").is_file() else b""
     if hashlib.sha256(data).hexdigest() != SEAL:
         raise ChangedError(f"{folder}: version.json is not the registered one; fetch or register the version again")
@@ -72,7 +72,7 @@ def check(folder: Path, files: dict[str, str]) -> None:
 
 def load_code(folder: Path, files: dict[str, str]) -> None:
     """Imports every module of `code/` now, so that nothing is read from there after the check."""
-    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # bytecode would be a file that nobody registered
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # bytecode would be an unregistered file
     sys.path.insert(0, str(folder / "code"))
     try:
         for name in sorted(name for name in files if name.startswith("code/")):

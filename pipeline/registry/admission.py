@@ -1,6 +1,6 @@
 """Admission to the registry: only evaluated bytes of a current graph whose gates passed.
 
-Each function raises UserError with the reason and the next step. No tracker is needed to decide.
+Each function raises UserError with the reason and the next step. No tracking server is needed.
 """
 
 import json
@@ -42,13 +42,13 @@ def require_current(models: list[str]) -> None:
 
 
 def _stale(targets: list[str]) -> dict[str, object]:
-    """The stages up to these that DVC holds to be stale, and why."""
+    """The stale stages among these and their upstream stages, with the reasons."""
     found: dict[str, object] = json.loads(_dvc("status", "--json", "--with-deps", *targets) or "{}")
     return found
 
 
 def _dvc(*arguments: str) -> str:
-    """What a dvc command prints. Raises UserError where it fails."""
+    """The output of a dvc command. Raises UserError where it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
         capture_output=True,
@@ -57,7 +57,7 @@ def _dvc(*arguments: str) -> str:
         env=os.environ | {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"},
     )
     if done.returncode != 0:
-        raise UserError(f"dvc {arguments[0]} failed: {done.stderr.strip()[-500:]}; mend that, then register")
+        raise UserError(f"dvc {arguments[0]} failed: {done.stderr.strip()[-500:]}; fix that, then register")
     return done.stdout
 
 
@@ -66,7 +66,7 @@ def admit(model: str, params: Params, today: date | None = None) -> Facts:
 
     Raises:
         UserError: a missing or failed verdict, a waiver past its date, a damaged folder, or bytes that
-            differ from what was evaluated.
+            differ from the evaluated ones.
     """
     folder = MODELS / model
     _require_verdict(model)
@@ -84,7 +84,7 @@ def _require_verdict(model: str) -> None:
         if integrity.read_json(path).get("passed") is not True:
             page = path.with_name("page.html")
             raise UserError(
-                f"{model}: gate {gate} did not pass; read {page}, mend the model or its data, run `dvc repro`"
+                f"{model}: gate {gate} did not pass; read {page}, fix the model or its data, run `dvc repro`"
             )
 
 
@@ -108,7 +108,7 @@ def _require_waivers(facts: Facts, today: date) -> None:
         if last < today:
             raise UserError(
                 f"{facts.model}: the waiver for {entry['expectation']} on {entry['column']} (gate {gate}) "
-                f"ended on {last}; mend the cause, or renew `until` in params.yaml after review"
+                f"ended on {last}; fix the cause, or renew `until` in params.yaml after review"
             )
 
 

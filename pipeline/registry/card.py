@@ -1,6 +1,6 @@
 """The model card in Markdown (Mitchell et al. 2019): architecture, scores, data, gates, training, costs, limits.
 
-Written for the person who decides whether the model may be used. All of it is read from files of the graph.
+Written for the reviewer who decides whether the model may be used. All of it is read from files of the graph.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from pipeline.tracking import lineage
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the graph's files say about one model."""
+    """The facts of one model in the graph's files."""
 
     model: str
     """Name of the model."""
@@ -182,7 +182,7 @@ def _limits(facts: Facts) -> str:
     context = facts.shape.get("max_position_embeddings") or facts.shape.get("n_positions")
     lines = [
         f"- Reads at most {context} tokens; longer texts are cut.",
-        "- Knows only the content of the sources above, their errors and biases included.",
+        "- Trained only on the sources above, their errors and biases included.",
         "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]
     if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):

@@ -1,4 +1,4 @@
-"""The life cycle of a registered model: register, review, promote, roll back, download, export, start from it."""
+"""The life cycle of a registered model: register, review, promote, roll back, download, export, start of a training."""
 
 import contextlib
 import fcntl
@@ -50,7 +50,7 @@ class Registry(Store):
         All of it is read from files that `version_sha256` covers; of a champion that fails its check the name is shown.
 
         Raises:
-            UserError: there is no candidate, or its files are not those that were registered.
+            UserError: there is no candidate, or its files differ from the registered ones.
         """
         candidate = self._require(model, CANDIDATE, "register it first: tohum register")
         champion = self.at(model, CHAMPION)
@@ -79,7 +79,7 @@ class Registry(Store):
         """Makes the candidate the champion if its files have the approved `version_sha256`.
 
         Raises:
-            UserError: not the candidate, another hash, or files that are not those that were registered.
+            UserError: not the candidate, another hash, or files that differ from the registered ones.
         """
         with _lock():
             candidate = self._require(model, CANDIDATE, "register it first: tohum register")
@@ -183,7 +183,7 @@ class Registry(Store):
         return None
 
     def _set_champion(self, model: str, version: ModelVersion, why: str, rolled_back: bool = False) -> ModelVersion:
-        """Moves the alias and notes on both versions what happened when; returns the champion."""
+        """Moves the alias and records the change with its time on both versions; returns the champion."""
         before, name, client = self.at(model, CHAMPION), version.name, self.client
         if before is not None and before.version == version.version:
             return before
@@ -197,7 +197,7 @@ class Registry(Store):
         champion = self.at(model, CHAMPION)
         if champion is None or champion.version != version.version:
             raise UserError(
-                f"{name}: the alias {CHAMPION} was moved by somebody else at the same moment; look at "
+                f"{name}: the alias {CHAMPION} was moved by another process at the same time; look at "
                 "`tohum list` and repeat"
             )
         return champion

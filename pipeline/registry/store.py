@@ -26,7 +26,7 @@ CACHE = REGISTRY
 
 @contextlib.contextmanager
 def reachable(uri: str) -> Iterator[None]:
-    """Turns what MLflow and its database driver raise into a UserError that names the store."""
+    """Translates errors of MLflow and its database driver into a UserError that names the store."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -34,14 +34,14 @@ def reachable(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         reason = without_credentials(str(error).strip().partition("\n")[0][:300])
         raise UserError(
-            f"MLflow at {without_credentials(uri)}: {reason}; start it, or mend runtime.tracking.uri in params.yaml "
+            f"MLflow at {without_credentials(uri)}: {reason}; start it, or fix runtime.tracking.uri in params.yaml "
             "or the database that it names"
         ) from None
 
 
 @contextlib.contextmanager
 def _absent() -> Iterator[None]:
-    """Ends the block where MLflow says that there is no such model, version or alias; other errors pass."""
+    """Ends the block where MLflow reports no such model, version or alias; other errors pass."""
     try:
         yield
     except MlflowException as error:

@@ -42,7 +42,7 @@ def create(store: Store, name: str, facts: Facts, folder: Path) -> ModelVersion:
         sealed = pack(folder, packed, facts, card)
         stored = _complete_upload(store, experiment, sealed) or upload(store, facts, packed, sealed, origin)
     with contextlib.suppress(MlflowException):
-        client.create_registered_model(name)  # there already, or the next call says why not
+        client.create_registered_model(name)  # exists already, or the next call raises the reason
     tags = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": facts.model, **facts.tags}
     tags |= {f"gate.{gate}": lineage.verdict_summary(v) for gate, v in facts.gates.items()}
     if uid := facts.runs.get(facts.stages[-1], {}).get("run_uid"):

@@ -1,8 +1,8 @@
-"""Tests of claims about methods: one metric over seeds beside that of another method, and a margin fixed before.
+"""Tests of claims about methods: a metric over seeds compared with another method's, by a margin fixed before.
 
-`experiments` of params.yaml holds the claims; the report alone reads it, so a claim can be written down before anything
-has run, and changing it retrains nothing. A method wins when the difference of the means less two standard errors
-(Welch) exceeds the margin. Without another method its mean alone is tested against the margin.
+`experiments` of params.yaml holds the claims; only the report reads it, so a claim can be written down before any
+method has run, and changing it retrains nothing. A method wins when the difference of the means less two standard
+errors (Welch) exceeds the margin. Without another method its mean is tested against the margin.
 """
 
 import re

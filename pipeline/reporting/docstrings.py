@@ -37,7 +37,7 @@ def module_docstring(path: Path) -> str:
     """The docstring of a source file. Raises UserError where there is none."""
     text = ast.get_docstring(_tree(path))
     if text is None:
-        raise UserError(f"{path}: no docstring, expected one whose first sentence says what the file is for")
+        raise UserError(f"{path}: no docstring, expected one whose first sentence states the purpose of the file")
     return text
 
 

@@ -20,7 +20,7 @@ PARAMETERS = Path("pipeline/config/README.md")
 
 
 def outdated(root: Path) -> dict[Path, str]:
-    """The pages that differ from what their sources give, each with its new text.
+    """The pages that are out of date, each with its new text.
 
     Raises:
         UserError: a page without its two marks, or a source file without a docstring.

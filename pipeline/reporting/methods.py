@@ -1,6 +1,6 @@
 """Comparison of methods over seeds: score and standard deviation, cost, and forgetting of the pretraining text.
 
-Recipes that differ in their seed alone are one method, by their names: `lora-s1` and `lora-s2` are two seeds of `lora`.
+Recipes that differ only in their seed are one method, by their names: `lora-s1` and `lora-s2` are two seeds of `lora`.
 All figures come from evaluations and training summaries, so equal runs give equal pages.
 """
 

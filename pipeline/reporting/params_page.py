@@ -50,7 +50,7 @@ class Key:
 
 @dataclass
 class Variants:
-    """A folder of variants as the walk through the sections meets it."""
+    """A folder of variants found in the walk through the sections."""
 
     paths: list[str] = field(default_factory=list)
     """Where params.yaml names one."""
@@ -76,7 +76,7 @@ class Reference:
         ]
 
     def all_keys(self) -> list[Key]:
-        """Every key: those of the sections, then those of the variants."""
+        """Every key: of the sections, then of the variants."""
         keys = [key for rows in self.sections.values() for key in rows]
         variants = [(folder, name) for folder in self.variants for name in plugins.choices(folder)]
         return keys + [key for folder, name in variants for key in self.of_variant(folder, name)]
@@ -96,7 +96,7 @@ class Reference:
                 yield from (row if row.sentence else replace(row, sentence=about) for row in rows)
 
     def _field(self, cls: Any, name: str, path: str, found: list[Any]) -> Iterator[Key]:
-        """The rows of one field: its own, and those of the section that it holds."""
+        """The rows of one field: its own, and the rows of the section that it holds."""
         info, key = cls.model_fields[name], path.rpartition(".")[2]
         annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         values = _distinct([entry.get(key, _ABSENT) for entry in found if isinstance(entry, dict)])
@@ -119,13 +119,13 @@ class Reference:
         yield from self._section(inner, path + suffix, _entries(values, suffix), about)
 
     def _variants(self, folder: str, path: str, sentence: str, used: list[tuple[str, Any]]) -> Key:
-        """The row of the key that chooses variants; remembers the settings that the default profile gives to each."""
+        """The row of the key that chooses variants; records the settings that the default profile gives to each."""
         if path not in self.variants[folder].paths:
             self.variants[folder].paths.append(path)
         for name, settings in used:
             self.variants[folder].settings.setdefault(name, []).append(settings)
         kind, key = ("map", path) if path.endswith(tuple(_KEYED.values())) else ("choice", f"{path}.name")
-        sentence = sentence or f"The variant: a file in pipeline/{folder}; its settings stand beside the name."
+        sentence = sentence or f"The variant: a file in pipeline/{folder}; its settings are beside the name."
         return Key(key, sentence, kind, _distinct([name for name, _ in used]), [], plugins.choices(folder))
 
 
@@ -227,7 +227,7 @@ def _type(annotation: Any) -> str:
 
 
 def _constraints(info: Any) -> list[Any]:
-    """The single constraints in what stands beside a type in `Annotated`."""
+    """The single constraints in the metadata of `Annotated`."""
     return list(getattr(info, "metadata", None) or [info])
 
 

@@ -66,7 +66,7 @@ def by_share(found: list[Method]) -> str:
 
 
 def _points(points: list[tuple[float, Method]], label: str) -> str:
-    """Methods by a cost and their score, with the spread over seeds; only those with the first one's score."""
+    """Methods by a cost and their score, with the spread over seeds; only methods with the score of the first."""
     if not points:
         return ""
     score = points[0][1].score

@@ -21,7 +21,7 @@ from pipeline.reporting.methods import Cost, Method, advice, lengths
 from pipeline.tracking import lineage
 
 TEMPLATES = Path(__file__).parent / "pages"
-# Scores that a model is compared by: all those that rank methods, else the first of the rest that it has.
+# Scores that a model is compared by: all that rank methods, else the first of the rest that it has.
 SCORES = (*methods.SCORES, "bits_per_byte_over_known", "bits_per_byte")
 
 

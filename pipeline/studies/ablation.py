@@ -70,7 +70,7 @@ def study(params: Params, seeds: int, only: list[str] | None = None) -> None:
     conclusion = (
         f"better than params.yaml: {', '.join(better)}" if better else "no variation is better than params.yaml"
     )
-    print(f"{conclusion} (95 % intervals of {len(rows) - 1} differences: one in twenty would stand out by chance)")
+    print(f"{conclusion} (95 % intervals of {len(rows) - 1} differences: one in twenty is significant by chance)")
     print(PAGE)
 
 
@@ -96,7 +96,7 @@ def fitting(params: Params, trials: list[Trial]) -> tuple[list[Trial], list[str]
     """The trials that fit these params, and the reasons why others do not, such as a key that the family lacks.
 
     Raises:
-        UserError: one would train on another number of tokens, which alone changes the loss.
+        UserError: one would train on another number of tokens, which by itself changes the loss.
     """
     fit, reasons = [], {}
     default = tokens_of(params.pretrain)

@@ -151,7 +151,7 @@ def propose(params: Params, minutes: float | None, flops: float | None, apply: b
     raw = files.read_json(FITTED)
     if raw["of"] != law_key(params):
         raise UserError(f"{FITTED} is of other documents, code, precision or recipe; run `tohum scaling` again")
-    # the recipe of the study, of whose settings the law has factors: params.yaml may hold a proposal since
+    # the recipe of the study: the law is in factors of its settings, and params.yaml may hold a proposal by now
     params = params.model_copy(update={"pretrain": Pretrain.model_validate(raw["pretrain"])})
     law, rule = Law(**raw["law"]), ScalingRule(**raw["rule"])
     available = len(Shard.open(SAMPLES / "documents", "train").ids)

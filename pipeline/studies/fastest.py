@@ -110,7 +110,7 @@ def settings(present: Compute) -> Iterator[Compute]:
 
 
 def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Timing], list[str]]:
-    """The timing of each setting, in a process of its own, one after the other; and the errors of those that failed.
+    """The timing of each setting, in a process of its own, one after the other; and the errors of failed ones.
 
     Raises:
         UserError: all failed.

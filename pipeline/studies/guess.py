@@ -1,6 +1,6 @@
 """Guesses about a user's file: its format, its kind of records, and the columns of text, label, question and answer.
 
-For a first try only; each guess comes as a sentence with the params key that sets it for a real run.
+For a first try only; each guess is reported with the params key that sets it for a real run.
 """
 
 import csv
@@ -124,7 +124,7 @@ def _columns(rows: Iterator[dict[str, Any]], form: dict[str, Any], path: Path) -
     kind, roles = _kind(by_role, body, names)
     if kind is None:
         raise UserError(
-            f"{path}: columns found: {', '.join(names) or 'none'}; nothing looks like text. Name them under "
+            f"{path}: columns found: {', '.join(names) or 'none'}; no column looks like text. Name them under "
             "download.sources.<name>.columns in params.yaml (tohum profile files)"
         )
     columns = {role: name for role, name in roles.items() if name is not None}
@@ -136,7 +136,7 @@ def _columns(rows: Iterator[dict[str, Any]], form: dict[str, Any], path: Path) -
 def _kind(
     by_role: dict[str, str | None], body: list[dict[str, Any]], names: list[str]
 ) -> tuple[Kind | None, dict[str, str | None]]:
-    """The kind whose columns are there by name; else by content: few distinct values: label, the longest: text."""
+    """The kind whose columns are there by name; else by content (few distinct values: label; the longest: text)."""
 
     def take(*roles: str) -> dict[str, str | None]:
         return {role: by_role[role] for role in roles}

@@ -33,10 +33,10 @@ _COMPARED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def probe_params(data: Path, guessed: Guess) -> dict[str, Any]:
-    """The params of a probe: those of a try, with every method of the profile that needs all the records.
+    """The params of a probe: the params of a try, with every method of the profile that needs all the records.
 
     Raises:
-        UserError: records that no method is compared on.
+        UserError: a record kind without methods to compare.
     """
     if guessed.kind not in _COMPARED:
         raise UserError(
@@ -72,7 +72,7 @@ def methods() -> dict[str, dict[str, Any]]:
 
 
 def _recipe(recipe: dict[str, Any], kind: Kind, objective: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The profile's recipe on this kind of record with fewer steps, all else as in a full run."""
+    """The profile's recipe on this kind of record with fewer steps, otherwise as in a full run."""
     return recipe | {
         "data": kind,
         "objective": objective,

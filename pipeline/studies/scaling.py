@@ -152,7 +152,7 @@ def summary(law: Law, rule: ScalingRule, grid: Sequence[Result]) -> list[str]:
         f"{furthest.weights:,} weights on {furthest.tokens:,} tokens, has an error of {errors[furthest]:.4f}",
         f"fitted without the largest trial it predicts {without.loss(largest.weights, largest.tokens):.4f} for it; "
         f"measured: {largest.loss_nats:.4f}",
-        f"learning rates, beside those of params.yaml: {rates}",
+        f"learning rates, relative to params.yaml: {rates}",
         f"batch, beside that of params.yaml: x {rule.batch:.2f} at {rule.tokens:,.0f} tokens, growing as their root",
         *([f"best at the edge of the range tried, widen infra/scaling.yaml: {', '.join(edge)}"] if edge else []),
     ]

@@ -1,7 +1,7 @@
 """The scaling law of the loss in parameters and tokens, and the rule for learning rates and batch, with their fits.
 
 The law is that of Hoffmann et al. 2022 (equation 2): L(N, D) = E + A / N^alpha + B / D^beta, fitted as in their
-appendix D.2 (Huber loss of the logarithms, many starts). Where the documents' source knows their entropy, E is that and
+appendix D.2 (Huber loss of the logarithms, many starts). Where the entropy of the documents is known, E is that and
 not fitted. N are the parameters that multiply (no embedding table), D the tokens trained on.
 """
 
@@ -93,7 +93,7 @@ def best(points: Iterable[tuple[float, float]]) -> float:
 
 @dataclass(frozen=True)
 class ScalingRule:
-    """Learning rates and batch as functions of size and tokens, as factors of those of params.yaml."""
+    """Learning rates and batch as functions of size and tokens, as factors of the values in params.yaml."""
 
     rate_at: tuple[tuple[float, float], ...]
     """(parameters, best factor of the learning rates) of each size."""

@@ -86,7 +86,7 @@ class RecipeSearch:
         )
 
     def trials(self) -> list[SearchTrial]:
-        """The finished trials in their order, without those that a kill cut off."""
+        """The finished trials in their order, without killed ones."""
         return [self._trial_of(number, trial) for number, trial in enumerate(self._finished())]
 
     def best(self) -> SearchTrial:
@@ -123,7 +123,7 @@ class RecipeSearch:
                 bar.update()
 
     def _trial(self, number: int, search_uid: str) -> None:
-        """Asks optuna for values, trains with them, tells optuna the loss."""
+        """Runs one trial: values from optuna, training, and the loss reported to optuna."""
         self._study.sampler = TPESampler(
             seed=seed_for(self.settings.seed, "trial", number) % 2**32,
             n_startup_trials=self.settings.pruner.startup_trials,
@@ -158,7 +158,7 @@ class RecipeSearch:
             progress = built.trainer(recipe, params, reports, f"search.{self.space.name}").run(None)  # not continued
         except optuna.TrialPruned:
             return None
-        except DivergedError as error:  # pruned, not failed: TPE learns nothing from those that failed
+        except DivergedError as error:  # pruned, not failed: TPE ignores failed trials
             asked.set_user_attr("reason", str(error))
             run.tag(**{"tohum.error": str(error)})
             return None

@@ -68,7 +68,7 @@ class Result(NamedTuple):
     weights: int
     """Parameters that multiply: without an embedding table that is no head too."""
     flops: float
-    """Floating-point operations of training: see `flops_a_token`."""
+    """Floating-point operations of training (`flops_a_token`)."""
     seconds: float
     """Wall time of training and measuring, beside other trials."""
 
@@ -155,7 +155,7 @@ def kept(key: str) -> Result | None:
 
 
 def run(params: Params, trials: Sequence[Trial]) -> list[Result]:
-    """The results of all trials; those not kept yet are run, one per core (or one on a GPU) at a time.
+    """The results of all trials; missing ones are run, one per core (or one on a GPU) at a time.
 
     Raises:
         UserError: data that is not there, a change that does not fit, a trial that failed.
@@ -226,7 +226,7 @@ def weights(model: GPT) -> int:
 
 
 def flops_a_token(model: GPT) -> float:
-    """Operations of forward and backward per token: 6 per parameter, and those of attention (Chowdhery et al. 2022,
+    """Operations of forward and backward per token: 6 per parameter, and attention (Chowdhery et al. 2022,
     appendix B: 12 n_layers n_heads head_dim context_length), of which a causal mask leaves half."""
     shape = model.config
     attention = 6 * shape.n_layers * shape.n_heads * shape.head_dim * shape.context_length

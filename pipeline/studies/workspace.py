@@ -1,7 +1,7 @@
 """A project in a folder of its own that runs the graph on a user's file with a small budget.
 
 The folder gets the project's code, dvc.yaml, and a params.yaml that names the file. The gates' thresholds are opened,
-so that one run shows everything.
+so that one run shows all results.
 """
 
 import shutil
@@ -39,7 +39,7 @@ def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | N
         data: the user's file.
         guessed: its format and columns.
         folder: .tohum/try or a similar one.
-        made: params; None takes those of `params`.
+        made: params; None: the result of `params`.
     """
     for name in ("pipeline", "stages"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Tokenizers: a trained byte-level BPE, published vocabularies, adopted ones, and characters.
 
     tokenizer = Tokenizer.load(folder)
-    ids = tokenizer.encode("ışık")        # user text: never a special token, whatever it says
+    ids = tokenizer.encode("ışık")        # user text is never encoded to a special token
     tokenizer.decode(ids) == "ışık"
     ids.append(tokenizer.end_of_text)     # only code places special tokens
 
@@ -182,7 +182,7 @@ def characters(alphabet: Iterable[str]) -> Tokenizer:
 def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False) -> Tokenizer:
     """The byte-level BPE of a Hugging Face folder (GPT-2, Llama 3, Qwen, SmolLM2...), with equal ids.
 
-    Encoded by tiktoken where that is proved and tested to give equal ids, else by the tokenizers library. The files are
+    Encoded by tiktoken where equal ids are proved and tested, else by the tokenizers library. The files are
     kept unchanged. Added tokens (special ones, or control words like `<think>`) are never matched in user text.
 
     Args:

@@ -1,8 +1,8 @@
 """Adoption of a byte-level BPE from a Hugging Face folder, with equal ids.
 
 `read` supports tokenizer.json as of GPT-2, Llama 3, Qwen and SmolLM2 and chooses the encoder:
-  - tiktoken (`ranks`), where ids follow the merge order, the listed pair of every token is the one that merging by rank
-    uses (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and the ids of PROBES are equal;
+  - tiktoken (`ranks`), where ids follow the merge order, merging by rank uses the listed pair of every
+    token (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and the ids of PROBES are equal;
   - else the tokenizers library (`Library`), equal by construction.
 In both, tokens added to the vocabulary (special tokens, control words) are never matched in text; white space that was
 added as a token (GPT-NeoX) is text, so it is matched. A normalizer that changes text is refused, except NFC.
@@ -87,7 +87,7 @@ class Adopted:
 
 
 def read(folder: Path, sha256: str | None = None) -> Adopted:
-    """Reads the vocabulary in `folder`; arguments and errors: see pipeline.tokenizer.adopt."""
+    """Reads the vocabulary in `folder`; arguments and errors as of pipeline.tokenizer.adopt."""
     path = folder / FILES[0]
     data = foreign.read_bytes(_existing(path))
     members = [folder / name for name in FILES if os.path.lexists(folder / name)]
@@ -102,7 +102,7 @@ def read(folder: Path, sha256: str | None = None) -> Adopted:
         return _adopted(raw, settings, content, str(path))
     except UserError:
         raise
-    except Exception as error:  # the libraries raise bare Exceptions for what they cannot read
+    except Exception as error:  # the libraries raise bare Exceptions for unreadable files
         raise not_readable(path, error) from None
 
 
@@ -126,7 +126,7 @@ def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, b
 
 
 def pin(path: Path) -> str:
-    """The `tokenize.sha256` of a file, or of those files of a folder that determine its vocabulary."""
+    """The `tokenize.sha256` of a file, or of the files of a folder that determine its vocabulary."""
     if not path.is_dir():
         return sha256_hex(foreign.read_bytes(_existing(path)))
     members = [path / name for name in FILES if os.path.lexists(path / name)]

@@ -126,7 +126,7 @@ class Library(Encoder):
 
 
 def is_control(token: Mapping[str, Any]) -> bool:
-    """Whether an entry of `added_tokens` is a control token: special, or not white space alone."""
+    """Whether an entry of `added_tokens` is a control token: special, or not only white space."""
     return bool(token.get("special")) or not token["content"].isspace()
 
 

@@ -105,7 +105,7 @@ class CharacterClasses:
         return self._differing & set(characters) if self._differing else set()
 
     def plain(self, text: bytes) -> bool:
-        """Whether a text has no character on which the two are known to differ."""
+        """Whether a text has no character on which the two differ."""
         return self._differing.isdisjoint(text.decode())
 
     def _test(self, letter: str) -> None:
@@ -128,7 +128,7 @@ class CharacterClasses:
 
 
 def available(pattern: str) -> bool:
-    """Whether gigatoken is installed and knows the pattern."""
+    """Whether gigatoken is installed and supports the pattern."""
     return pattern in SCHEMES and find_spec("gigatoken") is not None
 
 

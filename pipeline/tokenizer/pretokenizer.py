@@ -56,14 +56,14 @@ _BLANKS = bytes(byte in _ASCII_BLANKS or byte >= 0x80 for byte in range(256))
 _LETTERS = bytes(byte not in _ASCII_BLANKS for byte in range(256))
 _NEEDLE = b"\1" * RUN
 PART = 1 << 18
-"""Most characters of a text for a pre-tokenizer, whose regular expression fails at about a million."""
+"""Maximum number of characters of a text for a pre-tokenizer, whose regular expression fails at about a million."""
 
 
 def parts(text: str) -> list[str]:
     r"""The text in parts of at most `PART` characters that pre-tokenize as the whole text does.
 
     Each cut is between a letter and the white space after it, where every pattern here ends a piece in any context, so
-    the ids are those of the uncut text. Only where `PART` / 2 characters have no such place (a run of a hundred
+    the ids equal the uncut text's. Only where `PART` / 2 characters have no such place (a run of a hundred
     thousand blanks, digits or unspaced letters) is the cut arbitrary, and ids may differ there from those of the uncut
     text, though not the decoded text.
     """

@@ -68,7 +68,7 @@ def _gigatoken(path: Path, size: int) -> dict[bytes, int]:
 
 
 def _written(texts: Iterable[str], path: Path, pattern: str, merges: int) -> bool:
-    """Writes the texts to `path`; whether gigatoken learns the same merges from them as rustbpe.
+    """Writes the texts to `path`; returns whether gigatoken learns the same merges from them as rustbpe.
 
     It does not where a character has another class in it, nor where pairs run out before all merges are made (it counts
     the pairs of "000" differently). With at least as many words as merges they cannot run out: each word would be one

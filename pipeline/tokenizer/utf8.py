@@ -21,7 +21,7 @@ class Utf8:
 
     @classmethod
     def column(cls, texts: Any) -> "Utf8":
-        """From a pyarrow.StringArray. Raises ValueError for nulls, and for other types, whose layout differs."""
+        """From a pyarrow.StringArray. Raises ValueError for nulls and for types with another layout."""
         if str(texts.type) != "string" or texts.null_count:
             raise ValueError(f"expected strings without nulls, found {texts.type} with {texts.null_count} nulls")
         _, offsets, data = texts.buffers()

@@ -2,7 +2,7 @@
 
 A vocabulary is `ranks`: bytes -> id, where the id is also the merge order (lower ids merge first). tokenizer.json lists
 pairs instead. `merge_pairs` computes for each token the one pair that makes it: on the bytes that become a token of a
-text, merging takes the same steps as on these bytes alone, so no other pair can form it, and merging by listed pairs
+text, merging takes the same steps as on just these bytes, so no other pair can form it, and merging by listed pairs
 equals merging by rank. Pieces that are tokens as a whole are looked up first by both (tiktoken always; `ignore_merges`
 here), which covers tokens without merges. Sources: Sennrich et al. 2016 (BPE), Radford et al. 2019 (bytes as printable
 characters, encoder.py).
@@ -27,7 +27,7 @@ END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM, END = SPECIALS = (
     "<|system|>",
     "<|end|>",
 )
-"""The special tokens, in the order of their ids; only code places them."""
+"""The special tokens, in the order of their ids; only code inserts them."""
 
 # The text that pipeline.data.templates renders for training, for transformers' apply_chat_template.
 CHAT_TEMPLATE = (
@@ -112,7 +112,7 @@ def parse_gpt2(encoder: bytes, merges: bytes, name: str) -> dict[bytes, int]:
     """GPT-2's encoder.json and vocab.bpe as ranks (the end-of-text entry left out).
 
     Raises:
-        UserError: not those files, or ids that do not follow the merge order.
+        UserError: other files, or ids that do not follow the merge order.
     """
     try:
         ids = {unspelled(token): rank for token, rank in json.loads(encoder).items() if token != END_OF_TEXT}

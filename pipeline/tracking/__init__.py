@@ -1,1 +1,1 @@
-"""Tracking: runs of stages and what they cost, their lineage, and their delivery to an MLflow store."""
+"""Tracking: runs of stages with their costs and lineage, and their delivery to an MLflow store."""

@@ -3,7 +3,7 @@
 An embedded store (`sqlite:///mlflow.db`) keeps its files in `mlartifacts` beside the database; `tohum ui` serves the
 same folder. Its database records `mlflow-artifacts:/...`, MLflow's form for "the folder of the server": a client of
 the server reads and writes through it, and where there is no server this module names the folder. Earlier versions
-recorded absolute `file://` paths. They are used as they stand while their folder exists; after a move, or from another
+recorded absolute `file://` paths. They are used unchanged while their folder exists; after a move, or from another
 machine, the part behind `mlartifacts/` is looked up in the store that was opened.
 """
 

@@ -3,7 +3,7 @@
     artifact_store.connect(uri)      before a client of MLflow is made
 
 MLflow chooses the class that reads and writes artifacts by the scheme of the recorded location. `connect` puts one in
-front for `mlflow-artifacts:` and `file:` that asks `artifact_location.resolve`; everything else stays MLflow's.
+front for `mlflow-artifacts:` and `file:` that calls `artifact_location.resolve`; all other schemes stay MLflow's.
 """
 
 import os

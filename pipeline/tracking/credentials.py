@@ -1,6 +1,6 @@
 """Addresses and secrets of the local servers: `.tohum/secrets/<server>`, one line `user:password`, made at first use.
 
-The file is readable by its owner alone, is never printed, logged or passed as an argument (other users see those), and
+The file is readable only by its owner, is never printed, logged or passed as an argument (visible to other users), and
 gives access to the servers that `tohum ui` and `tohum prefect` start. Clients get it through the variables that their
 libraries read: `client_environment`, or `tohum run COMMAND`.
 """
@@ -42,7 +42,7 @@ def secret(server: Server) -> str:
     """`user:password` of a server, made if there is none; two first starts at once get the same.
 
     Raises:
-        UserError: a file that other users may read, or that holds something else.
+        UserError: a file that other users may read, or with invalid content.
     """
     path = SECRETS / server
     if not os.path.lexists(path):
@@ -60,7 +60,7 @@ def secret(server: Server) -> str:
 
 
 def client_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that let Prefect's and MLflow's clients ask the local servers.
+    """Environment variables for Prefect's and MLflow's clients of the local servers.
 
     A server of the user's own (PREFECT_API_URL, MLFLOW_TRACKING_URI) is left as it is, and so are given passwords.
     """

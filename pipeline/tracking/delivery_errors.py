@@ -1,4 +1,4 @@
-"""Errors of a delivery to MLflow, and the translation of what mlflow and its libraries raise into them."""
+"""Errors of a delivery to MLflow, and their translation from errors of mlflow and its libraries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class GoneError(LookupError):
 
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """Turns what mlflow, its HTTP client and its database driver raise into AwayError, DamagedError and GoneError."""
+    """Translates errors of mlflow, its HTTP client and database driver into AwayError, DamagedError and GoneError."""
     try:
         yield
     except (AwayError, GoneError):

@@ -1,7 +1,7 @@
 """DVC's hash of a dependency, as dvc.lock will record it, computed without importing DVC (0.4 s a stage).
 
 An out of another stage has its hash in dvc.lock. A file or folder inside such an out is looked up in the out's listing,
-which DVC keeps in its cache (`files/md5/<2>/<30>.dir`: `[{"md5": ..., "relpath": ...}]`). Everything else is hashed as
+which DVC keeps in its cache (`files/md5/<2>/<30>.dir`: `[{"md5": ..., "relpath": ...}]`). All other paths are hashed as
 DVC does: MD5 of a file's bytes; of a folder, MD5 of the JSON listing of its files, `.dvcignore` obeyed.
 """
 

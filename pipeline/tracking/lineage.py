@@ -82,7 +82,7 @@ def is_code(path: str) -> bool:
 def stage_inputs(stage: str, params: Params) -> list[Path]:
     """The data among a stage's dependencies; empty where no such stage is.
 
-    dvc.yaml writes them with `${...}`, which DVC alone resolves, in 0.4 s; a test compares both for every stage.
+    dvc.yaml writes them with `${...}`, which only DVC resolves, in 0.4 s; a test compares both for every stage.
     """
     verb, _, name = stage.partition("@")
     if verb == "finetune" and (recipe := params.finetune.get(name)):
@@ -109,7 +109,7 @@ def dvc_outs(root: Path = Path(".")) -> dict[str, str]:
 
 
 def stage_order(root: Path = Path(".")) -> list[str]:
-    """Every stage that has run, each after those that it waits for, ties by name: the order of DVC's graph.
+    """Every stage that has run, each after its upstream stages, ties by name: the order of DVC's graph.
 
     From dvc.lock, for tables that a stage's report shows. Empty where dvc.lock cannot be read.
     """

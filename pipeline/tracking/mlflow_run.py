@@ -1,7 +1,7 @@
 """Writes to one MLflow run: params, tags, metrics, small files, and models by reference.
 
 Every call may be repeated. An item that the store will never take is named in the sender's log and left out, so that
-the rest arrives. Metrics are those of a line of the run's file (pipeline.tracking.tracker) as MLflow's entities.
+the rest arrives. Metrics are a line of the run's file (pipeline.tracking.tracker) as MLflow's entities.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """One experiment of one MLflow store, as the sender writes to it: finds or makes runs, closes them, describes them.
 
-Every call may be repeated: what is already there is found by its tag and not made again. Errors are translated
+Every call may be repeated: existing items are found by their tag and not made again. Errors are translated
 (pipeline.tracking.delivery_errors). Importing this module imports mlflow; only the sender does.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 METRICS_A_CALL = 1000
 _NOTE, _NOTE_HASH = "mlflow.note.content", "tohum.note_sha256"
-# MLflow 3.17 shows its pages for model training, not those for agents, where the experiment has this tag.
+# MLflow 3.17 shows its pages for model training, not for agents, where the experiment has this tag.
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 _STORE_TAG = "tohum.store"
 

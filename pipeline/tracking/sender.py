@@ -80,7 +80,7 @@ class Sender:
         return sum(box.is_open() and box.alive() for box in self._boxes.values())
 
     def _reset_moved(self) -> bool:
-        """Resets cursors of runs that were delivered to another store than the one at their address now."""
+        """Resets cursors of runs that were delivered to a store other than the present one at their address."""
         reset = False
         for box in self._boxes.values():
             if not box.cursor.store or not box.start:
@@ -210,7 +210,7 @@ def _lock(folder: Path) -> Iterator[IO[str] | None]:
 
 
 def main() -> int:
-    """The command line: see the module's docstring."""
+    """Command line; see the module's docstring."""
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.sender", description=about)
     parser.add_argument("--drain", action="store_true", help="deliver the waiting lines, then end")

@@ -23,7 +23,7 @@ from pipeline.tracking.cost import Meter, process_started
 from pipeline.tracking.start_sender import start_sender
 from pipeline.tracking.tracker import FileTracker, NullTracker, flat, warn
 
-# The section of params.yaml with a stage's own settings, where it is not called like the stage.
+# Section of params.yaml with a stage's own settings, where its name differs from the stage's.
 _SECTIONS = {"evaluate": "evaluations", "validate": "gates", "validate-model": "evaluations"}
 
 

@@ -30,14 +30,14 @@ def problem(uri: str) -> str:
             head = stream.read(len(_MAGIC))
     except OSError as error:
         return str(error.strerror)
-    return "" if head in (b"", _MAGIC) else "its first bytes are not those of a SQLite file"
+    return "" if head in (b"", _MAGIC) else "its first bytes are not a SQLite header"
 
 
 def advice(uri: str, why: str) -> str:
     """One sentence: the store, the reason why it cannot be used, and the way to restore its content."""
     path = path_of(uri)
     if path is None:
-        return f"{uri}: MLflow cannot use this database ({why}); mend it, or restore it from a copy"
+        return f"{uri}: MLflow cannot use this database ({why}); fix it, or restore it from a copy"
     return (
         f"{path}: not a database that this MLflow can use ({why}); move it away (`mv {path} {path.name}.damaged`) and "
         "run `tohum deliver`: all runs are kept in .tohum/tracking and go to a new one"

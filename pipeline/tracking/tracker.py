@@ -1,8 +1,8 @@
 """Trackers: the interface through which a stage reports metrics, params, tags, artifacts and models of its run.
 
-No tracking server is known here. `FileTracker` appends lines of JSON to `.tohum/tracking/<uid>.jsonl`, the record of
-the run; one sender process (pipeline.tracking.sender) delivers the lines to MLflow while the stage runs, or later. So
-tracking neither slows nor fails a stage: every error of it costs one printed line.
+No tracking server is contacted here. `FileTracker` appends lines of JSON to `.tohum/tracking/<uid>.jsonl`, the record
+of the run; one sender process (pipeline.tracking.sender) delivers the lines to MLflow while the stage runs, or later.
+So tracking neither slows nor fails a stage: every error of it costs one printed line.
 """
 
 import errno

@@ -27,7 +27,7 @@ def deferred_signals() -> Iterator[StopRequest]:
     """Inside the context SIGINT and SIGTERM are recorded instead of ending the process.
 
     A signal that the process ignores (nohup, a shell's background job) stays ignored. Outside of the main thread no
-    signal is recorded, because Python runs signal handlers in the main thread alone.
+    signal is recorded, because Python runs signal handlers only in the main thread.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():

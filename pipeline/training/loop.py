@@ -1,7 +1,7 @@
 """The training loop: batch, weighted losses, gradients, optimizer step. No disk, no clock, no tracker.
 
-It knows no objective, tuner or optimizer by name. Every update is a function of (weights, optimizer state, seed, number
-of the update), so a resumed run ends with the same bits as one that was never interrupted.
+It is independent of objective, tuner and optimizer. Every update is a function of (weights, optimizer state, seed,
+number of the update), so a resumed run ends with the same bits as one that was never interrupted.
 
 Shapes: B examples of a micro-batch.
 """
@@ -30,7 +30,7 @@ class Parts:
 
     objective: Objective
     losses: Callable[[GPT, Batch], Tensor]
-    """(model, batch) -> losses_B to minimise: the objective's, with those of an auxiliary loss."""
+    """(model, batch) -> losses_B to minimise: the objective's, plus an auxiliary loss if there is one."""
     ordering: Ordering
     weighting: Weighting
     optimizer: torch.optim.Optimizer

@@ -1,12 +1,12 @@
 """Differentially private training: DP-SGD (Abadi et al. 2016, algorithm 1).
 
-The gradient of every example is computed alone and clipped to norm C = privacy.clip_norm; Gaussian noise of standard
-deviation sigma C is added to their sum, and the result is divided by the expected batch size. opacus clips, adds noise
-and keeps the privacy account (Renyi DP of the Poisson-sampled Gaussian mechanism: Mironov et al. 2019); sigma is the
-smallest, to 0.01 of epsilon, that keeps the whole schedule within (epsilon, delta). Any objective, tuner and optimizer
-can be used: everything after the noise is post-processing, and examples never share a forward pass, so none can change
-another's gradient. An example's weight multiplies its loss before clipping and is not normalised by the weights of the
-batch, whose sum would depend on other examples.
+The gradient of every example is computed separately and clipped to norm C = privacy.clip_norm; Gaussian noise of
+standard deviation sigma C is added to their sum, and the result is divided by the expected batch size. opacus clips,
+adds noise and keeps the privacy account (Renyi DP of the Poisson-sampled Gaussian mechanism: Mironov et al. 2019);
+sigma is the smallest, to 0.01 of epsilon, that keeps the whole schedule within (epsilon, delta). Any objective, tuner
+and optimizer can be used: everything after the noise is post-processing, and examples never share a forward pass, so
+none can change another's gradient. An example's weight multiplies its loss before clipping and is not normalised by the
+weights of the batch, whose sum would depend on other examples.
 
 Scope of the budget. Neighbouring data sets differ in one example of the training split: a record, or for documents a
 window of tokens. A document in two windows counts twice, and k records with one secret have k times the epsilon. The
@@ -18,7 +18,7 @@ privacy.epsilon.
 Limits of the guarantee. Noise and sampling are drawn from recipe.seed, so that a run can be repeated and resumed to the
 same bits. An attacker with the seed can subtract the noise, and one with the code and all data but one record can try
 all seeds of torch's CPU generator (it uses 32 bits and is not cryptographic). Figures and memorisation of a run are
-therefore those of epsilon, but a guarantee against such an attacker needs fresh noise from a cryptographic generator,
+therefore as epsilon implies, but a guarantee against such an attacker needs fresh noise from a cryptographic generator,
 and such a run cannot be repeated. opacus's secure mode is on: it prevents the attack through floating-point rounding
 (Holohan & Braghin 2021), not this one.
 """
@@ -102,7 +102,7 @@ def _reached_weights(model: GPT, parts: Parts, probe: Examples) -> set[int]:
 
 
 def _loss(model: GPT, parts: Parts, example: Any) -> tuple[Tensor, int]:
-    """The weighted loss of one example alone, and its number of positions."""
+    """The weighted loss of a single example, and its number of positions."""
     batch = on_device(parts.objective.collate([example]), model)
     with autocast(parts.compute):
         losses_B = parts.losses(model, batch)
@@ -118,7 +118,7 @@ class _Optimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no annotation
 
     @property
     def params(self) -> list[nn.Parameter]:
-        """Those weights, in the order of the parameter groups."""
+        """The wrapped weights, in the order of the parameter groups."""
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad and id(p) in self.reached]
 
 

@@ -1,6 +1,6 @@
 """Training of one recipe: builds its parts, runs them, writes the model folder, the summary and the curve.
 
-Parts do not know each other and this file knows none by name: `plugins` loads the file of each axis.
+Parts are independent of each other and of this file: `plugins` loads the file of each axis by its name.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.training.private import Private
 
 WEIGHTS = "weights.parquet"
-"""In a model folder: the weight of every training record, if the weighting remembers weights."""
+"""In a model folder: the weight of every training record, if the weighting records weights."""
 Load = Callable[[torch.Generator, torch.device], GPT]
 """Loads or initialises the start model on a device; all randomness comes from the generator."""
 
@@ -74,7 +74,7 @@ class Built:
     private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """The trainer of these parts; compiles the model if the params say so."""
+        """The trainer of these parts; compiles the model if the params enable it."""
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
@@ -232,7 +232,7 @@ def _parts(recipe: Recipe, where: str, learner: Learner, objective: Objective, t
 def example_weights(examples: PackedWindows | Records, memory: dict[str, Tensor]) -> pa.Table | None:
     """Weights of the training records, lowest first: id, origin, weight (1: average), number of times drawn.
 
-    None if the weighting remembers no weights.
+    None if the weighting records no weights.
     """
     if "seen" not in memory or isinstance(examples, PackedWindows):
         return None

@@ -1,7 +1,7 @@
 """One training run: resume, log, validate, keep the best weights, stop early, save checkpoints, show progress.
 
 The loop is `loop.fit`; everything here happens between its updates. The outs (curve, summary, weights) are a pure
-function of params, data and code; times and speeds go to the tracker alone.
+function of params, data and code; times and speeds go only to the tracker.
 """
 
 import gc

@@ -1,7 +1,7 @@
-"""What a training run needs to go on after it was killed, kept outside the outs and keyed by its inputs.
+"""Training state for resuming a killed run: checkpoints outside the outs, keyed by the run's inputs.
 
 The folder is `.tohum/state/<fingerprint>`: the fingerprint covers params, data, start weights, code and torch, so a
-rerun with equal inputs continues to a bitwise equal result and a rerun with other inputs never sees it. It holds the
+rerun with equal inputs continues to a bitwise equal result and a rerun with other inputs never uses it. It holds the
 last three states as `step-<number>/{manifest.json, progress.json, tensors.safetensors}`. Each of the three files names
 the fingerprint, and the manifest lists size and SHA-256 of the other two: a state that is damaged, incomplete or
 another run's is removed with a warning, and the next older one is used. Locks keep a second trainer out, of the same
@@ -32,9 +32,9 @@ from pipeline.paths import LOCKS, STATE
 KEPT = 3
 """States of one run that are kept, the newest."""
 ABANDONED_DAYS = 14
-"""Age from which the states of another run that nobody continues are removed."""
+"""Age from which the states of an abandoned run are removed."""
 OTHERS_KEPT = 20
-"""Other runs whose states are kept at most, the newest."""
+"""Maximum number of other runs whose states are kept, newest first."""
 MANIFEST, PROGRESS, TENSORS = "manifest.json", "progress.json", "tensors.safetensors"
 _LARGEST_MANIFEST = 1 << 16
 _NAME = re.compile(r"step-(\d{8,})")
@@ -72,10 +72,10 @@ class State:
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Adds the state of `progress["step"]` and removes all but the newest three.
 
-        A kill at any moment leaves what was saved before.
+        A kill at any moment leaves the earlier states intact.
 
         Raises:
-            OSError: it could not be written; what was saved before still stands.
+            OSError: it could not be written; the earlier states are intact.
         """
         self._tidy()
         step = int(progress["step"])
@@ -83,7 +83,7 @@ class State:
             try:
                 contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
                 save_file(contiguous, new / TENSORS, metadata={"key": self.key})
-            except SafetensorError as error:  # its writer hides the system's error in a text
+            except SafetensorError as error:  # safetensors wraps the system's error in a text
                 raise _as_os_error(error, new / TENSORS) from error
             write_json(new / PROGRESS, {"key": self.key, "progress": progress})
             files = {name: _described(new / name) for name in (PROGRESS, TENSORS)}
@@ -92,10 +92,10 @@ class State:
             remove(old)
 
     def load(self, unfit: Callable[[dict[str, Tensor], dict[str, Any]], str | None] = lambda *_: None) -> Saved | None:
-        """The newest good state, or None. Those that are no good are removed, each with a warning.
+        """The newest valid state, or None. Invalid states are removed, each with a warning.
 
         Args:
-            unfit: says what in a state does not fit the run, or None.
+            unfit: the reason why a state does not fit the run, or None.
         """
         self._tidy()
         skipped: list[tuple[Path, str]] = []
@@ -120,12 +120,12 @@ class State:
         return found
 
     def saved(self) -> list[Path]:
-        """What is there by the name of a state, the newest first."""
+        """Paths with the name of a state, the newest first."""
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)] if self.folder.is_dir() else []
         return sorted(found, key=_step_of, reverse=True)
 
     def clear(self) -> None:
-        """Forgets the run: called once its result stands. Only the lock stays."""
+        """Deletes the run's states, once its result is written. Only the lock stays."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name != "lock":
                 remove(path)
@@ -134,7 +134,7 @@ class State:
         return self.folder / f"step-{step:08d}"
 
     def _tidy(self) -> None:
-        """Removes what a kill in the middle of a save left; the lock is ours, so no save is under way."""
+        """Removes leftovers of a save that was killed; this process holds the lock, so no save is under way."""
         for path in self.folder.glob(".step-*.tmp") if self.folder.is_dir() else ():
             remove(path)
 
@@ -217,7 +217,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(key: str, model: str | None = None) -> Iterator[State]:
-    """The states of one fingerprint, held alone, and with it the right to write `models/<model>`.
+    """The states of one fingerprint, locked exclusively, together with `models/<model>`.
 
     Raises:
         UserError: another process trains with the same inputs, or the same model.
@@ -247,7 +247,7 @@ def _alone(path: Path, busy: str) -> Iterator[None]:
                 raise UserError(busy.format(f" ({owner})" if owner.isdigit() else "")) from None
             if not _is_at(handle.fileno(), path):
                 continue  # its owner removed it between our opening and our locking
-            with suppress(OSError):  # a full disk: the number is only for people
+            with suppress(OSError):  # a full disk: the process id is only informative
                 handle.truncate(0)
                 handle.write(str(os.getpid()))
                 handle.flush()
@@ -256,7 +256,7 @@ def _alone(path: Path, busy: str) -> Iterator[None]:
 
 
 def _make_room(path: Path) -> None:
-    """The lock's folder; anything else in its place or the lock's is removed, for nothing but locks belongs there."""
+    """The lock's folder; anything else at its path or the lock's is removed: the folder is for locks only."""
     if path.parent.is_symlink() or path.parent.is_file():
         path.parent.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def prune(key: str) -> None:
-    """Removes the states of other runs that nobody holds: older than two weeks, or beyond the newest twenty."""
+    """Removes the states of other runs that are not locked: older than two weeks, or beyond the newest twenty."""
     others = [path for path in STATE.iterdir() if path.name != key and path.is_dir() and not path.is_symlink()]
     others.sort(key=_last_saved, reverse=True)
     kept = 0
@@ -284,7 +284,7 @@ def prune(key: str) -> None:
 
 
 def _last_saved(folder: Path) -> float:
-    """When the newest state was saved, or else the folder changed; now, if it goes away meanwhile."""
+    """Time at which the newest state was saved, else at which the folder changed; now, if it is removed meanwhile."""
     try:
         return max(path.lstat().st_mtime for path in (State(folder).saved() or [folder]))
     except OSError:

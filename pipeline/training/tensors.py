@@ -13,11 +13,11 @@ def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def mismatch(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_parameters: int) -> str | None:
-    """The first difference in name, shape or type between saved tensors and those of this run; None if they fit.
+    """The first difference in name, shape or type between saved tensors and this run's; None if they fit.
 
     Args:
         tensors: the saved tensors by name.
-        expected: this run's tensors by name; those of `best.` are all saved or none of them.
+        expected: this run's tensors by name; tensors below `best.` are saved all or none.
         n_parameters: of the optimizer; each `optimizer.<index>.` belongs to one of them.
     """
     optimizer = {name for name in tensors if name.startswith("optimizer.")}

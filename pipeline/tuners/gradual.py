@@ -19,7 +19,7 @@ class Settings(Section):
     """Speed of unfreezing, and the learning rates of lower layers."""
 
     unfrozen_after: Share = Field(examples=[0.5, 0.0])
-    """Share of the run after which all layers are trained; 0: all from the start, discriminative rates alone."""
+    """Share of the run after which all layers are trained; 0: all from the start, with discriminative rates only."""
     rate_divisor: float = Field(ge=1, examples=[2.6])
     """Each layer's learning rate is that of the layer above divided by this; 2.6 in the paper, 1 for equal rates."""
 

@@ -20,7 +20,7 @@ _OUTPUTS, _INPUTS = ("k", "v", "qkv"), ("down",)
 
 
 class Settings(Section):
-    """No settings: the method fixes the vectors' places."""
+    """No settings: the paper fixes the placement of the vectors."""
 
 
 def build(_settings: Settings) -> "IA3":

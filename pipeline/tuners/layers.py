@@ -16,7 +16,7 @@ from pipeline.tuners import Encode, Tuner
 
 
 class Settings(Section):
-    """The weights that are trained: those named by any setting, and the classification head always."""
+    """The trained weights: all that any setting names, and always the classification head."""
 
     last: Count = Field(examples=[1, 2])
     """Blocks to train, counted from the last; the final norm is trained with them."""

@@ -43,7 +43,7 @@ class Settings(Section):
     dropout: float = Field(ge=0, lt=1, examples=[0.0])
     """Dropout on the update's input, in training only."""
     targets: list[Literal["attention", "mlp"]] = Field(min_length=1, examples=[["attention", "mlp"]])
-    """The projections that get an update: those of attention, of the MLP, or of both."""
+    """Projections with an update: in attention, in the MLP, or in both."""
 
 
 def build(settings: Settings) -> "LoRA":

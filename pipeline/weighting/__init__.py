@@ -11,9 +11,9 @@ class Weighting(ABC):
     """Example weights, relative within a micro-batch: in a micro-batch of one example they change nothing."""
 
     by_example = False
-    """Whether each weight depends on its own example alone; private training accepts no other weighting."""
+    """Whether each weight depends only on its own example; private training accepts no other weighting."""
     memory: dict[str, Tensor]
-    """State that a resumed run needs; empty for weightings that depend on the batch alone."""
+    """State that a resumed run needs; empty for weightings that depend only on the batch."""
 
     def __init__(self) -> None:
         self.memory = {}

@@ -8,11 +8,11 @@ several times as much.
 
 One difference from the paper: where examples have labels, each slope is relative to the mean slope of its label in the
 batch. While the model favours one label, every example of the other labels has a positive slope and none of that label,
-whether correct or not. By the slope alone a small batch then consists of one label, the model swings between labels and
-does not learn (tests/weighting/test_weighting.py shows it).
+whether correct or not. With the plain slope a small batch then consists of one label, the model swings between labels
+and does not learn (tests/weighting/test_weighting.py shows it).
 
 `memory` keeps every example's weight, 1 for an average example: the mean of the previous value and the new weight, so
-that late weights outweigh those of a model that had learned little.
+that late weights outweigh the early, unreliable ones.
 """
 
 import torch
@@ -29,7 +29,7 @@ _STEP = 1e-3
 
 
 class Settings(Section):
-    """The records that are known to be correct."""
+    """The clean records, assumed to be correctly labelled."""
 
     column: str = Field(examples=["source"])
     """Column of the records that marks clean ones: source, language, label..."""

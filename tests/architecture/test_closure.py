@@ -175,7 +175,7 @@ def test_a_part_without_a_file_is_named(project: Path) -> None:
 
 def test_a_file_that_is_no_python_is_named_with_its_line(project: Path) -> None:
     (project / "pipeline/model/gpt.py").write_text("x = 1\nif\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"model/gpt\.py:2: .*mend the file"):
+    with pytest.raises(UserError, match=r"model/gpt\.py:2: .*fix the file"):
         closure.stages(params_of("embedded"), dvc_yaml(), project)
 
 

@@ -226,7 +226,7 @@ def test_weights_gives_the_means_of_marked_and_other_records(tmp_path: Path, mon
     from pipeline.evaluation import weights
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="needs a recipe whose weighting remembers weights"):
+    with pytest.raises(UserError, match="needs a recipe whose weighting records weights"):
         weights.measure(weights.Settings(marked=":wrong"), subject(tmp_path))
     rows = [("w:1:wrong", 0.2, 3.0), ("w:2", 1.5, 3.0), ("w:3", 0.5, 1.0), ("w:4:wrong", 0.0, 0.0)]
     table = pa.table(dict(zip(("origin", "weight", "seen"), map(list, zip(*rows, strict=True)), strict=True)))

@@ -16,7 +16,7 @@ def test_set_up_names_a_missing_gpu() -> None:
     if torch.cuda.is_available():
         assert set_up(CPU.model_copy(update={"device": "cuda"})).type == "cuda"
     else:
-        with pytest.raises(UserError, match="torch sees no GPU"):
+        with pytest.raises(UserError, match="torch finds no GPU"):
             set_up(CPU.model_copy(update={"device": "cuda"}))
 
 

@@ -118,5 +118,5 @@ def test_capture_records_whole_windows_of_packed_documents() -> None:
 
 @pytest.mark.parametrize("other", [{"mask": torch.ones(3, 12, dtype=torch.bool)}, {"positions_BT": torch.zeros(3, 12)}])
 def test_hidden_refuses_segments_beside_mask_or_positions(other: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ValueError, match="segments_BT stands for mask and positions"):
+    with pytest.raises(ValueError, match="segments_BT replaces mask and positions"):
         network("llama")(IDS, segments_BT=SHORT, **other)

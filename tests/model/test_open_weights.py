@@ -92,7 +92,7 @@ def test_pin_covers_every_file_that_is_read(saved: Path, tmp_path: Path, name: s
 def test_fetch_refuses_a_pin_of_the_weights_alone(saved: Path, tmp_path: Path) -> None:
     """Lost otherwise: a pin written for an older version would silently cover less than it seems to."""
     old = start(path=str(saved), sha256=sha256_of(saved / "model.safetensors"))
-    with pytest.raises(UserError, match=f"is {open_weights.pin(saved)}, .* the hash of the weights alone"):
+    with pytest.raises(UserError, match=f"is {open_weights.pin(saved)}, .* the hash of only the weights"):
         open_weights.fetch(old, tmp_path)
 
 

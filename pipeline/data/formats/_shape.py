@@ -26,7 +26,7 @@ class Field(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A rejected row: a short code of the reason, and what was found and expected."""
+    """A rejected row: a short code of the reason, with the value found and the value expected."""
 
     reason: str
     detail: str

@@ -23,9 +23,9 @@ class Dialect:
     encoding: str
     delimiter: str
     header: bool
-    """The first row names the columns; else they are called "0", "1", ..."""
+    """Whether the first row names the columns; else they are called "0", "1", ..."""
     quoted: bool
-    """Quotes delimit fields; else they are text."""
+    """Whether quotes delimit fields; else they are text."""
 
 
 def table_rows(file: File, shape: Shape, dialect: Dialect) -> Iterator[Row]:

@@ -62,7 +62,7 @@ def chunks(file: File) -> Iterator[bytes]:
                 yield chunk
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{file.shown}: not a whole gzip file ({error}); expected gzip as its name says: fetch it again"
+            f"{file.shown}: not a whole gzip file ({error}); expected gzip by its name: fetch it again"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The folder inputs/: the download stage's only dependency on data, where DVC sees changes."""
+"""The folder inputs/: the download stage's only dependency on data, tracked by DVC."""
 
 import glob
 from pathlib import Path
@@ -18,7 +18,7 @@ def fixed_part(pattern: str) -> Path:
 
 
 def require_inputs(folder: Path) -> None:
-    """Raises UserError for a folder outside inputs/, where DVC would not see a changed file."""
+    """Raises UserError for a folder outside inputs/, whose changes DVC would not notice."""
     if not folder.resolve().is_relative_to(INPUTS.resolve()):
         raise UserError(
             f"path: {folder} is {folder.resolve()}, outside {INPUTS}/, where DVC would not see a change; copy the "

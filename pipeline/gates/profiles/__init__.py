@@ -1,1 +1,1 @@
-"""Profile tables that the gates judge: small summaries of a whole folder, read in parts."""
+"""Profile tables that the gates validate: small summaries of a whole folder, read in parts."""

@@ -128,7 +128,7 @@ class Samples:
                 yield [((text,), language) for text, language in zip(texts, part["language"].to_pylist(), strict=True)]
 
     def whole_texts(self, kind: Kind) -> Iterator[str]:
-        """The text that a model reads of each record: all fields but the label, of a preference the longer answer."""
+        """The model's input text of each record: all fields but the label, of a preference the longer answer."""
         texts = [name for name in CONTENT[kind] if name != "label"]
         for _, batch in self.batches(kind, texts):
             for values in zip(*(batch[name].to_pylist() for name in texts), strict=True):

@@ -1,1 +1,1 @@
-"""Faster versions of the same formulas and settings for training on a CPU, each with what it buys and its command."""
+"""Faster versions of the same formulas and settings for training on a CPU, each with its measured gain and command."""

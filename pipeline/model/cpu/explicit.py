@@ -89,7 +89,7 @@ def _weights(q_NXK: Tensor, k_NTK: Tensor, bias: Tensor, block: QueryBlock, head
 
 def _queries(x_NXK: Tensor, block: QueryBlock, R: int) -> Tensor:
     """The rows of a block's queries, [N, IR, K]."""
-    # Contiguous: torch's compiler would make it so, and forget that its strides follow the length.
+    # Contiguous: torch's compiler would make it so, but with strides that do not follow the length.
     return x_NXK[:, block.first * R : block.last * R].contiguous()
 
 
@@ -106,7 +106,8 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, *weights = ctx.saved_tensors
-        # For a gradient of this gradient the graph must know how weights came from q and k. Compiled code has none.
+        # For a gradient of this gradient the graph must contain the computation of the weights from q and k. Compiled
+        # code has none.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             weights = [_weights(q, k, bias, block, (ctx.G, ctx.R)) for block in ctx.blocks]
         grads_q = []

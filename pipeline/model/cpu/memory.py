@@ -1,4 +1,4 @@
-"""glibc's allocator told to keep freed memory for the next update, which needs the same sizes again.
+"""Settings of glibc's allocator: freed memory is kept for the next update, which needs the same sizes again.
 
 By default it returns large pieces to the system after every update and pays for fresh pages in the next. Other C
 libraries have no such setting.

@@ -3,7 +3,7 @@
 nn.RMSNorm's parameters and names. When it was written its gradient took half the time of torch's; with torch 2.13 it
 saves nothing of an update of the default base (`python -m tests.bench.cpu`: 106.0 ms with it, 105.8 without), and stays
 because the bits of every trained model depend on it. On other devices torch's own kernel runs, which in torch 2.11
-wants x and w of one precision: under autocast queries have another. The result has x's precision everywhere.
+needs x and w of one precision: under autocast queries have another. The result has x's precision everywhere.
 """
 
 from typing import Any

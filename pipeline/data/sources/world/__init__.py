@@ -1,4 +1,4 @@
-"""Embedded source: a seeded synthetic world whose facts are known, so that gates and evaluations have known answers.
+"""Embedded source: a seeded synthetic world with known facts, which give gates and evaluations a ground truth.
 
 It generates stories (documents), spam and ham messages (labelled), instructions with answers, and preferences, in
 English and Turkish. Each document carries its information content, -log2 p(text | world) in bits, summed over all

@@ -215,7 +215,7 @@ PLAIN_HAM = [
     "Happy birthday! We come at {time} with {goods}. The children painted {item} for the party.",
     "The doctor can see grandma on {day} at {time}. Take bus {n}, and do not forget {item}.",
 ]
-# The same clauses and the same words in both classes: only their order tells who takes the risk.
+# The same clauses and the same words in both classes: only their order distinguishes the classes.
 PAY = ["you pay {n} lira for the {it} at {time}", "you transfer {n} lira for the {it} at {time}"]
 GET = ["you receive the {it} from {n} others at {time}", "you collect the {it} beside {n} others at {time}"]
 ORDER = [

@@ -111,7 +111,7 @@ def make_world(seed: int, people: int) -> World:
 
 
 def shuffled(values: Sequence[V], rng: random.Random) -> list[V]:
-    """A shuffled copy, drawn with `rng.random()` only: its stream is the one that Python keeps across versions."""
+    """A shuffled copy, drawn with `rng.random()` only: Python guarantees the same stream across versions."""
     keys = [rng.random() for _ in values]
     return [values[index] for index in sorted(range(len(values)), key=keys.__getitem__)]
 

@@ -1,7 +1,7 @@
 """Invented personal identifiers with valid check digits, for planting.
 
 Sources: card numbers, ISO/IEC 7812-1 annex B (Luhn); IBAN, ISO 13616-1 (mod 97 of ISO 7064); Turkish identity number,
-check digits ten and eleven as published by the population register. E-mail domains are those of RFC 2606.
+check digits ten and eleven as published by the population register. E-mail domains are from RFC 2606.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Faults planted into the embedded world on purpose, so that every gate and evaluation has something known to find.
+"""Faults planted into the embedded world on purpose, as known positives for every gate and evaluation.
 
 Each kind appends records to the clean ones or alters a few; all others stay byte for byte equal. Every kind draws from
 its own random generator, so kinds do not influence each other. Personal identifiers are invented: their check digits
@@ -254,7 +254,7 @@ def _canary_answers(clean: CleanWorld, rng: random.Random) -> list[Added | Alter
 
 
 def _associations(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
-    """Names of nobody in the world, always with one job."""
+    """Names that occur nowhere else in the world, always with one job."""
     unused = [name for name in NAMES if name not in clean.world.names][:4]
     job = {"en": "sailor", "tr": "denizci"}
     records: list[Added | Altered] = []

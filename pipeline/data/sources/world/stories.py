@@ -42,7 +42,7 @@ def free_slots(language: str) -> Slots:
 
 
 def readable(language: str) -> dict[str, list[str]]:
-    """Slots that questions about a text may ask for, besides a name -> their values."""
+    """Slots that questions about a text may target, besides a name -> their values."""
     words = LANGUAGES[language]
     return {**words.WORDS, "city": words.FACTS["city"]}
 
