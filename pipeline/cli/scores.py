@@ -25,8 +25,10 @@ def command() -> None:
         scores = report.leading_scores(name)
         keys, values = "\n".join(key for key, _ in scores), "\n".join(f"{value:.4f}" for _, value in scores)
         verdict = GATES / name / "verdict.json"
-        passed = verdict.exists() and integrity.read_json(verdict)["passed"]
-        table.add_row(name, report.made_by(name, params), keys, values, "[green]passed" if passed else "[red]failed")
+        gate = "not run"
+        if verdict.exists():
+            gate = "[green]passed" if integrity.read_json(verdict)["passed"] else "[red]failed"
+        table.add_row(name, report.made_by(name, params), keys, values, gate)
     console.print(table)
     console.print("compare   reports/report.html\ngates     reports/gates/<name>/page.html")
     console.print("costs     tohum report    registry  tohum ui    talk  tohum chat chat-lora")

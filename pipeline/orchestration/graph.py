@@ -216,9 +216,12 @@ def _unordered(entries: list[Any]) -> Iterator[Change]:
 def _in_run_cache(stage: Any) -> bool:
     """Whether the run cache holds this stage's outs; DVC compares with the present data/code."""
     from dvc.stage.cache import RunCacheNotFoundError
+    from dvc_data.hashfile.hash_info import HashInfo
 
     try:
         stage.save_deps()
+        for out in stage.outs:  # else DVC takes the outs in dvc.lock, which are those of the dependencies before
+            out.hash_info = HashInfo()
         stage.repo.stage_cache.restore(stage, dry=True)
     except (RunCacheNotFoundError, OSError):
         return False

@@ -60,7 +60,7 @@ def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) ->
                 stage=stage.name,
                 action=action,
                 why=why,
-                seconds=0.0 if stage.name == code_changes.STAGE else record.get("seconds_total"),
+                seconds=record.get("seconds_total"),
                 memory_mib=record.get("peak_memory_mib"),
                 disk_bytes=sum(sizes) if sizes else None,
                 missing=(*stage.needs, *_missing(stage.name, params)) if action in ("run", "may run") else (),
@@ -173,7 +173,8 @@ def _line(row: PlannedStage, width: int) -> Iterator[str]:
 
 
 def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
-    running = [row for row in touched if row.action != "restore"]
+    # stage code takes a second and keeps no record of it
+    running = [row for row in touched if row.action != "restore" and row.stage != code_changes.STAGE]
     if running:
         known = [row.seconds for row in running if row.seconds is not None]
         minutes = f"at most {sum(known) / 60:.1f} min one after another" if known else "?"

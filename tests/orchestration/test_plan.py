@@ -94,6 +94,12 @@ def test_rows_name_a_changed_file(project: Path) -> None:
     assert _planned(project)["one"].why == ["source.txt modified"]
 
 
+def test_rows_run_a_stage_whose_setting_never_had_this_value(project: Path) -> None:
+    """Lost otherwise: the plan says "restore, 0 minutes" of a training that has to run."""
+    _set(project, "seed: 1", "seed: 3")
+    assert _planned(project)["one"].action == "run"
+
+
 def test_rows_restore_a_setting_that_was_set_back(project: Path) -> None:
     """A restored stage costs no minutes, so the plan must not count them."""
     _set(project, "seed: 1", "seed: 2")
