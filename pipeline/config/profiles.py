@@ -94,6 +94,7 @@ def overlay(name: str) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     """The mapping of a profile file. Raises UserError with the line where it is no profile."""
+    from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     shown = f"infra/profiles/{path.name}"
@@ -106,7 +107,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{shown}: not readable as YAML: {error}") from None
     if written is None:
         return {}
-    if not isinstance(written, dict):
+    if not isinstance(written, CommentedMap):
         found = "a list" if isinstance(written, list) else repr(written)
         raise UserError(
             f"{shown}, line 1: found {found}; expected a mapping from dotted paths in params.yaml to values, such as "
