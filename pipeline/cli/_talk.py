@@ -47,7 +47,7 @@ def talk(name: str, sampling: Sampling, seed: int | None) -> None:
     """
     subject = _open(name)
     click.echo(f"{subject.name}: {subject.task.get('objective', 'next_token')}. End with Ctrl-D.", err=True)
-    generator = torch.Generator().manual_seed(seed_for(seed or secrets.randbits(62), "chat"))
+    generator = _generator(seed, subject.model.embed.weight.device)
     turns: list[tuple[str, str]] = []
     while True:
         try:
@@ -61,6 +61,11 @@ def talk(name: str, sampling: Sampling, seed: int | None) -> None:
         print()
         if subject.task.get("objective") == "chat" and answer.strip():  # other tasks have a single turn
             turns.append((line, answer))
+
+
+def _generator(seed: int | None, device: torch.device) -> torch.Generator:
+    """The source of the draws, on the model's device, as `torch.multinomial` demands; None: a random seed."""
+    return torch.Generator(device).manual_seed(seed_for(secrets.randbits(62) if seed is None else seed, "chat"))
 
 
 def _open(name: str) -> Subject:

@@ -15,9 +15,13 @@ import yaml
 from pipeline import config, files
 from pipeline.config import variants
 from pipeline.errors import UserError
-from pipeline.paths import PROFILES
+from pipeline.paths import PROFILES, WORK
 
 BASE = "embedded"
+_APPLIED = WORK / "profile.json"
+"""Names of the profiles applied last, and the SHA-256 of the params file written from them."""
+_MAPPINGS = ("finetune", "evaluations", variants.KEY)
+"""Keys whose value is a mapping by name. Others may be null, and config checks what they hold."""
 
 
 def available() -> list[str]:
@@ -30,23 +34,25 @@ def apply(names: list[str], force: bool = False, target: Path = config.PARAMS) -
     """Writes the embedded default with the overlays `names` to `target`.
 
     Raises:
-        UserError: no such profile, a path that params.yaml does not have, a result that config refuses, or changes in
-            `target` that are in no profile. Nothing is written then.
+        UserError: no such profile, a profile file that is not readable, a path that params.yaml does not have, a
+            result that config refuses, or changes in `target` that are in no profile. Nothing is written then.
     """
     text = rendered(names)
-    if target.exists() and not force and not _is_profile(yaml.safe_load(target.read_text(encoding="utf-8"))):
+    if target.exists() and not force and not _unchanged(target) and not _is_profile(target):
         raise UserError(
             f"{target}: it holds changes that no profile made and that would be lost; commit or copy them, then "
             "run again with `tohum profile --force`"
         )
     files.write_text(target, text)
+    files.write_json(target.parent / _APPLIED, {"names": names, "sha256": files.sha256_of(target)})
 
 
 def rendered(names: list[str]) -> str:
     """The params file of these profiles as text, comments kept, every recipe spelled out, checked by config.
 
     Raises:
-        UserError: no such profile, a path that is not there, a result that config refuses.
+        UserError: no such profile, a profile file that is not readable, a path that is not there, a result that
+            config refuses.
     """
     unknown = [name for name in names if name not in available()]
     if unknown:
@@ -62,19 +68,59 @@ def rendered(names: list[str]) -> str:
         stream = io.StringIO()
         yaml_format.dump(params, stream)
         text = stream.getvalue()
-    config.check(yaml.safe_load(text), f"profile {' + '.join(names)}")
+    shown = f"profile {' + '.join(names)}"
+    try:
+        params = yaml.safe_load(text)
+    except yaml.YAMLError as error:  # what ruamel reads and yaml does not, such as an unknown tag
+        raise UserError(f"{shown}: not readable as YAML: {error}") from None
+    config.check(params, shown)
     return text
 
 
 def overlay(name: str) -> dict[str, Any]:
-    """The dotted paths of one profile and the value that each is set to, its `recipes` expanded."""
-    text = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8")
-    written = _round_trip().load(text) or {}
+    """The dotted paths of one profile and the value that each is set to, its `recipes` expanded.
+
+    Raises:
+        UserError: a file that is no YAML mapping, an empty section, a recipe in short notation that is wrong.
+    """
+    path = PROFILES / f"{name}.yaml"
+    written = _read(path)
     values = variants.expanded(written, f"infra/profiles/{name}.yaml")
     if variants.KEY in written:
         values["finetune"] = _in_blocks(values["finetune"], depth=2)
         values["evaluations"] = _in_blocks(values["evaluations"], depth=3)
     return values
+
+
+def _read(path: Path) -> Any:
+    """The mapping of a profile file. Raises UserError with the line where it is no profile."""
+    from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    shown = f"infra/profiles/{path.name}"
+    try:
+        written = _round_trip().load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{shown}, line {line}: not readable as YAML: {error.problem or error.context}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{shown}: not readable as YAML: {error}") from None
+    if written is None:
+        return {}
+    if not isinstance(written, CommentedMap):
+        found = "a list" if isinstance(written, list) else repr(written)
+        raise UserError(
+            f"{shown}, line 1: found {found}; expected a mapping from dotted paths in params.yaml to values, such as "
+            "`pretrain.schedule.steps: 50`"
+        )
+    for key, value in written.items():
+        line = (written.lc.data or {}).get(key, [0])[0] + 1  # a key merged in by `<<` has none
+        place = f"{shown}, line {line}: {key}"
+        if not isinstance(key, str):
+            raise UserError(f"{place} is no text; expected a dotted path in params.yaml")
+        if key in _MAPPINGS and not isinstance(value, dict):
+            raise UserError(f"{place} is {'empty' if value is None else repr(value)}; expected a mapping")
+    return written
 
 
 def _round_trip() -> Any:
@@ -114,8 +160,21 @@ def _set(params: Any, path: list[str], value: Any, where: str) -> None:
     section[path[-1]] = value
 
 
-def _is_profile(params: Any) -> bool:
-    """Whether parsed params equal a single profile's, so hold no change of the user's own."""
+def _unchanged(target: Path) -> bool:
+    """Whether `target` is still, byte for byte, the file that was written by the last `apply`, of several names too."""
+    try:
+        applied = files.read_json(target.parent / _APPLIED)
+    except (OSError, ValueError):
+        return False
+    return isinstance(applied, dict) and applied.get("sha256") == files.sha256_of(target)
+
+
+def _is_profile(target: Path) -> bool:
+    """Whether the parsed `target` equals a single profile: it holds no change of the user's own."""
+    try:
+        params = yaml.safe_load(target.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
     for name in available():
         try:
             if yaml.safe_load(rendered([name])) == params:

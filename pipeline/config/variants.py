@@ -13,7 +13,8 @@ recipes full-s1, full-s2, full-s3, lora-s1 and so on, each with its seed and its
 holds the short form: `dvc exp run -S` changes the wrong recipes where several share a value.
 """
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -21,6 +22,9 @@ from pipeline.config.section import Section, validated
 from pipeline.errors import UserError
 
 KEY = "recipes"
+Seed = Annotated[int, Field(strict=True)]
+_NAME = re.compile(r"\w[\w-]*")
+"""Of a variant: it becomes a key of dotted paths, a folder below models/ and an item of a stage (`finetune@NAME`)."""
 
 
 class Variant(Section):
@@ -33,7 +37,7 @@ class Variant(Section):
     model_config = ConfigDict(frozen=True, extra="allow")
     like: str | None = None
     """An earlier variant, whose settings and seeds are the defaults; null or absent: the profile's."""
-    seeds: list[int] | None = Field(default=None, min_length=1)
+    seeds: list[Seed] | None = Field(default=None, min_length=1)
     """Seeds of this variant only; null or absent: the same as its origin's."""
 
     @property
@@ -45,7 +49,7 @@ class Variant(Section):
 class Recipes(Section):
     """The section `recipes` of a profile."""
 
-    seeds: list[int] | None = Field(default=None, min_length=1)
+    seeds: list[Seed] | None = Field(default=None, min_length=1)
     """One recipe `<variant>-s<seed>` for each; null or absent: one recipe `<variant>`, with the seed of `shared`."""
     shared: dict[str, Any]
     """A whole recipe as in `finetune`, and its `evaluation` as in `evaluations`."""
@@ -63,21 +67,35 @@ def expanded(overlay: dict[str, Any], name: str) -> dict[str, Any]:
         name: of the file, for errors.
 
     Raises:
-        UserError: an unknown key or path, a `like` that names no earlier variant, a model named twice.
+        UserError: an unknown key or path, a `like` that names no earlier variant, a model named twice, a `finetune`
+            beside `recipes`, a variant's seed that its seeds would overwrite, a name unfit for a path.
     """
     if KEY not in overlay:
         return overlay
+    if "finetune" in overlay:
+        raise UserError(
+            f"{name}: finetune, found beside {KEY}, which writes all of finetune; expected one of the two: move its "
+            f"recipes to {KEY}.variants"
+        )
     recipes: Recipes = validated(Recipes, overlay[KEY], KEY, name)
     if missing := [key for key in ("seed", "evaluation") if key not in recipes.shared]:
         raise UserError(f"{name}: {KEY}.shared.{missing[0]} is missing; it is a whole recipe with its evaluation")
     finetune: dict[str, Any] = {}
     evaluations: dict[str, Any] = {}
     own = overlay.get("evaluations", {})
+    if not isinstance(own, dict):
+        raise UserError(f"{name}: evaluations is {own!r}; expected a mapping from models to their evaluations")
     for variant, (recipe, seeds) in _variants(recipes, name).items():
         models = {f"{variant}-s{seed}": seed for seed in seeds} if seeds else {variant: recipe["seed"]}
         for model, seed in models.items():
             if model in finetune or model in own:
                 raise UserError(f"{name}: {KEY}.variants.{variant} makes {model!r}, which is there already; rename one")
+            for path in (f"finetune.{model}", f"evaluations.{model}"):
+                if path in overlay:
+                    raise UserError(
+                        f"{name}: {path}, found beside {KEY}.variants.{variant}, which makes it too; expected in one "
+                        "place: write the difference into the variant"
+                    )
             settings = copied(recipe) | {"seed": seed}
             evaluations[model] = settings.pop("evaluation")
             finetune[model] = settings
@@ -98,16 +116,25 @@ def _variants(recipes: Recipes, name: str) -> dict[str, tuple[dict[str, Any], li
     made: dict[str, tuple[dict[str, Any], list[int] | None]] = {}
     for key, variant in recipes.variants.items():
         where = f"{name}: {KEY}.variants.{key}"
+        if not _NAME.fullmatch(key):
+            raise UserError(f"{where}: the name is {key!r}; expected letters, digits, - and _ (no dot, slash or @)")
         recipe, seeds = recipes.shared, recipes.seeds
         if variant.like is not None:
             if variant.like not in made:
                 before = ", ".join(made) or "none"
                 raise UserError(f"{where}.like is {variant.like!r}; one of the variants before it: {before}")
             recipe, seeds = made[variant.like]
+        seeds = variant.seeds or seeds
+        if seeds and "seed" in variant.differences:
+            seed = variant.differences["seed"]
+            raise UserError(
+                f"{where}.seed is {seed!r}, and its seeds are {list(seeds)}; expected one of the two: write "
+                f"`seeds: [{seed}]`"
+            )
         recipe = copied(recipe)
         for path, value in variant.differences.items():
             _set(recipe, path, copied(value), where)
-        made[key] = (recipe, variant.seeds or seeds)
+        made[key] = (recipe, seeds)
     return made
 
 

@@ -30,7 +30,7 @@ from pipeline.config.recipe import Compute
 from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.orchestration.process import Processes, StageError, cores
-from pipeline.paths import TOKENIZER
+from pipeline.paths import SAMPLES, TOKENIZER
 
 # Updates before the timed ones: the first compiles, the second still allocates.
 _WARM_UP = 2
@@ -56,8 +56,14 @@ class Timing(NamedTuple):
 
 
 def study(seconds: float, apply: bool) -> None:
-    """Times every setting for so many seconds, prints the table; with `apply` writes the fastest into params.yaml."""
+    """Times every setting for so many seconds, prints the table; with `apply` writes the fastest into params.yaml.
+
+    Raises:
+        UserError: data that is not there, or no setting could be timed.
+    """
     params = config.load()
+    if missing := [str(path) for path in (SAMPLES / "documents", TOKENIZER) if not path.exists()]:
+        raise UserError(f"{', '.join(missing)}: not there yet; run `dvc repro sample` first")
     tried, failed = trials(list(settings(params.compute)), seconds)
     steps = params.pretrain.schedule.steps
     best = proposal(tried, params.compute, steps)

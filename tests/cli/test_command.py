@@ -170,6 +170,45 @@ def test_shim_names_make_setup_where_there_is_no_environment(project: Path) -> N
     assert done.stderr == f"error: {project}/.venv: no Python environment; run `make setup` in {project}\n"
 
 
+def test_shim_exits_with_1_where_the_folder_was_deleted(project: Path) -> None:
+    """Lost otherwise: it looked upwards for ever."""
+    command = [
+        "sh",
+        "-c",
+        'mkdir gone && cd gone && rmdir ../gone && exec "$0" plan',
+        str(project.parent / "bin/tohum"),
+    ]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "error: the working folder no longer exists; go into a project and run the command again\n"
+    )
+
+
+def test_shim_finds_its_python_when_called_by_a_relative_path_or_a_link(project: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere"
+    link.symlink_to(tmp_path / "bin/tohum")
+    for called in ("../../bin/tohum", str(link)):
+        command = [called, "plan"]
+        done = subprocess.run(command, cwd=project / "inputs", capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        assert Path(done.stdout.split("|")[2]) == tmp_path / "bin/python"
+
+
+def test_shim_finds_the_projects_modules_under_pythonsafepath(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    assert shim(project, "plan").stderr == ""
+
+
+def test_makefile_removes_pythonsafepath_from_its_commands(tmp_path: Path) -> None:
+    """`make plan` calls `python -m pipeline.cli`, not the shim."""
+    (tmp_path / "Makefile").write_text(f'include {ROOT}/Makefile\nshow:\n\t@echo "[$$PYTHONSAFEPATH]"\n')
+    command = ["make", "--no-print-directory", "show"]
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_command_prints_no_error_when_its_output_is_closed(tmp_path: Path) -> None:
     """`tohum fsck | head`."""
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} | true"

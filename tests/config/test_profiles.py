@@ -70,6 +70,60 @@ def test_apply_keeps_the_users_own_changes_without_force(tmp_path: Path) -> None
     assert "messages.csv" in target.read_text(encoding="utf-8")
 
 
+def test_apply_recognises_what_several_profiles_wrote(tmp_path: Path) -> None:
+    """Lost otherwise: it asks for --force although params.yaml holds nothing of the user's."""
+    target = tmp_path / "params.yaml"
+    profiles.apply(["files", "answers"], target=target)
+    profiles.apply(["embedded"], target=target)
+    profiles.apply(["files", "answers"], target=target)
+    mine = re.sub(r"steps: \d+", "steps: 17", target.read_text(encoding="utf-8"))
+    for text in (mine, "a: [1\n"):
+        target.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match="holds changes that no profile made"):
+            profiles.apply(["embedded"], target=target)
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{", "\xff"])
+def test_apply_compares_with_the_profiles_when_the_record_of_the_last_is_damaged(tmp_path: Path, damaged: str) -> None:
+    target = tmp_path / "params.yaml"
+    profiles.apply(["embedded"], target=target)
+    (tmp_path / ".tohum/profile.json").write_text(damaged, encoding="latin-1")
+    profiles.apply(["embedded"], target=target)
+
+
+def written(overlay: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of profiles that holds the embedded default and this overlay as `mine`."""
+    folder.mkdir()
+    (folder / "embedded.yaml").write_bytes((ROOT / "infra/profiles/embedded.yaml").read_bytes())
+    (folder / "mine.yaml").write_text(overlay, encoding="latin-1")
+    monkeypatch.setattr(profiles, "PROFILES", folder)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "words"),
+    [
+        ("a: 1\nb: [1\nc: 2\n", "mine.yaml, line 3: not readable as YAML: expected ',' or ']'"),
+        ("split.test: 0.1\nsplit.test: 0.2\n", 'mine.yaml, line 2: not readable as YAML: found duplicate key "split.'),
+        ("# list\n- split.test: 0.1\n", "mine.yaml, line 1: found a list; expected a mapping from dotted paths"),
+        ("split.test\n", "mine.yaml, line 1: found 'split.test'; expected a mapping"),
+        ("split.test: \xff\n", "mine.yaml: not readable as YAML: .*utf-8"),
+        ("split.test: \x01\n", "mine.yaml: not readable as YAML"),
+        ("split.test: !mine 0.1\n", "profile mine: not readable as YAML: .*!mine"),
+        ("\nevaluations:\n", "mine.yaml, line 2: evaluations is empty; expected a mapping"),
+        ("evaluations:\nrecipes: {}\n", "mine.yaml, line 1: evaluations is empty; expected a mapping"),
+        ("split.test: 0.1\nrecipes:\n", "mine.yaml, line 2: recipes is empty; expected a mapping"),
+        ("recipes: [a]\n", r"mine.yaml, line 1: recipes is \['a'\]; expected a mapping"),
+        ("3: 4\n", "mine.yaml, line 1: 3 is no text; expected a dotted path"),
+    ],
+)
+def test_rendered_names_file_and_line_when_a_profile_is_not_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, words: str
+) -> None:
+    written(overlay, tmp_path / "profiles", monkeypatch)
+    with pytest.raises(UserError, match=words):
+        profiles.rendered(["mine"])
+
+
 @pytest.mark.parametrize(
     ("overlay", "words"),
     [
@@ -81,11 +135,7 @@ def test_apply_keeps_the_users_own_changes_without_force(tmp_path: Path) -> None
 def test_apply_writes_nothing_when_a_profile_is_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str, words: str
 ) -> None:
-    folder = tmp_path / "profiles"
-    folder.mkdir()
-    (folder / "embedded.yaml").write_bytes((ROOT / "infra/profiles/embedded.yaml").read_bytes())
-    (folder / "mine.yaml").write_text(overlay, encoding="utf-8")
-    monkeypatch.setattr(profiles, "PROFILES", folder)
+    written(overlay, tmp_path / "profiles", monkeypatch)
     target = tmp_path / "params.yaml"
     with pytest.raises(UserError, match=words):
         profiles.apply(["mine"], target=target)

@@ -90,6 +90,17 @@ def test_expanded_returns_a_profile_without_recipes_unchanged() -> None:
         ({"variants": {"a-s1": {}, "a": {"seeds": [1]}}}, "recipes.variants.a makes 'a-s1', which is there already"),
         ({"variants": {"base": {}}}, "recipes.variants.base makes 'base', which is there already"),
         ({"shared": {"seed": 1}, "variants": {"a": {}}}, "recipes.shared.evaluation is missing"),
+        (
+            {"seeds": [1, 2], "variants": {"a": {"seed": 77}}},
+            r"mine.yaml: recipes.variants.a.seed is 77, and its seeds are \[1, 2\]; .*write `seeds: \[77\]`",
+        ),
+        ({"variants": {"a": {"seeds": [3]}, "b": {"like": "a", "seed": 4}}}, r"variants.b.seed is 4, .* are \[3\]"),
+        ({"seeds": [True], "variants": {"a": {}}}, r"mine.yaml: recipes.seeds.0: .*valid integer, found True"),
+        ({"variants": {"a": {"seeds": ["3"]}}}, r"recipes.variants.a.seeds.0: .*valid integer, found '3'"),
+        ({"variants": {"a.b": {}}}, r"mine.yaml: recipes.variants.a.b: the name is 'a.b'; expected letters"),
+        ({"variants": {"../a": {}}}, "the name is '../a'; expected letters"),
+        ({"variants": {"a@b": {}}}, "the name is 'a@b'; expected letters"),
+        ({"variants": {"": {}}}, "the name is ''; expected letters"),
     ],
 )
 def test_expanded_names_the_path_and_the_choices_when_the_notation_is_wrong(
@@ -97,3 +108,20 @@ def test_expanded_names_the_path_and_the_choices_when_the_notation_is_wrong(
 ) -> None:
     with pytest.raises(UserError, match=words):
         expanded(recipes)
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ({"finetune": {"full": SHARED}}, "mine.yaml: finetune, found beside recipes, .*move its recipes to"),
+        ({"evaluations.full-s1": BASE}, "mine.yaml: evaluations.full-s1, found beside recipes.variants.full, which"),
+        ({"finetune.full-s1": SHARED}, "mine.yaml: finetune.full-s1, found beside recipes.variants.full, which"),
+        ({"evaluations": {"full-s1": BASE}}, "recipes.variants.full makes 'full-s1', which is there already"),
+        ({"evaluations": None}, "mine.yaml: evaluations is None; expected a mapping"),
+    ],
+)
+def test_expanded_refuses_a_second_definition_of_a_recipe(beside: dict[str, Any], words: str) -> None:
+    """Lost otherwise: one of the two is dropped without a word."""
+    recipes = {"seeds": [1], "shared": SHARED, "variants": {"full": {}}}
+    with pytest.raises(UserError, match=words):
+        variants.expanded({"recipes": recipes} | beside, "mine.yaml")

@@ -83,6 +83,13 @@ def test_fastest_times_updates_and_writes_the_fastest_setting(
     assert not (project / "models").exists()
 
 
+def test_fastest_names_the_missing_data_once_before_it_times(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastest, "trials", lambda wanted, seconds: pytest.fail("timed"))
+    (project / "data").rename(project / "moved")
+    with pytest.raises(UserError, match=r"^data/samples/documents, data/tokens/tokenizer: not there yet; run `dvc re"):
+        fastest.study(0.05, apply=False)
+
+
 def test_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
     tried = [Timing(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
     console = Console(width=80, record=True)
