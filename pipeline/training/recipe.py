@@ -187,7 +187,7 @@ def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
     if has_additions(model):
         raise UserError(
             f"{where}.from: that model has virtual tokens or bottleneck adapters, which are not part of its weights; "
-            "start from the model it was made from, or from one tuned by full, layers, gradual, lora or ia3"
+            "start from the model it was made from, or from one trained by a tuner that changes the weights themselves or merges into them"
         )
 
 
