@@ -2,7 +2,7 @@
 
 A decoder-only transformer maps a row of token ids to next-token logits at every position.
 It keeps one vector of D numbers per token, the residual stream, and every block adds to it twice: attention brings in
-information from earlier positions, the MLP works on each position separately. `GPT.hidden` is that in five lines; the
+information from earlier positions, the MLP works on each position separately. `GPT.hidden` is that in four lines; the
 classes above it are its parts, from attention up.
 
     family     positions        norms                   MLP            attention

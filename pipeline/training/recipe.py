@@ -188,7 +188,8 @@ def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
     if has_additions(model):
         raise UserError(
             f"{where}.from: that model has virtual tokens or bottleneck adapters, which are not part of its weights; "
-            "start from the model it was made from, or from one trained by a tuner that changes the weights themselves or merges into them"
+            "start from the model it was made from, or from one trained by a tuner that changes the weights "
+            "themselves or merges into them"
         )
 
 
