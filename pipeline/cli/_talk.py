@@ -13,9 +13,8 @@ from pipeline.data import templates
 from pipeline.data.conversations import written
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, open_subject
-from pipeline.evaluation.classification import predict
 from pipeline.inference.generation import stream
-from pipeline.inference.labels import answers_with_label
+from pipeline.inference.labels import answers_with_label, predict
 from pipeline.paths import MODELS
 from pipeline.seeds import seed_for
 

@@ -226,17 +226,17 @@ class Params(Section):
     def _one_evaluation_per_model(self) -> "Params":
         models = {"base", *self.finetune, *self.merge}
         if models != set(self.evaluations):
-            difference = sorted(models ^ set(self.evaluations))
+            missing, unknown = sorted(models - set(self.evaluations)), sorted(set(self.evaluations) - models)
             raise ValueError(
                 "`evaluations` must name base, every recipe of `finetune` and every merge, no other; "
-                f"differs in: {difference}"
+                f"missing: {missing}; unknown: {unknown}"
             )
         for name, recipe in self.finetune.items():
             for key, model in (("from", recipe.start), ("reference", recipe.reference)):
                 if model not in models - {name}:
                     raise ValueError(f"finetune.{name}.{key} is {model!r}; one of: {sorted(models - {name})}")
-        if missing := sorted(set(self.register_.models) - models):
-            raise ValueError(f"register.models names {missing}; one of: {sorted(models)}")
+        if unregistered := sorted(set(self.register_.models) - models):
+            raise ValueError(f"register.models names {unregistered}; one of: {sorted(models)}")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ without importing the sibling, so a whole params.yaml is checked in milliseconds
 
 import ast
 import importlib
+import traceback
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,13 @@ _SETTINGS_IMPORTS = {
     "pipeline.config.params",
     "__future__",
 }
+_FUNCTIONS = {
+    "evaluation": ("measure",),
+    "gates": ("profile", "expectations"),
+    "data/sources": ("read", "provenance"),
+    "data/formats": ("rows",),
+}
+"""Folder -> the functions of each of its siblings; in all other folders `build`."""
 
 
 def choices(folder: str) -> list[str]:
@@ -39,9 +47,21 @@ def choices(folder: str) -> list[str]:
 
 
 def load(folder: str, name: str) -> ModuleType:
-    """Imports the sibling `pipeline/<folder>/<name>.py`. Raises UserError with the choices if there is none."""
-    _require(folder, name, where=folder)
-    return importlib.import_module(f"pipeline.{folder.replace('/', '.')}.{name}")
+    """Imports the sibling `pipeline/<folder>/<name>.py`.
+
+    Raises:
+        UserError: no such sibling, or one without the function that its folder asks for.
+    """
+    from pipeline.errors import UserError
+
+    path = _require(folder, name, where=folder)
+    module = importlib.import_module(f"pipeline.{folder.replace('/', '.')}.{name}")
+    for function in _FUNCTIONS.get(folder, ("build",)):
+        if not callable(getattr(module, function, None)):
+            raise UserError(
+                f"{path}: it has no function `{function}`; write one as in the other files of pipeline/{folder}"
+            )
+    return module
 
 
 @cache
@@ -49,19 +69,36 @@ def settings_class(folder: str, name: str, where: str = "") -> type:
     """The `Settings` class of a sibling, made from its source without importing the sibling.
 
     Raises:
-        UserError: no such sibling; the text names `where` in params.yaml and lists the choices.
+        UserError: no such sibling (the text names `where` in params.yaml and lists the choices); a file that is no
+            Python; no class Settings, or one that uses a name of the file's other code.
     """
+    from pipeline.errors import UserError
+
     path = _require(folder, name, where or folder)
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except SyntaxError as error:
+        raise UserError(f"{path}:{error.lineno}: {error.msg}; correct the file") from error
     body: list[ast.stmt] = []
     for node in tree.body:
         wanted = isinstance(node, ast.ImportFrom) and node.module in _SETTINGS_IMPORTS
         if wanted or (isinstance(node, ast.ClassDef) and _is_section(node)):
             body.append(node)
     namespace: dict[str, object] = {"__name__": f"pipeline.{folder.replace('/', '.')}.{name}"}
-    exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), namespace)
+    try:
+        exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), namespace)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        rule = (
+            "; Settings may use only names from typing, pydantic, pipeline.config.section, recipe, params and other "
+            "Sections of the file"
+        )
+        raise UserError(
+            f"{path}:{lines[-1] if lines else 1}: {error}{rule if isinstance(error, NameError) else ''}"
+        ) from error
     found = namespace.get("Settings")
-    assert isinstance(found, type), f"{path} has no class Settings(Section)"
+    if not isinstance(found, type):
+        raise UserError(f"{path}: it has no `class Settings(Section)`; write one, empty where there is nothing to set")
     return found
 
 

@@ -74,7 +74,8 @@ class Model(Section):
     tie_embeddings: bool
     """Whether the output head shares the weights of the token embeddings."""
     bias: bool
-    """Whether linear layers and LayerNorm have a bias (family gpt2)."""
+    """Whether layers have a bias: in gpt2 all linear layers and LayerNorms, in llama and arcee those of attention and
+    MLP, in qwen3 and nanochat those of attention; the language head never has one."""
     rope_theta: Annotated[float, Field(gt=0)]
     """Base of the rotary position embeddings' wavelengths (Su et al. 2021); unused by gpt2."""
     norm_epsilon: Annotated[float, Field(gt=0)]

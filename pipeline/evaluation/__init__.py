@@ -5,7 +5,7 @@ answers, samples, tables. Measures are apart from objectives, so a changed metri
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from pipeline import closure, files, integrity, kept_results
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
+from pipeline.config.section import Section
 from pipeline.data import templates
 from pipeline.errors import UserError
 from pipeline.inference.generation import generate
@@ -37,6 +38,11 @@ class Subject(NamedTuple):
     samples: Path
     """The folder data/samples."""
     compute: Compute
+
+
+Measured = tuple[dict[str, float], dict[str, Any]]
+"""Metrics and details."""
+Measure = Callable[[Any, Subject], Measured]
 
 
 def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
@@ -84,7 +90,7 @@ def measure_all(
     codes = {} if kept is None else {name: _code_of(name) for name in evaluation.measures}
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
-        run = partial(plugins.load("evaluation", name).measure, settings, subject)
+        run = partial(_run, plugins.load("evaluation", name).measure, settings, subject, name)
         if kept is None:
             measured, shown = run()
         else:
@@ -107,6 +113,19 @@ def measure_all(
         metrics |= measured
         details[name] = shown
     return metrics, details
+
+
+def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> Measured:
+    """The result of one measure; an error names the measure and the model."""
+    where = f"evaluations.{subject.name}.measures.{name}"
+    try:
+        return measure(settings, subject)
+    except UserError as error:
+        text = str(error)
+        raise (error if text.startswith(where) else UserError(f"{where}: {text}")) from error.__cause__
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 def _code_of(measure: str) -> closure.Code:

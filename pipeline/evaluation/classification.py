@@ -3,14 +3,12 @@
 import math
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records
-from pipeline.inference.labels import probabilities
-from pipeline.model.device import autocast
+from pipeline.inference.labels import predict
 
 
 class Settings(Section):
@@ -27,24 +25,30 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     up to 50 wrong answers.
 
     Raises:
-        UserError: a label that the model was not trained on.
+        UserError: a model without labels, or a label that it was not trained on.
     """
-    rows = records(subject, "labelled", settings.split)
     labels = subject.task.get("labels", [])
+    if not labels:
+        raise UserError(
+            f"evaluations.{subject.name}.measures.classification: {subject.name} was not trained on labels; "
+            "remove this measure"
+        )
+    rows = records(subject, "labelled", settings.split)
     unknown = sorted({row["label"] for row in rows} - set(labels))
     if unknown:
         raise UserError(
             f"data/samples/labelled/{settings.split}.parquet: labels {unknown} were never trained on; "
             f"{subject.name} knows {labels}"
         )
-    probabilities = predict(subject, [row["text"] for row in rows], settings.batch_size)
-    guesses = [labels[int(p.argmax())] for p in probabilities]
+    probabilities_NC = predict(subject, [row["text"] for row in rows], settings.batch_size)
+    guesses = [labels[int(p.argmax())] for p in probabilities_NC]
     confusion = {true: dict.fromkeys(labels, 0) for true in labels}
     for row, guess in zip(rows, guesses, strict=True):
         confusion[row["label"]][guess] += 1
     right = [row["label"] == guess for row, guess in zip(rows, guesses, strict=True)]
     nats = [
-        -math.log(max(float(p[labels.index(row["label"])]), 1e-30)) for row, p in zip(rows, probabilities, strict=True)
+        -math.log(max(float(p[labels.index(row["label"])]), 1e-30))
+        for row, p in zip(rows, probabilities_NC, strict=True)
     ]
     scores = {label: f1(confusion, label) for label in labels}
     metrics = {
@@ -70,10 +74,3 @@ def f1(confusion: dict[str, dict[str, int]], label: str) -> float:
     predicted = sum(row[label] for row in confusion.values())
     true = sum(confusion[label].values())
     return 2 * hits / (predicted + true) if predicted + true else 0.0
-
-
-def predict(subject: Subject, texts: list[str], batch_size: int) -> torch.Tensor:
-    """probabilities_NC of the labels, on the CPU."""
-    return probabilities(
-        subject.model, subject.tokenizer, subject.task, texts, batch_size, precision=autocast(subject.compute)
-    )

@@ -4,6 +4,7 @@ Every metric is finite, a language model beats the unigram entropy of its test t
 the model's own thresholds hold. A model that fails is kept out of the registry; the graph goes on.
 """
 
+import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def expectations(
     ]
     for metric, bound in sorted(thresholds.items()):
         key = f"evaluations.{name}.thresholds.{metric}"
-        rows.append(("scores", metric, measured(key), f"{metric} was measured (evaluations.{name}.measures)"))
+        rows.append(("scores", metric, measured(key), _measured_in_words(metric, name, scores)))
         if (condition := _condition(bound, key)) is not None:
             rows.append(("scores", metric, condition, _in_words(metric, bound)))
     return suite("gates.model", settings, rows)
@@ -97,6 +98,16 @@ def _read(path: Path) -> dict[str, float]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{path}: {name} is {value!r}, expected a number; run the evaluation again")
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _measured_in_words(metric: str, name: str, scores: set[str]) -> str:
+    """That the metric was measured; if it was not: the metrics that were, and the one with the most similar name."""
+    text = f"{metric} was measured (evaluations.{name}.measures)"
+    if metric in scores:
+        return text
+    similar = difflib.get_close_matches(metric, sorted(scores), n=1)
+    hint = f"; did you mean {similar[0]}?" if similar else ""
+    return f"{text}; measured: {', '.join(sorted(scores)) or 'none'}{hint}"
 
 
 def _in_words(metric: str, bound: Bound) -> str:

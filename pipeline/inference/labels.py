@@ -5,13 +5,35 @@ Evaluation, serving and chat all use them from here, so a text gets the same lab
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from pipeline.config.recipe import Compute
+from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.objectives import classify, cloze, padded
 from pipeline.tokenizer import Tokenizer
+
+
+class Classifier(Protocol):
+    """A model with its tokenizer, task and compute settings: a `Subject` of an evaluation, for example."""
+
+    @property
+    def model(self) -> GPT:
+        """The network."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its vocabulary."""
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """Labels and limits, from tohum.json."""
+
+    @property
+    def compute(self) -> Compute:
+        """Gives the precision."""
 
 
 def labels_of(task: Mapping[str, Any]) -> list[str]:
@@ -55,3 +77,10 @@ def probabilities(  # noqa: PLR0913 - a model with its tokenizer and task, the t
                 scores_BC = model.classify(inputs_BT, mask_BT)
         probabilities_NC[part] = scores_BC.float().softmax(-1).cpu()
     return probabilities_NC
+
+
+def predict(subject: Classifier, texts: Sequence[str], batch_size: int) -> torch.Tensor:
+    """probabilities_NC of the labels in the precision of the params, float32 on the CPU; a measure may call it."""
+    return probabilities(
+        subject.model, subject.tokenizer, subject.task, texts, batch_size, precision=autocast(subject.compute)
+    )

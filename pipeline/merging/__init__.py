@@ -109,7 +109,7 @@ def _tuned(folder: Path, base_folder: Path, base: GPT, where: str) -> GPT:
     if has_additions(model) or has_additions(base):
         raise UserError(
             f"{where}: {name} or {of} has virtual tokens or bottleneck adapters, which are not part of its weights; "
-            "merge models tuned by full, layers, gradual, lora or ia3"
+            "merge models trained by a tuner that changes the weights themselves or merges into them"
         )
     ours, theirs = base.config.model_dump(), model.config.model_dump()
     differences = [f"{key} {theirs[key]!r} instead of {ours[key]!r}" for key in ours if theirs[key] != ours[key]]

@@ -2,7 +2,7 @@
 
 A decoder-only transformer maps a row of token ids to next-token logits at every position.
 It keeps one vector of D numbers per token, the residual stream, and every block adds to it twice: attention brings in
-information from earlier positions, the MLP works on each position separately. `GPT.hidden` is that in five lines; the
+information from earlier positions, the MLP works on each position separately. `GPT.hidden` is that in four lines; the
 classes above it are its parts, from attention up.
 
     family     positions        norms                   MLP            attention
@@ -23,7 +23,7 @@ Beside this page: config.py (hyperparameters), layout.py (position ids and masks
 
 Shapes are in the names: B batch, T new tokens, S past + new tokens, D d_model, H query heads, G key-value heads, K
 head_dim, F d_ff, V vocab_size, C classes; N tokens of a flat batch (layout.py), where every [B, T, ...] below is
-[N, ...].
+[N, ...], and M output positions of them.
 
 Randomness: weights come from an explicit generator. Dropout draws from torch's global generator (torch offers no
 other); training seeds that before every update.
@@ -69,7 +69,7 @@ class Attention(nn.Module):
     def heads(self, x: Tensor, n_heads: int) -> Tensor:
         """[B, T, n_heads * K] -> [B, n_heads, T, K]; of a flat batch [N, n_heads * K] -> [N, n_heads, K]."""
         x = x.view(*x.shape[:-1], n_heads, self.head_dim)
-        return x.transpose(1, -2)  # of a flat batch both are the heads: nothing moves
+        return x.transpose(1, -2)  # of a flat batch dimensions 1 and -2 are the same: nothing moves
 
     def forward(self, x: Tensor, inputs: AttentionInputs) -> Tensor:
         """[B, T, D] -> [B, T, D]: softmax(q k^T / sqrt(K)) v over past and new tokens, its heads joined by `out`."""
@@ -96,7 +96,7 @@ class FusedAttention(Attention):
     def project(self, x: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Thirds of one product; positions are in x already."""
         q, k, v = (self.heads(part, self.n_heads) for part in self.qkv(x).chunk(3, dim=-1))
-        return inputs.select_queries(q), k, v
+        return inputs.select_queries(q), k, v  # only the last block drops positions whose output is not needed
 
 
 class RotaryAttention(Attention):

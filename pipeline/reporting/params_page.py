@@ -15,6 +15,7 @@ from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Part
 from pipeline.config.search_space import Choices, Range, Space
 from pipeline.config.section import Section
+from pipeline.errors import UserError
 from pipeline.paths import CODE
 from pipeline.reporting.docstrings import field_docstrings, first_sentence, module_docstring, source_file
 
@@ -82,11 +83,18 @@ class Reference:
         return keys + [key for folder, name in variants for key in self.of_variant(folder, name)]
 
     def of_variant(self, folder: str, name: str) -> list[Key]:
-        """The keys that one variant adds."""
+        """The keys that one variant adds. Raises UserError for a field without a sentence below it."""
         used = self.variants[folder].settings.get(name, [])
         prefix = {"evaluation": f"measures.{name}", "gates": f"gates.{name}", "data/sources": "sources.<name>"}
         key = next(key for key, variants in PART_FOLDERS.items() if variants == folder)
-        return list(self._section(plugins.settings_class(folder, name), prefix.get(folder, key), used))
+        keys = list(self._section(plugins.settings_class(folder, name), prefix.get(folder, key), used))
+        for row in keys:
+            if not row.sentence:
+                raise UserError(
+                    f"pipeline/{folder}/{name}.py: field {row.path.rpartition('.')[2]} of Settings has no sentence; "
+                    'write one as a string below it: """What it sets."""'
+                )
+        return keys
 
     def _section(self, cls: type, path: str, found: list[Any], about: str = "") -> Iterator[Key]:
         """The rows of a section; a field without a sentence takes `about`, that of the section."""

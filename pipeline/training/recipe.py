@@ -116,6 +116,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         integrity.require_admitted("samples", kind, SAMPLES.parent)
         built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
         settings = {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}
+        print(_trained_share(name, built.model))
         key = states.fingerprint(settings, inputs, code)
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
@@ -187,7 +188,8 @@ def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
     if has_additions(model):
         raise UserError(
             f"{where}.from: that model has virtual tokens or bottleneck adapters, which are not part of its weights; "
-            "start from the model it was made from, or from one tuned by full, layers, gradual, lora or ia3"
+            "start from the model it was made from, or from one trained by a tuner that changes the weights "
+            "themselves or merges into them"
         )
 
 
@@ -198,6 +200,12 @@ def _require_trainable(where: str, tuner: str, model: GPT) -> None:
             f"params.yaml: {where}.tuner.name is {tuner!r}, which trains no weight of this {model.config.family} "
             "model; choose another tuner or other settings of it"
         )
+
+
+def _trained_share(name: str, model: GPT) -> str:
+    """The number of weights that are trained, for the log: a tuner that trains the classification head alone shows."""
+    total, trained = model.num_parameters(), model.num_parameters(trainable=True)
+    return f"{name}: trains {trained:,} of {total:,} weights ({trained / total:.2%})"
 
 
 def _require_room(where: str, model: GPT, objective: Objective) -> None:

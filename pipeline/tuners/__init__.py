@@ -44,7 +44,14 @@ class Tuner(ABC):
 
     @abstractmethod
     def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
-        """Sets `requires_grad` of every weight and inserts new modules; all randomness comes from `generator`."""
+        """Sets `requires_grad` of every weight and inserts new modules; all randomness comes from `generator`.
+
+        A tuner that leaves no weight of a model to train (norms without a scale, for example) is refused by training;
+        its test skips that family.
+
+        Raises:
+            UserError: a model that the tuner is not for; its test skips that family too.
+        """
 
     def groups(self, model: GPT) -> list[dict[str, Any]]:
         """One group of all trainable weights, learning-rate factor 1, from the first update on."""

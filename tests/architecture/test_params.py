@@ -33,8 +33,9 @@ def feel(param: str) -> set[str]:
     }
 
 
-MODELS = ("base", "spam-full", "spam-layers", "spam-lora", "chat-lora", "chat-full")
-TRAINED = {"pretrain", *(f"finetune@{name}" for name in MODELS[1:])}
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+MODELS = ("base", *PARAMS["finetune"], *PARAMS["merge"])
+TRAINED = {"pretrain", *(f"finetune@{name}" for name in PARAMS["finetune"])}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def put(raw: dict, path: str, value: object) -> dict:
 def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
     """A clone would otherwise start with something nobody tested."""
     committed = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert committed == (ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8")
+    assert committed == (ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"), (
+        "also put the recipe into infra/profiles/embedded.yaml, or keep yours in a profile"
+    )
     assert config.load(ROOT / "params.yaml").pretrain.objective.name == "next_token"
 
 
@@ -146,7 +148,7 @@ def test_check_refuses_an_impossible_merge(raw: dict, merges: dict, words: str) 
 def test_check_refuses_a_merge_without_evaluation(raw: dict) -> None:
     raw = with_merges(raw, both={})
     del raw["evaluations"]["both"]
-    with pytest.raises(UserError, match=r"every merge, no other; differs in: \['both'\]"):
+    with pytest.raises(UserError, match=r"every merge, no other; missing: \['both'\]; unknown: \[\]"):
         config.check(raw)
 
 

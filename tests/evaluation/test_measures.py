@@ -17,6 +17,7 @@ from pipeline.config.recipe import Compute, Model
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
+from pipeline.inference.labels import predict
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from tests.fakes import ByteTokenizer
@@ -126,7 +127,7 @@ def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     write_labelled(tmp_path / "labelled", rows)
     one = subject(tmp_path, labels=["a", "b", "c"], max_tokens=16)
     metrics, details = classification.measure(classification.Settings(split="test", batch_size=7), one)
-    probabilities = classification.predict(one, [r[0] for r in rows], 40)
+    probabilities = predict(one, [r[0] for r in rows], 40)
     guesses = ["abc"[i] for i in probabilities.argmax(1)]
     truth = [r[1] for r in rows]
     assert metrics["accuracy"] == sum(a == b for a, b in zip(guesses, truth, strict=True)) / 40
@@ -143,6 +144,27 @@ def test_classification_names_a_label_that_was_not_trained(tmp_path: Path) -> No
             classification.Settings(split="test", batch_size=7),
             subject(tmp_path, labels=["a", "b"], max_tokens=16),
         )
+
+
+def test_classification_of_a_model_without_labels_names_the_measure_to_remove(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^evaluations\.m\.measures\.classification: m was not trained on labels"):
+        classification.measure(classification.Settings(split="test", batch_size=7), subject(tmp_path))
+
+
+@pytest.mark.parametrize(("error", "says"), [(UserError("no rows"), "no rows"), (KeyError("x"), "x")])
+def test_measure_all_names_the_measure_and_the_model_of_an_error(
+    error: Exception, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_settings: object, _subject: Subject) -> None:
+        raise error
+
+    monkeypatch.setattr(classification, "measure", broken)
+    monkeypatch.setattr(files, "sha256_of", lambda _path: "")
+    chosen = Evaluation(measures={"classification": {"split": "test", "batch_size": 1}}, thresholds={})
+    with pytest.raises(type(error), match=says) as caught:
+        measure_all(subject(tmp_path), chosen)
+    where = "evaluations.m.measures.classification"
+    assert where in str(caught.value) or getattr(caught.value, "__notes__", []) == [where]
 
 
 def test_exact_match_folds_case_by_the_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,12 @@ def test_gate_names_the_measures_for_a_missing_metric(tmp_path: Path) -> None:
     assert "evaluations.base.measures" in found["says"]
 
 
+def test_gate_suggests_the_measured_metric_for_a_mistyped_threshold(tmp_path: Path) -> None:
+    metrics, bounds = {"accuracy": 0.99, "examples": 9.0}, {"acuracy": Bound(at_least=0.5, at_most=None)}
+    says = entry(judged(metrics, tmp_path, bounds), "acuracy")["says"]
+    assert says.endswith("; measured: accuracy, examples; did you mean accuracy?")
+
+
 def test_thresholds_replace_the_shared_bound(tmp_path: Path) -> None:
     bounds = {"distinct_2": Bound(at_least=0.001, at_most=None)}
     assert judged(GOOD | {"distinct_2": 0.01}, tmp_path, bounds)["passed"]

@@ -155,6 +155,12 @@ def test_a_variants_settings_have_the_sentence_below_the_field() -> None:
     assert key.sentence in source
 
 
+def test_a_setting_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(params_page, "field_docstrings", lambda _section: {})
+    with pytest.raises(UserError, match=r"pipeline/tuners/lora\.py: field rank of Settings has no sentence"):
+        params_page.Reference(DEFAULT).of_variant("tuners", "lora")
+
+
 def test_every_folder_of_variants_is_in_the_reference() -> None:
     """A folder with files that have a class Settings is one whose variants params.yaml names."""
     with_settings = {

