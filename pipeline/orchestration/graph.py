@@ -216,12 +216,11 @@ def _unordered(entries: list[Any]) -> Iterator[Change]:
 def _in_run_cache(stage: Any) -> bool:
     """Whether the run cache holds this stage's outs; DVC compares with the present data/code."""
     from dvc.stage.cache import RunCacheNotFoundError
-    from dvc_data.hashfile.hash_info import HashInfo
 
     try:
         stage.save_deps()
         for out in stage.outs:  # else DVC takes the outs in dvc.lock, which are those of the dependencies before
-            out.hash_info = HashInfo()
+            out.hash_info = type(out.hash_info)()  # an empty one
         stage.repo.stage_cache.restore(stage, dry=True)
     except (RunCacheNotFoundError, OSError):
         return False
