@@ -30,16 +30,17 @@ HEAVY = {
 }  # fmt: skip
 """What takes a tenth of a second or more to import."""
 GATE = {"great_expectations", "pandas", "pyarrow", "requests", "scipy"}
+# Arrow imports pandas wherever it converts values of Python, if it is installed: about half a second of a stage.
 LOADED = {
-    "code": set(),
+    "code": {"pyarrow"},  # the columns of a file are checked against the schema of its kind
     "download": {"pandas", "pyarrow"},  # the hub's data sets need pandas
     "validate-raw": GATE,
-    "tokenize": {"gigatoken", "pyarrow", "rustbpe", "tiktoken"},
+    "tokenize": {"gigatoken", "pandas", "pyarrow", "rustbpe", "tiktoken"},
     "validate-tokens": GATE | {"tiktoken"},
-    "sample": {"pyarrow"},
+    "sample": {"pandas", "pyarrow"},
     "validate-samples": GATE | {"tiktoken"},
-    "pretrain": {"pyarrow", "tiktoken", "torch"},
-    "evaluate-base": {"pyarrow", "tiktoken", "torch"},
+    "pretrain": {"pandas", "pyarrow", "tiktoken", "torch"},
+    "evaluate-base": {"pandas", "pyarrow", "tiktoken", "torch"},
     "validate-model-base": GATE,
     "report": {"matplotlib", "pyarrow"},
 }
