@@ -43,11 +43,11 @@ class RecordExamples(Examples, Protocol):
 class Predictions(NamedTuple):
     """Scores and targets at every position of a batch that enters the loss."""
 
-    scores_NC: Tensor  # noqa: N815
+    scores_NC: Tensor
     """Logits (or log-probabilities) of the choices: classes, words or the vocabulary."""
-    targets_N: Tensor  # noqa: N815
+    targets_N: Tensor
     """Index of the true choice."""
-    rows_N: Tensor  # noqa: N815
+    rows_N: Tensor
     """Index in the batch of the example that each position belongs to."""
     n_examples: int
     """B, including examples without a predicted position."""

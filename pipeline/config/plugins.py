@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.config.section import Section
+from pipeline.errors import UserError
 from pipeline.paths import PACKAGE
 
 ROOT = PACKAGE
@@ -52,8 +53,6 @@ def load(folder: str, name: str) -> ModuleType:
     Raises:
         UserError: no such sibling, or one without the function that its folder asks for.
     """
-    from pipeline.errors import UserError
-
     path = _require(folder, name, where=folder)
     module = importlib.import_module(f"pipeline.{folder.replace('/', '.')}.{name}")
     for function in _FUNCTIONS.get(folder, ("build",)):
@@ -65,15 +64,13 @@ def load(folder: str, name: str) -> ModuleType:
 
 
 @cache
-def settings_class(folder: str, name: str, where: str = "") -> type:
+def settings_class(folder: str, name: str, where: str = "") -> type[Section]:
     """The `Settings` class of a sibling, made from its source without importing the sibling.
 
     Raises:
         UserError: no such sibling (the text names `where` in params.yaml and lists the choices); a file that is no
             Python; no class Settings, or one that uses a name of the file's other code.
     """
-    from pipeline.errors import UserError
-
     path = _require(folder, name, where or folder)
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -97,7 +94,7 @@ def settings_class(folder: str, name: str, where: str = "") -> type:
             f"{path}:{lines[-1] if lines else 1}: {error}{rule if isinstance(error, NameError) else ''}"
         ) from error
     found = namespace.get("Settings")
-    if not isinstance(found, type):
+    if not (isinstance(found, type) and issubclass(found, Section)):
         raise UserError(f"{path}: it has no `class Settings(Section)`; write one, empty where there is nothing to set")
     return found
 
@@ -115,10 +112,7 @@ def examples(folder: str, name: str) -> list[dict[str, Any]]:
     Raises:
         UserError: no such sibling, or one of its fields has no example.
     """
-    from pipeline.errors import UserError
-
     settings = settings_class(folder, name)
-    assert issubclass(settings, Section)
     fields = {key: field.examples for key, field in settings.model_fields.items()}
     if missing := [key for key, values in fields.items() if not values]:
         raise UserError(
@@ -135,8 +129,6 @@ def _is_section(node: ast.ClassDef) -> bool:
 
 
 def _require(folder: str, name: str, where: str) -> Path:
-    from pipeline.errors import UserError
-
     module, package = ROOT / folder / f"{name}.py", ROOT / folder / name / "__init__.py"
     if name not in choices(folder):
         raise UserError(f"params.yaml: {where}.name is {name!r}; one of: {', '.join(choices(folder))}")

@@ -18,10 +18,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
-def validated(cls: type, fields: Any, where: str, name: str = "params.yaml") -> Any:
+def validated(cls: type[BaseModel], fields: Any, where: str, name: str = "params.yaml") -> Any:
     """The section `cls` with these fields; `where` is its path in the file. Raises UserError, a line per problem."""
     try:
-        return cls.model_validate(fields)  # type: ignore[attr-defined]
+        return cls.model_validate(fields)
     except ValidationError as error:
         lines = [_explain(cls, problem, where, name) for problem in error.errors()]
         raise UserError("\n".join(lines)) from None

@@ -89,7 +89,7 @@ def measure_all(
     details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
     codes = {} if kept is None else {name: _code_of(name) for name in evaluation.measures}
     for name, fields in evaluation.measures.items():
-        settings = plugins.settings_class("evaluation", name).model_validate(fields)  # type: ignore[attr-defined]
+        settings = plugins.settings_class("evaluation", name).model_validate(fields)
         run = partial(_run, plugins.load("evaluation", name).measure, settings, subject, name)
         if kept is None:
             measured, shown = run()

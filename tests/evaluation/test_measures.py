@@ -218,7 +218,7 @@ def test_measure_all_refuses_a_metric_that_is_not_finite(tmp_path: Path, monkeyp
 def test_generation_gives_a_loop_other_metrics_than_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generation = plugins.load("evaluation", "generation")
     fields = {"samples": 2, "max_tokens": 8, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
-    settings = plugins.settings_class("evaluation", "generation").model_validate(fields)  # type: ignore[attr-defined]
+    settings = plugins.settings_class("evaluation", "generation").model_validate(fields)
     monkeypatch.setattr(generation, "generate", lambda *_, **__: [[65] * 8, []])
     looping, _ = generation.measure(settings, subject(tmp_path))
     monkeypatch.setattr(generation, "generate", lambda *_, **__: [list(range(65, 73)), [70, 71]])

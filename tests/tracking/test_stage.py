@@ -117,7 +117,7 @@ def test_tracked_stage_records_numbers_of_any_kind(here: Path) -> None:
 
 def test_continue_in_continues_an_interrupted_run(here: Path) -> None:
     state = here / "state"
-    with pytest.raises(KeyboardInterrupt), tracked_stage("pretrain", params()) as first:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), tracked_stage("pretrain", params()) as first:  # noqa: PT012 - the block is the run that is interrupted
         first.continue_in(state)
         first.log({"loss_nats": 2.0}, step=1)
         raise KeyboardInterrupt

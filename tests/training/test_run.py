@@ -60,7 +60,7 @@ def trainer(
     log: Log, *, steps: int = 24, log_every: int = 1, keep: str = "best", patience: int = 0, **changes: Any
 ) -> Trainer:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=32), torch.Generator().manual_seed(1))
-    settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)  # type: ignore[attr-defined]
+    settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     parts = Parts(
         objective=LEARNED,

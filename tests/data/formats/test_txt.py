@@ -14,7 +14,7 @@ def test_txt_keeps_every_byte_of_an_uncut_file(read):
 
 
 def test_txt_splits_documents_by_line_paragraph_and_separator(read):
-    by = lambda how, separator=None: TXT | {"documents": how, "separator": separator}  # noqa: E731
+    by = lambda how, separator=None: TXT | {"documents": how, "separator": separator}  # noqa: E731 - a shorthand of this test alone
     data = "one\ntwo\n\n \nthree\n<|endoftext|>\nfour\n<|endoftext|>\n"
     assert texts(read("a.txt", data, "documents", format=by("line")))[:3] == ["one", "two", "three"]
     rows = read("a.txt", data, "documents", format=by("paragraph"))
