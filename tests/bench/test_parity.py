@@ -1,5 +1,9 @@
 """The parity checks of nanogpt.py and gradients.py pass where they should, and fail where they should."""
 
+import copy
+import json
+import sys
+
 import pytest
 
 from tests.bench import gradients, nanogpt
@@ -17,6 +21,21 @@ def test_distances_refuse_losses_that_did_not_fall() -> None:
     """Two runs that learn nothing agree, and prove nothing."""
     with pytest.raises(AssertionError, match="too few updates to compare"):
         nanogpt.distances({"ours": [4.2, 4.15], "nanogpt": [4.2, 4.15]})
+
+
+@pytest.mark.parametrize(("after", "code"), [(3.193, 0), (3.476, 1)])
+def test_main_exits_with_1_when_a_contestant_learns_otherwise(
+    after: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"ours": {"loss_nats": [4.2, 3.193]}, "nanogpt": {"loss_nats": [4.2, after]}}
+    monkeypatch.setattr(nanogpt, "make", lambda folder, *_: folder)
+    monkeypatch.setattr(nanogpt, "compare", lambda *_: copy.deepcopy(figures))
+    monkeypatch.setattr(nanogpt, "limit", lambda *_: 1)
+    monkeypatch.setattr(sys, "argv", ["nanogpt", "--only", "ours,nanogpt", "--sizes", "0.8M"])
+    with pytest.raises(SystemExit) as left:
+        nanogpt.main()
+    assert left.value.code == code
+    assert json.loads(capsys.readouterr().out)["agree"] == (code == 0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Measures one by one: a wrong measure promotes the wrong model."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import evaluation, files
+from pipeline import evaluation, files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute, Model
@@ -213,6 +214,60 @@ def test_measure_all_refuses_a_metric_that_is_not_finite(tmp_path: Path, monkeyp
     )
     with pytest.raises(UserError, match="not finite"):
         measure_all(one, evaluation)
+
+
+KEPT = Evaluation(measures={"perplexity": {"split": "test", "batch_size": 2, "max_documents": None}}, thresholds={})
+
+
+@pytest.fixture
+def kept_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A model and samples with a manifest, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/m").mkdir(parents=True)
+    write_documents(tmp_path / "samples/documents", TEXTS, [None] * 3)
+    integrity.write_manifest(tmp_path / "samples")
+    return subject(tmp_path / "samples")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object] = lambda: None) -> list[int]:
+    """Counts the runs of perplexity; `then` is called at the end of each."""
+    runs: list[int] = []
+    real = perplexity.measure
+
+    def measure(*arguments: Any) -> Any:
+        result = real(*arguments)
+        runs.append(1)
+        then()
+        return result
+
+    monkeypatch.setattr(perplexity, "measure", measure)
+    return runs
+
+
+def test_measure_all_uses_a_kept_result_once_the_samples_are_intact(
+    kept_subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: damaged samples would be locked beside the metrics of intact ones."""
+    runs = counted(monkeypatch)
+    first = measure_all(kept_subject, KEPT, tmp_path / "kept")
+    assert measure_all(kept_subject, KEPT, tmp_path / "kept") == first
+    assert len(runs) == 1
+    with (tmp_path / "samples/documents/train.bin").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match=r"train\.bin"):
+        measure_all(kept_subject, KEPT, tmp_path / "kept")
+
+
+def test_measure_all_keeps_no_result_when_the_code_changed_meanwhile(
+    kept_subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a result of the code before an edit would be used as that of the code after it."""
+    codes = {"pipeline/evaluation/perplexity.py": "before"}
+    monkeypatch.setattr(evaluation.closure, "code", lambda *_: dict(codes))
+    runs = counted(monkeypatch, lambda: codes.update({"pipeline/evaluation/perplexity.py": "after"}))
+    measure_all(kept_subject, KEPT, tmp_path / "kept")
+    measure_all(kept_subject, KEPT, tmp_path / "kept")
+    assert len(runs) == 2
 
 
 def test_generation_gives_a_loop_other_metrics_than_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

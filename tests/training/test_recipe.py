@@ -17,6 +17,7 @@ from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
 from pipeline.tracking.tracker import NullTracker
 from pipeline.training import recipe as recipes
+from pipeline.tuners.full import Full
 from tests.fakes import labelled
 from tests.models import network
 
@@ -92,6 +93,14 @@ def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
     with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, objective.max_tokens is 40; use fewer"):
         train(params_of({"name": "classify", "max_tokens": 40}, tuner))
+
+
+@pytest.mark.usefixtures("project")
+def test_train_refuses_a_tuner_that_trains_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way: the refusal comes before torch's optimizer is built."""
+    monkeypatch.setattr(Full, "apply", lambda _self, model, *_: model.requires_grad_(False))
+    with pytest.raises(UserError, match=r"finetune\.spam-lora\.tuner\.name is 'full', which trains no weight"):
+        train(params_of({"name": "classify", "max_tokens": 40}, {"name": "full"}))
 
 
 def test_build_refuses_a_tuner_that_trains_no_weight() -> None:
