@@ -261,11 +261,12 @@ def test_measure_all_uses_a_kept_result_once_the_samples_are_intact(
 def test_measure_all_keeps_no_result_when_the_code_changed_meanwhile(
     kept_subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lost otherwise: a result of the code before an edit would be used as that of the code after it."""
+    """Lost otherwise: a result of code that was edited meanwhile would be used as that of the code before the edit."""
     codes = {"pipeline/evaluation/perplexity.py": "before"}
     monkeypatch.setattr(evaluation.closure, "code", lambda *_: dict(codes))
     runs = counted(monkeypatch, lambda: codes.update({"pipeline/evaluation/perplexity.py": "after"}))
     measure_all(kept_subject, KEPT, tmp_path / "kept")
+    codes["pipeline/evaluation/perplexity.py"] = "before"  # the edit is taken back
     measure_all(kept_subject, KEPT, tmp_path / "kept")
     assert len(runs) == 2
 
