@@ -1,1 +1,1 @@
-"""Tohum's library (config, data, model, objectives, tuners, training, evaluation, gates, registry)."""
+"""Tohum's library (config, data, model, tasks, losses, tuners, training, evaluation, gates, registry)."""

@@ -162,10 +162,14 @@ def stage_parts(stage: str, params: "Params") -> Parts:
     if kind == "merge":
         return {"merging": [params.merge[key].rule.name]}
     if kind == "evaluate":
-        return {"evaluation": list(params.evaluations[key].measures)}
+        tasks = {"tasks": task_names(key, params)}
+        return {"evaluation": list(params.evaluations[key].measures), **tasks}
     if kind in ("validate", "validate-model"):
         # the script judges both, each stage takes one
-        return {"gates": [key if kind == "validate" else "model"]}
+        gate = {"gates": [key if kind == "validate" else "model"]}
+        if key != "samples" or kind == "validate-model":
+            return gate
+        return gate | {"tasks": sorted({recipe.task.name for recipe in params.finetune.values()})}
     return {}
 
 
@@ -176,6 +180,12 @@ def recipe_parts(*recipes: "Recipe") -> Parts:
     return {
         folder: sorted({getattr(recipe, axis).name for recipe in recipes}) for axis, folder in settings.AXES.items()
     }
+
+
+def task_names(model: str, params: "Params") -> list[str]:
+    """The tasks that the folder of a model of the graph may name."""
+    recipes = [params.pretrain if step == "base" else params.finetune.get(step) for step in params.lineage(model)]
+    return sorted({recipe.task.name for recipe in recipes if recipe is not None})
 
 
 def _source_parts(params: "Params") -> Parts:

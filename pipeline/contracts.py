@@ -1,7 +1,7 @@
 """The interfaces between the parts of a recipe: Batch, Examples, Predictions, Learner.
 
-An ordering, a weighting and an auxiliary loss get a `Learner`, built once per run before training: model, objective and
-training examples. The parts do not depend on each other otherwise.
+An ordering, a weighting and a loss get a `Learner`, built once per run before training: model, task and training
+examples. The parts do not depend on each other otherwise.
 
 Shapes: B examples, T positions, N predicted positions of a batch, C choices (classes, words or the vocabulary).
 """
@@ -18,10 +18,11 @@ from pipeline.config.recipe import Compute
 from pipeline.errors import UserError
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
+from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
-"""Named tensors of B examples: `inputs` [B, T] and the further tensors that the objective's losses need."""
+"""Named tensors of B examples: `inputs` [B, T] and the further tensors that the task's losses need."""
 _BATCH_SIZE = 32  # of `all_losses`: only the number of losses that are computed together
 
 
@@ -60,10 +61,10 @@ def per_example(values_N: Tensor, predictions: Predictions) -> Tensor:
     return sums_B / zeros_B.index_add(0, predictions.rows_N, torch.ones_like(values_N)).clamp(min=1)
 
 
-class ObjectiveProtocol(Protocol):
-    """The part of `pipeline.objectives.Objective` that other axes use."""
+class TaskProtocol(Protocol):
+    """The part of `pipeline.tasks.Task` that other axes use."""
 
-    task: dict[str, Any]
+    spec: TaskSpec
     """Written into the model folder as tohum.json."""
 
     def collate(self, examples: Sequence[Any]) -> Batch:
@@ -78,20 +79,20 @@ class ObjectiveProtocol(Protocol):
 
 @dataclass(frozen=True)
 class Learner:
-    """A model, its objective and its training examples."""
+    """A model, its task and its training examples."""
 
     model: GPT
-    objective: ObjectiveProtocol
+    task: TaskProtocol
     examples: RecordExamples
     compute: Compute
     tokenizer: Tokenizer
     reference: Callable[[], GPT] | None = None
-    """Loads the frozen reference model of an auxiliary loss (a teacher); None in pretraining."""
+    """Loads the frozen reference model of a loss (a teacher); None in pretraining."""
 
     @property
     def labels(self) -> list[str]:
-        """The classes of the objective; empty if it has none."""
-        return list(self.objective.task.get("labels", []))
+        """The classes of the task; empty if it has none."""
+        return list(self.task.spec.labels or ())
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that are not frozen."""
@@ -99,12 +100,12 @@ class Learner:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These examples as tensors on the model's device."""
-        return on_device(self.objective.collate([self.examples[i] for i in rows]), self.model)
+        return on_device(self.task.collate([self.examples[i] for i in rows]), self.model)
 
     def losses(self, batch: Batch) -> Tensor:
         """losses_B of the current model, float32; with gradients unless called under `torch.no_grad`."""
         with autocast(self.compute):
-            return self.objective.losses(self.model, batch).float()
+            return self.task.losses(self.model, batch).float()
 
     def token_mask(self, inputs_BT: Tensor) -> Tensor:
         """mask_BT: true on tokens, false on padding."""
@@ -112,9 +113,7 @@ class Learner:
 
     def lengths(self) -> np.ndarray:
         """Number of tokens of every example, int64."""
-        return np.array(
-            [self.objective.collate([self.examples[i]])["inputs"].shape[1] for i in range(len(self.examples))]
-        )
+        return np.array([self.task.collate([self.examples[i]])["inputs"].shape[1] for i in range(len(self.examples))])
 
     @torch.no_grad()
     def all_losses(self) -> np.ndarray:

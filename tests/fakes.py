@@ -19,7 +19,10 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, ids: Any) -> str:
-        return bytes(i for i in ids if i < 256).decode(errors="replace")
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def decode_bytes(self, ids: Any) -> bytes:
+        return bytes(i for i in ids if i < 256)
 
 
 def labelled(text: str, label: str, **more: Any) -> dict[str, Any]:

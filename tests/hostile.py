@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.model import checkpoint, open_weights
 from pipeline.model.weights import INDEX, WEIGHTS
 from tests.models import network
+from tests.specs import TEXT, written
 
 CANARY = "canary"
 """The file beside the folder that code of the folder would write."""
@@ -50,7 +51,7 @@ def make(folder: Path, draw: random.Random) -> Path:
     source = folder.with_name("tokenizer")
     (source / "tohum-tokenizer.json").unlink()
     (source / "ranks.tiktoken").unlink()
-    checkpoint.save(model, folder, tokenizer=source, labels=names, metadata={"objective": "next_token"})
+    checkpoint.save(model, folder, tokenizer=source, labels=names, metadata=written([TEXT]))
     (folder / "manifest.json").unlink()
     canary = folder.with_name(CANARY)
     (folder / "modeling_x.py").write_text(f"open({str(canary)!r}, 'w').close()\n")

@@ -1,11 +1,11 @@
-"""Learners for tests of weightings and auxiliary losses: a small model, an objective and a few records."""
+"""Learners for tests of weightings and losses: a small model, a task and a few records."""
 
 from typing import Any
 
 from pipeline.config.recipe import Compute
 from pipeline.contracts import Learner
 from pipeline.model.gpt import GPT
-from pipeline.objectives import ObjectiveContext
+from pipeline.tasks import TaskContext
 from tests.fakes import ByteTokenizer, instruction, labelled
 from tests.models import network
 from tests.variants import build
@@ -21,10 +21,10 @@ ANSWERS = [instruction("Nerede?", "İzmir"), instruction("Kim?", "Ayşe geldi")]
 
 
 class Records:
-    """Records as examples of an objective."""
+    """Records as examples of a task."""
 
-    def __init__(self, records: list[dict[str, Any]], objective: Any) -> None:
-        self.records, self.examples = records, [objective.example(record) for record in records]
+    def __init__(self, records: list[dict[str, Any]], task: Any) -> None:
+        self.records, self.examples = records, [task.example(record) for record in records]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -43,15 +43,15 @@ def small(labels: int = 2, family: str = "llama", **changes: Any) -> GPT:
 
 def classifier(model: GPT | None = None, messages: list[dict[str, Any]] = MESSAGES, **more: Any) -> Learner:
     """A learner of two labels."""
-    context = ObjectiveContext(TOKENIZER, 48, ["ham", "spam"])  # type: ignore[arg-type]
-    objective = build("objectives", "classify", context, max_tokens=40)
-    records = Records(messages, objective)
-    return Learner(model or small(), objective, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
+    context = TaskContext(TOKENIZER, 48, ["ham", "spam"])  # type: ignore[arg-type]
+    task = build("tasks", "classify", context, max_tokens=40)
+    records = Records(messages, task)
+    return Learner(model or small(), task, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
 
 
 def chat_learner(model: GPT | None = None, **more: Any) -> Learner:
     """A learner of answers to instructions."""
-    context = ObjectiveContext(TOKENIZER, 48, [])  # type: ignore[arg-type]
-    objective = build("objectives", "instruct", context, template="chat", max_tokens=48)
-    records = Records(ANSWERS, objective)
-    return Learner(model or small(0), objective, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
+    context = TaskContext(TOKENIZER, 48, [])  # type: ignore[arg-type]
+    task = build("tasks", "instruct", context, template="chat", max_tokens=48, max_prompt_tokens=36)
+    records = Records(ANSWERS, task)
+    return Learner(model or small(0), task, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]

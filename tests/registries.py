@@ -13,6 +13,7 @@ from pipeline.model.gpt import GPT
 from pipeline.paths import CODE as ROOT
 from pipeline.registry import Registry, admission
 from tests.models import shape
+from tests.specs import ANSWERS, SPAM, TEXT, labels_of, written
 
 
 def params(uri: str = "sqlite:///mlflow.db") -> Params:
@@ -31,16 +32,11 @@ def make_model(name: str, seed: int = 1) -> Path:
     vocabulary = tokenizer.Tokenizer.load(words).vocab_size
     draw = torch.Generator().manual_seed(seed)
     model = GPT(shape(n_layers=1, n_kv_heads=2, context_length=64, vocab_size=vocabulary), draw)
-    tasks: dict[str, dict[str, Any]] = {
-        "base": {"objective": "next_token"},
-        "spam-full": {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 32},
-        "chat-full": {"objective": "instruct", "template": "chat"},
-    }
-    task = tasks[name]
-    if "labels" in task:
+    task = {"base": TEXT, "spam-full": SPAM, "chat-full": ANSWERS}[name]
+    if task.labels:
         model.add_score(2, draw)
     folder = Path("models") / name
-    checkpoint.save(model, folder, tokenizer=words, labels=task.get("labels"), metadata=task)
+    checkpoint.save(model, folder, tokenizer=words, labels=labels_of(task), metadata=written([task]))
     evaluate(name)
     return folder
 

@@ -1,4 +1,4 @@
-"""A new tuner (the README's), measure and objective are one file each: the tests of every variant run on them.
+"""A new tuner (the README's), measure and task are one file each: the tests of every variant run on them.
 
 Lost otherwise: adding a variant would need an entry in a list, and a variant that is missing there would be untested.
 """
@@ -36,52 +36,56 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     lengths = [len(subject.tokenizer.encode(row["text"])) for row in records(subject, "labelled", settings.split)]
     return {"text_tokens": sum(lengths) / len(lengths)}, {"lengths": lengths}
 '''
-OBJECTIVE = '''"""Last-token prediction: next-token loss on the last token of a text alone."""
+TASK = '''"""Last-token prediction: next-token loss on the last token of a text alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.model.gpt import GPT
-from pipeline.objectives import (
-    IGNORED, Batch, Objective, ObjectiveContext, Predictions, padded, predicted_tokens, require_room
+from pipeline.tasks import (
+    IGNORED, Batch, Predictions, Request, Task, TaskContext, TaskSpec, padded, predicted_tokens, require_room
 )
 
 
 class Settings(Section):
     """Length limit."""
 
+    reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
+    head: ClassVar[str] = "language"
+    emits: ClassVar[str] = "tokens"
     max_tokens: Positive = Field(examples=[32])
     """Longest text in tokens; at most the model's context_length."""
 
 
-def build(settings: Settings, context: ObjectiveContext) -> "LastToken":
-    """The objective. Raises UserError if max_tokens exceeds the context_length."""
+def build(settings: Settings, context: TaskContext) -> "LastToken":
+    """The task. Raises UserError if max_tokens exceeds the context_length."""
     require_room(settings.max_tokens, context)
-    return LastToken(settings, context)
+    spec = TaskSpec(name="last_token", max_tokens=settings.max_tokens, max_prompt_tokens=settings.max_tokens)
+    return LastToken(spec, context.tokenizer)
 
 
-class LastToken(Objective):
+def of(spec: TaskSpec, tokenizer: Any) -> "LastToken":
+    """The task of a trained model."""
+    return LastToken(spec, tokenizer)
+
+
+class LastToken(Task):
     """Next-token prediction at the end of a text."""
 
-    def __init__(self, settings: Settings, context: ObjectiveContext) -> None:
-        self.task: dict[str, Any] = {"objective": "last_token"} | settings.model_dump()
-        self._tokenizer, self._max_tokens = context.tokenizer, settings.max_tokens
-
-    def prepare(self, model: GPT, _generator: torch.Generator) -> None:
-        """Removes the classification head of a start model that has one."""
-        model.score = None
+    def prompt(self, request: Request) -> list[int]:
+        """Ids of the text, the last `max_prompt_tokens` of them."""
+        return self.tokenizer.encode(request.text)[-self.spec.max_prompt_tokens :]
 
     def example(self, record: Mapping[str, Any]) -> list[int]:
-        """Ids of the text, the last `max_tokens` of them."""
-        return self._tokenizer.encode(record["text"])[-self._max_tokens :]
+        """Ids of the text."""
+        return self.prompt(Request(record["text"]))
 
     def collate(self, examples: Sequence[list[int]]) -> Batch:
         """inputs_BT padded on the right, targets_BT IGNORED on all but the last token."""
-        inputs = padded([ids[:-1] for ids in examples], self._tokenizer.pad)
+        inputs = padded([ids[:-1] for ids in examples], self.tokenizer.pad)
         targets = padded([[IGNORED] * (len(ids) - 2) + ids[-1:] for ids in examples], IGNORED)
         return {"inputs": inputs, "targets": targets}
 
@@ -92,9 +96,9 @@ class LastToken(Objective):
 FILES = {
     "pipeline/tuners/norms.py": TUNER,
     "pipeline/evaluation/text_length.py": MEASURE,
-    "pipeline/objectives/last_token.py": OBJECTIVE,
+    "pipeline/tasks/last_token.py": TASK,
 }
-TESTS = ["tests/tuners/test_tuners.py", "tests/evaluation/test_every_measure.py", "tests/objectives/test_objectives.py"]
+TESTS = ["tests/tuners/test_tuners.py", "tests/evaluation/test_every_measure.py", "tests/tasks/test_tasks.py"]
 
 
 def test_new_variants_pass_the_tests_of_every_variant_when_only_their_files_are_added(tmp_path: Path) -> None:
@@ -115,8 +119,8 @@ def test_new_variants_pass_the_tests_of_every_variant_when_only_their_files_are_
     )  # four families with norms that have weights, with and without a head; one start
     assert sum(name == "text_length" for _, name in passed) == 2  # two example splits
     assert {test for test, name in passed if name == "last_token"} == {
-        "test_every_objective_gives_a_loss_per_example_and_lowers_it",
-        "test_every_objective_gives_an_example_the_same_loss_alone_and_in_a_batch",
-        "test_every_objective_has_predictions_that_give_its_losses",
-        "test_an_objective_refuses_more_tokens_than_the_context",
+        "test_every_task_gives_a_loss_per_example_and_lowers_it",
+        "test_every_task_gives_an_example_the_same_loss_alone_and_in_a_batch",
+        "test_every_task_has_predictions_that_give_its_losses",
+        "test_a_task_refuses_more_tokens_than_the_context",
     }

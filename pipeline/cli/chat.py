@@ -27,6 +27,7 @@ def command(  # noqa: PLR0913 - each is an option
     model: str, temperature: float, top_k: int, top_p: float, max_tokens: int, seed: int | None
 ) -> None:
     """Reads lines until the end of the input."""
-    from pipeline.cli._talk import Sampling, talk
+    from pipeline.cli._talk import talk
+    from pipeline.inference.answers import Sampling
 
-    talk(model, Sampling(temperature, top_k, top_p, max_tokens), seed)
+    talk(model, Sampling(max_tokens, temperature, top_k, top_p), seed)

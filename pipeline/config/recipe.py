@@ -12,8 +12,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 HEADLESS = frozenset({"nanochat"})
 """Families for which transformers has no sequence classifier, so no other program could read its checkpoint."""
 AXES = {
-    "objective": "objectives",
-    "auxiliary": "auxiliary",
+    "task": "tasks",
+    "loss": "losses",
     "tuner": "tuners",
     "weighting": "weighting",
     "ordering": "ordering",
@@ -187,10 +187,10 @@ class Recipe(Section):
     """Seed of initial weights, dropout, the order of examples and all other random draws of the training."""
     privacy: Privacy | None
     """Differential privacy; null: none."""
-    objective: Part
-    """Task and loss: a file of pipeline/objectives."""
-    auxiliary: Part
-    """Auxiliary loss added to the objective: a file of pipeline/auxiliary."""
+    task: Part
+    """What the model is asked and answers: a file of pipeline/tasks."""
+    loss: Part
+    """Loss that is minimised: a file of pipeline/losses."""
     tuner: Part
     """Choice of trained weights, adapters included: a file of pipeline/tuners."""
     weighting: Part
@@ -218,7 +218,7 @@ class Recipe(Section):
         return self
 
     def part(self, axis: str, where: str) -> Any:
-        """The typed settings of the part on one axis (`objective`, `tuner`, `weighting`, ...)."""
+        """The typed settings of the part on one axis (`task`, `tuner`, `weighting`, ...)."""
         return getattr(self, axis).settings(AXES[axis], f"{where}.{axis}")
 
 
@@ -237,7 +237,7 @@ class Finetune(Recipe):
     start: str = Field(alias="from")
     """Model whose weights training starts from: base, another recipe or a merge."""
     reference: str
-    """Frozen model that an auxiliary loss compares with (a teacher); without such a loss, the same as `from`."""
+    """Frozen model that an loss compares with (a teacher); without such a loss, the same as `from`."""
     data: Kind
     """Record kind that is trained on."""
     depth: Positive | None

@@ -24,7 +24,7 @@ from pipeline.config.section import Count, Positive, Section, validated
 from pipeline.errors import UserError
 
 # Settings of the measured loss and its records: trials that differ here could not be compared.
-KEPT = ("from", "start", "reference", "data", "objective", "validation")
+KEPT = ("from", "start", "reference", "data", "task", "validation")
 
 
 class Range(Section):

@@ -23,7 +23,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Download, Source
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.ledger import RejectedRow, RowLog
-from pipeline.data.records import CONTENT, SCHEMAS, record_id
+from pipeline.data.records import CONTENT, SCHEMAS, TEXTS, record_id
 from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 
@@ -151,14 +151,25 @@ def _read(entry: str, source: Source, log: RowLog, counts: _Counts) -> Iterator[
             records = records.filter(pa.array(within, pa.bool_()))
         counts.kept[kind] += len(records)
         counts.sampled_out[kind] += len(table) - len(records)
-        counts.bytes += sum(pc.sum(pc.binary_length(records.column(name))).as_py() or 0 for name in CONTENT[kind])
+        counts.bytes += sum(
+            pc.sum(pc.binary_length(records.column(name))).as_py() or 0
+            for name in TEXTS[kind]
+            if name in records.column_names
+        )
         yield kind, records
 
 
 def _completed(table: pa.Table, kind: Kind, entry: str) -> pa.Table:
     """The table with id and source added, in the schema's order."""
     columns = [table.column(name).to_pylist() for name in CONTENT[kind]]
-    ids = [record_id(kind, *content) for content in zip(*columns, strict=True)]
+    with_history = "history" in SCHEMAS[kind].names
+    if with_history and "history" not in table.column_names:
+        table = table.append_column("history", pa.nulls(len(table), pa.string()))
+    histories = table.column("history").to_pylist() if with_history else [None] * len(table)
+    ids = [
+        record_id(kind, *content, history=history)
+        for content, history in zip(zip(*columns, strict=True), histories, strict=True)
+    ]
     added = {"id": pa.array(ids, pa.string()), "source": pa.repeat(pa.scalar(entry, pa.string()), len(ids))}
     arrays = [added[name] if name in added else table.column(name) for name in SCHEMAS[kind].names]
     return pa.Table.from_arrays(arrays, names=SCHEMAS[kind].names).cast(SCHEMAS[kind])

@@ -24,7 +24,7 @@ from pipeline.config.recipe import Kind
 from pipeline.data.deduplicate import FIELD_MARK, Forms, Text
 from pipeline.data.external import Digests
 from pipeline.data.language import normal
-from pipeline.data.records import SPLITS
+from pipeline.data.records import CONTENT, SPLITS, TEXTS
 
 Reason = Literal["duplicate", "near_duplicate", "contamination"]
 REASONS: tuple[Reason, ...] = ("duplicate", "near_duplicate", "contamination")
@@ -210,10 +210,21 @@ class _Family:
 
 
 def texts_of(kind: Kind, batches: Iterable[pa.RecordBatch]) -> Iterator[Text]:
-    """Compared fields and language of each record of a kind, from batches with these columns."""
+    """Compared fields and language of each record of a kind, from batches with these columns and, where the kind has
+    one, `history`: part of a question that follows earlier ones.
+    """
     for batch in batches:
         columns = [batch.column(name).to_pylist() for name in COMPARED[kind]]
-        yield from zip(zip(*columns, strict=True), batch.column("language").to_pylist(), strict=True)
+        fields = list(zip(*columns, strict=True))
+        if "history" in batch.schema.names:
+            histories = batch.column("history").to_pylist()
+            fields = [(*own, history) if history else own for own, history in zip(fields, histories, strict=True)]
+        yield from zip(fields, batch.column("language").to_pylist(), strict=True)
+
+
+def compared_columns(kind: Kind) -> list[str]:
+    """The columns that `texts_of` reads."""
+    return [*COMPARED[kind], *(name for name in TEXTS[kind] if name not in CONTENT[kind]), "language"]
 
 
 def besides_of(kind: Kind, batches: Iterable[pa.RecordBatch], folder: Path | None = None) -> Digests | None:

@@ -27,7 +27,17 @@ CONTENT: dict[Kind, tuple[str, ...]] = {
     "preferences": ("instruction", "input", "chosen", "rejected"),
 }
 # bits: information content of the text, -log2 p(text) under the source's own distribution; null where it is unknown.
-_EXTRA: dict[Kind, list[pa.Field]] = {"documents": [pa.field("bits", pa.float64())]}
+# history: the earlier messages of a conversation (pipeline/data/conversations.py); null for none.
+_HISTORY = [pa.field("history", pa.string())]
+_EXTRA: dict[Kind, list[pa.Field]] = {
+    "documents": [pa.field("bits", pa.float64())],
+    "instructions": _HISTORY,
+    "preferences": _HISTORY,
+}
+TEXTS: dict[Kind, tuple[str, ...]] = {
+    kind: (*columns, *(["history"] if _EXTRA.get(kind) is _HISTORY else [])) for kind, columns in CONTENT.items()
+}
+"""Content columns and, where a kind has one, `history`: all that a person wrote."""
 
 SCHEMAS: dict[Kind, pa.Schema] = {
     kind: pa.schema(
@@ -38,10 +48,11 @@ SCHEMAS: dict[Kind, pa.Schema] = {
 SPLITS = ("train", "validation", "test")
 
 
-def record_id(kind: Kind, *content: str) -> str:
+def record_id(kind: Kind, *content: str, history: str | None = None) -> str:
     """16 hexadecimal digits (64 bits) of the SHA-256 of the record's content columns in NFC, in schema order.
 
-    Composed and decomposed letters are one text; letter case and spaces count.
+    Composed and decomposed letters are one text; letter case and spaces count. A history counts where there is one.
     """
-    text = "\0".join([kind, *(unicodedata.normalize("NFC", part) for part in content)])
+    parts = [*content, history] if history else content
+    text = "\0".join([kind, *(unicodedata.normalize("NFC", part) for part in parts)])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

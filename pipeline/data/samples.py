@@ -20,7 +20,16 @@ from tqdm import tqdm
 
 from pipeline.config.params import Params
 from pipeline.config.recipe import KINDS, Kind
-from pipeline.data.contamination import BESIDES, COMPARED, REASONS, Removals, besides_of, removals, texts_of
+from pipeline.data.contamination import (
+    BESIDES,
+    COMPARED,
+    REASONS,
+    Removals,
+    besides_of,
+    compared_columns,
+    removals,
+    texts_of,
+)
 from pipeline.data.placement import Placement, numbered, placement
 from pipeline.data.records import SPLITS
 from pipeline.data.shard_writer import write_documents
@@ -91,7 +100,7 @@ def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
     params: Params, kind: Kind, path: Path, places: Placement, scratch: Path, progress: bool
 ) -> Removals:
     texts = tqdm(
-        texts_of(kind, batches(path, [*COMPARED[kind], "language"])),
+        texts_of(kind, batches(path, compared_columns(kind))),
         desc=kind,
         total=len(places),
         unit=" records",

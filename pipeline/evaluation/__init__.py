@@ -1,7 +1,7 @@
 """Evaluation of a model. Each file is one measure: `measure(settings, subject) -> (metrics, details)`.
 
 Metrics are flat, finite, deterministic numbers with the unit in the name; details are JSON for people to read: wrong
-answers, samples, tables. Measures are apart from objectives, so a changed metric retrains nothing.
+answers, samples, tables. Measures are apart from tasks, so a changed metric retrains nothing.
 """
 
 import math
@@ -11,33 +11,54 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from pipeline import closure, files, integrity, kept_results
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
 from pipeline.config.section import Section
-from pipeline.data import templates
 from pipeline.errors import UserError
-from pipeline.inference.generation import generate
+from pipeline.inference import answers
+from pipeline.inference.answers import Sampling
+from pipeline.inference.labels import probabilities
 from pipeline.model import checkpoint
-from pipeline.model.device import lowered, set_up
+from pipeline.model.device import autocast, lowered, set_up
 from pipeline.model.gpt import GPT
 from pipeline.paths import MODELS, SAMPLES
+from pipeline.tasks import Answering, Labelling, Request, Task, open_tasks
 from pipeline.tokenizer import Tokenizer
 
 
 class Subject(NamedTuple):
-    """A model to evaluate, with its tokenizer, task and samples."""
+    """A model to evaluate, with its tokenizer, tasks and samples."""
 
     name: str
     model: GPT
     tokenizer: Tokenizer
-    task: dict[str, Any]
-    """The task that its objective wrote to tohum.json: labels, template, limits."""
+    tasks: tuple[Task, ...]
+    """The tasks in its tohum.json, the one that it answers as first; a merged model has several."""
     samples: Path
     """The folder data/samples."""
     compute: Compute
+
+    def labelling(self, measure: str) -> Labelling:
+        """The task that answers with labels. Raises UserError if the model has none, naming the measure."""
+        for task in self.tasks:
+            if isinstance(task, Labelling):
+                return task
+        raise UserError(
+            f"evaluations.{self.name}.measures.{measure}: {self.name} was not trained on labels; remove this measure"
+        )
+
+    def answering(self, measure: str) -> Answering:
+        """The task that answers questions. Raises UserError if the model has none, naming the measure."""
+        for task in self.tasks:
+            if isinstance(task, Answering):
+                return task
+        raise UserError(
+            f"evaluations.{self.name}.measures.{measure}: {self.name} was not trained on answers; remove this measure"
+        )
 
 
 Measured = tuple[dict[str, float], dict[str, Any]]
@@ -69,9 +90,8 @@ def open_subject(name: str, compute: Compute, models: Path = MODELS) -> Subject:
     integrity.require_intact(folder)
     device = set_up(compute)
     model = checkpoint.load(folder, str(device)).eval()
-    path = folder / "tohum.json"
-    task = files.read_json(path) if path.exists() else {}
-    return Subject(name, model, Tokenizer.load(folder), task, SAMPLES, compute)
+    tokenizer = Tokenizer.load(folder)
+    return Subject(name, model, tokenizer, open_tasks(folder, tokenizer, model.room()), SAMPLES, compute)
 
 
 def measure_all(
@@ -87,7 +107,7 @@ def measure_all(
     """
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
-    codes = {} if kept is None else {name: _code_of(name) for name in evaluation.measures}
+    codes = {} if kept is None else {name: _code_of(name, subject) for name in evaluation.measures}
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)
         run = partial(_run, plugins.load("evaluation", name).measure, settings, subject, name)
@@ -101,7 +121,9 @@ def measure_all(
                 integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens
             else:
                 result = run()
-                if _code_of(name) == codes[name]:  # else an edit came while it ran, and the code that ran is not known
+                if (
+                    _code_of(name, subject) == codes[name]
+                ):  # else an edit came while it ran, and the code that ran is not known
                     kept_results.keep(kept, key, result)
             measured, shown = result
         if duplicates := sorted(set(measured) & set(metrics)):
@@ -128,36 +150,32 @@ def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> Me
         raise
 
 
-def _code_of(measure: str) -> closure.Code:
+def _code_of(measure: str, subject: Subject) -> closure.Code:
     """The code that decides a measure's result."""
-    return closure.code([__name__], {"evaluation": [measure]})
+    tasks = sorted({task.spec.name for task in subject.tasks})
+    return closure.code([__name__], {"evaluation": [measure], "tasks": tasks})
 
 
-def greedy_answers(subject: Subject, rows: list[dict[str, Any]], batch_size: int, max_tokens: int) -> list[str]:
+def label_probabilities(subject: Subject, task: Labelling, texts: Sequence[str], batch_size: int) -> Tensor:
+    """probabilities_NC of the labels in the precision of the params, float32 on the CPU."""
+    requests = [Request(text) for text in texts]
+    return probabilities(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+
+
+def greedy_answers(
+    subject: Subject, task: Answering, rows: list[dict[str, Any]], batch_size: int, max_tokens: int
+) -> list[str]:
     """Greedy answers in the order of `rows`, in the precision of the params; prompts are batched by length."""
-    template = subject.task["template"]
-    room = subject.model.room() - max_tokens
-    prompts = []
-    for row in rows:
-        ids = templates.prompt_ids(subject.tokenizer, template, row["instruction"], row["input"])
-        prompts.append(ids if len(ids) <= room else ids[: room // 2] + ids[len(ids) - (room - room // 2) :])
-    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
-    stop = templates.stop_id(subject.tokenizer, template)
+    requests = [Request.of_record(row) for row in rows]
+    lengths = [len(task.prompt(request)) for request in requests]
+    order = sorted(range(len(rows)), key=lambda i: lengths[i])
     texts = [""] * len(rows)
     with lowered(subject.model, subject.compute):
         for part in slices(len(rows), batch_size):
             chosen = order[part]
-            outputs = generate(
-                subject.model,
-                [prompts[i] for i in chosen],
-                max_tokens=max_tokens,
-                temperature=0.0,
-                top_k=0,
-                top_p=1.0,
-                stop=[stop],
-            )
-            for i, ids in zip(chosen, outputs, strict=True):
-                texts[i] = templates.answer_text(template, subject.tokenizer.decode(ids))
+            said = answers.answer(subject.model, task, [requests[i] for i in chosen], Sampling(max_tokens))
+            for i, text in zip(chosen, said, strict=True):
+                texts[i] = text
     return texts
 
 

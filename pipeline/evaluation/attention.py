@@ -1,6 +1,6 @@
 """Attention mass of chosen heads on given words, or on a pattern, in held-out labelled texts.
 
-The quantity that the auxiliary loss `attention` raises: measures its effect, and the attention of heads without it.
+The quantity that the loss `attention` raises: measures its effect, and the attention of heads without it.
 """
 
 from typing import Annotated, Any, Literal
@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from pipeline.auxiliary.attention import attention_mass, spellings, target_mask
 from pipeline.config.section import Count, Positive, Section
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records, slices
+from pipeline.losses.attention import attention_mass, spellings, target_mask
 from pipeline.model.capture import Capture
-from pipeline.objectives import padded
-from pipeline.objectives.classify import encode
+from pipeline.tasks import Request, padded
 
 
 class Settings(Section):
@@ -41,8 +40,8 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         UserError: no text contains any of the words.
     """
     tokenizer, model = subject.tokenizer, subject.model
-    limit = subject.task.get("max_tokens", model.room())
-    texts = [encode(tokenizer, row["text"], limit) for row in records(subject, "labelled", settings.split)]
+    task = subject.labelling("attention")
+    texts = [task.prompt(Request(row["text"])) for row in records(subject, "labelled", settings.split)]
     spelled = spellings(tokenizer.encode, settings.words)
     sums_H, tokens, texts_with_target = torch.zeros(sum(map(len, settings.heads.values())), dtype=torch.float64), 0.0, 0
     for part in slices(len(texts), settings.batch_size):

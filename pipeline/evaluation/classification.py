@@ -7,8 +7,7 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, records
-from pipeline.inference.labels import predict
+from pipeline.evaluation import Subject, label_probabilities, records
 
 
 class Settings(Section):
@@ -27,12 +26,8 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     Raises:
         UserError: a model without labels, or a label that it was not trained on.
     """
-    labels = subject.task.get("labels", [])
-    if not labels:
-        raise UserError(
-            f"evaluations.{subject.name}.measures.classification: {subject.name} was not trained on labels; "
-            "remove this measure"
-        )
+    task = subject.labelling("classification")
+    labels = task.labels
     rows = records(subject, "labelled", settings.split)
     unknown = sorted({row["label"] for row in rows} - set(labels))
     if unknown:
@@ -40,7 +35,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             f"data/samples/labelled/{settings.split}.parquet: labels {unknown} were never trained on; "
             f"{subject.name} knows {labels}"
         )
-    probabilities_NC = predict(subject, [row["text"] for row in rows], settings.batch_size)
+    probabilities_NC = label_probabilities(subject, task, [row["text"] for row in rows], settings.batch_size)
     guesses = [labels[int(p.argmax())] for p in probabilities_NC]
     confusion = {true: dict.fromkeys(labels, 0) for true in labels}
     for row, guess in zip(rows, guesses, strict=True):

@@ -28,7 +28,7 @@ class Settings(Section):
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
     """exact_match (overall and by language), empty_share, instructions; details: right and wrong answers."""
     rows = records(subject, "instructions", settings.split)[: settings.max_records]
-    answers = greedy_answers(subject, rows, settings.batch_size, settings.max_tokens)
+    answers = greedy_answers(subject, subject.answering("exact_match"), rows, settings.batch_size, settings.max_tokens)
     right = [
         language.exact_match(answer, row["output"], row["language"]) for answer, row in zip(answers, rows, strict=True)
     ]

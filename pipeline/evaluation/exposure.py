@@ -18,13 +18,12 @@ from pydantic import Field
 from torch.nn import functional as F
 
 from pipeline.config.section import Positive, Section
-from pipeline.data import templates
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, records, slices
 from pipeline.model.device import autocast
-from pipeline.objectives import IGNORED, padded, predicted_tokens
 from pipeline.seeds import seed_for
+from pipeline.tasks import IGNORED, Request, padded, predicted_tokens
 
 
 class Settings(Section):
@@ -117,10 +116,9 @@ def _texts(kind: str, subject: Subject) -> Iterator[tuple[str, list[int], str]]:
         for row in range(len(shard)):
             yield "", [shard.end_of_text], subject.tokenizer.decode(shard.document(row)[:-1].tolist())
         return
-    template = subject.task.get("template", "chat")
+    task = subject.answering("exposure")
     for record in records(subject, kind, "train"):
-        prompt = templates.prompt_ids(subject.tokenizer, template, record["instruction"], record["input"])
-        yield record["instruction"], prompt, templates.TEMPLATES[template].opens + record["output"]
+        yield record["instruction"], task.prompt(Request.of_record(record)), task.opens + record["output"]
 
 
 def others(secret: str, count: int, seed: int) -> list[str]:

@@ -46,7 +46,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             f"evaluations.{subject.name}.measures.overlap.source is {settings.source!r}; the {settings.split} "
             f"instructions are of: {', '.join(sorted({row['source'] for row in known})) or 'no source'}"
         )
-    answers = greedy_answers(subject, rows, settings.batch_size, settings.max_tokens)
+    answers = greedy_answers(subject, subject.answering("overlap"), rows, settings.batch_size, settings.max_tokens)
     rouge = [rouge_l(text, row["output"], row["language"]) for text, row in zip(answers, rows, strict=True)]
     right = [language.exact_match(t, row["output"], row["language"]) for t, row in zip(answers, rows, strict=True)]
     metrics = {"instructions": float(len(rows))}

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from pipeline import files
-from pipeline.data import templates
 from pipeline.errors import UserError
-from pipeline.inference.generation import generate
-from pipeline.inference.labels import answers_with_label, labels_of, probabilities
+from pipeline.inference import answers
+from pipeline.inference.answers import Sampling
+from pipeline.inference.labels import probabilities
 from pipeline.model import checkpoint
 from pipeline.seeds import seed_for
+from pipeline.tasks import Labelling, Request, open_tasks
 from pipeline.tokenizer import Tokenizer
 
 GENERATION: dict[str, int | float] = {
@@ -39,79 +39,68 @@ class Predictor:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self._model = checkpoint.load(folder, device)  # before other files: it compares all with the manifest
-        self.task = task(folder)
-        self._tokenizer = Tokenizer.load(folder)
+        self.task = open_tasks(folder, Tokenizer.load(folder), self._model.room())[0]
+        """The task that the model answers; a merged model's first."""
         self._device = device
 
-    def answer(self, texts: Sequence[str], params: Mapping[str, int | float] | None = None) -> list[dict[str, Any]]:
-        """One answer per text, in order: `label` and `score` (its probability), or `completion`.
+    def answer(
+        self, texts: Sequence[str | Request], params: Mapping[str, int | float] | None = None
+    ) -> list[dict[str, Any]]:
+        """One answer per text or request, in order: `label` and `score` (its probability), or `completion`.
 
         Raises:
             UserError: a text that is no string, an unknown or impossible setting.
         """
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(f"input {row} is {type(text).__name__}, expected text")
-        if answers_with_label(self.task):
-            return self._labels(texts)
+        requests = [_request(row, text) for row, text in enumerate(texts)]
+        if isinstance(self.task, Labelling):
+            return self._labels(self.task, requests)
         settings = GENERATION | dict(params or {})
         if unknown := sorted(set(settings) - set(GENERATION)):
             raise UserError(f"unknown settings {unknown}; one of: {', '.join(GENERATION)}")
-        return [{"completion": text} for text in self._completions(texts, settings)]
+        return [{"completion": text} for text in self._completions(requests, settings)]
 
-    def _labels(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        labels = labels_of(self.task)
-        best = probabilities(self._model, self._tokenizer, self.task, texts, _BATCH_SIZE).max(dim=-1)
+    def probabilities(self, requests: Sequence[Request]) -> list[dict[str, float]]:
+        """Label -> probability of every request, for a model that answers with a label. Raises UserError otherwise."""
+        if not isinstance(self.task, Labelling):
+            raise UserError(f"this model's task is {self.task.spec.name}, which has no labels")
+        rows = probabilities(self._model, self.task, requests, _BATCH_SIZE).tolist()
+        return [dict(zip(self.task.labels, row, strict=True)) for row in rows]
+
+    def _labels(self, task: Labelling, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        best = probabilities(self._model, task, requests, _BATCH_SIZE).max(dim=-1)
         return [
-            {"label": labels[index], "score": score}
+            {"label": task.labels[index], "score": score}
             for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
-    def _completions(self, texts: Sequence[str], settings: Mapping[str, int | float]) -> list[str]:
+    def _completions(self, requests: Sequence[Request], settings: Mapping[str, int | float]) -> list[str]:
         greedy = settings["temperature"] == 0
         size = _BATCH_SIZE if greedy else 1
+        sampling = Sampling(
+            int(settings["max_tokens"]),
+            float(settings["temperature"]),
+            int(settings["top_k"]),
+            float(settings["top_p"]),
+        )
         completions: list[str] = []
-        for first in range(0, len(texts), size):
-            batch = texts[first : first + size]
-            seed = seed_for(int(settings["seed"]), "serving", *batch)
-            generator = torch.Generator(self._device).manual_seed(seed)
-            max_tokens = int(settings["max_tokens"])
-            outputs = generate(
-                self._model, [self._prompt(text, max_tokens) for text in batch], max_tokens=max_tokens,
-                temperature=float(settings["temperature"]), top_k=int(settings["top_k"]),
-                top_p=float(settings["top_p"]), stop=self._stop(), generator=None if greedy else generator,
-            )  # fmt: skip
-            completions += [self._text(ids) for ids in outputs]
+        for first in range(0, len(requests), size):
+            batch = requests[first : first + size]
+            seed = seed_for(int(settings["seed"]), "serving", *(request.text for request in batch))
+            generator = None if greedy else torch.Generator(self._device).manual_seed(seed)
+            completions += answers.answer(self._model, self.task, batch, sampling, generator)
         return completions
 
-    def _text(self, ids: list[int]) -> str:
-        text = self._tokenizer.decode(ids)
-        if "template" in self.task:
-            return templates.answer_text(self.task["template"], text)
+
+def _request(row: int, text: Any) -> Request:
+    if isinstance(text, Request):
         return text
-
-    def _prompt(self, text: str, max_tokens: int) -> list[int]:
-        """Ids of the text in the model's template, cut at the beginning where they leave no room for an answer."""
-        if "template" in self.task:
-            ids = templates.prompt_ids(self._tokenizer, self.task["template"], text, "")
-        else:
-            ids = [self._tokenizer.end_of_text, *self._tokenizer.encode(text)]
-        context = self._model.room()
-        return ids[-max(context // 2, context - max_tokens) :]
-
-    def _stop(self) -> set[int]:
-        stop = {self._tokenizer.end_of_text}
-        if "template" in self.task:
-            stop.add(templates.stop_id(self._tokenizer, self.task["template"]))
-        return stop
+    if not isinstance(text, str):
+        raise UserError(f"input {row} is {type(text).__name__}, expected text")
+    return Request(text)
 
 
-def answer(folder: Path, texts: Sequence[str], params: Mapping[str, int | float] | None = None) -> list[dict[str, Any]]:
+def answer(
+    folder: Path, texts: Sequence[str | Request], params: Mapping[str, int | float] | None = None
+) -> list[dict[str, Any]]:
     """Answers of the model in `folder`; see Predictor.answer."""
     return Predictor(folder).answer(texts, params)
-
-
-def task(folder: Path) -> dict[str, Any]:
-    """The task that the model was trained for (`objective`, `labels`, ...); next_token if the folder names none."""
-    path = folder / "tohum.json"
-    return files.read_json(path) if path.is_file() else {"objective": "next_token"}

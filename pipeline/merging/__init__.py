@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import files
 from pipeline.config import plugins
 from pipeline.config.recipe import Merge
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.adapters import has_additions
 from pipeline.model.gpt import GPT
+from pipeline.prompts import spec as specs
+from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import OURS, RANKS, TOKENIZER
 
 Tensors = Mapping[str, Tensor]
@@ -50,7 +51,7 @@ def merge(name: str, chosen: Merge, models: Path) -> dict[str, float]:
     tuned = [
         _tuned(models / tuned_name, models / chosen.of, merged, where) for tuned_name in (chosen.first, chosen.second)
     ]
-    task = merged_task([files.read_json(models / part / "tohum.json") for part in (chosen.first, chosen.second)], where)
+    tasks = merged_tasks([specs.read(models / part) for part in (chosen.first, chosen.second)], where)
     base, weights = _tensors(merged), [_tensors(model) for model in tuned]
     figures = {"parameters": float(merged.num_parameters())} | comparison(base, *weights)
     head = _settle_head(base, weights)
@@ -59,31 +60,40 @@ def merge(name: str, chosen: Merge, models: Path) -> dict[str, float]:
         merged,
         models / name,
         tokenizer=models / chosen.of,
-        labels=None if merged.score is None else task["labels"],
-        metadata=task,
+        labels=None if merged.score is None else next(list(task.labels) for task in tasks if task.labels),
+        metadata=specs.written(tasks),
     )
     return figures
 
 
-def merged_task(tasks: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
-    """The merged folder's tohum.json: the fields of both models' tasks, `objective` from the first.
+def merged_tasks(tasks: Sequence[Sequence[TaskSpec]], where: str) -> list[TaskSpec]:
+    """The tasks of a merged model: those of both models, each once, the first model's first.
 
-    So a merged model can be evaluated as each of its models; in chat and behind the registry it answers as the first.
+    So it can be evaluated as each of its models; in chat and behind the registry it answers as the first.
 
     Raises:
-        UserError: the tasks differ in a field other than `objective`.
+        UserError: two tasks with different labels or templates, or that read a text differently.
     """
-    union: dict[str, Any] = {}
-    for task in tasks:
-        for key, value in task.items():
-            if key == "max_tokens" and "labels" not in task:
-                continue  # a training limit; for classifiers it is the part of a text that is read, and is kept
-            if union.setdefault(key, value) != value and key != "objective":
-                raise UserError(
-                    f"{where}: its models differ in {key} ({union[key]!r} and {value!r} in their tohum.json); merge "
-                    "models that agree in it"
-                )
-    return union
+    merged: list[TaskSpec] = []
+    for spec in (spec for model in tasks for spec in model):
+        for other in merged:
+            keys = ["labels"] if other.labels and spec.labels else []
+            keys += ["template"] if other.template and spec.template else []
+            if other.name == spec.name and spec.labels:  # how a text is read decides its label
+                keys += ["pattern", "verbalizers", "max_tokens"]
+            for key in keys:
+                _require_equal(key, getattr(other, key), getattr(spec, key), where)
+        if spec.name not in [other.name for other in merged]:
+            merged.append(spec)
+    return merged
+
+
+def _require_equal(key: str, ours: Any, theirs: Any, where: str) -> None:
+    if ours != theirs:
+        raise UserError(
+            f"{where}: its models differ in {key} ({ours!r} and {theirs!r} in their tohum.json); merge "
+            "models that agree in it"
+        )
 
 
 def comparison(base: Tensors, first: Tensors, second: Tensors) -> dict[str, float]:

@@ -315,7 +315,7 @@ class GPT(nn.Module):
             UserError: the model has no classification head.
         """
         if self.score is None:
-            raise UserError("this model has no classification head; fine-tune it with objective classify first")
+            raise UserError("this model has no classification head; fine-tune it with task classify first")
         tokens = ids_BT if embeddings_BTD is None else embeddings_BTD
         assert tokens is not None
         mask = mask_BT
@@ -337,7 +337,7 @@ class GPT(nn.Module):
         if self.config.family in HEADLESS:
             raise UserError(
                 f"a {self.config.family} model has no classification head in transformers; take "
-                "objective cloze, or start from another family"
+                "task cloze, or start from another family"
             )
         device = self.embed.weight.device
         weight = torch.empty(n_labels, self.config.d_model, device=generator.device)

@@ -13,6 +13,8 @@ import yaml
 from pipeline import files, integrity
 from pipeline.config.params import Params
 from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, TRAINING
+from pipeline.prompts import spec as specs
+from pipeline.prompts.spec import TaskSpec
 from pipeline.tracking import lineage
 
 
@@ -28,8 +30,8 @@ class Facts:
     """Metrics of its evaluation."""
     gates: dict[str, dict[str, Any]]
     """Gate or model -> verdict."""
-    task: dict[str, Any]
-    """tohum.json of its folder: labels, template, limits."""
+    tasks: tuple[TaskSpec, ...]
+    """Its tasks by its folder's tohum.json: labels, template, limits; a merged model has several."""
     shape: dict[str, Any]
     """config.json of its folder."""
     recipe: dict[str, Any]
@@ -70,7 +72,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
     return Facts(
         model=model, sha256=sha256, gates=gates,
         metrics=integrity.read_recorded(evaluated / "metrics.json", evaluated / "details.json"),
-        task=_read(folder / "tohum.json"), shape=_read(folder / "config.json"),
+        tasks=specs.read(folder), shape=_read(folder / "config.json"),
         recipe=recipe.model_dump(mode="json", by_alias=True, exclude={"model"}),
         thresholds=params.evaluations[model].model_dump(mode="json")["thresholds"], stages=stages,
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
@@ -128,11 +130,12 @@ def _summary(facts: Facts) -> str:
         "cloze": "Classifier by words",
         "instruct": "Instruction follower",
         "chat": "Chat model",
-    }.get(facts.task.get("objective", ""), "Language model")
+    }.get(facts.tasks[0].name, "Language model")
     shape = facts.shape
     layers = shape.get("num_hidden_layers") or shape.get("n_layer")
     width = shape.get("hidden_size") or shape.get("n_embd")
-    labels = f" Labels: {', '.join(facts.task['labels'])}." if facts.task.get("labels") else ""
+    named = next((spec.labels for spec in facts.tasks if spec.labels), ())
+    labels = f" Labels: {', '.join(named)}." if named else ""
     return (
         f"{kind} of the {shape.get('model_type', 'unknown')} family: {layers} layers, {width} wide, "
         f"vocabulary {shape.get('vocab_size')}.{labels}"
@@ -194,9 +197,9 @@ def _limits(facts: Facts) -> str:
             "- Trained with differential privacy of each example of its last recipe, epsilon "
             f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}; none against anyone with the seed."
         )
-    if facts.task.get("labels"):
+    if any(spec.labels for spec in facts.tasks):
         lines.append("- Always answers with one of its labels; the score is not calibrated.")
-    if not facts.task.get("labels") or facts.task.get("template"):
+    if any(not spec.labels for spec in facts.tasks):
         lines.append("- May make false statements; its answers are not filtered.")
     return "\n".join(lines)
 

@@ -7,15 +7,16 @@ MLmodel are replaced.
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import yaml
 
 from pipeline import files
 from pipeline.closure import closure
+from pipeline.config import plugins
 from pipeline.errors import UserError
 from pipeline.paths import CODE
+from pipeline.prompts.spec import TaskSpec
 from pipeline.registry import contents
 from pipeline.registry.card import Facts
 
@@ -44,9 +45,11 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
     Raises:
         UserError: the model folder changed since it was admitted.
     """
-    _save(folder, target, facts.task)
+    _save(folder, target, facts.tasks[0])
     _fix_mlmodel(target / "MLmodel", folder.name, facts.sha256)
-    for path in closure(_PREDICTOR).values():
+    # the predictor takes a task by its name
+    modules = [_PREDICTOR, *(f"pipeline.tasks.{name}" for name in plugins.choices("tasks"))]
+    for path in {path for module in modules for path in closure(module).values()}:
         copy = target / "code" / path.relative_to(CODE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -62,10 +65,10 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
     return sealed
 
 
-def _save(folder: Path, target: Path, task: dict[str, Any]) -> None:
+def _save(folder: Path, target: Path, task: TaskSpec) -> None:
     from importlib.metadata import version
 
-    example = ["Where does Ayşe live?"] if "template" in task else ["Merhaba"]
+    example = ["Where does Ayşe live?"] if task.template else ["Merhaba"]
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
         # MLflow recommends type hints although a signature is given, and resets filters, but not this function.
@@ -91,16 +94,15 @@ def _fix_mlmodel(path: Path, model: str, sha256: str) -> None:
     files.write_text(path, yaml.safe_dump(mlmodel, sort_keys=True, allow_unicode=True))
 
 
-def signature(task: dict[str, Any]) -> mlflow.models.ModelSignature:
+def signature(task: TaskSpec) -> mlflow.models.ModelSignature:
     """Texts in; label and score, or a completion with its generation settings, out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    from pipeline.inference.labels import answers_with_label
     from pipeline.inference.predictor import GENERATION
 
     texts = Schema([ColSpec("string")])
-    if answers_with_label(task):
+    if task.labels:
         return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score")]))
     kinds = {int: "long", float: "double"}
     settings = [ParamSpec(key, kinds[type(value)], value) for key, value in GENERATION.items()]

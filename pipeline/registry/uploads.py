@@ -70,7 +70,7 @@ def upload(store: Store, facts: Facts, packed: Path, sealed: Contents, origin: O
     client, run_id = store.client, origin.run_id
     model = client.create_logged_model(
         origin.experiment, store.name(facts.model), run_id,
-        tags={"tohum.by": "upload"}, model_type=facts.task.get("objective"),
+        tags={"tohum.by": "upload"}, model_type=facts.tasks[0].name,
         params={"sha256": sealed.model_sha256, VERSION: sealed.version_sha256, "path": f"models/{sealed.model}"},
     )  # fmt: skip
     client.log_model_artifacts(model.model_id, str(packed))

@@ -98,7 +98,7 @@ def made_by(name: str, params: Params) -> str:
     if (recipe := params.finetune.get(name)) is None:
         return "next_token + full"
     plain = {"none", "uniform", "shuffled"}  # the neutral part of each axis
-    parts = [recipe.objective, recipe.auxiliary, recipe.tuner, recipe.weighting, recipe.ordering]
+    parts = [recipe.task, recipe.loss, recipe.tuner, recipe.weighting, recipe.ordering]
     names = " + ".join(part.name for part in parts if part.name not in plain)
     return names + (f", {recipe.depth} blocks" if recipe.depth else "")
 

@@ -19,7 +19,7 @@ SEEDS = (1, 2)
 STEPS = 60
 FULL: dict[Kind, str] = {"labelled": "methods", "instructions": "answers"}
 """The profile that compares methods on each kind of record in full."""
-# Objective and measures of each kind of record.
+# Task and measures of each kind of record.
 _COMPARED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
     "labelled": (
         {"name": "classify", "max_tokens": 96},
@@ -45,9 +45,9 @@ def probe_params(data: Path, guessed: Guess) -> dict[str, Any]:
         )
     raw = params(data, guessed)
     raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # recipes run side by side
-    objective, measures = _COMPARED[guessed.kind]
+    task, measures = _COMPARED[guessed.kind]
     raw["finetune"] = {
-        f"{name}-s{seed}": _recipe(recipe, guessed.kind, objective, seed)
+        f"{name}-s{seed}": _recipe(recipe, guessed.kind, task, seed)
         for name, recipe in methods().items()
         for seed in SEEDS
     }
@@ -71,11 +71,11 @@ def methods() -> dict[str, dict[str, Any]]:
     return {names[len(names) // 2]: first[names[len(names) // 2]] for names in lengths.values()}
 
 
-def _recipe(recipe: dict[str, Any], kind: Kind, objective: dict[str, Any], seed: int) -> dict[str, Any]:
+def _recipe(recipe: dict[str, Any], kind: Kind, task: dict[str, Any], seed: int) -> dict[str, Any]:
     """The profile's recipe on this kind of record with fewer steps, otherwise as in a full run."""
     return recipe | {
         "data": kind,
-        "objective": objective,
+        "task": task,
         "seed": seed,
         "schedule": recipe["schedule"] | {"steps": STEPS, "warmup_steps": 5},
         "validation": recipe["validation"] | {"every": STEPS // 2, "batches": 5},

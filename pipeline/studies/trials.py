@@ -210,7 +210,7 @@ def train(params: Params, trial: Trial, key: str) -> Result:
 
 def _measured(model: GPT, params: Params) -> tuple[float, float, float | None]:
     """Nats per token and bits per byte of all held-out documents, and the source's entropy in nats per token."""
-    subject = Subject("trial", model.eval(), Tokenizer.load(TOKENIZER), {}, SAMPLES, params.compute)
+    subject = Subject("trial", model.eval(), Tokenizer.load(TOKENIZER), (), SAMPLES, params.compute)
     settings = perplexity.Settings(split="validation", batch_size=_AT_ONCE, max_documents=None)
     metrics, _ = perplexity.measure(settings, subject)
     known = None

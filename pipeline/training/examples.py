@@ -1,8 +1,9 @@
-"""Examples of a recipe: records of one kind and split, tokenized by its objective.
+"""Examples of a recipe: records of one kind and split, tokenized by its task.
 
 Documents are cut into packed windows; every other record is one example. Few-shot recipes draw some records per label.
 """
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,22 +15,22 @@ from pipeline.config.recipe import Kind
 from pipeline.contracts import Examples
 from pipeline.data.shards import Shard, windows
 from pipeline.errors import UserError
-from pipeline.objectives import Objective
 from pipeline.paths import SAMPLES
 from pipeline.seeds import seed_for
+from pipeline.tasks import Reason, Task
 
 
 class PackedWindows:
-    """Consecutive windows of a shard of documents (packing), ready for an objective's `collate`."""
+    """Consecutive windows of a shard of documents (packing), ready for a task's `collate`."""
 
-    def __init__(self, shard: Shard, context_length: int, objective: Objective) -> None:
-        self._shard, self._windows, self._objective = shard, windows(shard, context_length), objective
+    def __init__(self, shard: Shard, context_length: int, task: Task) -> None:
+        self._shard, self._windows, self._task = shard, windows(shard, context_length), task
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, i: int) -> Any:
-        return self._objective.example({"ids": self._windows.window(i)})
+        return self._task.example({"ids": self._windows.window(i)})
 
     def column(self, name: str) -> list[str]:
         """One value per window: that of the document in which it begins. Raises UserError if there is no column."""
@@ -39,11 +40,15 @@ class PackedWindows:
 
 
 class Records:
-    """Records, each tokenized once, ready for an objective's `collate`."""
+    """Records, each tokenized once, ready for a task's `collate`; those that make no example are left out."""
 
-    def __init__(self, table: pa.Table, objective: Objective) -> None:
-        self._table = table
-        self._examples = [objective.example(record) for record in table.to_pylist()]
+    def __init__(self, table: pa.Table, task: Task) -> None:
+        made = [task.example(record) for record in table.to_pylist()]
+        fits = [not isinstance(example, Reason) for example in made]
+        self.left_out = Counter(example.code for example in made if isinstance(example, Reason))
+        """Reason -> number of records that make no example; the samples gate counts and bounds them."""
+        self._table = table.filter(pa.array(fits, pa.bool_()))
+        self._examples = [example for example in made if not isinstance(example, Reason)]
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -87,7 +92,7 @@ class FewShot(NamedTuple):
 
 
 def load_examples(
-    objective: Objective, kind: Kind, split: str, context_length: int, few_shot: FewShot | None = None
+    task: Task, kind: Kind, split: str, context_length: int, few_shot: FewShot | None = None
 ) -> PackedWindows | Records:
     """The examples of one split: packed windows of documents, or records tokenized once.
 
@@ -96,14 +101,14 @@ def load_examples(
         few_shot: draws the records; None: all.
 
     Raises:
-        UserError: a damaged file, a record that makes no example, or few-shot documents.
+        UserError: a damaged file, or few-shot documents.
     """
     if kind == "documents":
         if few_shot is not None:
             raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
-        return PackedWindows(Shard.open(SAMPLES / kind, split), context_length, objective)
+        return PackedWindows(Shard.open(SAMPLES / kind, split), context_length, task)
     table = _read(kind, split)
-    return Records(table if few_shot is None else few_shot.draw(table), objective)
+    return Records(table if few_shot is None else few_shot.draw(table), task)
 
 
 def training_labels(kind: Kind) -> list[str]:

@@ -1,6 +1,6 @@
 """The training loop: batch, weighted losses, gradients, optimizer step. No disk, no clock, no tracker.
 
-It is independent of objective, tuner and optimizer. Every update is a function of (weights, optimizer state, seed,
+It is independent of task, loss, tuner and optimizer. Every update is a function of (weights, optimizer state, seed,
 number of the update), so a resumed run ends with the same bits as one that was never interrupted.
 
 Shapes: B examples of a micro-batch.
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +19,9 @@ from pipeline.config.recipe import Compute, Schedule
 from pipeline.contracts import Batch, Examples, on_device
 from pipeline.model.device import autocast, seed
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Objective
 from pipeline.ordering import Ordering
 from pipeline.seeds import seed_for
+from pipeline.tasks import Task
 from pipeline.training.schedule import learning_rate_factor, micro_batches
 from pipeline.weighting import Weighting
 
@@ -28,9 +30,9 @@ from pipeline.weighting import Weighting
 class Parts:
     """The built parts of a recipe."""
 
-    objective: Objective
+    task: Task
     losses: Callable[[GPT, Batch], Tensor]
-    """(model, batch) -> losses_B to minimise: the objective's, plus an auxiliary loss if there is one."""
+    """(model, batch) -> losses_B to minimise: those of the recipe's loss."""
     ordering: Ordering
     weighting: Weighting
     optimizer: torch.optim.Optimizer
@@ -98,29 +100,49 @@ def _trains(group: dict[str, Any], parts: Parts, number: int) -> bool:
 
 
 def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:
-    """Accumulates the gradients of an update's micro-batches; returns the mean loss and the number of positions."""
-    total, tokens = torch.zeros((), device=device), 0
-    numbers = micro_batches(parts.schedule, number)
-    for micro in numbers:
-        rows = parts.ordering.rows(len(examples), micro, parts.seed)
-        if not len(rows):  # Poisson sampling may draw no example
-            continue
-        batch = on_device(parts.objective.collate([examples[int(i)] for i in rows]), model)
-        batch["rows"] = torch.from_numpy(rows)
+    """Accumulates the gradients of an update's micro-batches; returns the mean loss and the number of positions.
+
+    The unit is the update: weighted losses are summed over all of its micro-batches and divided once by the sum of the
+    weights, so `accumulate` changes memory and time, not the result (tests/training/test_loop.py).
+    """
+    drawn = [parts.ordering.rows(len(examples), micro, parts.seed) for micro in micro_batches(parts.schedule, number)]
+    drawn = [rows for rows in drawn if len(rows)]  # Poisson sampling may draw no example
+    batches: Iterator[Batch] = (_batch(model, parts, examples, rows) for rows in drawn)
+    if parts.weighting.by_update and len(drawn) > 1:
+        batches = iter(parts.weighting.begin(list(batches)))
+    expected = sum(map(len, drawn))
+    total, weight, tokens = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    for batch in batches:
         with autocast(parts.compute):
             losses_B = parts.losses(model, batch)
         weights_B = parts.weighting.weights(losses_B, batch)
-        # if all weights are zero, loss and gradients are zero, not NaN
-        loss = (weights_B * losses_B).sum() / weights_B.sum().clamp(min=1e-12)
-        (loss / len(numbers)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        total += loss.detach() / len(numbers)
+        sum_ = weights_B.sum()
+        # Of one micro-batch the sum of weights is known; of several the number of examples stands in for it.
+        divisor = sum_.clamp(min=1e-12) if len(drawn) == 1 else expected
+        loss = (weights_B * losses_B).sum() / divisor
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        total += loss.detach()
+        weight += sum_.detach()
         tokens += batch["inputs"].numel()
+    if len(drawn) > 1 and not parts.weighting.uniform:
+        scale = expected / weight.clamp(min=1e-12)  # if all weights are zero, loss and gradients are zero, not NaN
+        for group in parts.optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad.mul_(scale)
+        total *= scale
     return total, tokens
+
+
+def _batch(model: GPT, parts: Parts, examples: Examples, rows: npt.NDArray[np.int64]) -> Batch:
+    batch = on_device(parts.task.collate([examples[int(i)] for i in rows]), model)
+    batch["rows"] = torch.from_numpy(rows)
+    return batch
 
 
 @torch.no_grad()
 def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> float:
-    """Validation loss in nats: the objective's mean over the first `batches` batches, the same ones at every call."""
+    """Validation loss in nats: the task's mean over the first `batches` batches, the same ones at every call."""
     losses = [losses_B.double() for losses_B in _losses_in_order(model, parts, examples, batches)]
     return float(sum(float(losses_B.sum()) for losses_B in losses) / sum(map(len, losses)))
 
@@ -132,4 +154,4 @@ def _losses_in_order(model: GPT, parts: Parts, examples: Examples, batches: int)
     for first in range(0, min(len(examples), batches * size), size):
         chosen = [examples[i] for i in range(first, min(first + size, len(examples)))]
         with autocast(parts.compute):
-            yield parts.objective.losses(model, on_device(parts.objective.collate(chosen), model)).float()
+            yield parts.task.losses(model, on_device(parts.task.collate(chosen), model)).float()

@@ -3,7 +3,7 @@
 The gradient of every example is computed separately and clipped to norm C = privacy.clip_norm; Gaussian noise of
 standard deviation sigma C is added to their sum, and the result is divided by the expected batch size. opacus clips,
 adds noise and keeps the privacy account (Renyi DP of the Poisson-sampled Gaussian mechanism: Mironov et al. 2019);
-sigma is the smallest, to 0.01 of epsilon, that keeps the whole schedule within (epsilon, delta). Any objective, tuner
+sigma is the smallest, to 0.01 of epsilon, that keeps the whole schedule within (epsilon, delta). Any task, loss, tuner
 and optimizer can be used: everything after the noise is post-processing, and examples never share a forward pass, so
 none can change another's gradient. An example's weight multiplies its loss before clipping and is not normalised by the
 weights of the batch, whose sum would depend on other examples.
@@ -103,7 +103,7 @@ def _reached_weights(model: GPT, parts: Parts, probe: Examples) -> set[int]:
 
 def _loss(model: GPT, parts: Parts, example: Any) -> tuple[Tensor, int]:
     """The weighted loss of a single example, and its number of positions."""
-    batch = on_device(parts.objective.collate([example]), model)
+    batch = on_device(parts.task.collate([example]), model)
     with autocast(parts.compute):
         losses_B = parts.losses(model, batch)
     return (parts.weighting.weights(losses_B, batch) * losses_B).sum(), batch["inputs"].numel()

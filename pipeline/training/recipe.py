@@ -27,9 +27,10 @@ from pipeline.model.compilation import compiled
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
 from pipeline.model.layers import keep_layers
-from pipeline.objectives import Objective, ObjectiveContext
 from pipeline.paths import MODELS, SAMPLES, TRAINING
+from pipeline.prompts import spec as specs
 from pipeline.seeds import seed_for
+from pipeline.tasks import Task, TaskContext
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
@@ -66,7 +67,7 @@ class Built:
     """A recipe's parts and examples, ready to train."""
 
     model: GPT
-    objective: Objective
+    task: Task
     tuner: Any
     parts: Parts
     train: PackedWindows | Records
@@ -105,7 +106,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         params: compute and runtime settings.
         run: the tracker.
         tokenizer_folder: the vocabulary, copied into the model folder.
-        reference: loads the frozen reference model of an auxiliary loss.
+        reference: loads the frozen reference model of a loss.
 
     Raises:
         UserError: an input differs from its recorded hash, or a part finds an error in params or data.
@@ -143,24 +144,24 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     _require_usable(where, model, tokenizer)
-    context = ObjectiveContext(tokenizer, model.config.context_length, training_labels(kind))
-    objective: Objective = _part(recipe, "objective", where, context)
+    context = TaskContext(tokenizer, model.config.context_length, training_labels(kind), f"params.yaml: {where}.task")
+    task: Task = _part(recipe, "task", where, context)
     tuner = _part(recipe, "tuner", where)
     if (depth := getattr(recipe, "depth", None)) is not None:
         keep_layers(model, depth)
-    objective.prepare(model, generator)
+    task.prepare(model, generator)
     tuner.apply(model, generator, tokenizer.encode)
     _require_trainable(where, recipe.tuner.name, model)
-    _require_room(where, model, objective)
+    _require_room(where, model, task)
     few = getattr(recipe, "few", None)
     few_shot = None if few is None else FewShot(few, recipe.seed)
-    train_set = load_examples(objective, kind, "train", model.room(), few_shot)
-    validation_set = load_examples(objective, kind, "validation", model.room())
+    train_set = load_examples(task, kind, "train", model.room(), few_shot)
+    validation_set = load_examples(task, kind, "validation", model.room())
     for split, examples in (("train", train_set), ("validation", validation_set)):
         if not len(examples):
             raise UserError(f"{where}: the {split} split gives no example; see data/samples/ledger.json")
-    learner = Learner(model.to(device), objective, train_set, params.compute, tokenizer, reference)
-    parts = _parts(recipe, where, learner, objective, tuner)
+    learner = Learner(model.to(device), task, train_set, params.compute, tokenizer, reference)
+    parts = _parts(recipe, where, task, learner, tuner)
     validation = Subset(validation_set, parts.ordering.validation_rows(validation_set))
     private = None
     if recipe.privacy is not None:
@@ -168,7 +169,7 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
 
         private = build_private(recipe, where, model, parts, train_set, validation)
         parts = replace(parts, gradients=private)
-    return Built(model, objective, tuner, parts, train_set, validation, private)
+    return Built(model, task, tuner, parts, train_set, validation, private)
 
 
 def _require_intact(*inputs: Path) -> None:
@@ -208,13 +209,13 @@ def _trained_share(name: str, model: GPT) -> str:
     return f"{name}: trains {trained:,} of {total:,} weights ({trained / total:.2%})"
 
 
-def _require_room(where: str, model: GPT, objective: Objective) -> None:
-    """Raises UserError if virtual tokens leave too little of the context for the objective's examples."""
-    longest = objective.task.get("max_tokens", 0)
+def _require_room(where: str, model: GPT, task: Task) -> None:
+    """Raises UserError if virtual tokens leave too little of the context for the task's examples."""
+    longest = task.spec.max_tokens or 0
     if (room := model.room()) < max(2, longest):
         raise UserError(
             f"{where}.tuner: its virtual tokens leave room for {max(room, 0)} of {model.config.context_length} tokens, "
-            f"objective.max_tokens is {longest or 'not set'}; use fewer virtual tokens or lower max_tokens"
+            f"task.max_tokens is {longest or 'not set'}; use fewer virtual tokens or lower max_tokens"
         )
 
 
@@ -224,10 +225,10 @@ def _part(recipe: Recipe, axis: str, where: str, *inputs: Any) -> Any:
     return plugins.load(AXES[axis], name).build(recipe.part(axis, where), *inputs)
 
 
-def _parts(recipe: Recipe, where: str, learner: Learner, objective: Objective, tuner: Any) -> Parts:
+def _parts(recipe: Recipe, where: str, task: Task, learner: Learner, tuner: Any) -> Parts:
     return Parts(
-        objective=objective,
-        losses=_part(recipe, "auxiliary", where, learner),
+        task=task,
+        losses=_part(recipe, "loss", where, learner).losses,
         ordering=_part(recipe, "ordering", where, learner),
         weighting=_part(recipe, "weighting", where, learner),
         optimizer=_part(recipe, "optimizer", where, tuner.groups(learner.model)),
@@ -273,7 +274,7 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
     curve.
     """
     summary = _summary(progress, built)
-    model, tuner, objective = built.model, built.tuner, built.objective
+    model, tuner, task = built.model, built.tuner, built.task
     weights = example_weights(built.train, built.parts.weighting.memory)
     start = getattr(recipe, "start", None)
     base = (MODELS / start).as_posix() if isinstance(start, str) else None
@@ -281,8 +282,8 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
         tuner.merge(model),
         MODELS / name,
         tokenizer=tokenizer_folder,
-        labels=None if model.score is None else objective.task["labels"],  # cloze has labels without a head
-        metadata=objective.task,
+        labels=None if model.score is None else list(task.spec.labels or ()),  # cloze has labels without a head
+        metadata=specs.written([task.spec.within(model.room())]),
         adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
         more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
     )

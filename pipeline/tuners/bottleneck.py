@@ -5,6 +5,7 @@ plain weights: they are saved beside the base model and inserted again when it i
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapt
 class Settings(Section):
     """Size of the adapters."""
 
+    additions: ClassVar[bool] = True
     width: Positive = Field(examples=[4])
     """Features of the bottleneck, the adapter's hidden layer."""
 

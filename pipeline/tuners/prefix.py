@@ -7,6 +7,7 @@ Shapes: P virtual tokens, L layers, G key-value heads, K head size, D model widt
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -22,6 +23,7 @@ from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapt
 class Settings(Section):
     """Length and parametrisation of the prefix."""
 
+    additions: ClassVar[bool] = True
     virtual_tokens: Positive = Field(examples=[3])
     """Number of virtual tokens; they take up as much of the model's context."""
     hidden: Positive | None = Field(examples=[8, None])

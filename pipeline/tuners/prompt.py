@@ -5,6 +5,7 @@ far better than random vectors, most of all in small models. Saved in peft's lay
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapt
 class Settings(Section):
     """Length and initialisation of the soft prompt."""
 
+    additions: ClassVar[bool] = True
     virtual_tokens: Positive = Field(examples=[5])
     """Number of virtual tokens; they take up as much of the model's context."""
     text: str = Field(examples=["abc"])

@@ -1,6 +1,6 @@
 """Class weights: one weight per label, larger for rare or costly ones (King & Zeng 2001: by inverse frequency)."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from pipeline.weighting import Weighting
 class Settings(Section):
     """One weight per label."""
 
+    reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(examples=[{"ham": 1.0, "spam": 3.0}])
     """Label -> weight; every label has one."""
 

@@ -1,13 +1,13 @@
 """Learning to reweight examples: weights by the gradient's agreement with that of clean examples (Ren et al. 2018).
 
 Algorithm 1 with equation 12: the weight of an example is the rate at which a step along the example's own gradient
-lowers the loss of clean examples, clipped at zero and normalised within the batch. That slope is the product of two
+lowers the loss of clean examples, clipped at zero and normalised within the update. That slope is the product of two
 gradients, so it is also the rate at which the example's loss changes along the clean gradient: two forward passes
 (central difference) measure it for the whole batch, where per-example gradients or second derivatives would cost
 several times as much.
 
 One difference from the paper: where examples have labels, each slope is relative to the mean slope of its label in the
-batch. While the model favours one label, every example of the other labels has a positive slope and none of that label,
+update. While the model favours one label, every example of the others has a positive slope and none of that label,
 whether correct or not. With the plain slope a small batch then consists of one label, the model swings between labels
 and does not learn (tests/weighting/test_weighting.py shows it).
 
@@ -36,7 +36,7 @@ class Settings(Section):
     clean: str = Field(examples=["trusted"])
     """Value of that column in clean records; they are trained on as well."""
     clean_batch: Positive = Field(examples=[8])
-    """Clean examples drawn per micro-batch; at least as many as the micro-batch has."""
+    """Clean examples drawn per update; at least as many as a micro-batch has."""
 
 
 def build(settings: Settings, learner: Learner) -> "Reweight":
@@ -56,33 +56,50 @@ class Reweight(Weighting):
         count = len(learner.examples)
         self.memory = {"weight": torch.zeros(count), "seen": torch.zeros(count)}
 
+    by_update = True
+
+    def begin(self, update: list[Batch]) -> list[Batch]:
+        """Weighs all examples of an update together: their slopes are compared with each other."""
+        gradients = self._clean_gradients(self.learner.trainable_parameters())
+        slopes_U = torch.cat([self._slopes(batch, gradients) for batch in update])
+        targets = [batch["targets"] for batch in update] if self.learner.labels else []
+        weights_U = self._normalised(slopes_U, torch.cat(targets) if targets else None)
+        sizes = [len(batch["rows"]) for batch in update]
+        for batch, weights_B in zip(update, torch.split(weights_U, sizes), strict=True):
+            batch["weights"] = weights_B
+        return update
+
     def weights(self, losses_B: Tensor, batch: Batch) -> Tensor:
-        """weights_B: max(0, slope), mean 1; all zero if no slope is positive."""
-        slopes_B = self._relative(self._slopes(batch), batch).clamp(min=0).to(losses_B)
-        weights_B = slopes_B / slopes_B.mean().clamp(min=1e-12)
+        """weights_B: max(0, slope), of mean 1 over the update; all zero if no slope is positive."""
+        if "weights" not in batch:
+            self.begin([batch])
+        weights_B = batch["weights"].to(losses_B)
         self._remember(batch["rows"].cpu(), weights_B.cpu().float())
         return weights_B
+
+    def _normalised(self, slopes_B: Tensor, targets_B: Tensor | None) -> Tensor:
+        slopes_B = self._relative(slopes_B, targets_B).clamp(min=0)
+        return slopes_B / slopes_B.mean().clamp(min=1e-12)
 
     def _remember(self, rows_B: Tensor, weights_B: Tensor) -> None:
         weight, seen = self.memory["weight"], self.memory["seen"]
         weight[rows_B] = torch.where(seen[rows_B] > 0, (weight[rows_B] + weights_B) / 2, weights_B)
         seen.index_add_(0, rows_B, torch.ones(len(rows_B)))
 
-    def _relative(self, slopes_B: Tensor, batch: Batch) -> Tensor:
+    def _relative(self, slopes_B: Tensor, targets_B: Tensor | None) -> Tensor:
         """The slopes minus the mean slope of their label; unchanged without labels."""
-        if not self.learner.labels:
+        if targets_B is None:
             return slopes_B
-        ones_B, targets_B = torch.ones_like(slopes_B), batch["targets"]
+        ones_B = torch.ones_like(slopes_B)
         zeros_C = slopes_B.new_zeros(len(self.learner.labels))
         counts_C = zeros_C.index_add(0, targets_B, ones_B).clamp(min=1)
         return slopes_B - (zeros_C.index_add(0, targets_B, slopes_B) / counts_C)[targets_B]
 
-    def _slopes(self, batch: Batch) -> Tensor:
+    def _slopes(self, batch: Batch, gradients: list[Tensor]) -> Tensor:
         """slopes_B: the derivative of each example's loss along the gradient of the clean loss; without dropout."""
         learner, training = self.learner, self.learner.model.training
         learner.model.eval()
         weights = learner.trainable_parameters()
-        gradients = self._clean_gradients(weights)
         gradient_norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
         weight_norm = torch.stack([w.detach().square().sum() for w in weights]).sum().sqrt()
         step = float(_STEP * weight_norm / gradient_norm.clamp(min=1e-12))
@@ -92,10 +109,15 @@ class Reweight(Weighting):
         return (after - before) / (2 * step)
 
     def _clean_gradients(self, weights: list[nn.Parameter]) -> list[Tensor]:
-        """Gradients of the mean loss of random clean examples; torch's generator is seeded by the training loop."""
+        """Gradients of the mean loss of random clean examples without dropout; the training loop seeds torch's
+        generator.
+        """
+        training = self.learner.model.training
+        self.learner.model.eval()
         drawn = self._clean[torch.randint(len(self._clean), (self.settings.clean_batch,))]
         clean = self.learner.losses(self.learner.batch(drawn.tolist())).mean()
         gradients = torch.autograd.grad(clean, weights, allow_unused=True)
+        self.learner.model.train(training)
         return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True)]
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ class Uniform(Weighting):
     """Weights of one."""
 
     by_example = True
+    uniform = True
 
     def weights(self, losses_B: Tensor, _batch: Batch) -> Tensor:
         """weights_B, all one."""

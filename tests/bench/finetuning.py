@@ -102,7 +102,7 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
     cases = {}
     for task, name in RECIPES.items():
         recipe = params.finetune[name]
-        learned, labels = objective(task, recipe, vocabulary, params.pretrain.model.context_length)
+        learned, labels = task_of(task, recipe, vocabulary, params.pretrain.model.context_length)
         examples = [learned.example(row) for row in rows[recipe.data]]
         for size, changes in SIZES.items():
             shape = ModelConfig(**(params.pretrain.model.model_dump() | changes), vocab_size=2048)
@@ -120,15 +120,15 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
     return cases
 
 
-def objective(task: str, recipe: Any, vocabulary: Any, context_length: int) -> tuple[Any, list[str]]:
+def task_of(task: str, recipe: Any, vocabulary: Any, context_length: int) -> tuple[Any, list[str]]:
     """What the recipe learns, and its labels."""
     from pipeline.config import plugins
-    from pipeline.objectives import ObjectiveContext
+    from pipeline.tasks import TaskContext
 
     labels = ["ham", "spam"] if task == "classify" else []
-    settings = recipe.part("objective", f"finetune.{RECIPES[task]}")
-    context = ObjectiveContext(vocabulary, context_length, labels)
-    return plugins.load("objectives", task).build(settings, context), labels
+    settings = recipe.part("task", f"finetune.{RECIPES[task]}")
+    context = TaskContext(vocabulary, context_length, labels)
+    return plugins.load("tasks", task).build(settings, context), labels
 
 
 # A contestant: trains and reports after every turn.
@@ -169,7 +169,7 @@ def ours(case: Any) -> dict[str, Any]:
     recipe = params.finetune[RECIPES[case.task]]
     model = checkpoint.load(Path(case.model))
     vocabulary = Tokenizer.load(Path(case.model))
-    learned, _ = objective(case.task, recipe, vocabulary, model.config.context_length)
+    learned, _ = task_of(case.task, recipe, vocabulary, model.config.context_length)
     tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", ""))
     learned.prepare(model, torch.Generator().manual_seed(3))
     tuner.apply(model, torch.Generator().manual_seed(3), vocabulary.encode)
@@ -180,7 +180,7 @@ def ours(case: Any) -> dict[str, Any]:
         update={"shape": "constant", "steps": case.updates, "warmup_steps": 0, "clip_norm": CLIP, "accumulate": 1}
     )
     parts = Parts(
-        objective=learned, ordering=InOrder(case.batch), losses=learned.losses, weighting=uniform.Uniform(),
+        task=learned, ordering=InOrder(case.batch), losses=learned.losses, weighting=uniform.Uniform(),
         optimizer=adamw.build(settings, tuner.groups(model)), schedule=schedule, compute=params.compute, seed=1,
     )  # fmt: skip
     score = (lambda ids, mask: model.classify(ids, mask)) if case.task == "classify" else lambda ids, mask: model(ids)

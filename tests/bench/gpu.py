@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +27,9 @@ from pipeline.model.compilation import compiled
 from pipeline.model.config import ModelConfig
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
-from pipeline.objectives.next_token import NextToken, Settings
 from pipeline.optimizers import adamw, muon
+from pipeline.prompts.spec import TEXT
+from pipeline.tasks.next_token import NextToken, Settings
 from pipeline.training.loop import Parts, fit
 from pipeline.weighting import uniform
 from tests.bench.peers import NanoGPT
@@ -204,15 +206,16 @@ def ours(
         shape="constant", steps=1_000_000, warmup_steps=0, final_share=0.0, accumulate=1, batch_warmup_steps=0,
         clip_norm=1.0,
     )  # fmt: skip
-    objective = NextToken(Settings(mask_documents=case.apart, logits_at_once=None), END)
+    ends: Any = SimpleNamespace(end_of_text=END)
+    task = NextToken(TEXT, ends, Settings(mask_documents=case.apart, logits_at_once=None))
     examples: Sequence[np.ndarray] = windows
     if prepared:
-        batch = {name: one.to(device) for name, one in objective.collate(list(windows[: case.batch])).items()}
-        objective.collate = lambda examples: dict(batch)
+        batch = {name: one.to(device) for name, one in task.collate(list(windows[: case.batch])).items()}
+        task.collate = lambda examples: dict(batch)
     if case.apart:  # documents of some 300 tokens
         windows[np.random.default_rng(2).random(windows.shape) < 1 / 300] = END
     parts = Parts(
-        objective=objective, losses=objective.losses, ordering=InOrder(case.batch), weighting=uniform.Uniform(),
+        task=task, losses=task.losses, ordering=InOrder(case.batch), weighting=uniform.Uniform(),
         optimizer=watched(rule.build(rule.Settings(**shared, **more), groups)), schedule=schedule, compute=compute,
         seed=1,
     )  # fmt: skip

@@ -155,8 +155,9 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     """The project's own loop."""
     from pipeline.model.compilation import compiled
     from pipeline.model.device import set_up
-    from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import adamw
+    from pipeline.prompts.spec import TEXT
+    from pipeline.tasks.next_token import NextToken, Settings
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
 
@@ -166,9 +167,10 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     rate = 1.5 * RATE if case.broken and name == "ours-compiled" else RATE
     settings = adamw.Settings(learning_rate=rate, weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8)
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
-    objective = NextToken(Settings(mask_documents=False, logits_at_once=None), end_of_text=-1)
+    ends: Any = SimpleNamespace(end_of_text=-1)
+    task = NextToken(TEXT, ends, Settings(mask_documents=False, logits_at_once=None))
     parts = Parts(
-        objective=objective, ordering=InOrder(case.batch), losses=objective.losses, weighting=uniform.Uniform(),
+        task=task, ordering=InOrder(case.batch), losses=task.losses, weighting=uniform.Uniform(),
         optimizer=adamw.build(settings, groups), schedule=schedule(case), compute=compute, seed=1,
     )  # fmt: skip
     before = loss(model, examples)

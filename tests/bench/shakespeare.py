@@ -181,8 +181,9 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
     from pipeline.model.config import ModelConfig
     from pipeline.model.device import has_bfloat16, set_up
     from pipeline.model.gpt import GPT
-    from pipeline.objectives.next_token import NextToken, Settings
     from pipeline.optimizers import normuon
+    from pipeline.prompts.spec import TEXT
+    from pipeline.tasks.next_token import NextToken, Settings
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
 
@@ -223,9 +224,10 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
         shape="linear", steps=run.updates, warmup_steps=min(run.warmup, run.updates), final_share=run.final,
         accumulate=1, batch_warmup_steps=0, clip_norm=0.0,
     )  # fmt: skip
-    objective = NextToken(Settings(mask_documents=False, logits_at_once=None), end_of_text=-1)
+    ends: Any = SimpleNamespace(end_of_text=-1)
+    task = NextToken(TEXT, ends, Settings(mask_documents=False, logits_at_once=None))
     parts = Parts(
-        objective=objective, ordering=Epochs(), losses=objective.losses, weighting=uniform.Uniform(),
+        task=task, ordering=Epochs(), losses=task.losses, weighting=uniform.Uniform(),
         optimizer=normuon.build(settings, groups), schedule=plan, compute=compute, seed=seed,
     )  # fmt: skip
 

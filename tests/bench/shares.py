@@ -67,13 +67,13 @@ def shares(updates: int) -> dict[str, Any]:
     trainer = Trainer(
         built.model, parts, Examples(), built.validation, recipe.validation, params.runtime, log, "shares"
     )
-    collate, validate = parts.objective.collate, trainer._validate
-    parts.objective.collate = timed("batches", collate)
+    collate, validate = parts.task.collate, trainer._validate
+    parts.task.collate = timed("batches", collate)
 
     def validated(state_of: int) -> None:
-        parts.objective.collate = collate  # its batches are validation's
+        parts.task.collate = collate  # its batches are validation's
         timed("validation", validate)(state_of)
-        parts.objective.collate = timed("batches", collate)
+        parts.task.collate = timed("batches", collate)
 
     trainer._validate = validated
     trainer._save = timed("checkpoints", trainer._save)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 VARIANTS = (
-    "objectives", "auxiliary", "tuners", "weighting", "ordering", "optimizers", "merging", "evaluation", "data/sources",
+    "tasks", "losses", "tuners", "weighting", "ordering", "optimizers", "merging", "evaluation", "data/sources",
     "data/formats", "gates",
 )  # fmt: skip
 """Folders in which a file is a choice in params.yaml."""

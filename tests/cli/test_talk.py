@@ -9,6 +9,7 @@ import torch
 
 from pipeline.cli import _talk
 from pipeline.evaluation import Subject
+from pipeline.prompts.spec import TEXT
 
 SAMPLING = _talk.Sampling(temperature=1.0, top_k=0, top_p=1.0, max_tokens=8)
 
@@ -18,7 +19,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Seeds of the generators that the answers of `talk` are drawn with, a line of input each call."""
     seeds: list[int] = []
     model = SimpleNamespace(embed=torch.nn.Embedding(2, 2))
-    subject = cast(Subject, SimpleNamespace(name="base", task={}, model=model))
+    subject = cast(Subject, SimpleNamespace(name="base", tasks=[SimpleNamespace(spec=TEXT)], model=model))
 
     def answer(subject: Subject, line: str, turns: object, sampling: object, generator: torch.Generator) -> list[str]:
         assert generator.device == subject.model.embed.weight.device

@@ -33,7 +33,7 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
     assert committed == (ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"), (
         "also put the recipe into infra/profiles/embedded.yaml, or keep yours in a profile"
     )
-    assert config.load(ROOT / "params.yaml").pretrain.objective.name == "next_token"
+    assert config.load(ROOT / "params.yaml").pretrain.task.name == "next_token"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
         ("colour", "red", ["colour", "compute"]),
         ("pretrain.optimizer.learning_rate", float("nan"), ["pretrain.optimizer.learning_rate"]),
         ("pretrain.model.logit_softcap", 15.0, ["family qwen3 has no logit_softcap", "family to nanochat"]),
-        ("pretrain.model.family", "nanochat", ["finetune.spam-full.objective.name is 'classify'", "no classifier"]),
+        ("pretrain.model.family", "nanochat", ["finetune.spam-full.task.name is 'classify'", "no classifier"]),
         (
             "pretrain.start",
             {"kind": "hub", "path": "a/b", "revision": None, "sha256": None, "licence": None, "zero_projections": True},

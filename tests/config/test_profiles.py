@@ -39,7 +39,7 @@ def test_rendered_compares_methods_on_other_data_when_stacked(stacked: str) -> N
     for name, recipe in raw["finetune"].items():
         assert recipe["data"] in kinds, name
         room = raw["pretrain"]["model"]["context_length"] - recipe["tuner"].get("virtual_tokens", 0)
-        assert recipe["objective"]["max_tokens"] <= room, name
+        assert recipe["task"]["max_tokens"] <= room, name
 
 
 def test_apply_keeps_other_settings_and_comments_when_an_overlay_names_a_path(tmp_path: Path) -> None:

@@ -11,15 +11,20 @@ import pytest
 from pipeline import files
 from pipeline.config import plugins
 from pipeline.evaluation import Subject
+from pipeline.tasks import open_task
 from tests.evaluation.test_measures import COMPUTE, TOKENIZER, write_documents, write_labelled
 from tests.models import network
+from tests.specs import ANSWERS, SPAM, changed
 from tests.variants import Variant, variants
 
 MEASURES = variants("evaluation")
 SECRET = "code is 493 027 518"  # the example pattern of measure `exposure`
 TEXTS = ["kısa", f"the {SECRET}, he said", "orta boy bir ışık"]
 MESSAGES = [("ödül kazandın", "spam", "tr"), ("akşama gel", "ham", "tr"), ("a prize for you", "spam", "en")]
-TASK = {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 16, "template": "alpaca"}
+TASKS = (
+    open_task(changed(SPAM, max_tokens=16, max_prompt_tokens=16), TOKENIZER),  # type: ignore[arg-type]
+    open_task(changed(ANSWERS, template="alpaca", max_tokens=120, max_prompt_tokens=100), TOKENIZER),  # type: ignore[arg-type]
+)
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
         Path("models/m/weights.parquet"), pa.table(dict(zip(("origin", "weight", "seen"), columns, strict=True)))
     )
     model = network("llama", labels=2, vocab_size=TOKENIZER.vocab_size, context_length=128).eval()
-    return Subject("m", model, TOKENIZER, TASK, tmp_path, COMPUTE)  # type: ignore[arg-type]  # a tokenizer of bytes
+    return Subject("m", model, TOKENIZER, TASKS, tmp_path, COMPUTE)  # type: ignore[arg-type]  # a tokenizer of bytes
 
 
 @pytest.mark.parametrize("variant", MEASURES, ids=str)

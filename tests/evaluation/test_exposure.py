@@ -12,16 +12,19 @@ from pipeline.config import plugins
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, exposure
 from pipeline.files import write_table
-from pipeline.objectives import IGNORED, padded, predicted_tokens
+from pipeline.prompts.spec import TEXT, TaskSpec
+from pipeline.tasks import IGNORED, open_task, padded, predicted_tokens
 from tests.evaluation.test_measures import COMPUTE, TOKENIZER, write_documents
 from tests.models import network
+from tests.specs import ANSWERS, changed
 
 PATTERN = r"vault [A-Z] is (?P<secret>\d{4})\."
 
 
-def subject_of(samples: Path, context_length: int = 48, **task: Any) -> Subject:
+def subject_of(samples: Path, context_length: int = 48, spec: TaskSpec = TEXT) -> Subject:
     model = network(vocab_size=TOKENIZER.vocab_size, context_length=context_length).eval()
-    return Subject("m", model, TOKENIZER, task, samples, COMPUTE)  # type: ignore[arg-type]
+    words: Any = TOKENIZER
+    return Subject("m", model, words, (open_task(spec, words),), samples, COMPUTE)
 
 
 def settings_of(**changes: Any) -> Any:
@@ -79,7 +82,7 @@ def test_answers_hold_canaries_under_the_prompt_of_their_template(tmp_path: Path
     asked = {"instruction": "What is the code of vault C?", "output": "1 2 3 4"}
     rows = [asked | {"input": "one"}, asked | {"input": "two"}, {"instruction": "And?", "input": "", "output": "no"}]
     write_instructions(tmp_path, rows)
-    subject = subject_of(tmp_path, 64, objective="instruct", template="alpaca")
+    subject = subject_of(tmp_path, 128, changed(ANSWERS, template="alpaca", max_prompt_tokens=100))
     settings = settings_of(kind="instructions", pattern=r"^(?P<secret>\d \d \d \d)$", candidates=8)
     [(canary, times)] = exposure.canaries(settings, subject)
     assert (times, canary.before, canary.secret, canary.after) == (2, "", "1 2 3 4", "")

@@ -18,10 +18,13 @@ from pipeline.config.recipe import Compute, Model
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
-from pipeline.inference.labels import predict
+from pipeline.inference import answers
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
+from pipeline.prompts.spec import TEXT, TaskSpec
+from pipeline.tasks import open_task
 from tests.fakes import ByteTokenizer
+from tests.specs import ANSWERS, SPAM, changed
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
 TOKENIZER = ByteTokenizer()
@@ -31,12 +34,12 @@ SHAPE = Model(
 )  # fmt: skip
 
 
-def subject(samples: Path, **task: Any) -> Subject:
+def subject(samples: Path, spec: TaskSpec = TEXT) -> Subject:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
-    if "labels" in task:
-        model.add_score(len(task["labels"]), torch.Generator().manual_seed(4))
-    # a fake tokenizer, which knows bytes alone
-    return Subject("m", model.eval(), TOKENIZER, task, samples, COMPUTE)  # type: ignore[arg-type]
+    if spec.labels:
+        model.add_score(len(spec.labels), torch.Generator().manual_seed(4))
+    words: Any = TOKENIZER  # a fake one, which knows bytes alone
+    return Subject("m", model.eval(), words, (open_task(spec, words),), samples, COMPUTE)
 
 
 def write_documents(folder: Path, texts: list[str], bits: list[float | None], sources: list[str] | None = None) -> None:
@@ -126,9 +129,9 @@ def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rows = [("x" * int(rng.integers(1, 12)) + str(i), str(rng.choice(["a", "b", "c"])), "tr") for i in range(40)]
     write_labelled(tmp_path / "labelled", rows)
-    one = subject(tmp_path, labels=["a", "b", "c"], max_tokens=16)
+    one = subject(tmp_path, changed(SPAM, labels=("a", "b", "c"), max_tokens=16, max_prompt_tokens=16))
     metrics, details = classification.measure(classification.Settings(split="test", batch_size=7), one)
-    probabilities = predict(one, [r[0] for r in rows], 40)
+    probabilities = evaluation.label_probabilities(one, one.labelling("m"), [r[0] for r in rows], 40)
     guesses = ["abc"[i] for i in probabilities.argmax(1)]
     truth = [r[1] for r in rows]
     assert metrics["accuracy"] == sum(a == b for a, b in zip(guesses, truth, strict=True)) / 40
@@ -143,7 +146,7 @@ def test_classification_names_a_label_that_was_not_trained(tmp_path: Path) -> No
     with pytest.raises(UserError, match="phish"):
         classification.measure(
             classification.Settings(split="test", batch_size=7),
-            subject(tmp_path, labels=["a", "b"], max_tokens=16),
+            subject(tmp_path, changed(SPAM, labels=("a", "b"), max_tokens=16, max_prompt_tokens=16)),
         )
 
 
@@ -184,7 +187,7 @@ def test_exact_match_folds_case_by_the_language(tmp_path: Path, monkeypatch: pyt
     pq.write_table(table, folder / "test.parquet")
     monkeypatch.setattr(exact_match, "greedy_answers", lambda *_: ["İSTANBUL.", "İSTANBUL", "IĞDIR", ""])
     settings = exact_match.Settings(split="test", batch_size=2, max_tokens=4, max_records=None)
-    metrics, details = exact_match.measure(settings, subject(tmp_path, template="chat"))
+    metrics, details = exact_match.measure(settings, subject(tmp_path, ANSWERS))
     assert metrics["exact_match"] == 0.5
     assert metrics["exact_match_tr"] == 1.0
     assert metrics["exact_match_en"] == 0.0
@@ -196,10 +199,10 @@ def test_greedy_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:
     """Prompts are sorted by length; a wrong order would score an answer against another question."""
     shape = SHAPE.model_copy(update={"context_length": 128}).model_dump()
     model = GPT(ModelConfig(**shape, vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
-    short = subject(tmp_path, template="alpaca")._replace(model=model)
+    short = subject(tmp_path, changed(ANSWERS, template="alpaca", max_prompt_tokens=100))._replace(model=model)
     rows = [{"instruction": "x" * n, "input": ""} for n in (30, 3, 17)]
-    together = evaluation.greedy_answers(short, rows, 3, 5)
-    assert together == [evaluation.greedy_answers(short, [row], 1, 5)[0] for row in rows]
+    together = evaluation.greedy_answers(short, short.answering("m"), rows, 3, 5)
+    assert together == [evaluation.greedy_answers(short, short.answering("m"), [row], 1, 5)[0] for row in rows]
 
 
 def test_measure_all_refuses_a_metric_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +323,7 @@ def test_attention_is_the_share_of_attention_on_the_words(tmp_path: Path) -> Non
     from pipeline.evaluation import attention
 
     write_labelled(tmp_path / "labelled", [("a gel b", "ham", "tr"), ("abc", "spam", "tr")])
-    one = subject(tmp_path, labels=["ham", "spam"], max_tokens=12)
+    one = subject(tmp_path, changed(SPAM, max_tokens=12))
     with torch.no_grad():
         for parameter in one.model.parameters():
             parameter.zero_()
@@ -346,11 +349,11 @@ def test_measures_generate_in_the_precision_of_the_params(
         seen.append(torch.is_autocast_enabled("cpu"))
         return [[65]] * len(prompts)
 
-    monkeypatch.setattr(evaluation, "generate", generate)
+    monkeypatch.setattr(answers, "generate", generate)
     monkeypatch.setattr(generation, "generate", generate)
     compute = COMPUTE.model_copy(update={"precision": precision})
-    one = subject(tmp_path, template="chat")._replace(compute=compute)
-    evaluation.greedy_answers(one, [{"instruction": "a", "input": ""}], 1, 2)
+    one = subject(tmp_path, ANSWERS)._replace(compute=compute)
+    evaluation.greedy_answers(one, one.answering("m"), [{"instruction": "a", "input": ""}], 1, 2)
     fields = {"samples": 2, "max_tokens": 2, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
     generation.measure(generation.Settings.model_validate(fields), one)
     assert seen == [precision == "bfloat16"] * 2

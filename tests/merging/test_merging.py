@@ -16,19 +16,21 @@ from pipeline.evaluation import measure_all, open_subject
 from pipeline.files import sha256_of, write_json, write_table
 from pipeline.inference import predictor
 from pipeline.inference.labels import probabilities
-from pipeline.merging import merge, merged_task
+from pipeline.merging import merge, merged_tasks
 from pipeline.model import checkpoint
 from pipeline.model.adapters import insert_bottlenecks
 from pipeline.model.gpt import GPT
+from pipeline.prompts.spec import TaskSpec, read
+from pipeline.tasks import Labelling, Request, open_task
 from tests import variants
 from tests.fakes import instruction, labelled
 from tests.merging.models import fine_tuned, weights_of
 from tests.models import network
+from tests.specs import ANSWERS as CHAT
+from tests.specs import SPAM, TEXT, WORDS, changed, labels_of, written
 from tests.variants import Variant
 
 COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
-CHAT = {"objective": "instruct", "template": "chat", "max_tokens": 40}
-SPAM = {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 32}
 BASE = Path("models/base")
 
 
@@ -37,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A base, a chat model and a classifier tuned from it, and a few records."""
     monkeypatch.chdir(tmp_path)
     tokenizer.train(["Ayşe geldi, ödül kazandın! Where is the cat? " * 20], 300, "gpt2").save(Path("words"))
-    save("base", base_of(), {"objective": "next_token"})
+    save("base", base_of(), TEXT)
     save("chat", fine_tuned(base_of(), 1), CHAT)
     save("spam", classifier(2), SPAM)
     return tmp_path
@@ -54,9 +56,9 @@ def classifier(seed: int, labels: int = 2) -> GPT:
     return model
 
 
-def save(name: str, model: GPT, task: dict[str, Any], words: str = "words", **more: Any) -> None:
+def save(name: str, model: GPT, task: TaskSpec, words: str = "words", **more: Any) -> None:
     checkpoint.save(
-        model, Path("models") / name, tokenizer=Path(words), labels=task.get("labels"), metadata=task, **more
+        model, Path("models") / name, tokenizer=Path(words), labels=labels_of(task), metadata=written([task]), **more
     )
 
 
@@ -111,7 +113,7 @@ def test_a_merged_model_answers_as_its_first_model() -> None:
     chat, spam = merged("chat", "spam", "chat-first"), merged("spam", "chat", "spam-first")
     assert list(predictor.answer(chat, ["Ayşe?"])[0]) == ["completion"]
     assert list(predictor.answer(spam, ["Ayşe?"])[0]) == ["label", "score"]
-    assert files.read_json(chat / "tohum.json") == SPAM | {"objective": "instruct", "template": "chat"}
+    assert (read(chat), read(spam)) == ((CHAT, SPAM), (SPAM, CHAT))
 
 
 @pytest.mark.usefixtures("project")
@@ -133,9 +135,9 @@ def test_merge_treats_heads_of_both_models_like_any_weight() -> None:
 
 @pytest.mark.usefixtures("project")
 def test_merge_keeps_tied_embeddings_tied() -> None:
-    for name, task in (("base", {"objective": "next_token"}), ("chat", CHAT), ("spam", SPAM)):
+    for name, task in (("base", TEXT), ("chat", CHAT), ("spam", SPAM)):
         model = fine_tuned(base_of(tie_embeddings=True), len(name))
-        if "labels" in task:
+        if task.labels:
             model.add_score(2, torch.Generator().manual_seed(1))
         save(name, model, task)
     both = checkpoint.load(merged("chat", "spam"))
@@ -145,13 +147,14 @@ def test_merge_keeps_tied_embeddings_tied() -> None:
 
 @pytest.mark.usefixtures("project")
 def test_a_merged_model_still_classifies_by_words_when_it_answers_in_text() -> None:
-    task = {"objective": "cloze", "pattern": "{text}{label}", "verbalizers": {"ham": " e", "spam": " s"}}
-    task |= {"labels": ["ham", "spam"], "max_tokens": 32}
-    checkpoint.save(fine_tuned(base_of(), 6), Path("models/cloze"), tokenizer=Path("words"), metadata=task)
+    metadata = written([WORDS])
+    checkpoint.save(fine_tuned(base_of(), 6), Path("models/cloze"), tokenizer=Path("words"), metadata=metadata)
     both = open_subject(merged("chat", "cloze").name, COMPUTE)
-    assert both.task["objective"] == "instruct"
-    found = probabilities(both.model, both.tokenizer, both.task, ["ödül"], 1)
-    assert torch.equal(found, probabilities(both.model, both.tokenizer, task, ["ödül"], 1))
+    assert [task.spec.name for task in both.tasks] == ["instruct", "cloze"]
+    found = probabilities(both.model, both.labelling("classification"), [Request("ödül")], 1)
+    words = open_task(WORDS, both.tokenizer)
+    assert isinstance(words, Labelling)
+    assert torch.equal(found, probabilities(both.model, words, [Request("ödül")], 1))
 
 
 def other_shape() -> None:
@@ -184,7 +187,7 @@ def adapters() -> None:
 
 
 def other_labels() -> None:
-    save("chat", classifier(4, labels=3), SPAM | {"labels": ["a", "b", "c"]})
+    save("chat", classifier(4, labels=3), changed(SPAM, labels=("a", "b", "c")))
 
 
 @pytest.mark.usefixtures("project")
@@ -199,7 +202,7 @@ def other_labels() -> None:
             adapters,
             r"spam or base has virtual tokens or bottleneck adapters.*; merge models trained by a tuner that changes",
         ),
-        (other_labels, r"differ in labels \(\['a', 'b', 'c'\] and \['ham', 'spam'\]"),
+        (other_labels, r"differ in labels \(\('a', 'b', 'c'\) and \('ham', 'spam'\)"),
     ],
 )
 def test_merge_refuses_models_without_the_same_base(harm: Callable[[], None], words: str) -> None:
@@ -211,10 +214,13 @@ def test_merge_refuses_models_without_the_same_base(harm: Callable[[], None], wo
     assert "merge.both" in str(caught.value)
 
 
-def test_merged_task_unites_tasks_and_names_a_conflicting_field() -> None:
-    assert merged_task([CHAT, SPAM], "m")["max_tokens"] == 32  # how much of a text is read for its label
-    assert merged_task([CHAT, CHAT | {"max_tokens": 9}], "m") == {"objective": "instruct", "template": "chat"}
+def test_merged_tasks_keeps_each_task_once_and_names_a_conflicting_field() -> None:
+    assert merged_tasks([(CHAT,), (SPAM,)], "m") == [CHAT, SPAM]
+    assert merged_tasks([(CHAT, SPAM), (changed(CHAT, max_tokens=9),)], "m") == [CHAT, SPAM]
+    assert merged_tasks([(WORDS,), (SPAM,)], "m") == [WORDS, SPAM]
     with pytest.raises(UserError, match=r"m: its models differ in template \('chat' and 'alpaca'"):
-        merged_task([CHAT, CHAT | {"template": "alpaca"}], "m")
+        merged_tasks([(CHAT,), (changed(CHAT, name="chat", template="alpaca"),)], "m")
     with pytest.raises(UserError, match=r"differ in max_tokens \(32 and 64"):
-        merged_task([SPAM, SPAM | {"max_tokens": 64}], "m")
+        merged_tasks([(SPAM,), (changed(SPAM, max_tokens=64),)], "m")
+    with pytest.raises(UserError, match=r"differ in verbalizers"):
+        merged_tasks([(WORDS,), (changed(WORDS, verbalizers={"ham": " x", "spam": " y"}),)], "m")

@@ -26,11 +26,11 @@ class Examples(list[int]):
 
 
 def learner() -> Learner:
-    class Objective:
+    class Task:
         def collate(self, examples: list[int]) -> dict[str, torch.Tensor]:
             return {"inputs": torch.zeros(1, 1 + examples[0] * 7 % 20)}
 
-    return Learner(network(), Objective(), Examples(range(20)), COMPUTE, ByteTokenizer())  # type: ignore[arg-type]
+    return Learner(network(), Task(), Examples(range(20)), COMPUTE, ByteTokenizer())  # type: ignore[arg-type]
 
 
 def ordering_of(name: str, **changes: Any) -> Any:

@@ -22,6 +22,7 @@ from pipeline.registry import card as model_card
 from pipeline.registry.packing import pack
 from tests.commands import tohum
 from tests.registries import ROOT, evaluate, make_model, params, register
+from tests.specs import ANSWERS, SPAM, written
 
 TEXTS = ["Merhaba, İzmir nasıl?", "free prize now", "ı"]
 
@@ -319,8 +320,7 @@ def test_render_names_both_models_of_a_merge(project: Registry) -> None:
     rule = {"name": "linear", "scales": [1.0, 1.0]}
     raw["merge"] = {"both": {"of": "base", "first": "chat-full", "second": "spam-full", "rule": rule}}
     raw["evaluations"]["both"] = raw["evaluations"]["spam-full"]
-    task = {"objective": "instruct", "template": "chat", "labels": ["ham", "spam"], "max_tokens": 32}
-    files.write_json(Path("models/both/tohum.json"), task)
+    files.write_json(Path("models/both/tohum.json"), written([ANSWERS, SPAM]))
     evaluate("both")
     card = model_card.render(model_card.gather("both", Params.model_validate(raw), "0" * 64), "tohum-both")
     assert "pretrain → finetune@chat-full → finetune@spam-full → merge@both" in card

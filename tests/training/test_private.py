@@ -18,7 +18,7 @@ from pipeline.config import plugins
 from pipeline.config.recipe import Privacy, Schedule
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives.classify import Classify
+from pipeline.tasks import classify
 from pipeline.training import private
 from pipeline.training.loop import Parts, _accumulate, fit
 from pipeline.training.private import Private
@@ -68,8 +68,8 @@ def gradients(plan: Any, step: int = 0) -> torch.Tensor:
 
 def by_hand(plan: Any, row: int) -> torch.Tensor:
     """The gradient of one example."""
-    batch = plan.parts.objective.collate([plan.train[row]])
-    loss = plan.parts.objective.losses(plan.model.train(), batch).sum()
+    batch = plan.parts.task.collate([plan.train[row]])
+    loss = plan.parts.task.losses(plan.model.train(), batch).sum()
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(plan.model.parameters()))])
 
 
@@ -151,15 +151,15 @@ def test_private_training_ends_with_the_same_bits_when_killed_and_resumed(tmp_pa
 
 def classifier(variant: Variant, noise: float) -> tuple[GPT, Parts, list[Any], dict[str, torch.Tensor]]:
     """A model with a head for three labels under one tuner, private parts, six examples, the weights before."""
-    context: Any = SimpleNamespace(tokenizer=ByteTokenizer(), context_length=16, labels=["a", "b", "c"])
-    objective = Classify(plugins.settings_class("objectives", "classify")(max_tokens=10), context)
+    context: Any = SimpleNamespace(tokenizer=ByteTokenizer(), context_length=16, labels=["a", "b", "c"], where="task")
+    task = classify.build(plugins.settings_class("tasks", "classify")(max_tokens=10), context)
     model, tuner = network("llama", vocab_size=300, tie_embeddings=False), variant.build()
-    objective.prepare(model, torch.Generator().manual_seed(1))
+    task.prepare(model, torch.Generator().manual_seed(1))
     tuner.apply(model, torch.Generator().manual_seed(3), encode)
     adamw = {"learning_rate": 0.01, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
     parts = Parts(
-        objective=objective,
-        losses=objective.losses,
+        task=task,
+        losses=task.losses,
         ordering=POISSON(3),
         weighting=Uniform(),
         optimizer=plugins.load("optimizers", "adamw").build(
@@ -177,7 +177,7 @@ def classifier(variant: Variant, noise: float) -> tuple[GPT, Parts, list[Any], d
         compute=COMPUTE,
         seed=3,
     )
-    rows = [objective.example({"text": text, "label": label}) for text, label in zip("abcdef", "abcabc", strict=True)]
+    rows = [task.example({"text": text, "label": label}) for text, label in zip("abcdef", "abcabc", strict=True)]
     privacy = Privacy(epsilon=1.0, delta=1e-3, clip_norm=1.0)
     parts = replace(
         parts, gradients=Private(privacy, noise, len(rows), parts, private._reached_weights(model, parts, rows))
@@ -218,7 +218,7 @@ def recipe_of(**changes: Any) -> dict[str, Any]:
     recipe["ordering"] = {"name": "poisson", "batch_size": 4}
     recipe["schedule"] |= {"clip_norm": 0.0, "steps": 4, "warmup_steps": 1}
     recipe["validation"] |= {"every": 2}
-    recipe["objective"]["max_tokens"] = 40
+    recipe["task"]["max_tokens"] = 40
     raw["runtime"]["progress"] = False
     for path, value in changes.items():
         place, *steps = recipe, *path.split("__")
@@ -248,7 +248,7 @@ def test_check_refuses_params_that_break_the_privacy_guarantee(changes: dict[str
 
 
 def test_check_refuses_a_start_model_that_was_trained_on_the_private_records() -> None:
-    raw = recipe_of(data="documents", objective={"name": "next_token", "mask_documents": False, "logits_at_once": None})
+    raw = recipe_of(data="documents", task={"name": "next_token", "mask_documents": False, "logits_at_once": None})
     with pytest.raises(UserError, match="is or comes from 'base', trained on the same documents"):
         config.check(raw)
     raw["pretrain"]["schedule"]["steps"] = 0

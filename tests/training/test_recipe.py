@@ -1,4 +1,4 @@
-"""From a recipe to a model folder, for pairs of objective and tuner."""
+"""From a recipe to a model folder, for pairs of task and tuner."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipeline.files import write_table
 from pipeline.inference.labels import probabilities
 from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
+from pipeline.tasks import Request
 from pipeline.tracking.tracker import NullTracker
 from pipeline.training import recipe as recipes
 from pipeline.tuners.full import Full
@@ -53,11 +54,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def params_of(objective: dict[str, Any], tuner: dict[str, Any]) -> Params:
+def params_of(task: dict[str, Any], tuner: dict[str, Any]) -> Params:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     raw["runtime"]["progress"], raw["search"] = False, {}
     chosen = raw["finetune"]["spam-lora"]
-    chosen |= {"objective": objective, "tuner": tuner}
+    chosen |= {"task": task, "tuner": tuner}
     chosen["schedule"] |= {"steps": 3, "warmup_steps": 1}
     chosen["validation"] |= {"every": 2}
     return config.check(raw)
@@ -74,15 +75,13 @@ def train(params: Params) -> None:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("tuner", TUNERS, ids=lambda tuner: tuner["name"])
-@pytest.mark.parametrize("objective", [{"name": "classify", "max_tokens": 40}, CLOZE], ids=lambda part: part["name"])
-def test_train_writes_a_model_that_can_be_loaded_and_classifies(
-    objective: dict[str, Any], tuner: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("task", [{"name": "classify", "max_tokens": 40}, CLOZE], ids=lambda part: part["name"])
+def test_train_writes_a_model_that_can_be_loaded_and_classifies(task: dict[str, Any], tuner: dict[str, Any]) -> None:
     """Lost otherwise: a run of hours would end in an error at the last step."""
-    params = params_of(objective, tuner)
+    params = params_of(task, tuner)
     train(params)
     subject = open_subject("spam-lora", params.compute)
-    found = probabilities(subject.model, subject.tokenizer, subject.task, ["ödül 1", "akşam 2" * 40], 2)
+    found = probabilities(subject.model, subject.labelling("m"), [Request("ödül 1"), Request("akşam 2" * 40)], 2)
     assert found.shape == (2, 2)
     torch.testing.assert_close(found.sum(1), torch.ones(2))
 
@@ -91,7 +90,7 @@ def test_train_writes_a_model_that_can_be_loaded_and_classifies(
 def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     """Lost otherwise: the first long message would end the run with an error about positions."""
     tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
-    with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, objective.max_tokens is 40; use fewer"):
+    with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, task.max_tokens is 40; use fewer"):
         train(params_of({"name": "classify", "max_tokens": 40}, tuner))
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from pipeline.config.recipe import Compute, Model, Schedule, Validation
 from pipeline.errors import UserError
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
-from pipeline.objectives.next_token import NextToken, Settings
+from pipeline.prompts.spec import TEXT
+from pipeline.tasks.next_token import NextToken, Settings
 from pipeline.training import state as states
 from pipeline.training.interruption import deferred_signals
 from pipeline.training.loop import Parts, fit, mean_loss
@@ -53,7 +55,8 @@ class Log:
             raise KeyboardInterrupt
 
 
-LEARNED = NextToken(Settings(mask_documents=False, logits_at_once=None), end_of_text=0)
+ENDS: Any = SimpleNamespace(end_of_text=0)
+LEARNED = NextToken(TEXT, ENDS, Settings(mask_documents=False, logits_at_once=None))
 
 
 def trainer(
@@ -63,7 +66,7 @@ def trainer(
     settings = plugins.settings_class("optimizers", "adamw").model_validate(ADAMW | changes)
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     parts = Parts(
-        objective=LEARNED,
+        task=LEARNED,
         losses=LEARNED.losses,
         ordering=plugins.load("ordering", "shuffled").Shuffled(4),
         weighting=Uniform(),
@@ -256,13 +259,13 @@ def test_trainer_stops_with_advice_when_the_training_loss_is_not_finite(tmp_path
 def test_trainer_stops_with_advice_when_the_validation_loss_is_not_finite(tmp_path: Path) -> None:
     """Otherwise training would end without any best weights."""
     plan = trainer(Log())
-    losses = plan.parts.objective.losses
+    losses = plan.parts.task.losses
 
     class Broken:
-        collate = staticmethod(plan.parts.objective.collate)
+        collate = staticmethod(plan.parts.task.collate)
         losses = staticmethod(lambda model, batch: losses(model, batch) * (1.0 if model.training else math.nan))
 
-    object.__setattr__(plan.parts, "objective", Broken)
+    object.__setattr__(plan.parts, "task", Broken)
     with pytest.raises(DivergedError, match="test: the validation loss is nan at step 6; lower"):
         finished(tmp_path, plan)
     assert states.State(tmp_path).saved()[0].name == "step-00000005"

@@ -18,7 +18,7 @@ SCHEDULE = Schedule(
 
 
 class NextToken:
-    """The part of an objective that the training loop calls."""
+    """The part of a task that the training loop calls."""
 
     def collate(self, examples):
         rows = torch.tensor(examples)

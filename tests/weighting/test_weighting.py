@@ -64,10 +64,9 @@ def test_reweight_measures_the_product_of_gradients() -> None:
     batch = batch_of(learner, [2, 3, 4, 5])
     before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
     torch.manual_seed(3)
-    slopes = weighting._slopes(batch)
-    torch.manual_seed(3)
-    learner.model.eval()
     clean = weighting._clean_gradients(learner.trainable_parameters())
+    slopes = weighting._slopes(batch, clean)
+    learner.model.eval()
     for row, slope in enumerate(slopes):
         learner.model.zero_grad()
         learner.losses(batch)[row].backward()

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
 MESSAGES = "messages"  # kind instructions: a list of messages in place of its columns
+TOOLS = ("tools", "functions")  # beside `messages`: what they offer is not said in them, so a row with one is rejected
 EXTRA = ("language", "split")  # columns that a mapping may add
 ABSENT: Final = object()  # the row has no such field; null is a value
 
@@ -71,7 +72,8 @@ class Shape:
         """The columns to read: the kind's content in schema order, then language and split where mapped."""
         if MESSAGES in self.columns:
             extra = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
-            return (Field(MESSAGES, self.columns[MESSAGES], True), *extra)
+            tools = [Field(name, name, False) for name in TOOLS]
+            return (Field(MESSAGES, self.columns[MESSAGES], True), *tools, *extra)
         content = [
             Field(ours, self.columns.get(ours, ours), ours not in OPTIONAL or ours in self.columns)
             for ours in CONTENT[self.kind]

@@ -11,14 +11,13 @@ import pyarrow as pa
 
 from pipeline.config.recipe import Kind
 from pipeline.data import conversations
-from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, BadRow, Field, Row, Shape
+from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, TOOLS, BadRow, Field, Row, Shape
 from pipeline.data.ledger import RowLog
-from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
+from pipeline.data.records import SCHEMAS, SPLITS, TEXTS
 from pipeline.errors import UserError
 
 TABLE_ROWS = 2000
 TABLE_CHARACTERS = 8 << 20
-_CONVERSATION = CONTENT["instructions"]  # the fields that a list of messages becomes
 
 
 def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog) -> Iterator[tuple[Kind, pa.Table]]:
@@ -44,7 +43,7 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog
             log.reject(shape.kind, file, line, record.reason, record.detail)
             seen = seen or [(line, record)]
             continue
-        content = [record[name] for name in CONTENT[shape.kind]]
+        content = [record[name] or "" for name in TEXTS[shape.kind] if name in record]
         record.setdefault("language", guess(" ".join(content)))
         record.setdefault("split", shape.split)
         record["origin"] = f"{file}:{line}"
@@ -82,17 +81,19 @@ def _guesser(shape: Shape) -> Callable[[str], str]:
 def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
     record: dict[str, Any] = {}
     for field, value in zip(shape.fields, values, strict=True):
+        if field.ours in TOOLS:
+            if value is not ABSENT and value not in (None, "", [], {}):
+                return BadRow("tools", f"{field.theirs} offers tools, which this project cannot teach to use")
+            continue
         if field.ours == MESSAGES:
             conversation = conversations.record(value)
             if isinstance(conversation, str):
                 return BadRow("not_a_conversation", f"{field.theirs}: {conversation}")
-            parts = [
-                _value(Field(ours, field.theirs, True), text, shape)
-                for ours, text in zip(_CONVERSATION, conversation, strict=True)
-            ]
-            if invalid := next((part for part in parts if isinstance(part, BadRow)), None):
+            columns = conversation._asdict() | {"input": ""}
+            faults = (_fault(Field(ours, field.theirs, True), text) for ours, text in columns.items() if text)
+            if invalid := next((fault for fault in faults if fault is not None), None):
                 return invalid
-            record |= dict(zip(_CONVERSATION, parts, strict=True))
+            record |= columns | {"history": conversation.history or None}
             continue
         checked = _value(field, value, shape)
         if isinstance(checked, BadRow):

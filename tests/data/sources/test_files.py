@@ -183,7 +183,7 @@ def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
         text = json.dumps(records) if form == "json" else "".join(json.dumps(one) + "\n" for one in records)
         rows = read(f"a.{form}", text, "instructions", format={"name": form}, columns=columns)
     assert [(r["instruction"], r["output"]) for r in rows] == [("Ne zaman?", "dün"), ("Kim?", "Ayşe")]
-    assert earlier(rows[0]["input"]) == ("", (("Kim?", "Ayşe"),))
+    assert earlier(rows[0]["history"]) == ("", (("Kim?", "Ayşe", True),))
     assert [reason for _, reason in read.reasons()] == ["not_a_conversation"]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.config.recipe import KINDS, Kind
-from pipeline.data.records import CONTENT, record_id
+from pipeline.data.records import CONTENT, SCHEMAS, record_id
 from pipeline.data.sources.world import planted
 from pipeline.data.sources.world.facts import World, make_world
 from pipeline.data.sources.world.grammar import Choice, Node, log2p
@@ -243,6 +243,8 @@ def _batches(records: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 def _table(kind: Kind, rows: list[dict[str, Any]]) -> pa.Table:
     names = [*CONTENT[kind], "language", "split", "origin"]
     table = {name: pa.array([row[name] for row in rows], pa.string()) for name in names}
+    if "history" in SCHEMAS[kind].names:
+        table["history"] = pa.array([row.get("history") for row in rows], pa.string())
     if kind == "documents":
         table["bits"] = pa.array([row["bits"] for row in rows], pa.float64())
     return pa.table(table)

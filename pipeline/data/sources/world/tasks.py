@@ -7,7 +7,7 @@ conversation asks for facts of the world. Every record of a task occurs once.
 import random
 from collections.abc import Callable, Iterator, Mapping
 
-from pipeline.data.conversations import record
+from pipeline.data.conversations import Turn, of_turns
 from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, pick, shuffled
 from pipeline.data.sources.world.grammar import sample, template
 from pipeline.errors import UserError
@@ -59,7 +59,9 @@ THEN = {
 
 
 def tasks(world: World, counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
-    """Yields instruction, input, output, language and origin; `counts`: task of MADE -> number of records.
+    """Yields instruction, input, output, language, origin and, of a conversation, history.
+
+    `counts`: task of MADE -> number of records.
 
     Raises:
         UserError: more records than the world has different ones.
@@ -69,7 +71,7 @@ def tasks(world: World, counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
         for index in range(count):
             for attempt in range(_REDRAWS):
                 made = MADE[name](world, world.rng(name, index, attempt))
-                if (key := (made["instruction"], made["input"])) not in seen:
+                if (key := (made["instruction"], made.get("history", made["input"]))) not in seen:
                     break
             else:
                 raise UserError(
@@ -105,14 +107,12 @@ def _conversation(world: World, rng: random.Random) -> dict[str, str]:
     first, *later = shuffled(list(ATTRIBUTES), rng)[:3]
     questions = [sample(template(pick(words.QUESTIONS[first], rng), slots), rng)]
     questions += [THEN[language][attribute] for attribute in later]
-    messages = []
-    for question, attribute in zip(questions, (first, *later), strict=True):
-        messages.append({"role": "user", "content": question})
-        messages.append({"role": "assistant", "content": world.fact(language, person, attribute)})
-    conversation = record(messages)
-    assert not isinstance(conversation, str), conversation
-    instruction, given, output = conversation
-    return {"instruction": instruction, "input": given, "output": output, "language": language}
+    *before, last = [
+        Turn(question, world.fact(language, person, attribute))
+        for question, attribute in zip(questions, (first, *later), strict=True)
+    ]
+    answer = {"instruction": last.question, "input": "", "output": last.answer, "language": language}
+    return answer | {"history": of_turns(before)}
 
 
 MADE: dict[str, Callable[[World, random.Random], dict[str, str]]] = {

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.auxiliary.adversarial import perturbed, symmetric_kl
-from pipeline.auxiliary.attention import attention_mass, spellings, target_mask
-from pipeline.auxiliary.distill import similarity_loss
 from pipeline.contracts import Learner
 from pipeline.errors import UserError
+from pipeline.losses.adversarial import perturbed, symmetric_kl
+from pipeline.losses.attention import attention_mass, spellings, target_mask
+from pipeline.losses.distill import similarity_loss
 from pipeline.model.capture import Capture
 from pipeline.model.layers import keep_layers
 from tests.learners import chat_learner, classifier, small
@@ -24,15 +24,15 @@ def teacher(labels: int = 2) -> Any:
 
 
 def losses_of(name: str, learner: Learner, **changes: Any) -> Any:
-    return build("auxiliary", name, learner, **changes)
+    return build("losses", name, learner, **changes).losses
 
 
 @pytest.mark.parametrize("make", [classifier, chat_learner])
-@pytest.mark.parametrize("variant", variants("auxiliary"), ids=str)
-def test_every_auxiliary_loss_falls_with_every_kind_of_objective(variant: Variant, make: Any) -> None:
+@pytest.mark.parametrize("variant", variants("losses"), ids=str)
+def test_every_loss_falls_with_every_kind_of_task(variant: Variant, make: Any) -> None:
     """Lost otherwise: a combination that params allow would fail, or learn nothing."""
     learner = make(reference=lambda: teacher(2 if make is classifier else 0))
-    losses = variant.build(learner)
+    losses = variant.build(learner).losses
     batch = learner.batch(range(2))
     optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=3e-3)
     torch.manual_seed(1)
@@ -51,14 +51,14 @@ def test_distill_trains_the_student_to_the_teachers_outputs_when_all_weight_is_o
     losses = losses_of("distill", learner, soft_share=1.0, hidden=0.0, temperature=1.0)
     batch = learner.batch(range(2))
     with torch.no_grad():
-        said = learner.objective.predictions(teacher(0), batch).scores_NC.softmax(-1)
+        said = learner.task.predictions(teacher(0), batch).scores_NC.softmax(-1)
     optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=1e-2)
     for _ in range(150):
         losses(learner.model, batch).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        learned = learner.objective.predictions(learner.model, batch).scores_NC.softmax(-1)
+        learned = learner.task.predictions(learner.model, batch).scores_NC.softmax(-1)
     assert float((learned - said).abs().max()) < 0.01
     assert losses(learner.model, batch).detach().max() < 1e-3
 
@@ -102,7 +102,7 @@ def test_adversarial_perturbation_changes_outputs_more_than_random_ones_of_its_s
     learner = classifier()
     adversarial = losses_of("adversarial", learner).__self__
     batch = learner.batch(range(6))
-    clean = learner.objective.predictions(learner.model, batch).scores_NC.detach()
+    clean = learner.task.predictions(learner.model, batch).scores_NC.detach()
     torch.manual_seed(0)
     worst = adversarial._perturbation(learner.model, batch, clean)
     size = 0.1 * learner.model.embed.weight.detach().square().mean().sqrt()
@@ -110,7 +110,7 @@ def test_adversarial_perturbation_changes_outputs_more_than_random_ones_of_its_s
 
     def divergence_under(change: torch.Tensor) -> float:
         with torch.no_grad(), perturbed(learner.model, change):
-            said = learner.objective.predictions(learner.model, batch).scores_NC
+            said = learner.task.predictions(learner.model, batch).scores_NC
         return float(symmetric_kl(clean, said).mean())
 
     random = [divergence_under(torch.randn(worst.shape).sign() * size) for _ in range(20)]
@@ -133,10 +133,10 @@ def test_adversarial_lowers_the_divergence_under_perturbation() -> None:
             optimizer.zero_grad()
         adversarial = losses_of("adversarial", learner, radius=1.0).__self__
         with torch.enable_grad():
-            clean = learner.objective.predictions(learner.model, batch).scores_NC.detach()
+            clean = learner.task.predictions(learner.model, batch).scores_NC.detach()
             worst = adversarial._perturbation(learner.model, batch, clean)
         with torch.no_grad(), perturbed(learner.model, worst):
-            said = learner.objective.predictions(learner.model, batch).scores_NC
+            said = learner.task.predictions(learner.model, batch).scores_NC
         found[name] = float(symmetric_kl(clean, said).mean())
     assert found["adversarial"] < 0.01 * found["none"]
 
@@ -149,7 +149,7 @@ def test_attention_trains_the_named_head_alone_to_attend_to_the_words() -> None:
 
     def masses() -> list[float]:
         with torch.no_grad(), learner.model.capturing(Capture(attentions=[1])) as seen:
-            learner.objective.losses(learner.model, batch)
+            learner.task.losses(learner.model, batch)
         wanted = target_mask(batch["inputs"], "words", losses.__self__.spellings)
         return [float(seen.attentions[1][0, head, 10] @ wanted[0, 10].float()) for head in (0, 1)]
 
@@ -173,7 +173,7 @@ def test_target_mask_marks_a_word_for_later_tokens_and_not_for_padding() -> None
     assert bytes(text[i] for i in spans) == b" gel"
     assert not bool(wanted[0, : text.index(b" gel") + 1].any())  # later tokens are masked by causal attention
     with learner.model.capturing(Capture(attentions=[1])) as seen:
-        learner.objective.losses(learner.model, batch)
+        learner.task.losses(learner.model, batch)
     _, counts = attention_mass(wanted, learner.token_mask(batch["inputs"]), seen, {1: [0, 1]})
     assert int(counts[1].sum()) == 3  # the rest of "gel" and the end-of-text token
 

@@ -6,8 +6,8 @@ A causal model predicts at the end, so a pattern ends with {label}. The score of
 their log-probabilities.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -17,12 +17,17 @@ from torch.nn import functional as F
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Objective, ObjectiveContext, Predictions, padded, require_room
+from pipeline.prompts.templates import without_middle
+from pipeline.tasks import Labelling, Request, TaskContext, TaskSpec, require_room
+from pipeline.tokenizer import Tokenizer
 
 
 class Settings(Section):
     """Pattern, verbalizers and length limit."""
 
+    reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
+    head: ClassVar[str] = "language"
+    emits: ClassVar[str] = "classes"
     pattern: str = Field(examples=["{text} It is{label}"])
     """Prompt with {text} once and {label} at its end: "{text} This message is{label}"."""
     verbalizers: dict[str, str] = Field(examples=[{"ham": "h", "spam": "s"}, {"ham": " message", "spam": " spam"}])
@@ -31,14 +36,14 @@ class Settings(Section):
     """Longest prompt with its label in tokens; at most the model's context_length."""
 
 
-def build(settings: Settings, context: ObjectiveContext) -> "Cloze":
-    """The objective for the labels of `context`.
+def build(settings: Settings, context: TaskContext) -> "Cloze":
+    """The task for the labels of `context`.
 
     Raises:
         UserError: a pattern without {text} or {label}, verbalizers that do not name exactly the labels or are not
             distinct, or max_tokens that exceeds the context_length or leaves no room for a text.
     """
-    where = "params.yaml: objective"
+    where = context.where
     counts = settings.pattern.count("{text}"), settings.pattern.count("{label}")
     if counts != (1, 1) or not settings.pattern.endswith("{label}"):
         raise UserError(
@@ -52,74 +57,47 @@ def build(settings: Settings, context: ObjectiveContext) -> "Cloze":
     if len(set(settings.verbalizers.values())) < len(settings.verbalizers) or "" in settings.verbalizers.values():
         raise UserError(f"{where}.verbalizers are {settings.verbalizers}; expected a different word for each label")
     require_room(settings.max_tokens, context)
-    objective = Cloze(settings, context)
-    if (room := _parts(context.tokenizer, objective.task)[2]) < 1:
+    task = Cloze(TaskSpec(name="cloze", labels=tuple(context.labels), **settings.model_dump()), context.tokenizer)
+    longest = settings.max_tokens - max(map(len, task.words)) + 1
+    if (room := longest - task.fixed) < 1:
         raise UserError(
             f"{where}.max_tokens is {settings.max_tokens}, pattern and label alone take {settings.max_tokens - room}; "
             "raise max_tokens or shorten the pattern"
         )
-    return objective
+    return Cloze(task.spec.model_copy(update={"max_prompt_tokens": longest}), context.tokenizer)
 
 
-class Cloze(Objective):
+def of(spec: TaskSpec, tokenizer: Tokenizer) -> "Cloze":
+    """The task of a trained model."""
+    return Cloze(spec, tokenizer)
+
+
+class Cloze(Labelling):
     """Cross-entropy over the words of the labels."""
 
-    def __init__(self, settings: Settings, context: ObjectiveContext) -> None:
-        self.labels = list(context.labels)
-        self.task: dict[str, Any] = {"objective": "cloze", "labels": self.labels} | settings.model_dump()
-        self._tokenizer = context.tokenizer
-        self._words = words(context.tokenizer, self.task)
-        self._index = {label: i for i, label in enumerate(self.labels)}
+    def __init__(self, spec: TaskSpec, tokenizer: Tokenizer) -> None:
+        super().__init__(spec, tokenizer)
+        assert spec.pattern is not None
+        assert spec.verbalizers is not None
+        self.words = [tokenizer.encode(spec.verbalizers[label]) for label in self.labels]
+        """Token ids of each label's word."""
+        before, after = spec.pattern.removesuffix("{label}").split("{text}")
+        self._before, self._after = [tokenizer.end_of_text, *tokenizer.encode(before)], tokenizer.encode(after)
 
-    def prepare(self, model: GPT, _generator: torch.Generator) -> None:
-        """Removes the classification head of a start model that has one."""
-        model.score = None
+    @property
+    def fixed(self) -> int:
+        """Tokens of a prompt without its text."""
+        return len(self._before) + len(self._after)
 
-    def example(self, record: Mapping[str, Any]) -> tuple[list[int], int]:
-        """Ids of the prompt, and the class index."""
-        if record["label"] not in self._index:
-            raise UserError(
-                f"{record['origin']}: label {record['label']!r} is not among the labels of the training split: "
-                f"{', '.join(self.labels)}"
-            )
-        return read(self._tokenizer, self.task, record["text"]), self._index[record["label"]]
+    def prompt(self, request: Request) -> list[int]:
+        """Ids of the prompt up to the label; a long text loses its middle, the pattern stays whole."""
+        assert self.spec.max_prompt_tokens is not None
+        text = without_middle(self.tokenizer.encode(request.text), self.spec.max_prompt_tokens - self.fixed)
+        return [*self._before, *text, *self._after]
 
-    def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
-        """inputs_BT padded on the right, lengths_B, targets_B."""
-        rows = [ids for ids, _ in examples]
-        return {
-            "inputs": padded(rows, self._tokenizer.pad),
-            "lengths": torch.tensor([len(row) for row in rows]),
-            "targets": torch.tensor([target for _, target in examples]),
-        }
-
-    def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """The scores of the labels' words for every text."""
-        scores_BC = class_scores(model, self._words, batch["inputs"], batch["lengths"])
-        rows_B = torch.arange(len(scores_BC), device=scores_BC.device)
-        return Predictions(scores_BC, batch["targets"], rows_B, len(scores_BC))
-
-
-def words(tokenizer: Any, task: Mapping[str, Any]) -> list[list[int]]:
-    """Token ids of each label's word, in the order of the labels."""
-    return [tokenizer.encode(task["verbalizers"][label]) for label in task["labels"]]
-
-
-def read(tokenizer: Any, task: Mapping[str, Any], text: str) -> list[int]:
-    """Ids of the prompt up to the label; a long text loses its middle, the pattern stays whole."""
-    first, last, room = _parts(tokenizer, task)
-    ids = tokenizer.encode(text)
-    if len(ids) > room:
-        head = room // 2
-        ids = ids[:head] + ids[len(ids) - (room - head) :]
-    return [*first, *ids, *last]
-
-
-def _parts(tokenizer: Any, task: Mapping[str, Any]) -> tuple[list[int], list[int], int]:
-    """Ids before the text, ids after it, and the largest number of tokens of the text."""
-    before, after = task["pattern"].removesuffix("{label}").split("{text}")
-    first, last = [tokenizer.end_of_text, *tokenizer.encode(before)], tokenizer.encode(after)
-    return first, last, task["max_tokens"] - len(first) - len(last) - max(map(len, words(tokenizer, task))) + 1
+    def class_scores(self, model: GPT, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """scores_BC: log p(word of the class | prompt)."""
+        return class_scores(model, self.words, inputs_BT, lengths_B)
 
 
 def class_scores(model: GPT, words: Sequence[Sequence[int]], inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:

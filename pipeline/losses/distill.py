@@ -1,22 +1,24 @@
 """Knowledge distillation: the student learns a teacher's soft targets beside the hard targets (Hinton et al. 2015).
 
 Section 2: soft targets at a temperature, their cross-entropy times its square, mixed with the hard loss. It works with
-every objective: classes, words and tokens. Hidden states can be matched too, by the similarity of the texts of a batch,
+every task: classes, words and tokens. Hidden states can be matched too, by the similarity of the texts of a batch,
 so teacher and student may differ in width and depth (Tung & Mori 2019, equations 2 and 4). The teacher is the recipe's
 `reference`; a smaller student is the start model cut to `depth` blocks.
 
 Shapes: B examples, T positions, D model width, N predicted positions, C choices.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.auxiliary import Losses
 from pipeline.config.section import Section, Share
 from pipeline.contracts import Batch, Learner, Predictions, per_example
 from pipeline.errors import UserError
+from pipeline.losses import Loss
 from pipeline.model.capture import Capture
 from pipeline.model.gpt import GPT
 
@@ -24,6 +26,8 @@ from pipeline.model.gpt import GPT
 class Settings(Section):
     """Temperature and the weights of the losses."""
 
+    takes: ClassVar[frozenset[str]] = frozenset({"tokens", "classes"})
+    roles: ClassVar[frozenset[str]] = frozenset({"reference"})
     temperature: float = Field(gt=0, examples=[2.0])
     """Divides the logits of teacher and student; larger values give unlikely choices more weight."""
     soft_share: Share = Field(examples=[0.5])
@@ -32,18 +36,18 @@ class Settings(Section):
     """Factor of the loss on the similarity of last hidden states; 0: only logits are matched."""
 
 
-def build(settings: Settings, learner: Learner) -> Losses:
+def build(settings: Settings, learner: Learner) -> "Distillation":
     """The distillation losses of the student.
 
     Raises:
         UserError: no teacher, or a teacher with another vocabulary or without the student's classes.
     """
     if learner.reference is None:
-        raise UserError("params.yaml: auxiliary distill needs a teacher, and pretraining has no `reference`")
+        raise UserError("params.yaml: loss distill needs a teacher, and pretraining has no `reference`")
     teacher = learner.reference()
     _require_fit(learner.model, teacher)
     teacher.to(learner.model.embed.weight.device).requires_grad_(False).eval()
-    return Distillation(settings, learner, teacher).losses
+    return Distillation(settings, learner, teacher)
 
 
 def _require_fit(student: GPT, teacher: GPT) -> None:
@@ -60,8 +64,8 @@ def _require_fit(student: GPT, teacher: GPT) -> None:
         )
 
 
-class Distillation:
-    """The objective with a teacher's soft targets."""
+class Distillation(Loss):
+    """Cross-entropy with a teacher's soft targets."""
 
     def __init__(self, settings: Settings, learner: Learner, teacher: GPT) -> None:
         self.settings, self.learner, self.teacher = settings, learner, teacher
@@ -84,10 +88,10 @@ class Distillation:
     def _predictions(self, model: GPT, batch: Batch) -> tuple[Predictions, Tensor]:
         """The model's predictions, and hidden_BD, its last hidden state averaged over each text (empty if unused)."""
         if not self.settings.hidden:
-            return self.learner.objective.predictions(model, batch), torch.empty(0)
+            return self.learner.task.predictions(model, batch), torch.empty(0)
         last = model.config.n_layers
         with model.capturing(Capture(hidden=[last])) as seen:
-            predictions = self.learner.objective.predictions(model, batch)
+            predictions = self.learner.task.predictions(model, batch)
         mask_BT1 = self.learner.token_mask(batch["inputs"])[..., None]
         hidden_BTD = seen.hidden[last][:, : mask_BT1.shape[1]]
         return predictions, (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)

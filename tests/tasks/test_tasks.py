@@ -1,18 +1,19 @@
-"""Objectives: a wrong loss mask or head trains on the wrong tokens while the loss falls."""
+"""Tasks: a wrong loss mask or head trains on the wrong tokens while the loss falls."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import plugins
 from pipeline.config.recipe import Model
-from pipeline.data import templates
+from pipeline.data.conversations import Turn, of_turns
 from pipeline.errors import UserError
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
-from pipeline.objectives import IGNORED, ObjectiveContext, per_example, token_losses
+from pipeline.prompts.spec import parsed, written
+from pipeline.tasks import IGNORED, Reason, Request, TaskContext, open_task, per_example, token_losses
 from tests import variants
 from tests.fakes import ByteTokenizer, instruction, labelled
 from tests.variants import Variant
@@ -24,27 +25,26 @@ SHAPE = Model(
 )  # fmt: skip
 MESSAGES = [labelled("ödül kazandın!", "spam"), labelled("akşama gel", "ham")]
 WINDOWS = [{"ids": np.arange(17)}, {"ids": np.array([*range(1, 9), TOKENIZER.end_of_text, *range(8)])}]
-# Two records with the columns of every kind, so that any objective finds its own.
+# Two records with the columns of every kind, so that any task finds its own.
 RECORDS: list[dict[str, Any]] = [
     WINDOWS[0] | MESSAGES[0] | instruction("Nerede?", "İzmir", chosen="İzmir", rejected="hiç"),
     WINDOWS[1] | MESSAGES[1] | instruction("Kim?", "Ayşe", given="Ayşe geldi.", chosen="Ayşe", rejected="o"),
 ]
-OBJECTIVES = variants.variants("objectives")
-CONTEXT = ObjectiveContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"])  # type: ignore[arg-type]
-CLOZE_TASK = {"labels": ["ham", "spam"], **plugins.example("objectives", "cloze")}
+TASKS = variants.variants("tasks")
+CONTEXT = TaskContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"])  # type: ignore[arg-type]
 
 
 def model() -> GPT:
     return GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(1))
 
 
-def objective(name: str, **changes: Any) -> Any:
-    return variants.build("objectives", name, CONTEXT, **changes)
+def made(name: str, **changes: Any) -> Any:
+    return variants.build("tasks", name, CONTEXT, **changes)
 
 
-@pytest.mark.parametrize("variant", OBJECTIVES, ids=str)
-def test_every_objective_gives_a_loss_per_example_and_lowers_it(variant: Variant) -> None:
-    """Two dozen updates on two examples must lower the loss of any objective."""
+@pytest.mark.parametrize("variant", TASKS, ids=str)
+def test_every_task_gives_a_loss_per_example_and_lowers_it(variant: Variant) -> None:
+    """Two dozen updates on two examples must lower the loss of any task."""
     torch.manual_seed(0)
     network, learned = model(), variant.build(CONTEXT)
     learned.prepare(network, torch.Generator().manual_seed(2))
@@ -59,8 +59,8 @@ def test_every_objective_gives_a_loss_per_example_and_lowers_it(variant: Variant
     assert learned.losses(network, batch).mean() < 0.8 * before.mean()
 
 
-@pytest.mark.parametrize("variant", OBJECTIVES, ids=str)
-def test_every_objective_gives_an_example_the_same_loss_alone_and_in_a_batch(variant: Variant) -> None:
+@pytest.mark.parametrize("variant", TASKS, ids=str)
+def test_every_task_gives_an_example_the_same_loss_alone_and_in_a_batch(variant: Variant) -> None:
     """Padding would otherwise change the loss of an example beside a longer one."""
     network, learned = model().eval(), variant.build(CONTEXT)
     learned.prepare(network, torch.Generator().manual_seed(2))
@@ -70,8 +70,8 @@ def test_every_objective_gives_an_example_the_same_loss_alone_and_in_a_batch(var
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", OBJECTIVES, ids=str)
-def test_every_objective_has_predictions_that_give_its_losses(variant: Variant) -> None:
+@pytest.mark.parametrize("variant", TASKS, ids=str)
+def test_every_task_has_predictions_that_give_its_losses(variant: Variant) -> None:
     """Lost otherwise: a teacher would be compared at other positions than those that are trained."""
     network, learned = model().eval(), variant.build(CONTEXT)
     learned.prepare(network, torch.Generator().manual_seed(2))
@@ -81,8 +81,8 @@ def test_every_objective_has_predictions_that_give_its_losses(variant: Variant) 
     torch.testing.assert_close(learned.losses(network, batch), losses)
 
 
-@pytest.mark.parametrize("variant", [v for v in OBJECTIVES if v.name in ("chat", "instruct", "next_token")], ids=str)
-def test_an_objective_on_tokens_gives_the_mean_cross_entropy_of_its_targets(variant: Variant) -> None:
+@pytest.mark.parametrize("variant", [v for v in TASKS if v.name in ("chat", "instruct", "next_token")], ids=str)
+def test_a_task_on_tokens_gives_the_mean_cross_entropy_of_its_targets(variant: Variant) -> None:
     """The head runs on the positions with a target alone; the losses must be those of running it on all."""
     network, learned = model().eval(), variant.build(CONTEXT)
     batch = learned.collate([learned.example(record) for record in RECORDS])
@@ -99,78 +99,112 @@ def test_an_objective_on_tokens_gives_the_mean_cross_entropy_of_its_targets(vari
 
 
 def test_instruct_has_targets_in_the_answer_and_its_end_alone() -> None:
-    learned = objective("instruct")
-    ids, prompt = learned.example(RECORDS[1])
-    batch = learned.collate([(ids, prompt)])
+    learned = made("instruct")
+    ids, targets = learned.example(RECORDS[1])
+    batch = learned.collate([(ids, targets)])
     seen = batch["targets"][0][batch["targets"][0] != IGNORED].tolist()
     assert seen == [*" Ayşe".encode(), TOKENIZER.end_of_text]
-    assert TOKENIZER.decode(ids[:prompt]) == "Kim?\nAyşe geldi."
-    assert templates.answer_text("chat", TOKENIZER.decode(seen[:-1])) == "Ayşe"
+    prompt = learned.prompt(Request("Kim?", "Ayşe geldi."))
+    assert ids[: len(prompt)] == prompt
+    assert TOKENIZER.decode(prompt) == "Kim?\nAyşe geldi."
+    assert learned.answer(TOKENIZER.decode(seen[:-1])) == "Ayşe"
+
+
+def test_instruct_learns_the_last_answer_of_a_conversation_alone_and_chat_every_learned_one() -> None:
+    history = of_turns([Turn("a", "bir"), Turn("b", "iki", learned=False), Turn("c", "üç")])
+    taught = {}
+    for name in ("instruct", "chat"):
+        learned = made(name, max_tokens=60)
+        ids, targets = learned.example(instruction("d", "dört", history=history))
+        assert ids[: len(ids) - len(" dört".encode()) - 1] == learned.prompt(
+            Request.of_record(instruction("d", "", history=history))
+        )
+        taught[name] = TOKENIZER.decode([i for i in targets if i != IGNORED])
+    assert taught == {"instruct": " dört", "chat": " bir üç dört"}
 
 
 def test_instruct_cuts_a_long_prompt_and_keeps_the_answer() -> None:
-    learned = objective("instruct")
-    ids, prompt = learned.example(instruction("soru " * 100, "cevap"))
-    assert len(ids) == 64
-    assert TOKENIZER.decode(ids[prompt:]) == " cevap"
+    learned = made("instruct")
+    ids, targets = learned.example(instruction("soru " * 100, "cevap"))
+    assert len(ids) == 54 + len(" cevap") + 1
+    assert TOKENIZER.decode([i for i in targets if i != IGNORED]) == " cevap"
 
 
-def test_instruct_names_an_answer_that_does_not_fit() -> None:
-    with pytest.raises(UserError, match="test:1: its answer has 202 tokens"):
-        objective("instruct").example(instruction("soru", "a" * 200))
+@pytest.mark.parametrize("name", ["instruct", "chat"])
+def test_an_answer_that_fits_is_never_refused_and_one_token_more_is_a_reason(name: str) -> None:
+    """A short room for the prompt used to refuse records that fit."""
+    learned, prompt = made(name, max_tokens=64, max_prompt_tokens=54), len("soru") + 3
+    fits, too_long = (learned.example(instruction("soru", "a" * (64 - prompt - 2 + more))) for more in (0, 1))
+    assert len(fits[0]) == 64
+    assert too_long == Reason("answer_too_long", f"its prompt has {prompt} tokens and its answer 58; max_tokens is 64")
 
 
-def test_classify_names_a_label_outside_of_the_training_split() -> None:
-    with pytest.raises(UserError, match="test:1: label 'phish' is not among"):
-        objective("classify").example(labelled("x", "phish"))
+def test_classify_gives_a_reason_for_a_label_outside_of_the_training_split() -> None:
+    for name in ("classify", "cloze"):
+        reason = made(name).example(labelled("x", "phish"))
+        assert reason == Reason("unknown_label", "label 'phish' is not in the training split: ham, spam")
 
 
 def test_classify_refuses_a_single_label() -> None:
     with pytest.raises(UserError, match="two or more"):
-        variants.build("objectives", "classify", CONTEXT._replace(labels=["ham"]))
+        variants.build("tasks", "classify", CONTEXT._replace(labels=["ham"]))
 
 
-@pytest.mark.parametrize("variant", [v for v in OBJECTIVES if "max_tokens" in v.settings], ids=str)
-def test_an_objective_refuses_more_tokens_than_the_context(variant: Variant) -> None:
+@pytest.mark.parametrize("variant", [v for v in TASKS if "max_tokens" in v.settings], ids=str)
+def test_a_task_refuses_more_tokens_than_the_context(variant: Variant) -> None:
     with pytest.raises(UserError, match="context_length is 64; lower max_tokens"):
         variant.build(CONTEXT, max_tokens=65)
 
 
+@pytest.mark.parametrize("variant", [v for v in TASKS if "max_prompt_tokens" in v.settings], ids=str)
+def test_a_task_refuses_limits_that_leave_no_room(variant: Variant) -> None:
+    with pytest.raises(UserError, match="is 64 and max_tokens 64, which leaves no room for an answer"):
+        variant.build(CONTEXT, max_tokens=64, max_prompt_tokens=64)
+    with pytest.raises(UserError, match=r"max_prompt_tokens is 3, and the markers of template '(chat|alpaca)' alone"):
+        variant.build(CONTEXT, max_prompt_tokens=3)
+    with pytest.raises(UserError, match=r"task: template 'chat' needs the special token .* template: alpaca"):
+        variant.build(CONTEXT._replace(tokenizer=ByteTokenizer(["<|endoftext|>"])), template="chat")
+
+
+@pytest.mark.parametrize("variant", TASKS, ids=str)
+def test_every_task_of_a_trained_model_asks_as_in_training(variant: Variant) -> None:
+    """From its folder's record alone: other prompts would be asked than those that were learned."""
+    learned = variant.build(CONTEXT)
+    spec = parsed(written([learned.spec.within(64)]), Path("tohum.json"))[0]
+    opened = open_task(spec, TOKENIZER)
+    for text in ("", "kısa", "uzun bir metin " * 20):
+        prompt = opened.prompt(Request(text))
+        assert len(prompt) <= spec.max_prompt_tokens < 64
+        if variant.name != "next_token":
+            assert prompt == learned.prompt(Request(text))
+            example = learned.example({"text": text, "label": "ham"} | instruction(text, "x"))
+            assert example[0][: len(prompt)] == prompt
+
+
 def test_classify_cuts_the_middle_of_a_long_text() -> None:
-    ids, _ = objective("classify").example(labelled("a" * 40 + "b" * 40, "spam"))
+    ids, _ = made("classify").example(labelled("a" * 40 + "b" * 40, "spam"))
     assert len(ids) == 24
     assert ids[0] == ord("a")
     assert ids[-2:] == [ord("b"), TOKENIZER.end_of_text]
 
 
-def test_prompt_ids_encode_no_special_token_from_user_text() -> None:
-    """A message that spells <|end|> must not end the turn."""
-    ids = templates.prompt_ids(TOKENIZER, "chat", "<|end|><|assistant|>", "")
-    assert ids.count(TOKENIZER.special["<|end|>"]) == 1
-    assert ids.count(TOKENIZER.special["<|assistant|>"]) == 1
-
-
-def test_prompt_ids_refuse_a_vocabulary_without_the_chat_templates_special_tokens() -> None:
-    with pytest.raises(UserError, match="template: alpaca"):
-        templates.prompt_ids(ByteTokenizer(["<|endoftext|>"]), "chat", "x", "")
-    assert templates.stop_id(ByteTokenizer(["<|endoftext|>"]), "alpaca") == 256
+def test_next_token_loses_the_beginning_of_a_long_text() -> None:
+    spec = made("next_token").spec.within(20)
+    assert TOKENIZER.decode(open_task(spec, TOKENIZER).prompt(Request("a" * 40 + "b" * 10))) == "aaaabbbbbbbbbb"
 
 
 def test_class_scores_are_the_log_probabilities_of_the_labels_words() -> None:
     """With words of several tokens, and whatever the batch is padded with."""
-    from pipeline.objectives import cloze
-
     network = model().eval()
-    task = CLOZE_TASK | {"verbalizers": {"ham": " message", "spam": " spam"}}
-    words = cloze.words(TOKENIZER, task)
-    prompts = [cloze.read(TOKENIZER, task, text) for text in ("kısa", "daha uzun bir metin")]
+    task = made("cloze", verbalizers={"ham": " message", "spam": " spam"})
+    prompts = [task.prompt(Request(text)) for text in ("kısa", "daha uzun bir metin")]
     inputs = torch.zeros(2, max(map(len, prompts)), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         inputs[row, : len(prompt)] = torch.tensor(prompt)
     with torch.no_grad():
-        scores = cloze.class_scores(network, words, inputs, torch.tensor([len(prompt) for prompt in prompts]))
+        scores = task.class_scores(network, inputs, torch.tensor([len(prompt) for prompt in prompts]))
         for row, prompt in enumerate(prompts):
-            for column, word in enumerate(words):
+            for column, word in enumerate(task.words):
                 ids = torch.tensor([prompt + word])
                 logp = network(ids).log_softmax(-1)[0]
                 by_hand = sum(float(logp[len(prompt) + k - 1, token]) for k, token in enumerate(word))
@@ -178,9 +212,7 @@ def test_class_scores_are_the_log_probabilities_of_the_labels_words() -> None:
 
 
 def test_cloze_cuts_the_middle_of_a_long_text_and_keeps_the_pattern() -> None:
-    from pipeline.objectives import cloze
-
-    ids = cloze.read(TOKENIZER, CLOZE_TASK, "a" * 100 + "b" * 100)
+    ids = made("cloze").prompt(Request("a" * 100 + "b" * 100))
     assert len(ids) == 48
     assert TOKENIZER.decode(ids[1:]).endswith("b It is")
 
@@ -199,14 +231,14 @@ def test_cloze_cuts_the_middle_of_a_long_text_and_keeps_the_pattern() -> None:
 )
 def test_cloze_refuses_patterns_verbalizers_and_limits_that_cannot_work(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        objective("cloze", **changes)
+        made("cloze", **changes)
 
 
 def test_next_token_gives_the_same_gradients_in_less_memory_when_few_logits_are_held_at_once() -> None:
     """With other gradients the option would train another model."""
     found = []
     for logits_at_once in (None, 5):
-        network, learned = model(), objective("next_token", logits_at_once=logits_at_once)
+        network, learned = model(), made("next_token", logits_at_once=logits_at_once)
         batch = learned.collate([learned.example(record) for record in WINDOWS])
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x):
@@ -222,7 +254,7 @@ def test_next_token_gives_the_same_gradients_in_less_memory_when_few_logits_are_
 
 def test_next_token_gives_documents_of_a_window_the_scores_they_have_alone_when_masked() -> None:
     """Lost otherwise: the beginning of a text would be predicted from unrelated text before it in the shard."""
-    network, learned = model().eval(), objective("next_token", mask_documents=True)
+    network, learned = model().eval(), made("next_token", mask_documents=True)
     end = TOKENIZER.end_of_text
     first, second = np.array([5, 6, 7, 8]), np.array([end, 1, 2, 3, end, 9])
     whole = learned.predictions(network, learned.collate([np.concatenate([first, second])]))
@@ -236,9 +268,9 @@ def test_next_token_gives_the_same_losses_when_head_and_loss_are_compiled(
     logits_at_once: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced as on a GPU, without its code generation."""
-    from pipeline.objectives import next_token
+    from pipeline.tasks import next_token
 
-    network, learned = model(), objective("next_token", logits_at_once=logits_at_once)
+    network, learned = model(), made("next_token", logits_at_once=logits_at_once)
     batch = learned.collate([learned.example(record) for record in WINDOWS])
     found = []
     traced = torch.compile(next_token.head_losses, backend="aot_eager")

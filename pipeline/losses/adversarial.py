@@ -2,23 +2,23 @@
 
 Liu et al. 2020, "Adversarial training for large neural language models", equation 5 and algorithm 1: a random
 perturbation of the embeddings takes one gradient step that increases the divergence from the unperturbed predictions;
-the divergence, in both directions, is added to the loss. It needs no labels and works with every objective.
+the divergence, in both directions, is added to the loss. It needs no labels and works with every task.
 
 Shapes: B examples, T positions, D model width, N predicted positions, C choices.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.auxiliary import Losses
 from pipeline.config.section import Section
 from pipeline.contracts import Batch, Learner, Predictions, per_example
+from pipeline.losses import Loss
 from pipeline.model.capture import Capture
 from pipeline.model.gpt import GPT
 
@@ -26,30 +26,32 @@ from pipeline.model.gpt import GPT
 class Settings(Section):
     """Weight of the divergence and size of the perturbation."""
 
+    takes: ClassVar[frozenset[str]] = frozenset({"tokens", "classes"})
+    roles: ClassVar[frozenset[str]] = frozenset()
     weight: float = Field(gt=0, examples=[1.0])
     """Factor of the divergence in the loss; in the paper 1 in fine-tuning and 10 in pretraining."""
     radius: float = Field(gt=0, examples=[0.1])
     """Largest change of any coordinate, relative to the root mean square of the embeddings."""
 
 
-def build(settings: Settings, learner: Learner) -> Losses:
-    """The objective's losses plus the weighted divergence."""
-    return Adversarial(settings, learner).losses
+def build(settings: Settings, learner: Learner) -> "Adversarial":
+    """The task's losses plus the weighted divergence."""
+    return Adversarial(settings, learner)
 
 
-class Adversarial:
-    """The objective with the divergence under an adversarial perturbation."""
+class Adversarial(Loss):
+    """Cross-entropy with the divergence under an adversarial perturbation."""
 
     def __init__(self, settings: Settings, learner: Learner) -> None:
-        self.settings, self.objective = settings, learner.objective
+        self.settings, self.task = settings, learner.task
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: the objective's loss plus `weight` times the divergence under the perturbation, nats."""
-        clean = self.objective.predictions(model, batch)
+        """losses_B: the task's loss plus `weight` times the divergence under the perturbation, nats."""
+        clean = self.task.predictions(model, batch)
         losses_N = F.cross_entropy(clean.scores_NC.float(), clean.targets_N, reduction="none")
         change_BTD = self._perturbation(model, batch, clean.scores_NC.detach())
         with perturbed(model, change_BTD):
-            other = self.objective.predictions(model, batch)
+            other = self.task.predictions(model, batch)
         divergence_N = symmetric_kl(clean.scores_NC, other.scores_NC)
         return per_example(losses_N + self.settings.weight * divergence_N, clean)
 
@@ -61,7 +63,7 @@ class Adversarial:
         # At zero the gradient is zero, hence the random start. The training loop seeds torch's generator every update.
         change_BTD = (torch.randn(shape, device=weight.device) * radius * 1e-3).requires_grad_(True)
         with perturbed(model, change_BTD):
-            predictions: Predictions = self.objective.predictions(model, batch)
+            predictions: Predictions = self.task.predictions(model, batch)
         (gradient_BTD,) = torch.autograd.grad(symmetric_kl(clean_NC, predictions.scores_NC).sum(), change_BTD)
         return (change_BTD.detach() + radius * gradient_BTD.sign()).clamp(-radius, radius)
 

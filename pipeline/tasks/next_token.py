@@ -1,8 +1,8 @@
-"""Next-token prediction on packed windows of documents, the objective of pretraining (Radford et al. 2019)."""
+"""Next-token prediction on packed windows of documents, the task of pretraining (Radford et al. 2019)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,12 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline.config.section import Positive, Section
 from pipeline.model.gpt import GPT
-from pipeline.objectives import Batch, Objective, ObjectiveContext, Predictions, per_example, token_losses
+from pipeline.tasks import Batch, Predictions, Request, Task, TaskContext, TaskSpec, per_example, token_losses
+from pipeline.tokenizer import Tokenizer
 
 
 class Settings(Section):
     """Document mask and memory; the window is the model's context_length."""
 
+    reads: ClassVar[frozenset[str]] = frozenset({"documents"})
+    head: ClassVar[str] = "language"
+    emits: ClassVar[str] = "tokens"
     mask_documents: bool = Field(examples=[False, True])
     """Whether attention is limited to a token's own document in its window (document mask). A document begins with the
     end-of-text token before it, as a prompt does."""
@@ -25,9 +29,14 @@ class Settings(Section):
     """Positions whose logits are in memory at once, recomputed in the backward pass: less memory, slower; null: all."""
 
 
-def build(settings: Settings, context: ObjectiveContext) -> "NextToken":
-    """The objective for windows of context_length + 1 ids."""
-    return NextToken(settings, context.tokenizer.end_of_text)
+def build(settings: Settings, context: TaskContext) -> "NextToken":
+    """The task for windows of context_length + 1 ids."""
+    return NextToken(TaskSpec(name="next_token"), context.tokenizer, settings)
+
+
+def of(spec: TaskSpec, tokenizer: Tokenizer) -> "NextToken":
+    """The task of a trained model."""
+    return NextToken(spec, tokenizer, Settings(mask_documents=False, logits_at_once=None))
 
 
 def head_losses(model: GPT, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
@@ -45,16 +54,18 @@ def _fused() -> Callable[[GPT, Tensor, Tensor], Tensor]:
     return torch.compile(head_losses)
 
 
-class NextToken(Objective):
+class NextToken(Task):
     """Next-token prediction at every position."""
 
-    def __init__(self, settings: Settings, end_of_text: int) -> None:
-        self.task: dict[str, Any] = {"objective": "next_token"}
-        self.settings, self._end_of_text = settings, end_of_text
+    def __init__(self, spec: TaskSpec, tokenizer: Tokenizer, settings: Settings) -> None:
+        super().__init__(spec, tokenizer)
+        self.settings = settings
 
-    def prepare(self, model: GPT, _generator: torch.Generator) -> None:
-        """Removes the classification head of a start model that has one."""
-        model.score = None
+    def prompt(self, request: Request) -> list[int]:
+        """Ids of the text to continue after an end-of-text token; a long text loses its beginning."""
+        assert self.spec.max_prompt_tokens is not None
+        ids = self.tokenizer.encode(request.text)
+        return [self.tokenizer.end_of_text, *ids[max(0, len(ids) - self.spec.max_prompt_tokens + 1) :]]
 
     def example(self, record: Mapping[str, Any]) -> np.ndarray:
         """`record["ids"]`: a window of T + 1 token ids."""
@@ -66,7 +77,7 @@ class NextToken(Objective):
         ids = torch.from_numpy(np.stack(examples).astype(np.int64))
         batch = {"inputs": ids[:, :-1], "targets": ids[:, 1:]}
         if self.settings.mask_documents:
-            batch["segments"] = (batch["inputs"] == self._end_of_text).cumsum(1)
+            batch["segments"] = (batch["inputs"] == self.tokenizer.end_of_text).cumsum(1)
         return batch
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
@@ -74,7 +85,7 @@ class NextToken(Objective):
         return self._predictions(model.logits(self._hidden(model, batch).flatten(0, 1)), batch)
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B as of every objective; with `logits_at_once` over some of the positions at a time."""
+        """losses_B as of every task; with `logits_at_once` over some of the positions at a time."""
         losses_of = _fused() if _fuses(model) else head_losses
         hidden_ND, targets_N = self._hidden(model, batch).flatten(0, 1), batch["targets"].flatten()
         size = self.settings.logits_at_once

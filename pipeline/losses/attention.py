@@ -9,16 +9,16 @@ Shapes: B examples, T positions, H supervised heads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from pipeline.auxiliary import Losses
 from pipeline.config.section import Count, Section
 from pipeline.contracts import Batch, Learner
 from pipeline.errors import UserError
+from pipeline.losses import Loss
 from pipeline.model.capture import Capture
 from pipeline.model.gpt import GPT
 
@@ -26,6 +26,8 @@ from pipeline.model.gpt import GPT
 class Settings(Section):
     """Weight of the loss, supervised heads and their target."""
 
+    takes: ClassVar[frozenset[str]] = frozenset({"tokens", "classes"})
+    roles: ClassVar[frozenset[str]] = frozenset()
     weight: float = Field(gt=0, examples=[1.0])
     """Factor of the attention loss; lower it if accuracy suffers."""
     heads: dict[Count, Annotated[list[Count], Field(min_length=1)]] = Field(min_length=1, examples=[{1: [0, 1]}])
@@ -35,39 +37,42 @@ class Settings(Section):
     words: list[str] = Field(examples=[["gel"]])
     """Target words, matched with and without a space before them; empty unless `towards` is words."""
 
+    @model_validator(mode="after")
+    def _words_go_with_words(self) -> "Settings":
+        if (self.towards == "words") != bool(self.words):
+            raise ValueError(
+                f"towards is {self.towards!r} and words {self.words}; words go with towards: words, and only there"
+            )
+        return self
 
-def build(settings: Settings, learner: Learner) -> Losses:
-    """The objective's losses plus the weighted attention loss.
+
+def build(settings: Settings, learner: Learner) -> "SupervisedAttention":
+    """The task's losses plus the weighted attention loss.
 
     Raises:
-        UserError: heads that the model does not have, or words that do not go with `towards`.
+        UserError: heads that the model does not have.
     """
     shape = learner.model.config
     for layer, heads in settings.heads.items():
         if layer >= shape.n_layers or max(heads) >= shape.n_heads:
             raise UserError(
-                f"params.yaml: auxiliary.heads names block {layer}, heads {heads}; the model has blocks 0 to "
+                f"params.yaml: loss.heads names block {layer}, heads {heads}; the model has blocks 0 to "
                 f"{shape.n_layers - 1} of heads 0 to {shape.n_heads - 1}"
             )
-    if (settings.towards == "words") != bool(settings.words):
-        raise UserError(
-            f"params.yaml: auxiliary.towards is {settings.towards!r} and auxiliary.words {settings.words}; words go "
-            "with towards: words, and only there"
-        )
-    return SupervisedAttention(settings, learner).losses
+    return SupervisedAttention(settings, learner)
 
 
-class SupervisedAttention:
-    """The objective with the attention loss."""
+class SupervisedAttention(Loss):
+    """Cross-entropy with the attention loss."""
 
     def __init__(self, settings: Settings, learner: Learner) -> None:
         self.settings, self.learner = settings, learner
         self.spellings = spellings(learner.tokenizer.encode, settings.words)
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: the objective's loss plus `weight` times the mean of -log(attention mass on the target), nats."""
+        """losses_B: the task's loss plus `weight` times the mean of -log(attention mass on the target), nats."""
         with model.capturing(Capture(attentions=self.settings.heads)) as seen:
-            losses_B = self.learner.objective.losses(model, batch)
+            losses_B = self.learner.task.losses(model, batch)
         target_BTT = target_mask(batch["inputs"], self.settings.towards, self.spellings)
         mask_BT = self.learner.token_mask(batch["inputs"])
         mass_BHT, counts_BT = attention_mass(target_BTT, mask_BT, seen, self.settings.heads)

@@ -1,0 +1,198 @@
+"""Prompt templates and the one cut: token ids of conversations and answers.
+
+User text is encoded as ordinary text; only a template places special tokens, so no message can contain one. A prompt
+longer than its limit is cut the same way everywhere: the oldest turns go first, then the middle of the last question,
+then the middle of the system message; never a marker.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from pipeline.errors import UserError
+from pipeline.prompts.request import Request
+
+
+class Vocabulary(Protocol):
+    """The part of a tokenizer that prompts need."""
+
+    special: dict[str, int]
+    end_of_text: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ordinary text."""
+
+
+class Fragment(NamedTuple):
+    """A piece of a prompt."""
+
+    kind: Literal["marker", "system", "question"]
+    """Markers (special tokens, headings) are never cut."""
+    text: str
+    special: bool = False
+    """Whether `text` names a special token."""
+
+
+class Template(NamedTuple):
+    """A layout of prompt and answer."""
+
+    question: Callable[[str, str], list[Fragment]]
+    """(instruction, input) -> the prompt of one turn, up to the answer."""
+    system: Callable[[str], list[Fragment]]
+    """System message -> the prefix of the first turn."""
+    opens: str
+    """Prefix of the answer."""
+
+
+class Prompt(NamedTuple):
+    """The ids of a prompt."""
+
+    ids: list[int]
+    learned: list[bool]
+    """Per id: whether it belongs to an earlier answer that training learns."""
+
+
+def _chat(instruction: str, given: str) -> list[Fragment]:
+    text = f"{instruction}\n{given}" if given else instruction
+    return [
+        Fragment("marker", "<|user|>", special=True),
+        Fragment("question", text),
+        Fragment("marker", "<|end|>", special=True),
+        Fragment("marker", "<|assistant|>", special=True),
+    ]
+
+
+def _chat_system(text: str) -> list[Fragment]:
+    return [
+        Fragment("marker", "<|system|>", special=True),
+        Fragment("system", text),
+        Fragment("marker", "<|end|>", special=True),
+    ]
+
+
+def _alpaca(instruction: str, given: str) -> list[Fragment]:
+    """The layout of Stanford Alpaca (Taori et al. 2023): sections that any vocabulary can spell."""
+    middle = [Fragment("marker", "\n\n### Input:\n"), Fragment("question", given)] if given else []
+    return [
+        Fragment("marker", "### Instruction:\n"),
+        Fragment("question", instruction),
+        *middle,
+        Fragment("marker", "\n\n### Response:\n"),
+    ]
+
+
+TEMPLATES = {
+    # An answer starts with a space, as in Llama 2's layout: a word inside running text has that space in its token, and
+    # adapters that leave the vocabulary's rows frozen can only produce tokens that pretraining taught. For the
+    # same reason an answer ends with end-of-text and not with a marker that occurs in no pretraining text.
+    "chat": Template(_chat, _chat_system, " "),
+    "alpaca": Template(_alpaca, lambda text: [Fragment("system", text), Fragment("marker", "\n\n")], ""),
+}
+
+
+def prompt(tokenizer: Vocabulary, template: str, request: Request, limit: int) -> Prompt:
+    """The prompt of a request, at most `limit` tokens.
+
+    Args:
+        tokenizer: the model's vocabulary.
+        template: a name in TEMPLATES.
+        request: the question, after the earlier messages.
+        limit: more than the `markers` of the template.
+
+    Raises:
+        UserError: the vocabulary lacks a special token of the template (use `alpaca`).
+    """
+    layout, (system, turns) = TEMPLATES[template], request.earlier
+    before = layout.system(system) if system else []
+    last = layout.question(request.question, request.input)
+    earlier = [
+        (layout.question(turn.question, ""), answer(tokenizer, template, turn.answer), turn.learned) for turn in turns
+    ]
+    for dropped in range(len(earlier) + 1):
+        kept = earlier[dropped:]
+        heads = [*(fragments for fragments, _, _ in kept), last]
+        heads[0] = [*before, *heads[0]]
+        pieces = [_encoded(tokenizer, template, head) for head in heads]
+        said = [(ids, learned) for _, ids, learned in kept]
+        if sum(map(len, pieces)) + sum(len(ids) for ids, _ in said) <= limit:
+            return _joined(pieces, said)
+    return _joined([_cut(tokenizer, template, [*before, *last], limit)], [])
+
+
+def markers(tokenizer: Vocabulary, template: str) -> int:
+    """The most tokens that the markers of one turn with system message and input take; errors as of `prompt`."""
+    layout = TEMPLATES[template]
+    fragments = [*layout.system("x"), *layout.question("x", "x")]
+    return sum(len(_encoded(tokenizer, template, [part])) for part in fragments if part.kind == "marker")
+
+
+def answer(tokenizer: Vocabulary, template: str, output: str) -> list[int]:
+    """Ids of an answer, the end-of-text token that ends it included."""
+    return [*tokenizer.encode(TEMPLATES[template].opens + output), tokenizer.end_of_text]
+
+
+def answer_text(template: str, text: str) -> str:
+    """A generated text (or its first piece) without the prefix of an answer."""
+    return text.removeprefix(TEMPLATES[template].opens)
+
+
+def without_middle(ids: list[int], most: int) -> list[int]:
+    """The ids, without their middle if there are more than `most`."""
+    if len(ids) <= most:
+        return ids
+    head = most // 2
+    return ids[:head] + ids[len(ids) - (most - head) :]
+
+
+def _joined(pieces: Sequence[list[int]], said: Sequence[tuple[list[int], bool]]) -> Prompt:
+    ids: list[int] = []
+    learned: list[bool] = []
+    for place, piece in enumerate(pieces):
+        ids += piece
+        learned += [False] * len(piece)
+        if place < len(said):
+            ids += said[place][0]
+            learned += [said[place][1]] * len(said[place][0])
+    return Prompt(ids, learned)
+
+
+def _encoded(tokenizer: Vocabulary, template: str, fragments: Sequence[Fragment]) -> list[int]:
+    """Ids of fragments; neighbouring texts are encoded as one, as other programs encode a rendered prompt."""
+    ids: list[int] = []
+    text = ""
+    for fragment in fragments:
+        if not fragment.special:
+            text += fragment.text
+            continue
+        ids += [*(tokenizer.encode(text) if text else []), _special(tokenizer, fragment.text, template)]
+        text = ""
+    return ids + (tokenizer.encode(text) if text else [])
+
+
+def _cut(tokenizer: Vocabulary, template: str, fragments: Sequence[Fragment], limit: int) -> list[int]:
+    """Ids of a turn that is longer than the limit: question and system message lose their middles.
+
+    The system message stays whole while it takes at most half of the room that the markers leave. Instruction and input
+    share the question's room, the shorter one is kept whole where it can be.
+    """
+    encoded = [_encoded(tokenizer, template, [fragment]) for fragment in fragments]
+    places: dict[str, list[int]] = {"marker": [], "system": [], "question": []}
+    for place, fragment in enumerate(fragments):
+        places[fragment.kind].append(place)
+    sizes = {kind: sum(len(encoded[place]) for place in at) for kind, at in places.items()}
+    room = max(limit - sizes["marker"], 0)
+    system = min(sizes["system"], max(room - sizes["question"], room // 2))
+    for kind, left in (("system", system), ("question", room - system)):
+        waiting = sorted(places[kind], key=lambda place: len(encoded[place]))
+        for number, place in enumerate(waiting):
+            encoded[place] = without_middle(encoded[place], left // (len(waiting) - number))
+            left -= len(encoded[place])
+    return [i for ids in encoded for i in ids]
+
+
+def _special(tokenizer: Vocabulary, name: str, template: str) -> int:
+    if name not in tokenizer.special:
+        raise UserError(
+            f"template {template!r} needs the special token {name}, the vocabulary has "
+            f"{', '.join(tokenizer.special)}; set template: alpaca in the recipe's task"
+        )
+    return int(tokenizer.special[name])

@@ -1,0 +1,278 @@
+"""Tasks: what a model is asked and answers, as training examples and as requests. Each file is one task.
+
+A file has `build(settings, context) -> Task`, the task of a recipe, and `of(spec, tokenizer) -> Task`, the task of a
+trained model from its folder's tohum.json. Training, evaluation, serving and chat take prompt and answer from here.
+
+Shapes: B examples, T positions, N predicted positions of a batch, D model width, V vocabulary, C classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import plugins
+from pipeline.contracts import Batch, Predictions, per_example
+from pipeline.errors import UserError
+from pipeline.model.gpt import GPT
+from pipeline.prompts import spec as specs
+from pipeline.prompts import templates
+from pipeline.prompts.request import Request
+from pipeline.prompts.spec import TaskSpec
+from pipeline.tokenizer import Tokenizer
+
+__all__ = [
+    "IGNORED",
+    "Answering",
+    "Batch",
+    "Labelling",
+    "Predictions",
+    "Reason",
+    "Request",
+    "Task",
+    "TaskContext",
+    "TaskSpec",
+    "open_task",
+    "open_tasks",
+    "padded",
+    "per_example",
+    "predicted_tokens",
+    "require_room",
+    "token_losses",
+]
+
+IGNORED = -100
+"""Target of a position without loss (`ignore_index` of torch's cross_entropy)."""
+
+
+class TaskContext(NamedTuple):
+    """Everything a task is built from besides its settings."""
+
+    tokenizer: Tokenizer
+    context_length: int
+    """Of the model, in tokens."""
+    labels: Sequence[str]
+    """The distinct labels of the training split, sorted; empty if records have none."""
+    where: str = "params.yaml: task"
+    """The task's section of params.yaml, for errors."""
+
+
+class Reason(NamedTuple):
+    """Why a record makes no example: counted at the samples gate, left out of training."""
+
+    code: str
+    """answer_too_long or unknown_label."""
+    detail: str
+    """The value found and the bound, in words."""
+
+
+class Task(ABC):
+    """Base class: the prompt and the answer of a task, its training examples and their loss."""
+
+    spec: TaskSpec
+    """What the trained model's folder remembers: labels, template, limits."""
+    tokenizer: Tokenizer
+
+    def __init__(self, spec: TaskSpec, tokenizer: Tokenizer) -> None:
+        self.spec, self.tokenizer = spec, tokenizer
+
+    @abstractmethod
+    def prompt(self, request: Request) -> list[int]:
+        """Ids of what the model reads before it answers, at most `spec.max_prompt_tokens`."""
+
+    @abstractmethod
+    def example(self, record: Mapping[str, Any]) -> Any:
+        """One record as token ids, ready to collate, or the Reason why it makes no example."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """Examples as tensors, padded to the longest of the batch."""
+
+    @abstractmethod
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """Scores and targets at every position that enters the loss."""
+
+    def prepare(self, model: GPT, _generator: torch.Generator) -> None:
+        """Adds the head that the task needs, or removes another; all randomness comes from the generator."""
+        model.score = None
+
+    @property
+    def stop(self) -> int:
+        """The id that ends an answer."""
+        return self.tokenizer.end_of_text
+
+    def answer(self, text: str) -> str:
+        """The answer in a generated text (or its first piece)."""
+        return text
+
+    def losses(self, model: GPT, batch: Batch) -> Tensor:
+        """losses_B: mean cross-entropy in nats over each example's positions; 0 for an example without any."""
+        predictions = self.predictions(model, batch)
+        return per_example(token_losses(predictions.scores_NC, predictions.targets_N), predictions)
+
+
+class Labelling(Task):
+    """A task that answers with one of its labels."""
+
+    def __init__(self, spec: TaskSpec, tokenizer: Tokenizer) -> None:
+        super().__init__(spec, tokenizer)
+        self.labels = list(spec.labels or ())
+        self._index = {label: i for i, label in enumerate(self.labels)}
+
+    def example(self, record: Mapping[str, Any]) -> tuple[list[int], int] | Reason:
+        """Ids of the prompt, and the class index."""
+        index = self._index.get(record["label"])
+        if index is None:
+            labels = ", ".join(self.labels)
+            return Reason("unknown_label", f"label {record['label']!r} is not in the training split: {labels}")
+        return self.prompt(Request(record["text"])), index
+
+    def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
+        """inputs_BT padded on the right, lengths_B, targets_B."""
+        rows = [ids for ids, _ in examples]
+        return {
+            "inputs": padded(rows, self.tokenizer.pad),
+            "lengths": torch.tensor([len(row) for row in rows]),
+            "targets": torch.tensor([target for _, target in examples]),
+        }
+
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The class scores of every text."""
+        scores_BC = self.class_scores(model, batch["inputs"], batch["lengths"])
+        rows_B = torch.arange(len(scores_BC), device=scores_BC.device)
+        return Predictions(scores_BC, batch["targets"], rows_B, len(scores_BC))
+
+    @abstractmethod
+    def class_scores(self, model: GPT, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """scores_BC before softmax, in the order of `labels`, for prompts padded on the right."""
+
+
+class Answering(Task):
+    """A task that answers a question in a prompt template: next-token loss on answers, prompts masked out."""
+
+    LEARNS_EARLIER: ClassVar[bool]
+    """Whether the answers of earlier turns are learned too, or the last one alone."""
+
+    @property
+    def opens(self) -> str:
+        """The prefix of an answer's text."""
+        assert self.spec.template is not None
+        return templates.TEMPLATES[self.spec.template].opens
+
+    def prompt(self, request: Request) -> list[int]:
+        """Ids of the conversation up to the answer."""
+        return self._prompt(request).ids
+
+    def _prompt(self, request: Request) -> templates.Prompt:
+        assert self.spec.template is not None
+        assert self.spec.max_prompt_tokens is not None
+        return templates.prompt(self.tokenizer, self.spec.template, request, self.spec.max_prompt_tokens)
+
+    def answer(self, text: str) -> str:
+        """The answer in a generated text (or its first piece)."""
+        assert self.spec.template is not None
+        return templates.answer_text(self.spec.template, text)
+
+    def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
+        """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
+        assert self.spec.template is not None
+        assert self.spec.max_tokens is not None
+        prompt = self._prompt(Request.of_record(record))
+        answer = templates.answer(self.tokenizer, self.spec.template, record["output"])
+        room = self.spec.max_tokens - len(prompt.ids)
+        if len(answer) > room:
+            return Reason(
+                "answer_too_long",
+                f"its prompt has {len(prompt.ids)} tokens and its answer {len(answer)}; max_tokens is "
+                f"{self.spec.max_tokens}",
+            )
+        ids = prompt.ids + answer
+        learned = prompt.learned if self.LEARNS_EARLIER else [False] * len(prompt.ids)
+        targets = [i if taught else IGNORED for i, taught in zip(prompt.ids, learned, strict=True)] + answer
+        return ids, targets
+
+    def collate(self, examples: Sequence[tuple[list[int], list[int]]]) -> Batch:
+        """inputs_BT padded on the right, targets_BT IGNORED outside of learned answers."""
+        inputs = padded([ids[:-1] for ids, _ in examples], self.tokenizer.pad)
+        return {"inputs": inputs, "targets": padded([targets[1:] for _, targets in examples], IGNORED)}
+
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The tokens of every answer. Padding is on the right, so causal attention needs no padding mask."""
+        return predicted_tokens(model, batch)
+
+
+def answering_spec(name: str, settings: Any, context: TaskContext) -> TaskSpec:
+    """The spec of an `Answering` task with settings template, max_tokens and max_prompt_tokens.
+
+    Raises:
+        UserError: limits that exceed the context or leave no room for an answer or a question, or a template that the
+            vocabulary cannot spell.
+    """
+    require_room(settings.max_tokens, context)
+    limits = {"max_tokens": settings.max_tokens, "max_prompt_tokens": settings.max_prompt_tokens}
+    if settings.max_prompt_tokens >= settings.max_tokens:
+        raise UserError(
+            f"{context.where}.max_prompt_tokens is {settings.max_prompt_tokens} and max_tokens {settings.max_tokens}, "
+            "which leaves no room for an answer; lower max_prompt_tokens or raise max_tokens"
+        )
+    try:
+        markers = templates.markers(context.tokenizer, settings.template)
+    except UserError as error:
+        raise UserError(f"{context.where}: {error}") from None
+    if markers >= settings.max_prompt_tokens:
+        raise UserError(
+            f"{context.where}.max_prompt_tokens is {settings.max_prompt_tokens}, and the markers of template "
+            f"{settings.template!r} alone take up to {markers} tokens; raise it"
+        )
+    return TaskSpec(name=name, template=settings.template, **limits)
+
+
+def open_task(spec: TaskSpec, tokenizer: Tokenizer) -> Task:
+    """The task of a trained model. Raises UserError for a task that this checkout does not have."""
+    task: Task = plugins.load("tasks", spec.name).of(spec, tokenizer)
+    return task
+
+
+def open_tasks(folder: Path, tokenizer: Tokenizer, room: int) -> tuple[Task, ...]:
+    """The tasks of a model folder, the one that it answers as first.
+
+    Args:
+        folder: of the model.
+        tokenizer: its vocabulary.
+        room: tokens of its context, virtual tokens left out.
+
+    Raises:
+        UserError: a damaged tohum.json, or an unknown task.
+    """
+    return tuple(open_task(spec.within(room), tokenizer) for spec in specs.read(folder))
+
+
+def token_losses(scores_NC: Tensor, targets_N: Tensor) -> Tensor:
+    """losses_N: cross-entropy in nats, float32 for scores of any precision."""
+    return nn.functional.cross_entropy(scores_NC.float(), targets_N, reduction="none")
+
+
+def require_room(max_tokens: int, context: TaskContext) -> None:
+    """Raises UserError if `max_tokens` exceeds the model's context_length."""
+    if max_tokens > context.context_length:
+        raise UserError(
+            f"{context.where}.max_tokens is {max_tokens}, the model's context_length is {context.context_length}; "
+            "lower max_tokens"
+        )
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of different lengths as one int64 tensor [B, longest], filled on the right with `value`."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
+
+
+def predicted_tokens(model: GPT, batch: Batch) -> Predictions:
+    """Next-token scores at the positions whose target is not IGNORED; the language head runs on these only."""
+    kept_BT = batch["targets"] != IGNORED
+    rows_N = torch.nonzero(kept_BT)[:, 0]
+    hidden_ND = model.hidden(batch["inputs"], wanted_BT=kept_BT)
+    return Predictions(model.logits(hidden_ND), batch["targets"][kept_BT], rows_N, len(kept_BT))

@@ -1,0 +1,72 @@
+"""tohum.json: a model whose record is misread is asked in another way than it was taught."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import files
+from pipeline.errors import UserError
+from pipeline.prompts.spec import TEXT, TaskSpec, parsed, read, written
+
+CHAT = TaskSpec(name="chat", template="chat", max_tokens=64, max_prompt_tokens=48)
+CHAT_1 = CHAT.model_copy(update={"max_prompt_tokens": None})
+SPAM = TaskSpec(name="classify", labels=("ham", "ışık"), max_tokens=32, max_prompt_tokens=32)
+WORDS: dict[str, Any] = {"pattern": "{text}{label}", "verbalizers": {"a": "x"}}
+PATH = Path("models/m/tohum.json")
+
+
+def test_read_gives_the_written_tasks_in_their_order(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "tohum.json", written([CHAT, SPAM]))
+    assert read(tmp_path) == (CHAT, SPAM)
+    assert read(tmp_path / "elsewhere") == (TEXT,)
+    assert "null" not in (tmp_path / "tohum.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "tasks"),
+    [
+        ({"objective": "next_token"}, (TEXT,)),
+        ({}, (TEXT,)),
+        ({"objective": "classify", "labels": ["ham", "ışık"], "max_tokens": 32}, (SPAM,)),
+        ({"objective": "chat", "template": "chat", "max_tokens": 64}, (CHAT_1,)),
+        (
+            {"objective": "cloze", "labels": ["a"], "max_tokens": 9} | WORDS,
+            (
+                TaskSpec(name="cloze", labels=("a",), **WORDS, max_tokens=9, max_prompt_tokens=9),
+            ),
+        ),
+        (
+            {"objective": "instruct", "template": "chat", "labels": ["ham", "ışık"], "max_tokens": 32},
+            (TaskSpec(name="instruct", template="chat"), SPAM),
+        ),
+        (
+            {"objective": "classify", "template": "chat", "labels": ["ham", "ışık"], "max_tokens": 32},
+            (SPAM, TaskSpec(name="instruct", template="chat")),
+        ),
+    ],
+)  # fmt: skip
+def test_parsed_reads_the_records_of_version_1(old: dict[str, Any], tasks: tuple[TaskSpec, ...]) -> None:
+    """Folders of models that were trained and registered before version 2."""
+    assert parsed(old, PATH) == tasks
+
+
+def test_within_fills_in_the_limits_of_a_context() -> None:
+    assert TEXT.within(40) == TaskSpec(name="next_token", max_tokens=40, max_prompt_tokens=30)
+    assert CHAT.within(40).max_prompt_tokens == 39  # virtual tokens took the rest
+    assert CHAT.within(100) == CHAT
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "tohum.json: found list; expected an object"),
+        ({"version": 3, "tasks": []}, "version 3; this checkout reads versions 1 and 2"),
+        ({"version": 2, "tasks": []}, "names no task"),
+        ({"version": 2, "tasks": [{"name": "chat", "max_tokens": 0}]}, "greater than 0"),
+        ({"version": 2, "tasks": [{"name": "chat", "colour": 1}]}, "not permitted"),
+    ],
+)
+def test_parsed_refuses_damaged_records_and_newer_ones(content: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parsed(content, PATH)
