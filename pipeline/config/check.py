@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.config import plugins
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, HEADLESS, Recipe
+from pipeline.config.recipe import AXES, Recipe
 from pipeline.config.section import validated
 from pipeline.errors import UserError
 from pipeline.paths import PARAMS
@@ -38,7 +38,7 @@ def load(path: Path = PARAMS) -> Params:
 
 def check(raw: Any, name: str = "params.yaml") -> Params:
     """Checks parsed YAML as `load` does; errors call the file `name`."""
-    from pipeline.config import search_space
+    from pipeline.config import compatibility, search_space
 
     params: Params = validated(Params, raw, "", name)
     for source, entry in params.download.sources.items():
@@ -46,14 +46,9 @@ def check(raw: Any, name: str = "params.yaml") -> Params:
     recipes: dict[str, Recipe] = {"pretrain": params.pretrain}
     recipes |= {f"finetune.{model}": recipe for model, recipe in params.finetune.items()}
     for where, recipe in recipes.items():
-        parts = {axis: recipe.part(axis, where) for axis in AXES}
-        family = params.pretrain.model.family if params.pretrain.start.kind == "scratch" else None
-        if getattr(parts["objective"], "scores", False) and family in HEADLESS:
-            raise UserError(
-                f"{name}: {where}.objective.name is {recipe.objective.name!r}, which adds a classification head, and "
-                f"pretrain.model.family is {family!r}, for which transformers has no classifier; use objective cloze, "
-                "or another family"
-            )
+        for axis in AXES:
+            recipe.part(axis, where)
+    compatibility.check(params, name)
     for model, merge in params.merge.items():
         merge.rule.settings("merging", f"merge.{model}.rule")
     for model, evaluation in params.evaluations.items():

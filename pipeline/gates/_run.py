@@ -43,7 +43,8 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Ti
         for name in _READS[gate]:
             integrity.require_intact(data / name)
         _tickets.withdraw(data / "tickets", gate)
-        verdict = _verdict.reach(gate, module.profile(settings, data), expectations, waivers)
+        more = {"recipes": params.finetune} if gate == "samples" else {}  # the tasks that will read the samples
+        verdict = _verdict.reach(gate, module.profile(settings, data, **more), expectations, waivers)
         _verdict.write(reports / "gates" / gate, verdict)
         if verdict["passed"]:
             _tickets.write(data / "tickets", gate, module.admits(data))

@@ -6,7 +6,7 @@ every split, lengths that fit, splits that are large enough, and every record of
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from pipeline import integrity
 from pipeline.config.params import Deduplicate
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import KINDS, Finetune, Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import Expectation, Frame, Row, Tally, at_least, at_most, equals, reaches, suite
+from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
 from pipeline.gates.profiles.splits import Samples
 
@@ -67,6 +68,9 @@ class Settings(Section):
     """Longest record."""
     max_too_long_share: Share
     """Share of a kind's records that are truncated for the model."""
+    max_left_out_share: Share
+    """Share of a kind's records that make no example of a recipe's task (an answer too long for its max_tokens, a label
+    unknown in training); training leaves them out."""
     min_coverage: Share
     """Share of a source's records of one kind that were not removed as duplicates."""
 
@@ -74,6 +78,7 @@ class Settings(Section):
 CODE = "no bound: fix pipeline/data/samples.py"
 MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens")
 TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens")
+LEFT_OUT = at_most("max_left_out_share", "gates.samples.max_left_out_share, or the recipe's task.max_tokens")
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
@@ -90,6 +95,7 @@ EXPECTATIONS: list[Row] = [
     ("classes", "class_share", at_least("min_label_share"), "no label is too rare in any split"),
     ("classes", "in_train", IN_TRAIN, "every label of a split is seen in training"),
     ("lengths", "too_long_share", TOO_LONG, "records are not longer than a model reads"),
+    ("examples", "left_out_share", LEFT_OUT, "records make an example of every recipe's task"),
     ("account", "rows_in", equals("accounted", CODE), "rows in = kept + removed, with the reason"),
     ("account", "kept", equals("rows_stored", CODE), "every kept record was written"),
     ("account", "rows_admitted", equals("rows_in", CODE), "every record of data/raw was examined"),
@@ -97,8 +103,13 @@ EXPECTATIONS: list[Row] = [
 ]
 
 
-def profile(settings: Settings, data: Path) -> dict[str, Frame]:
-    """Profile tables of `<data>/samples`: overlaps, splits, documents, classes, lengths, account, coverage.
+def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | None = None) -> dict[str, Frame]:
+    """Profile tables of `<data>/samples`: overlaps, splits, documents, classes, lengths, examples, account, coverage.
+
+    Args:
+        settings: the gate's.
+        data: the folder data/.
+        recipes: `finetune` of the params, whose tasks read the records; None: none.
 
     Raises:
         UserError: a file is missing.
@@ -110,6 +121,7 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
         "documents": _documents(settings, samples),
         "classes": _classes(samples),
         "lengths": _lengths(settings, samples),
+        "examples": _examples(samples, recipes or {}),
         "account": _account(samples),
         "coverage": _coverage(samples),
     }
@@ -223,6 +235,24 @@ def _token_lengths(samples: Samples, kind: Kind) -> Iterator[npt.NDArray[np.int6
     texts = samples.whole_texts(kind)
     while batch := [text for _, text in zip(range(_ENCODED_TOGETHER), texts, strict=False)]:
         yield np.array([len(ids) for ids in samples.tokenizer.encode_batch(batch)], np.int64)
+
+
+def _examples(samples: Samples, recipes: Mapping[str, Finetune]) -> Frame:
+    columns = ("records_asked", "left_out", "left_out_share")
+    frame = Frame(("kind", "recipes", "reasons"), columns, counts={"left_out_share": "left_out"})
+    for found in left_out(samples, recipes):
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(found.reasons.items()))
+        frame.add(
+            {
+                "kind": found.kind,
+                "recipes": found.recipes,
+                "reasons": reasons or "none",
+                "records_asked": found.records,
+                "left_out": found.left_out,
+                "left_out_share": found.left_out.count / found.records,
+            }
+        )
+    return frame
 
 
 def _account(samples: Samples) -> Frame:

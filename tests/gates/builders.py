@@ -50,6 +50,7 @@ GATES: dict[str, Any] = {
         "min_label_share": 0.2,
         "max_tokens": {"labelled": 500, "instructions": 200, "preferences": 200},
         "max_too_long_share": 0.0,
+        "max_left_out_share": 0.0,
         "min_coverage": 0.9,
     },
     "model": {"min_distinct_2": 0.1, "max_repetition_share": 0.5, "max_empty_share": 0.5},

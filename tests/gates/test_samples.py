@@ -7,18 +7,22 @@ from typing import Any
 
 import pytest
 
+from pipeline import config
 from pipeline.data import conversations
 from pipeline.errors import UserError
 from pipeline.gates import samples
+from pipeline.paths import CODE as ROOT
 from tests.gates.builders import GATES, Raw, Samples, Tokens, entry, failed, text_of, verdict_on
 
 SETTINGS = samples.Settings.model_validate(GATES["samples"])
 EXPECTATIONS = samples.expectations(SETTINGS)
+RECIPES = config.load(ROOT / "params.yaml").finetune
 
 
 def judged(made: Samples, data: Path, **changed: Any) -> dict[str, Any]:
     settings = samples.Settings.model_validate(GATES["samples"] | changed)
-    return verdict_on("samples", samples.profile(settings, made.write(data)), samples.expectations(settings))
+    frames = samples.profile(settings, made.write(data), RECIPES)
+    return verdict_on("samples", frames, samples.expectations(settings))
 
 
 def _leak(kind: Any, change: Callable[[str], str], of: str = "test", to: str = "train") -> Callable[[Samples], None]:
@@ -51,6 +55,10 @@ def _rare(made: Samples) -> None:
     for row in made.rows["labelled"]["train"]:
         row["label"] = "ham"
     made.rows["labelled"]["train"][0]["label"] = "spam"
+
+
+def _long_answer(made: Samples) -> None:
+    made.rows["instructions"]["train"][0]["output"] = "uzun cevap " * 60
 
 
 def _uncounted(made: Samples) -> None:
@@ -93,6 +101,8 @@ CASES: list[tuple[str, Callable[[Samples], Any], dict[str, Any]]] = [
         lambda made: None,
         {"max_tokens": {"labelled": 5, "instructions": 200, "preferences": 200}},
     ),
+    ("left_out_share", _long_answer, {}),
+    ("left_out_share", _unseen, {}),
     ("rows_in", _uncounted, {}),
     ("kept", _unwritten, {}),
     ("rows_admitted", _forgotten, {}),
@@ -151,10 +161,24 @@ def test_lengths_count_the_messages_of_a_conversation(tmp_path: Path) -> None:
     made = Samples(Tokens(Raw()))
     for rows in made.rows["instructions"].values():
         for row in rows:
-            row["input"] = conversations.written([("a", "b")] * 30)
+            row["history"] = conversations.of_turns([conversations.Turn("a", "b")] * 30)
     # 250 tokens hold sixty letters in lines and the question, but not the JSON that they stand in; 60 do not
     for limit, fits in ((250, True), (60, False)):
         verdict = judged(
             made, tmp_path / str(limit), max_tokens=GATES["samples"]["max_tokens"] | {"instructions": limit}
         )
         assert ("too_long_share" not in failed(verdict)) is fits
+
+
+def test_left_out_counts_each_task_once_and_names_reason_and_record(tmp_path: Path) -> None:
+    """Training leaves these records out: without a count, half of a data set could be lost unseen."""
+    made = Samples(Tokens(Raw()))
+    _long_answer(made)
+    frame = samples.profile(SETTINGS, made.write(tmp_path), RECIPES)["examples"]
+    rows = {row["kind"]: row for row in frame.rows}
+    assert len(frame.rows) == 2
+    assert rows["labelled"]["recipes"] == "spam-full, spam-layers, spam-lora"
+    assert (rows["instructions"]["reasons"], rows["instructions"]["left_out"]) == ("answer_too_long 1", 1)
+    [example] = next(iter(frame.examples.values()))
+    assert example.id == made.rows["instructions"]["train"][0]["id"]
+    assert "max_tokens is 128" in example.text

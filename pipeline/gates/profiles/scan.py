@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.config.recipe import Kind
 from pipeline.data import language
 from pipeline.data.external import DiskArray, group_starts, in_order
-from pipeline.data.records import CONTENT, SCHEMAS, SPLITS
+from pipeline.data.records import CONTENT, SCHEMAS, SPLITS, TEXTS
 from pipeline.data.tables import batches
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates.profiles import texts as _texts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DETECTORS = {**ENCODING, **PERSONAL, "spelled_specials": SPELLED}
 COUNTS = ("nulls", "blank", "too_short", "too_long", "unknown_splits", "invalid_utf8", *DETECTORS)
-_MAY_BE_BLANK = {"input"}
+_MAY_BE_BLANK = {"input", "history"}
 Matches = dict[int, tuple[str, tuple[int, int]]]
 """Row of a batch -> column and span of the first match."""
 
@@ -58,7 +58,7 @@ class Profiler:
         self._tally("invalid_utf8", rows, {row: (name, (0, 0)) for row, name in broken.items()})
         self._nulls(rows, columns)
         self._lengths(rows)
-        content = [name for name in CONTENT[self.kind] if name in texts]
+        content = [name for name in TEXTS[self.kind] if name in texts]
         for check, detector in DETECTORS.items():
             matches: Matches = {}
             for name in content:
@@ -83,7 +83,7 @@ class Profiler:
             self._tally("unknown_splits", rows, dict.fromkeys(_true(pc.invert(known)), ("split", (0, 0))))
 
     def _lengths(self, rows: "_Rows") -> None:
-        names = [name for name in CONTENT[self.kind] if name in rows.texts]
+        names = [name for name in TEXTS[self.kind] if name in rows.texts]
         needed = [name for name in names if name not in _MAY_BE_BLANK]
         blank = {
             row: (name, (0, 0))

@@ -21,7 +21,7 @@ from pipeline.config.recipe import KINDS, Kind
 from pipeline.data import contamination, conversations
 from pipeline.data.deduplicate import Text
 from pipeline.data.external import Digests
-from pipeline.data.records import CONTENT, SPLITS
+from pipeline.data.records import SPLITS, TEXTS
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
@@ -90,6 +90,11 @@ class Samples:
             for batch in batches(path, [name for name in columns if name in names]):
                 yield split, batch
 
+    @staticmethod
+    def columns(kind: Kind) -> list[str]:
+        """The columns that hold what a record says."""
+        return list(TEXTS[kind])
+
     def counts(self, kind: Kind, column: str) -> Counter[tuple[str, Any]]:
         """Number of records per (split, value of a column)."""
         counts: Counter[tuple[str, Any]] = Counter()
@@ -118,7 +123,7 @@ class Samples:
 
     def _compared(self, kind: Kind) -> Iterator[list[Text]]:
         if kind != "documents":
-            for _, batch in self.batches(kind, [*contamination.COMPARED[kind], "language"]):
+            for _, batch in self.batches(kind, contamination.compared_columns(kind)):
                 yield list(contamination.texts_of(kind, [batch]))
             return
         for split, batch in self.batches(kind, ["start", "length", "language"]):
@@ -129,12 +134,15 @@ class Samples:
 
     def whole_texts(self, kind: Kind) -> Iterator[str]:
         """The model's input text of each record: all fields but the label, of a preference the longer answer."""
-        texts = [name for name in CONTENT[kind] if name != "label"]
+        texts = [name for name in TEXTS[kind] if name != "label"]
         for _, batch in self.batches(kind, texts):
-            for values in zip(*(batch[name].to_pylist() for name in texts), strict=True):
+            names = [name for name in texts if name in batch.schema.names]
+            for values in zip(*(batch[name].to_pylist() for name in names), strict=True):
+                row = dict(zip(names, values, strict=True))
                 if kind == "preferences":
-                    values = (*values[:2], max(values[2:], key=len))
-                yield "\n".join(conversations.said(value) for value in values if value)
+                    row.pop(min(("chosen", "rejected"), key=lambda name: len(row[name])))
+                told = conversations.texts(row.pop("history", None))
+                yield "\n".join([*told, *(value for value in row.values() if value)])
 
     def tally(self, kind: Kind, rows: Iterable[int]) -> Tally:
         """A tally of records by their rows; the first of them are its examples."""

@@ -1,0 +1,113 @@
+"""Recipes that cannot work are refused when params are read: every task, record kind, start and loss."""
+
+import copy
+from itertools import product
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.config import plugins
+from pipeline.config.recipe import AXES, KINDS
+from pipeline.errors import UserError
+from pipeline.paths import CODE as ROOT
+
+RAW: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+READS = {
+    "next_token": "documents", "classify": "labelled", "cloze": "labelled", "instruct": "instructions",
+    "chat": "instructions",
+}  # fmt: skip
+ADDITIONS = ("prompt", "prefix", "bottleneck")
+STARTS = {"base": {"name": "full"}, "spam-full": {"name": "full"}} | {
+    f"with-{name}": {"name": name} | plugins.example("tuners", name) for name in ADDITIONS
+}
+
+
+def params(task: str, kind: str, start: str, loss: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Params with one recipe `tried`, and recipes with every tuner that adds to a model."""
+    raw = copy.deepcopy(RAW)
+    raw["search"], raw["register"]["models"] = {}, []
+    for name, tuner in STARTS.items():
+        if name not in ("base", "spam-full"):
+            raw["finetune"][name] = raw["finetune"]["spam-lora"] | {"tuner": tuner}
+    raw["finetune"]["tried"] = raw["finetune"]["spam-lora"] | {
+        "data": kind, "from": start, "reference": "spam-full",
+        "task": {"name": task} | plugins.example("tasks", task),
+        "loss": {"name": loss} | plugins.example("losses", loss),
+    } | (changes or {})  # fmt: skip
+    raw["evaluations"] |= dict.fromkeys(raw["finetune"], raw["evaluations"]["spam-lora"])
+    return raw
+
+
+@pytest.mark.parametrize(("task", "kind"), product(plugins.choices("tasks"), KINDS))
+def test_check_accepts_a_recipe_exactly_where_its_parts_fit(task: str, kind: str) -> None:
+    """A new task or loss is tried with everything that is there."""
+    for start, loss in product(STARTS, plugins.choices("losses")):
+        raw = params(task, kind, start, loss)
+        if READS.get(task, kind) == kind and not start.startswith("with-"):
+            config.check(raw)
+            continue
+        with pytest.raises(UserError) as caught:
+            config.check(raw)
+        assert str(caught.value).startswith("params.yaml: finetune.tried."), caught.value
+
+
+def part(folder: str, name: str, **changes: Any) -> dict[str, Any]:
+    """The entry of a part with example settings."""
+    return {"name": name} | plugins.example(folder, name) | changes
+
+
+INSTRUCT, ATTENTION = part("tasks", "instruct"), part("losses", "attention")
+NO_ROOM = part("tasks", "chat", max_tokens=64, max_prompt_tokens=64)
+CASES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"task": INSTRUCT},
+        "tried.task.name is 'instruct', which reads instructions, and the recipe has data: labelled; for labelled one "
+        "of: classify, cloze",
+    ),
+    ({"few": 3, "data": "documents", "task": part("tasks", "next_token")}, "tried.few draws records"),
+    (
+        {"reference": "base", "loss": part("losses", "distill")},
+        "tried.reference is 'base', which has no classification head",
+    ),
+    ({"from": "with-prompt"}, "tried.from is 'with-prompt', whose tuner 'prompt' keeps virtual tokens"),
+    ({"depth": 5}, "tried.depth is 5, and 'base' has 4 blocks"),
+    (
+        {"depth": 1, "loss": ATTENTION},
+        "tried.loss.heads names block 1, heads [0, 1]; the model has blocks 0 to 0",
+    ),
+    (
+        {"task": part("tasks", "classify", max_tokens=257)},
+        "tried.task.max_tokens is 257, and pretrain.model.context_length 256",
+    ),
+    (
+        {"data": "instructions", "weighting": part("weighting", "classes"), "task": INSTRUCT},
+        "tried.weighting.name is 'classes', which reads labelled",
+    ),
+    ({"data": "instructions", "task": NO_ROOM}, "leaves no room for an answer"),
+    ({"loss": ATTENTION | {"towards": "first"}}, "words go with towards: words"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), CASES)
+def test_check_names_recipe_and_value_of_an_impossible_recipe(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.check(params("classify", "labelled", "base", "cross_entropy", changes))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("axis", "name", "words"),
+    [
+        ("task", "classify", "task.name is 'classify', which reads labelled, and the recipe trains on documents"),
+        ("loss", "distill", "loss.name is 'distill', which needs a reference model, and pretraining has none"),
+        ("weighting", "classes", "weighting.name is 'classes', which reads labelled"),
+    ],
+)
+def test_check_refuses_impossible_pretraining(axis: str, name: str, words: str) -> None:
+    raw = copy.deepcopy(RAW)
+    raw["pretrain"][axis] = part(AXES[axis], name)
+    with pytest.raises(UserError) as caught:
+        config.check(raw)
+    assert f"pretrain.{words}" in str(caught.value)
