@@ -68,10 +68,15 @@ def _answer(
     subject: Subject, line: str, turns: list[Turn], sampling: Sampling, generator: torch.Generator
 ) -> Iterator[str]:
     """The answer to a line after the former turns, in pieces of whole characters."""
+    return answer_to(subject, Request(line, "", Earlier("", tuple(turns))), sampling, generator)
+
+
+def answer_to(subject: Subject, request: Request, sampling: Sampling, generator: torch.Generator) -> Iterator[str]:
+    """The answer to a request, in pieces of whole characters: a label with its probability, or text."""
     task = subject.tasks[0]
     if isinstance(task, Labelling):
-        probabilities = label_probabilities(subject, task, [line], 1)[0]
+        probabilities = label_probabilities(subject, task, [request.text], 1)[0]
         best = int(probabilities.argmax())
         yield f"{task.labels[best]} ({float(probabilities[best]):.3f})"
         return
-    yield from stream_answer(subject.model, task, Request(line, "", Earlier("", tuple(turns))), sampling, generator)
+    yield from stream_answer(subject.model, task, request, sampling, generator)

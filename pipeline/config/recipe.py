@@ -204,6 +204,17 @@ class Recipe(Section):
     validation: Validation
     """Validation, early stopping and the choice of weights."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_the_present_keys(cls, value: Any) -> Any:
+        for old, new, meaning in (
+            ("objective", "task", "what the model is asked and answers"),
+            ("auxiliary", "loss", "what is minimised; `none` is now cross_entropy"),
+        ):
+            if isinstance(value, dict) and old in value and new not in value:
+                raise ValueError(f"the key `{old}` is now `{new}` ({meaning}); rename it")
+        return value
+
     @model_validator(mode="after")
     def _keeps_its_privacy(self) -> "Recipe":
         needed = [

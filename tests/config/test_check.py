@@ -75,6 +75,7 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
             {"kind": "hub", "path": "a/b", "revision": None, "sha256": None, "licence": None, "zero_projections": True},
             ["zero_projections is about fresh weights, kind is hub"],
         ),
+        ("finetune.spam-lora", {"objective": {}}, ["finetune.spam-lora", "the key `objective` is now `task`"]),
         ("pretrain.schedule.batch_warmup_steps", 9, ["pretrain.schedule", "nothing to grow to"]),
     ],
 )
