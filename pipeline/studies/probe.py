@@ -26,7 +26,7 @@ _COMPARED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
         {"classification": {"split": "test", "batch_size": 64}},
     ),
     "instructions": (
-        {"name": "instruct", "template": "chat", "max_tokens": 104},
+        {"name": "instruct", "template": "chat", "max_tokens": 104, "max_prompt_tokens": 80},
         {"overlap": {"split": "test", "source": None, "batch_size": 64, "max_tokens": 24, "max_records": 100}},
     ),
 }
