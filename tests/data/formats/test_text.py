@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import plugins
 from pipeline.errors import UserError
-from tests.data.reading import CSV, TSV, TXT, texts
+from tests.data.reading import CSV, JSON, JSONL, TSV, TXT, texts
 
 
 def test_text_removes_a_byte_order_mark_at_the_start(read):
@@ -33,7 +33,7 @@ def test_text_formats_read_gzip(read, name):
         "json": '[{"text": "hi"}]',
         "jsonl": '{"text": "hi"}',
     }
-    form = {"txt": TXT, "csv": CSV, "tsv": TSV, "json": {"name": "json"}, "jsonl": {"name": "jsonl"}}[name]
+    form = {"txt": TXT, "csv": CSV, "tsv": TSV, "json": JSON, "jsonl": JSONL}[name]
     rows = read(
         f"a.{name}.gz",
         gzip.compress(content[name].encode()),
@@ -46,7 +46,7 @@ def test_text_formats_read_gzip(read, name):
 
 def test_formats_are_all_tested_here():
     """A format without a test here would be read on trust."""
-    assert plugins.choices("data/formats") == ["csv", "json", "jsonl", "parquet", "tsv", "txt"]
+    assert plugins.choices("data/formats") == ["arrow", "csv", "json", "jsonl", "parquet", "tsv", "txt", "xlsx"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_text_refuses_damaged_gzip(read):
             read("a.csv.gz", broken)
 
 
-@pytest.mark.parametrize(("name", "form"), [("a.txt", TXT), ("a.jsonl", {"name": "jsonl"}), ("a.csv", CSV)])
+@pytest.mark.parametrize(("name", "form"), [("a.txt", TXT), ("a.jsonl", JSONL), ("a.csv", CSV)])
 def test_text_rejects_a_line_of_50_mb_in_bounded_memory(read, tmp_path, name, form):
     """One endless line must not take the machine down; the records around it are kept where there are any."""
     path = tmp_path / name

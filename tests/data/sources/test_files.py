@@ -12,7 +12,7 @@ from pipeline.config.recipe import Part
 from pipeline.data.conversations import earlier
 from pipeline.data.sources import _inputs, files
 from pipeline.errors import UserError
-from tests.data.reading import CSV, TXT
+from tests.data.reading import CSV, JSON, JSONL, TXT
 
 
 def test_files_map_labels_columns_and_split_as_in_params(read):
@@ -38,7 +38,7 @@ def test_files_read_split_and_language_from_columns(read):
 
 def test_files_accept_number_labels_only_where_mapped(read):
     data = '{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n{"text": "c", "label": true}\n'
-    rows = read("a.jsonl", data, format={"name": "jsonl"}, labels={"1": "spam", "0": "ham"})
+    rows = read("a.jsonl", data, format=JSONL, labels={"1": "spam", "0": "ham"})
     assert [(r["text"], r["label"]) for r in rows] == [("a", "spam")]
     assert read.reasons() == [(2, "not_text"), (3, "not_text")]
 
@@ -56,7 +56,7 @@ def test_files_leave_a_missing_input_column_empty(read):
         "a.jsonl",
         '{"question": "2+2?", "answer": "4"}\n',
         "instructions",
-        format={"name": "jsonl"},
+        format=JSONL,
         columns={"instruction": "question", "output": "answer"},
     )
     assert (rows[0]["instruction"], rows[0]["input"], rows[0]["output"]) == ("2+2?", "", "4")
@@ -64,7 +64,7 @@ def test_files_leave_a_missing_input_column_empty(read):
 
 def test_files_reject_preferences_with_equal_answers(read):
     pairs = [{"instruction": "q", "input": "", "chosen": a, "rejected": "no"} for a in ("yes", "no")]
-    assert len(read("a.json", json.dumps(pairs, indent=1), "preferences", format={"name": "json"})) == 1
+    assert len(read("a.json", json.dumps(pairs, indent=1), "preferences", format=JSON)) == 1
     assert read.reasons() == [(8, "equal_pair")]
 
 
@@ -145,7 +145,7 @@ def test_files_provenance_names_path_and_hash(tmp_path):
         ({"split": "test", "columns": {"split": "s"}}, "keep one of them"),
         ({"language": "Turkish"}, "download.sources.mine.language"),
         ({"sha256": "abc"}, "download.sources.mine.sha256"),
-        ({"format": {"name": "cvs"}}, "format.name is 'cvs'; one of: csv, json, jsonl, parquet, tsv, txt"),
+        ({"format": {"name": "cvs"}}, "format.name is 'cvs'; one of: arrow, csv, json, jsonl, parquet, tsv, txt, xlsx"),
         ({"format": CSV | {"delimeter": ";"}}, "did you mean 'delimiter'?"),
         ({"format": TXT | {"separator": "--"}}, "separator is a line's text with `documents: separator`"),
         ({"path": None}, "download.sources.mine.path"),
@@ -178,10 +178,21 @@ def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
     columns = {"messages": "log"}
     if form == "parquet":
         pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
-        rows = read.read(str(tmp_path / "a.parquet"), "instructions", format={"name": form}, columns=columns)
+        rows = read.read(
+            str(tmp_path / "a.parquet"),
+            "instructions",
+            format={"json": JSON, "jsonl": JSONL, "parquet": {"name": "parquet"}}[form],
+            columns=columns,
+        )
     else:
         text = json.dumps(records) if form == "json" else "".join(json.dumps(one) + "\n" for one in records)
-        rows = read(f"a.{form}", text, "instructions", format={"name": form}, columns=columns)
+        rows = read(
+            f"a.{form}",
+            text,
+            "instructions",
+            format={"json": JSON, "jsonl": JSONL, "parquet": {"name": "parquet"}}[form],
+            columns=columns,
+        )
     assert [(r["instruction"], r["output"]) for r in rows] == [("Ne zaman?", "dün"), ("Kim?", "Ayşe")]
     assert earlier(rows[0]["history"]) == ("", (("Kim?", "Ayşe", True),))
     assert [reason for _, reason in read.reasons()] == ["not_a_conversation"]
@@ -189,4 +200,4 @@ def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
 
 def test_files_settings_refuse_messages_beside_their_columns(read):
     with pytest.raises(ValueError, match=r"columns names messages, which replace instruction, input, output"):
-        read("a.jsonl", "{}", "instructions", format={"name": "jsonl"}, columns={"messages": "m", "output": "o"})
+        read("a.jsonl", "{}", "instructions", format=JSONL, columns={"messages": "m", "output": "o"})
