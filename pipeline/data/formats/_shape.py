@@ -12,7 +12,7 @@ from pipeline.data.records import CONTENT
 from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
-MESSAGES = "messages"  # kind instructions: a list of messages in place of its columns
+MESSAGES = "messages"  # documents and instructions: a list of messages in place of their columns
 TOOLS = ("tools", "functions")  # beside `messages`: what they offer is not said in them, so a row with one is rejected
 EXTRA = ("language", "split")  # columns that a mapping may add
 ABSENT: Final = object()  # the row has no such field; null is a value
@@ -51,7 +51,7 @@ class Shape:
     split: str | None
 
     def __post_init__(self) -> None:
-        known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind == "instructions" else []))
+        known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind in ("documents", "instructions") else []))
         if unknown := sorted(set(self.columns) - set(known)):
             raise ValueError(f"columns names {unknown}, which {self.kind} do not have; one of: {', '.join(known)}")
         if MESSAGES in self.columns and set(self.columns) & set(CONTENT[self.kind]):
