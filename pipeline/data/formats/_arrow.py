@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.data.formats._objects import object_rows
 from pipeline.data.formats._shape import AllColumns, Row, Shape
+from pipeline.data.formats._text import File, on_disk
 from pipeline.errors import UserError
 
 
@@ -56,3 +58,14 @@ def _objects(batches: Iterator[pa.RecordBatch], shown: str) -> Iterator[tuple[in
         for value in objects:
             number += 1
             yield number, value
+
+
+def metadata(file: File, name: str) -> dict[bytes, bytes]:
+    """The metadata of the schema of a parquet or arrow file, such as the features that `datasets` writes."""
+    with on_disk(file) as path:
+        if name == "parquet":
+            return pq.read_schema(path).metadata or {}
+        with pa.memory_map(str(path)) as source:
+            is_file = source.read(6) == b"ARROW1"
+            source.seek(0)
+            return (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).schema.metadata or {}

@@ -125,9 +125,9 @@ class Shape:
         missing in any object.
         """
         values = tuple(value_at(row, field.theirs) for field in self.fields)
-        for field, value in zip(self.fields, values, strict=True):
-            if value is ABSENT and field.required and field.ours not in OPTIONAL:
-                return BadRow("missing_field", f"no field {field.theirs!r}; found: {_short(list(row))}")
+        for wanted, value in zip(self.fields, values, strict=True):
+            if value is ABSENT and wanted.required and wanted.ours not in OPTIONAL:
+                return BadRow("missing_field", f"no field {wanted.theirs!r}; found: {_short(list(row))}")
         return values
 
 

@@ -1,7 +1,8 @@
 """Strict reader of delimited text (RFC 4180 where quoted): rows are never shifted, padded, merged or split.
 
 Rows end at LF or CRLF outside quotes; a bare CR is text. Blank lines, rows of empty fields (spreadsheets leave them at
-the end) and the line `sep=;` that Excel puts first are no rows. Rows with too few or too many fields are rejected with their
+the end) and the line `sep=;` that Excel puts first are no rows. Rows with too few or too many fields are rejected with
+their
 line number. A quote that does not close, or text after a closing quote, leaves the ends of rows undefined: the file is
 refused, with the line of the opening quote.
 """

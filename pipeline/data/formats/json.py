@@ -37,8 +37,7 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
 def arrays(file: File, encoding: str, limit: int) -> dict[str, int]:
     """Paths of keys to arrays in a file that is one object -> number of elements, up to `limit`; errors: see `rows`."""
     lengths: dict[str, int] = {}
-    reader = _Reader(file, encoding)
-    for path, _ in reader.walk([]):
+    for path, _ in _Reader(file, encoding).walk([]):
         lengths[path] = lengths.get(path, 0) + 1
         if lengths[path] >= limit:
             break
@@ -69,6 +68,8 @@ class _Reader:
 
     def walk(self, path: list[str]) -> Iterator[tuple[str, int]]:
         """The path of every element of every array in an object, and in its objects, with its line."""
+        if self._peek() != "{":
+            return
         for key in self._keys():
             first = self._peek()
             if first == "{" and len(path) < 3:

@@ -1,0 +1,258 @@
+"""Format of a file by its content: every candidate is tried with the strict reader that a real run uses."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from pipeline.config import plugins
+from pipeline.config.recipe import Part
+from pipeline.data.formats._objects import DECODER, RepeatedKeyError
+from pipeline.data.formats._shape import AllColumns, BadRow, Row, Shape
+from pipeline.data.formats._text import File, line_parts, opened
+from pipeline.errors import UserError
+from pipeline.studies.guess import encoding as encodings
+from pipeline.studies.guess import header
+from pipeline.studies.guess.inputs import TEXTS, ending
+
+HEAD = 400
+"""Rows by which notations of a table are compared."""
+_DELIMITERS = {",": "csv", ";": "csv", "\t": "tsv", "|": "csv"}
+_REFUSED = {
+    "pdf": "a PDF", "doc": "a Word document", "docx": "a Word document", "odt": "a document", "rtf": "a document",
+    "ppt": "slides", "pptx": "slides", "html": "a web page", "htm": "a web page", "xml": "XML", "epub": "a book",
+    "py": "code", "yaml": "settings", "yml": "settings", "toml": "settings", "sql": "SQL", "png": "a picture",
+    "jpg": "a picture", "jpeg": "a picture", "gif": "a picture", "mp3": "sound", "mp4": "a film", "exe": "a program",
+}  # fmt: skip
+Format = dict[str, Any]
+Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
+
+
+def rows(file: File, form: Format) -> Rows:
+    """Line number, and the row by its column names or the reason of rejection, as the format's reader gives them.
+
+    Raises:
+        UserError: the file is not valid in this format.
+    """
+    reader = plugins.load("data/formats", form["name"])
+    settings = Part.model_validate(form).settings("data/formats", "format")
+    shape = AllColumns()
+    for number, values in reader.rows(file, settings, shape):
+        if isinstance(values, BadRow):
+            yield number, values
+        elif form["name"] == "txt":
+            yield number, {"text": values[0]}
+        elif shape.names and not (len(values) == 1 and isinstance(values[0], dict)):
+            yield number, dict(zip(shape.names, values, strict=True))
+        else:
+            yield number, values[0]
+
+
+def detect(file: File) -> tuple[Format, str | None, list[str]]:
+    """The settings of its format, its encoding (None: binary format), and sentences on both.
+
+    Raises:
+        UserError: empty, binary, broken, or of a kind that cannot be read.
+    """
+    suffix = ending(file.name)
+    if (binary := _binary(file, suffix)) is not None:
+        return binary, None, [f"format {binary['name']} (format.name)"]
+    if suffix in _REFUSED:
+        raise UserError(
+            f"{file.shown}: ending .{suffix} is {_REFUSED[suffix]}, which is not read; save its text as txt, or its "
+            "table as csv"
+        )
+    encoding, told = encodings.detect(file)
+    form = _json(file, encoding, suffix) or _tabular(file, encoding, suffix) or _plain(file, encoding)
+    return form, encoding, [told, _sentence(form)]
+
+
+def _sentence(form: Format) -> str:
+    by = {
+        "csv": "fields separated by {delimiter!r}, header {header}, quoting {quoting}",
+        "tsv": "fields separated by tabs, header {header}, quoting {quoting}",
+        "txt": "every {documents} is a document (format.documents)",
+        "json": "an array of objects, under key {records}" if form.get("records") else "an array of objects",
+        "jsonl": "one object per line",
+    }
+    return f"format {form['name']}: {by[form['name']].format(**form)}"
+
+
+def _binary(file: File, suffix: str) -> Format | None:
+    with opened(file) as stream:
+        head = stream.read(8)
+    if head.startswith(b"PAR1"):
+        return {"name": "parquet"}
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return {"name": "arrow"}
+    if head.startswith(b"PK\x03\x04") or (head.startswith(b"\xd0\xcf\x11\xe0") and suffix in ("xls", "xlsx", "")):
+        return _spreadsheet(file)
+    return None
+
+
+def _spreadsheet(file: File) -> Format:
+    """The sheet with the most rows."""
+    from pipeline.data.formats.xlsx import sheets
+
+    lengths = sheets(file)
+    if not lengths:
+        raise UserError(f"{file.shown}: the spreadsheet has no sheet")
+    sheet = max(lengths, key=lambda name: lengths[name])
+    form = {"name": "xlsx", "sheet": sheet, "header": False}
+    body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
+    return form | {"header": header.is_header(body)}
+
+
+def _json(file: File, encoding: str, suffix: str) -> Format | None:
+    first, second = ([*_first_lines(file, encoding), "", ""])[:2]
+    if not first.lstrip().startswith(("{", "[")):
+        if suffix in ("json", "jsonl", "ndjson"):
+            raise UserError(f"{file.shown}: not JSON: begins with {first[:20]!r}; expected {{ or [")
+        return None
+    lines = {"name": "jsonl", "encoding": encoding}
+    array = {"name": "json", "encoding": encoding, "records": None}
+    try:
+        if first.lstrip().startswith("["):
+            return array if _objects(file, array) or suffix == "json" else None
+        if not _is_object(first) and _objects(file, lines) < 2:
+            return _keyed(file, array)
+        return lines if second or not (keyed := _keyed(file, array)) else keyed
+    except UserError:
+        if suffix in TEXTS:  # a text may begin with a bracket
+            return None
+        raise
+
+
+def _first_lines(file: File, encoding: str) -> list[str]:
+    """The first two lines that are not blank; of a longer line a part."""
+    return list(islice((line for _, line in line_parts(file, encoding) if line.strip()), 2))
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(DECODER.decode(line), dict)
+    except (ValueError, RecursionError, RepeatedKeyError):
+        return False
+
+
+def _objects(file: File, form: Format) -> int:
+    """Number of objects among the first rows."""
+    return sum(isinstance(row, dict) for _, row in islice(rows(file, form), HEAD))
+
+
+def _keyed(file: File, array: Format) -> Format | None:
+    """The format of a file that is one object with an array of objects under a key; None for one without.
+
+    Raises:
+        UserError: invalid JSON.
+    """
+    from pipeline.data.formats.json import arrays
+
+    lengths = arrays(file, array["encoding"], 10_000)
+    forms = [array | {"records": key} for key in lengths]
+    objects = {form["records"]: _objects(file, form) for form in forms}
+    best = max(objects, key=lambda key: (objects[key] > 0, lengths[key], key.endswith("train")), default=None)
+    if best is not None and objects[best]:
+        return array | {"records": best}
+    if lengths:
+        raise UserError(
+            f"{file.shown}: one object whose arrays {[key[:40] for key in list(lengths)[:10]]} hold no objects; "
+            "expected an array of objects, one per record"
+        )
+    return None
+
+
+def _tabular(file: File, encoding: str, suffix: str) -> Format | None:
+    """The notation in which most rows have as many fields as the first one; None where the file is running text."""
+    candidates = [
+        (score, form)
+        for form in _notations(encoding, _head(file, encoding))
+        if (score := _consistency(file, form, suffix)) is not None
+    ]
+    is_table = suffix in ("csv", "tsv", "tab", "psv")
+    if not candidates:
+        if is_table:  # the strict reader's reason
+            list(rows(file, _form(",", encoding, "standard")))
+        return None
+    (share, width, _), form = max(candidates, key=lambda pair: pair[0])
+    if is_table and share < 0.5:
+        raise UserError(_uneven(file, form))
+    if not is_table and (width < 2 or share < 0.99 or not _is_table(file, form)):
+        return None
+    body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
+    return form | {"header": header.is_header(body)}
+
+
+def _uneven(file: File, form: Format) -> str:
+    """The error for a table whose rows differ in width in every notation, with the first such row of this one."""
+    number, bad = next((number, row) for number, row in rows(file, form) if isinstance(row, BadRow))
+    return (
+        f"{file.shown}: rows are of different widths with each of the delimiters , ; | and tab; with "
+        f"{form.get('delimiter', 'tab')!r} the first such row is line {number}: {bad.detail} as in the first row; put "
+        "fields that contain the delimiter in double quotes"
+    )
+
+
+def _head(file: File, encoding: str) -> str:
+    return "".join(line for _, line in islice(line_parts(file, encoding), 50))
+
+
+def _form(delimiter: str, encoding: str, quoting: str) -> Format:
+    form: Format = {"name": _DELIMITERS[delimiter], "encoding": encoding, "header": False, "quoting": quoting}
+    return form if delimiter == "\t" else form | {"delimiter": delimiter}
+
+
+def _notations(encoding: str, head: str) -> Iterator[Format]:
+    for delimiter in _DELIMITERS:
+        if delimiter in head or delimiter == ",":
+            yield _form(delimiter, encoding, "standard")
+            if '"' in head or delimiter == "\t":
+                yield _form(delimiter, encoding, "none")
+
+
+def _consistency(file: File, form: Format, suffix: str) -> tuple[float, int, int] | None:
+    """Share of rows that are as wide as the first one (of tables with several columns in steps of 0.1, as a broken row
+    counts less than a wrong notation), width, and preference; None where the reader refuses the file.
+    """
+    try:
+        head = list(islice(rows(file, form), HEAD))
+    except UserError:
+        return None
+    read = [list(row.values()) for _, row in head if isinstance(row, dict)]
+    if not read:
+        return None
+    share, width = len(read) / len(head), len(read[0])
+    quoted = [cell for row in read for cell in row if isinstance(cell, str) and cell.startswith('"')]
+    closed = sum(cell.endswith('"') and len(cell) > 1 for cell in quoted)
+    if form["quoting"] == "none" and quoted and closed == len(quoted):
+        return None  # every quote that opens a field closes it: they are quotes, not text
+    prefers = 2 * (suffix == form["name"]) + (form["quoting"] == ("none" if form["name"] == "tsv" else "standard"))
+    if width > 1 and share >= 0.9 and len(head) > 1:
+        return 1 + round(share, 1), width, prefers
+    return (share if width == 1 else share / 2), 1, prefers
+
+
+def _is_table(file: File, form: Format) -> bool:
+    """Whether a file without a table's ending is one: tabs, or a first row of names."""
+    body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
+    if len(body) < 3:
+        return False
+    return form["name"] == "tsv" or header.has_known_name(body[0])
+
+
+def _plain(file: File, encoding: str) -> Format:
+    """Text: documents are paragraphs; lines where there are no paragraphs and lines end as sentences do."""
+    form = {"name": "txt", "encoding": encoding, "documents": "paragraph", "separator": None, "max_characters": 5000}
+    lines = [line.strip() for _, line in islice(line_parts(file, encoding), 2000)]
+    if "<|endoftext|>" in lines:
+        return form | {"documents": "separator", "separator": "<|endoftext|>"}
+    ended = sum(line.endswith((".", "!", "?", "…", '"', "”", ":", ";")) for line in lines)
+    if "" not in lines[:-1] and len(lines) >= 5 and ended >= 0.7 * len(lines):
+        return form | {"documents": "line"}
+    return form
+
+
+def shaped(file: File, form: Format, shape: Shape) -> Iterator[Row]:
+    """The rows as a real run reads them, with the columns of `shape`."""
+    reader = plugins.load("data/formats", form["name"])
+    read: Iterator[Row] = reader.rows(file, Part.model_validate(form).settings("data/formats", "format"), shape)
+    return read
