@@ -53,7 +53,7 @@ def test_guess_reads_gzip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
-    [("a.docx", "x", "ending .docx"), ("a.json", "{", "not json as expected"), ("a.csv", "x\n", "1 rows"),
+    [("a.docx", "x", "ending .docx"), ("a.json", "{", "line 1: found 'the end of the file'; expected a key"), ("a.csv", "x\n", "holds no record"),
      ("a.json", json.dumps([{"n": 3}]), "columns found: n")],
 )  # fmt: skip
 def test_guess_raises_user_error_when_nothing_can_be_recognised(

@@ -41,6 +41,8 @@ class Column:
     letters: int = 0
     questions: int = 0
     conversations: int = 0
+    written: int = 0
+    """Texts that are a list of messages as JSON."""
     openings: int = 0
     """Lists of messages that begin with a question or a system message."""
     lists: int = 0
@@ -62,15 +64,15 @@ class Column:
 
     def _add_list(self, value: list[Any]) -> None:
         if message_shapes.is_conversation(value):
-            self._add_conversation(value)
+            self.conversations += 1
+            self._add_opening(value)
             return
         self.lists += 1
         self.several += len(value) != 1
         if len(value) == 1 and isinstance(value[0], str | int | float):
             self._count(value[0])
 
-    def _add_conversation(self, value: Any) -> None:
-        self.conversations += 1
+    def _add_opening(self, value: Any) -> None:
         said = message_shapes.messages(value)
         self.openings += said[0]["role"] in ("system", "developer", "user") and len(said) > 1
 
@@ -86,7 +88,8 @@ class Column:
         self.numbers += bool(_NUMBER.fullmatch(head))
         self.foreign += bool(_FOREIGN.fullmatch(head))
         if stripped.startswith("[{") and message_shapes.is_conversation(value):
-            self._add_conversation(value)
+            self.written += 1
+            self._add_opening(value)
 
     def _count(self, value: Any) -> None:
         key = value[:_PREFIX] if isinstance(value, str) else value

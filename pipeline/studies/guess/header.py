@@ -15,8 +15,8 @@ def is_header(body: list[list[Any]]) -> bool:
     if not body:
         return False
     first = [str(cell).strip() for cell in body[0]]
-    if len(body) == 1:
-        return has_known_name(body[0])
+    if len(body) == 1 or all(map(_is_known, first)):
+        return True
     if all(_NUMBER.fullmatch(cell) for cell in first):
         return False
     columns = [[str(row[k]).strip() for row in body[1:]] for k in range(len(first))]

@@ -1,4 +1,4 @@
-"""The files of a user's path (a file, a folder, a pattern, a zip archive), and how a source of params.yaml names them."""
+"""The files of a user's path: a file, a folder, a pattern or a zip archive; and the source that names them."""
 
 import glob
 import json

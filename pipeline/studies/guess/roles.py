@@ -55,7 +55,7 @@ class Chooser:
         kind = self.wishes.kind
         tries: dict[Kind, tuple[Callable[[], Roles | None], ...]] = {
             "preferences": (self._preferences,),
-            "instructions": (self._messages, self._instructions, self._named_pair),
+            "instructions": (self._messages, self._instructions, self._written_messages, self._named_pair),
             "labelled": (self._labelled,),
             "documents": (self._documents,),
         }
@@ -109,7 +109,7 @@ class Chooser:
 
     def _is_whole(self, column: Column) -> bool:
         """Whether the lists of messages begin with a question, so that they hold the prompt too."""
-        return column.is_conversation and column.openings >= 0.8 * column.conversations
+        return column.is_conversation and column.openings >= 0.8 * (column.conversations + column.written)
 
     # -- instructions
 
@@ -127,6 +127,12 @@ class Chooser:
         else:
             name = self._ask("which column holds the conversations", [column.name for column in talks])
         return Roles("instructions", {"messages": name})
+
+    def _written_messages(self) -> Roles | None:
+        """Conversations as JSON text, as tables hold them."""
+        pool = [self._wished(self.wishes.text)] if self.wishes.text is not None else list(self.all.values())
+        written = [c for c in pool if c is not None and c.written >= 0.8 * c.seen > 0]
+        return Roles("instructions", {"messages": written[0].name}) if len(written) == 1 else None
 
     def _instructions(self) -> Roles | None:
         if self.wishes.text is not None or self.wishes.label is not None:
@@ -336,7 +342,7 @@ class Chooser:
 
 
 def _is_named(column: Column, role: str) -> int | None:
-    """How well the last part of a path fits a role (see `names.rank`); the part before it counts where that does not."""
+    """How well the last part of a path fits a role (see `names.rank`); where it does not, the parts before it."""
     parts = [part for part in column.name.split(".") if not part.isdecimal()]
     places = [rank(part, role) for part in parts[::-1]]
     if places and places[0] is not None:
