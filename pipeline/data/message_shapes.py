@@ -2,11 +2,13 @@
 
 Known shapes: OpenAI's `messages` (role, content); ShareGPT's `conversations` (from, value); TRL's `prompt` beside
 `completion`, and `chosen` beside `rejected` with or without a `prompt`, each a text or a list of messages
-(huggingface.co/docs/trl/dataset_formats); a list stored as JSON text, as in CSV. Roles and fields of a message that are
+(huggingface.co/docs/trl/dataset_formats); HH-RLHF's texts with "\\n\\nHuman:" and "\\n\\nAssistant:" before the turns
+(Bai et al. 2022), where no prompt stands beside them; a list stored as JSON text, as in CSV. Roles and fields of a message that are
 not known here stay as they are: pipeline/data/conversations.py refuses them with a reason.
 """
 
 import json
+import re
 from typing import Any
 
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -26,8 +28,23 @@ def messages(value: Any) -> Any:
     return [_message(message) for message in listed] if isinstance(listed, list) else value
 
 
+def transcript(text: str) -> list[Any] | None:
+    """The messages of a text in HH-RLHF's layout; None for any other text."""
+    if not text.lstrip().startswith("Human:"):
+        return None
+    parts = re.split(r"(?:^|\n\n)(Human|Assistant):", text.strip())
+    roles = {"Human": "user", "Assistant": "assistant"}
+    said = [
+        {"role": roles[role], "content": content.strip()}
+        for role, content in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    return said if len(said) > 1 else None
+
+
 def joined(prompt: Any, answer: Any) -> list[Any]:
     """The conversation of a prompt and what follows it, each a text or a list of messages; None or "" is no prompt."""
+    if prompt is None and isinstance(answer, str) and (said := transcript(answer)) is not None:
+        return said
     before = [] if prompt in (None, "") else _as_messages(prompt, "user")
     return [*before, *_as_messages(answer, "assistant")]
 

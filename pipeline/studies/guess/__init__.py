@@ -31,10 +31,14 @@ from pipeline.studies.guess.roles import Ask, Chooser, Roles, Wishes, labels_of
 
 __all__ = ["Ask", "Guess", "Wishes", "guess"]
 
-MOST_ROWS = 200_000
-"""Rows that are looked at."""
+MOST_ROWS = 1_000_000
+"""Rows that are counted."""
+_LOOKED = 20_000
+_EVERY = 10
+"""Rows that are all looked at, and the step between those that are looked at after them."""
 _CHECKED = 5000
-"""Rows of each file that are read as records, to count those that a run would reject."""
+_CHECKED_FILES = 20
+"""Files, and rows of each, that are read as records, to count those that a run would reject."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +92,15 @@ class Guess:
 
     def as_json(self) -> str:
         """The guess as one JSON object: kind, format, encoding, columns, labels (their names), rows."""
-        return json.dumps(
-            {
-                "kind": self.kind,
-                "format": self.format,
-                "encoding": self.encoding,
-                "columns": self.columns,
-                "labels": list(self.labels.values()),
-                "rows": self.rows,
-            },
-            ensure_ascii=False,
-        )
+        guessed = {
+            "kind": self.kind, "format": self.format, "encoding": self.encoding, "columns": self.columns,
+            "labels": list(self.labels.values()), "rows": self.rows,
+        }  # fmt: skip
+        return printable(json.dumps(guessed, ensure_ascii=False))
 
 
 def guess(paths: Path | Sequence[Path], wishes: Wishes | None = None) -> Guess:
-    """Guesses from all rows of the data, up to 200,000.
+    """Guesses from the rows of the data, of more than 20,000 from every tenth.
 
     Args:
         paths: a file, a folder, a pattern, a zip archive; or several files.
@@ -144,7 +142,12 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
         chosen.kind, form, chosen.columns, tuple(told), encoding, labels, columns.rows, inputs, coded=coded
     )  # fmt: skip
     rejected, shown = _rejected(guessed)
-    return replace(guessed, rejected=rejected, sentences=(*guessed.sentences, *shown))
+    return replace(guessed, rejected=rejected, sentences=tuple(map(printable, (*told, *shown))))
+
+
+def printable(text: str) -> str:
+    """The text with halves of surrogate pairs, which no terminal shows, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _fits(file: File, form: Format, chosen: Roles) -> bool:
@@ -206,10 +209,12 @@ def _read(inputs: Inputs, form: Format) -> tuple[Columns, dict[int, BadRow]]:
     columns, bad = Columns(), dict[int, BadRow]()
     for file in inputs.files:
         for number, row in islice(reading.rows(file, form), MOST_ROWS):
-            if isinstance(row, BadRow):
+            if not isinstance(row, BadRow):
+                if columns.rows < _LOOKED or columns.rows % _EVERY == 0:
+                    columns.add(row)
+                columns.rows += 1
+            elif len(bad) < _CHECKED:
                 bad[number] = row
-            else:
-                columns.add(row)
         if columns.rows >= MOST_ROWS:
             break
     return columns, bad
@@ -276,7 +281,7 @@ def _rejected(guessed: Guess) -> tuple[dict[str, int], list[str]]:
     log = RowLog("guess", rejected.extend)
     labels = guessed.labels if guessed.coded else {}
     shape = Shape("download.sources.own", guessed.kind, guessed.columns, labels, "und", None)
-    for file in guessed.inputs.files:
+    for file in guessed.inputs.files[:_CHECKED_FILES]:
         try:
             shaped = islice(reading.shaped(file, guessed.format, shape), _CHECKED)
             for _ in tables(shaped, shape, file.name, file.shown, log):

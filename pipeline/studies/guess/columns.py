@@ -43,6 +43,8 @@ class Column:
     conversations: int = 0
     written: int = 0
     """Texts that are a list of messages as JSON."""
+    transcripts: int = 0
+    """Texts that are conversations with `Human:` and `Assistant:` before the turns."""
     openings: int = 0
     """Lists of messages that begin with a question or a system message."""
     lists: int = 0
@@ -87,6 +89,7 @@ class Column:
         self.questions += stripped.endswith(("?", "？", "؟"))
         self.numbers += bool(_NUMBER.fullmatch(head))
         self.foreign += bool(_FOREIGN.fullmatch(head))
+        self.transcripts += stripped.startswith("Human:") and message_shapes.transcript(value) is not None
         if stripped.startswith("[{") and message_shapes.is_conversation(value):
             self.written += 1
             self._add_opening(value)
@@ -138,13 +141,16 @@ class Columns:
 
     def __init__(self) -> None:
         self.rows = 0
+        """Rows that were read."""
+        self.looked = 0
+        """Rows that were added."""
         self.by_name: dict[str, Column] = {}
         self.sample: list[dict[str, Any]] = []
         """The first rows' short values, to compare columns with each other."""
 
     def add(self, row: dict[str, Any]) -> None:
         """Counts one row."""
-        self.rows += 1
+        self.looked += 1
         short = {}
         for name, value in flat(row):
             column = self.by_name.get(name)

@@ -16,6 +16,7 @@ _TURKISH = frozenset(b"\xd0\xdd\xde\xf0\xfd\xfe")
 _NOT_TURKISH = frozenset(
     b"\xe0\xe1\xe3\xe4\xe5\xe6\xe8\xe9\xed\xf1\xf2\xf3\xf5\xf8\xfa\xdf\xc0\xc1\xc4\xc5\xc6\xc8\xc9\xd1\xd3\xd8"
 )
+_SHARED = frozenset(b"\xe7\xf6\xfc\xc7\xd6\xdc")  # ç ö ü Ç Ö Ü: in both code pages
 _ASCII = bytes(range(0x80))
 _NO_LETTERS = bytes(byte for byte in range(0x100) if byte >= 0x80 or not chr(byte).isalpha())
 
@@ -81,7 +82,8 @@ def _code_page(bytes_seen: Counter[int], file: File) -> tuple[str, str]:
         )
     turkish = sum(bytes_seen[byte] for byte in _TURKISH)
     western = sum(bytes_seen[byte] for byte in _NOT_TURKISH)
-    name = "windows-1254" if turkish > western or not (turkish or western) else "windows-1252"
+    shared = sum(bytes_seen[byte] for byte in _SHARED)
+    name = "windows-1254" if turkish > western or (shared and not turkish and not western) else "windows-1252"
     name = name if name in known else known[0]
     reason = "Turkish letters" if name == "windows-1254" else "Western European letters"
     return name, f"encoding {name}, not UTF-8: its bytes read as {reason} (format.encoding)"

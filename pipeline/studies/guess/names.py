@@ -22,7 +22,7 @@ _WORDS = {
     "rejected": "rejected dispreferred loser worse reddedilen kotu",
     "label": """label labels class category categories target topic sentiment intent emotion etiket sinif kategori konu
         duygu niyet tur sonuc durum polarity stance toxic toxicity spam clase categoria etiqueta sentimiento klasse
-        kategorie stimmung etikett classe sentiment etichetta rotulo sentimento tag v1 метка класс 标签 类别""",
+        kategorie stimmung etikett classe sentiment etichetta rotulo sentimento tag v1 y метка класс 标签 类别""",
     "grade": "rating stars star score puan yildiz derece nota note bewertung grade",
     "text": """text message content sentence review tweet comment body post document article utterance description title
         metin mesaj yorum cumle icerik ileti tumce aciklama govde gonderi haber sikayet texto mensaje comentario frase
@@ -36,9 +36,13 @@ _WORDS = {
 }
 NAMES: dict[str, tuple[str, ...]] = {role: tuple(words.split()) for role, words in _WORDS.items()}
 """Role -> words in plain letters (see `plain`), the most common first."""
-LANGUAGES = _set("tr en de fr es it pt ru ar zh ja ko nl pl az ku fa el sv cs uk hi")
+LANGUAGES = _set(
+    "tr en de fr es it pt ru ar zh ja ko nl pl az ku fa el sv cs uk hi english turkish german french spanish italian "
+    "russian arabic turkce ingilizce almanca fransizca ispanyolca deutsch"
+)
 """Language codes that name the two columns of a translation."""
 _LETTERS = str.maketrans("ıİşŞğĞçÇöÖüÜâÂîÎûÛ", "iIsSgGcCoOuUaAiIuU")
+_CODES = _set("id idx index code no num number kod kodu numara value int")
 _SECONDARY = _set("id ids uuid count len length lang language url date type score idx index no")
 
 
@@ -70,6 +74,13 @@ def rank(name: str, role: str) -> int | None:
     return None
 
 
+def is_code_of(name: str, role: str) -> bool:
+    """Whether a name is that of a role's number: label_id, Class Index, kategori_no."""
+    words = plain(name).split()
+    rest = [word for word in words if word not in _CODES]
+    return 0 < len(rest) < len(words) and rank(" ".join(rest), role) is not None
+
+
 def is_language(name: str) -> bool:
     """Whether a name, or the last part of a path, is a language code."""
-    return name.rpartition(".")[2].lower() in LANGUAGES
+    return plain(name.rpartition(".")[2]) in LANGUAGES

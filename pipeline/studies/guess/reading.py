@@ -9,6 +9,7 @@ from pipeline.config.recipe import Part
 from pipeline.data.formats._objects import DECODER, RepeatedKeyError
 from pipeline.data.formats._shape import AllColumns, BadRow, Row, Shape
 from pipeline.data.formats._text import File, line_parts, opened
+from pipeline.data.message_shapes import is_conversation
 from pipeline.errors import UserError
 from pipeline.studies.guess import encoding as encodings
 from pipeline.studies.guess import header
@@ -108,18 +109,34 @@ def _json(file: File, encoding: str, suffix: str) -> Format | None:
         if suffix in ("json", "jsonl", "ndjson"):
             raise UserError(f"{file.shown}: not JSON: begins with {first[:20]!r}; expected {{ or [")
         return None
-    lines = {"name": "jsonl", "encoding": encoding}
-    array = {"name": "json", "encoding": encoding, "records": None}
     try:
-        if first.lstrip().startswith("["):
-            return array if _objects(file, array) or suffix == "json" else None
-        if not _is_object(first) and _objects(file, lines) < 2:
-            return _keyed(file, array)
-        return lines if second or not (keyed := _keyed(file, array)) else keyed
+        return _json_form(file, encoding, first, second)
     except UserError:
         if suffix in TEXTS:  # a text may begin with a bracket
             return None
         raise
+
+
+def _json_form(file: File, encoding: str, first: str, second: str) -> Format:
+    lines = {"name": "jsonl", "encoding": encoding}
+    array = {"name": "json", "encoding": encoding, "records": None}
+    if first.lstrip().startswith("["):
+        _objects(file, array)
+        return array
+    record = _object(first)
+    if second and (record is not None or _objects(file, lines) > 1):
+        return lines
+    values = list((record or {}).values())
+    if any(isinstance(value, list) and is_conversation(value) for value in values):
+        return lines
+    if (keyed := _keyed(file, array)) is not None:
+        return keyed
+    if any(isinstance(value, str) for value in values):
+        return lines
+    raise UserError(
+        f"{file.shown}: one JSON object without an array of objects, with keys {[key[:40] for key in record or {}][:10]}; "
+        "expected an array with an object per record, or an object per line"
+    )
 
 
 def _first_lines(file: File, encoding: str) -> list[str]:
@@ -127,11 +144,13 @@ def _first_lines(file: File, encoding: str) -> list[str]:
     return list(islice((line for _, line in line_parts(file, encoding) if line.strip()), 2))
 
 
-def _is_object(line: str) -> bool:
+def _object(line: str) -> dict[str, Any] | None:
+    """The object that a line holds; None for any other line."""
     try:
-        return isinstance(DECODER.decode(line), dict)
+        value = DECODER.decode(line)
     except (ValueError, RecursionError, RepeatedKeyError):
-        return False
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _objects(file: File, form: Format) -> int:
@@ -151,24 +170,18 @@ def _keyed(file: File, array: Format) -> Format | None:
     forms = [array | {"records": key} for key in lengths]
     objects = {form["records"]: _objects(file, form) for form in forms}
     best = max(objects, key=lambda key: (objects[key] > 0, lengths[key], key.endswith("train")), default=None)
-    if best is not None and objects[best]:
-        return array | {"records": best}
-    if lengths:
-        raise UserError(
-            f"{file.shown}: one object whose arrays {[key[:40] for key in list(lengths)[:10]]} hold no objects; "
-            "expected an array of objects, one per record"
-        )
-    return None
+    return array | {"records": best} if best is not None and objects[best] else None
 
 
 def _tabular(file: File, encoding: str, suffix: str) -> Format | None:
     """The notation in which most rows have as many fields as the first one; None where the file is running text."""
-    candidates = [
-        (score, form)
-        for form in _notations(encoding, _head(file, encoding))
-        if (score := _consistency(file, form, suffix)) is not None
-    ]
     is_table = suffix in ("csv", "tsv", "tab", "psv")
+    head = _head(file, encoding)
+    if is_table and "\r" in head.strip() and "\n" not in head.strip():
+        raise UserError(f"{file.shown}: lines end in a bare CR (old Macintosh); save it with LF or CRLF as line ends")
+    candidates = [
+        (score, form) for form in _notations(encoding, head) if (score := _consistency(file, form, suffix)) is not None
+    ]
     if not candidates:
         if is_table:  # the strict reader's reason
             list(rows(file, _form(",", encoding, "standard")))

@@ -7,13 +7,21 @@ from typing import Any, NoReturn
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
 from pipeline.studies.guess.columns import Column, Columns
-from pipeline.studies.guess.names import is_language, plain, rank
+from pipeline.studies.guess.names import is_code_of, is_language, plain, rank
 
 Ask = Callable[[str, list[str]], str]
 """(question, choices) -> the choice: on a terminal."""
 SET = "set TEXT=column, LABEL=column or KIND=kind (make try), or --text, --label, --kind (tohum try)"
 _UNNAMED = 10_000
-_PAIRS = (("instruction", "output"), ("long", "summary"), ("input", "output"), ("source", "target"), ("long", "output"))
+_PAIRS = (
+    ("instruction", "output"),
+    ("long", "summary"),
+    ("input", "output"),
+    ("source", "target"),
+    ("input", "target"),
+    ("long", "output"),
+    ("long", "target"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Chooser:
     def __init__(self, columns: Columns, wishes: Wishes, shown: str) -> None:
         self.columns, self.wishes, self.shown = columns, wishes, shown
         self.all = columns.by_name
-        self.rows = columns.rows
+        self.rows = columns.looked
 
     def roles(self) -> Roles:
         """The kind and its columns.
@@ -103,7 +111,7 @@ class Chooser:
             context = self._best("input", self._says, {*others, prompt.name}, most=1000)
             if context is not None and not prompt.is_conversation:
                 columns |= {"input": context.name}
-        elif not chosen.is_conversation and prompt is None:
+        elif prompt is None and not (chosen.is_conversation or chosen.transcripts >= 0.8 * chosen.seen):
             return None
         return Roles("preferences", columns)
 
@@ -260,6 +268,8 @@ class Chooser:
         total = 4.0 if whole else 3.0 if by_name is not None else 0.0
         if not total and (grade := _is_named(column, "grade")) is not None:
             total = 2.5 if grade < 1000 else 2.0
+        if not total and is_code_of(column.name, "label"):
+            total = 2.5
         if not total and _meta(column):
             return None
         kinds = len(column.values)
@@ -274,7 +284,7 @@ class Chooser:
             values = sorted(int(value) for value in column.values)
         except ValueError:
             return False
-        return values in ([-1, 1], [-1, 0, 1]) or (
+        return values in ([-1, 1], [-1, 0, 1], [0, 4], [0, 2, 4]) or (
             values[0] in (0, 1) and values == list(range(values[0], values[-1] + 1)) and len(values) <= 10
         )
 
@@ -299,7 +309,7 @@ class Chooser:
                 if longest.length <= 5 * best.length or whole:
                     return best
         rest = [c for c in texts if c is not longest]
-        if all(longest.length >= 2 * c.length for c in rest) or all(c.is_label(self.rows) for c in rest):
+        if all(longest.length >= 1.3 * c.length for c in rest) or all(c.is_label(self.rows) for c in rest):
             return longest
         return self.all[self._ask("which column holds the text", [c.name for c in texts])]
 
@@ -320,11 +330,12 @@ class Chooser:
         if column.is_conversation:
             return True
         wordy = column.texts >= 0.9 * column.seen and column.letters + column.numbers >= 0.5 * column.texts
-        return column.seen > 0 and wordy and not (column.name.endswith(".0") and self._is_listed(column))
+        return column.seen > 0 and wordy and not (column.name.endswith(".0") and "." not in column.name[:-2])
 
-    def _is_listed(self, column: Column) -> bool:
-        """Whether the first element of a list is not all of it, and no path to it was meant."""
-        return "." not in column.name.removesuffix(".0") and column.name.removesuffix(".0") in self.all
+    def _is_part(self, column: Column) -> bool:
+        """Whether the first element of a list is not all of it."""
+        whole = self.all.get(column.name.removesuffix(".0"))
+        return whole is not None and whole.several > 0
 
     def _best(
         self, role: str, fits: Callable[[Column], bool], but: set[str] | None = None, most: int = _UNNAMED
