@@ -2,8 +2,8 @@
 
 Known shapes: OpenAI's `messages` (role, content); ShareGPT's `conversations` (from, value); TRL's `prompt` beside
 `completion`, and `chosen` beside `rejected` with or without a `prompt`, each a text or a list of messages
-(huggingface.co/docs/trl/dataset_formats); HH-RLHF's texts with "\\n\\nHuman:" and "\\n\\nAssistant:" before the turns
-(Bai et al. 2022), where no prompt stands beside them; a list stored as JSON text, as in CSV. Roles and fields of a message that are
+(huggingface.co/docs/trl/dataset_formats); HH-RLHF's texts with "Human:" and "Assistant:" before the turns (Bai et al.
+2022), where no prompt stands beside them; a list stored as JSON text, as in CSV. Roles and fields of a message that are
 not known here stay as they are: pipeline/data/conversations.py refuses them with a reason.
 """
 

@@ -33,6 +33,8 @@ __all__ = ["Ask", "Guess", "Wishes", "guess"]
 
 MOST_ROWS = 1_000_000
 """Rows that are counted."""
+_CHARACTERS = 200_000_000
+"""Characters after which rows are not counted any more."""
 _LOOKED = 20_000
 _EVERY = 10
 """Rows that are all looked at, and the step between those that are looked at after them."""
@@ -206,16 +208,20 @@ def _columns(inputs: Inputs, form: Format) -> tuple[Columns, dict[int, BadRow], 
 
 
 def _read(inputs: Inputs, form: Format) -> tuple[Columns, dict[int, BadRow]]:
-    columns, bad = Columns(), dict[int, BadRow]()
+    columns, bad, size = Columns(), dict[int, BadRow](), 0
     for file in inputs.files:
         for number, row in islice(reading.rows(file, form), MOST_ROWS):
             if not isinstance(row, BadRow):
                 if columns.rows < _LOOKED or columns.rows % _EVERY == 0:
                     columns.add(row)
                 columns.rows += 1
+                size += sum(len(value) for value in row.values() if isinstance(value, str))
+                if size > _CHARACTERS:
+                    break
             elif len(bad) < _CHECKED:
                 bad[number] = row
-        if columns.rows >= MOST_ROWS:
+        if columns.rows >= MOST_ROWS or size > _CHARACTERS:
+            columns.whole = False
             break
     return columns, bad
 
@@ -229,7 +235,7 @@ def _require_no_columns(wishes: Wishes, shown: str) -> None:
 
 
 def _sentences(chosen: Roles, columns: Columns) -> list[str]:
-    more = " or more" if columns.rows >= MOST_ROWS else ""
+    more = "" if columns.whole else " or more"
     told = [f"{columns.rows:,}{more} rows: kind {chosen.kind} (kind)", *chosen.sentences]
     told += [f"{role} is column {name!r} (columns.{role})" for role, name in chosen.columns.items()]
     used = set(chosen.columns.values())

@@ -122,7 +122,7 @@ class Column:
     def is_label(self, rows: int) -> bool:
         """Whether it holds few short values, each of them often."""
         kinds = len(self.values)
-        singles = self.texts + self.numbers + (self.lists - self.several)
+        singles = self.texts + self.numbers + self.lists
         if not 2 <= kinds <= MOST_LABELS or self.seen < 0.5 * rows or self.conversations:
             return False
         if self.several > 0.5 * self.seen or (singles < 0.9 * self.seen and not self._is_boolean):
@@ -142,6 +142,8 @@ class Columns:
     def __init__(self) -> None:
         self.rows = 0
         """Rows that were read."""
+        self.whole = True
+        """Whether these are all."""
         self.looked = 0
         """Rows that were added."""
         self.by_name: dict[str, Column] = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.studies.guess.names import NAMES, rank
 
+_MOST_COLUMNS = 50
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 _NAME = re.compile(r"[^\W\d]\w*([ ._/-]\w+){0,3}")
 
@@ -14,7 +15,7 @@ def is_header(body: list[list[Any]]) -> bool:
     """Whether the first row is a header. A cell for or against it: see `_evidence`."""
     if not body:
         return False
-    first = [str(cell).strip() for cell in body[0]]
+    first = [str(cell).strip() for cell in body[0][:_MOST_COLUMNS]]
     if len(body) == 1 or all(map(_is_known, first)):
         return True
     if all(_NUMBER.fullmatch(cell) for cell in first):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import cache
 
 
 def _set(words: str) -> frozenset[str]:
@@ -31,8 +32,8 @@ _WORDS = {
     "meta": """id ids uuid guid key index idx no num numara sira split fold part lang language dil source kaynak author
         yazar user username kullanici kanal channel date tarih time zaman timestamp saat year yil month ay url link
         adres name isim ad file dosya path city sehir il country ulke gender cinsiyet age yas device cihaz platform
-        version surum count sayi adet length len uzunluk score confidence guven likes begeni retweets annotator email
-        phone telefon price fiyat airline market status""",
+        version surum role rol count sayi adet length len uzunluk score confidence guven likes begeni retweets annotator
+        email phone telefon price fiyat airline market status""",
 }
 NAMES: dict[str, tuple[str, ...]] = {role: tuple(words.split()) for role, words in _WORDS.items()}
 """Role -> words in plain letters (see `plain`), the most common first."""
@@ -46,6 +47,7 @@ _CODES = _set("id idx index code no num number kod kodu numara value int")
 _SECONDARY = _set("id ids uuid count len length lang language url date type score idx index no")
 
 
+@cache
 def plain(name: str) -> str:
     """A name in small letters without accents, its words joined by single spaces: `Mesaj_İçeriği` -> mesaj icerigi."""
     spaced = re.sub(r"(?<=[a-zçğıöşü])(?=[A-ZÇĞİÖŞÜ])", " ", name)
@@ -53,6 +55,7 @@ def plain(name: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", "".join(c for c in folded if not unicodedata.combining(c))))
 
 
+@cache
 def rank(name: str, role: str) -> int | None:
     """How well a column's name fits a role: 0 and up by the order of `NAMES` for the whole name, 1000 and up where one
     of several words fits, also as its stem (yorumlar: yorum); None where it does not. Of `text.0` the path's last names

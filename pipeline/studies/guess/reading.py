@@ -8,7 +8,7 @@ from pipeline.config import plugins
 from pipeline.config.recipe import Part
 from pipeline.data.formats._objects import DECODER, RepeatedKeyError
 from pipeline.data.formats._shape import AllColumns, BadRow, Row, Shape
-from pipeline.data.formats._text import File, line_parts, opened
+from pipeline.data.formats._text import MAX_RECORD_BYTES, File, line_parts, opened
 from pipeline.data.message_shapes import is_conversation
 from pipeline.errors import UserError
 from pipeline.studies.guess import encoding as encodings
@@ -134,8 +134,8 @@ def _json_form(file: File, encoding: str, first: str, second: str) -> Format:
     if any(isinstance(value, str) for value in values):
         return lines
     raise UserError(
-        f"{file.shown}: one JSON object without an array of objects, with keys {[key[:40] for key in record or {}][:10]}; "
-        "expected an array with an object per record, or an object per line"
+        f"{file.shown}: one JSON object without an array of objects, with keys "
+        f"{[key[:40] for key in record or {}][:10]}; expected an array with an object per record, or an object per line"
     )
 
 
@@ -179,6 +179,10 @@ def _tabular(file: File, encoding: str, suffix: str) -> Format | None:
     head = _head(file, encoding)
     if is_table and "\r" in head.strip() and "\n" not in head.strip():
         raise UserError(f"{file.shown}: lines end in a bare CR (old Macintosh); save it with LF or CRLF as line ends")
+    if len(head) > MAX_RECORD_BYTES and "\n" not in head:
+        if is_table:
+            raise UserError(f"{file.shown}: no line end within {MAX_RECORD_BYTES:,} bytes; expected a table of rows")
+        return None
     candidates = [
         (score, form) for form in _notations(encoding, head) if (score := _consistency(file, form, suffix)) is not None
     ]
@@ -188,19 +192,24 @@ def _tabular(file: File, encoding: str, suffix: str) -> Format | None:
         return None
     (share, width, _), form = max(candidates, key=lambda pair: pair[0])
     if is_table and share < 0.5:
-        raise UserError(_uneven(file, form))
+        raise UserError(_uneven(file, [form for _, form in candidates]))
     if not is_table and (width < 2 or share < 0.99 or not _is_table(file, form)):
         return None
     body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
     return form | {"header": header.is_header(body)}
 
 
-def _uneven(file: File, form: Format) -> str:
-    """The error for a table whose rows differ in width in every notation, with the first such row of this one."""
-    number, bad = next((number, row) for number, row in rows(file, form) if isinstance(row, BadRow))
+def _uneven(file: File, forms: list[Format]) -> str:
+    """The error for a table whose rows differ in width in every notation, with the first such row of the likeliest."""
+
+    def width(form: Format) -> int:
+        return len(next(row for _, row in rows(file, form) if isinstance(row, dict)))
+
+    likeliest = max(forms, key=width)
+    number, bad = next((number, row) for number, row in rows(file, likeliest) if isinstance(row, BadRow))
     return (
         f"{file.shown}: rows are of different widths with each of the delimiters , ; | and tab; with "
-        f"{form.get('delimiter', 'tab')!r} the first such row is line {number}: {bad.detail} as in the first row; put "
+        f"{likeliest.get('delimiter', 'tab')!r} the first such row is line {number}: {bad.detail} as in the first row; put "
         "fields that contain the delimiter in double quotes"
     )
 
@@ -215,11 +224,18 @@ def _form(delimiter: str, encoding: str, quoting: str) -> Format:
 
 
 def _notations(encoding: str, head: str) -> Iterator[Format]:
+    absent = next((delimiter for delimiter in (",", ";", "|") if delimiter not in head), None)
     for delimiter in _DELIMITERS:
-        if delimiter in head or delimiter == ",":
+        if delimiter in head or (delimiter == absent and (delimiter == "," or not _is_even(head))):
             yield _form(delimiter, encoding, "standard")
             if '"' in head or delimiter == "\t":
                 yield _form(delimiter, encoding, "none")
+
+
+def _is_even(head: str) -> bool:
+    """Whether nearly all lines but the first have equally many commas, unlike the lines of a text."""
+    counts = [line.count(",") for line in head.splitlines()[1:] if line.strip()]
+    return bool(counts) and max(counts.count(n) for n in set(counts) if n or len(set(counts)) == 1) > 0.8 * len(counts)
 
 
 def _consistency(file: File, form: Format, suffix: str) -> tuple[float, int, int] | None:

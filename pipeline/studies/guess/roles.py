@@ -85,7 +85,7 @@ class Chooser:
     def _ask(self, question: str, choices: list[str]) -> str:
         if self.wishes.ask is not None:
             return self.wishes.ask(f"{self.shown}: {question}", choices)
-        self._refuse(f"{question}? {', '.join(repr(name[:40]) for name in choices)} fit equally well")
+        self._refuse(f"{question}? {', '.join(repr(name[:40]) for name in choices[:12])} fit equally well")
 
     def _wished(self, name: str | None) -> Column | None:
         """The column that the user names, letter case ignored. Raises UserError where there is none."""
@@ -108,7 +108,7 @@ class Chooser:
         prompt = self._wished(self.wishes.text) or self._best("instruction", self._says, others)
         if prompt is not None and not (prompt.is_conversation and self._is_whole(chosen)):
             columns = {"instruction": prompt.name, **columns}
-            context = self._best("input", self._says, {*others, prompt.name}, most=1000)
+            context = self._context({*others, prompt.name})
             if context is not None and not prompt.is_conversation:
                 columns |= {"input": context.name}
         elif prompt is None and not (chosen.is_conversation or chosen.transcripts >= 0.8 * chosen.seen):
@@ -158,13 +158,17 @@ class Chooser:
                     "the good rows and set KIND=instructions"
                 ) if self.wishes.kind is None else None
             columns = {"instruction": question.name, "output": answer.name}
-            context = self._best("input", self._says, {question.name, answer.name}, most=1000)
+            context = self._context({question.name, answer.name})
             if asked == "instruction" and context is None:
                 context = self._best("long", self._says, {question.name, answer.name}, most=1000)
             if asked == "instruction" and context is not None and not question.is_conversation:
                 columns = {"instruction": question.name, "input": context.name, "output": answer.name}
             return Roles("instructions", columns)
         return self._translation()
+
+    def _context(self, but: set[str]) -> Column | None:
+        """The column of an `input`, which may be empty everywhere."""
+        return self._best("input", lambda c: c.seen == 0 or self._says(c), but, most=1000)
 
     def _is_verdict(self) -> bool:
         """Whether a boolean label stands beside prompt and completion."""
@@ -291,10 +295,7 @@ class Chooser:
     def _text(self, but: set[str]) -> Column | None:
         """The column of the text: by its name, else the longest by far."""
         texts = [c for c in self.all.values() if c.name not in but and c.is_text(self.rows) and not _meta(c)]
-        listed = {c.name.removesuffix(".0") for c in texts if c.name.endswith(".0")}
-        texts = [
-            c for c in texts if not (c.name.endswith(".0") and c.name.removesuffix(".0") in listed and len(texts) > 1)
-        ]
+        texts = [c for c in texts if not self._is_part(c)]
         if not texts:
             texts = [c for c in self.all.values() if c.name not in but and c.texts and c.letters >= 0.6 * c.texts]
             texts = [c for c in texts if _is_named(c, "text") is not None and not c.is_numeric]
@@ -304,14 +305,20 @@ class Chooser:
         whole = [c for c in texts if (place := _is_named(c, "text")) is not None and place < 1000]
         partly = [c for c in texts if _is_named(c, "text") is not None]
         for named in (whole, partly):
-            if named:
-                best = max(named, key=lambda c: c.length)
-                if longest.length <= 5 * best.length or whole:
-                    return best
+            if named and (whole or longest.length <= 5 * max(c.length for c in named)):
+                return self._of_named(named)
         rest = [c for c in texts if c is not longest]
         if all(longest.length >= 1.3 * c.length for c in rest) or all(c.is_label(self.rows) for c in rest):
             return longest
         return self.all[self._ask("which column holds the text", [c.name for c in texts])]
+
+    def _of_named(self, named: list[Column]) -> Column:
+        """Of columns with names of texts the longest; of equally long ones that of the more usual name."""
+        longest = max(named, key=lambda c: c.length)
+        equal = [c for c in named if longest.length < 1.3 * c.length]
+        best = min(equal, key=lambda c: _is_named(c, "text") or 0)
+        rivals = [c.name for c in equal if c is not best and _is_named(c, "text") == _is_named(best, "text")]
+        return self.all[self._ask("which column holds the text", [best.name, *rivals])] if rivals else best
 
     def _documents(self) -> Roles | None:
         wished = self._wished(self.wishes.text)
@@ -334,7 +341,7 @@ class Chooser:
 
     def _is_part(self, column: Column) -> bool:
         """Whether the first element of a list is not all of it."""
-        whole = self.all.get(column.name.removesuffix(".0"))
+        whole = self.all.get(column.name.removesuffix(".0")) if column.name.endswith(".0") else None
         return whole is not None and whole.several > 0
 
     def _best(
