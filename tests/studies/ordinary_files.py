@@ -92,7 +92,9 @@ def as_bytes(name: str, data: bytes) -> Callable[[Path], Path]:
     return make
 
 
-def table(rows: Rows, delimiter: str = ",", header: bool = True, quoting: int = csv.QUOTE_MINIMAL, end: str = "\n") -> str:
+def table(
+    rows: Rows, delimiter: str = ",", header: bool = True, quoting: int = csv.QUOTE_MINIMAL, end: str = "\n"
+) -> str:
     out = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
@@ -174,7 +176,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def labelled(
-    rng: random.Random, n: int, language: str, labels: Sequence[Any], text: str = "text", label: str = "label", **more: Any
+    rng: random.Random,
+    n: int,
+    language: str,
+    labels: Sequence[Any],
+    text: str = "text",
+    label: str = "label",
+    **more: Any,
 ) -> Rows:
     """Rows of a label and a text; `more`: name -> value, or a function of the row's number."""
     return [
@@ -185,7 +193,12 @@ def labelled(
 
 
 def expect_labels(
-    rows: Rows, text: str, label: str, form: str = "csv", encoding: str | None = "utf-8", names: Sequence[str] | None = None
+    rows: Rows,
+    text: str,
+    label: str,
+    form: str = "csv",
+    encoding: str | None = "utf-8",
+    names: Sequence[str] | None = None,
 ) -> Expected:
     found = names if names is not None else {str(row[label]) for row in rows}
     return Expected("labelled", form, {"text": text, "label": label}, len(rows), encoding, frozenset(found))
@@ -201,7 +214,12 @@ def _tables() -> None:
         ("es", "comentario", "sentimiento"), ("es", "mensaje", "clase"), ("en", "viesti", "tunnelma"),
         ("en", "ujumbe", "aina"), ("tr", "rəy", "növ"), ("en", "szöveg", "hangulat"),
     ]  # fmt: skip
-    names = {"tr": ["şikayet", "teşekkür", "soru"], "de": ["gut", "schlecht"], "fr": ["bon", "mauvais"], "es": ["bueno", "malo"]}
+    names = {
+        "tr": ["şikayet", "teşekkür", "soru"],
+        "de": ["gut", "schlecht"],
+        "fr": ["bon", "mauvais"],
+        "es": ["bueno", "malo"],
+    }
     delimiters = [",", ";", "\t", "|"]
     for k, (language, text, label) in enumerate(headers):
         labels = names.get(language, ["positive", "negative", "neutral"])
@@ -218,7 +236,14 @@ def _tables() -> None:
          ("es", "utf-8-sig"), ("tr", "windows-1254"), ("en", "utf-16"), ("tr", "windows-1254"), ("fr", "utf-8-sig")]
     ):  # fmt: skip
         labels = names.get(language, ["good", "bad"])
-        rows = labelled(rng, 50, language, labels, "Mesaj" if language == "tr" else "text", "Etiket" if language == "tr" else "class")
+        rows = labelled(
+            rng,
+            50,
+            language,
+            labels,
+            "Mesaj" if language == "tr" else "text",
+            "Etiket" if language == "tr" else "class",
+        )
         text, label = list(rows[0])[1], list(rows[0])[0]
         if k % 2:
             rows = [row | {text: f'{row[text]}\n{sentence(rng, language)} "{k}"; son'} for row in rows]
@@ -241,7 +266,9 @@ def _tables() -> None:
     for k, (name, value) in enumerate(ids):
         language = "tr" if k % 2 else "en"
         body, mark = ("yorum", "duygu") if k % 2 else ("body", "topic")
-        rows = [{name: value(j)} | row for j, row in enumerate(labelled(rng, 45, language, ["a1", "b2", "c3"], body, mark))]
+        rows = [
+            {name: value(j)} | row for j, row in enumerate(labelled(rng, 45, language, ["a1", "b2", "c3"], body, mark))
+        ]
         add(f"beside-{k}-{name}", as_bytes("export.csv", table(rows).encode()), expect_labels(rows, body, mark))
     rows = labelled(rng, 70, "tr", [0, 1], "cumle", "label")
     rows = [row | {"label_text": ["olumsuz", "olumlu"][row["label"]]} for row in rows]
@@ -255,22 +282,46 @@ def _tables() -> None:
     add("codes-csv", as_bytes("a.csv", table(rows, ";").encode()), expect_labels(rows, "text", "label"))
     rows = labelled(rng, 90, "tr", [f"niyet_{k}" for k in range(30)], "utterance", "intent")
     add("many-labels", as_bytes("a.csv", table(rows).encode()), expect_labels(rows, "utterance", "intent"))
-    rows = labelled(rng, 50, "en", ["yes", "no"], "text", "label", split=lambda k: "train" if k % 4 else "test", lang="en")
+    rows = labelled(
+        rng, 50, "en", ["yes", "no"], "text", "label", split=lambda k: "train" if k % 4 else "test", lang="en"
+    )
     add("split-and-lang", as_bytes("a.csv", table(rows).encode()), expect_labels(rows, "text", "label"))
     texts = [{"yorum": sentence(rng, "tr")} for _ in range(40)]
-    add("one-column", as_bytes("a.csv", table(texts).encode()), Expected("documents", "csv", {"text": "yorum"}, 40, "utf-8"))
+    add(
+        "one-column",
+        as_bytes("a.csv", table(texts).encode()),
+        Expected("documents", "csv", {"text": "yorum"}, 40, "utf-8"),
+    )
     texts = [{"id": k, "title": sentence(rng, "en", (2, 4)), "content": article(rng, "en")} for k in range(35)]
-    add("title-and-content", as_bytes("news.csv", table(texts).encode()), Expected("documents", "csv", {"text": "content"}, 35, "utf-8"))
-    texts = [{"başlık": sentence(rng, "tr", (2, 4)), "haber_metni": article(rng, "tr"), "tarih": f"0{k % 9 + 1}.05.2023"} for k in range(35)]
-    add("haber", as_bytes("haber.csv", table(texts, ";").encode()), Expected("documents", "csv", {"text": "haber_metni"}, 35, "utf-8"))
+    add(
+        "title-and-content",
+        as_bytes("news.csv", table(texts).encode()),
+        Expected("documents", "csv", {"text": "content"}, 35, "utf-8"),
+    )
+    texts = [
+        {"başlık": sentence(rng, "tr", (2, 4)), "haber_metni": article(rng, "tr"), "tarih": f"0{k % 9 + 1}.05.2023"}
+        for k in range(35)
+    ]
+    add(
+        "haber",
+        as_bytes("haber.csv", table(texts, ";").encode()),
+        Expected("documents", "csv", {"text": "haber_metni"}, 35, "utf-8"),
+    )
     rows = labelled(rng, 45, "en", ["a", "b"])
     blank = table(rows).replace("\n", "\n\n", 3) + "\n  \n"
     add("blank-lines", as_bytes("a.csv", blank.encode()), expect_labels(rows, "text", "label"))
     add("excel-tail", as_bytes("a.csv", ("sep=;\r\n" + table(rows, ";", end="\r\n") + ";\r\n" * 5).encode("utf-8-sig")),
         expect_labels(rows, "text", "label", encoding="utf-8-sig"))  # fmt: skip
-    rows = [row | {"text": row["text"] + rng.choice(['"', "", ' "so"', ""])} for row in labelled(rng, 60, "en", ["ham", "spam"])]
+    rows = [
+        row | {"text": row["text"] + rng.choice(['"', "", ' "so"', ""])}
+        for row in labelled(rng, 60, "en", ["ham", "spam"])
+    ]
     raw = "".join(f"{row['label']}\t{row['text']}\n" for row in rows)
-    add("quotes-in-tsv", as_bytes("SMSCollection", raw.encode()), Expected("labelled", "tsv", {"text": "1", "label": "0"}, 60, "utf-8", frozenset(["ham", "spam"])))
+    add(
+        "quotes-in-tsv",
+        as_bytes("SMSCollection", raw.encode()),
+        Expected("labelled", "tsv", {"text": "1", "label": "0"}, 60, "utf-8", frozenset(["ham", "spam"])),
+    )
     add("no-ending-csv", as_bytes("veri", table(rows, ";").encode()), expect_labels(rows, "text", "label"))
     add("txt-table", as_bytes("a.txt", table(labelled(rng, 50, "tr", ["x", "y"]), "\t").encode()),
         Expected("labelled", "tsv", {"text": "text", "label": "label"}, 50, "utf-8", frozenset("xy")))  # fmt: skip
@@ -291,13 +342,20 @@ def _tables() -> None:
     add("translation-tsv", as_bytes("pairs.tsv", table(rows, "\t").encode()),
         Expected("instructions", "tsv", {"instruction": "en", "output": "tr"}, 40, "utf-8"))  # fmt: skip
     rows = [{"messages": json.dumps(openai(rng, "tr"), ensure_ascii=False)} for _ in range(30)]
-    add("chats-in-csv", as_bytes("chats.csv", table(rows).encode()), Expected("instructions", "csv", {"messages": "messages"}, 30, "utf-8"))
+    add(
+        "chats-in-csv",
+        as_bytes("chats.csv", table(rows).encode()),
+        Expected("instructions", "csv", {"messages": "messages"}, 30, "utf-8"),
+    )
 
 
 def openai(rng: random.Random, language: str, system: bool = True, turns: int = 1) -> list[dict[str, str]]:
     said = [{"role": "system", "content": sentence(rng, language)}] if system else []
     for _ in range(turns):
-        said += [{"role": "user", "content": question(rng, language)}, {"role": "assistant", "content": sentence(rng, language)}]
+        said += [
+            {"role": "user", "content": question(rng, language)},
+            {"role": "assistant", "content": sentence(rng, language)},
+        ]
     return said
 
 
@@ -339,7 +397,11 @@ def _objects() -> None:
         for j, language in enumerate(["en", "tr"]):
             rows = [row(rng, language, number) for number in range(36 + k)]
             lines = (k + j) % 2 == 0
-            text = jsonl(rows) if lines else json.dumps(rows, ensure_ascii=language == "en", indent=1 if k % 3 == 0 else None)
+            text = (
+                jsonl(rows)
+                if lines
+                else json.dumps(rows, ensure_ascii=language == "en", indent=1 if k % 3 == 0 else None)
+            )
             suffix = "jsonl" if lines else "json"
             encoding = "utf-8-sig" if k % 6 == 5 else "utf-8"
             add(f"{name}-{language}", as_bytes(f"data.{suffix}", text.encode(encoding)),
@@ -363,16 +425,27 @@ def _objects() -> None:
         indent = 2 if key == "veriler" else None
         add(f"under-{key}", as_bytes("a.json", json.dumps(whole, ensure_ascii=False, indent=indent).encode()),
             expect_labels(rows, "yorum", "durum", "json"))  # fmt: skip
-    nested = [{"id": k, "review": {"body": sentence(rng, "en"), "stars": k % 5 + 1}, "user": {"name": f"u{k}"}} for k in range(50)]
+    nested = [
+        {"id": k, "review": {"body": sentence(rng, "en"), "stars": k % 5 + 1}, "user": {"name": f"u{k}"}}
+        for k in range(50)
+    ]
     add("nested-jsonl", as_bytes("a.jsonl", jsonl(nested).encode()),
         Expected("labelled", "jsonl", {"text": "review.body", "label": "review.stars"}, 50, "utf-8", frozenset("12345")))  # fmt: skip
     squad = [{"id": f"q{k}", "context": article(rng, "en"), "question": question(rng, "en"),
               "answers": {"text": [sentence(rng, "en", (1, 3))], "answer_start": [k]}} for k in range(40)]  # fmt: skip
     add("squad", as_bytes("squad.jsonl", jsonl(squad).encode()),
         Expected("instructions", "jsonl", {"instruction": "question", "input": "context", "output": "answers.text.0"}, 40, "utf-8"))  # fmt: skip
-    add("blank-jsonl", as_bytes("a.jsonl", (jsonl(rows).replace("\n", "\n\n", 2) + "\n").encode()), expect_labels(rows, "yorum", "durum", "jsonl"))
+    add(
+        "blank-jsonl",
+        as_bytes("a.jsonl", (jsonl(rows).replace("\n", "\n\n", 2) + "\n").encode()),
+        expect_labels(rows, "yorum", "durum", "jsonl"),
+    )
     add("jsonl-in-json", as_bytes("a.json", jsonl(rows).encode()), expect_labels(rows, "yorum", "durum", "jsonl"))
-    add("no-ending-jsonl", as_bytes("export", jsonl(rows).encode("utf-8-sig")), expect_labels(rows, "yorum", "durum", "jsonl", "utf-8-sig"))
+    add(
+        "no-ending-jsonl",
+        as_bytes("export", jsonl(rows).encode("utf-8-sig")),
+        expect_labels(rows, "yorum", "durum", "jsonl", "utf-8-sig"),
+    )
     add("cp1254-json", as_bytes("a.json", json.dumps(rows, ensure_ascii=False).encode("windows-1254")),
         expect_labels(rows, "yorum", "durum", "json", "windows-1254"))  # fmt: skip
     some = [row if k % 3 else {"yorum": row["yorum"], "durum": row["durum"], "not": "x"} for k, row in enumerate(rows)]
@@ -449,29 +522,52 @@ def _folders() -> None:
     rng = random.Random(4)
     for k, language in enumerate(["en", "tr"]):
         texts = {f"books/{name}.txt": "\n\n".join(article(rng, language) for _ in range(5)).encode() for name in "abcd"}
-        add(f"folder-txt-{k}", several(texts | {"books/README.md": b"about"}, "books"), Expected("documents", "txt", {}, 20, "utf-8"))
+        add(
+            f"folder-txt-{k}",
+            several(texts | {"books/README.md": b"about"}, "books"),
+            Expected("documents", "txt", {}, 20, "utf-8"),
+        )
         rows = labelled(rng, 60, language, ["x", "y"])
         parts = {f"parts/part-{j}.csv": table(rows[20 * j : 20 * j + 20]).encode() for j in range(3)}
         add(f"folder-csv-{k}", several(parts, "parts"), expect_labels(rows, "text", "label"))
         add(f"glob-csv-{k}", several(parts, "parts/part-*.csv"), expect_labels(rows, "text", "label"))
-        deep = {f"set/{split}/{j}.jsonl": jsonl(rows[30 * j : 30 * j + 30]).encode() for j, split in enumerate(["train", "test"])}
+        deep = {
+            f"set/{split}/{j}.jsonl": jsonl(rows[30 * j : 30 * j + 30]).encode()
+            for j, split in enumerate(["train", "test"])
+        }
         add(f"folder-jsonl-{k}", several(deep, "set"), expect_labels(rows, "text", "label", "jsonl"))
         kaggle = {
             "comp/train.csv": table([{"id": j} | row for j, row in enumerate(rows)]).encode(),
             "comp/test.csv": table([{"id": j, "text": sentence(rng, language)} for j in range(30)]).encode(),
         }
         add(f"kaggle-{k}", several(kaggle, "comp"), expect_labels(rows, "text", "label"))
-        one = zipped({"export/data.csv": table(rows, ";").encode(), "__MACOSX/export/._data.csv": b"\0\5\x16\7", "export/README.txt": b"hello"})
+        one = zipped(
+            {
+                "export/data.csv": table(rows, ";").encode(),
+                "__MACOSX/export/._data.csv": b"\0\5\x16\7",
+                "export/README.txt": b"hello",
+            }
+        )
         add(f"zip-csv-{k}", as_bytes("export.zip", one), expect_labels(rows, "text", "label"))
-        two = zipped({f"{name}.jsonl": jsonl(rows[30 * j : 30 * j + 30]).encode() for j, name in enumerate(["train", "dev"])})
+        two = zipped(
+            {f"{name}.jsonl": jsonl(rows[30 * j : 30 * j + 30]).encode() for j, name in enumerate(["train", "dev"])}
+        )
         add(f"zip-jsonl-{k}", as_bytes("set.zip", two), expect_labels(rows, "text", "label", "jsonl"))
         book = "\n\n".join(article(rng, language) for _ in range(25))
         add(f"txt-{k}", as_bytes("kitap.txt", book.encode("windows-1254" if k else "utf-8")),
             Expected("documents", "txt", {}, 25, "windows-1254" if k else "utf-8"))  # fmt: skip
         lines = "\n".join(sentence(rng, language).rstrip(".!") + "." for _ in range(80)) + "\n"
-        add(f"txt-lines-{k}", as_bytes("cumleler.txt", lines.encode("utf-8-sig")), Expected("documents", "txt", {}, 80, "utf-8-sig"))
+        add(
+            f"txt-lines-{k}",
+            as_bytes("cumleler.txt", lines.encode("utf-8-sig")),
+            Expected("documents", "txt", {}, 80, "utf-8-sig"),
+        )
         add(f"txt-no-ending-{k}", as_bytes("kitap", book.encode()), Expected("documents", "txt", {}, 25, "utf-8"))
-        add(f"gz-jsonl-{k}", as_bytes("a.jsonl.gz", gzip.compress(jsonl(rows).encode())), expect_labels(rows, "text", "label", "jsonl"))
+        add(
+            f"gz-jsonl-{k}",
+            as_bytes("a.jsonl.gz", gzip.compress(jsonl(rows).encode())),
+            expect_labels(rows, "text", "label", "jsonl"),
+        )
 
 
 _tables()

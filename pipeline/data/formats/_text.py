@@ -209,10 +209,15 @@ def _with_end(parts: Iterator[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _refuse_known(file: File, chunk: bytes, encoding: str) -> None:
+def refuse_binary(file: File, head: bytes, expected: str = "text") -> None:
+    """Raises UserError where a file's first bytes are those of a known binary format."""
     for magic, file_kind in _MAGIC.items():
-        if chunk.startswith(magic):
-            raise UserError(f"{file.shown}: is {file_kind}, not text; expected text in {encoding}")
+        if head.startswith(magic):
+            raise UserError(f"{file.shown}: is {file_kind}, not text; expected {expected}")
+
+
+def _refuse_known(file: File, chunk: bytes, encoding: str) -> None:
+    refuse_binary(file, chunk, f"text in {encoding}")
     wide = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_nul(chunk[:2000])
     if wide and encoding != "utf-16":
         raise UserError(

@@ -8,7 +8,7 @@ import codecs
 from collections import Counter
 from itertools import islice
 
-from pipeline.data.formats._text import File, chunks
+from pipeline.data.formats._text import File, chunks, refuse_binary
 from pipeline.errors import UserError
 
 _CHUNKS = 64  # of CHUNK bytes: the part of a file that is looked at
@@ -28,6 +28,7 @@ def detect(file: File) -> tuple[str, str]:
         UserError: binary, UTF-32, or in none of these encodings.
     """
     head = b"".join(islice(chunks(file), 1))
+    refuse_binary(file, head)
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise UserError(f"{file.shown}: is UTF-32, which few programs read; save it as UTF-8")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -41,10 +41,10 @@ def _evidence(cell: str, column: list[str]) -> float:
         return 0.5 if _NAME.fullmatch(cell) else 0.0
     counts = Counter(below)
     repeated = len(counts) <= max(0.5 * len(below), 1)
-    if cell in counts and (repeated or counts[cell] > 1):
-        return -4.0 if len(cell) > 0 else -0.5
     if not cell:
         return 0.0
+    if cell in counts:
+        return -4.0 if repeated or counts[cell] > 1 else -2.0
     total = (
         3.0
         if _is_known(cell)

@@ -56,7 +56,8 @@ def detect(file: File) -> tuple[Format, str | None, list[str]]:
     """
     suffix = ending(file.name)
     if (binary := _binary(file, suffix)) is not None:
-        return binary, None, [f"format {binary['name']} (format.name)"]
+        sheet = f", sheet {binary['sheet']!r}" if "sheet" in binary else ""
+        return binary, None, [f"format {binary['name']}{sheet} (format)"]
     if suffix in _REFUSED:
         raise UserError(
             f"{file.shown}: ending .{suffix} is {_REFUSED[suffix]}, which is not read; save its text as txt, or its "
@@ -68,14 +69,18 @@ def detect(file: File) -> tuple[Format, str | None, list[str]]:
 
 
 def _sentence(form: Format) -> str:
+    name = form["name"]
+    if name in ("csv", "tsv"):
+        between = "tabs" if name == "tsv" else repr(form["delimiter"])
+        header = "the first row names the columns" if form["header"] else "no header, columns are called 0, 1, ..."
+        quotes = "quotes enclose fields" if form["quoting"] == "standard" else "quotes are text"
+        return f"format {name}: fields between {between}, {header}, {quotes} (format)"
     by = {
-        "csv": "fields separated by {delimiter!r}, header {header}, quoting {quoting}",
-        "tsv": "fields separated by tabs, header {header}, quoting {quoting}",
         "txt": "every {documents} is a document (format.documents)",
-        "json": "an array of objects, under key {records}" if form.get("records") else "an array of objects",
+        "json": "an array of objects under key {records}" if form.get("records") else "an array of objects",
         "jsonl": "one object per line",
     }
-    return f"format {form['name']}: {by[form['name']].format(**form)}"
+    return f"format {name}: {by[name].format(**form)}"
 
 
 def _binary(file: File, suffix: str) -> Format | None:
@@ -209,8 +214,8 @@ def _uneven(file: File, forms: list[Format]) -> str:
     number, bad = next((number, row) for number, row in rows(file, likeliest) if isinstance(row, BadRow))
     return (
         f"{file.shown}: rows are of different widths with each of the delimiters , ; | and tab; with "
-        f"{likeliest.get('delimiter', 'tab')!r} the first such row is line {number}: {bad.detail} as in the first row; put "
-        "fields that contain the delimiter in double quotes"
+        f"{likeliest.get('delimiter', 'tab')!r} the first such row is line {number}: {bad.detail} as in the first row; "
+        "put fields that contain the delimiter in double quotes"
     )
 
 
@@ -224,18 +229,19 @@ def _form(delimiter: str, encoding: str, quoting: str) -> Format:
 
 
 def _notations(encoding: str, head: str) -> Iterator[Format]:
-    absent = next((delimiter for delimiter in (",", ";", "|") if delimiter not in head), None)
+    lone = None if _has_fields(head) else next((d for d in (",", ";", "|") if d not in head), None)
     for delimiter in _DELIMITERS:
-        if delimiter in head or (delimiter == absent and (delimiter == "," or not _is_even(head))):
+        if delimiter in head or delimiter == lone:
             yield _form(delimiter, encoding, "standard")
             if '"' in head or delimiter == "\t":
                 yield _form(delimiter, encoding, "none")
 
 
-def _is_even(head: str) -> bool:
-    """Whether nearly all lines but the first have equally many commas, unlike the lines of a text."""
-    counts = [line.count(",") for line in head.splitlines()[1:] if line.strip()]
-    return bool(counts) and max(counts.count(n) for n in set(counts) if n or len(set(counts)) == 1) > 0.8 * len(counts)
+def _has_fields(head: str) -> bool:
+    """Whether the first line, or what follows a comment, has a delimiter that most lines have too: no single column."""
+    first, *rest = [line for line in head.splitlines() if line.strip()] or [""]
+    common = [d for d in _DELIMITERS if sum(d in line for line in rest) >= 0.8 * max(len(rest), 1)]
+    return any(d in first or first.startswith("#") for d in common)
 
 
 def _consistency(file: File, form: Format, suffix: str) -> tuple[float, int, int] | None:
