@@ -22,21 +22,24 @@ import pyarrow.parquet as pq
 
 Rows = list[dict[str, Any]]
 
-_TEXTS = {
+_WORDS = {
     "tr": (
         "kargo paket ürün sipariş müşteri fatura iade renk beden ödeme mağaza servis hafta akşam bugün dün yarın geldi "
         "gelmedi bozuk güzel hızlı geç teşekkürler lütfen bakar mısınız çok memnun kaldım değil için ama şimdi açtım "
         "kırık çıktı ışık gölge ığdır İstanbul İzmir Ağrı Şişli öğretmen çocuk"
-    ).split(),
+    ),
     "en": (
         "parcel order item customer invoice refund colour size payment store service week evening today yesterday arrived "
         "never broken nice fast late thanks please could you very happy with it not for but now opened the box and "
         "found that this was what we wanted from London Boston teacher child"
-    ).split(),
-    "de": "Paket Bestellung Kunde Rechnung Größe schön schnell spät danke bitte könnten Sie über das Gerät für mich".split(),
-    "fr": "colis commande client facture très bien reçu déjà été où ça français élève à la maison hier soir merci".split(),
-    "es": "paquete pedido cliente factura talla rápido tarde gracias por favor señor mañana llegó también está aquí".split(),
+    ),
+    "de": "Paket Bestellung Kunde Rechnung Größe schön schnell spät danke bitte könnten Sie über das Gerät für mich",
+    "fr": "colis commande client facture très bien reçu déjà été où ça français élève à la maison hier soir merci",
+    "es": "paquete pedido cliente factura talla rápido tarde gracias por favor señor mañana llegó también está aquí",
 }
+
+
+_TEXTS = {language: words.split() for language, words in _WORDS.items()}
 
 
 def sentence(rng: random.Random, language: str = "en", words: tuple[int, int] = (5, 16)) -> str:
