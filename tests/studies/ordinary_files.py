@@ -29,7 +29,7 @@ _WORDS = {
         "kırık çıktı ışık gölge ığdır İstanbul İzmir Ağrı Şişli öğretmen çocuk"
     ),
     "en": (
-        "parcel order item customer invoice refund colour size payment store service week evening today yesterday arrived "
+        "parcel order item customer invoice refund colour size payment store service week evening today arrived "
         "never broken nice fast late thanks please could you very happy with it not for but now opened the box and "
         "found that this was what we wanted from London Boston teacher child"
     ),
@@ -210,13 +210,25 @@ def expect_labels(
 def _tables() -> None:
     rng = random.Random(1)
     headers = [
-        ("en", "text", "label"), ("en", "review", "sentiment"), ("en", "Message Body", "Category"),
-        ("en", "tweet_text", "airline_sentiment"), ("tr", "metin", "etiket"), ("tr", "Yorum", "Duygu"),
-        ("tr", "Müşteri Mesajı", "Konu"), ("tr", "şikayet_metni", "Kategori"), ("de", "Nachricht", "Klasse"),
-        ("de", "Bewertungstext", "Stimmung"), ("fr", "commentaire", "étiquette"), ("fr", "Avis", "catégorie"),
-        ("es", "comentario", "sentimiento"), ("es", "mensaje", "clase"), ("en", "viesti", "tunnelma"),
-        ("en", "ujumbe", "aina"), ("tr", "rəy", "növ"), ("en", "szöveg", "hangulat"),
-    ]  # fmt: skip
+        ("en", "text", "label"),
+        ("en", "review", "sentiment"),
+        ("en", "Message Body", "Category"),
+        ("en", "tweet_text", "airline_sentiment"),
+        ("tr", "metin", "etiket"),
+        ("tr", "Yorum", "Duygu"),
+        ("tr", "Müşteri Mesajı", "Konu"),
+        ("tr", "şikayet_metni", "Kategori"),
+        ("de", "Nachricht", "Klasse"),
+        ("de", "Bewertungstext", "Stimmung"),
+        ("fr", "commentaire", "étiquette"),
+        ("fr", "Avis", "catégorie"),
+        ("es", "comentario", "sentimiento"),
+        ("es", "mensaje", "clase"),
+        ("en", "viesti", "tunnelma"),
+        ("en", "ujumbe", "aina"),
+        ("tr", "rəy", "növ"),
+        ("en", "szöveg", "hangulat"),
+    ]
     names = {
         "tr": ["şikayet", "teşekkür", "soru"],
         "de": ["gut", "schlecht"],
@@ -235,9 +247,19 @@ def _tables() -> None:
         data = table(rows, delimiter, quoting=quoting, end="\r\n" if k % 2 else "\n")
         add(f"header-{k}-{suffix}", as_bytes(f"data.{suffix}", data.encode()), expect_labels(rows, text, label, suffix))
     for k, (language, encoding) in enumerate(
-        [("tr", "utf-8-sig"), ("tr", "windows-1254"), ("tr", "utf-16"), ("fr", "windows-1252"), ("de", "windows-1252"),
-         ("es", "utf-8-sig"), ("tr", "windows-1254"), ("en", "utf-16"), ("tr", "windows-1254"), ("fr", "utf-8-sig")]
-    ):  # fmt: skip
+        [
+            ("tr", "utf-8-sig"),
+            ("tr", "windows-1254"),
+            ("tr", "utf-16"),
+            ("fr", "windows-1252"),
+            ("de", "windows-1252"),
+            ("es", "utf-8-sig"),
+            ("tr", "windows-1254"),
+            ("en", "utf-16"),
+            ("tr", "windows-1254"),
+            ("fr", "utf-8-sig"),
+        ]
+    ):
         labels = names.get(language, ["good", "bad"])
         rows = labelled(
             rng,
@@ -247,7 +269,7 @@ def _tables() -> None:
             "Mesaj" if language == "tr" else "text",
             "Etiket" if language == "tr" else "class",
         )
-        text, label = list(rows[0])[1], list(rows[0])[0]
+        label, text = rows[0]
         if k % 2:
             rows = [row | {text: f'{row[text]}\n{sentence(rng, language)} "{k}"; son'} for row in rows]
         data = table(rows, ";" if k % 3 else ",", end="\r\n").encode(encoding)
@@ -261,11 +283,17 @@ def _tables() -> None:
         data = table(rows, "\t" if suffix == "tsv" else ",", header=False)
         add(f"headerless-{k}", as_bytes(f"mesajlar.{suffix}", data.encode()), expect_labels(rows, text, label, suffix))
     ids: list[tuple[str, Any]] = [
-        ("id", lambda k: 10**17 + k), ("tweet_id", lambda k: 570306133677760513 + k), ("", lambda k: k),
-        ("uuid", lambda k: f"{k:08x}-1b2c-4d5e-8f90-{k * 7919:012x}"), ("sipariş no", lambda k: f"SP-{1000 + k}-TR"),
-        ("url", lambda k: f"https://example.org/a/{k}"), ("created_at", lambda k: f"2024-0{k % 9 + 1}-1{k % 9} 10:{k % 60:02d}"),
-        ("user", lambda k: f"@kisi_{k}"), ("eposta", lambda k: f"kisi{k}@example.org"), ("likes", lambda k: k * 37 % 101),
-    ]  # fmt: skip
+        ("id", lambda k: 10**17 + k),
+        ("tweet_id", lambda k: 570306133677760513 + k),
+        ("", lambda k: k),
+        ("uuid", lambda k: f"{k:08x}-1b2c-4d5e-8f90-{k * 7919:012x}"),
+        ("sipariş no", lambda k: f"SP-{1000 + k}-TR"),
+        ("url", lambda k: f"https://example.org/a/{k}"),
+        ("created_at", lambda k: f"2024-0{k % 9 + 1}-1{k % 9} 10:{k % 60:02d}"),
+        ("user", lambda k: f"@kisi_{k}"),
+        ("eposta", lambda k: f"kisi{k}@example.org"),
+        ("likes", lambda k: k * 37 % 101),
+    ]
     for k, (name, value) in enumerate(ids):
         language = "tr" if k % 2 else "en"
         body, mark = ("yorum", "duygu") if k % 2 else ("body", "topic")
@@ -313,8 +341,11 @@ def _tables() -> None:
     rows = labelled(rng, 45, "en", ["a", "b"])
     blank = table(rows).replace("\n", "\n\n", 3) + "\n  \n"
     add("blank-lines", as_bytes("a.csv", blank.encode()), expect_labels(rows, "text", "label"))
-    add("excel-tail", as_bytes("a.csv", ("sep=;\r\n" + table(rows, ";", end="\r\n") + ";\r\n" * 5).encode("utf-8-sig")),
-        expect_labels(rows, "text", "label", encoding="utf-8-sig"))  # fmt: skip
+    add(
+        "excel-tail",
+        as_bytes("a.csv", ("sep=;\r\n" + table(rows, ";", end="\r\n") + ";\r\n" * 5).encode("utf-8-sig")),
+        expect_labels(rows, "text", "label", encoding="utf-8-sig"),
+    )
     rows = [
         row | {"text": row["text"] + rng.choice(['"', "", ' "so"', ""])}
         for row in labelled(rng, 60, "en", ["ham", "spam"])
@@ -326,24 +357,42 @@ def _tables() -> None:
         Expected("labelled", "tsv", {"text": "1", "label": "0"}, 60, "utf-8", frozenset(["ham", "spam"])),
     )
     add("no-ending-csv", as_bytes("veri", table(rows, ";").encode()), expect_labels(rows, "text", "label"))
-    add("txt-table", as_bytes("a.txt", table(labelled(rng, 50, "tr", ["x", "y"]), "\t").encode()),
-        Expected("labelled", "tsv", {"text": "text", "label": "label"}, 50, "utf-8", frozenset("xy")))  # fmt: skip
+    add(
+        "txt-table",
+        as_bytes("a.txt", table(labelled(rng, 50, "tr", ["x", "y"]), "\t").encode()),
+        Expected("labelled", "tsv", {"text": "text", "label": "label"}, 50, "utf-8", frozenset("xy")),
+    )
     add("gzip", as_bytes("a.csv.gz", gzip.compress(table(rows).encode())), expect_labels(rows, "text", "label"))
     rows = [{"Soru": question(rng, "tr"), "Cevap": sentence(rng, "tr")} for _ in range(40)]
-    add("soru-cevap", as_bytes("sss.csv", table(rows, ";").encode("windows-1254")),
-        Expected("instructions", "csv", {"instruction": "Soru", "output": "Cevap"}, 40, "windows-1254"))  # fmt: skip
+    add(
+        "soru-cevap",
+        as_bytes("sss.csv", table(rows, ";").encode("windows-1254")),
+        Expected("instructions", "csv", {"instruction": "Soru", "output": "Cevap"}, 40, "windows-1254"),
+    )
     rows = [{"frage": question(rng, "de"), "antwort": sentence(rng, "de"), "quelle": "web"} for _ in range(40)]
-    add("frage-antwort", as_bytes("faq.csv", table(rows).encode()),
-        Expected("instructions", "csv", {"instruction": "frage", "output": "antwort"}, 40, "utf-8"))  # fmt: skip
+    add(
+        "frage-antwort",
+        as_bytes("faq.csv", table(rows).encode()),
+        Expected("instructions", "csv", {"instruction": "frage", "output": "antwort"}, 40, "utf-8"),
+    )
     rows = [{"kysymys": question(rng, "en"), "vastaus": sentence(rng, "en")} for _ in range(40)]
-    add("unknown-question", as_bytes("faq.tsv", table(rows, "\t").encode()),
-        Expected("instructions", "tsv", {"instruction": "kysymys", "output": "vastaus"}, 40, "utf-8"))  # fmt: skip
+    add(
+        "unknown-question",
+        as_bytes("faq.tsv", table(rows, "\t").encode()),
+        Expected("instructions", "tsv", {"instruction": "kysymys", "output": "vastaus"}, 40, "utf-8"),
+    )
     rows = [{"article": article(rng, "en"), "highlights": sentence(rng, "en"), "id": k} for k in range(40)]
-    add("summaries", as_bytes("cnn.csv", table(rows).encode()),
-        Expected("instructions", "csv", {"instruction": "article", "output": "highlights"}, 40, "utf-8"))  # fmt: skip
+    add(
+        "summaries",
+        as_bytes("cnn.csv", table(rows).encode()),
+        Expected("instructions", "csv", {"instruction": "article", "output": "highlights"}, 40, "utf-8"),
+    )
     rows = [{"en": sentence(rng, "en"), "tr": sentence(rng, "tr")} for _ in range(40)]
-    add("translation-tsv", as_bytes("pairs.tsv", table(rows, "\t").encode()),
-        Expected("instructions", "tsv", {"instruction": "en", "output": "tr"}, 40, "utf-8"))  # fmt: skip
+    add(
+        "translation-tsv",
+        as_bytes("pairs.tsv", table(rows, "\t").encode()),
+        Expected("instructions", "tsv", {"instruction": "en", "output": "tr"}, 40, "utf-8"),
+    )
     rows = [{"messages": json.dumps(openai(rng, "tr"), ensure_ascii=False)} for _ in range(30)]
     add(
         "chats-in-csv",
@@ -372,30 +421,108 @@ def sharegpt(rng: random.Random, language: str, turns: int = 2) -> list[dict[str
 def _objects() -> None:
     rng = random.Random(2)
     kinds: list[tuple[str, Callable[[random.Random, str, int], dict[str, Any]], str, dict[str, str]]] = [
-        ("alpaca", lambda r, g, k: {"instruction": question(r, g), "input": sentence(r, g) if k % 2 else "", "output": sentence(r, g)},
-         "instructions", {"instruction": "instruction", "input": "input", "output": "output"}),
-        ("alpaca-missing", lambda r, g, k: {"instruction": question(r, g), "output": sentence(r, g)} | ({"input": sentence(r, g)} if k % 2 else {}),
-         "instructions", {"instruction": "instruction", "input": "input", "output": "output"}),
-        ("dolly", lambda r, g, k: {"instruction": question(r, g), "context": sentence(r, g) if k % 2 else "", "response": sentence(r, g), "category": r.choice(["open_qa", "summary"])},
-         "instructions", {"instruction": "instruction", "input": "context", "output": "response"}),
-        ("question-answer", lambda r, g, k: {"id": k, "question": question(r, g), "answer": sentence(r, g)},
-         "instructions", {"instruction": "question", "output": "answer"}),
-        ("prompt-completion", lambda r, g, k: {"prompt": question(r, g), "completion": sentence(r, g)},
-         "instructions", {"instruction": "prompt", "output": "completion"}),
-        ("trl-prompt-completion", lambda r, g, k: {"prompt": [{"role": "user", "content": question(r, g)}], "completion": [{"role": "assistant", "content": sentence(r, g)}]},
-         "instructions", {"instruction": "prompt", "output": "completion"}),
-        ("openai", lambda r, g, k: {"messages": openai(r, g, k % 2 == 0, 1 + k % 3)}, "instructions", {"messages": "messages"}),
-        ("ultrachat", lambda r, g, k: {"prompt": question(r, g), "prompt_id": f"{k:032x}", "messages": openai(r, g, False, 2)},
-         "instructions", {"messages": "messages"}),
-        ("sharegpt", lambda r, g, k: {"id": f"c{k}", "conversations": sharegpt(r, g)}, "instructions", {"messages": "conversations"}),
-        ("preferences", lambda r, g, k: {"prompt": question(r, g), "chosen": sentence(r, g), "rejected": sentence(r, g)},
-         "preferences", {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"}),
-        ("trl-preferences", lambda r, g, k: {"prompt": [{"role": "user", "content": question(r, g)}], "chosen": [{"role": "assistant", "content": sentence(r, g)}], "rejected": [{"role": "assistant", "content": sentence(r, g)}]},
-         "preferences", {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"}),
-        ("trl-implicit", lambda r, g, k: (lambda q: {"chosen": [q, {"role": "assistant", "content": sentence(r, g)}], "rejected": [q, {"role": "assistant", "content": sentence(r, g)}]})({"role": "user", "content": question(r, g)}),
-         "preferences", {"chosen": "chosen", "rejected": "rejected"}),
-        ("documents", lambda r, g, k: {"text": article(r, g), "meta": {"source": "web", "n": k}}, "documents", {"text": "text"}),
-    ]  # fmt: skip
+        (
+            "alpaca",
+            lambda r, g, k: {
+                "instruction": question(r, g),
+                "input": sentence(r, g) if k % 2 else "",
+                "output": sentence(r, g),
+            },
+            "instructions",
+            {"instruction": "instruction", "input": "input", "output": "output"},
+        ),
+        (
+            "alpaca-missing",
+            lambda r, g, k: (
+                {"instruction": question(r, g), "output": sentence(r, g)} | ({"input": sentence(r, g)} if k % 2 else {})
+            ),
+            "instructions",
+            {"instruction": "instruction", "input": "input", "output": "output"},
+        ),
+        (
+            "dolly",
+            lambda r, g, k: {
+                "instruction": question(r, g),
+                "context": sentence(r, g) if k % 2 else "",
+                "response": sentence(r, g),
+                "category": r.choice(["open_qa", "summary"]),
+            },
+            "instructions",
+            {"instruction": "instruction", "input": "context", "output": "response"},
+        ),
+        (
+            "question-answer",
+            lambda r, g, k: {"id": k, "question": question(r, g), "answer": sentence(r, g)},
+            "instructions",
+            {"instruction": "question", "output": "answer"},
+        ),
+        (
+            "prompt-completion",
+            lambda r, g, k: {"prompt": question(r, g), "completion": sentence(r, g)},
+            "instructions",
+            {"instruction": "prompt", "output": "completion"},
+        ),
+        (
+            "trl-prompt-completion",
+            lambda r, g, k: {
+                "prompt": [{"role": "user", "content": question(r, g)}],
+                "completion": [{"role": "assistant", "content": sentence(r, g)}],
+            },
+            "instructions",
+            {"instruction": "prompt", "output": "completion"},
+        ),
+        (
+            "openai",
+            lambda r, g, k: {"messages": openai(r, g, k % 2 == 0, 1 + k % 3)},
+            "instructions",
+            {"messages": "messages"},
+        ),
+        (
+            "ultrachat",
+            lambda r, g, k: {"prompt": question(r, g), "prompt_id": f"{k:032x}", "messages": openai(r, g, False, 2)},
+            "instructions",
+            {"messages": "messages"},
+        ),
+        (
+            "sharegpt",
+            lambda r, g, k: {"id": f"c{k}", "conversations": sharegpt(r, g)},
+            "instructions",
+            {"messages": "conversations"},
+        ),
+        (
+            "preferences",
+            lambda r, g, k: {"prompt": question(r, g), "chosen": sentence(r, g), "rejected": sentence(r, g)},
+            "preferences",
+            {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"},
+        ),
+        (
+            "trl-preferences",
+            lambda r, g, k: {
+                "prompt": [{"role": "user", "content": question(r, g)}],
+                "chosen": [{"role": "assistant", "content": sentence(r, g)}],
+                "rejected": [{"role": "assistant", "content": sentence(r, g)}],
+            },
+            "preferences",
+            {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"},
+        ),
+        (
+            "trl-implicit",
+            lambda r, g, k: (
+                lambda q: {
+                    "chosen": [q, {"role": "assistant", "content": sentence(r, g)}],
+                    "rejected": [q, {"role": "assistant", "content": sentence(r, g)}],
+                }
+            )({"role": "user", "content": question(r, g)}),
+            "preferences",
+            {"chosen": "chosen", "rejected": "rejected"},
+        ),
+        (
+            "documents",
+            lambda r, g, k: {"text": article(r, g), "meta": {"source": "web", "n": k}},
+            "documents",
+            {"text": "text"},
+        ),
+    ]
     for k, (name, row, kind, columns) in enumerate(kinds):
         for j, language in enumerate(["en", "tr"]):
             rows = [row(rng, language, number) for number in range(36 + k)]
@@ -407,37 +534,71 @@ def _objects() -> None:
             )
             suffix = "jsonl" if lines else "json"
             encoding = "utf-8-sig" if k % 6 == 5 else "utf-8"
-            add(f"{name}-{language}", as_bytes(f"data.{suffix}", text.encode(encoding)),
-                Expected(kind, suffix, columns, len(rows), encoding))  # fmt: skip
+            add(
+                f"{name}-{language}",
+                as_bytes(f"data.{suffix}", text.encode(encoding)),
+                Expected(kind, suffix, columns, len(rows), encoding),
+            )
     labels: list[tuple[str, Callable[[int], Any], set[str]]] = [
-        ("int", lambda k: k % 2, {"0", "1"}), ("bool", lambda k: k % 3 == 0, {"true", "false"}),
+        ("int", lambda k: k % 2, {"0", "1"}),
+        ("bool", lambda k: k % 3 == 0, {"true", "false"}),
         ("list", lambda k: [["spor", "ekonomi", "sanat"][k % 3]], {"spor", "ekonomi", "sanat"}),
-        ("int-list", lambda k: [k % 4], {"0", "1", "2", "3"}), ("float", lambda k: float(k % 2), {"0", "1"}),
+        ("int-list", lambda k: [k % 4], {"0", "1", "2", "3"}),
+        ("float", lambda k: float(k % 2), {"0", "1"}),
         ("minus", lambda k: k % 3 - 1, {"-1", "0", "1"}),
-    ]  # fmt: skip
+    ]
     for k, (name, label, names) in enumerate(labels):
         rows = [{"text": sentence(rng, "tr"), "label": label(number)} for number in range(48)]
         form, text = ("json", json.dumps(rows, ensure_ascii=False)) if k % 2 else ("jsonl", jsonl(rows))
-        add(f"labels-{name}", as_bytes(f"a.{form}", text.encode()),
-            Expected("labelled", form, {"text": "text", "label": "label"}, 48, "utf-8", frozenset(names)))  # fmt: skip
+        add(
+            f"labels-{name}",
+            as_bytes(f"a.{form}", text.encode()),
+            Expected("labelled", form, {"text": "text", "label": "label"}, 48, "utf-8", frozenset(names)),
+        )
     rows = labelled(rng, 44, "tr", ["olumlu", "olumsuz"], "yorum", "durum")
     for key, whole in (
-        ("data", {"version": "1.0", "data": rows}), ("records", {"records": rows, "count": 44}),
-        ("result.items", {"status": "ok", "result": {"total": 44, "items": rows}}), ("veriler", {"veriler": rows}),
-    ):  # fmt: skip
+        ("data", {"version": "1.0", "data": rows}),
+        ("records", {"records": rows, "count": 44}),
+        ("result.items", {"status": "ok", "result": {"total": 44, "items": rows}}),
+        ("veriler", {"veriler": rows}),
+    ):
         indent = 2 if key == "veriler" else None
-        add(f"under-{key}", as_bytes("a.json", json.dumps(whole, ensure_ascii=False, indent=indent).encode()),
-            expect_labels(rows, "yorum", "durum", "json"))  # fmt: skip
+        add(
+            f"under-{key}",
+            as_bytes("a.json", json.dumps(whole, ensure_ascii=False, indent=indent).encode()),
+            expect_labels(rows, "yorum", "durum", "json"),
+        )
     nested = [
         {"id": k, "review": {"body": sentence(rng, "en"), "stars": k % 5 + 1}, "user": {"name": f"u{k}"}}
         for k in range(50)
     ]
-    add("nested-jsonl", as_bytes("a.jsonl", jsonl(nested).encode()),
-        Expected("labelled", "jsonl", {"text": "review.body", "label": "review.stars"}, 50, "utf-8", frozenset("12345")))  # fmt: skip
-    squad = [{"id": f"q{k}", "context": article(rng, "en"), "question": question(rng, "en"),
-              "answers": {"text": [sentence(rng, "en", (1, 3))], "answer_start": [k]}} for k in range(40)]  # fmt: skip
-    add("squad", as_bytes("squad.jsonl", jsonl(squad).encode()),
-        Expected("instructions", "jsonl", {"instruction": "question", "input": "context", "output": "answers.text.0"}, 40, "utf-8"))  # fmt: skip
+    add(
+        "nested-jsonl",
+        as_bytes("a.jsonl", jsonl(nested).encode()),
+        Expected(
+            "labelled", "jsonl", {"text": "review.body", "label": "review.stars"}, 50, "utf-8", frozenset("12345")
+        ),
+    )
+    squad = [
+        {
+            "id": f"q{k}",
+            "context": article(rng, "en"),
+            "question": question(rng, "en"),
+            "answers": {"text": [sentence(rng, "en", (1, 3))], "answer_start": [k]},
+        }
+        for k in range(40)
+    ]
+    add(
+        "squad",
+        as_bytes("squad.jsonl", jsonl(squad).encode()),
+        Expected(
+            "instructions",
+            "jsonl",
+            {"instruction": "question", "input": "context", "output": "answers.text.0"},
+            40,
+            "utf-8",
+        ),
+    )
     add(
         "blank-jsonl",
         as_bytes("a.jsonl", (jsonl(rows).replace("\n", "\n\n", 2) + "\n").encode()),
@@ -449,13 +610,19 @@ def _objects() -> None:
         as_bytes("export", jsonl(rows).encode("utf-8-sig")),
         expect_labels(rows, "yorum", "durum", "jsonl", "utf-8-sig"),
     )
-    add("cp1254-json", as_bytes("a.json", json.dumps(rows, ensure_ascii=False).encode("windows-1254")),
-        expect_labels(rows, "yorum", "durum", "json", "windows-1254"))  # fmt: skip
+    add(
+        "cp1254-json",
+        as_bytes("a.json", json.dumps(rows, ensure_ascii=False).encode("windows-1254")),
+        expect_labels(rows, "yorum", "durum", "json", "windows-1254"),
+    )
     some = [row if k % 3 else {"yorum": row["yorum"], "durum": row["durum"], "not": "x"} for k, row in enumerate(rows)]
     add("uneven-jsonl", as_bytes("a.jsonl", jsonl(some).encode()), expect_labels(rows, "yorum", "durum", "jsonl"))
     rows = [{"translation": {"en": sentence(rng, "en"), "tr": sentence(rng, "tr")}} for _ in range(40)]
-    add("translation-jsonl", as_bytes("a.jsonl", jsonl(rows).encode()),
-        Expected("instructions", "jsonl", {"instruction": "translation.en", "output": "translation.tr"}, 40, "utf-8"))  # fmt: skip
+    add(
+        "translation-jsonl",
+        as_bytes("a.jsonl", jsonl(rows).encode()),
+        Expected("instructions", "jsonl", {"instruction": "translation.en", "output": "translation.tr"}, 40, "utf-8"),
+    )
 
 
 def write_parquet(name: str, made: pa.Table) -> Callable[[Path], Path]:
@@ -489,27 +656,62 @@ def _binary() -> None:
         place = flat.schema.get_field_index("label")
         category = flat.set_column(place, "label", flat["label"].combine_chunks().dictionary_encode())
         add(f"parquet-category-{k}", write_parquet("a.parquet", category), expected)
-        add(f"parquet-struct-{k}", write_parquet("a.parquet", pa.table({"id": list(range(52)), "row": rows})),
-            Expected("labelled", "parquet", {"text": "row.text", "label": "row.label"}, 52, None, frozenset(["iyi", "kötü", "orta"])))  # fmt: skip
+        add(
+            f"parquet-struct-{k}",
+            write_parquet("a.parquet", pa.table({"id": list(range(52)), "row": rows})),
+            Expected(
+                "labelled",
+                "parquet",
+                {"text": "row.text", "label": "row.label"},
+                52,
+                None,
+                frozenset(["iyi", "kötü", "orta"]),
+            ),
+        )
         chats = [{"messages": openai(rng, language, False, 2), "source": "web"} for _ in range(33)]
-        add(f"parquet-chat-{k}", write_parquet("a.parquet", pa.Table.from_pylist(chats)),
-            Expected("instructions", "parquet", {"messages": "messages"}, 33, None))  # fmt: skip
+        add(
+            f"parquet-chat-{k}",
+            write_parquet("a.parquet", pa.Table.from_pylist(chats)),
+            Expected("instructions", "parquet", {"messages": "messages"}, 33, None),
+        )
         coded = [{"text": row["text"], "label": j % 2} for j, row in enumerate(rows)]
-        add(f"parquet-int-{k}", write_parquet("train-00000-of-00001.parquet", pa.Table.from_pylist(coded)),
-            Expected("labelled", "parquet", {"text": "text", "label": "label"}, 52, None, frozenset("01")))  # fmt: skip
-        add(f"feather-{k}", lambda folder, made=flat: (pyarrow.feather.write_feather(made, folder / "a.feather"), folder / "a.feather")[1],
-            expect_labels(rows, "text", "label", "arrow", None))  # fmt: skip
-        add(f"saved-dataset-{k}", save_dataset(coded, ["neg", "pos"], bool(k)),
-            Expected("labelled", "arrow", {"text": "text", "label": "label"}, 52, None, frozenset(["neg", "pos"])))  # fmt: skip
+        add(
+            f"parquet-int-{k}",
+            write_parquet("train-00000-of-00001.parquet", pa.Table.from_pylist(coded)),
+            Expected("labelled", "parquet", {"text": "text", "label": "label"}, 52, None, frozenset("01")),
+        )
+        add(
+            f"feather-{k}",
+            lambda folder, made=flat: (pyarrow.feather.write_feather(made, folder / "a.feather"), folder / "a.feather")[
+                1
+            ],
+            expect_labels(rows, "text", "label", "arrow", None),
+        )
+        add(
+            f"saved-dataset-{k}",
+            save_dataset(coded, ["neg", "pos"], bool(k)),
+            Expected("labelled", "arrow", {"text": "text", "label": "label"}, 52, None, frozenset(["neg", "pos"])),
+        )
         asked = [{"question": question(rng, language), "answer": sentence(rng, language)} for _ in range(41)]
-        add(f"saved-answers-{k}", save_dataset(asked, None, not k),
-            Expected("instructions", "arrow", {"instruction": "question", "output": "answer"}, 41, None))  # fmt: skip
+        add(
+            f"saved-answers-{k}",
+            save_dataset(asked, None, not k),
+            Expected("instructions", "arrow", {"instruction": "question", "output": "answer"}, 41, None),
+        )
         body = [["Kategori", "Mesaj"], *([row["label"], row["text"]] for row in rows)]
-        add(f"xlsx-{k}", as_bytes("a.xlsx", xlsx({"Sayfa1": body})),
-            Expected("labelled", "xlsx", {"text": "Mesaj", "label": "Kategori"}, 52, None, frozenset(["iyi", "kötü", "orta"])))  # fmt: skip
+        add(
+            f"xlsx-{k}",
+            as_bytes("a.xlsx", xlsx({"Sayfa1": body})),
+            Expected(
+                "labelled", "xlsx", {"text": "Mesaj", "label": "Kategori"}, 52, None, frozenset(["iyi", "kötü", "orta"])
+            ),
+        )
         body = [["No", "Text", "Label"], *([j + 1, row["text"], j % 2] for j, row in enumerate(rows))]
-        add(f"xlsx-codes-{k}", as_bytes("a.xlsx", xlsx({"Notes": [["made by hand"]], "Data": body})),
-            Expected("labelled", "xlsx", {"text": "Text", "label": "Label"}, 52, None, frozenset("01")))  # fmt: skip
+        add(
+            f"xlsx-codes-{k}",
+            as_bytes("a.xlsx", xlsx({"Notes": [["made by hand"]], "Data": body})),
+            Expected("labelled", "xlsx", {"text": "Text", "label": "Label"}, 52, None, frozenset("01")),
+        )
 
 
 def several(files: dict[str, bytes], given: str) -> Callable[[Path], Path]:
@@ -557,8 +759,11 @@ def _folders() -> None:
         )
         add(f"zip-jsonl-{k}", as_bytes("set.zip", two), expect_labels(rows, "text", "label", "jsonl"))
         book = "\n\n".join(article(rng, language) for _ in range(25))
-        add(f"txt-{k}", as_bytes("kitap.txt", book.encode("windows-1254" if k else "utf-8")),
-            Expected("documents", "txt", {}, 25, "windows-1254" if k else "utf-8"))  # fmt: skip
+        add(
+            f"txt-{k}",
+            as_bytes("kitap.txt", book.encode("windows-1254" if k else "utf-8")),
+            Expected("documents", "txt", {}, 25, "windows-1254" if k else "utf-8"),
+        )
         lines = "\n".join(sentence(rng, language).rstrip(".!") + "." for _ in range(80)) + "\n"
         add(
             f"txt-lines-{k}",

@@ -120,7 +120,7 @@ def test_guess_raises_user_error_when_nothing_can_be_recognised(
 def test_guess_names_the_line_of_a_byte_that_is_not_utf8(tmp_path: Path) -> None:
     """One broken letter in a UTF-8 file must not turn the whole file into another code page's letters."""
     rows = table([{"text": f"çok güzel şeyler oldu {k}", "label": "ab"[k % 2]} for k in range(40)]).encode()
-    (tmp_path / "a.csv").write_bytes(rows.replace("oldu 20".encode(), b"oldu \xff20"))
+    (tmp_path / "a.csv").write_bytes(rows.replace(b"oldu 20", b"oldu \xff20"))
     with pytest.raises(UserError, match=r"a\.csv: line 22: byte [\d,]+ is 0xff: not UTF-8"):
         guess(tmp_path / "a.csv")
 
