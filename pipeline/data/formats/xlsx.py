@@ -79,8 +79,12 @@ def _book(path: Path, shown: str) -> Any:
 
 @contextmanager
 def _errors(shown: str) -> Iterator[None]:
-    from python_calamine import CalamineError
-
+    try:
+        from python_calamine import CalamineError
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{shown}: python-calamine, which reads spreadsheets, is not installed; run make setup"
+        ) from None
     try:
         yield
     except (CalamineError, zipfile.BadZipFile) as error:
