@@ -232,7 +232,8 @@ def test_make_try_passes_every_option_whatever_their_letters() -> None:
         ["bash", "-c", f"printf '%s\\n' {quoted}"], capture_output=True, text=True, check=True
     ).stdout
     assert split.splitlines() == [
-        "try", "a b/it's *.csv", "--text", "Müşteri Mesajı", "--label", "Konu", "--kind", "labelled", "--guess", "--write"
+        "try", "a b/it's *.csv", "--text", "Müşteri Mesajı", "--label", "Konu", "--kind", "labelled", "--guess",
+        "--write",
     ]  # fmt: skip
 
 

@@ -105,6 +105,7 @@ def on_disk(file: File) -> Iterator[Path]:
         UserError: as `opened`; a member over 8 GiB, or one that expands more than 200-fold beyond 64 MiB.
     """
     if file.member is None:
+        _refuse_empty(file.path.stat().st_size, file)
         yield file.path
         return
     with tempfile.NamedTemporaryFile() as unpacked:

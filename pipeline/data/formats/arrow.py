@@ -39,8 +39,6 @@ def rows(file: File, _settings: Settings, shape: Shape) -> Iterator[Row]:
 
 
 def _batches(source: pa.MemoryMappedFile, shape: Shape, shown: str) -> Iterator[pa.RecordBatch]:
-    if source.size() == 0:
-        raise UserError(f"{shown}: the file is empty (0 bytes); expected records")
     is_file = source.read(len(_MAGIC)) == _MAGIC
     source.seek(0)
     if is_file:

@@ -131,7 +131,7 @@ class _Document:
             yield from self._give()
         if not self.piece:
             self.start = self.paragraph_start
-        self.piece += self.paragraph
+        self.piece.append("".join(self.paragraph))
         self.size += self.paragraph_size
         self.paragraph, self.paragraph_size = [], 0
 

@@ -48,10 +48,14 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
 
 
 def sheets(file: File) -> dict[str, int]:
-    """Names of the sheets -> number of rows. Raises UserError as `rows`."""
+    """Names of the visible sheets with cells -> number of rows. Raises UserError as `rows`."""
     with on_disk(file) as path, _errors(file.shown):
+        from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
         book = _book(path, file.shown)
-        return {name: book.get_sheet_by_name(name).height for name in book.sheet_names}
+        tables = [sheet for sheet in book.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
+        seen = [sheet.name for sheet in tables if sheet.visible == SheetVisibleEnum.Visible]
+        return {name: book.get_sheet_by_name(name).height for name in seen or [sheet.name for sheet in tables]}
 
 
 def _cells(path: Path, sheet: str | None, shown: str) -> list[tuple[int, list[Any]]]:

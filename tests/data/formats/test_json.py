@@ -84,3 +84,68 @@ def test_json_refuses_invalid_files_with_the_line(read, data, expected):
 def test_jsonl_refuses_a_repeated_key(read):
     with pytest.raises(UserError, match="line 2: the key 'text' occurs twice"):
         read("a.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', "documents", format=JSONL)
+
+
+def test_json_reads_the_array_under_a_key(read):
+    data = '{"v": [1, {"x": []}], "sonuç": {"n": 2, "rows": [\n{"text": "a"},\n{"text": "ışık"}\n]}, "z": {"rows": []}}'
+    rows = read("a.json", data, "documents", format=JSON | {"records": "sonuç.rows"})
+    assert [(row["text"], row["origin"]) for row in rows] == [("a", "a.json:2"), ("ışık", "a.json:3")]
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "words"),
+    [
+        ('{"data": [{"text": "a"}]}', "rows", "no key 'rows'; found: \\['data'\\]; correct format.records"),
+        ('{"data": {"text": "a"}}', "data", "under 'data' found '{'; expected an array"),
+        ('{"data": [{"text": "a"}]}', "data.rows", "under 'data' found '\\['; expected an object"),
+        ('[{"text": "a"}]', "data", "expected an object: "),
+        ('{"data": [{"text": "a"}], "data": []}', "data", "line 1: the key 'data' occurs twice"),
+        ('{"data": [{"text": "a"}]', "data", "found 'the end of the file' after a value"),
+        ('{"data": [{"text": "a"}]} x', "data", "after the array's end"),
+        ("{data: []}", "data", "expected a key in quotes"),
+        ('{"data" []}', "data", "after a key; expected :"),
+    ],
+)
+def test_json_refuses_an_object_without_the_array(read, data, key, words):
+    with pytest.raises(UserError, match=words):
+        read("a.json", data, "documents", format=JSON | {"records": key})
+
+
+@pytest.mark.parametrize("encoding", ["windows-1254", "utf-16", "utf-8-sig"])
+def test_json_and_jsonl_read_named_encodings(read, encoding):
+    for name, form, text in (("a.json", JSON, '[{"text": "ışık"}]'), ("a.jsonl", JSONL, '{"text": "ışık"}\n')):
+        assert texts(read(name, text.encode(encoding), "documents", format=form | {"encoding": encoding})) == ["ışık"]
+
+
+def test_jsonl_skips_blank_lines_and_counts_them(read):
+    """Lost otherwise: a trailing blank line would be a rejected row, or the next row's number wrong."""
+    rows = read("a.jsonl", '\n{"text": "a"}\n \n\n{"text": 1}\n{"text": "b"}\n\n', "documents", format=JSONL)
+    assert [row["origin"] for row in rows] == ["a.jsonl:2", "a.jsonl:6"]
+    assert read.reasons() == [(5, "not_text")]
+
+
+def test_jsonl_names_the_character_of_broken_json(read):
+    read("a.jsonl", '{"text": "a"}\n{"text": b}\n', "documents", format=JSONL)
+    assert [(row.line, row.detail) for row in read.rejections] == [(2, "Expecting value at character 10")]
+
+
+def test_jsonl_accepts_rows_without_an_optional_field_wherever_they_stand(read):
+    """Lost otherwise: half of the instructions, as `input` is in some records only."""
+    data = '{"q": "a", "a": "b"}\n{"q": "c", "k": null, "a": "d"}\n{"q": "e", "k": "f", "a": "g"}\n{"q": "h"}\n'
+    columns = {"instruction": "q", "input": "k", "output": "a"}
+    rows = read("a.jsonl", data, "instructions", format=JSONL, columns=columns)
+    assert [row["input"] for row in rows] == ["", "", "f"]
+    assert read.reasons() == [(4, "missing_field")]
+    with pytest.raises(UserError, match=r"no column 'note' \(our input\); found: \['q', 'a', 'k'\]"):
+        read("a.jsonl", data, "instructions", format=JSONL, columns=columns | {"input": "note"})
+
+
+def test_jsonl_refuses_a_field_that_no_object_has_within_the_first_thousand(read):
+    with pytest.raises(UserError, match=r"no column 'text' \(our text\); found: \['body'\]"):
+        read("a.jsonl", '{"body": "x"}\n' * 5000, "documents", format=JSONL)
+
+
+def test_jsonl_reads_a_path_into_nested_objects_and_lists(read):
+    data = '{"r": {"t": ["a", "b"]}, "r.t.0": "whole"}\n{"r": {"t": ["c", "d"]}}\n{"r": {"t": []}}\n{"r": "x"}\n'
+    assert texts(read("a.jsonl", data, "documents", format=JSONL, columns={"text": "r.t.0"})) == ["whole", "c"]
+    assert read.reasons() == [(3, "missing_field"), (4, "missing_field")]

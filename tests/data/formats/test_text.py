@@ -19,7 +19,7 @@ def test_text_keeps_a_byte_order_mark_inside(read):
 
 
 def test_text_reads_named_encodings(read):
-    for encoding in ("windows-1254", "iso-8859-9", "utf-16"):
+    for encoding in ("windows-1254", "iso-8859-9", "utf-16", "utf-8-sig", "utf-8"):
         rows = read("a.csv", "text,label\nışığın İğdesi,ham\n".encode(encoding), format=CSV | {"encoding": encoding})
         assert texts(rows) == ["ışığın İğdesi"]
 
@@ -54,8 +54,8 @@ def test_formats_are_all_tested_here():
     [
         (b"", "the file is empty (0 bytes)"),
         (b"text,label\n", "holds no record"),
-        (b"text,label\nh\xff,ham\n", "byte 12 is 0xff: not UTF-8"),
-        (b"text,label\n" + (b"o" * 95 + b",ham\n") * 11_000 + b"\xfe", "byte 1,100,011 is 0xfe"),
+        (b"text,label\nh\xff,ham\n", "a.csv: line 2: byte 12 is 0xff: not UTF-8"),
+        (b"text,label\n" + (b"o" * 95 + b",ham\n") * 11_000 + b"\xfe", "line 11002: byte 1,100,011 is 0xfe"),
         (b"text,label\nok,ham\xc4", "byte 17 is 0xc4"),
         ("text,label\nhi,ham\n".encode("utf-16"), "looks like UTF-16"),
         ("text,label\nhi,ham\n".encode("utf-16-le"), "looks like UTF-16"),

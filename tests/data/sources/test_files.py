@@ -201,3 +201,101 @@ def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
 def test_files_settings_refuse_messages_beside_their_columns(read):
     with pytest.raises(ValueError, match=r"columns names messages, which replace instruction, input, output"):
         read("a.jsonl", "{}", "instructions", format=JSONL, columns={"messages": "m", "output": "o"})
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("1", "pos"), ("1.0", "pos"), ("true", "yes"), ("[1]", "pos"), ('["1"]', "pos"), ('"1"', "pos")],
+)
+def test_files_read_labels_as_params_name_them(read, value, label):
+    rows = read("a.jsonl", f'{{"text": "a", "label": {value}}}\n', format=JSONL, labels={"1": "pos", "true": "yes"})
+    assert [row["label"] for row in rows] == [label]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [("[1, 1]", "several_labels"), ("[]", "several_labels"), ("1.5", "not_text"), ("null", "null")]
+)
+def test_files_reject_labels_that_are_not_one_label(read, value, reason):
+    read(
+        "a.jsonl", f'{{"text": "a", "label": {value}}}\n{{"text": "a", "label": 1}}\n', format=JSONL, labels={"1": "p"}
+    )
+    assert read.reasons() == [(1, reason)]
+
+
+ASKED, SAID, WORSE = (
+    {"role": r, "content": c} for r, c in (("user", "Kim?"), ("assistant", "Ayşe"), ("assistant", "?"))
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "row", "expected"),
+    [
+        (
+            "instructions",
+            {"messages": "c"},
+            {"c": [{"from": "human", "value": "Kim?"}, {"from": "gpt", "value": "Ayşe"}]},
+            {"instruction": "Kim?", "input": "", "output": "Ayşe"},
+        ),
+        (
+            "instructions",
+            {"messages": "c"},
+            {"c": json.dumps([ASKED, SAID])},
+            {"instruction": "Kim?", "output": "Ayşe"},
+        ),
+        (
+            "instructions",
+            {"instruction": "p", "output": "c"},
+            {"p": [ASKED], "c": [SAID]},
+            {"instruction": "Kim?", "input": "", "output": "Ayşe"},
+        ),
+        (
+            "preferences",
+            {"instruction": "p"},
+            {"p": [ASKED], "chosen": [SAID], "rejected": [WORSE]},
+            {"instruction": "Kim?", "input": "", "chosen": "Ayşe", "rejected": "?"},
+        ),
+        (
+            "preferences",
+            {"chosen": "chosen", "rejected": "rejected"},
+            {"chosen": [ASKED, SAID], "rejected": [ASKED, WORSE]},
+            {"instruction": "Kim?", "input": "", "chosen": "Ayşe", "rejected": "?"},
+        ),
+        (
+            "preferences",
+            {"chosen": "chosen", "rejected": "rejected"},
+            {"chosen": "\n\nHuman: Kim?\n\nAssistant: Ayşe", "rejected": "\n\nHuman: Kim?\n\nAssistant: ?"},
+            {"instruction": "Kim?", "chosen": "Ayşe", "rejected": "?"},
+        ),
+        ("documents", {"messages": "c"}, {"c": [ASKED, SAID]}, {"text": "Kim?\nAyşe"}),
+        ("documents", {"text": "c"}, {"c": [ASKED, SAID]}, {"text": "Kim?\nAyşe"}),
+    ],
+)
+def test_files_read_conversations_in_every_shape(read, kind, columns, row, expected):
+    (record,) = read("a.jsonl", json.dumps(row), kind, format=JSONL, columns=columns)
+    assert {name: record[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "row", "reason"),
+    [
+        (
+            "preferences",
+            {"chosen": "c", "rejected": "r"},
+            {"c": [ASKED, SAID], "r": [{**ASKED, "content": "Ne?"}, WORSE]},
+            "not_a_pair",
+        ),
+        ("preferences", {"chosen": "c", "rejected": "r"}, {"c": "Ayşe", "r": "?"}, "not_a_conversation"),
+        ("preferences", {"chosen": "c", "rejected": "r"}, {"c": [ASKED, SAID], "r": [ASKED, SAID]}, "equal_pair"),
+        (
+            "instructions",
+            {"instruction": "p", "output": "c"},
+            {"p": [ASKED], "c": [SAID], "input": "not"},
+            "not_a_conversation",
+        ),
+        ("instructions", {"messages": "c"}, {"c": [ASKED, SAID], "tools": [{"name": "x"}]}, "tools"),
+        ("documents", {"messages": "c"}, {"c": [ASKED, {**SAID, "content": None}]}, "not_a_conversation"),
+    ],
+)
+def test_files_reject_conversations_that_cannot_be_read_whole(read, kind, columns, row, reason):
+    with pytest.raises(UserError, match=reason):
+        read("a.jsonl", json.dumps(row), kind, format=JSONL, columns=columns)
