@@ -85,7 +85,9 @@ OPTIONS_profile = $(NAME) $(if $(FORCE),--force)
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)
 OPTIONS_chat = $(MODEL)
 OPTIONS_which = $(DATA)
-OPTIONS_try = $(DATA)
+quoted = '$(subst ','\'',$(1))'
+OPTIONS_try = $(if $(DATA),$(call quoted,$(patsubst ~/%,$(HOME)/%,$(DATA)))) $(if $(TEXT),--text $(call quoted,$(TEXT))) \
+  $(if $(LABEL),--label $(call quoted,$(LABEL))) $(if $(KIND),--kind $(KIND)) $(if $(GUESS),--guess) $(if $(WRITE),--write)
 OPTIONS_fastest = $(if $(APPLY),--apply)
 OPTIONS_budget = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 OPTIONS_fsck = $(if $(MEND),--mend)

@@ -1,22 +1,23 @@
 """A try of a user's own file: the whole graph with a small model and few steps, in .tohum/try."""
 
+import textwrap
 from pathlib import Path
 
-from pipeline.paths import WORK
-from pipeline.studies.guess import guess
+from pipeline.paths import INPUTS, WORK
+from pipeline.studies.guess import Guess
 from pipeline.studies.workspace import repro, workspace
 
 FOLDER = WORK / "try"
 
 
-def run(data: Path) -> None:
-    """Prints the guesses about the file and runs the graph on it.
+def run(data: Path, guessed: Guess) -> None:
+    """Prints the guesses about the file with the source they make in params.yaml, and runs the graph on it.
 
     Raises:
-        UserError: a file in which nothing can be recognised, or a stage that failed.
+        UserError: a stage failed.
     """
-    guessed = guess(data)
     print(f"{data}: guessed")
-    print("\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
+    print("\n".join(f"  {sentence}" for sentence in guessed.sentences))
+    print(f"in params.yaml:\n{textwrap.indent(guessed.block(INPUTS / data.name), '  ')}", flush=True)
     workspace(data, guessed, FOLDER)
     repro(FOLDER)

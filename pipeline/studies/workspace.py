@@ -23,13 +23,6 @@ RECIPES: dict[Kind, tuple[str, ...]] = {
     "instructions": ("chat-full", "chat-lora"),
     "preferences": (),
 }
-# The column that also serves as running text to pretrain on.
-_TEXT: dict[Kind, str] = {
-    "documents": "text",
-    "labelled": "text",
-    "instructions": "output",
-    "preferences": "chosen",
-}
 
 
 def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | None = None) -> None:
@@ -48,7 +41,8 @@ def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | N
         shutil.copy(ROOT / name, folder / name)
     shutil.rmtree(folder / "inputs", ignore_errors=True)
     (folder / "inputs").mkdir()
-    shutil.copy(data, folder / "inputs" / data.name)
+    if guessed.inputs is not None:
+        guessed.inputs.copy_to(folder / "inputs")
     files.write_text(folder / "params.yaml", _yaml(made or params(INPUTS / data.name, guessed)))
 
 
@@ -57,15 +51,10 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     import yaml
 
     raw: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    entry = {
-        "name": "files", "licence": "not stated in a try", "consent": "not stated in a try", "weight": 1.0,
-        "path": data.as_posix(), "sha256": None, "kind": guessed.kind, "columns": guessed.columns, "labels": {},
-        "language": "auto", "split": None, "format": guessed.format,
-    }  # fmt: skip
+    entry = guessed.entry(data)
     sources = {"own": entry}
     if guessed.kind != "documents":
-        text = guessed.columns.get(_TEXT[guessed.kind], _TEXT[guessed.kind])
-        sources["own-text"] = entry | {"kind": "documents", "columns": {"text": text}}
+        sources["own-text"] = entry | {"kind": "documents", "columns": guessed.running_text(), "labels": {}}
     raw["download"]["sources"] = sources
     raw["tokenize"]["vocab_size"] = 1024
     raw["pretrain"]["model"] |= {"n_layers": 2, "d_model": 64, "n_heads": 2, "n_kv_heads": 2, "d_ff": 192}
