@@ -130,7 +130,7 @@ def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     rows = [("x" * int(rng.integers(1, 12)) + str(i), str(rng.choice(["a", "b", "c"])), "tr") for i in range(40)]
     write_labelled(tmp_path / "labelled", rows)
     one = subject(tmp_path, changed(SPAM, labels=("a", "b", "c"), max_tokens=16, max_prompt_tokens=16))
-    metrics, details = classification.measure(classification.Settings(split="test", batch_size=7), one)
+    metrics, details = classification.measure(classification.Settings(split="test", batch_size=7, baseline=None), one)
     probabilities = evaluation.label_probabilities(one, one.labelling("m"), [r[0] for r in rows], 40)
     guesses = ["abc"[i] for i in probabilities.argmax(1)]
     truth = [r[1] for r in rows]
@@ -145,14 +145,14 @@ def test_classification_names_a_label_that_was_not_trained(tmp_path: Path) -> No
     write_labelled(tmp_path / "labelled", [("x", "phish", "tr")])
     with pytest.raises(UserError, match="phish"):
         classification.measure(
-            classification.Settings(split="test", batch_size=7),
+            classification.Settings(split="test", batch_size=7, baseline=None),
             subject(tmp_path, changed(SPAM, labels=("a", "b"), max_tokens=16, max_prompt_tokens=16)),
         )
 
 
 def test_classification_of_a_model_without_labels_names_the_measure_to_remove(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^evaluations\.m\.measures\.classification: m was not trained on labels"):
-        classification.measure(classification.Settings(split="test", batch_size=7), subject(tmp_path))
+        classification.measure(classification.Settings(split="test", batch_size=7, baseline=None), subject(tmp_path))
 
 
 @pytest.mark.parametrize(("error", "says"), [(UserError("no rows"), "no rows"), (KeyError("x"), "x")])
@@ -164,7 +164,7 @@ def test_measure_all_names_the_measure_and_the_model_of_an_error(
 
     monkeypatch.setattr(classification, "measure", broken)
     monkeypatch.setattr(files, "sha256_of", lambda _path: "")
-    chosen = Evaluation(measures={"classification": {"split": "test", "batch_size": 1}}, thresholds={})
+    chosen = Evaluation(measures={"classification": {"split": "test", "batch_size": 1, "baseline": None}}, thresholds={})
     with pytest.raises(type(error), match=says) as caught:
         measure_all(subject(tmp_path), chosen)
     where = "evaluations.m.measures.classification"

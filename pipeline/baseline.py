@@ -1,0 +1,62 @@
+"""TF-IDF with logistic regression: the baseline that a fine-tuned classifier should beat.
+
+Features are words and pairs of words, weighted by TF-IDF with sublinear term frequency. It costs seconds of CPU where
+a fine-tuned model costs minutes, and on short texts it is often as accurate.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+STRENGTHS = (1.0, 10.0, 100.0)
+"""Inverse regularisation strengths that are tried; the best on validation is kept."""
+
+
+class LabelledTexts(NamedTuple):
+    """Texts with their labels."""
+
+    texts: list[str]
+    labels: list[str]
+
+
+class Baseline(NamedTuple):
+    """Labels that simple classifiers give to some texts."""
+
+    labels: list[str]
+    """Label of each text by TF-IDF with logistic regression."""
+    majority: str
+    """Most frequent training label: the answer of a classifier that reads no text."""
+    strength: float
+    """Inverse regularisation strength that was kept; 0 where there was nothing to fit."""
+
+
+def fit(train: LabelledTexts, validation: LabelledTexts, texts: Sequence[str]) -> Baseline:
+    """Trains the baseline and labels `texts`; deterministic.
+
+    The most frequent label is given to all where the training texts have one label only or no word of two letters.
+
+    Args:
+        train: at least one text.
+        validation: decides the regularisation; empty: the first strength.
+        texts: held-out texts.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    counts = Counter(train.labels)
+    majority = min(counts, key=lambda label: (-counts[label], label))
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    try:
+        if len(counts) < 2:
+            raise ValueError("one label")
+        train_features = features.fit_transform(train.texts)
+    except ValueError:  # no word in any text
+        return Baseline([majority] * len(texts), majority, 0.0)
+    fitted = []
+    for strength in STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=1000, random_state=0).fit(train_features, train.labels)
+        score = model.score(features.transform(validation.texts), validation.labels) if validation.texts else -strength
+        fitted.append((score, strength, model))
+    _, strength, best = max(fitted, key=lambda entry: entry[:2])
+    labels = [str(label) for label in best.predict(features.transform(texts))] if texts else []
+    return Baseline(labels, majority, strength)
