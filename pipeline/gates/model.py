@@ -1,19 +1,48 @@
 """Gate on a model: the expectations on its evaluation's metrics before it may be registered.
 
-Every metric is finite, a language model beats the unigram entropy of its test text, generation is not degenerate, and
-the model's own thresholds hold. A model that fails is kept out of the registry; the graph goes on.
+Every metric is finite, the model beats its baseline (a unigram model, or TF-IDF with logistic regression), generation
+is not degenerate, and the model's own thresholds hold. A model that fails is kept out of the registry; the graph goes
+on.
 """
 
 import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pipeline import integrity
 from pipeline.config.params import Bound
 from pipeline.config.section import Section, Share
 from pipeline.errors import UserError
-from pipeline.gates._rules import Condition, Expectation, Frame, Row, at_least, at_most, measured, suite, within, zero
+from pipeline.gates._rules import (
+    Condition,
+    Expectation,
+    Frame,
+    Row,
+    Value,
+    at_least,
+    at_most,
+    measured,
+    suite,
+    warning,
+    within,
+    zero,
+)
+from pipeline.significance import ERROR_RATE, mcnemar, mcnemar_verdict
+
+
+class Baseline(Section):
+    """gates.model.baseline: consequence for a model that does not beat its baseline, by the records it is measured on.
+
+    block: it cannot be registered; warn: a warning in its verdict; ignore: none.
+    """
+
+    documents: Literal["block", "warn", "ignore"]
+    """A language model whose loss is not below the unigram entropy of its test text."""
+    labelled: Literal["block", "warn", "ignore"]
+    """A classifier that is not right significantly more often than TF-IDF with logistic regression, on the same records
+    (McNemar's exact test, 5 % with both directions)."""
 
 
 class Settings(Section):
@@ -25,6 +54,8 @@ class Settings(Section):
     """Share of its samples' tokens that equal the token before."""
     max_empty_share: Share
     """Share of samples or answers without a token."""
+    baseline: Baseline
+    """Consequence for a model that does not beat its baseline."""
 
 
 # Frame, column, condition (with the setting below gates.model that holds the bound), condition in words.
@@ -36,7 +67,7 @@ GENERATION: list[Row] = [
 
 
 def profile(evaluation: Path, thresholds: Mapping[str, Bound]) -> dict[str, Frame]:
-    """Profile tables of `<evaluation>/metrics.json`: a row per metric, a column per metric, and the entropy.
+    """Profile tables of `<evaluation>/metrics.json`: a row per metric, a column per metric, and the baselines.
 
     Raises:
         UserError: no metrics.json, or it is no flat table of numbers.
@@ -48,7 +79,7 @@ def profile(evaluation: Path, thresholds: Mapping[str, Bound]) -> dict[str, Fram
     names = sorted({*metrics, *thresholds})
     scores = Frame((), tuple(names), nullable=True)
     scores.add({name: metrics.get(name) for name in names})
-    return {"metrics": finite, "scores": scores, "entropy": _entropy(metrics)}
+    return {"metrics": finite, "scores": scores, "entropy": _entropy(metrics), "baseline": _baseline(metrics)}
 
 
 def expectations(
@@ -60,10 +91,9 @@ def expectations(
     """
     scores = {metric for metric, value in frames["scores"].rows[0].items() if value is not None}
     curve = f"no bound: see the training curve of {name}"
-    train = f"no bound: train {name} longer, or at another learning rate"
     rows: list[Row] = [
         ("metrics", "finite", at_least(1, curve), "every metric is a finite number"),
-        ("entropy", "nats_above_unigram", zero(train), "the model predicts better than a unigram model"),
+        *_baseline_rows(name, settings.baseline, frames),
         *(row for row in GENERATION if row[1] in scores and row[1] not in thresholds),
     ]
     for metric, bound in sorted(thresholds.items()):
@@ -80,6 +110,61 @@ def _condition(bound: Bound, key: str) -> Condition | None:
     if bound.at_least is not None:
         return at_least(bound.at_least, key)
     return None if bound.at_most is None else at_most(bound.at_most, key)
+
+
+def _baseline_rows(name: str, settings: Baseline, frames: Mapping[str, Frame]) -> list[Row]:
+    """The expectations that the model beats its baselines; none for a baseline that was not measured or is ignored."""
+    rows: list[tuple[str, Row]] = []
+    if frames["entropy"].rows:
+        key = "gates.model.baseline.documents"
+        words = (
+            f"the model predicts better than a unigram model; if not, train {name} longer or at another learning rate"
+        )
+        row: Row = ("entropy", "nats_above_unigram", zero(key), words)
+        rows.append((settings.documents, row))
+    for values in frames["baseline"].rows:
+        key = "gates.model.baseline.labelled"
+        row = ("baseline", "chance_of_no_gain", at_most(ERROR_RATE / 2, key), _beside_baseline_in_words(values))
+        rows.append((settings.labelled, row))
+    return [
+        (frame, column, condition if consequence == "block" else warning(condition), statement)
+        for consequence, (frame, column, condition, statement) in rows
+        if consequence != "ignore"
+    ]
+
+
+def _baseline(metrics: Mapping[str, float]) -> Frame:
+    """The model beside the baseline on the same records; no row where that was not measured."""
+    columns = (
+        "accuracy",
+        "baseline_accuracy",
+        "majority_accuracy",
+        "examples",
+        "only_model_right",
+        "only_baseline_right",
+    )
+    frame = Frame((), (*columns, "chance_of_no_gain"))
+    if all(math.isfinite(metrics.get(column, math.nan)) for column in columns):
+        values = {column: metrics[column] for column in columns}
+        chance = mcnemar(int(metrics["only_model_right"]), int(metrics["only_baseline_right"]))
+        frame.add(values | {"chance_of_no_gain": chance})
+    return frame
+
+
+def _beside_baseline_in_words(values: Mapping[str, Value]) -> str:
+    """The rule with the measured values: which of the two is better, or that it cannot be told."""
+    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    only_model, only_baseline = int(numbers["only_model_right"]), int(numbers["only_baseline_right"])
+    outcome = {
+        "better": "the model is better",
+        "worse": "the baseline is better: do not fine-tune for this",
+        "cannot tell": "cannot tell which is better",
+    }[mcnemar_verdict(only_model, only_baseline)]
+    return (
+        f"the classifier beats TF-IDF with logistic regression; accuracy {numbers['accuracy']:.3f} and "
+        f"{numbers['baseline_accuracy']:.3f} on the same {numbers['examples']:.0f} records, of which the model alone "
+        f"is right on {only_model} and the baseline alone on {only_baseline}: {outcome}"
+    )
 
 
 def _entropy(metrics: Mapping[str, float]) -> Frame:
