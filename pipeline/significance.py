@@ -31,6 +31,8 @@ class Scores:
     """Held-out records; 0: unknown, and every comparison is `cannot tell`."""
     by_record: tuple[float, ...] = ()
     """Score of each record, the mean over the seeds; empty: not kept."""
+    seedless: bool = False
+    """Whether the method has no random part, so that another seed would give the same scores."""
 
     @property
     def mean(self) -> float:
@@ -146,6 +148,8 @@ def _binomial(scores: Scores) -> tuple[float, int]:
 
 def _over_seeds(scores: Scores, seeds: SeedVariance) -> float:
     """Variance of the mean over the seeds."""
+    if scores.seedless:
+        return 0.0
     return max(scores.seed_variance, seeds.value) / len(scores.by_seed)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import integrity
+from pipeline.baseline import BesideBaseline
 from pipeline.config.params import Bound
 from pipeline.config.section import Section, Share
 from pipeline.errors import UserError
@@ -20,7 +21,6 @@ from pipeline.gates._rules import (
     Expectation,
     Frame,
     Row,
-    Value,
     at_least,
     at_most,
     measured,
@@ -29,7 +29,7 @@ from pipeline.gates._rules import (
     within,
     zero,
 )
-from pipeline.significance import ERROR_RATE, mcnemar, mcnemar_verdict
+from pipeline.significance import ERROR_RATE
 
 
 class Baseline(Section):
@@ -114,57 +114,37 @@ def _condition(bound: Bound, key: str) -> Condition | None:
 
 def _baseline_rows(name: str, settings: Baseline, frames: Mapping[str, Frame]) -> list[Row]:
     """The expectations that the model beats its baselines; none for a baseline that was not measured or is ignored."""
-    rows: list[tuple[str, Row]] = []
-    if frames["entropy"].rows:
-        key = "gates.model.baseline.documents"
+    key = "gates.model.baseline"
+    rows: list[Row] = []
+    if frames["entropy"].rows and settings.documents != "ignore":
         words = (
             f"the model predicts better than a unigram model; if not, train {name} longer or at another learning rate"
         )
-        row: Row = ("entropy", "nats_above_unigram", zero(key), words)
-        rows.append((settings.documents, row))
-    for values in frames["baseline"].rows:
-        key = "gates.model.baseline.labelled"
-        row = ("baseline", "chance_of_no_gain", at_most(ERROR_RATE / 2, key), _beside_baseline_in_words(values))
-        rows.append((settings.labelled, row))
-    return [
-        (frame, column, condition if consequence == "block" else warning(condition), statement)
-        for consequence, (frame, column, condition, statement) in rows
-        if consequence != "ignore"
-    ]
+        condition = _with(settings.documents, zero(f"{key}.documents"))
+        rows.append(("entropy", "nats_above_unigram", condition, words))
+    beside = BesideBaseline.of(_numbers(frames["baseline"]))
+    if beside is not None and settings.labelled != "ignore":
+        words = f"the model beats its baseline: {beside.sentence}"
+        condition = _with(settings.labelled, at_most(ERROR_RATE / 2, f"{key}.labelled"))
+        rows.append(("baseline", "chance_of_no_gain", condition, words))
+    return rows
+
+
+def _with(consequence: str, condition: Condition) -> Condition:
+    return warning(condition) if consequence == "warn" else condition
 
 
 def _baseline(metrics: Mapping[str, float]) -> Frame:
     """The model beside the baseline on the same records; no row where that was not measured."""
-    columns = (
-        "accuracy",
-        "baseline_accuracy",
-        "majority_accuracy",
-        "examples",
-        "only_model_right",
-        "only_baseline_right",
-    )
-    frame = Frame((), (*columns, "chance_of_no_gain"))
-    if all(math.isfinite(metrics.get(column, math.nan)) for column in columns):
-        values = {column: metrics[column] for column in columns}
-        chance = mcnemar(int(metrics["only_model_right"]), int(metrics["only_baseline_right"]))
-        frame.add(values | {"chance_of_no_gain": chance})
+    frame = Frame((), (*BesideBaseline._fields, "chance_of_no_gain"))
+    if beside := BesideBaseline.of(metrics):
+        frame.add(beside._asdict() | {"chance_of_no_gain": beside.chance_of_no_gain})
     return frame
 
 
-def _beside_baseline_in_words(values: Mapping[str, Value]) -> str:
-    """The rule with the measured values: which of the two is better, or that it cannot be told."""
-    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-    only_model, only_baseline = int(numbers["only_model_right"]), int(numbers["only_baseline_right"])
-    outcome = {
-        "better": "the model is better",
-        "worse": "the baseline is better: do not fine-tune for this",
-        "cannot tell": "cannot tell which is better",
-    }[mcnemar_verdict(only_model, only_baseline)]
-    return (
-        f"the classifier beats TF-IDF with logistic regression; accuracy {numbers['accuracy']:.3f} and "
-        f"{numbers['baseline_accuracy']:.3f} on the same {numbers['examples']:.0f} records, of which the model alone "
-        f"is right on {only_model} and the baseline alone on {only_baseline}: {outcome}"
-    )
+def _numbers(frame: Frame) -> dict[str, float]:
+    """The numbers of a frame's only row; empty without a row."""
+    return {name: value for row in frame.rows for name, value in row.items() if isinstance(value, int | float)}
 
 
 def _entropy(metrics: Mapping[str, float]) -> Frame:
