@@ -9,6 +9,7 @@ at most ERROR_RATE of all repetitions, whatever the number of methods that are c
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -95,17 +96,27 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, total)
 
 
-def mcnemar_verdict(only_first: int, only_second: int) -> Verdict:
-    """Whether the first classifier is better than the second, by McNemar's exact test in both directions."""
-    if mcnemar(only_first, only_second) <= ERROR_RATE / 2:
+def mcnemar_verdict(only_first: int, only_second: int, comparisons: int = 1) -> Verdict:
+    """Whether the first classifier is better than the second, by McNemar's exact test in both directions.
+
+    Args:
+        only_first: records that only the first classifier labels right.
+        only_second: records that only the second one labels right.
+        comparisons: comparisons that are made at once; they share ERROR_RATE.
+    """
+    level = ERROR_RATE / 2 / comparisons
+    if mcnemar(only_first, only_second) <= level:
         return "better"
-    return "worse" if mcnemar(only_second, only_first) <= ERROR_RATE / 2 else "cannot tell"
+    return "worse" if mcnemar(only_second, only_first) <= level else "cannot tell"
 
 
 def compare(first: Scores, second: Scores, seeds: SeedVariance, comparisons: int) -> Verdict:
     """Whether the first method's expected score, over seeds and records, is higher than the second's.
 
-    Student's t with the degrees of freedom of Welch and Satterthwaite. The variance of the difference is the sum of
+    With one seed each, and records that are right or wrong, by McNemar's exact test. Otherwise the difference is
+    compared with its standard error times a quantile of Student's t: the mean of those of the parts of the variance,
+    weighted by the parts (Cochran, Cox 1957, Experimental Designs, chapter 4; Welch's degrees of freedom find too many
+    differences with two seeds). The variance is the sum of
 
     - that over the records: paired differences, with one record won and one lost added (Bonett, Price 2012); where
       scores of records are not kept, p (1 - p) / n of each method, with one right and one wrong record added (Agresti,
@@ -120,15 +131,17 @@ def compare(first: Scores, second: Scores, seeds: SeedVariance, comparisons: int
     """
     if not first.records or not second.records:
         return "cannot tell"
+    paired = bool(first.by_record) and len(first.by_record) == len(second.by_record)
+    if paired and not seeds.value and {*first.by_record, *second.by_record} <= {0.0, 1.0}:
+        pairs = Counter(zip(first.by_record, second.by_record, strict=True))
+        return mcnemar_verdict(pairs[1.0, 0.0], pairs[0.0, 1.0], comparisons)
     difference = first.mean - second.mean
-    if first.by_record and len(first.by_record) == len(second.by_record):
-        parts = [_paired(first.by_record, second.by_record)]
-    else:
-        parts = [_binomial(first), _binomial(second)]
+    parts = [_paired(first.by_record, second.by_record)] if paired else [_binomial(first), _binomial(second)]
     parts.append((_over_seeds(first, seeds) + _over_seeds(second, seeds), max(1, seeds.freedom)))
     variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / of for part, of in parts if part)
-    if _tail(abs(difference) / math.sqrt(variance), freedom) > ERROR_RATE / 2 / comparisons:
+    level = ERROR_RATE / 2 / comparisons
+    quantile = sum(part * _quantile(level, freedom) for part, freedom in parts) / variance
+    if abs(difference) <= quantile * math.sqrt(variance):
         return "cannot tell"
     return "better" if difference > 0 else "worse"
 
@@ -153,8 +166,8 @@ def _over_seeds(scores: Scores, seeds: SeedVariance) -> float:
     return max(scores.seed_variance, seeds.value) / len(scores.by_seed)
 
 
-def _tail(t: float, freedom: float) -> float:
-    """Upper tail of Student's t."""
-    from scipy.special import stdtr
+def _quantile(level: float, freedom: float) -> float:
+    """Quantile of Student's t that is exceeded with probability `level`."""
+    from scipy.special import stdtrit
 
-    return float(stdtr(freedom, -t))
+    return -float(stdtrit(freedom, level))
