@@ -85,10 +85,11 @@ def _sentence(methods: Sequence[Method], comparison: Comparison) -> str:
         return f"Take {best.name}: {best.score} {_value(best)} on {records}{alone}{beside}."
     cheapest = min(equals, key=lambda method: (method.trained_share, -method.mean))
     cost = f"{100 * cheapest.trained_share:.2g} % of the weights trained"
-    return (
-        f"Cannot tell {value} from {_names([method for method in equals if method is not best])} on {records}: take "
-        f"the cheapest, {cheapest.name} ({_value(cheapest)}, {cost}){beside}."
-    )
+    take = f"the cheapest, {cheapest.name} ({_value(cheapest)}, {cost})"
+    if cheapest is best:
+        take = f"{best.name}, which is also the cheapest ({cost})"
+    others = _names([method for method in equals if method is not best])
+    return f"Cannot tell {value} from {others} on {records}: take {take}{beside}."
 
 
 def _equals(methods: Sequence[Method], comparison: Comparison) -> list[Method]:
