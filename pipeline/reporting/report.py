@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files, integrity
+from pipeline.baseline import BesideBaseline
 from pipeline.config.params import Params
 from pipeline.paths import EVALUATION, REPORTS, TRAINING
 from pipeline.reporting import in_words, methods, plots
@@ -119,8 +120,8 @@ class Summary(NamedTuple):
     """`0.2 epochs of 9,599 records`; empty where it is not known."""
     scores: list[tuple[str, float]]
     """Scores that it is compared by; empty before it is evaluated."""
-    baseline: str
-    """Accuracy of the baseline on the same records, and whether the model beats it; empty where not measured."""
+    baseline: BesideBaseline | None
+    """The model and the baseline on the same records; None where that was not measured."""
 
 
 def summary(name: str, params: Params) -> Summary:
@@ -128,7 +129,7 @@ def summary(name: str, params: Params) -> Summary:
     metrics, training = _metrics(name), TRAINING / f"{name}.json"
     trained = integrity.read_recorded(training, training.with_suffix(".hashes.json")) if training.exists() else {}
     trained_on = in_words.amount_of_training(trained, examples_of(name, params))
-    return Summary(made_by(name, params), trained_on, _leading(metrics), in_words.baseline(metrics))
+    return Summary(made_by(name, params), trained_on, _leading(metrics), BesideBaseline.of(metrics))
 
 
 def _metrics(model: str) -> dict[str, float]:

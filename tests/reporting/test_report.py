@@ -109,7 +109,7 @@ def test_render_and_summary_show_epochs_of_records(params: Params) -> None:
 def test_summary_of_a_model_that_did_not_run_is_empty(params: Params) -> None:
     Path("reports/evaluation/spam-full/metrics.json").unlink()
     Path("reports/training/spam-full.json").unlink()
-    assert report.summary("spam-full", params) == ("classify + full", "", [], "")
+    assert report.summary("spam-full", params) == ("classify + full", "", [], None)
 
 
 def test_render_counts_the_warnings_of_a_gate(params: Params) -> None:
