@@ -35,7 +35,7 @@ def command() -> None:
             gate += "[/]\n[yellow]warned" if report.warnings(judged) else ""
         scores = [(score, f"{value:.4f}") for score, value in row.scores]
         if row.baseline is not None:
-            scores.append((f"baseline, {row.baseline.outcome}", f"{row.baseline.baseline_accuracy:.4f}"))
+            scores.append((f"TF-IDF: {row.baseline.outcome}", f"{row.baseline.baseline_accuracy:.4f}"))
             sentences += [] if row.baseline.verdict == "better" else [f"{name}: {row.baseline.sentence}."]
         names, values = ("\n".join(column) for column in zip(*scores, strict=True)) if scores else ("", "")
         table.add_row(name, "\n".join(filter(None, [row.made_by, row.trained_on])), names, values, gate)

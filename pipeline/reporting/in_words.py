@@ -35,12 +35,6 @@ def interval(metrics: Mapping[str, float], score: str) -> str:
     return "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
-def baseline(metrics: Mapping[str, float]) -> str:
-    """`0.803, beaten`, the baseline's accuracy and whether the model is better; empty where it was not measured."""
-    beside = BesideBaseline.of(metrics)
-    return "" if beside is None else f"{beside.baseline_accuracy:.3f}, {beside.outcome}"
-
-
 def baseline_sentence(metrics: Mapping[str, float]) -> str:
     """The model beside its baseline in a sentence; empty where that was not measured."""
     beside = BesideBaseline.of(metrics)

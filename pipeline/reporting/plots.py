@@ -27,12 +27,12 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
-    names = [name for name, _ in pairs]
-    bars = axes.barh(names, [value for _, value in pairs], color="#3b7a57")
-    axes.bar_label(bars, fmt=form, padding=3)
+def _bars(axes: Any, pairs: list[tuple[str, float]]) -> Any:
+    """Horizontal bars with names, the first at the top; returns them."""
+    bars = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color="#3b7a57")
     axes.invert_yaxis()
     axes.margins(x=0.15)
+    return bars
 
 
 def scores(models: list[dict[str, Any]]) -> str:
@@ -47,19 +47,20 @@ def scores(models: list[dict[str, Any]]) -> str:
         return ""
     figure = _figure(7, 0.6 + 0.35 * len(rows))
     axes = figure.subplots()
-    _bars(axes, [(name, value) for name, _, value, _ in rows], "%.3f")
+    _bars(axes, [(name, value) for name, _, value, _ in rows])
     baselines = [
         (metrics["baseline_accuracy"], place)
         for place, (_, score, _, metrics) in enumerate(rows)
         if score == "accuracy" and "baseline_accuracy" in metrics
     ]
     for place, (_, score, value, metrics) in enumerate(rows):
+        axes.text(1.04, place, f"{value:.3f}", va="center")  # right of every interval
         if bounds := in_words.interval_bounds(metrics, score):
             below, above = max(0.0, value - bounds[0]), max(0.0, bounds[1] - value)
             axes.errorbar(value, place, xerr=[[below], [above]], color="#222", capsize=2, linewidth=1)
     if baselines:
         axes.plot(*zip(*baselines, strict=True), "|", color="#b3261e", markersize=13, markeredgewidth=2, label=BASELINE)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, handlelength=1)
     axes.set_xlim(0, 1.15)
     axes.set_xlabel("accuracy or exact match, held-out records, with 95 % intervals")
     return _svg(figure)
@@ -156,7 +157,7 @@ def bits(pairs: list[tuple[str, float]]) -> str:
     """Bars of bits per byte, by name of the model."""
     figure = _figure(7, 1.7)
     axes = figure.subplots()
-    _bars(axes, pairs, "%.3f")
+    axes.bar_label(_bars(axes, pairs), fmt="%.3f", padding=3)
     axes.set_xlabel("bits per byte, held-out documents")
     return _svg(figure)
 

@@ -174,8 +174,7 @@ def _model(name: str, params: Params) -> dict[str, Any]:
         "verdict": verdict,
         "warnings": warnings(verdict),
         "scores": [(score, value, in_words.interval(metrics, score)) for score, value in _leading(metrics)],
-        "baseline": in_words.baseline(metrics),
-        "baseline_sentence": in_words.baseline_sentence(metrics),
+        "baseline": BesideBaseline.of(metrics),
     }
 
 
