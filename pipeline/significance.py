@@ -1,11 +1,12 @@
-"""Tests of scores on held-out records: which differences are larger than chance.
+"""Confidence intervals and tests: which differences of scores on held-out records are larger than chance.
 
 - `wilson`: confidence interval of an accuracy (Wilson 1927; advised for few records by Brown, Cai, DasGupta 2001);
 - `mcnemar`: exact test of two classifiers on the same records (McNemar 1947, by the binomial distribution);
-- `compare`: two methods over seeds and held-out records, paired where the score of every record is known.
+- `compare`: two methods over seeds and held-out records, paired where the score of every record is known;
+- `median_interval`: confidence interval of a median, for measured times.
 
-Every test has three results: better, worse, cannot tell. For methods that are in truth equal it says better or worse in
-at most ERROR_RATE of all repetitions, whatever the number of methods that are compared at once (Bonferroni).
+A test of scores has three results: better, worse, cannot tell. For methods that are in truth equal it says better or
+worse in at most ERROR_RATE of all repetitions, whatever the number of methods that are compared at once (Bonferroni).
 """
 
 import math
@@ -108,6 +109,24 @@ def mcnemar_verdict(only_first: int, only_second: int, comparisons: int = 1) -> 
     if mcnemar(only_first, only_second) <= level:
         return "better"
     return "worse" if mcnemar(only_second, only_first) <= level else "cannot tell"
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the median, by order statistics: for any distribution.
+
+    Hollander, Wolfe, Chicken 2014 (Nonparametric Statistical Methods, section 3.6); fewer than six values: their range.
+
+    Args:
+        values: independent measurements, at least one.
+    """
+    ordered = sorted(values)
+    below, term, rank = 0.0, 0.5 ** len(ordered), 0
+    while rank < (len(ordered) - 1) // 2 and below + term <= ERROR_RATE / 2:
+        below += term
+        term *= (len(ordered) - rank) / (rank + 1)
+        rank += 1
+    first = max(0, rank - 1)
+    return ordered[first], ordered[len(ordered) - 1 - first]
 
 
 def compare(first: Scores, second: Scores, seeds: SeedVariance, comparisons: int) -> Verdict:

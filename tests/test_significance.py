@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from pipeline.significance import ERROR_RATE, Scores, SeedVariance, compare, mcnemar, mcnemar_verdict, wilson
+from pipeline.significance import (
+    ERROR_RATE,
+    Scores,
+    SeedVariance,
+    compare,
+    mcnemar,
+    mcnemar_verdict,
+    median_interval,
+    wilson,
+)
 
 SIMULATIONS = 1000
 TOLERATED = ERROR_RATE + 3 * (ERROR_RATE * (1 - ERROR_RATE) / SIMULATIONS) ** 0.5
@@ -136,3 +145,17 @@ def test_compare_is_mcnemars_test_for_one_seed_each() -> None:
 def test_compare_cannot_tell_without_the_number_of_records() -> None:
     methods = [Scores((1.0, 1.0), 0), Scores((0.0, 0.0), 0)]
     assert compare(*methods, SeedVariance.pooled(methods), 1) == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "last"), [(1, 0, 0), (5, 0, 4), (6, 0, 5), (9, 1, 7), (25, 7, 17), (100, 39, 60)]
+)
+def test_median_interval_takes_the_ranks_of_the_tables(count: int, first: int, last: int) -> None:
+    """Ranks, from 0, of the usual tables for 95 %: 1 and 6 of 6, 2 and 8 of 9, 8 and 18 of 25, 40 and 61 of 100."""
+    assert median_interval(list(range(count))[::-1]) == (first, last)
+
+
+def test_median_interval_holds_the_median_in_95_of_100_repetitions() -> None:
+    rng = np.random.default_rng(7)
+    intervals = [median_interval(rng.exponential(size=31).tolist()) for _ in range(SIMULATIONS)]
+    assert np.mean([not low <= np.log(2) <= high for low, high in intervals]) <= TOLERATED

@@ -56,26 +56,32 @@ def compared_with_best(methods: Sequence[Method]) -> Comparison | None:
     return Comparison(best, beside_best, beside_baseline)
 
 
-def advice(methods: Sequence[Method]) -> Advice | None:
-    """The advice on methods, best first; None where there is nothing to compare."""
+def advice(methods: Sequence[Method], probe: bool = False) -> Advice | None:
+    """The advice on methods, best first; None where there is nothing to compare.
+
+    Args:
+        methods: the methods.
+        probe: whether they were trained for a few steps only, so that a full run may give higher scores.
+    """
     comparison = compared_with_best(methods)
     if comparison is None or (len(methods) < 2 and not comparison.beside_baseline):
         return None
-    return Advice(_reasons(methods, comparison), _sentence(methods, comparison))
+    return Advice(_reasons(methods, comparison), _sentence(methods, comparison, probe))
 
 
-def _sentence(methods: Sequence[Method], comparison: Comparison) -> str:
+def _sentence(methods: Sequence[Method], comparison: Comparison, probe: bool) -> str:
     best, baseline = comparison.best, comparison.best.baseline
     records, value = _records(best), f"{best.name} ({_value(best)})"
     if baseline is not None and not comparison.winners:
+        later = "; a full run may still beat it" if probe else ""
         if best.mean > baseline.accuracy:
             return (
                 f"Cannot tell {value} from the {BASELINE} ({baseline.accuracy:.3f}) on {records}: take the baseline, "
-                "which is cheapest, or hold out more records."
+                f"which is cheapest, or hold out more records{later}."
             )
         return (
             f"Don't fine-tune: the {BASELINE} is at {baseline.accuracy:.3f}, no method is better (the best, "
-            f"{best.name}, is at {_value(best)}, on {records})."
+            f"{best.name}, is at {_value(best)}, on {records}){later}."
         )
     beside = f"; the {BASELINE} is at {baseline.accuracy:.3f}" if baseline is not None else ""
     equals = _equals(methods, comparison)
@@ -102,11 +108,11 @@ def _reasons(methods: Sequence[Method], comparison: Comparison) -> str:
     best = comparison.best
     sentences = [_evidence(methods, best), _doubt(methods)]
     kept = [method for method in _equals(methods, comparison) if method.forgotten is not None]
-    if len(kept) > 1:
+    if len(kept) > 1 and (comparison.winners or not comparison.beside_baseline):
         least = min(kept, key=lambda method: method.forgotten or 0.0)
         sentences.append(
-            f"Of the methods that are as good as the best, {least.name} forgets least: the pretraining text costs "
-            f"{least.forgotten:+.3f} nats a token."
+            f"Of the best method and those that cannot be told from it, {least.name} forgets least: the pretraining "
+            f"text costs {least.forgotten:+.3f} nats a token."
         )
     size = f"{best.parameters / 1e6:.1f} M parameters" if best.parameters else "this model"
     sentences.append(f"Measured with {size} on {_records(best)}; other sizes and data must be measured again.")

@@ -78,6 +78,14 @@ def test_advice_is_not_to_fine_tune_when_the_baseline_is_better() -> None:
     )
 
 
+def test_advice_of_a_probe_leaves_a_full_run_open() -> None:
+    """Few steps of a small model can show that a method is better than the baseline, not that none will be."""
+    baseline = right_on(52)[0]
+    said = advice(methods(measured("full", 1.0, right_on(50), baseline)), probe=True)
+    assert said is not None
+    assert said.sentence.endswith("on 53 held-out records); a full run may still beat it.")
+
+
 def test_advice_is_to_take_the_baseline_when_the_methods_are_better_by_chance_at_most() -> None:
     said = advised(measured("full", 1.0, right_on(50), right_on(48)[0]))
     assert said.sentence == (
