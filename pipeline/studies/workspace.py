@@ -85,7 +85,7 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     """The gates' settings with every threshold opened as far as it goes."""
 
     def opened(name: str, value: Any) -> Any:
-        if name in ("near", "sample", "round_trip_documents", "language_sample"):
+        if isinstance(value, str) or name in ("near", "sample", "round_trip_documents", "language_sample"):
             return value
         if isinstance(value, dict):
             return {} if name == "min_share" else {key: opened(key, inner) for key, inner in value.items()}
