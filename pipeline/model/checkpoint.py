@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.model import weights
+from pipeline.model import readme, weights
 from pipeline.model.adapters import attach
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
@@ -28,6 +28,7 @@ from pipeline.model.hf_format import exported_tensors, internal_name, is_transpo
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
 from pipeline.model.weights import WEIGHTS, Header, write_tensors
 from pipeline.tokenizer import VOCABULARY, Tokenizer, export
+from pipeline.tokenizer.export import InputFormat
 
 
 def save(  # noqa: PLR0913 - each is one optional part of the folder
@@ -48,7 +49,8 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         tokenizer: a folder whose vocabulary is copied in; its special tokens go into the configs. With `metadata`,
             tokenizer.json and tokenizer_config.json are written for the task (pipeline/tokenizer/export.py).
         labels: class names in the order of `score`'s rows; needed with `score`.
-        metadata: the task and its settings, deterministic JSON, as tohum.json.
+        metadata: the task and its settings, deterministic JSON, as tohum.json; with `tokenizer`, README.md says how to
+            use the folder in transformers.
         adapter: writes the adapter into the folder that it is called with, `<folder>/adapter`.
         more: writes further files into the folder that it is called with.
 
@@ -62,8 +64,9 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             "expected one distinct name per row"
         )
     with files.replace_folder(folder) as temporary:
+        input_format = None
         if tokenizer is not None:
-            _write_tokenizer(tokenizer, temporary, metadata, model.config.context_length)
+            input_format = _write_tokenizer(tokenizer, temporary, metadata, model.config.context_length)
         special = _special_tokens(temporary)
         bos, eos, pad = (special.get(name) for name in ("bos_token", "eos_token", "pad_token"))
         files.write_json(temporary / "config.json", exported_config(model.config, labels, bos, eos, pad))
@@ -77,6 +80,9 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
             adapter(temporary / "adapter")
+        if metadata is not None and input_format is not None:
+            content = readme.text(metadata, model.config.family, input_format, temporary / "adapter")
+            files.write_text(temporary / "README.md", content)
         if more is not None:
             more(temporary)
         written = {p.relative_to(temporary).as_posix(): p for p in temporary.rglob("*") if p.is_file()}
@@ -129,13 +135,19 @@ def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Head
     return tensors
 
 
-def _write_tokenizer(source: Path, target: Path, task: Mapping[str, Any] | None, context_length: int) -> None:
+def _write_tokenizer(
+    source: Path, target: Path, task: Mapping[str, Any] | None, context_length: int
+) -> InputFormat | None:
+    """Copies a vocabulary and writes its files for the task; returns the format of inputs, None without a task."""
     for name in VOCABULARY:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    if task is not None:
-        tokenizer = Tokenizer.load(target)
-        export.write(target, tokenizer, export.describe(tokenizer, task, context_length))
+    if task is None:
+        return None
+    tokenizer = Tokenizer.load(target)
+    input_format = export.describe(tokenizer, task, context_length)
+    export.write(target, tokenizer, input_format)
+    return input_format
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:

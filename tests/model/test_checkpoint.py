@@ -252,6 +252,7 @@ def test_save_gives_equal_bytes_for_equal_models(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b/c")
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert names == {
+        "README.md",
         "config.json",
         "generation_config.json",
         "manifest.json",

@@ -118,7 +118,7 @@ def test_a_cloze_model_gives_the_predictors_labels(family: str, tmp_path: Path, 
         for row, text in enumerate(TEXTS):
             prompt = tokenizer(text, return_tensors="pt", truncation=True)["input_ids"]
             logits = model(torch.cat((prompt, word_ids[None, :-1]), dim=1)).logits[0, prompt.shape[1] - 1 :]
-            scores[label][row] = float(logits.log_softmax(-1)[range(len(word_ids)), word_ids].sum())
+            scores[label][row] = logits.log_softmax(-1)[range(len(word_ids)), word_ids].sum().item()
     table = torch.tensor(list(scores.values())).T.softmax(-1)
     ours = Predictor(folder).answer(TEXTS)
     assert [task["labels"][int(i)] for i in table.argmax(-1)] == [answer["label"] for answer in ours]
@@ -158,3 +158,47 @@ def test_a_chat_model_gives_the_predictors_answers(family: str, task: str, tmp_p
     assert tokenizer.batch_decode(outputs, skip_special_tokens=True) == ours
     theirs = pipeline("text-generation", model=model, tokenizer=tokenizer)(chats, batch_size=2, **settings)
     assert [rows[0]["generated_text"][-1]["content"] for rows in theirs] == ours
+
+
+@pytest.mark.parametrize("task", ["instruct", "alpaca"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lm_eval_gives_the_predictors_answers_with_the_chat_template(
+    family: str, task: str, tmp_path: Path, words: Path
+) -> None:
+    """Lost otherwise: a benchmark would score answers to prompts that training never had."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    folder = exported(tmp_path / "model", words, family, TASKS[task])
+    ours = [answer["completion"] for answer in Predictor(folder).answer(CHAT_TEXTS, {"max_tokens": NEW})]
+    model = HFLM(pretrained=str(folder), device="cpu", batch_size=len(CHAT_TEXTS))
+    settings = {"until": [], "max_gen_toks": NEW, "do_sample": False}
+    prompts = [model.apply_chat_template([{"role": "user", "content": text}]) for text in CHAT_TEXTS]
+    requests = [
+        Instance(request_type="generate_until", doc={}, arguments=(prompt, settings), idx=row)
+        for row, prompt in enumerate(prompts)
+    ]
+    assert model.generate_until(requests, disable_tqdm=True) == ours
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lm_eval_scores_a_continuation_after_the_token_that_begins_a_document(
+    family: str, tmp_path: Path, words: Path
+) -> None:
+    """Lost otherwise: log-likelihoods would be those of a text that begins in the middle of a document."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    folder = exported(tmp_path / "model", words, family, TASKS["next_token"])
+    ours, tokenizer = checkpoint.load(folder), Tokenizer.load(folder)
+    before, after = (tokenizer.encode(text) for text in ("Ayşe", " İzmir'de yaşıyor."))
+    ids = torch.tensor([tokenizer.end_of_text, *before, *after])
+    with torch.no_grad():
+        scores = ours(ids[None, :-1])[0].log_softmax(-1)[range(len(ids) - 1), ids[1:]]
+    model = HFLM(pretrained=str(folder), device="cpu")
+    request = Instance(request_type="loglikelihood", doc={}, arguments=("Ayşe", " İzmir'de yaşıyor."), idx=0)
+    ((likelihood, _),) = model.loglikelihood([request], disable_tqdm=True)
+    assert likelihood == pytest.approx(scores[len(before) :].sum().item(), abs=1e-3)
+    rolling = HFLM(pretrained=str(folder), device="cpu", add_bos_token=False)
+    request = Instance(request_type="loglikelihood_rolling", doc={}, arguments=("Ayşe İzmir'de yaşıyor.",), idx=0)
+    assert rolling.loglikelihood_rolling([request], disable_tqdm=True) == pytest.approx([scores.sum().item()], abs=1e-3)
