@@ -49,7 +49,7 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         tokenizer: a folder whose vocabulary is copied in; its special tokens go into the configs. With `metadata`,
             tokenizer.json and tokenizer_config.json are written for the task (pipeline/tokenizer/export.py).
         labels: class names in the order of `score`'s rows; needed with `score`.
-        metadata: the task and its settings, deterministic JSON, as tohum.json; with `tokenizer`, README.md says how to
+        metadata: the content of tohum.json (pipeline/prompts/spec.py); with `tokenizer`, README.md says how to
             use the folder in transformers.
         adapter: writes the adapter into the folder that it is called with, `<folder>/adapter`.
         more: writes further files into the folder that it is called with.
@@ -81,7 +81,8 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         if adapter is not None:
             adapter(temporary / "adapter")
         if metadata is not None and input_format is not None:
-            content = readme.text(metadata, model.config.family, input_format, temporary / "adapter")
+            task = export.first_task(metadata)
+            content = readme.text(task, model.config.family, input_format, temporary / "adapter")
             files.write_text(temporary / "README.md", content)
         if more is not None:
             more(temporary)
@@ -136,16 +137,16 @@ def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Head
 
 
 def _write_tokenizer(
-    source: Path, target: Path, task: Mapping[str, Any] | None, context_length: int
+    source: Path, target: Path, metadata: Mapping[str, Any] | None, context_length: int
 ) -> InputFormat | None:
     """Copies a vocabulary and writes its files for the task; returns the format of inputs, None without a task."""
     for name in VOCABULARY:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    if task is None:
+    if metadata is None:
         return None
     tokenizer = Tokenizer.load(target)
-    input_format = export.describe(tokenizer, task, context_length)
+    input_format = export.describe(tokenizer, export.first_task(metadata), context_length)
     export.write(target, tokenizer, input_format)
     return input_format
 

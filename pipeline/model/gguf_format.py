@@ -51,7 +51,8 @@ def write(folder: Path, target: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model; one of: {', '.join(sorted(_models(folder.parent))) or 'none yet'}")
     model = checkpoint.load(folder)
-    task = foreign.read_object(folder / "tohum.json") if (folder / "tohum.json").is_file() else {}
+    content = foreign.read_object(folder / "tohum.json") if (folder / "tohum.json").is_file() else {}
+    task = export.first_task(content)
     if fault := _fault(model, task):
         raise UserError(f"{folder}: cannot be written as GGUF: {fault}")
     pretokenizer = _pretokenizer(folder)
@@ -77,7 +78,7 @@ def _fault(model: GPT, task: Mapping[str, Any]) -> str | None:
     config = model.config
     if config.family not in ARCHITECTURES:
         return f"llama.cpp has no family {config.family}; it has {', '.join(ARCHITECTURES)}"
-    if task.get("objective") == "cloze":
+    if task["name"] == "cloze":
         return "a cloze classifier answers by comparing the words of its labels, which no GGUF reader does"
     if model.score is not None:
         return "llama.cpp computes no classification head; use the folder in transformers"

@@ -77,15 +77,16 @@ label = max(words, key=lambda name: score("a text", words[name]))
 """
 
 _CHAT = """
-Answers messages, by the template {template}. An instruction with an input is one message: {joined}. Prompt and answer
-together have at most {limit} tokens; Tohum cuts longer prompts, transformers does not. Unlike Tohum, transformers takes
-the name of a special token in a message for that token.
+Answers messages, by the template {template}. An instruction with an input is one message: {joined}. A prompt has at
+most {prompt} of {limit} tokens: Tohum cuts longer ones (the oldest messages, then the middle of the question),
+transformers does not, so that their answers may differ. Unlike Tohum, transformers takes the name of a special token in
+a message for that token.
 """
 
 _COMPLETE = """
-Completes texts. The tokenizer puts the end-of-text token before every text, as training does before every document.
-Text and completion together have at most {limit} tokens. In lm-eval, rolling perplexity adds that token by itself:
-`add_bos_token=False`.
+Completes texts. The tokenizer puts the end-of-text token before every text, as training does before every document. A
+prompt has at most {prompt} of {limit} tokens: Tohum cuts the beginning of longer ones, transformers does not. In
+lm-eval, rolling perplexity adds that token by itself: `add_bos_token=False`.
 """
 
 _ADAPTER = """
@@ -121,7 +122,7 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
     """The README of a model.
 
     Args:
-        task: the content of tohum.json.
+        task: the first of tohum.json.
         family: of the network.
         input_format: of the tokenizer that is written beside it.
         adapter: the adapter's folder, which may be absent.
@@ -133,15 +134,16 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
         return head + code
     if config["peft_type"] == "BOTTLENECK":
         return head + _BOTTLENECK
-    kind = "AutoModelForSequenceClassification" if task.get("objective") == "classify" else "AutoModelForCausalLM"
-    if "num_virtual_tokens" in config:
-        return head + _ADAPTER.format(role=_VIRTUAL, kind=kind)
-    return head + code + _ADAPTER.format(role=_MERGED, kind=kind)
+    virtual = "num_virtual_tokens" in config
+    role = _VIRTUAL if virtual else _MERGED
+    kind = "AutoModelForSequenceClassification" if task["name"] == "classify" else "AutoModelForCausalLM"
+    named = config.get("base_model_name_or_path") is not None
+    return head + ("" if virtual else code) + (_ADAPTER.format(role=role, kind=kind) if named else f"\n{role}\n")
 
 
 def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
     """The task in words, and the code that uses the folder by itself."""
-    match task.get("objective"):
+    match task["name"]:
         case "classify":
             return _CLASSIFY.format(limit=limit), _pipeline("classify")
         case "cloze":
@@ -150,8 +152,14 @@ def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
             return said, _CLOZE_CODE.format(words=words)
         case "instruct" | "chat":
             template = task["template"]
-            return _CHAT.format(limit=limit, template=template, joined=_JOINED[template]), _pipeline("chat")
-    return _COMPLETE.format(limit=limit), _pipeline("complete")
+            said = _CHAT.format(template=template, joined=_JOINED[template], limit=limit, prompt=_most(task))
+            return said, _pipeline("chat")
+    return _COMPLETE.format(limit=limit, prompt=_most(task)), _pipeline("complete")
+
+
+def _most(task: Mapping[str, Any]) -> str:
+    """The longest prompt in tokens."""
+    return str(task.get("max_prompt_tokens", "three quarters"))
 
 
 def _pipeline(kind: str) -> str:

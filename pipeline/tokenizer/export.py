@@ -31,7 +31,7 @@ _ROLES = (
     "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
     "{{ raise_exception('role ' ~ message['role'] ~ '; expected system, user or assistant') }}{% endif %}"
 )
-# The texts that pipeline.data.templates renders in training.
+# The texts that pipeline.prompts.templates renders.
 CHAT_TEMPLATES = {
     "chat": (
         "{% for message in messages %}" + _ROLES + "{% if message['role'] == 'assistant' %}"
@@ -67,23 +67,27 @@ class InputFormat:
     """Chat template, one of CHAT_TEMPLATES; None: texts, no messages."""
 
 
+def first_task(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The task that a model answers, from the content of its tohum.json: a TaskSpec of pipeline.prompts as a dict."""
+    tasks = content.get("tasks")
+    return dict(tasks[0]) if tasks else {**content, "name": content.get("objective", "next_token")}  # version 1
+
+
 def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: int) -> InputFormat:
     """The format of a task.
 
     Args:
         tokenizer: the model's vocabulary.
-        task: the content of tohum.json.
+        task: from `first_task`.
         context_length: of the model in tokens, without virtual ones.
     """
     end = tokenizer.end_of_text
-    match task.get("objective"):
+    match task["name"]:
         case "classify":
             return InputFormat((), (end,), task["max_tokens"], "right")
         case "cloze":
             before, after = (tokenizer.encode(text) for text in task["pattern"].removesuffix("{label}").split("{text}"))
-            words = [tokenizer.encode(word) for word in task["verbalizers"].values()]
-            room = task["max_tokens"] - max(map(len, words)) + 1  # the last token of a word is no input
-            return InputFormat((end, *before), tuple(after), room, "left")
+            return InputFormat((end, *before), tuple(after), task["max_prompt_tokens"], "left")
         case "instruct" | "chat":
             return InputFormat((), (), context_length, "left", task["template"])
     return InputFormat((end,), (), context_length, "left")

@@ -247,7 +247,7 @@ def test_save_gives_equal_bytes_for_equal_models(tmp_path: Path) -> None:
     vocabulary = train(["Merhaba dünya, merhaba ay. " * 9], 262, "gpt2")
     vocabulary.save(whole)
     for place in ("a", "b/c"):
-        metadata = {"objective": "next_token", "b": 1, "a": [2]}
+        metadata = {"version": 2, "tasks": [{"name": "next_token"}], "b": 1, "a": [2]}
         checkpoint.save(ours_of("qwen3"), tmp_path / place, tokenizer=whole, metadata=metadata)
     assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b/c")
     names = {path.name for path in (tmp_path / "a").iterdir()}

@@ -20,12 +20,14 @@ from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint, gguf_format
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_format import exported_tensors
+from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer
 from tests.commands import tohum
 from tests.models import network, shape
+from tests.specs import written
 
 TEXTS = ["Ayşe'nin ışığı 12345  x\n\n!", "", "a\n b", "çiğ köfte 👍"]
-CHAT = {"objective": "instruct", "template": "chat", "max_tokens": 64}
+CHAT = TaskSpec(name="instruct", template="chat", max_tokens=64, max_prompt_tokens=48)
 
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k_base", "o200k_base"])
@@ -38,7 +40,7 @@ def words(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def saved(folder: Path, words: Path, family: str, task: dict[str, Any] | None = None, **changes: Any) -> Path:
+def saved(folder: Path, words: Path, family: str, task: TaskSpec = TEXT, **changes: Any) -> Path:
     """A random model that generates no special token but end-of-text."""
     tokenizer = Tokenizer.load(words)
     size = {"vocab_size": tokenizer.vocab_size, "context_length": 96} | changes
@@ -50,7 +52,7 @@ def saved(folder: Path, words: Path, family: str, task: dict[str, Any] | None = 
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
         for number in tokenizer.special.values():
             model.head.weight[number] = 0
-    checkpoint.save(model, folder, tokenizer=words, metadata=task or {"objective": "next_token"})
+    checkpoint.save(model, folder, tokenizer=words, metadata=written([task]))
     return folder
 
 
@@ -127,13 +129,14 @@ def test_write_stores_the_divisors_of_scaled_rotary_frequencies(tmp_path: Path, 
 
 def classifier(folder: Path, words: Path) -> None:
     model = network("llama", labels=2, vocab_size=Tokenizer.load(words).vocab_size)
-    task = {"objective": "classify", "labels": ["a", "b"], "max_tokens": 16}
-    checkpoint.save(model, folder, tokenizer=words, labels=["a", "b"], metadata=task)
+    task = TaskSpec(name="classify", labels=("a", "b"), max_tokens=16, max_prompt_tokens=16)
+    checkpoint.save(model, folder, tokenizer=words, labels=["a", "b"], metadata=written([task]))
 
 
 def cloze(folder: Path, words: Path) -> None:
-    task = {"objective": "cloze", "labels": ["a"], "verbalizers": {"a": " iyi"}, "pattern": "{text}:{label}"}
-    saved(folder, words, "llama", task | {"max_tokens": 32})
+    words_of = {"a": " iyi", "b": " kötü"}
+    task = TaskSpec(name="cloze", labels=("a", "b"), verbalizers=words_of, pattern="{text}:{label}")
+    saved(folder, words, "llama", task.within(32))
 
 
 def nanochat(folder: Path, words: Path) -> None:
@@ -166,7 +169,7 @@ def prefixed(folder: Path, words: Path) -> None:
     model = network("llama", vocab_size=Tokenizer.load(words).vocab_size)
     tuner.apply(model, torch.Generator().manual_seed(1), lambda text: [1])
     checkpoint.save(
-        tuner.merge(model), folder, tokenizer=words, metadata={"objective": "next_token"},
+        tuner.merge(model), folder, tokenizer=words, metadata=written([TEXT]),
         adapter=lambda place: tuner.save_adapter(model, place, None),
     )  # fmt: skip
 

@@ -13,24 +13,27 @@ from pipeline import tokenizer as vocabularies
 from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
+from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer
 from pipeline.tuners import Adapter
 from tests import variants
 from tests.models import shape
+from tests.specs import labels_of, written
 
-CLASSIFY = {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 40}
-TASKS: dict[str, dict[str, Any]] = {
-    "next_token": {"objective": "next_token"},
+CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=40, max_prompt_tokens=40)
+TASKS = {
+    "next_token": TEXT.within(160),
     "classify": CLASSIFY,
-    "cloze": {
-        "objective": "cloze",
-        "labels": ["ham", "spam"],
-        "pattern": "{text} Bu{label}",
-        "verbalizers": {"ham": " iyi", "spam": " kötü"},
-        "max_tokens": 60,
-    },
-    "chat": {"objective": "chat", "template": "chat", "max_tokens": 64},
-    "alpaca": {"objective": "instruct", "template": "alpaca", "max_tokens": 64},
+    "cloze": TaskSpec(
+        name="cloze",
+        labels=("ham", "spam"),
+        pattern="{text} Bu{label}",
+        verbalizers={"ham": " iyi", "spam": " kötü"},
+        max_tokens=60,
+        max_prompt_tokens=56,
+    ),
+    "chat": TaskSpec(name="chat", template="chat", max_tokens=64, max_prompt_tokens=50),
+    "alpaca": TaskSpec(name="instruct", template="alpaca", max_tokens=64, max_prompt_tokens=50),
 }
 ADAPTERS = [variant for variant in variants.variants("tuners") if isinstance(variant.build(), Adapter)]
 # Name of the README's variable -> the predictor's field.
@@ -79,9 +82,9 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
     name: str, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = TASKS[name]
-    labels = task["labels"] if name == "classify" else None
+    labels = labels_of(task) if task.name == "classify" else None  # cloze has labels and no head
     folder = tmp_path / "model"
-    checkpoint.save(network(words, len(labels or [])), folder, tokenizer=words, labels=labels, metadata=task)
+    checkpoint.save(network(words, len(labels or [])), folder, tokenizer=words, labels=labels, metadata=written([task]))
     monkeypatch.chdir("/")
     variables = code(folder, 0)
     text = "a question" if name in ("chat", "alpaca") else "a text"
@@ -98,12 +101,12 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
 @pytest.mark.parametrize("task", [TASKS["next_token"], CLASSIFY], ids=["next_token", "classify"])
 @pytest.mark.parametrize("variant", ADAPTERS, ids=str)
 def test_the_code_of_an_adapter_gives_the_models_scores_from_any_folder(
-    variant: variants.Variant, task: dict[str, Any], tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+    variant: variants.Variant, task: TaskSpec, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost otherwise: the base's path held only in the project's root, and labels were LABEL_0 and LABEL_1."""
-    tuner, labels = variant.build(), task.get("labels")
+    tuner, labels = variant.build(), labels_of(task)
     models = tmp_path / "models"
-    checkpoint.save(network(words, 0), models / "base", tokenizer=words, metadata=TASKS["next_token"])
+    checkpoint.save(network(words, 0), models / "base", tokenizer=words, metadata=written([TEXT]))
     model = checkpoint.load(models / "base")
     if labels:
         model.add_score(len(labels), torch.Generator().manual_seed(5))
@@ -113,7 +116,7 @@ def test_the_code_of_an_adapter_gives_the_models_scores_from_any_folder(
         for parameter in tuner.groups(model)[0]["params"]:
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     checkpoint.save(
-        tuner.merge(model.eval()), models / "tuned", tokenizer=words, labels=labels, metadata=task,
+        tuner.merge(model.eval()), models / "tuned", tokenizer=words, labels=labels, metadata=written([task]),
         adapter=lambda folder: tuner.save_adapter(model, folder, "../../base"),
     )  # fmt: skip
     moved = shutil.move(models, tmp_path / "elsewhere")

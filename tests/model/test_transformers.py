@@ -3,7 +3,6 @@ family, in batches and for empty texts too.
 """
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,8 +12,10 @@ from pipeline.config.recipe import HEADLESS
 from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
+from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer
 from tests.models import shape
+from tests.specs import labels_of, written
 
 FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
 WITH_HEAD = [family for family in FAMILIES if family not in HEADLESS]
@@ -28,19 +29,19 @@ TEXTS = [
     "<|endoftext|> metin <|pad|>",
 ]
 CHAT_TEXTS = TEXTS[:-1]  # a chat template places special tokens by name, so transformers matches them in texts too
-TASKS: dict[str, dict[str, Any]] = {
-    "next_token": {"objective": "next_token"},
-    "classify": {"objective": "classify", "labels": ["ham", "spam", "çöp"], "max_tokens": 40},
-    "cloze": {
-        "objective": "cloze",
-        "labels": ["ham", "spam"],
-        "pattern": "Metin: {text} Bu mesaj{label}",
-        "verbalizers": {"ham": " sıradan", "spam": " istenmeyen"},
-        "max_tokens": 90,
-    },
-    "instruct": {"objective": "instruct", "template": "chat", "max_tokens": 64},
-    "chat": {"objective": "chat", "template": "chat", "max_tokens": 64},
-    "alpaca": {"objective": "instruct", "template": "alpaca", "max_tokens": 64},
+CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam", "çöp"), max_tokens=40, max_prompt_tokens=40)
+CLOZE = TaskSpec(
+    name="cloze",
+    labels=("ham", "spam"),
+    pattern="Metin: {text} Bu mesaj{label}",
+    verbalizers={"ham": " sıradan", "spam": " istenmeyen"},
+    max_tokens=90,
+    max_prompt_tokens=76,
+)
+ANSWERING = {
+    "instruct": TaskSpec(name="instruct", template="chat", max_tokens=128, max_prompt_tokens=100),
+    "chat": TaskSpec(name="chat", template="chat", max_tokens=128, max_prompt_tokens=100),
+    "alpaca": TaskSpec(name="instruct", template="alpaca", max_tokens=128, max_prompt_tokens=100),
 }
 NEW = 12  # tokens of an answer
 
@@ -53,12 +54,12 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def exported(folder: Path, words: Path, family: str, task: dict[str, Any]) -> Path:
+def exported(folder: Path, words: Path, family: str, task: TaskSpec) -> Path:
     """A random model of this family and task that generates no special tokens but end-of-text."""
     tokenizer = Tokenizer.load(words)
     size = {"vocab_size": tokenizer.vocab_size, "context_length": 128, "tie_embeddings": False}
     model = GPT(shape(family, **size), torch.Generator().manual_seed(3))
-    labels = task["labels"] if task["objective"] == "classify" else None
+    labels = labels_of(task) if task.name == "classify" else None  # cloze has labels and no head
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
@@ -68,7 +69,7 @@ def exported(folder: Path, words: Path, family: str, task: dict[str, Any]) -> Pa
         model.add_score(len(labels), torch.Generator().manual_seed(5))
         with torch.no_grad():
             model.score.weight *= 30  # type: ignore[union-attr]
-    checkpoint.save(model, folder, tokenizer=words, labels=labels, metadata=task)
+    checkpoint.save(model, folder, tokenizer=words, labels=labels, metadata=written([task.within(128)]))
     return folder
 
 
@@ -77,8 +78,7 @@ def test_a_classifier_gives_the_predictors_labels_and_scores(family: str, tmp_pa
     """Lost otherwise: without the end token that the head reads, transformers answers wrongly and says nothing."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-    task = TASKS["classify"]
-    folder = exported(tmp_path / "model", words, family, task)
+    folder = exported(tmp_path / "model", words, family, CLASSIFY)
     ours = Predictor(folder).answer(TEXTS)
     assert len({round(answer["score"], 3) for answer in ours}) == len(TEXTS)
     theirs = pipeline("text-classification", model=str(folder))(TEXTS, batch_size=len(TEXTS))
@@ -95,9 +95,9 @@ def test_a_classifiers_tokenizer_truncates_at_the_training_limit(family: str, tm
     """Lost otherwise: a long text would be read whole, which training never did."""
     from transformers import AutoTokenizer
 
-    folder = exported(tmp_path / "model", words, family, TASKS["classify"])
+    folder = exported(tmp_path / "model", words, family, CLASSIFY)
     theirs, ours = AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder)
-    limit = TASKS["classify"]["max_tokens"]
+    limit = CLASSIFY.max_tokens
     long = "Merhaba dünya " * 40
     ids = theirs(long, truncation=True)["input_ids"]
     assert ids == [*ours.encode(long)[: limit - 1], ours.end_of_text]
@@ -108,11 +108,11 @@ def test_a_cloze_model_gives_the_predictors_labels(family: str, tmp_path: Path, 
     """It is a language model, whose tokenizer puts the pattern around each text."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    task = TASKS["cloze"]
-    folder = exported(tmp_path / "model", words, family, task)
+    folder = exported(tmp_path / "model", words, family, CLOZE)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    scores = {label: [0.0] * len(TEXTS) for label in task["labels"]}
-    for label, word in task["verbalizers"].items():
+    assert CLOZE.verbalizers is not None
+    scores = {label: [0.0] * len(TEXTS) for label in CLOZE.verbalizers}
+    for label, word in CLOZE.verbalizers.items():
         word_ids = torch.tensor(tokenizer.encode(word, add_special_tokens=False))
         assert len(word_ids) > 0
         for row, text in enumerate(TEXTS):
@@ -121,7 +121,7 @@ def test_a_cloze_model_gives_the_predictors_labels(family: str, tmp_path: Path, 
             scores[label][row] = logits.log_softmax(-1)[range(len(word_ids)), word_ids].sum().item()
     table = torch.tensor(list(scores.values())).T.softmax(-1)
     ours = Predictor(folder).answer(TEXTS)
-    assert [task["labels"][int(i)] for i in table.argmax(-1)] == [answer["label"] for answer in ours]
+    assert [list(scores)[int(i)] for i in table.argmax(-1)] == [answer["label"] for answer in ours]
     assert table.max(-1).values.tolist() == pytest.approx([answer["score"] for answer in ours], abs=1e-4)
 
 
@@ -130,7 +130,7 @@ def test_a_language_model_gives_the_predictors_completions(family: str, tmp_path
     """Lost otherwise: prompts would lack the end-of-text token that training puts before every document."""
     from transformers import pipeline
 
-    folder = exported(tmp_path / "model", words, family, TASKS["next_token"])
+    folder = exported(tmp_path / "model", words, family, TEXT)
     ours = [answer["completion"] for answer in Predictor(folder).answer(TEXTS, {"max_tokens": NEW})]
     assert any(ours)
     generator = pipeline("text-generation", model=str(folder))
@@ -140,13 +140,13 @@ def test_a_language_model_gives_the_predictors_completions(family: str, tmp_path
         assert [rows[0]["generated_text"] for rows in theirs] == ours
 
 
-@pytest.mark.parametrize("task", ["instruct", "chat", "alpaca"])
+@pytest.mark.parametrize("task", list(ANSWERING))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_chat_model_gives_the_predictors_answers(family: str, task: str, tmp_path: Path, words: Path) -> None:
     """Lost otherwise: each answer would begin with the space that training puts before it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-    folder = exported(tmp_path / "model", words, family, TASKS[task])
+    folder = exported(tmp_path / "model", words, family, ANSWERING[task])
     ours = [answer["completion"] for answer in Predictor(folder).answer(CHAT_TEXTS, {"max_tokens": NEW})]
     chats = [[{"role": "user", "content": text}] for text in CHAT_TEXTS]
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
@@ -169,7 +169,7 @@ def test_lm_eval_gives_the_predictors_answers_with_the_chat_template(
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    folder = exported(tmp_path / "model", words, family, TASKS[task])
+    folder = exported(tmp_path / "model", words, family, ANSWERING[task])
     ours = [answer["completion"] for answer in Predictor(folder).answer(CHAT_TEXTS, {"max_tokens": NEW})]
     model = HFLM(pretrained=str(folder), device="cpu", batch_size=len(CHAT_TEXTS))
     settings = {"until": [], "max_gen_toks": NEW, "do_sample": False}
@@ -189,7 +189,7 @@ def test_lm_eval_scores_a_continuation_after_the_token_that_begins_a_document(
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    folder = exported(tmp_path / "model", words, family, TASKS["next_token"])
+    folder = exported(tmp_path / "model", words, family, TEXT)
     ours, tokenizer = checkpoint.load(folder), Tokenizer.load(folder)
     before, after = (tokenizer.encode(text) for text in ("Ayşe", " İzmir'de yaşıyor."))
     ids = torch.tensor([tokenizer.end_of_text, *before, *after])

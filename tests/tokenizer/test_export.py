@@ -9,57 +9,55 @@ import pytest
 from jinja2 import TemplateError
 
 from pipeline import tokenizer as vocabularies
-from pipeline.data import templates
-from pipeline.objectives import IGNORED, ObjectiveContext, chat, classify
+from pipeline.prompts import templates
+from pipeline.prompts.spec import TEXT, TaskSpec
+from pipeline.tasks import IGNORED, Request, open_task
 from pipeline.tokenizer import Tokenizer, export
+from tests.specs import written
 
 TEXTS = ["Ayşe İzmir'de yaşıyor.", "", " iki  boşluk\n", "<|endoftext|>", "ışık 2024 👍"]
-CLASSIFY = {"objective": "classify", "labels": ["ham", "spam"], "max_tokens": 24}
-CHAT = {"objective": "chat", "template": "chat", "max_tokens": 256}
-CLOZE = {
-    "objective": "cloze",
-    "labels": ["ham", "spam"],
-    "pattern": "Mesaj: {text} Bu{label}",
-    "verbalizers": {"ham": " iyi", "spam": " kötü mesaj"},
-    "max_tokens": 60,
-}
+CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=24, max_prompt_tokens=24)
+CHAT = TaskSpec(name="chat", template="chat", max_tokens=256, max_prompt_tokens=200)
+CLOZE = TaskSpec(
+    name="cloze",
+    labels=("ham", "spam"),
+    pattern="Mesaj: {text} Bu{label}",
+    verbalizers={"ham": " iyi", "spam": " kötü mesaj"},
+    max_tokens=60,
+    max_prompt_tokens=52,
+)
 
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k_base", "o200k_base"])
 def words(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small vocabulary with one of the named patterns."""
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
-    vocabularies.train(["Ayşe İzmir'de yaşıyor. Bu mesaj iyi, şu mesaj kötü. 2024 " * 20], 320, request.param).save(
-        folder
-    )
+    vocabularies.train(
+        ["Ayşe İzmir'de yaşıyor. Bu mesaj iyi, kötü.\n\n### Instruction:\n2024\n\n### Response:\nevet " * 20],
+        320,
+        request.param,
+    ).save(folder)
     return folder
 
 
-def exported(words: Path, folder: Path, task: dict[str, Any]) -> tuple[Tokenizer, Any]:
+def exported(words: Path, folder: Path, task: TaskSpec) -> tuple[Tokenizer, Any]:
     """The vocabulary as of a model of this task: ours, and AutoTokenizer's."""
     from transformers import AutoTokenizer
 
     if words != folder:
         shutil.copytree(words, folder)
     tokenizer = Tokenizer.load(folder)
-    export.write(folder, tokenizer, export.describe(tokenizer, task, 256))
+    export.write(folder, tokenizer, export.describe(tokenizer, export.first_task(written([task])), 256))
     return Tokenizer.load(folder), AutoTokenizer.from_pretrained(folder)
 
 
 def test_write_puts_the_tokens_of_training_around_a_text(words: Path, tmp_path: Path) -> None:
     """Lost otherwise: a classifier was right for 0.605 instead of 0.970 of the texts, and nothing said so."""
-    for name, task in {"a": {"objective": "next_token"}, "b": CLASSIFY, "c": CLOZE, "d": CHAT}.items():
-        ours, theirs = exported(words, tmp_path / name, task)
+    for number, task in enumerate((TEXT.within(256), CLASSIFY, CLOZE)):
+        ours, theirs = exported(words, tmp_path / str(number), task)
         for text in TEXTS:
-            ids = {
-                "a": [ours.end_of_text, *ours.encode(text)],
-                "b": classify.encode(ours, text, 24),
-                "c": [ours.end_of_text, *ours.encode("Mesaj: "), *ours.encode(text), *ours.encode(" Bu")],
-                "d": ours.encode(text),
-            }[name]
-            if name != "d" or text != "<|endoftext|>":  # a chat template places special tokens by their names
-                assert theirs(text)["input_ids"] == ids
-                assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text)
+            assert theirs(text)["input_ids"] == open_task(task, ours).prompt(Request(text))
+            assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text)
 
 
 def test_write_gives_equal_bytes_from_any_earlier_task(words: Path, tmp_path: Path) -> None:
@@ -82,23 +80,23 @@ def test_write_sets_limits_and_sides(words: Path, tmp_path: Path) -> None:
     ours, generator = exported(words, tmp_path / "b", CHAT)
     assert (generator.model_max_length, generator.padding_side, generator.truncation_side) == (256, "left", "left")
     assert (generator.bos_token_id, generator.eos_token_id) == (ours.end_of_text, ours.end_of_text)
-    ours, cloze = exported(words, tmp_path / "c", CLOZE)
-    assert cloze.model_max_length == 60 - len(ours.encode(" kötü mesaj")) + 1
+    _, cloze = exported(words, tmp_path / "c", CLOZE)
+    assert cloze.model_max_length == 52
 
 
 @pytest.mark.parametrize("template", ["chat", "alpaca"])
 def test_the_chat_template_marks_the_tokens_that_training_learns(words: Path, tmp_path: Path, template: str) -> None:
     """Lost otherwise: a prompt or a trained answer elsewhere would have other tokens than here."""
-    task = CHAT | {"template": template}
+    task = CHAT.model_copy(update={"template": template})
     ours, theirs = exported(words, tmp_path / "chat", task)
     earlier = [{"role": "system", "content": "Kısa yaz."}, {"role": "user", "content": "Kaç?"},
                {"role": "assistant", "content": "üç"}]  # fmt: skip
     messages = [*earlier, {"role": "user", "content": "Emin\nmisin"}]
-    given = json.dumps(earlier, ensure_ascii=False)
-    prompt = templates.prompt_ids(ours, template, "Emin\nmisin", given)
+    learner = open_task(task, ours)
+    prompt = learner.prompt(Request.of_messages(messages))
     assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt
-    learner = chat.build(chat.Settings(template=template, max_tokens=256), ObjectiveContext(ours, 256, ()))
-    record = {"instruction": "Emin\nmisin", "input": given, "output": "evet 👍", "origin": "a:1"}
+    history = json.dumps(earlier, ensure_ascii=False)
+    record = {"instruction": "Emin\nmisin", "input": "", "history": history, "output": "evet 👍", "origin": "a:1"}
     ids, targets = learner.example(record)
     whole = theirs.apply_chat_template(
         [*messages, {"role": "assistant", "content": "evet 👍"}], return_dict=True, return_assistant_tokens_mask=True
@@ -113,9 +111,9 @@ def test_decoding_an_answer_gives_its_text(words: Path, tmp_path: Path) -> None:
     """Lost otherwise: exact match was 0.00 in transformers where it was 0.91 here, by the space before every answer."""
     ours, theirs = exported(words, tmp_path / "chat", CHAT)
     for text in ("evet", "", " boşlukla", "iki\nsatır 👍", "."):
-        ids = templates.answer_ids(ours, "chat", text)
+        ids = templates.answer(ours, "chat", text)
         assert theirs.decode(ids, skip_special_tokens=True) == text
-    ours, theirs = exported(words, tmp_path / "base", {"objective": "next_token"})
+    ours, theirs = exported(words, tmp_path / "base", TEXT)
     assert theirs.decode(ours.encode(" evet")) == " evet"
 
 
@@ -150,15 +148,14 @@ def bos_first(words: Path) -> dict[str, Any]:
     return {"post_processor": template}
 
 
-@pytest.mark.parametrize("task", [{"objective": "next_token"}, CLASSIFY], ids=str)
+@pytest.mark.parametrize("task", [TEXT.within(256), CLASSIFY], ids=str)
 def test_write_replaces_the_post_processor_of_an_adopted_vocabulary(words: Path, tmp_path: Path, task: Any) -> None:
     """Lost otherwise: a token that training never saw would stand before every text."""
     folder = adopted(tmp_path / "theirs", words, bos_first(words))
     vocabularies.adopt(folder).save(tmp_path / "kept")
     ours, theirs = exported(tmp_path / "kept", tmp_path / "model", task)
     for text in TEXTS:
-        framed = classify.encode(ours, text, 24) if task is CLASSIFY else [ours.end_of_text, *ours.encode(text)]
-        assert theirs(text)["input_ids"] == framed
+        assert theirs(text)["input_ids"] == open_task(task, ours).prompt(Request(text))
 
 
 def test_pad_token_of_a_classifier_is_never_the_token_that_ends_its_texts(words: Path, tmp_path: Path) -> None:
@@ -177,6 +174,6 @@ def test_adopt_reads_a_tokenizer_json_without_a_model_type(words: Path, tmp_path
     model = json.loads((words / "tokenizer.json").read_text())["model"]
     del model["type"]
     vocabularies.adopt(adopted(tmp_path / "old", words, {"model": model})).save(tmp_path / "kept")
-    ours, theirs = exported(tmp_path / "kept", tmp_path / "model", {"objective": "next_token"})
+    ours, theirs = exported(tmp_path / "kept", tmp_path / "model", TEXT)
     assert theirs("Ayşe")["input_ids"] == [ours.end_of_text, *Tokenizer.load(words).encode("Ayşe")]
     assert json.loads((tmp_path / "model/tokenizer.json").read_text())["model"]["type"] == "BPE"
