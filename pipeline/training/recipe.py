@@ -282,7 +282,8 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
     model, tuner, task = built.model, built.tuner, built.task
     weights = example_weights(built.train, built.parts.weighting.memory)
     start = getattr(recipe, "start", None)
-    base = (MODELS / start).as_posix() if isinstance(start, str) else None
+    # relative to <MODELS>/<name>/adapter; no folder has the base of a shallower model
+    base = f"../../{start}" if isinstance(start, str) and getattr(recipe, "depth", None) is None else None
     checkpoint.save(
         tuner.merge(model),
         MODELS / name,
