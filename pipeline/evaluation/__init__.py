@@ -88,14 +88,14 @@ def baseline_labels(subject: Subject, split: str) -> Baseline:
     """
     if subject.kept is None:
         return _fit_baseline(subject, split)
-    code = _code_of("bag_of_words")
+    code = _code_of("bag_of_words", subject)
     key = kept_results.key_of("baseline", subject.samples, code, {"split": split}, subject.compute)
     result = kept_results.read(subject.kept, key)
     if result is not None:
         integrity.require_intact(subject.samples / "labelled")
         return Baseline(**result[1])
     baseline = _fit_baseline(subject, split)
-    if _code_of("bag_of_words") == code:  # else an edit came while it ran
+    if _code_of("bag_of_words", subject) == code:  # else an edit came while it ran
         kept_results.keep(subject.kept, key, ({}, baseline._asdict()))
     return baseline
 
