@@ -13,6 +13,8 @@ Ask = Callable[[str, list[str]], str]
 """(question, choices) -> the choice: on a terminal."""
 SET = "set TEXT=column, LABEL=column or KIND=kind (make try), or --text, --label, --kind (tohum try)"
 _UNNAMED = 10_000
+_FEW_ROWS = 12
+"""Rows up to which a label's name is enough, as its values cannot repeat often."""
 _PAIRS = (
     ("instruction", "output"),
     ("long", "summary"),
@@ -265,7 +267,8 @@ class Chooser:
         """Above 1 for a label; None where it cannot be one."""
         by_name = _is_named(column, "label")
         whole = by_name is not None and by_name < 1000
-        few_rows = whole and self.rows <= 12 and bool(column.values) and column.length <= 40
+        named = by_name is not None or _is_named(column, "grade") is not None
+        few_rows = named and self.rows <= _FEW_ROWS and bool(column.values) and column.length <= 40
         single = whole and len(column.values) == 1 and self.rows > 1 and column.length <= 40
         if not column.is_label(self.rows) and not few_rows and not single:
             return None
