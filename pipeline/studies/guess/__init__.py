@@ -26,8 +26,10 @@ from pipeline.studies.guess import reading
 from pipeline.studies.guess.columns import Columns
 from pipeline.studies.guess.encoding import detect as encoding_of
 from pipeline.studies.guess.inputs import Inputs, find
+from pipeline.studies.guess.picker import Ask, Roles, Wishes
 from pipeline.studies.guess.reading import Format
-from pipeline.studies.guess.roles import Ask, Chooser, Roles, Wishes, labels_of
+from pipeline.studies.guess.roles import choose
+from pipeline.studies.guess.texts import labels_of
 
 __all__ = ["Ask", "Guess", "Wishes", "guess"]
 
@@ -131,7 +133,7 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
         _require_no_columns(wishes, inputs.shown)
         told.append(f"{columns.rows:,} documents: kind documents (kind)")
         return Guess("documents", form, {}, tuple(told), encoding, rows=columns.rows, inputs=inputs)
-    chosen = Chooser(columns, wishes, inputs.shown).roles()
+    chosen = choose(columns, wishes, inputs.shown)
     fitting = [file.name for file in inputs.files if _fits(file, form, chosen)]
     if 0 < len(fitting) < len(inputs.files):
         lacking = [file.name for file in inputs.files if file.name not in fitting]
