@@ -20,7 +20,8 @@ from pipeline.studies.guess.header import is_header
 from pipeline.studies.guess.names import plain, rank
 from pipeline.studies.guess.write import write_source
 from pipeline.studies.workspace import lenient, params
-from tests.studies.ordinary_files import FILES, HELD_OUT, TUNED, OrdinaryFile, jsonl, table
+from tests.studies.file_writers import jsonl, table
+from tests.studies.ordinary_files import FILES, HELD_OUT, TUNED, OrdinaryFile
 
 ROWS = [{"v1": "spam" if i % 3 else "ham", "v2": f"mesaj numarası {i}, uzun bir metin", "n": str(i)} for i in range(30)]
 QA = [{"question": f"Soru {i}?", "answer": f"Cevap {i}"} for i in range(5)]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.studies.guess import guess
-from tests.studies.ordinary_files import FILES, table, xlsx, zipped
+from tests.studies.file_writers import table, xlsx, zipped
+from tests.studies.ordinary_files import FILES
 
 ENDINGS = ("csv", "tsv", "txt", "json", "jsonl", "parquet", "arrow", "xlsx", "xls", "zip", "csv.gz", "dat", "")
 TWO_LABELS = b"text,label\nmerhaba orada,a\niyi geceler,b\nyine merhaba,a\nson mesaj,b\n"
