@@ -585,6 +585,17 @@ def _folders() -> None:
             several(texts | {"books/README.md": b"about"}, "books"),
             Expected("documents", "txt", {}, 20, "utf-8"),
         )
+        classes = {
+            f"yorumlar/{split}/{label}/{j}.txt": article(rng, language).encode()
+            for split in ("train", "test")
+            for label in ("neg", "pos")
+            for j in range(6)
+        }
+        add(
+            f"folder-labels-{k}",
+            several(classes | {"yorumlar/README": b"about"}, "yorumlar"),
+            Expected("labelled", "txt", {}, 24, "utf-8", frozenset(["neg", "pos"])),
+        )
         rows = labelled(rng, 60, language, ["x", "y"])
         parts = {f"parts/part-{j}.csv": table(rows[20 * j : 20 * j + 20]).encode() for j in range(3)}
         add(f"folder-csv-{k}", several(parts, "parts"), expect_labels(rows, "text", "label"))

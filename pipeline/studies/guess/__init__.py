@@ -87,7 +87,7 @@ class Guess:
 
     def running_text(self) -> dict[str, str]:
         """Columns of a second source that reads the same data as documents to pretrain on."""
-        if self.kind == "documents":
+        if self.kind == "documents" or not self.columns:
             return self.columns
         if "messages" in self.columns:
             return {"messages": self.columns["messages"]}
@@ -130,6 +130,9 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
     if not columns.rows:
         raise UserError(_no_rows(inputs.shown, bad))
     if form["name"] == "txt":
+        folders = inputs.labels() if wishes.kind in (None, "labelled") else []
+        if folders and not (wishes.text or wishes.label):
+            return _labelled_folders(inputs, form, encoding, told, folders)
         _require_no_columns(wishes, inputs.shown)
         told.append(f"{columns.rows:,} documents: kind documents (kind)")
         return Guess("documents", form, {}, tuple(told), encoding, rows=columns.rows, inputs=inputs)
@@ -147,6 +150,22 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
     )  # fmt: skip
     rejected, shown = _rejected(guessed)
     return replace(guessed, rejected=rejected, sentences=tuple(map(printable, (*told, *shown))))
+
+
+def _labelled_folders(inputs: Inputs, form: Format, encoding: str | None, told: list[str], folders: list[str]) -> Guess:
+    """Text files in one folder per label."""
+    form = form | {"documents": "file", "separator": None, "max_characters": None}
+    rows = len(inputs.files)
+    told = [
+        *told[:-1],
+        "format txt: every file is a text (format.documents)",
+        f"{rows:,} texts: kind labelled (kind)",
+        f"label is the name of a text's folder: {', '.join(folders[:10])} (name: labelled_folders)",
+    ]
+    return Guess(
+        "labelled", form, {}, tuple(told), encoding, dict(zip(folders, folders, strict=True)), rows,
+        replace(inputs, source="labelled_folders"),
+    )  # fmt: skip
 
 
 def printable(text: str) -> str:

@@ -1,11 +1,13 @@
 """The files of a user's path: a file, a folder, a pattern or a zip archive; and the source that names them."""
 
+import fnmatch
 import glob
 import json
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.data.formats._text import File
@@ -29,6 +31,10 @@ _BESIDE = (
 )
 """Beginnings of names of files that describe a data set."""
 _MOST_FILES = 100_000
+_MOST_FOLDERS = 50
+_SHORT_TEXT = 20_000
+"""Mean bytes of a file up to which files in one folder per label are texts, and no books."""
+_SPLITS = frozenset({"train", "training", "test", "testing", "dev", "val", "valid", "validation", "unsup"})
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,20 @@ class Inputs:
     """What the user gave, in messages."""
     files: tuple[File, ...]
     source: str
-    """Name of the source: files or zip."""
+    """Name of the source: files, zip or labelled_folders."""
     path: str
     """Path or pattern of the source, below inputs/."""
     members: str | None
     """With source zip: name or pattern of the members."""
     sentences: tuple[str, ...] = ()
+
+    def labels(self) -> list[str]:
+        """Names of the folders that the files lie in, where each looks like a label: several short texts in each."""
+        folders = Counter(file.path.parent.name for file in self.files if "/" in file.name and file.member is None)
+        plain = not {name.lower() for name in folders} & _SPLITS
+        few = 2 <= len(folders) <= _MOST_FOLDERS and folders.total() == len(self.files)
+        size = sum(file.path.stat().st_size for file in self.files) / max(len(self.files), 1)
+        return sorted(folders) if few and plain and min(folders.values()) >= 3 and size <= _SHORT_TEXT else []
 
     def copy_to(self, folder: Path) -> None:
         """Copies the files to a project's folder inputs/, where `path` names them."""
@@ -61,12 +75,14 @@ class Inputs:
     def only(self, names: Sequence[str]) -> "Inputs":
         """The same with some of the files left out, by their names."""
         files = tuple(file for file in self.files if file.name in names)
+        if len(files) > 1 and self.source == "zip":
+            raise UserError(f"{self.shown}: only {', '.join(names[:3])} have the columns; unpack the archive")
         if len(files) > 1:
-            return Inputs(self.shown, files, self.source, self.path, self.members, self.sentences)
+            return replace(self, files=files)
         if self.source == "zip":
-            return Inputs(self.shown, files, self.source, self.path, files[0].name, self.sentences)
+            return replace(self, files=files, members=files[0].name)
         path = f"{Path(self.shown).resolve().name or 'data'}/{files[0].name}"
-        return Inputs(self.shown, files, self.source, path, None, self.sentences)
+        return replace(self, files=files, path=path)
 
 
 def ending(name: str) -> str:
@@ -126,6 +142,8 @@ def _archive(path: Path) -> Inputs:
     kept, sentences = _chosen(names, str(path))
     files = tuple(File(path, f"{path}!{name}", name, name) for name in kept)
     pattern = kept[0] if len(kept) == 1 else f"*{_common_ending(kept)}"
+    if also := [name for name in names if fnmatch.fnmatchcase(name, pattern) and name not in kept]:
+        raise UserError(f"{path}: {also[0]} lies beside the data and has the same ending; unpack the archive")
     told = f"{len(kept)} of {len(names)} members of the archive are read: {', '.join(kept[:3])} (members)"
     return Inputs(str(path), files, "zip", path.name, pattern, (told, *sentences))
 
