@@ -161,6 +161,10 @@ HOSTILE = {
         ),
         "d",
     ),
+    "unreadable-column.parquet": (
+        parquet_of(pa.table({"text": ["merhaba dünya"] * 4, "day": pa.array([2**60] * 4, pa.timestamp("ms"))})),
+        "documents",
+    ),
     "many-columns.csv": (
         (",".join(f"c{k}" for k in range(3000)) + "\n" + (",".join("1" * 3000) + "\n") * 3).encode(),
         "no column",
