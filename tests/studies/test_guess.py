@@ -78,7 +78,7 @@ def test_guess_is_right_and_a_run_reads_it_when_the_file_is_ordinary(
 
 
 def collected(guessed: Guess, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the download stage reads of a guess, and of its running text."""
+    """Row counts of the download stage for a guess and for its running text."""
     monkeypatch.chdir(folder)
     assert guessed.inputs is not None
     guessed.inputs.copy_to(INPUTS)
@@ -256,6 +256,15 @@ def test_write_source_adds_the_data_and_changes_no_other_byte(tmp_path: Path, mo
     Path("Müşteri.csv").write_text(csv_of(ROWS, ";"), encoding="utf-8")
     with pytest.raises(UserError, match="holds another file of this name"):
         write_source(guess(Path("Müşteri.csv")))
+
+
+def test_write_source_refuses_sources_that_are_no_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text(csv_of(ROWS), encoding="utf-8")
+    Path("params.yaml").write_text("download: {sources: {}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"not written as a block; add there:\na:\n"):
+        write_source(guess(Path("a.csv")))
+    assert Path("params.yaml").read_text(encoding="utf-8") == "download: {sources: {}}\n"
 
 
 @pytest.mark.parametrize(

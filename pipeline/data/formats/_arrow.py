@@ -41,7 +41,7 @@ def batch_rows(batches: Iterator[pa.RecordBatch], shape: Shape, shown: str) -> I
 
 
 def _objects(batches: Iterator[pa.RecordBatch], shown: str, lenient: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered rows; where `lenient`, a column that cannot be read is null, as nobody asked for it by name."""
+    """Numbered rows; where `lenient`, a column that cannot be read is null, as no field is mapped to it."""
     number = 0
     for batch in batches:
         try:

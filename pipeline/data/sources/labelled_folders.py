@@ -98,8 +98,8 @@ def _files(settings: Settings, where: str) -> "dict[str, Path]":
     from pipeline.data.sources._inputs import fixed_part, require_inputs
 
     top = fixed_part(settings.path)
-    found = (Path(name) for name in glob.glob(settings.path, recursive=True))
-    files = {path.relative_to(top).as_posix(): path for path in found if path.is_file()}
+    paths = (Path(name) for name in glob.glob(settings.path, recursive=True))
+    files = {path.relative_to(top).as_posix(): path for path in paths if path.is_file()}
     if not files:
         raise UserError(f"{settings.path}: no file matches; correct {where}.path")
     for path in files.values():

@@ -108,10 +108,11 @@ def guess(paths: Path | Sequence[Path], wishes: Wishes | None = None) -> Guess:
 
     Args:
         paths: a file, a folder, a pattern, a zip archive; or several files.
-        wishes: what the user says, which is not guessed.
+        wishes: settings of the user, which are not guessed.
 
     Raises:
-        UserError: no such file; empty, binary or broken; or nothing in it can be told and nobody be asked.
+        UserError: no such file; empty, binary or broken; no column that looks
+            like text; an ambiguity without a terminal to ask on.
     """
     try:
         return _guess([paths] if isinstance(paths, Path) else list(paths), wishes or Wishes())
@@ -208,8 +209,8 @@ def _common_encoding(inputs: Inputs) -> str:
     if set(by_encoding) <= {"utf-8", "utf-8-sig"}:
         return "utf-8"
     if len(by_encoding) > 1:
-        found = ", ".join(f"{encoding} ({name})" for encoding, name in by_encoding.items())
-        raise UserError(f"{inputs.shown}: files of several encodings: {found}; save all as UTF-8, or give one kind")
+        listed = ", ".join(f"{encoding} ({name})" for encoding, name in by_encoding.items())
+        raise UserError(f"{inputs.shown}: files of several encodings: {listed}; save all as UTF-8, or give one kind")
     return next(iter(by_encoding))
 
 

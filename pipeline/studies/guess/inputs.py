@@ -42,7 +42,7 @@ class Inputs:
     """Files of one ending to read as one source."""
 
     shown: str
-    """What the user gave, in messages."""
+    """The user's path, in messages."""
     files: tuple[File, ...]
     source: str
     """Name of the source: files, zip or labelled_folders."""
@@ -105,10 +105,10 @@ def find(paths: Sequence[Path]) -> Inputs:
     if path.is_file():
         return _file(path)
     if glob.has_magic(str(path)):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-        if not found:
+        matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        if not matches:
             raise UserError(f"{path}: no file matches this pattern; correct it")
-        return find([found[0]]) if len(found) == 1 else _several(found)
+        return find([matches[0]]) if len(matches) == 1 else _several(matches)
     near = sorted(p.name for p in path.parent.iterdir())[:10] if path.parent.is_dir() else []
     beside = f"; {path.parent} contains {near}" if near else ""
     raise UserError(f"{path}: no such file; give a txt, csv, tsv, json, jsonl, parquet, xlsx or zip file{beside}")
@@ -150,16 +150,16 @@ def _archive(path: Path) -> Inputs:
 
 def _folder(path: Path) -> Inputs:
     saved = _saved_dataset(path)
-    found = saved or sorted(
+    paths = saved or sorted(
         entry for entry in path.rglob("*")
         if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
     )  # fmt: skip
-    if not found:
+    if not paths:
         raise UserError(f"{path}: the folder holds no file; expected data files")
-    if len(found) > _MOST_FILES:
+    if len(paths) > _MOST_FILES:
         raise UserError(f"{path}: the folder holds over {_MOST_FILES:,} files; give a pattern, such as '{path}/*.txt'")
     told = ("a folder that `datasets` saved",) if saved else ()
-    return _below(path, {file.relative_to(path).as_posix(): file for file in found}, told)
+    return _below(path, {file.relative_to(path).as_posix(): file for file in paths}, told)
 
 
 def _saved_dataset(path: Path) -> list[Path]:
@@ -167,16 +167,16 @@ def _saved_dataset(path: Path) -> list[Path]:
     states = [path / "state.json"] if (path / "state.json").is_file() else []
     if (path / "dataset_dict.json").is_file():
         states = sorted(path.glob("*/state.json"))
-    found = []
+    paths = []
     for state in states:
         try:
             listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-            found += [state.parent / entry["filename"] for entry in listed]
+            paths += [state.parent / entry["filename"] for entry in listed]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{state}: not as `datasets` writes it; save the data set again") from None
-    if missing := [file for file in found if not file.is_file()]:
+    if missing := [file for file in paths if not file.is_file()]:
         raise UserError(f"{missing[0]}: no such file, though state.json beside it names it; save the data set again")
-    return found
+    return paths
 
 
 def _several(paths: Sequence[Path]) -> Inputs:
@@ -198,13 +198,13 @@ def _common_parts(folders: Sequence[Path]) -> list[str]:
     return parts
 
 
-def _below(top: Path, found: dict[str, Path], sentences: tuple[str, ...]) -> Inputs:
+def _below(top: Path, paths: dict[str, Path], sentences: tuple[str, ...]) -> Inputs:
     """Files of a folder: those of the ending that holds the data."""
-    kept, told = _chosen(list(found), str(top))
+    kept, told = _chosen(list(paths), str(top))
     name = top.resolve().name or "data"
-    files = tuple(File(found[key], str(found[key]), key) for key in kept)
+    files = tuple(File(paths[key], str(paths[key]), key) for key in kept)
     if kept == [key for key in kept if ending(key) == "zip"][:1]:
-        return _file(found[kept[0]])
+        return _file(paths[kept[0]])
     if len(kept) == 1:
         return Inputs(str(top), files, "files", f"{name}/{kept[0]}", None, (*sentences, *told))
     deep = "**/" if any("/" in key for key in kept) else ""

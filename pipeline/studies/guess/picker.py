@@ -1,4 +1,4 @@
-"""What choices of columns share: the columns, the user's word, questions on the terminal, and names by role."""
+"""Shared parts of the choice of columns: statistics, the user's settings, questions on the terminal, names by role."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ _UNNAMED = 10_000
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says about a file."""
+    """Settings of a guess that the user makes."""
 
     text: str | None = None
     label: str | None = None
     """Column of the label; of the answer with kind instructions."""
     kind: Kind | None = None
     ask: Ask | None = None
-    """None: what cannot be told is an error."""
+    """None: an ambiguity is an error."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Roles:
 
 
 class Picker:
-    """The columns of one file and what the user says about them."""
+    """The columns of one file and the user's settings."""
 
     def __init__(self, columns: Columns, wishes: Wishes, shown: str) -> None:
         """Takes the statistics of the columns; `shown`: the file's name in errors and questions."""

@@ -238,7 +238,7 @@ def _notations(encoding: str, head: str) -> Iterator[Format]:
 
 
 def _has_fields(head: str) -> bool:
-    """Whether the first line, or what follows a comment, has a delimiter that most lines have too: no single column."""
+    """Whether the first line has a delimiter that most lines have too, or is a comment above such lines."""
     first, *rest = [line for line in head.splitlines() if line.strip()] or [""]
     common = [d for d in _DELIMITERS if sum(d in line for line in rest) >= 0.8 * max(len(rest), 1)]
     return any(d in first or first.startswith("#") for d in common)

@@ -21,7 +21,7 @@ def choose(columns: Columns, wishes: Wishes, shown: str) -> Roles:
 
     Args:
         columns: statistics of the columns.
-        wishes: what the user says.
+        wishes: settings of the user.
         shown: the file's name in errors and questions.
 
     Raises:
