@@ -17,6 +17,8 @@ from pipeline.studies.guess.inputs import TEXTS, ending
 
 HEAD = 400
 """Rows by which notations of a table are compared."""
+_SHORT = 30
+"""Characters of a label in a table that neither its ending nor its header tells."""
 _DELIMITERS = {",": "csv", ";": "csv", "\t": "tsv", "|": "csv"}
 _REFUSED = {
     "pdf": "a PDF", "doc": "a Word document", "docx": "a Word document", "odt": "a document", "rtf": "a document",
@@ -267,11 +269,16 @@ def _consistency(file: File, form: Format, suffix: str) -> tuple[float, int, int
 
 
 def _is_table(file: File, form: Format) -> bool:
-    """Whether a file without a table's ending is one: tabs, or a first row of names."""
+    """Whether a file without a table's ending is one: tabs, a first row of names, or a column of few short values."""
     body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
     if len(body) < 3:
         return False
-    return form["name"] == "tsv" or header.has_known_name(body[0])
+    if form["name"] == "tsv" or header.has_known_name(body[0]):
+        return True
+    columns = [{row[k] for row in body[1:]} for k in range(len(body[0]))]
+    varied = any(len(values) >= len(body) / 2 for values in columns)
+    few = any(1 < len(values) <= len(body) / 4 and max(map(len, values)) <= _SHORT for values in columns)
+    return len(body) >= 8 and varied and few
 
 
 def _plain(file: File, encoding: str) -> Format:
