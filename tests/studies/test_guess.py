@@ -44,7 +44,8 @@ def csv_of(rows: list[dict[str, str]], delimiter: str = ",") -> str:
         ("p.json", json.dumps([{"prompt": "a", "chosen": "b", "rejected": "c"}] * 3), "preferences",
          {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"}),
         ("c.csv", "text\nbir\niki\n", "documents", {"text": "text"}),
-        ("veri", "".join(f"{'xy'[k % 2]};Bu {k}, bir cümle\n" for k in range(12)), "labelled", {"text": "1", "label": "0"}),
+        ("veri", "".join(f"{'xy'[k % 2]};Bu {k}, bir cümle\n" for k in range(12)), "labelled",
+         {"text": "1", "label": "0"}),
         ("kitap", "".join(f"Geldi {k}, gördü {k * 7}.\n" for k in range(12)), "documents", {}),
     ],
 )  # fmt: skip

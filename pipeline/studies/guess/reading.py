@@ -263,8 +263,9 @@ def _consistency(file: File, form: Format, suffix: str) -> tuple[float, int, int
     if form["quoting"] == "none" and quoted and closed == len(quoted):
         return None  # every quote that opens a field closes it: they are quotes, not text
     prefers = 2 * (suffix == form["name"]) + (form["quoting"] == ("none" if form["name"] == "tsv" else "standard"))
+    spaced = sum(str(row[1]).startswith(" ") for row in read) if width > 1 else 0  # commas of a text, not of a table
     if width > 1 and share >= 0.9 and len(head) > 1:
-        return 1 + round(share, 1), width, prefers
+        return 1 + round(share, 1) - 0.5 * (spaced > 0.5 * len(read)), width, prefers
     return (share if width == 1 else share / 2), 1, prefers
 
 
