@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
@@ -42,9 +42,12 @@ class Tally:
 
     def add(self, example: Example) -> None:
         """Counts one more offending record."""
-        self.count += 1
-        if len(self.examples) < MOST_EXAMPLES:
-            self.examples.append(example)
+        self.add_rows([0], lambda _: example)
+
+    def add_rows(self, rows: Sequence[int], example: Callable[[int], Example], most: int = MOST_EXAMPLES) -> None:
+        """Counts offending rows; `example` is called for the first `most` only, since making one costs far more."""
+        self.examples += [example(row) for row in rows[: max(most - len(self.examples), 0)]]
+        self.count += len(rows)
 
 
 class Frame:
