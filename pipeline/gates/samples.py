@@ -17,10 +17,23 @@ from pipeline.config.params import Deduplicate
 from pipeline.config.recipe import KINDS, Finetune, Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
-from pipeline.gates._rules import Expectation, Frame, Row, Tally, at_least, at_most, equals, reaches, suite
+from pipeline.gates._rules import (
+    MOST_EXAMPLES,
+    Example,
+    Expectation,
+    Frame,
+    Row,
+    Tally,
+    at_least,
+    at_most,
+    equals,
+    reaches,
+    suite,
+)
 from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
 from pipeline.gates.profiles.splits import Samples
+from pipeline.gates.profiles.values import MOST_VALUES
 
 _ENCODED_TOGETHER = 1024
 
@@ -174,31 +187,44 @@ def _classes(samples: Samples) -> Frame:
     frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"), counts=counts_of)
     counts = samples.counts("labelled", "label")
     labels = sorted({label for _, label in counts})
+    examples = _unseen_in_train(samples, counts)
     for split, size in samples.sizes["labelled"].items():
-        for label in labels if size else ():
-            records = Tally(counts[split, label])
-            if not counts["train", label]:
-                records = samples.tally("labelled", _rows_with(samples, split, label))
+        rarest = sorted(labels, key=lambda label, split=split: (counts["train", label] > 0, counts[split, label]))
+        listed, more = (rarest[:MOST_VALUES], rarest[MOST_VALUES:]) if size else ([], [])
+        for label in sorted(listed):
             frame.add(
                 {
                     "split": split,
                     "label": label,
-                    "class_records": records,
+                    "class_records": Tally(counts[split, label], examples.get((split, label), [])),
                     "class_share": counts[split, label] / size,
                     "in_train": counts["train", label],
+                }
+            )
+        if more:
+            frame.add(
+                {
+                    "split": split,
+                    "label": f"{len(more):,} more labels",
+                    "class_records": sum(counts[split, label] for label in more),
+                    "class_share": min(counts[split, label] for label in more) / size,
+                    "in_train": min(counts["train", label] for label in more),
                 }
             )
     return frame
 
 
-def _rows_with(samples: Samples, split: str, label: str) -> Iterator[int]:
-    """Row numbers of one split's labelled records with one label."""
-    row = 0
-    for batch_split, batch in samples.batches("labelled", ["label"]):
-        for value in batch["label"].to_pylist():
-            if (batch_split, value) == (split, label):
-                yield row
-            row += 1
+def _unseen_in_train(samples: Samples, counts: Counter[tuple[str, str]]) -> dict[tuple[str, str], list[Example]]:
+    """Examples of the first records whose label does not occur in train, by split and label."""
+    examples: dict[tuple[str, str], list[Example]] = {}
+    row = shown = 0
+    for split, batch in samples.batches("labelled", ["label"]):
+        for place, label in enumerate(batch["label"].to_pylist(), row):
+            if shown < MOST_EXAMPLES and not counts["train", label]:
+                examples.setdefault((split, label), []).append(samples.example("labelled", place))
+                shown += 1
+        row += len(batch)
+    return examples
 
 
 def _lengths(settings: Settings, samples: Samples) -> Frame:

@@ -47,7 +47,9 @@ class Profiler:
         self.languages, self.labels = DistinctValues(folder), DistinctValues(folder)
         self.decided = self.row = 0
         self.stride = max(1, -(-n_rows // (settings.language.sample or n_rows or 1)))
-        self._forms = DiskArray(folder, np.uint64, 4)  # of labelled records: both halves of the digest, record, label's hash
+        self._forms = DiskArray(
+            folder, np.uint64, 4
+        )  # of labelled records: both halves of the digest, record, label's hash
 
     def read(self, batch: pa.RecordBatch) -> None:
         """Counts one batch; missing columns are left to the schema's expectation."""
