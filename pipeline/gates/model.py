@@ -58,6 +58,7 @@ class Settings(Section):
     """Consequence for a model that does not beat its baseline."""
 
 
+UNIGRAM = "the loss is {loss_nats} nats per token, the entropy of single tokens {unigram_entropy_nats}"
 # Frame, column, condition (with the setting below gates.model that holds the bound), condition in words.
 GENERATION: list[Row] = [
     ("scores", "distinct_2", at_least("min_distinct_2"), "generation is not degenerate"),
@@ -92,8 +93,13 @@ def expectations(
     scores = {metric for metric, value in frames["scores"].rows[0].items() if value is not None}
     curve = f"no bound: see the training curve of {name}"
     rows: list[Row] = [
+<<<<<<< HEAD
         ("metrics", "finite", at_least(1, curve), "every metric is a finite number"),
         *_baseline_rows(name, settings.baseline, frames),
+=======
+        ("metrics", "finite", at_least(1, curve), "every metric is a finite number", "{metric} is {value}"),
+        ("entropy", "nats_above_unigram", zero(train), "the model predicts better than a unigram model", UNIGRAM),
+>>>>>>> 7537808 (Gates: page and terminal tell the measured value and the bound of each rule in words, by record kind, failures first)
         *(row for row in GENERATION if row[1] in scores and row[1] not in thresholds),
     ]
     for metric, bound in sorted(thresholds.items()):

@@ -224,9 +224,12 @@ _UNLIKELY = re.compile(
 )
 """Two vowels or three consonants in a row, a cluster at the beginning, ğ after no vowel or at the end."""
 _FREQUENT = frozenset(
-    ("şey", "şeyi", "yıl", "yılı", "kız", "işe", "işi", "beş", "baş", "dış", "kış", "hız", "kırk", "aşk", "taş", "kuş")
-    + ("yaş", "hoş", "boş", "eş", "diğer", "değil", "eğer", "doğru", "şimdi")
-)
+    [
+        "şey", "şeyi", "yıl", "yılı", "kız", "işe", "işi", "beş", "baş", "dış", "kış", "hız",
+        "kırk", "aşk", "taş", "kuş", "yaş", "hoş", "boş", "eş", "diğer", "değil", "eğer", "doğru",
+        "şimdi",
+    ]
+)  # fmt: skip
 _TURKISH_LOWER = str.maketrans("Iİ", "ıi")
 _CIRCUMFLEXES = str.maketrans("âîû", "aiu")
 
@@ -247,7 +250,7 @@ def _weight(word: str, pair: _Pair) -> int:
 
 
 def _sure(word: str, decoded: str, pair: _Pair) -> int:
-    """2 where ð, ý and þ stand as only Turkish has them: Icelandic words begin with þ, Czech adjectives end in ý or ým."""
+    """2 where only Turkish has ð, ý and þ: Icelandic words begin with þ, Czech adjectives end in ý or ým."""
     places = [place for place in range(1, len(word)) if word[place] in pair.marks]
     letters = {decoded[place] for place in places}
     later = [

@@ -82,8 +82,13 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
             "rows",
             "min_rows",
             *COUNTS,
+            "shortest",
+            "longest",
+            "least_characters",
+            "most_characters",
             "duplicates",
             "duplicate_share",
+            "languages_detected",
             "language_disagreements",
             "language_disagreement_share",
         ),
@@ -92,14 +97,20 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
     for kind, profiler in profilers.items():
         duplicates = _duplicates(raw / f"{kind}.parquet")
         disagreements = profiler.tallies["language_disagreements"]
+        characters = getattr(profiler.settings.characters, kind)
         frame.add(
             {
                 "kind": kind,
                 "rows": profiler.row,
                 "min_rows": getattr(profiler.settings.min_rows, kind),
                 **{name: profiler.tallies[name] for name in COUNTS},
+                "shortest": profiler.shortest or 0,
+                "longest": profiler.longest,
+                "least_characters": characters.at_least,
+                "most_characters": characters.at_most,
                 "duplicates": duplicates,
                 "duplicate_share": _share(duplicates.count, profiler.row),
+                "languages_detected": profiler.decided,
                 "language_disagreements": disagreements,
                 "language_disagreement_share": _share(disagreements.count, profiler.decided),
             }
@@ -144,7 +155,7 @@ def _records(path: Path, rows: np.ndarray) -> Iterator[dict[str, Any]]:
 
 
 def _languages(settings: "Settings", file: Path, documents: Profiler) -> Frame:
-    frame = Frame(("language",), ("documents", "document_share", "min_document_share"))
+    frame = Frame(("language",), ("documents", "document_share", "min_document_share"), kind="documents")
     if not documents.row:
         return frame
     listed, rest = documents.languages.most_frequent(file, "language")
@@ -166,8 +177,9 @@ def _language(settings: "Settings", documents: Profiler, code: str, count: int) 
 
 
 def _labels(settings: "Settings", file: Path, labelled: Profiler) -> dict[str, Frame]:
-    balance = Frame(("label",), ("label_records", "label_share"), counts={"label_share": "label_records"})
-    label_set = Frame((), ("n_labels", "contradictions"))
+    columns = ("label_records", "label_share")
+    balance = Frame(("label",), columns, counts={"label_share": "label_records"}, kind="labelled")
+    label_set = Frame((), ("n_labels", "contradictions"), kind="labelled")
     if labelled.row and (n_labels := labelled.labels.number()):
         fewest = math.ceil(settings.labels.min_share * labelled.row)
         listed, rare, other = labelled.labels.rarest(file, "label", fewest)

@@ -45,7 +45,8 @@ class Profiler:
         self.tallies = {name: Tally() for name in (*COUNTS, "language_disagreements")}
         self.sources: Counter[str] = Counter()
         self.languages, self.labels = DistinctValues(folder), DistinctValues(folder)
-        self.decided = self.row = 0
+        self.decided = self.row = self.longest = 0
+        self.shortest: int | None = None
         self.stride = max(1, -(-n_rows // (settings.language.sample or n_rows or 1)))
         self._forms = DiskArray(
             folder, np.uint64, 4
@@ -95,6 +96,9 @@ class Profiler:
         for name in names:
             if name != "label":
                 total += pc.fill_null(pc.utf8_length(rows.texts[name]), 0).to_numpy(zero_copy_only=False)
+        least = int(total.min(initial=np.iinfo(np.int64).max))
+        self.shortest = least if self.shortest is None else min(self.shortest, least)
+        self.longest = max(self.longest, int(total.max(initial=0)))
         bounds = getattr(self.settings.characters, self.kind)
         first = next(iter(names), "id")
         for check, outside in (("too_short", total < bounds.at_least), ("too_long", total > bounds.at_most)):

@@ -1,7 +1,7 @@
 """Distinct values of a column (labels, languages) with the number of records of each, in bounded memory.
 
-A column of ids taken for labels has as many values as rows: the counts lie in a temporary file and are sorted there, and
-a profile table lists at most MOST_VALUES values; the others are added up.
+A column of ids taken for labels has as many values as rows: the counts lie in a temporary file and are sorted there,
+and a profile table lists at most MOST_VALUES values; the others are added up.
 """
 
 from collections.abc import Iterator
