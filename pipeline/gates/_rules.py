@@ -97,7 +97,7 @@ class Frame:
 
     def kind_of(self, row: int) -> str | None:
         """The record kind that a row is about; None for rows about no kind, such as a model's metrics."""
-        return str(self.rows[row]["kind"]) if "kind" in self.labels else self._kind
+        return printable(str(self.rows[row]["kind"])) if "kind" in self.labels else self._kind
 
     def label_of(self, row: int) -> str:
         """The label columns of a row in one line; `all` where there are none."""

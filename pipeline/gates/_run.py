@@ -46,13 +46,8 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Ti
     with work():
         for name in _READS[gate]:
             integrity.require_intact(data / name)
-<<<<<<< HEAD
-        _tickets.withdraw(data / "tickets", gate)
         more = {"recipes": params.finetune} if gate == "samples" else {}  # the tasks that will read the samples
         verdict = _verdict.reach(gate, module.profile(settings, data, **more), expectations, waivers)
-=======
-        verdict = _verdict.reach(gate, module.profile(settings, data), expectations, waivers)
->>>>>>> 7537808 (Gates: page and terminal tell the measured value and the bound of each rule in words, by record kind, failures first)
         _verdict.write(reports / "gates" / gate, verdict)
         if verdict["passed"]:
             _tickets.write(data / "tickets", gate, module.admits(data))

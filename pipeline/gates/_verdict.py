@@ -112,7 +112,10 @@ def sections(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
         for kind, entries in rows.items()
     ]
     places = {kind: place for place, kind in enumerate([*KINDS, ""])}
-    return sorted(ordered, key=lambda section: (_ORDER.index(section["rows"][0]["state"]), places[section["kind"]]))
+    return sorted(
+        ordered,
+        key=lambda section: (_ORDER.index(section["rows"][0]["state"]), places.get(section["kind"], len(places))),
+    )
 
 
 _STATES = {"critical": "failed", "warning": "warning"}
@@ -142,18 +145,14 @@ def _lines(head: str, result: Mapping[str, Any]) -> list[str]:
     """One result of `table`."""
     failed = [row for row in result["measured"] if row["failed"]]
     records, keys = result["records"], dict.fromkeys(row["params_key"] for row in failed) or [result["params_key"]]
-    error = result["result"].get("error")
+    error, hidden = result["result"].get("error"), len(records) - _PRINTED
     return [
         f"  {head}expected: {result['says']}",
         *([f"    cannot be computed: {error}"] if error else []),
         *(f"    {_measured(row)}" for row in failed[:_PRINTED]),
         *([f"    and {len(failed) - _PRINTED} more rows of this kind on the page"] if len(failed) > _PRINTED else []),
         *(f"      {place_of(record)}  {record['text']}" for record in records[:_PRINTED]),
-        *(
-            [f"      and {result['count'] - _PRINTED:,} more, on the page or not shown"]
-            if len(records) > _PRINTED
-            else []
-        ),
+        *([f"      and {hidden} more on the page, of {shown(result['count'])}"] if hidden > 0 else []),
         f"    {result['expectation']}  column {result['column']}  count {shown(result['count'])}",
         f"    waived until {result['waiver']['until']}: {result['waiver']['reason']}"
         if result["waived"]

@@ -103,14 +103,14 @@ READER = "no bound: fix the reader in pipeline/data/sources"
 SOURCE = "no bound: fix the source or its columns"
 COLLECT = "no bound: fix pipeline/data/collect.py"
 CHARACTERS = "gates.raw.characters.{{kind}}.{}"
-ENCODED = "texts were read with the encoding that they were written in"
+ENCODED = "texts were read with the encoding that they were written in; the source's format.encoding names it"
 PERSONAL = "few records hold personal data"
 FAULTS = {
     "invalid_utf8": "bytes that are not UTF-8",
     "replacement_characters": "U+FFFD, the sign for a letter that was lost in reading",
     "nul_characters": "a NUL character",
     "control_characters": "a control character",
-    "mojibake": "letters of another encoding, as in müþteri or mÃ¼ÅŸteri; correct the format's encoding in the source",
+    "mojibake": "letters of another encoding, as in müþteri or mÃ¼ÅŸteri for müşteri",
 }
 DATA = {
     "email": "an e-mail address",
@@ -127,7 +127,7 @@ LANGUAGES = (
     "a share of {language_disagreement_share}"
 )
 MARKERS = warning(at_most("max_spelled_specials"))
-# Frame, column, condition (with the setting below gates.raw that holds the bound), condition in words, measured values in words.
+# Frame, column, condition (with the setting below gates.raw that holds the bound), condition and measured values in words.
 EXPECTATIONS: list[Row] = [
     (
         "schema",

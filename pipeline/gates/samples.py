@@ -91,14 +91,14 @@ class Settings(Section):
 CODE = "no bound: fix pipeline/data/samples.py"
 MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens.{split}")
 TOLD = "{{{}}} records of {{split}} {} {{against}}"
-TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens")
+TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens.{kind}")
 LEFT_OUT = at_most("max_left_out_share", "gates.samples.max_left_out_share, or the recipe's task.max_tokens")
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
-# Frame, column, condition (with the setting below gates.samples that holds the bound), condition in words, measured values in words.
+# Frame, column, condition (with the setting below gates.samples that holds the bound), condition and measured values in words.
 EXPECTATIONS: list[Row] = [
     (
         "overlap",
@@ -161,7 +161,8 @@ EXPECTATIONS: list[Row] = [
         "too_long_share",
         TOO_LONG,
         "records are not longer than a model reads",
-        "{too_long} of {records_read} records have more than {max_tokens} tokens, a share of {too_long_share}; the longest has {longest}",
+        "{too_long} of {records_read} records have more than {max_tokens} tokens, a share of {too_long_share}; "
+        "the longest has {longest}",
     ),
     ("examples", "left_out_share", LEFT_OUT, "records make an example of every recipe's task"),
     (

@@ -169,7 +169,7 @@ def _encoded_twice(text: str, reading: _MultiByte) -> Iterator[Span]:
         if not all(_is_plausible(ord(character)) for character in decoded):
             continue
         before, after = text[start - 1 : start], text[end : end + 1]
-        if reading.between_letters and not (_is_latin(before) or _is_latin(after)):
+        if reading.between_letters and not _is_between_letters(before, match.group(), after):
             continue
         if end - start == 2 and match.group()[1] in _PUNCTUATION and not after.isalnum():
             doubtful.append((start, end))  # „Ä“ is a quoted letter
@@ -184,8 +184,10 @@ def _is_plausible(code: int) -> bool:
     return 0xA0 <= code < 0x2C00 or 0x3000 <= code < 0xE000 or code == 0xFEFF or code >= 0x1F000
 
 
-def _is_latin(character: str) -> bool:
-    return character.isascii() and character.isalpha()
+def _is_between_letters(before: str, match: str, after: str) -> bool:
+    """Whether a Latin letter is beside the match, in a word that is not in capitals throughout (Slovak PÄŤ)."""
+    beside = [character for character in before + after if character.isascii() and character.isalpha()]
+    return bool(beside) and not (match.isupper() and "".join(beside).isupper())
 
 
 def _turkish_read_as(text: str, pair: _Pair) -> Iterator[Span]:
