@@ -107,15 +107,12 @@ def sections(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
             finding = result["result"].get("error") or "nothing to measure"
             entry = {"state": state, "records": [], "result": result, "finding": finding, "bound": "", "row": ""}
             rows.setdefault("", []).append(entry | {"params_key": result["params_key"]})
-    ordered = [
-        {"kind": kind, "rows": sorted(entries, key=lambda entry: _ORDER.index(entry["state"]))}
-        for kind, entries in rows.items()
-    ]
-    places = {kind: place for place, kind in enumerate([*KINDS, ""])}
-    return sorted(
-        ordered,
-        key=lambda section: (_ORDER.index(section["rows"][0]["state"]), places.get(section["kind"], len(places))),
+    for entries in rows.values():
+        entries.sort(key=lambda entry: _ORDER.index(entry["state"]))
+    kinds = sorted(
+        rows, key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in KINDS, [*KINDS, kind].index(kind))
     )
+    return [{"kind": kind, "rows": rows[kind]} for kind in kinds]
 
 
 _STATES = {"critical": "failed", "warning": "warning"}

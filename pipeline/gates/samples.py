@@ -269,7 +269,7 @@ def _classes(samples: Samples) -> Frame:
     labels = sorted({label for _, label in counts})
     examples = _unseen_in_train(samples, counts)
     for split, size in samples.sizes["labelled"].items():
-        rarest = sorted(labels, key=lambda label, split=split: (counts["train", label] > 0, counts[split, label]))
+        rarest = [label for _, _, label in sorted((counts["train", of] > 0, counts[split, of], of) for of in labels)]
         listed, more = (rarest[:MOST_VALUES], rarest[MOST_VALUES:]) if size else ([], [])
         for label in sorted(listed):
             frame.add(

@@ -4,9 +4,9 @@
 
 Cases: `rejected`, every row but the first has a field too few; `half`, every second row; `broken`, every row is read and
 breaks rules of the gate (personal data, wrong encoding, markers, length, language, repeated texts, two labels for one
-text); `labels`, every row has a label of its own, as where an id was taken for one; `same`, all rows are equal; `clean`, no
-fault, for comparison. Each stage is a process of its own under the guard, as `dvc repro` runs it, in a
-folder of its own; seconds are CPU seconds, peak memory is that of the largest process.
+text); `labels`, every row has a label of its own, as where an id was taken for one; `same`, all rows are equal;
+`clean`, no fault, for comparison. Each stage is a process of its own under the guard, as `dvc repro` runs it, in a folder
+of its own; seconds are CPU seconds, peak memory is that of the largest process.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pipeline.paths import CODE as ROOT
 
 STAGES = ("download", "validate raw")
 CASES = ("rejected", "half", "broken", "labels", "same", "clean")
-_WORDS = "müşteri kargo sipariş fatura dün bugün geldi gitti ve için çok ama teşekkürler merhaba lütfen".split()
+_WORDS = ("müşteri", "kargo", "sipariş", "fatura", "dün", "bugün", "geldi", "gitti", "ve", "için", "çok", "teşekkürler")
 _FAULTS = (
     "write to a@mail.example",
     "call 0532 123 45 67",

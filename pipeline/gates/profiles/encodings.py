@@ -193,7 +193,7 @@ def _is_between_letters(before: str, match: str, after: str) -> bool:
 def _turkish_read_as(text: str, pair: _Pair) -> Iterator[Span]:
     """Spans of the words that are Turkish when they are decoded back, where they outweigh the words that are not."""
     spans: list[Span] = []
-    turkish = other = place = 0
+    turkish = other = surest = place = 0
     for line in text.splitlines(keepends=True):
         if _fits(line, pair.read_as):
             for match in pair.word.finditer(line):
@@ -201,16 +201,16 @@ def _turkish_read_as(text: str, pair: _Pair) -> Iterator[Span]:
                 if not _is_marked(word, pair):
                     continue
                 weight = _weight(word, pair)
-                turkish, other = turkish + max(weight, 0), other + max(-weight, 0)
+                turkish, other, surest = turkish + max(weight, 0), other + max(-weight, 0), max(surest, weight)
                 if weight > 0:
                     spans.append((place + match.start(), place + match.end()))
             other += 2 * len(_FOREIGN.findall(line)) if pair.letters_of_others else 0
         place += len(line)
-    if turkish >= _ENOUGH and turkish > (2 if pair.letters_of_others else 0.5) * other:
+    if surest == _SURE and turkish > (2 if pair.letters_of_others else 0.5) * other:
         yield from spans
 
 
-_ENOUGH = 2
+_SURE = 2
 _FOREIGN = re.compile("[áéíóúæœøåãõñëïòìùžš]", re.IGNORECASE)
 """Letters of the languages that have ð, ý or þ, and that Turkish lacks."""
 _HARMONY = {
@@ -229,7 +229,7 @@ _FREQUENT = frozenset(
     [
         "şey", "şeyi", "yıl", "yılı", "kız", "işe", "işi", "beş", "baş", "dış", "kış", "hız",
         "kırk", "aşk", "taş", "kuş", "yaş", "hoş", "boş", "eş", "diğer", "değil", "eğer", "doğru",
-        "şimdi",
+        "şimdi", "teşekkür", "teşekkürler",
     ]
 )  # fmt: skip
 _TURKISH_LOWER = str.maketrans("Iİ", "ıi")
@@ -243,15 +243,15 @@ def _weight(word: str, pair: _Pair) -> int:
         return -1
     decoded = decoded.translate(_TURKISH_LOWER).lower().translate(_CIRCUMFLEXES)
     if decoded in _FREQUENT:
-        return 2
+        return _SURE
     if not set(decoded) <= _LETTERS or _UNLIKELY.search(decoded) or not _in_harmony(decoded):
         return -1
     if len(decoded) < 4 or _syllables(decoded) < 2:
         return 0
-    return _sure(word, decoded, pair) if pair.letters_of_others else 2
+    return _certainty(word, decoded, pair) if pair.letters_of_others else _SURE
 
 
-def _sure(word: str, decoded: str, pair: _Pair) -> int:
+def _certainty(word: str, decoded: str, pair: _Pair) -> int:
     """2 where only Turkish has ð, ý and þ: Icelandic words begin with þ, Czech adjectives end in ý or ým."""
     places = [place for place in range(1, len(word)) if word[place] in pair.marks]
     letters = {decoded[place] for place in places}
@@ -262,7 +262,7 @@ def _sure(word: str, decoded: str, pair: _Pair) -> int:
     ]
     if not places:
         return 0
-    return 2 if "ş" in letters or set(decoded) & set("üç") or later or len(letters) > 1 else 1
+    return _SURE if "ş" in letters or set(decoded) & set("üç") or later or len(letters) > 1 else 1
 
 
 def _syllables(word: str) -> int:

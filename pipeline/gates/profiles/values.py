@@ -48,7 +48,7 @@ class DistinctValues:
         _, places = np.unique(codes, return_index=True)
         counts = np.bincount(codes, minlength=len(hashes))
         self._counts.append(np.column_stack([hashes, first + places, counts]).astype(np.uint64))
-        return hashes[codes]
+        return np.asarray(hashes[codes], np.uint64)
 
     def number(self) -> int:
         """Number of distinct values."""
