@@ -93,6 +93,9 @@ MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens.{split}")
 TOLD = "{{{}}} records of {{split}} {} {{against}}"
 TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens.{kind}")
 LEFT_OUT = at_most("max_left_out_share", "gates.samples.max_left_out_share, or the recipe's task.max_tokens")
+NO_EXAMPLE = (
+    "{left_out} of {records_asked} records make no example of {recipes} ({reasons}), a share of {left_out_share}"
+)
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
@@ -164,7 +167,7 @@ EXPECTATIONS: list[Row] = [
         "{too_long} of {records_read} records have more than {max_tokens} tokens, a share of {too_long_share}; "
         "the longest has {longest}",
     ),
-    ("examples", "left_out_share", LEFT_OUT, "records make an example of every recipe's task"),
+    ("examples", "left_out_share", LEFT_OUT, "records make an example of every recipe's task", NO_EXAMPLE),
     (
         "account",
         "rows_in",

@@ -47,7 +47,8 @@ class DistinctValues:
         hashes = np.array([_hash(value) for value in coded.dictionary.to_pylist()], np.uint64)
         _, places = np.unique(codes, return_index=True)
         counts = np.bincount(codes, minlength=len(hashes))
-        self._counts.append(np.column_stack([hashes, first + places, counts]).astype(np.uint64))
+        columns = (hashes, first + places, counts)  # each cast by itself: numpy stacks uint64 and int64 as floats
+        self._counts.append(np.column_stack([column.astype(np.uint64) for column in columns]))
         return np.asarray(hashes[codes], np.uint64)
 
     def number(self) -> int:
