@@ -77,9 +77,9 @@ lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, a
 	  $(RESOLVE) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
 	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit 1; done
 
-# The verbs of `tohum` with their options as variables; `tohum --help` tells more.
+# The verbs of `tohum` with their options as variables, PROJECT=.tohum/try for a try's; `tohum --help` tells more.
 plan profile search ui prefect worker flow register report chat which try fastest ablation scaling budget fsck doctor times: setup
-	@$(TOHUM) $@ $(OPTIONS_$@)
+	@$(TOHUM) $(if $(PROJECT),--project $(PROJECT)) $@ $(OPTIONS_$@)
 
 OPTIONS_profile = $(NAME) $(if $(FORCE),--force)
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)

@@ -14,6 +14,7 @@ from pipeline.cli._command import UserPath, verb
 
 GROUP = "Try your own data"
 ORDER = 20
+AGAIN = "finished stages and the state of a training are kept in .tohum/try; the same command continues"
 
 
 @verb("tohum try messages.csv")
@@ -23,10 +24,6 @@ def command(data: Path) -> None:
     from pipeline.studies import try_file
 
     try_file.run(data)
-    subprocess.run([sys.executable, "-m", __package__, "scores"], cwd=try_file.FOLDER, check=True)
-    click.echo(
-        f"\nA try has a small model, few steps and open gates: look at {try_file.FOLDER}/reports. For a "
-        "real run:\n  1. tohum profile files, and name the file, its columns, licence and consent in params.yaml"
-        "\n  2. set pretrain.model and pretrain.schedule to the size you can afford"
-        "\n  3. tohum plan, then make repro; the gates name the data to be mended"
-    )
+    scores = [sys.executable, "-m", __package__, "--project", str(try_file.FOLDER), "scores"]
+    subprocess.run(scores, check=True)
+    click.echo("\n".join(try_file.closing(data)))

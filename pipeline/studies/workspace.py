@@ -4,16 +4,24 @@ The folder gets the project's code, dvc.yaml, and a params.yaml that names the f
 so that one run shows all results.
 """
 
+import contextlib
+import copy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
-from pipeline.paths import CODE, INPUTS
+from pipeline.orchestration import dvc_lock
+from pipeline.orchestration.process import GUARD, GUARD_STOPS_S
+from pipeline.paths import CODE, INPUTS, SAMPLES, TOKENIZER
+from pipeline.studies import sizing, speed
 from pipeline.studies.guess import Guess
+from pipeline.studies.sizing import Budget
+from pipeline.studies.survey import Survey, choose_split, survey
 
 ROOT = CODE
 # The embedded default's recipes for each kind of record.
@@ -116,16 +124,91 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     return opened_gates
 
 
+def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget) -> dict[str, Any]:
+    """Sizes the params of a project made by `workspace` to its data, and runs its data stages.
+
+    A survey of the file gives split shares, vocabulary and the expected duration; the sampled records give the rest.
+    Prints every derived setting with its reason, and writes params.yaml.
+
+    Returns:
+        The params.
+
+    Raises:
+        UserError: data that cannot be learned from, or a stage that failed.
+    """
+    raw = copy.deepcopy(raw)
+    with contextlib.chdir(folder):
+        looked = survey(raw["download"]["sources"], kind)
+    settings = _by_survey(looked, budget)
+    sizing.apply(raw, settings, kind)
+    print("settings by the data (the others as in profile embedded):", flush=True)
+    print("\n".join(sizing.described(settings)), flush=True)
+    guess_of_sizes = sizing.estimated(looked, choose_split(looked))
+    _print_duration(raw, guess_of_sizes, budget)
+    files.write_text(folder / "params.yaml", _yaml(raw))
+    repro(folder, "sample")
+    with contextlib.chdir(folder):
+        settings = sizing.sized(raw, sizing.measured(SAMPLES, TOKENIZER, kind), budget)
+    sizing.apply(raw, settings, kind)
+    print("settings by the sampled data:")
+    print("\n".join(sizing.described(settings)), flush=True)
+    files.write_text(folder / "params.yaml", _yaml(raw))
+    return raw
+
+
+def _by_survey(looked: Survey, budget: Budget) -> list[sizing.Setting]:
+    """Split and vocabulary."""
+    split = choose_split(looked)
+    n = len(looked.sizes[looked.kind])
+    text_bytes = sum(looked.sizes["documents"].values())
+    held = f"{n:,} different {looked.kind}"
+    return [
+        sizing.Setting("split.validation", split.validation, held),
+        sizing.Setting("split.test", split.test, held),
+        sizing.Setting("split.seed", split.seed, "the first that leaves records in every split, of every label"),
+        sizing.vocabulary(text_bytes, budget),
+    ]
+
+
+def _print_duration(raw: dict[str, Any], sizes: sizing.Sizes, budget: Budget) -> None:
+    """States the expected duration of the whole run by an estimate of its sizes; nothing where it is not known."""
+    rough = copy.deepcopy(raw)
+    try:
+        sizing.apply(rough, sizing.sized(rough, sizes, budget), sizes.kind)
+    except UserError:  # three bytes a token is a guess; the measured sizes decide
+        return
+    usual = int(sorted(sizes.lengths.tolist() or [0])[len(sizes.lengths) // 2])
+    if expected := speed.expected_seconds(rough, usual):
+        seconds, stages = expected
+        print(
+            f"expected duration: {speed.words(seconds)} for {stages} stages, by the speed of this machine", flush=True
+        )
+
+
 def repro(folder: Path, *targets: str) -> None:
     """Runs `dvc repro` of these stages, or the whole graph, in a project made by `workspace`.
+
+    An interrupt ends dvc and its stage, whose training saves its state first.
 
     Raises:
         UserError: a stage failed; its own output names the reason.
     """
     if not (folder / ".dvc").exists():
         subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
-    if subprocess.run(["dvc", "repro", "--quiet", *targets], cwd=folder, check=False).returncode:
-        raise UserError(f"a stage failed; its error above holds for a full run too (work folder {folder})")
+    for line in dvc_lock.repair(folder):
+        print(line)
+    # -P: the guard's folder must not shadow the standard library
+    command = [sys.executable, "-P", str(GUARD), "dvc", "repro", "--quiet", *targets]
+    process = subprocess.Popen(command, cwd=folder)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GUARD_STOPS_S)
+        raise
+    if code:
+        raise UserError(f"a stage failed; its error is above (work folder {folder})")
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -1,0 +1,322 @@
+"""Sizes of a run that follow from the data: context length, vocabulary, batch sizes, updates and limits.
+
+The same function serves `tohum try` and `tohum which` (few updates) and `tohum profile files --data FILE` (a full run);
+they differ by their `Budget`. Every derived setting carries its reason.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config.params import Split
+from pipeline.config.recipe import Kind
+from pipeline.data.records import CONTENT, SPLITS
+from pipeline.errors import UserError
+from pipeline.studies.survey import Survey, total
+
+_BYTES_PER_TOKEN = 3
+"""Of a small vocabulary, for estimates before there is one."""
+_BYTES_PER_ID = 20
+"""Bytes of text that support one id of a vocabulary."""
+_TEMPLATE = 12
+"""Tokens that a template and the end of the text add at most to a record."""
+_LEAST_ROOM = 16
+"""Tokens of the prompt that are kept beside the longest answer."""
+_EXACT = 8
+"""Median tokens of an answer up to which it is expected to the letter."""
+_EPOCHS = 20
+"""Passes over the records after which more updates only repeat them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bounds of a run, for data of any size."""
+
+    context_length: int
+    """Longest context in tokens."""
+    window: int
+    """Longest window of running text, where no record needs more."""
+    vocab_size: tuple[int, int]
+    """Smallest and largest vocabulary."""
+    window_tokens: int
+    """Tokens of an update of pretraining."""
+    pretrain: tuple[int, int]
+    """Fewest and most updates of pretraining."""
+    finetune: tuple[int, int]
+    """Fewest and most updates of fine-tuning."""
+    pretrain_epochs: float
+    """Passes over the text, within the bounds above."""
+    finetune_epochs: float
+    """Passes over the records, within the bounds above."""
+
+
+TRY = Budget(1024, 128, (512, 2048), 512, (150, 300), (150, 300), 4, 3)
+"""A minute or two on two cores."""
+FULL = Budget(2048, 256, (512, 8192), 1024, (660, 20_000), (120, 5_000), 4, 3)
+"""As long as the data is worth; four epochs of text as in Muennighoff et al. 2023."""
+
+
+class Sizes(NamedTuple):
+    """Numbers of records and tokens after sampling, or an estimate of them."""
+
+    kind: Kind
+    text_tokens: dict[str, int]
+    """Split -> tokens of running text."""
+    documents: npt.NDArray[np.int64]
+    """Tokens of every training document."""
+    records: dict[str, int]
+    """Split -> records of `kind`."""
+    lengths: npt.NDArray[np.int64]
+    """Tokens of every record of all splits, prompt, answer and template together; empty for documents."""
+    answers: npt.NDArray[np.int64]
+    """Tokens of every answer; empty where records have none."""
+
+
+class Setting(NamedTuple):
+    """A derived setting of params.yaml."""
+
+    path: str
+    """Dotted; `*` stands for every recipe."""
+    value: Any
+    reason: str
+
+
+def estimated(looked: Survey, split: Split) -> Sizes:
+    """The sizes by a survey, at three bytes a token."""
+    texts, records = looked.splits("documents", split), looked.splits(looked.kind, split)
+    text_sizes, sizes = looked.sizes.get("documents", {}), looked.sizes[looked.kind]
+    labelled = looked.kind in ("labelled", "instructions")
+    return Sizes(
+        looked.kind,
+        {name: total(text_sizes, members) // _BYTES_PER_TOKEN for name, members in texts.items()},
+        _tokens(text_sizes[identity] for identity in texts["train"]),
+        {name: len(members) for name, members in records.items()},
+        _tokens(sizes.values()) + _TEMPLATE if labelled else _tokens([]),
+        _tokens(looked.answers.values()) + 2,
+    )
+
+
+def _tokens(sizes: Any) -> npt.NDArray[np.int64]:
+    return np.array([size // _BYTES_PER_TOKEN + 1 for size in sizes], dtype=np.int64)
+
+
+def measured(samples: Path, tokenizer_folder: Path, kind: Kind) -> Sizes:
+    """The sizes of data/samples in the tokens of its vocabulary.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    from pipeline.data.shards import Shard
+    from pipeline.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    shards = {name: Shard.open(samples / "documents", name) for name in SPLITS}
+    counts: dict[str, int] = {name: len(shard) for name, shard in shards.items()}
+    lengths: list[npt.NDArray[np.int64]] = []
+    answers: list[npt.NDArray[np.int64]] = []
+    if kind in ("labelled", "instructions"):
+        fields = ["text"] if kind == "labelled" else list(CONTENT[kind])
+        for name in SPLITS:
+            table = pq.ParquetFile(samples / kind / f"{name}.parquet").read(columns=fields)
+            counts[name] = len(table)
+            columns = [
+                np.array([len(ids) for ids in _encoded(tokenizer, table[column])], np.int64) for column in fields
+            ]
+            lengths.append(sum(columns, start=np.zeros(len(table), np.int64)) + _TEMPLATE)
+            answers.append(columns[-1] + 2 if kind == "instructions" else np.zeros(0, np.int64))
+    return Sizes(
+        kind,
+        {name: len(shard.ids) for name, shard in shards.items()},
+        shards["train"].lengths.astype(np.int64),
+        counts,
+        np.concatenate(lengths) if lengths else np.zeros(0, np.int64),
+        np.concatenate(answers) if answers else np.zeros(0, np.int64),
+    )
+
+
+def _encoded(tokenizer: Any, column: Any) -> list[Any]:
+    texts = column.to_pylist()
+    return list(tokenizer.encode_batch(texts)) if texts else []
+
+
+def vocabulary(text_bytes: int, budget: Budget) -> Setting:
+    """The size of a vocabulary for so many bytes of text: a power of two."""
+    low, high = budget.vocab_size
+    size = min(high, max(low, 2 ** int(math.log2(max(1, text_bytes / _BYTES_PER_ID)))))
+    return Setting("tokenize.vocab_size", size, f"{text_bytes:,} bytes of text, an id for every {_BYTES_PER_ID} bytes")
+
+
+def sized(raw: Mapping[str, Any], sizes: Sizes, budget: Budget) -> list[Setting]:
+    """The settings of pretraining and of all recipes over `sizes.kind` for these sizes.
+
+    Args:
+        raw: params; the recipes' batch sizes are upper bounds, and virtual tokens of their tuners take context.
+        sizes: of the data.
+        budget: bounds.
+
+    Raises:
+        UserError: text or records that are too few or too long, with the one thing to change.
+    """
+    recipes = {name: recipe for name, recipe in raw["finetune"].items() if recipe["data"] == sizes.kind}
+    virtual = max((recipe["tuner"].get("virtual_tokens", 0) for recipe in recipes.values()), default=0)
+    limit = _limit(sizes, budget, virtual) if recipes else None
+    context = _context(sizes, budget, 0 if limit is None else limit.value + virtual)
+    settings = [context, *_pretraining(sizes, budget, context.value)]
+    if limit is not None:
+        most = min(int(recipe["ordering"]["batch_size"]) for recipe in recipes.values())
+        settings += [limit, *_finetuning(sizes, budget, limit.value, most)]
+    if recipes and sizes.kind == "instructions":
+        settings.append(_answer_measure(sizes))
+    return settings
+
+
+def _answer_measure(sizes: Sizes) -> Setting:
+    """The measure of answers: exact match of short ones, overlap (chrF, ROUGE-L) of longer ones."""
+    usual, longest = int(np.median(sizes.answers)), int(sizes.answers.max())
+    measure: dict[str, Any] = {"split": "test", "batch_size": 64, "max_tokens": min(128, _eights(longest, 8, 128))}
+    measure["max_records"] = 100
+    reason = f"half of the answers have {usual} tokens or more"
+    if usual <= _EXACT:
+        return Setting(
+            "evaluations.*.measures", {"exact_match": measure}, f"half of the answers have {usual} tokens or fewer"
+        )
+    return Setting("evaluations.*.measures", {"overlap": measure | {"source": None}}, reason)
+
+
+def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:
+    """The longest example of fine-tuning in tokens."""
+    path = "finetune.*.objective.max_tokens"
+    room = min(budget.context_length - virtual, _room(sizes, "records"))
+    longest = int(sizes.lengths.max())
+    if longest <= room:
+        value = _eights(longest, 24, room)
+        return Setting(path, value, f"the longest record has {longest} tokens with its template")
+    if sizes.kind == "labelled":
+        value = _eights(int(np.quantile(sizes.lengths, 0.99)), 24, room)
+        longer = int((sizes.lengths > value).sum())
+        return Setting(path, value, f"{longer:,} of {len(sizes.lengths):,} texts are longer and lose their middle")
+    answer = int(sizes.answers.max())
+    if answer + _LEAST_ROOM > room:
+        longer = int((sizes.answers + _LEAST_ROOM > room).sum())
+        bound = "this run" if room == budget.context_length - virtual else "so little text"
+        raise UserError(
+            f"{longer:,} of {len(sizes.answers):,} answers are longer than {room - _LEAST_ROOM} tokens (the longest "
+            f"has {answer}), the most that {bound} takes; shorten or leave out these records"
+        )
+    value = _eights(max(answer + _LEAST_ROOM, int(np.quantile(sizes.lengths, 0.99))), 24, room)
+    longer = int((sizes.lengths > value).sum())
+    return Setting(
+        path, value, f"{longer:,} of {len(sizes.lengths):,} records are longer and lose the middle of their prompt"
+    )
+
+
+def _room(sizes: Sizes, needed_by: str) -> int:
+    """The longest window that every split of the text fills."""
+    name, tokens = min(sizes.text_tokens.items(), key=lambda pair: pair[1])
+    room = (tokens - 1) // 8 * 8
+    if room < 16:
+        raise UserError(
+            f"the {name} split has {tokens} tokens of text, expected at least 17 for a window of {needed_by}; add "
+            "longer or more texts"
+        )
+    return room
+
+
+def _context(sizes: Sizes, budget: Budget, needed: int) -> Setting:
+    """The context length: that of the records, else of the documents, and never more than the splits fill."""
+    path = "pretrain.model.context_length"
+    room = _room(sizes, "text")
+    usual = _eights(int(np.quantile(sizes.documents, 0.9)), 32, budget.window)
+    comfortable = max(32, min(sizes.text_tokens["validation"] // 4, sizes.text_tokens["train"] // 8) // 8 * 8)
+    value = min(room, max(needed, min(usual, comfortable)))
+    if value == needed:
+        return Setting(path, value, "the longest example of the recipes")
+    if value == usual:
+        return Setting(
+            path,
+            value,
+            f"nine of ten documents have at most {usual} tokens"
+            if usual < budget.window
+            else "the most of this budget",
+        )
+    return Setting(path, value, f"the validation split has {sizes.text_tokens['validation']:,} tokens of text")
+
+
+def _pretraining(sizes: Sizes, budget: Budget, context: int) -> list[Setting]:
+    """Batch size, updates and validation of pretraining."""
+    tokens = sizes.text_tokens["train"]
+    windows = max(1, (tokens - 1) // context)
+    batch = _power(min(budget.window_tokens / context, windows / 4))
+    steps = _updates(windows, batch, budget.pretrain, budget.pretrain_epochs, _EPOCHS / 2)
+    epochs = steps * batch / windows
+    checked = max(1, -(-max(1, (sizes.text_tokens["validation"] - 1) // context) // batch))
+    return [
+        Setting("pretrain.ordering.batch_size", batch, f"{windows:,} windows of {context} tokens to train on"),
+        Setting("pretrain.schedule.steps", steps, f"{epochs:.1f} epochs of {tokens:,} tokens"),
+        Setting("pretrain.schedule.warmup_steps", max(1, steps // 10), "a tenth of the updates"),
+        Setting("pretrain.validation.every", max(1, steps // 5), "five validations"),
+        Setting("pretrain.validation.batches", min(20, checked), "the validation split, at most 20 batches"),
+    ]
+
+
+def _finetuning(sizes: Sizes, budget: Budget, limit: int, most: int) -> list[Setting]:
+    """Batch size, updates and validation of the recipes."""
+    n = sizes.records["train"]
+    batch = _power(min(most, n / 4, max(2, 16 * budget.window_tokens / limit)))
+    steps = _updates(n, batch, budget.finetune, budget.finetune_epochs, _EPOCHS)
+    checked = max(1, -(-sizes.records["validation"] // batch))
+    return [
+        Setting("finetune.*.ordering.batch_size", batch, f"{n:,} records of up to {limit} tokens to train on"),
+        Setting("finetune.*.schedule.steps", steps, f"{steps * batch / n:.1f} epochs of {n:,} records"),
+        Setting("finetune.*.schedule.warmup_steps", max(1, steps // 10), "a tenth of the updates"),
+        Setting("finetune.*.validation.every", max(1, steps // 5), "five validations"),
+        Setting("finetune.*.validation.batches", min(20, checked), "the validation split, at most 20 batches"),
+    ]
+
+
+def _updates(n: int, batch: int, bounds: tuple[int, int], epochs: float, most_epochs: float) -> int:
+    """Updates for so many epochs of n examples, within the bounds, and within the most epochs."""
+    low, high = bounds
+    steps = min(high, max(low, math.ceil(epochs * n / batch)))
+    return max(1, min(steps, math.ceil(most_epochs * n / batch)))
+
+
+def _power(value: float) -> int:
+    """The power of two at or below a value, at least 1."""
+    return int(2 ** int(math.log2(max(1.0, value))))
+
+
+def _eights(value: int, low: int, high: int) -> int:
+    """The multiple of eight at or above a value, within bounds that may be none."""
+    return max(min(low, high), min(high, -(-value // 8) * 8))
+
+
+def apply(raw: dict[str, Any], settings: list[Setting], kind: Kind) -> None:
+    """Writes the settings into params; `finetune.*` stands for every recipe over `kind`, `evaluations.*` for theirs."""
+    recipes = [name for name, recipe in raw["finetune"].items() if recipe["data"] == kind]
+    for path, value, _ in settings:
+        section, _, rest = path.partition(".*.")
+        *steps, last = (rest or path).split(".")
+        for place in [raw[section][name] for name in recipes] if rest else [raw]:
+            for step in steps:
+                place = place[step]
+            place[last] = copy.deepcopy(value)
+
+
+def described(settings: list[Setting]) -> list[str]:
+    """A line for each setting: its path, value and reason."""
+    width = max(len(setting.path) for setting in settings)
+    return [f"  {path:<{width}}  {_shown(value):>6}  {reason}" for path, value, reason in settings]
+
+
+def _shown(value: Any) -> str:
+    """A value; of a mapping its keys."""
+    return ", ".join(value) if isinstance(value, dict) else str(value)
