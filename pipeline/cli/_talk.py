@@ -10,7 +10,6 @@ import torch
 from pipeline import config, files
 from pipeline.cli._opening import opening
 from pipeline.data.conversations import Earlier, Turn
-from pipeline.errors import UserError
 from pipeline.evaluation import Subject, label_probabilities, open_subject
 from pipeline.inference.answers import Sampling, stream_answer
 from pipeline.paths import MODELS
@@ -63,9 +62,6 @@ def _open(name: str) -> tuple[Subject, str | None]:
         own = MODELS / folder.name
         same = own.is_dir() and files.sha256_of(own) == files.sha256_of(folder)
         return open_subject(folder.name, params.compute, folder.parent), folder.name if same else None
-    if not (MODELS / name).is_dir():
-        names = sorted(path.name for path in MODELS.glob("*") if path.is_dir())
-        raise UserError(f"models/{name}: no such model; one of: {', '.join(names) or 'none yet, run `make repro`'}")
     return open_subject(name, params.compute), name
 
 

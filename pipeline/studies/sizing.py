@@ -30,6 +30,8 @@ _LEAST_ROOM = 16
 """Tokens of the prompt that are kept beside the longest answer."""
 _EXACT = 8
 """Median tokens of an answer up to which it is expected to the letter."""
+_GENERATED = 128
+"""Most tokens of an answer that is generated to be measured."""
 _EPOCHS = 20
 """Passes over the records after which more updates only repeat them."""
 
@@ -174,21 +176,22 @@ def sized(raw: Mapping[str, Any], sizes: Sizes, budget: Budget) -> list[Setting]
         most = min(int(recipe["ordering"]["batch_size"]) for recipe in recipes.values())
         settings += [limit, *_finetuning(sizes, budget, limit.value, most)]
     if recipes and sizes.kind == "instructions":
-        settings.append(_answer_measure(sizes))
+        settings.append(_answer_measure(raw["evaluations"][next(iter(recipes))]["measures"], sizes))
     return settings
 
 
-def _answer_measure(sizes: Sizes) -> Setting:
-    """The measure of answers: exact match of short ones, overlap (chrF, ROUGE-L) of longer ones."""
+def _answer_measure(measures: Mapping[str, Any], sizes: Sizes) -> Setting:
+    """The measures of a recipe, that of its answers by their length: exact match of short ones, else overlap (chrF)."""
     usual, longest = int(np.median(sizes.answers)), int(sizes.answers.max())
-    measure: dict[str, Any] = {"split": "test", "batch_size": 64, "max_tokens": min(128, _eights(longest, 8, 128))}
-    measure["max_records"] = 100
-    reason = f"half of the answers have {usual} tokens or more"
-    if usual <= _EXACT:
-        return Setting(
-            "evaluations.*.measures", {"exact_match": measure}, f"half of the answers have {usual} tokens or fewer"
-        )
-    return Setting("evaluations.*.measures", {"overlap": measure | {"source": None}}, reason)
+    name = "exact_match" if usual <= _EXACT and "overlap" not in measures else "overlap"
+    present = measures.get("overlap", measures.get("exact_match", {"split": "test", "batch_size": 64}))
+    settings = {"max_records": None} | present | {"max_tokens": min(_GENERATED, _eights(longest, 8, _GENERATED))}
+    if name == "overlap":
+        settings.setdefault("source", None)
+    others = {other: value for other, value in measures.items() if other not in ("exact_match", "overlap")}
+    return Setting(
+        "evaluations.*.measures", {name: settings} | others, f"half of the answers have {usual} tokens or more"
+    )
 
 
 def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:

@@ -24,34 +24,34 @@ _STAGES = 8
 _STAGES_OF_A_MODEL = 3  # training, evaluation, gate
 
 
-def expected_seconds(raw: dict[str, Any], record_tokens: int) -> tuple[float, int] | None:
+def expected_seconds(raw: dict[str, Any], record_tokens: int, beside: int = 1) -> tuple[float, int] | None:
     """Seconds that the graph would take here, and its number of stages; None where nothing can be timed.
 
     Args:
         raw: params with their final sizes.
         record_tokens: tokens of a usual record with its template.
+        beside: recipes that run at the same time.
     """
     recipes = list(raw["finetune"].values())
-    shapes = [[raw["pretrain"]["ordering"]["batch_size"], raw["pretrain"]["model"]["context_length"]]]
-    shapes += [[recipe["ordering"]["batch_size"], max(2, record_tokens)] for recipe in recipes]
+    text = (raw["pretrain"]["ordering"]["batch_size"], raw["pretrain"]["model"]["context_length"])
+    updates = {text: raw["pretrain"]["schedule"]["steps"] * 1.0}
+    for recipe in recipes:
+        shape = (recipe["ordering"]["batch_size"], max(2, record_tokens))
+        updates[shape] = updates.get(shape, 0.0) + _BESIDE_FULL * recipe["schedule"]["steps"] / beside
     wanted = {
         "compute": raw["compute"],
         "model": raw["pretrain"]["model"],
         "vocab_size": raw["tokenize"]["vocab_size"] or 50_257,
-        "shapes": shapes,
+        "shapes": list(updates),
     }
     try:
         lines = Processes().run([__name__, json.dumps(wanted)], timeout_s=60, tell=lambda _: None)
-        loading, *updates = json.loads(next(line for line in lines if line.startswith(_PREFIX)).removeprefix(_PREFIX))
+        loading, *each = json.loads(next(line for line in lines if line.startswith(_PREFIX)).removeprefix(_PREFIX))
     except (StageError, StopIteration):
         return None
     stages = _STAGES + _STAGES_OF_A_MODEL * (1 + len(recipes))
-    trained = raw["pretrain"]["schedule"]["steps"] * updates[0]
-    trained += sum(
-        _BESIDE_FULL * recipe["schedule"]["steps"] * seconds
-        for recipe, seconds in zip(recipes, updates[1:], strict=True)
-    )
-    return stages * loading + trained, stages
+    starts = _STAGES + _STAGES_OF_A_MODEL * (1 + len(recipes) / beside)
+    return starts * loading + sum(n * seconds for n, seconds in zip(updates.values(), each, strict=True)), stages
 
 
 def words(seconds: float) -> str:

@@ -124,11 +124,18 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     return opened_gates
 
 
-def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget) -> dict[str, Any]:
+def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: int = 1) -> dict[str, Any]:
     """Sizes the params of a project made by `workspace` to its data, and runs its data stages.
 
     A survey of the file gives split shares, vocabulary and the expected duration; the sampled records give the rest.
     Prints every derived setting with its reason, and writes params.yaml.
+
+    Args:
+        folder: the project.
+        raw: its params.
+        kind: the kind of record that the recipes learn from.
+        budget: bounds of the sizes.
+        beside: recipes that will run at the same time.
 
     Returns:
         The params.
@@ -143,8 +150,7 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget) -> dict[s
     sizing.apply(raw, settings, kind)
     print("settings by the data (the others as in profile embedded):", flush=True)
     print("\n".join(sizing.described(settings)), flush=True)
-    guess_of_sizes = sizing.estimated(looked, choose_split(looked))
-    _print_duration(raw, guess_of_sizes, budget)
+    _print_duration(raw, sizing.estimated(looked, choose_split(looked)), budget, beside)
     files.write_text(folder / "params.yaml", _yaml(raw))
     repro(folder, "sample")
     with contextlib.chdir(folder):
@@ -170,7 +176,7 @@ def _by_survey(looked: Survey, budget: Budget) -> list[sizing.Setting]:
     ]
 
 
-def _print_duration(raw: dict[str, Any], sizes: sizing.Sizes, budget: Budget) -> None:
+def _print_duration(raw: dict[str, Any], sizes: sizing.Sizes, budget: Budget, beside: int) -> None:
     """States the expected duration of the whole run by an estimate of its sizes; nothing where it is not known."""
     rough = copy.deepcopy(raw)
     try:
@@ -178,10 +184,11 @@ def _print_duration(raw: dict[str, Any], sizes: sizing.Sizes, budget: Budget) ->
     except UserError:  # three bytes a token is a guess; the measured sizes decide
         return
     usual = int(sorted(sizes.lengths.tolist() or [0])[len(sizes.lengths) // 2])
-    if expected := speed.expected_seconds(rough, usual):
+    if expected := speed.expected_seconds(rough, usual, beside):
         seconds, stages = expected
         print(
-            f"expected duration: {speed.words(seconds)} for {stages} stages, by the speed of this machine", flush=True
+            f"expected duration: {speed.words(seconds)}, {stages} stages, at the present speed of this machine",
+            flush=True,
         )
 
 
