@@ -81,7 +81,7 @@ lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, a
 plan profile search ui prefect worker flow register report chat which try fastest ablation scaling budget fsck doctor times: setup
 	@$(TOHUM) $(if $(PROJECT),--project $(PROJECT)) $@ $(OPTIONS_$@)
 
-OPTIONS_profile = $(NAME) $(if $(FORCE),--force)
+OPTIONS_profile = $(NAME) $(if $(DATA),--data $(DATA)) $(if $(FORCE),--force)
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)
 OPTIONS_chat = $(MODEL)
 OPTIONS_which = $(DATA)

@@ -22,7 +22,7 @@ def scaling_law() -> None:
     """Raises UserError where no scaling law was fitted."""
     if not SCALING_LAW.exists():
         before = "" if (SAMPLES / "documents").exists() else " (after `dvc repro sample`)"
-        raise UserError(f"{SCALING_LAW}: no such file; run `tohum scaling` first{before}")
+        raise UserError(f"{SCALING_LAW}: no such file; `tohum scaling` makes it{before}")
 
 
 def methods(params: Params) -> None:
@@ -31,7 +31,7 @@ def methods(params: Params) -> None:
     if not compared:
         raise UserError(
             "params.yaml: no recipe is one of several seeds (named lora-s1, lora-s2...); probe a file "
-            "(tohum which FILE, a few minutes), or run profile `methods` (tohum profile methods, make repro, half an hour)"
+            "(tohum which FILE, minutes), or run profile `methods` (tohum profile methods, make repro, half an hour)"
         )
     wanted = ["base", *compared]
     missing = [name for name in wanted if not (EVALUATION / name / "metrics.json").exists()]

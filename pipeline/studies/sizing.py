@@ -6,7 +6,7 @@ they differ by their `Budget`. Every derived setting carries its reason.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +20,14 @@ from pipeline.data.records import CONTENT, SPLITS
 from pipeline.errors import UserError
 from pipeline.studies.survey import Survey, total
 
+LIMIT = "finetune.*.objective.max_tokens"
+"""Setting of the longest example of fine-tuning."""
 _BYTES_PER_TOKEN = 3
 """Of a small vocabulary, for estimates before there is one."""
-_BYTES_PER_ID = 20
+_BYTES_PER_ID = 100
 """Bytes of text that support one id of a vocabulary."""
-_TEMPLATE = 12
-"""Tokens that a template and the end of the text add at most to a record."""
+_ADDED: dict[Kind, int] = {"labelled": 1, "instructions": 12}
+"""Tokens that the end of the text and a template add at most to a record."""
 _LEAST_ROOM = 16
 """Tokens of the prompt that are kept beside the longest answer."""
 _EXACT = 8
@@ -58,7 +60,7 @@ class Budget:
     """Passes over the records, within the bounds above."""
 
 
-TRY = Budget(1024, 128, (512, 2048), 512, (150, 300), (150, 300), 4, 3)
+TRY = Budget(1024, 128, (512, 2048), 512, (150, 600), (150, 300), 4, 3)
 """A minute or two on two cores."""
 FULL = Budget(2048, 256, (512, 8192), 1024, (660, 20_000), (120, 5_000), 4, 3)
 """As long as the data is worth; four epochs of text as in Muennighoff et al. 2023."""
@@ -93,13 +95,12 @@ def estimated(looked: Survey, split: Split) -> Sizes:
     """The sizes by a survey, at three bytes a token."""
     texts, records = looked.splits("documents", split), looked.splits(looked.kind, split)
     text_sizes, sizes = looked.sizes.get("documents", {}), looked.sizes[looked.kind]
-    labelled = looked.kind in ("labelled", "instructions")
     return Sizes(
         looked.kind,
         {name: total(text_sizes, members) // _BYTES_PER_TOKEN for name, members in texts.items()},
         _tokens(text_sizes[identity] for identity in texts["train"]),
         {name: len(members) for name, members in records.items()},
-        _tokens(sizes.values()) + _TEMPLATE if labelled else _tokens([]),
+        _tokens(sizes.values()) + _ADDED[looked.kind] if looked.kind in _ADDED else _tokens([]),
         _tokens(looked.answers.values()) + 2,
     )
 
@@ -124,7 +125,7 @@ def measured(samples: Path, tokenizer_folder: Path, kind: Kind) -> Sizes:
     counts: dict[str, int] = {name: len(shard) for name, shard in shards.items()}
     lengths: list[npt.NDArray[np.int64]] = []
     answers: list[npt.NDArray[np.int64]] = []
-    if kind in ("labelled", "instructions"):
+    if kind in _ADDED:
         fields = ["text"] if kind == "labelled" else list(CONTENT[kind])
         for name in SPLITS:
             table = pq.ParquetFile(samples / kind / f"{name}.parquet").read(columns=fields)
@@ -132,7 +133,7 @@ def measured(samples: Path, tokenizer_folder: Path, kind: Kind) -> Sizes:
             columns = [
                 np.array([len(ids) for ids in _encoded(tokenizer, table[column])], np.int64) for column in fields
             ]
-            lengths.append(sum(columns, start=np.zeros(len(table), np.int64)) + _TEMPLATE)
+            lengths.append(sum(columns, start=np.zeros(len(table), np.int64)) + _ADDED[kind])
             answers.append(columns[-1] + 2 if kind == "instructions" else np.zeros(0, np.int64))
     return Sizes(
         kind,
@@ -196,16 +197,15 @@ def _answer_measure(measures: Mapping[str, Any], sizes: Sizes) -> Setting:
 
 def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:
     """The longest example of fine-tuning in tokens."""
-    path = "finetune.*.objective.max_tokens"
     room = min(budget.context_length - virtual, _room(sizes, "records"))
-    longest = int(sizes.lengths.max())
+    longest, usual = int(sizes.lengths.max()), int(np.quantile(sizes.lengths, 0.99))
+    if sizes.kind == "labelled":
+        value = _eights(usual, 24, room)
+        longer = int((sizes.lengths > value).sum())
+        return Setting(LIMIT, value, f"{longer:,} of {len(sizes.lengths):,} texts are longer and lose their middle")
     if longest <= room:
         value = _eights(longest, 24, room)
-        return Setting(path, value, f"the longest record has {longest} tokens with its template")
-    if sizes.kind == "labelled":
-        value = _eights(int(np.quantile(sizes.lengths, 0.99)), 24, room)
-        longer = int((sizes.lengths > value).sum())
-        return Setting(path, value, f"{longer:,} of {len(sizes.lengths):,} texts are longer and lose their middle")
+        return Setting(LIMIT, value, f"the longest record has {longest} tokens with its template")
     answer = int(sizes.answers.max())
     if answer + _LEAST_ROOM > room:
         longer = int((sizes.answers + _LEAST_ROOM > room).sum())
@@ -214,10 +214,10 @@ def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:
             f"{longer:,} of {len(sizes.answers):,} answers are longer than {room - _LEAST_ROOM} tokens (the longest "
             f"has {answer}), the most that {bound} takes; shorten or leave out these records"
         )
-    value = _eights(max(answer + _LEAST_ROOM, int(np.quantile(sizes.lengths, 0.99))), 24, room)
+    value = _eights(max(answer + _LEAST_ROOM, usual), 24, room)
     longer = int((sizes.lengths > value).sum())
     return Setting(
-        path, value, f"{longer:,} of {len(sizes.lengths):,} records are longer and lose the middle of their prompt"
+        LIMIT, value, f"{longer:,} of {len(sizes.lengths):,} records are longer and lose the middle of their prompt"
     )
 
 
@@ -293,8 +293,8 @@ def _updates(n: int, batch: int, bounds: tuple[int, int], epochs: float, most_ep
 
 
 def _power(value: float) -> int:
-    """The power of two at or below a value, at least 1."""
-    return int(2 ** int(math.log2(max(1.0, value))))
+    """The power of two nearest to a value, at least 1."""
+    return int(2 ** round(math.log2(max(1.0, value))))
 
 
 def _eights(value: int, low: int, high: int) -> int:
@@ -304,14 +304,20 @@ def _eights(value: int, low: int, high: int) -> int:
 
 def apply(raw: dict[str, Any], settings: list[Setting], kind: Kind) -> None:
     """Writes the settings into params; `finetune.*` stands for every recipe over `kind`, `evaluations.*` for theirs."""
+    for path, value in spelled_out(raw, settings, kind).items():
+        place: Any = raw
+        *steps, last = path.split(".")
+        for step in steps:
+            place = place[step]
+        place[last] = copy.deepcopy(value)
+
+
+def spelled_out(raw: Mapping[str, Any], settings: Iterable[Setting], kind: Kind) -> dict[str, Any]:
+    """The settings by dotted path, with the name of every recipe over `kind` in place of `*`."""
     recipes = [name for name, recipe in raw["finetune"].items() if recipe["data"] == kind]
-    for path, value, _ in settings:
-        section, _, rest = path.partition(".*.")
-        *steps, last = (rest or path).split(".")
-        for place in [raw[section][name] for name in recipes] if rest else [raw]:
-            for step in steps:
-                place = place[step]
-            place[last] = copy.deepcopy(value)
+    return {
+        path.replace("*", name): value for path, value, _ in settings for name in (recipes if "*" in path else [""])
+    }
 
 
 def described(settings: list[Setting]) -> list[str]:

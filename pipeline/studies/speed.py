@@ -1,8 +1,9 @@
 """Expected duration of a small run: the seconds of an update of its own network, measured here.
 
-    python -m pipeline.studies.speed '{"compute": ..., "model": ..., "vocab_size": ..., "shapes": [[4, 128], ...]}'
+    python -m pipeline.studies.speed '{"compute": ..., "model": ..., "vocab_size": ..., "shapes": [[4, 128, true]]}'
 
-prints the seconds that loading torch takes and the seconds of an update of each shape (examples, tokens), as JSON.
+prints the seconds that loading torch takes and the seconds of an update of each shape, as JSON: examples, tokens, and
+whether every token is predicted, by the language head.
 It is a process of its own, so that the caller neither loads torch nor takes its threads.
 """
 
@@ -33,10 +34,10 @@ def expected_seconds(raw: dict[str, Any], record_tokens: int, beside: int = 1) -
         beside: recipes that run at the same time.
     """
     recipes = list(raw["finetune"].values())
-    text = (raw["pretrain"]["ordering"]["batch_size"], raw["pretrain"]["model"]["context_length"])
+    text = (raw["pretrain"]["ordering"]["batch_size"], raw["pretrain"]["model"]["context_length"], True)
     updates = {text: raw["pretrain"]["schedule"]["steps"] * 1.0}
     for recipe in recipes:
-        shape = (recipe["ordering"]["batch_size"], max(2, record_tokens))
+        shape = (recipe["ordering"]["batch_size"], max(2, record_tokens), recipe["data"] != "labelled")
         updates[shape] = updates.get(shape, 0.0) + _BESIDE_FULL * recipe["schedule"]["steps"] / beside
     wanted = {
         "compute": raw["compute"],
@@ -73,7 +74,7 @@ def measure(wanted: dict[str, Any]) -> list[float]:
     compute = Compute.model_validate(wanted["compute"])
     device = set_up(compute)
     seconds = []
-    for batch, tokens in wanted["shapes"]:
+    for batch, tokens, predicts in wanted["shapes"]:
         fields = wanted["model"] | {"vocab_size": wanted["vocab_size"]}
         fields["context_length"] = max(tokens, fields["context_length"])
         model = GPT(ModelConfig(**fields), torch.Generator().manual_seed(1)).to(device)
@@ -83,8 +84,10 @@ def measure(wanted: dict[str, Any]) -> list[float]:
         for _ in range(_WARM_UP + _TIMED):
             began = time.perf_counter()
             with autocast(compute):
-                scores_BTV = model(ids_BT)
-            loss = torch.nn.functional.cross_entropy(scores_BTV.float().flatten(0, 1), ids_BT.flatten())
+                hidden_BTD = model.hidden(ids_BT)
+                scores_BTV = model.logits(hidden_BTD) if predicts else hidden_BTD
+            targets_BT = ids_BT if predicts else ids_BT * 0
+            loss = torch.nn.functional.cross_entropy(scores_BTV.float().flatten(0, -2), targets_BT.flatten())
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's stub has no types here
             optimizer.step()

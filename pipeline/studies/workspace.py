@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import files
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
@@ -65,16 +67,7 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     import yaml
 
     raw: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    entry = {
-        "name": "files", "licence": "not stated in a try", "consent": "not stated in a try", "weight": 1.0,
-        "path": data.as_posix(), "sha256": None, "kind": guessed.kind, "columns": guessed.columns, "labels": {},
-        "language": "auto", "split": None, "format": guessed.format,
-    }  # fmt: skip
-    sources = {"own": entry}
-    if guessed.kind != "documents":
-        text = guessed.columns.get(_TEXT[guessed.kind], _TEXT[guessed.kind])
-        sources["own-text"] = entry | {"kind": "documents", "columns": {"text": text}}
-    raw["download"]["sources"] = sources
+    raw["download"]["sources"] = sources(data, guessed, "not stated in a try")
     raw["tokenize"]["vocab_size"] = 1024
     raw["pretrain"]["model"] |= {"n_layers": 2, "d_model": 64, "n_heads": 2, "n_kv_heads": 2, "d_ff": 192}
     raw["pretrain"]["model"]["context_length"] = 128
@@ -98,6 +91,25 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     raw["register"]["models"], raw["search"] = [], {}
     raw["runtime"]["tracking"]["enabled"] = False
     return raw
+
+
+def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
+    """Entries of `download.sources` for a file: its records, and their texts as documents to pretrain on.
+
+    Args:
+        data: its path in params.yaml.
+        guessed: its format and columns.
+        rights: licence and consent.
+    """
+    entry = {
+        "name": "files", "licence": rights, "consent": rights, "weight": 1.0, "path": data.as_posix(), "sha256": None,
+        "kind": guessed.kind, "columns": guessed.columns, "labels": {}, "language": "auto", "split": None,
+        "format": guessed.format,
+    }  # fmt: skip
+    if guessed.kind == "documents":
+        return {"own": entry}
+    text = guessed.columns.get(_TEXT[guessed.kind], _TEXT[guessed.kind])
+    return {"own": entry, "own-text": entry | {"kind": "documents", "columns": {"text": text}}}
 
 
 def lenient(gates: dict[str, Any]) -> dict[str, Any]:
@@ -146,11 +158,15 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     raw = copy.deepcopy(raw)
     with contextlib.chdir(folder):
         looked = survey(raw["download"]["sources"], kind)
-    settings = _by_survey(looked, budget)
+    settings = by_survey(looked, budget)
     sizing.apply(raw, settings, kind)
     print("settings by the data (the others as in profile embedded):", flush=True)
     print("\n".join(sizing.described(settings)), flush=True)
-    _print_duration(raw, sizing.estimated(looked, choose_split(looked)), budget, beside)
+    sizes = sizing.estimated(looked, choose_split(looked))
+    rough = copy.deepcopy(raw)
+    with contextlib.suppress(UserError):  # three bytes a token is a guess; the measured sizes decide
+        sizing.apply(rough, sizing.sized(rough, sizes, budget), kind)
+        print_duration(rough, sizes, beside)
     files.write_text(folder / "params.yaml", _yaml(raw))
     repro(folder, "sample")
     with contextlib.chdir(folder):
@@ -162,7 +178,7 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     return raw
 
 
-def _by_survey(looked: Survey, budget: Budget) -> list[sizing.Setting]:
+def by_survey(looked: Survey, budget: Budget) -> list[sizing.Setting]:
     """Split and vocabulary."""
     split = choose_split(looked)
     n = len(looked.sizes[looked.kind])
@@ -176,15 +192,10 @@ def _by_survey(looked: Survey, budget: Budget) -> list[sizing.Setting]:
     ]
 
 
-def _print_duration(raw: dict[str, Any], sizes: sizing.Sizes, budget: Budget, beside: int) -> None:
-    """States the expected duration of the whole run by an estimate of its sizes; nothing where it is not known."""
-    rough = copy.deepcopy(raw)
-    try:
-        sizing.apply(rough, sizing.sized(rough, sizes, budget), sizes.kind)
-    except UserError:  # three bytes a token is a guess; the measured sizes decide
-        return
-    usual = int(sorted(sizes.lengths.tolist() or [0])[len(sizes.lengths) // 2])
-    if expected := speed.expected_seconds(rough, usual, beside):
+def print_duration(raw: dict[str, Any], sizes: sizing.Sizes, beside: int = 1) -> None:
+    """States the expected duration of a whole run of these params; nothing where it cannot be timed."""
+    usual = int(np.median(sizes.lengths)) if len(sizes.lengths) else 0
+    if expected := speed.expected_seconds(raw, usual, beside):
         seconds, stages = expected
         print(
             f"expected duration: {speed.words(seconds)}, {stages} stages, at the present speed of this machine",

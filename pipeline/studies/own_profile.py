@@ -1,0 +1,126 @@
+"""Profile `files` for one data file: its source, the recipes over its records, and budgets that scale with the data.
+
+The file is read, tokenized and sampled in a scratch folder as the stages would do it, and the sizes follow from the
+result (sizing.py). Nothing is trained, and no out of a stage is touched.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from pipeline import config, files
+from pipeline.config import profiles
+from pipeline.config.recipe import Kind
+from pipeline.data.collect import collect
+from pipeline.data.samples import sample
+from pipeline.data.tokens import tokenize
+from pipeline.errors import UserError
+from pipeline.paths import INPUTS, WORK
+from pipeline.studies import sizing, workspace
+from pipeline.studies.guess import Guess, guess
+from pipeline.studies.sizing import FULL, Setting
+from pipeline.studies.survey import Survey, survey
+
+_STATE_IT = "write it here"
+"""Licence and consent until the user states them."""
+
+
+def apply(names: list[str], data: Path, force: bool) -> None:
+    """Writes params.yaml: the profiles, with this file as the only source and budgets sized to it.
+
+    Args:
+        names: profiles; `files` is one of them.
+        data: the file; a copy is put into inputs/ if it is not there.
+        force: overwrite changes of the user's own in params.yaml.
+
+    Raises:
+        UserError: a file that cannot be read or learned from, a name that inputs/ has already, or changes in
+            params.yaml that would be lost.
+    """
+    guessed = guess(data)
+    print(f"{data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
+    profiles.require_replaceable(force)
+    place = _in_inputs(data)
+    raw = yaml.safe_load(profiles.rendered(names))
+    changes = _own(raw, place, guessed)
+    profiles.change(raw, changes)
+    looked = survey(raw["download"]["sources"], guessed.kind)
+    settings = [*workspace.by_survey(looked, FULL), *_label_bounds(looked)]
+    sizing.apply(raw, settings, guessed.kind)
+    sizes = _measured(raw, guessed.kind)
+    settings += sizing.sized(raw, sizes, FULL)
+    settings += _bounds(settings, sizes)
+    sizing.apply(raw, settings, guessed.kind)
+    print("settings by the data (the others as in the profiles):")
+    print("\n".join(sizing.described(settings)))
+    workspace.print_duration(raw, sizes)
+    profiles.apply(names, force=force, more=changes | sizing.spelled_out(raw, settings, guessed.kind))
+
+
+def _in_inputs(data: Path) -> Path:
+    """The file's path in inputs/, where it is copied if it lies elsewhere."""
+    if data.resolve().is_relative_to(INPUTS.resolve()):
+        return INPUTS / data.resolve().relative_to(INPUTS.resolve())
+    place = INPUTS / data.name
+    if place.exists() and files.sha256_of(place) != files.sha256_of(data):
+        raise UserError(f"{place}: is another file than {data}; rename one of them")
+    if not place.exists():
+        INPUTS.mkdir(exist_ok=True)
+        shutil.copy(data, place)
+        print(f"copied to {place}")
+    return place
+
+
+def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
+    """Changes by dotted path: the file as the source, and only the recipes over its records."""
+    kept = ["base", *(name for name, recipe in raw["finetune"].items() if recipe["data"] == guessed.kind)]
+    changes: dict[str, Any] = {"download.sources": workspace.sources(place, guessed, _STATE_IT)}
+    for section in ("finetune", "evaluations", "search"):
+        changes |= {f"{section}.{name}": profiles.REMOVED for name in raw[section] if name not in kept}
+    if guessed.kind != "labelled" and "bag_of_words" in raw["evaluations"]["base"]["measures"]:
+        changes["evaluations.base.measures.bag_of_words"] = profiles.REMOVED
+    changes["register.models"] = [name for name in raw["register"]["models"] if name in kept]
+    return changes
+
+
+def _measured(raw: dict[str, Any], kind: Kind) -> sizing.Sizes:
+    """The sizes of the data after reading, tokenizing and sampling, in a scratch folder."""
+    params = config.check(raw)
+    WORK.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=WORK, prefix="measured-") as scratch:
+        folder = Path(scratch)
+        collect(params.download, folder / "raw", progress=False)
+        documents = folder / "raw" / "documents.parquet"
+        tokenize(params.tokenize, params.split, documents, folder / "tokens", progress=False)
+        sample(params, folder / "raw", folder / "tokens", folder / "samples", progress=False)
+        return sizing.measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
+
+
+def _label_bounds(looked: Survey) -> list[Setting]:
+    """Bounds of the gates on labels: half of the rarest label's share."""
+    if not looked.labels:
+        return []
+    counts = Counter(looked.labels.values())
+    share = min(counts.values()) / counts.total()
+    reason = f"half of the share of the rarest label, {share:.1%}"
+    bound = round(share / 2, 4)
+    return [Setting(path, bound, reason) for path in ("gates.raw.labels.min_share", "gates.samples.min_label_share")]
+
+
+def _bounds(settings: Iterable[Setting], sizes: sizing.Sizes) -> list[Setting]:
+    """Bounds of the gates that follow from the sizes: the longest record, and text for a few windows."""
+    values = {setting.path: setting.value for setting in settings}
+    context = values["pretrain.model.context_length"]
+    windows = {"train": 8 * context + 1, "validation": context + 1, "test": context + 1}
+    bounds = [
+        Setting("gates.samples.min_document_tokens", windows, "eight windows to train on, one to validate and test on")
+    ]
+    if (limit := values.get(sizing.LIMIT)) is not None:
+        longest = limit - 1 if sizes.kind == "labelled" else limit  # a text gets an end-of-text token
+        bounds.append(Setting(f"gates.samples.max_tokens.{sizes.kind}", longest, "as max_tokens of the recipes"))
+    return bounds
