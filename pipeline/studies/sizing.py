@@ -28,6 +28,8 @@ _BYTES_PER_ID = 100
 """Bytes of text that support one id of a vocabulary."""
 _ADDED: dict[Kind, int] = {"labelled": 1, "instructions": 12}
 """Tokens that the end of the text and a template add at most to a record."""
+_LEAST_WINDOW = 16
+"""Fewest tokens of a window."""
 _LEAST_ROOM = 16
 """Tokens of the prompt that are kept beside the longest answer."""
 _EXACT = 8
@@ -197,16 +199,16 @@ def _answer_measure(measures: Mapping[str, Any], sizes: Sizes) -> Setting:
 
 def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:
     """The longest example of fine-tuning in tokens."""
-    room = min(budget.context_length - virtual, _room(sizes, "records"))
+    room = min(budget.context_length - virtual, _room(sizes, virtual))
     longest, usual = int(sizes.lengths.max()), int(np.quantile(sizes.lengths, 0.99))
     if sizes.kind == "labelled":
         value = _eights(usual, 24, room)
         longer = int((sizes.lengths > value).sum())
         return Setting(LIMIT, value, f"{longer:,} of {len(sizes.lengths):,} texts are longer and lose their middle")
-    if longest <= room:
-        value = _eights(longest, 24, room)
-        return Setting(LIMIT, value, f"the longest record has {longest} tokens with its template")
     answer = int(sizes.answers.max())
+    if max(longest, answer + _LEAST_ROOM) <= room:
+        value = _eights(max(longest, answer + _LEAST_ROOM), 24, room)
+        return Setting(LIMIT, value, f"the longest record has {longest} tokens with its template")
     if answer + _LEAST_ROOM > room:
         longer = int((sizes.answers + _LEAST_ROOM > room).sum())
         bound = "this run" if room == budget.context_length - virtual else "so little text"
@@ -221,14 +223,14 @@ def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:
     )
 
 
-def _room(sizes: Sizes, needed_by: str) -> int:
-    """The longest window that every split of the text fills."""
+def _room(sizes: Sizes, virtual: int = 0) -> int:
+    """The longest window that every split of the text fills, without virtual tokens."""
     name, tokens = min(sizes.text_tokens.items(), key=lambda pair: pair[1])
-    room = (tokens - 1) // 8 * 8
-    if room < 16:
+    room = (tokens - 1) // 8 * 8 - virtual
+    if room < _LEAST_WINDOW:
         raise UserError(
-            f"the {name} split has {tokens} tokens of text, expected at least 17 for a window of {needed_by}; add "
-            "longer or more texts"
+            f"the {name} split has {tokens} tokens of text, expected at least {_LEAST_WINDOW + virtual + 8}, for a "
+            "window of text; add longer or more texts"
         )
     return room
 
@@ -236,7 +238,7 @@ def _room(sizes: Sizes, needed_by: str) -> int:
 def _context(sizes: Sizes, budget: Budget, needed: int) -> Setting:
     """The context length: that of the records, else of the documents, and never more than the splits fill."""
     path = "pretrain.model.context_length"
-    room = _room(sizes, "text")
+    room = _room(sizes)
     usual = _eights(int(np.quantile(sizes.documents, 0.9)), 32, budget.window)
     comfortable = max(32, min(sizes.text_tokens["validation"] // 4, sizes.text_tokens["train"] // 8) // 8 * 8)
     value = min(room, max(needed, min(usual, comfortable)))
