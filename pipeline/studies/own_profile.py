@@ -4,6 +4,7 @@ The file is read, tokenized and sampled in a scratch folder as the stages would 
 result (sizing.py). Nothing is trained, and no out of a stage is touched.
 """
 
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,7 @@ def apply(names: list[str], data: Path, force: bool) -> None:
     changes = _own(raw, place, guessed)
     profiles.change(raw, changes)
     looked = survey(raw["download"]["sources"], guessed.kind)
-    settings = [*workspace.by_survey(looked, FULL), *_label_bounds(looked)]
+    settings = [*workspace.by_survey(looked, FULL), *_row_bounds(looked)]
     sizing.apply(raw, settings, guessed.kind)
     sizes = _measured(raw, guessed.kind)
     settings += sizing.sized(raw, sizes, FULL)
@@ -81,7 +82,11 @@ def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
     kept = ["base", *(name for name, recipe in raw["finetune"].items() if recipe["data"] == guessed.kind)]
     changes: dict[str, Any] = {"download.sources": workspace.sources(place, guessed, _STATE_IT)}
     for section in ("finetune", "evaluations", "search"):
-        changes |= {f"{section}.{name}": profiles.REMOVED for name in raw[section] if name not in kept}
+        removed = [name for name in raw[section] if name not in kept]
+        if len(removed) < len(raw[section]):
+            changes |= {f"{section}.{name}": profiles.REMOVED for name in removed}
+        elif removed:
+            changes[section] = {}
     if guessed.kind != "labelled" and "bag_of_words" in raw["evaluations"]["base"]["measures"]:
         changes["evaluations.base.measures.bag_of_words"] = profiles.REMOVED
     changes["register.models"] = [name for name in raw["register"]["models"] if name in kept]
@@ -101,15 +106,21 @@ def _measured(raw: dict[str, Any], kind: Kind) -> sizing.Sizes:
         return sizing.measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
 
 
-def _label_bounds(looked: Survey) -> list[Setting]:
-    """Bounds of the gates on labels: half of the rarest label's share."""
+def _row_bounds(looked: Survey) -> list[Setting]:
+    """Bounds of the gates on rows: repeated texts, and half of the rarest label's share."""
+    bounds = []
+    if repeated := looked.repeated():
+        reason = "so many texts repeat another one; sampling keeps one of each"
+        bounds.append(Setting("gates.raw.max_duplicate_share", math.ceil(1000 * repeated) / 1000, reason))
     if not looked.labels:
-        return []
+        return bounds
     counts = Counter(looked.labels.values())
     share = min(counts.values()) / counts.total()
     reason = f"half of the share of the rarest label, {share:.1%}"
     bound = round(share / 2, 4)
-    return [Setting(path, bound, reason) for path in ("gates.raw.labels.min_share", "gates.samples.min_label_share")]
+    return bounds + [
+        Setting(path, bound, reason) for path in ("gates.raw.labels.min_share", "gates.samples.min_label_share")
+    ]
 
 
 def _bounds(settings: Iterable[Setting], sizes: sizing.Sizes) -> list[Setting]:

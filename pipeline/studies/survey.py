@@ -42,10 +42,14 @@ class Survey:
     """Record id -> label."""
     answers: dict[str, int] = field(default_factory=dict)
     """Record id -> UTF-8 bytes of its answer."""
-    read: int = 0
-    """Rows of that kind, equal ones included."""
+    rows: Counter[Kind] = field(default_factory=Counter)
+    """Kind -> records read, equal ones included."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Rejected rows by reason."""
+
+    def repeated(self) -> float:
+        """The largest share of a kind's records that repeat another one."""
+        return max(1 - len(self.sizes[kind]) / rows for kind, rows in self.rows.items())
 
     def splits(self, kind: Kind, split: Split) -> dict[str, list[str]]:
         """Split -> the ids of its records."""
@@ -91,7 +95,7 @@ def _look(tables: Iterable[tuple[Kind, Any]], looked: Survey) -> None:
             identity = record_id(kind, *content)
             known[identity] = sum(len(text.encode("utf-8", "surrogatepass")) for text in content)
             read += known[identity]
-            looked.read += kind == looked.kind
+            looked.rows[kind] += 1
             if kind == "labelled":
                 looked.labels[identity] = row["label"]
             if kind == "instructions":
@@ -103,7 +107,8 @@ def _look(tables: Iterable[tuple[Kind, Any]], looked: Survey) -> None:
 def _require_enough(looked: Survey) -> None:
     """Raises UserError where nothing can be learned from the records."""
     different = len(looked.sizes.get(looked.kind, {}))
-    repeats = f" ({looked.read:,} rows, the others repeat them)" if looked.read > different else ""
+    rows = looked.rows[looked.kind]
+    repeats = f" ({rows:,} rows, the others repeat them)" if rows > different else ""
     if different < _FEWEST:
         raise UserError(
             f"the data holds {different} different {looked.kind}{repeats}; expected at least {_FEWEST}, to train, to "

@@ -33,12 +33,12 @@ RECIPES: dict[Kind, tuple[str, ...]] = {
     "instructions": ("chat-full", "chat-lora"),
     "preferences": (),
 }
-# The column that also serves as running text to pretrain on.
-_TEXT: dict[Kind, str] = {
-    "documents": "text",
-    "labelled": "text",
-    "instructions": "output",
-    "preferences": "chosen",
+# Sources that read the same file as running text to pretrain on: name -> column.
+_TEXTS: dict[Kind, dict[str, str]] = {
+    "documents": {},
+    "labelled": {"own-text": "text"},
+    "instructions": {"own-text": "output", "own-questions": "instruction"},
+    "preferences": {"own-text": "chosen", "own-questions": "instruction"},
 }
 
 
@@ -106,10 +106,11 @@ def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
         "kind": guessed.kind, "columns": guessed.columns, "labels": {}, "language": "auto", "split": None,
         "format": guessed.format,
     }  # fmt: skip
-    if guessed.kind == "documents":
-        return {"own": entry}
-    text = guessed.columns.get(_TEXT[guessed.kind], _TEXT[guessed.kind])
-    return {"own": entry, "own-text": entry | {"kind": "documents", "columns": {"text": text}}}
+    documents = {
+        name: entry | {"kind": "documents", "columns": {"text": guessed.columns.get(role, role)}}
+        for name, role in _TEXTS[guessed.kind].items()
+    }
+    return {"own": entry} | documents
 
 
 def lenient(gates: dict[str, Any]) -> dict[str, Any]:

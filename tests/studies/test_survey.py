@@ -30,7 +30,8 @@ def test_survey_counts_equal_records_once(tmp_path: Path) -> None:
     rows = labelled(40)
     looked = look(tmp_path, [*rows, *rows[1:]])
     assert len(looked.sizes["labelled"]) == len(looked.sizes["documents"]) == 40
-    assert looked.read == 80
+    assert looked.rows == {"labelled": 80, "documents": 80}
+    assert looked.repeated() == 0.5
     assert Counter(looked.labels.values()) == {"iyi": 20, "kötü": 20}
     identity = next(iter(looked.sizes["labelled"]))
     assert looked.sizes["labelled"][identity] == len("".join(rows[1]).encode())
