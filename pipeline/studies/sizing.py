@@ -34,6 +34,8 @@ _LEAST_ROOM = 16
 """Tokens of the prompt that are kept beside the longest answer."""
 _EXACT = 8
 """Median tokens of an answer up to which it is expected to the letter."""
+_RECORDS_TOKENS = 4
+"""Tokens of an update of fine-tuning, in updates of pretraining."""
 _GENERATED = 128
 """Most tokens of an answer that is generated to be measured."""
 _EPOCHS = 20
@@ -60,11 +62,13 @@ class Budget:
     """Passes over the text, within the bounds above."""
     finetune_epochs: float
     """Passes over the records, within the bounds above."""
+    tokens: int
+    """Most tokens of one training."""
 
 
-TRY = Budget(1024, 128, (512, 2048), 512, (150, 600), (150, 300), 4, 3)
+TRY = Budget(1024, 128, (512, 2048), 512, (150, 600), (150, 300), 4, 3, 400_000)
 """A minute or two on two cores."""
-FULL = Budget(2048, 256, (512, 8192), 1024, (660, 20_000), (120, 5_000), 4, 3)
+FULL = Budget(2048, 256, (512, 8192), 1024, (660, 20_000), (120, 5_000), 4, 3, 50_000_000)
 """As long as the data is worth; four epochs of text as in Muennighoff et al. 2023."""
 
 
@@ -261,6 +265,7 @@ def _pretraining(sizes: Sizes, budget: Budget, context: int) -> list[Setting]:
     windows = max(1, (tokens - 1) // context)
     batch = _power(min(budget.window_tokens / context, windows / 4))
     steps = _updates(windows, batch, budget.pretrain, budget.pretrain_epochs, _EPOCHS / 2)
+    steps = min(steps, max(1, budget.tokens // (batch * context)))
     epochs = steps * batch / windows
     checked = max(1, -(-max(1, (sizes.text_tokens["validation"] - 1) // context) // batch))
     return [
@@ -275,8 +280,10 @@ def _pretraining(sizes: Sizes, budget: Budget, context: int) -> list[Setting]:
 def _finetuning(sizes: Sizes, budget: Budget, limit: int, most: int) -> list[Setting]:
     """Batch size, updates and validation of the recipes."""
     n = sizes.records["train"]
-    batch = _power(min(most, n / 4, max(2, 16 * budget.window_tokens / limit)))
+    usual = min(limit, float(sizes.lengths.mean()))
+    batch = _power(min(most, n / 4, max(2, _RECORDS_TOKENS * budget.window_tokens / usual)))
     steps = _updates(n, batch, budget.finetune, budget.finetune_epochs, _EPOCHS)
+    steps = min(steps, max(1, int(budget.tokens / (batch * usual))))
     checked = max(1, -(-sizes.records["validation"] // batch))
     return [
         Setting("finetune.*.ordering.batch_size", batch, f"{n:,} records of up to {limit} tokens to train on"),

@@ -56,9 +56,13 @@ def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | N
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
+    before = files.sha256_of(folder / "inputs") if (folder / "inputs").is_dir() else ""
     shutil.rmtree(folder / "inputs", ignore_errors=True)
     (folder / "inputs").mkdir()
     shutil.copy(data, folder / "inputs" / data.name)
+    if before and before != files.sha256_of(folder / "inputs"):  # models and pages of other data would stay
+        for name in ("dvc.lock", "data", "models", "reports"):
+            files.remove(folder / name)
     files.write_text(folder / "params.yaml", _yaml(made or params(INPUTS / data.name, guessed)))
 
 

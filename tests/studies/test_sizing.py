@@ -84,6 +84,14 @@ def test_sized_keeps_a_small_data_set_from_being_repeated_for_ever() -> None:
     assert large["finetune.*.schedule.steps"] == TRY.finetune[1]
 
 
+def test_sized_bounds_the_tokens_of_a_try_of_long_records() -> None:
+    """Worked school problems of 230 tokens took ten minutes on a busy machine."""
+    got = values(RAW["instructions"], sizes("instructions", n=1300, tokens=230, answer=100))
+    for section, tokens in (("pretrain", got["pretrain.model.context_length"]), ("finetune.*", 230)):
+        assert got[f"{section}.schedule.steps"] * got[f"{section}.ordering.batch_size"] * tokens <= TRY.tokens
+    assert got["finetune.*.ordering.batch_size"] == 8
+
+
 def test_sized_scales_a_full_run_with_the_data() -> None:
     steps = [values(RAW["labelled"], sizes(n=n), FULL)["finetune.*.schedule.steps"] for n in (1_000, 10_000, 100_000)]
     assert steps == [120, 1125, 5_000]  # three epochs in batches of 16, within the bounds

@@ -1,0 +1,36 @@
+"""The folder of a try: another file's models in it would answer for this one."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.studies.guess import guess
+from pipeline.studies.workspace import workspace
+from tests.own_files import labelled, write_csv
+
+OUTS = ("dvc.lock", "data/raw/labelled.parquet", "models/base/config.json", "reports/report.html")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a finished try of 40 rows."""
+    data = write_csv(tmp_path / "own.csv", labelled(40))
+    workspace(data, guess(data), tmp_path / "try")
+    for name in OUTS:
+        (tmp_path / "try" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "try" / name).touch()
+    return tmp_path / "try"
+
+
+def test_workspace_keeps_what_the_same_file_gave(folder: Path) -> None:
+    """An interrupted try continues: the same command on the same file."""
+    data = folder.parent / "own.csv"
+    workspace(data, guess(data), folder)
+    assert all((folder / name).exists() for name in OUTS)
+
+
+def test_workspace_removes_what_another_file_gave(folder: Path) -> None:
+    data = write_csv(folder.parent / "own.csv", labelled(50))
+    workspace(data, guess(data), folder)
+    assert not any((folder / name).exists() for name in OUTS)
+    assert (folder / "inputs/own.csv").read_bytes() == data.read_bytes()
