@@ -24,6 +24,6 @@ def command(data: Path) -> None:
     from pipeline.studies import try_file
 
     try_file.run(data)
-    for verb in ("deliver", "scores"):  # the runs are in MLflow before `tohum ui` is named
-        subprocess.run([sys.executable, "-m", __package__, "--project", str(try_file.FOLDER), verb], check=False)
+    for name in ("deliver", "scores"):  # the runs are in MLflow before `tohum ui` is named
+        subprocess.run([sys.executable, "-m", __package__, "--project", str(try_file.FOLDER), name], check=False)
     click.echo("\n".join(try_file.closing(data)))

@@ -133,7 +133,7 @@ def port() -> int:
     """A free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
+        number: int = free.getsockname()[1]
     return number
 
 
