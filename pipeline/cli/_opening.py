@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.config.params import Params
 from pipeline.config.recipe import Kind
-from pipeline.data.conversations import said
+from pipeline.data.conversations import texts
 from pipeline.data.shards import Shard
 from pipeline.evaluation import Subject
 from pipeline.paths import PROVENANCE
+from pipeline.prompts.spec import TaskSpec
 
 _SHOWN = 3
 _READ = 512  # records of the training split that the examples are chosen from
@@ -33,7 +34,7 @@ def opening(subject: Subject, params: Params, recipe: str | None) -> list[str]:
         params: params.yaml of the working folder.
         recipe: the model's name in this project's params; None: it was made elsewhere, so its training data is unknown.
     """
-    lines = [f"{subject.name}: {_taught(subject.task)}"]
+    lines = [f"{subject.name}: {_taught(subject.tasks[0].spec)}"]
     made = None if recipe is None else _origin(recipe, params)
     if made is None:
         return [*lines, "Its training data is not in this project, so no example is shown. End with Ctrl-D."]
@@ -45,16 +46,14 @@ def opening(subject: Subject, params: Params, recipe: str | None) -> list[str]:
     return [*lines, "Type a text and press Enter; end with Ctrl-D."]
 
 
-def _taught(task: Mapping[str, Any]) -> str:
+def _taught(task: TaskSpec) -> str:
     """The task in words."""
-    name, template = task.get("objective", "next_token"), task.get("template")
-    labels = task.get("labels")
-    if name in ("classify", "cloze") and labels:
-        return f"a classifier; it answers a text with one of {len(labels)} labels: {', '.join(labels)}."
-    if name == "instruct":
-        return f"it answers one instruction at a time (template {template}), without the earlier ones."
-    if name == "chat":
-        return f"it answers in a conversation of several turns (template {template})."
+    if task.labels:
+        return f"a classifier; it answers a text with one of {len(task.labels)} labels: {', '.join(task.labels)}."
+    if task.name == "chat":
+        return f"it answers in a conversation of several turns (template {task.template})."
+    if task.template is not None:
+        return f"it answers one instruction at a time (template {task.template}), without the earlier ones."
     return "a language model; it continues your text and answers no question."
 
 
@@ -115,7 +114,7 @@ def _shown(kind: Kind, row: Mapping[str, Any]) -> str:
     """A record as `question -> answer`."""
     if kind == "labelled":
         return f"{_excerpt(row['text'])} -> {row['label']}"
-    question = _excerpt("\n".join(filter(None, (said(row["input"]), row["instruction"]))))
+    question = _excerpt("\n".join([*texts(row.get("history")), row["instruction"], row["input"]]))
     answer = row["output"] if kind == "instructions" else row["chosen"]
     return f"{question} -> {_excerpt(answer)}"
 

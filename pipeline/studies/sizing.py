@@ -13,15 +13,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from pipeline.config.params import Split
 from pipeline.config.recipe import Kind
-from pipeline.data.records import CONTENT, SPLITS
+from pipeline.data.conversations import texts
+from pipeline.data.records import SPLITS, TEXTS
+from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.studies.survey import Survey, total
+from pipeline.tokenizer import Tokenizer
 
-LIMIT = "finetune.*.objective.max_tokens"
+LIMIT = "finetune.*.task.max_tokens"
 """Setting of the longest example of fine-tuning."""
+_PROMPT_LIMIT = "finetune.*.task.max_prompt_tokens"
+_END = 2
+"""Tokens that open and end an answer."""
+_MARKERS = 4
+"""Tokens of a template around each earlier message, at most."""
 _BYTES_PER_TOKEN = 3
 """Of a small vocabulary, for estimates before there is one."""
 _BYTES_PER_ID = 100
@@ -30,8 +39,8 @@ _ADDED: dict[Kind, int] = {"labelled": 1, "instructions": 12}
 """Tokens that the end of the text and a template add at most to a record."""
 _LEAST_WINDOW = 16
 """Fewest tokens of a window."""
-_LEAST_ROOM = 16
-"""Tokens of the prompt that are kept beside the longest answer."""
+_LEAST_PROMPT = 24
+"""Tokens of a prompt, its markers included, below which nothing of a question is left."""
 _EXACT = 8
 """Median tokens of an answer up to which it is expected to the letter."""
 _RECORDS_TOKENS = 4
@@ -86,6 +95,8 @@ class Sizes(NamedTuple):
     """Tokens of every record of all splits, prompt, answer and template together; empty for documents."""
     answers: npt.NDArray[np.int64]
     """Tokens of every answer; empty where records have none."""
+    turns: bool = False
+    """Whether some records have earlier messages."""
 
 
 class Setting(NamedTuple):
@@ -107,7 +118,8 @@ def estimated(looked: Survey, split: Split) -> Sizes:
         _tokens(text_sizes[identity] for identity in texts["train"]),
         {name: len(members) for name, members in records.items()},
         _tokens(sizes.values()) + _ADDED[looked.kind] if looked.kind in _ADDED else _tokens([]),
-        _tokens(looked.answers.values()) + 2,
+        _tokens(looked.answers.values()) + _END,
+        looked.turns,
     )
 
 
@@ -121,39 +133,41 @@ def measured(samples: Path, tokenizer_folder: Path, kind: Kind) -> Sizes:
     Raises:
         UserError: a file is missing or damaged.
     """
-    import pyarrow.parquet as pq
-
-    from pipeline.data.shards import Shard
-    from pipeline.tokenizer import Tokenizer
-
     tokenizer = Tokenizer.load(tokenizer_folder)
     shards = {name: Shard.open(samples / "documents", name) for name in SPLITS}
     counts: dict[str, int] = {name: len(shard) for name, shard in shards.items()}
-    lengths: list[npt.NDArray[np.int64]] = []
-    answers: list[npt.NDArray[np.int64]] = []
+    lengths, answers, turns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], False
     if kind in _ADDED:
-        fields = ["text"] if kind == "labelled" else list(CONTENT[kind])
+        fields = ["text"] if kind == "labelled" else list(TEXTS[kind])
         for name in SPLITS:
             table = pq.ParquetFile(samples / kind / f"{name}.parquet").read(columns=fields)
             counts[name] = len(table)
-            columns = [
-                np.array([len(ids) for ids in _encoded(tokenizer, table[column])], np.int64) for column in fields
-            ]
-            lengths.append(sum(columns, start=np.zeros(len(table), np.int64)) + _ADDED[kind])
-            answers.append(columns[-1] + 2 if kind == "instructions" else np.zeros(0, np.int64))
+            columns = {field: _lengths(tokenizer, table[field].to_pylist()) for field in fields if field != "history"}
+            if kind == "instructions":
+                histories = table["history"].to_pylist()
+                columns["history"] = np.array([_said(tokenizer, history) for history in histories], np.int64)
+                answers.append(columns["output"] + _END)
+                turns = turns or any(histories)
+            lengths.append(sum(columns.values(), start=np.zeros(len(table), np.int64)) + _ADDED[kind])
     return Sizes(
         kind,
         {name: len(shard.ids) for name, shard in shards.items()},
         shards["train"].lengths.astype(np.int64),
         counts,
-        np.concatenate(lengths) if lengths else np.zeros(0, np.int64),
-        np.concatenate(answers) if answers else np.zeros(0, np.int64),
+        np.concatenate(lengths),
+        np.concatenate(answers),
+        turns,
     )
 
 
-def _encoded(tokenizer: Any, column: Any) -> list[Any]:
-    texts = column.to_pylist()
-    return list(tokenizer.encode_batch(texts)) if texts else []
+def _lengths(tokenizer: Tokenizer, texts: list[str]) -> npt.NDArray[np.int64]:
+    """Tokens of each text."""
+    return np.array([len(ids) for ids in tokenizer.encode_batch(texts)] if texts else [], np.int64)
+
+
+def _said(tokenizer: Tokenizer, history: str | None) -> int:
+    """Tokens of the earlier messages of a record with their markers."""
+    return sum(len(tokenizer.encode(text)) + _MARKERS for text in texts(history))
 
 
 def vocabulary(text_bytes: int, budget: Budget) -> Setting:
@@ -176,12 +190,16 @@ def sized(raw: Mapping[str, Any], sizes: Sizes, budget: Budget) -> list[Setting]
     """
     recipes = {name: recipe for name, recipe in raw["finetune"].items() if recipe["data"] == sizes.kind}
     virtual = max((recipe["tuner"].get("virtual_tokens", 0) for recipe in recipes.values()), default=0)
-    limit = _limit(sizes, budget, virtual) if recipes else None
-    context = _context(sizes, budget, 0 if limit is None else limit.value + virtual)
+    limits = _limits(sizes, budget, virtual) if recipes else []
+    context = _context(sizes, budget, limits[0].value + virtual if limits else 0)
     settings = [context, *_pretraining(sizes, budget, context.value)]
-    if limit is not None:
+    if limits:
         most = min(int(recipe["ordering"]["batch_size"]) for recipe in recipes.values())
-        settings += [limit, *_finetuning(sizes, budget, limit.value, most)]
+        settings += [*limits, *_finetuning(sizes, budget, limits[0].value, most)]
+    if recipes and sizes.turns:
+        settings.append(
+            Setting("finetune.*.task.name", "chat", "conversations of several turns; every answer is learned")
+        )
     if recipes and sizes.kind == "instructions":
         settings.append(_answer_measure(raw["evaluations"][next(iter(recipes))]["measures"], sizes))
     return settings
@@ -201,30 +219,37 @@ def _answer_measure(measures: Mapping[str, Any], sizes: Sizes) -> Setting:
     )
 
 
-def _limit(sizes: Sizes, budget: Budget, virtual: int) -> Setting:
-    """The longest example of fine-tuning in tokens."""
+def _limits(sizes: Sizes, budget: Budget, virtual: int) -> list[Setting]:
+    """The longest example of fine-tuning in tokens, and of instructions the longest prompt."""
     room = min(budget.context_length - virtual, _room(sizes, virtual))
-    longest, usual = int(sizes.lengths.max()), int(np.quantile(sizes.lengths, 0.99))
+    n = len(sizes.lengths)
     if sizes.kind == "labelled":
-        value = _eights(usual, 24, room)
-        longer = int((sizes.lengths > value).sum())
-        return Setting(LIMIT, value, f"{longer:,} of {len(sizes.lengths):,} texts are longer and lose their middle")
-    answer = int(sizes.answers.max())
-    if max(longest, answer + _LEAST_ROOM) <= room:
-        value = _eights(max(longest, answer + _LEAST_ROOM), 24, room)
-        return Setting(LIMIT, value, f"the longest record has {longest} tokens with its template")
-    if answer + _LEAST_ROOM > room:
-        longer = int((sizes.answers + _LEAST_ROOM > room).sum())
+        limit = _eights(int(np.quantile(sizes.lengths, 0.99)), 24, room)
+        longer = int((sizes.lengths > limit).sum())
+        return [Setting(LIMIT, limit, f"{longer:,} of {n:,} texts are longer and lose their middle")]
+    prompts = sizes.lengths - sizes.answers
+    longest, longest_prompt = int(sizes.lengths.max()), int(prompts.max())
+    if longest <= room:
+        limit = _eights(longest, 32, room)
+        prompt = min(limit - 1, max(_LEAST_PROMPT, longest_prompt))
+        return [
+            Setting(LIMIT, limit, f"the longest record has {longest} tokens with its template"),
+            Setting(_PROMPT_LIMIT, prompt, f"the longest prompt has {longest_prompt} tokens"),
+        ]
+    prompt = min(max(_LEAST_PROMPT, longest_prompt), room - int(np.quantile(sizes.answers, 0.99)))
+    if prompt < _LEAST_PROMPT:
+        longer = int((sizes.answers + _LEAST_PROMPT > room).sum())
         bound = "this run" if room == budget.context_length - virtual else "so little text"
         raise UserError(
-            f"{longer:,} of {len(sizes.answers):,} answers are longer than {room - _LEAST_ROOM} tokens (the longest "
-            f"has {answer}), the most that {bound} takes; shorten or leave out these records"
+            f"{longer:,} of {n:,} answers are longer than {room - _LEAST_PROMPT} tokens (the longest has "
+            f"{sizes.answers.max()}), the most that {bound} takes; shorten or leave out these records"
         )
-    value = _eights(max(answer + _LEAST_ROOM, usual), 24, room)
-    longer = int((sizes.lengths > value).sum())
-    return Setting(
-        LIMIT, value, f"{longer:,} of {len(sizes.lengths):,} records are longer and lose the middle of their prompt"
-    )
+    left_out = int((np.minimum(prompts, prompt) + sizes.answers > room).sum())
+    cut = int((prompts > prompt).sum())
+    return [
+        Setting(LIMIT, room, f"{left_out:,} of {n:,} records are left out, their answers are longer"),
+        Setting(_PROMPT_LIMIT, prompt, f"{cut:,} of {n:,} prompts are longer and lose their middle"),
+    ]
 
 
 def _room(sizes: Sizes, virtual: int = 0) -> int:

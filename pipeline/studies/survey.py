@@ -13,7 +13,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Source, Split
 from pipeline.config.recipe import Kind
 from pipeline.data.ledger import RowLog
-from pipeline.data.records import CONTENT, SPLITS, record_id
+from pipeline.data.records import CONTENT, SPLITS, TEXTS, record_id
 from pipeline.data.split import split_of
 from pipeline.errors import UserError
 
@@ -44,6 +44,8 @@ class Survey:
     """Record id -> UTF-8 bytes of its answer."""
     rows: Counter[Kind] = field(default_factory=Counter)
     """Kind -> records read, equal ones included."""
+    turns: bool = False
+    """Whether some records have earlier messages."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Rejected rows by reason."""
 
@@ -88,12 +90,13 @@ def _look(tables: Iterable[tuple[Kind, Any]], looked: Survey) -> None:
     """Adds a source's records to the survey, up to _MOST_BYTES of text."""
     read = 0
     for kind, table in tables:
-        columns = CONTENT[kind]
+        columns = [name for name in TEXTS[kind] if name in table.column_names]
         known = looked.sizes.setdefault(kind, {})
-        for row in table.select(list(columns)).to_pylist():
-            content = [row[name] for name in columns]
-            identity = record_id(kind, *content)
-            known[identity] = sum(len(text.encode("utf-8", "surrogatepass")) for text in content)
+        for row in table.select(columns).to_pylist():
+            content, history = [row[name] for name in CONTENT[kind]], row.get("history")
+            identity = record_id(kind, *content, history=history)
+            known[identity] = sum(len(text.encode("utf-8", "surrogatepass")) for text in [*content, history or ""])
+            looked.turns = looked.turns or bool(history)
             read += known[identity]
             looked.rows[kind] += 1
             if kind == "labelled":

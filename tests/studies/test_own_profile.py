@@ -40,7 +40,7 @@ def test_profile_writes_source_recipes_and_sizes_of_the_file(
     assert set(params.finetune) == {"spam-full", "spam-layers", "spam-lora"}  # the recipes over labelled texts
     assert params.register_.models == ["base", "spam-full", "spam-lora"]
     assert params.split.validation == params.split.test == 0.12
-    limit = raw["finetune"]["spam-lora"]["objective"]["max_tokens"]
+    limit = raw["finetune"]["spam-lora"]["task"]["max_tokens"]
     assert params.pretrain.model.context_length >= limit < 96
     assert raw["gates"]["samples"]["max_tokens"]["labelled"] == limit - 1
     assert raw["gates"]["raw"]["labels"]["min_share"] == 0.25  # half of the rarest label's share

@@ -69,11 +69,14 @@ def test_sized_fits_the_data_or_says_the_one_thing_to_change(
         assert 1 <= recipe.schedule.warmup_steps <= recipe.schedule.steps
         assert 1 <= recipe.validation.every <= recipe.schedule.steps
     for tuned in raw["finetune"].values():
-        limit = tuned["objective"]["max_tokens"]
+        limit = tuned["task"]["max_tokens"]
         assert limit + tuned["tuner"].get("virtual_tokens", 0) <= context
         assert limit >= min(data.lengths.max(), 24) or kind == "labelled"
         if kind == "instructions":
-            assert limit >= data.answers.max() + 16
+            fitting = (
+                np.minimum(data.lengths - data.answers, tuned["task"]["max_prompt_tokens"]) + data.answers <= limit
+            )
+            assert fitting.mean() >= 0.98
         epochs = tuned["schedule"]["steps"] * tuned["ordering"]["batch_size"] / data.records["train"]
         assert epochs <= 21
 
@@ -106,9 +109,21 @@ def test_sized_takes_the_context_of_long_answers() -> None:
     assert set(short["evaluations.*.measures"]) == {"exact_match"}
 
 
-def test_sized_refuses_answers_that_no_context_holds() -> None:
-    with pytest.raises(UserError, match=r"1 of 400 answers are longer than 1008 tokens \(the longest has 4980\)"):
-        sized(RAW["instructions"], sizes("instructions", n=400, tokens=20, longest=5000), TRY)
+def test_sized_leaves_out_a_few_answers_that_no_context_holds() -> None:
+    settings = sized(RAW["instructions"], sizes("instructions", n=400, tokens=20, longest=5000), TRY)
+    limit = next(setting for setting in settings if setting.path == LIMIT)
+    assert limit.reason == "1 of 400 records are left out, their answers are longer"
+
+
+def test_sized_refuses_answers_most_of_which_no_context_holds() -> None:
+    with pytest.raises(UserError, match=r"^400 of 400 answers are longer than 1000 tokens \(the longest has 2000\)"):
+        sized(RAW["instructions"], sizes("instructions", n=400, tokens=2020, answer=2000), TRY)
+
+
+def test_sized_takes_task_chat_for_conversations() -> None:
+    talks = sizes("instructions")._replace(turns=True)
+    assert values(RAW["instructions"], talks)["finetune.*.task.name"] == "chat"
+    assert "finetune.*.task.name" not in values(RAW["instructions"], sizes("instructions"))
 
 
 def test_sized_cuts_a_long_text_and_says_how_many() -> None:
