@@ -81,11 +81,15 @@ lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, a
 plan profile search ui prefect worker flow register report chat which try fastest ablation scaling budget fsck doctor times: setup
 	@$(TOHUM) $(if $(PROJECT),--project $(PROJECT)) $@ $(OPTIONS_$@)
 
-OPTIONS_profile = $(NAME) $(if $(DATA),--data $(DATA)) $(if $(FORCE),--force)
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)
 OPTIONS_chat = $(MODEL)
 OPTIONS_which = $(DATA)
-OPTIONS_try = $(DATA)
+quoted = '$(subst ','\'',$(1))'
+PLACE = $(if $(DATA),$(call quoted,$(patsubst ~/%,$(HOME)/%,$(DATA))))
+COLUMNS_OF = $(if $(TEXT),--text $(call quoted,$(TEXT))) $(if $(LABEL),--label $(call quoted,$(LABEL))) \
+  $(if $(KIND),--kind $(KIND))
+OPTIONS_try = $(PLACE) $(COLUMNS_OF) $(if $(GUESS),--guess) $(if $(WRITE),--write)
+OPTIONS_profile = $(NAME) $(if $(PLACE),--data $(PLACE)) $(COLUMNS_OF) $(if $(FORCE),--force)
 OPTIONS_fastest = $(if $(APPLY),--apply)
 OPTIONS_budget = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 OPTIONS_fsck = $(if $(MEND),--mend)

@@ -49,7 +49,7 @@ def small_params() -> dict[str, Any]:
             "perplexity": {"split": "test", "batch_size": 16, "max_documents": 8},
             "bag_of_words": {"split": "test"},
         },
-        SPAM: {"classification": {"split": "test", "batch_size": 16}},
+        SPAM: {"classification": {"split": "test", "batch_size": 16, "baseline": "bag_of_words"}},
         CHAT: {"exact_match": answers},
         BOTH: {"exact_match": answers},
     }  # fmt: skip

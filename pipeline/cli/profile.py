@@ -5,10 +5,12 @@ shows. Changes of your own are never overwritten without --force.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from pipeline.cli._command import UserPath, verb
+from pipeline.config.recipe import Kind
 
 GROUP = "Run the pipeline"
 ORDER = 11
@@ -22,22 +24,27 @@ ORDER = 11
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--force", is_flag=True, help="Overwrite changes of your own in params.yaml.")
-@click.option(
-    "--data", type=UserPath(), metavar="FILE", help="With profile files: its source, and budgets for its data."
-)
-def command(names: tuple[str, ...], force: bool, data: Path | None) -> None:
+@click.option("--data", type=UserPath(), multiple=True, metavar="DATA",
+              help="With profile files: its source, and budgets for its data.")  # fmt: skip
+@click.option("--text", metavar="COLUMN", help="With --data, as in `tohum try`.")
+@click.option("--label", metavar="COLUMN", help="With --data, as in `tohum try`.")
+@click.option("--kind", type=click.Choice(get_args(Kind)), help="With --data, as in `tohum try`.")
+def command(  # noqa: PLR0913 - each is an option of the command line
+    names: tuple[str, ...], force: bool, data: tuple[Path, ...], text: str | None, label: str | None, kind: Kind | None
+) -> None:
     """Applies the named profiles, or lists all."""
     from pipeline.config import profiles
 
+    if (data or text or label or kind) and not (data and "files" in names):
+        raise click.UsageError("--data goes with profile files: tohum profile files --data FILE")
     if not names:
         click.echo("\n".join(profiles.available()))
         return
-    if data is None:
-        profiles.apply(list(names), force=force)
-    else:
-        if "files" not in names:
-            raise click.UsageError("--data goes with profile files: tohum profile files --data FILE")
+    if data:
         from pipeline.studies import own_profile
+        from pipeline.studies.guess import Wishes, guess
 
-        own_profile.apply(list(names), data, force)
+        own_profile.apply(list(names), guess(data, Wishes(text, label, kind)), force)
+    else:
+        profiles.apply(list(names), force=force)
     click.echo(f"params.yaml is now {' + '.join(names)}; see `git diff params.yaml` and `tohum plan`")

@@ -14,6 +14,7 @@ ORDER = 14
 @verb("tohum scores")
 def command() -> None:
     """Prints the table."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -22,16 +23,27 @@ def command() -> None:
     from pipeline.reporting import report
 
     params, console = config.load(), Console()
-    table = Table("model", "made by", "score", "value", "gate", title="Models of this pipeline")
+    table = Table(title="Models of this pipeline", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("model", "made by", "score", "value", "gate"):
+        table.add_column(column)
+    sentences = []
     for name in params.evaluations:
-        scores = report.leading_scores(name)
-        keys, values = "\n".join(key for key, _ in scores), "\n".join(f"{value:.4f}" for _, value in scores)
+        row = report.summary(name, params)
         verdict = GATES / name / "verdict.json"
         gate = "not run"
         if verdict.exists():
-            gate = "[green]passed" if integrity.read_json(verdict)["passed"] else "[red]failed"
-        table.add_row(name, report.made_by(name, params), keys, values, gate)
+            judged = integrity.read_json(verdict)
+            gate = "[green]passed" if judged["passed"] else "[red]failed"
+            gate += "[/]\n[yellow]warned" if report.warnings(judged) else ""
+        scores = [(score, f"{value:.4f}") for score, value in row.scores]
+        if row.baseline is not None:
+            scores.append((f"TF-IDF: {row.baseline.outcome}", f"{row.baseline.baseline_accuracy:.4f}"))
+            sentences += [] if row.baseline.verdict == "better" else [f"{name}: {row.baseline.sentence}."]
+        names, values = ("\n".join(column) for column in zip(*scores, strict=True)) if scores else ("", "")
+        table.add_row(name, "\n".join(filter(None, [row.made_by, row.trained_on])), names, values, gate)
     console.print(table)
+    if sentences:
+        console.print("\n".join(sentences), highlight=False, style="yellow")
     talker = "chat-lora" if "chat-lora" in params.evaluations else list(params.evaluations)[-1]
     lines = {
         "compare": shown(REPORTS / "report.html"),

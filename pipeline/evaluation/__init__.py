@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from pipeline import closure, files, integrity, kept_results
+from pipeline.baseline import Baseline, LabelledTexts, fit
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
@@ -41,6 +42,8 @@ class Subject(NamedTuple):
     samples: Path
     """The folder data/samples."""
     compute: Compute
+    kept: Path | None = None
+    """Folder of kept results; None: nothing is kept."""
 
     def labelling(self, measure: str) -> Labelling:
         """The task that answers with labels. Raises UserError if the model has none, naming the measure."""
@@ -75,6 +78,42 @@ def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
     return rows
 
 
+def baseline_labels(subject: Subject, split: str) -> Baseline:
+    """Labels of TF-IDF with logistic regression for the labelled records of a split, trained on the training records.
+
+    It is fitted once for the samples, and kept for all their models.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    if subject.kept is None:
+        return _fit_baseline(subject, split)
+    code = _code_of("bag_of_words", subject)
+    key = kept_results.key_of("baseline", subject.samples, code, {"split": split}, subject.compute)
+    result = kept_results.read(subject.kept, key)
+    if result is not None:
+        integrity.require_intact(subject.samples / "labelled")
+        return Baseline(**result[1])
+    baseline = _fit_baseline(subject, split)
+    if _code_of("bag_of_words", subject) == code:  # else an edit came while it ran
+        kept_results.keep(subject.kept, key, ({}, baseline._asdict()))
+    return baseline
+
+
+def _fit_baseline(subject: Subject, split: str) -> Baseline:
+    splits = {name: records(subject, "labelled", name) for name in dict.fromkeys(("train", "validation", split))}
+    texts = {
+        name: LabelledTexts([row["text"] for row in rows], [row["label"] for row in rows])
+        for name, rows in splits.items()
+    }
+    return fit(texts["train"], texts["validation"], texts[split].texts)
+
+
+def by_record(scores: Sequence[float]) -> str:
+    """Scores of records, in the order of the file, for a measure's details: one line of JSON instead of thousands."""
+    return " ".join(f"{score:.4g}" for score in scores)
+
+
 def slices(n: int, size: int) -> Iterator[slice]:
     """Consecutive slices of `size` that cover 0..n-1."""
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
@@ -105,6 +144,7 @@ def measure_all(
     Raises:
         UserError: two measures give the same metric, or a metric is not a finite number.
     """
+    subject = subject._replace(kept=kept)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
     codes = {} if kept is None else {name: _code_of(name, subject) for name in evaluation.measures}

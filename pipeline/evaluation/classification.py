@@ -1,27 +1,36 @@
-"""Accuracy, F1 and the confusion matrix of a classifier on held-out labelled texts."""
+"""Accuracy, F1 and the confusion matrix of a classifier on held-out labelled texts, beside a baseline on the same.
+
+The baseline is TF-IDF with logistic regression, trained on all training records; a fine-tuned model is worth its cost
+only where it beats that. The records on which only one of the two is right decide it (McNemar's test).
+"""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, label_probabilities, records
+from pipeline.evaluation import Subject, baseline_labels, by_record, label_probabilities, records
 
 
 class Settings(Section):
-    """Split and batch size."""
+    """Split, batch size and baseline."""
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the labelled records to measure on."""
     batch_size: Positive = Field(examples=[4])
     """Texts in a batch; their number does not change the metrics."""
+    baseline: Literal["bag_of_words"] | None = Field(examples=["bag_of_words", None])
+    """Classifier to compare with on the same records: TF-IDF with logistic regression; null: none."""
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """accuracy (overall and by language), macro_f1, class_loss_nats, examples; details: confusion matrix, F1 by label,
-    up to 50 wrong answers.
+    """accuracy (overall and by language), macro_f1, class_loss_nats, examples (held-out records); with a baseline
+    baseline_accuracy, majority_accuracy (the most frequent training label for all), only_model_right and
+    only_baseline_right (records); details: confusion matrix, F1 by label, up to 50 wrong answers, score by record.
 
     Raises:
         UserError: a model without labels, or a label that it was not trained on.
@@ -60,7 +69,34 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         for row, guess, ok in zip(rows, guesses, right, strict=True)
         if not ok
     ]
-    return metrics, {"confusion": confusion, "f1": scores, "wrong": wrong[:50]}
+    details = {"confusion": confusion, "f1": scores, "wrong": wrong[:50], "by_record": by_record(right)}
+    if settings.baseline is None:
+        return metrics, details
+    more, baseline_by_record = _beside_baseline(subject, settings.split, rows, right)
+    return metrics | more, details | {"baseline_by_record": baseline_by_record}
+
+
+def _beside_baseline(
+    subject: Subject, split: str, rows: Sequence[dict[str, Any]], right: Sequence[bool]
+) -> tuple[dict[str, float], str]:
+    """The metrics of the baseline beside those of the model, and whether it is right on each record.
+
+    Args:
+        subject: the model, with its samples.
+        split: split of the records.
+        rows: the records.
+        right: whether the model is right on each of them.
+    """
+    baseline = baseline_labels(subject, split)
+    baseline_right = [row["label"] == label for row, label in zip(rows, baseline.labels, strict=True)]
+    pairs = Counter(zip(right, baseline_right, strict=True))
+    metrics = {
+        "baseline_accuracy": sum(baseline_right) / len(rows),
+        "majority_accuracy": sum(row["label"] == baseline.majority for row in rows) / len(rows),
+        "only_model_right": float(pairs[True, False]),
+        "only_baseline_right": float(pairs[False, True]),
+    }
+    return metrics, by_record(baseline_right)
 
 
 def f1(confusion: dict[str, dict[str, int]], label: str) -> float:

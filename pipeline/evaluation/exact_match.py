@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
-from pipeline.evaluation import Subject, answers_to_show, greedy_answers, records
+from pipeline.evaluation import Subject, answers_to_show, by_record, greedy_answers, records
 
 
 class Settings(Section):
@@ -26,7 +26,9 @@ class Settings(Section):
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """exact_match (overall and by language), empty_share, instructions; details: right and wrong answers."""
+    """exact_match (overall and by language), empty_share, instructions; details: right and wrong answers, score by
+    record.
+    """
     rows = records(subject, "instructions", settings.split)[: settings.max_records]
     answers = greedy_answers(subject, subject.answering("exact_match"), rows, settings.batch_size, settings.max_tokens)
     right = [
@@ -40,4 +42,4 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     for code in sorted({row["language"] for row in rows}):
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == code]
         metrics[f"exact_match_{code}"] = sum(chosen) / len(chosen)
-    return metrics, {"answers": answers_to_show(rows, answers, right, right)}
+    return metrics, {"answers": answers_to_show(rows, answers, right, right), "by_record": by_record(right)}

@@ -12,7 +12,7 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, answers_to_show, greedy_answers, records
+from pipeline.evaluation import Subject, answers_to_show, by_record, greedy_answers, records
 
 
 class Settings(Section):
@@ -32,7 +32,7 @@ class Settings(Section):
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
     """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language, and the number of instructions;
-    details: the worst and the best answers by rouge_l.
+    details: the worst and the best answers by rouge_l; chrF of each record, 0 to 1.
 
     Raises:
         UserError: no record of that source.
@@ -54,11 +54,13 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     for code in [None, *codes]:
         chosen = [i for i, row in enumerate(rows) if code in (None, row["language"])]
         suffix = "" if code is None else f"_{code}"
-        chrf = CHRF().corpus_score([answers[i] for i in chosen], [[rows[i]["output"] for i in chosen]])
-        metrics[f"chrf{suffix}"] = float(chrf.score)
+        corpus = CHRF().corpus_score([answers[i] for i in chosen], [[rows[i]["output"] for i in chosen]])
+        metrics[f"chrf{suffix}"] = float(corpus.score)
         metrics[f"rouge_l{suffix}"] = sum(rouge[i] for i in chosen) / len(chosen)
         metrics[f"exact_match{suffix}"] = sum(right[i] for i in chosen) / len(chosen)
-    return metrics, {"answers": answers_to_show(rows, answers, right, rouge)}
+    chrf = CHRF()
+    each = [chrf.sentence_score(text, [row["output"]]).score / 100 for text, row in zip(answers, rows, strict=True)]
+    return metrics, {"answers": answers_to_show(rows, answers, right, rouge), "by_record": by_record(each)}
 
 
 def rouge_l(answer: str, expected: str, code: str) -> float:

@@ -1,19 +1,48 @@
 """Gate on a model: the expectations on its evaluation's metrics before it may be registered.
 
-Every metric is finite, a language model beats the unigram entropy of its test text, generation is not degenerate, and
-the model's own thresholds hold. A model that fails is kept out of the registry; the graph goes on.
+Every metric is finite, the model beats its baseline (a unigram model, or TF-IDF with logistic regression), generation
+is not degenerate, and the model's own thresholds hold. A model that fails is kept out of the registry; the graph goes
+on.
 """
 
 import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pipeline import integrity
+from pipeline.baseline import BesideBaseline
 from pipeline.config.params import Bound
 from pipeline.config.section import Section, Share
 from pipeline.errors import UserError
-from pipeline.gates._rules import Condition, Expectation, Frame, Row, at_least, at_most, measured, suite, within, zero
+from pipeline.gates._rules import (
+    Condition,
+    Expectation,
+    Frame,
+    Row,
+    at_least,
+    at_most,
+    measured,
+    suite,
+    warning,
+    within,
+    zero,
+)
+from pipeline.significance import ERROR_RATE
+
+
+class Baseline(Section):
+    """gates.model.baseline: consequence for a model that does not beat its baseline, by the records it is measured on.
+
+    block: it cannot be registered; warn: a warning in its verdict; ignore: none.
+    """
+
+    documents: Literal["block", "warn", "ignore"]
+    """A language model whose loss is not below the unigram entropy of its test text."""
+    labelled: Literal["block", "warn", "ignore"]
+    """A classifier that is not right significantly more often than TF-IDF with logistic regression, on the same records
+    (McNemar's exact test, 5 % with both directions)."""
 
 
 class Settings(Section):
@@ -25,6 +54,8 @@ class Settings(Section):
     """Share of its samples' tokens that equal the token before."""
     max_empty_share: Share
     """Share of samples or answers without a token."""
+    baseline: Baseline
+    """Consequence for a model that does not beat its baseline."""
 
 
 # Frame, column, condition (with the setting below gates.model that holds the bound), condition in words.
@@ -36,7 +67,7 @@ GENERATION: list[Row] = [
 
 
 def profile(evaluation: Path, thresholds: Mapping[str, Bound]) -> dict[str, Frame]:
-    """Profile tables of `<evaluation>/metrics.json`: a row per metric, a column per metric, and the entropy.
+    """Profile tables of `<evaluation>/metrics.json`: a row per metric, a column per metric, and the baselines.
 
     Raises:
         UserError: no metrics.json, or it is no flat table of numbers.
@@ -48,7 +79,7 @@ def profile(evaluation: Path, thresholds: Mapping[str, Bound]) -> dict[str, Fram
     names = sorted({*metrics, *thresholds})
     scores = Frame((), tuple(names), nullable=True)
     scores.add({name: metrics.get(name) for name in names})
-    return {"metrics": finite, "scores": scores, "entropy": _entropy(metrics)}
+    return {"metrics": finite, "scores": scores, "entropy": _entropy(metrics), "baseline": _baseline(metrics)}
 
 
 def expectations(
@@ -60,10 +91,9 @@ def expectations(
     """
     scores = {metric for metric, value in frames["scores"].rows[0].items() if value is not None}
     curve = f"no bound: see the training curve of {name}"
-    train = f"no bound: train {name} longer, or at another learning rate"
     rows: list[Row] = [
         ("metrics", "finite", at_least(1, curve), "every metric is a finite number"),
-        ("entropy", "nats_above_unigram", zero(train), "the model predicts better than a unigram model"),
+        *_baseline_rows(name, settings.baseline, frames),
         *(row for row in GENERATION if row[1] in scores and row[1] not in thresholds),
     ]
     for metric, bound in sorted(thresholds.items()):
@@ -80,6 +110,41 @@ def _condition(bound: Bound, key: str) -> Condition | None:
     if bound.at_least is not None:
         return at_least(bound.at_least, key)
     return None if bound.at_most is None else at_most(bound.at_most, key)
+
+
+def _baseline_rows(name: str, settings: Baseline, frames: Mapping[str, Frame]) -> list[Row]:
+    """The expectations that the model beats its baselines; none for a baseline that was not measured or is ignored."""
+    key = "gates.model.baseline"
+    rows: list[Row] = []
+    if frames["entropy"].rows and settings.documents != "ignore":
+        words = (
+            f"the model predicts better than a unigram model; if not, train {name} longer or at another learning rate"
+        )
+        condition = _with(settings.documents, zero(f"{key}.documents"))
+        rows.append(("entropy", "nats_above_unigram", condition, words))
+    beside = BesideBaseline.of(_numbers(frames["baseline"]))
+    if beside is not None and settings.labelled != "ignore":
+        words = f"the model beats its baseline: {beside.sentence}"
+        condition = _with(settings.labelled, at_most(ERROR_RATE / 2, f"{key}.labelled"))
+        rows.append(("baseline", "chance_of_no_gain", condition, words))
+    return rows
+
+
+def _with(consequence: str, condition: Condition) -> Condition:
+    return warning(condition) if consequence == "warn" else condition
+
+
+def _baseline(metrics: Mapping[str, float]) -> Frame:
+    """The model beside the baseline on the same records; no row where that was not measured."""
+    frame = Frame((), (*BesideBaseline._fields, "chance_of_no_gain"))
+    if beside := BesideBaseline.of(metrics):
+        frame.add(beside._asdict() | {"chance_of_no_gain": beside.chance_of_no_gain})
+    return frame
+
+
+def _numbers(frame: Frame) -> dict[str, float]:
+    """The numbers of a frame's only row; empty without a row."""
+    return {name: value for row in frame.rows for name, value in row.items() if isinstance(value, int | float)}
 
 
 def _entropy(metrics: Mapping[str, float]) -> Frame:

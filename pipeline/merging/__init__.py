@@ -20,7 +20,7 @@ from pipeline.model.adapters import has_additions
 from pipeline.model.gpt import GPT
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
-from pipeline.tokenizer import OURS, RANKS, TOKENIZER
+from pipeline.tokenizer import OURS, RANKS, TOKENIZER, export
 
 Tensors = Mapping[str, Tensor]
 MergeRule = Callable[[Tensors, Sequence[Tensors]], dict[str, Tensor]]
@@ -136,6 +136,8 @@ def _tuned(folder: Path, base_folder: Path, base: GPT, where: str) -> GPT:
 
 def _differ(folder: Path, other: Path, file: str) -> bool:
     first, second = (path.read_bytes() if path.is_file() else b"" for path in (folder / file, other / file))
+    if file == TOKENIZER and first and second:  # the format of its texts belongs to each model's task
+        return export.vocabulary_part(first) != export.vocabulary_part(second)
     return first != second
 
 

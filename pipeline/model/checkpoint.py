@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.model import weights
+from pipeline.model import readme, weights
 from pipeline.model.adapters import attach
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
@@ -27,8 +27,8 @@ from pipeline.model.hf_config import exported_config, labels_in
 from pipeline.model.hf_format import exported_tensors, internal_name, is_transposed
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
 from pipeline.model.weights import WEIGHTS, Header, write_tensors
-
-_OURS = {"config.json", "generation_config.json", WEIGHTS, MANIFEST}
+from pipeline.tokenizer import VOCABULARY, Tokenizer, export
+from pipeline.tokenizer.export import InputFormat
 
 
 def save(  # noqa: PLR0913 - each is one optional part of the folder
@@ -46,9 +46,11 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
     Args:
         model: saved as <Family>ForSequenceClassification if it has `score`, else as a language model.
         folder: replaced as a whole.
-        tokenizer: a folder whose files are copied in; its special tokens go into the configs.
+        tokenizer: a folder whose vocabulary is copied in; its special tokens go into the configs. With `metadata`,
+            tokenizer.json and tokenizer_config.json are written for the task (pipeline/tokenizer/export.py).
         labels: class names in the order of `score`'s rows; needed with `score`.
-        metadata: the task and its settings, deterministic JSON, as tohum.json.
+        metadata: the content of tohum.json (pipeline/prompts/spec.py); with `tokenizer`, README.md says how to
+            use the folder in transformers.
         adapter: writes the adapter into the folder that it is called with, `<folder>/adapter`.
         more: writes further files into the folder that it is called with.
 
@@ -62,13 +64,13 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             "expected one distinct name per row"
         )
     with files.replace_folder(folder) as temporary:
+        input_format = None
         if tokenizer is not None:
-            _copy_tokenizer(tokenizer, temporary)
+            input_format = _write_tokenizer(tokenizer, temporary, metadata, model.config.context_length)
         special = _special_tokens(temporary)
         bos, eos, pad = (special.get(name) for name in ("bos_token", "eos_token", "pad_token"))
         files.write_json(temporary / "config.json", exported_config(model.config, labels, bos, eos, pad))
-        stops = sorted({i for i in (eos, special.get("<|end|>")) if i is not None}) or None
-        generation = {"bos_token_id": bos, "eos_token_id": stops, "pad_token_id": pad}
+        generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
         files.write_json(temporary / "generation_config.json", generation)
         write_tensors(temporary / WEIGHTS, exported_tensors(model))
         if model.score is not None and model.head is not None and not model.config.tie_embeddings:
@@ -78,6 +80,10 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
             adapter(temporary / "adapter")
+        if metadata is not None and input_format is not None:
+            task = export.first_task(metadata)
+            content = readme.text(task, model.config.family, input_format, temporary / "adapter")
+            files.write_text(temporary / "README.md", content)
         if more is not None:
             more(temporary)
         written = {p.relative_to(temporary).as_posix(): p for p in temporary.rglob("*") if p.is_file()}
@@ -130,14 +136,23 @@ def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Head
     return tensors
 
 
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in _OURS and path.suffix not in (".safetensors", ".bin"):
-            shutil.copyfile(path, target / path.name)
+def _write_tokenizer(
+    source: Path, target: Path, metadata: Mapping[str, Any] | None, context_length: int
+) -> InputFormat | None:
+    """Copies a vocabulary and writes its files for the task; returns the format of inputs, None without a task."""
+    for name in VOCABULARY:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if metadata is None:
+        return None
+    tokenizer = Tokenizer.load(target)
+    input_format = export.describe(tokenizer, export.first_task(metadata), context_length)
+    export.write(target, tokenizer, input_format)
+    return input_format
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
-    """Ids by role (`eos_token`, ...) and by text (`<|end|>`), from the tokenizer's files; {} without any."""
+    """Ids of bos_token, eos_token and pad_token, from the tokenizer's files; {} without any."""
     if not (folder / "tokenizer.json").is_file():
         return {}
     raw = foreign.read_json(folder / "tokenizer.json")
@@ -145,10 +160,11 @@ def _special_tokens(folder: Path) -> dict[str, int]:
     vocabulary = raw.get("model", {}).get("vocab")
     path = folder / "tokenizer_config.json"
     settings = foreign.read_json(path) if path.is_file() else {}
+    roles = {}
     for role in ("bos_token", "eos_token", "pad_token"):
         token = settings.get(role)
         text = token.get("content") if isinstance(token, dict) else token
         number = ids.get(text, vocabulary.get(text) if isinstance(vocabulary, dict) else None)
         if number is not None:
-            ids[role] = number
-    return ids
+            roles[role] = number
+    return roles

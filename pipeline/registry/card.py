@@ -15,6 +15,7 @@ from pipeline.config.params import Params
 from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
+from pipeline.reporting import in_words
 from pipeline.tracking import lineage
 
 
@@ -107,14 +108,12 @@ def render(facts: Facts, name: str) -> str:
     parts = [
         f"# {name}",
         _summary(facts),
-        "## Scores\n\n" + _table(["measure", "value", "required"],
-                                 ([key, f"{value:.6g}", _bound(facts.thresholds.get(key))]
-                                  for key, value in sorted(facts.metrics.items()))),
+        "## Scores\n\n" + _scores(facts),
         "## Data\n\n" + _sources(facts.sources),
         "## Gates\n\n" + _table(["gate", "verdict"], ([gate, lineage.verdict_summary(verdict)]
                                                      for gate, verdict in facts.gates.items())),
         "## Waivers\n\n" + _waivers(facts),
-        "## Training\n\n" + " → ".join(facts.stages) + "\n\n```yaml\n"
+        "## Training\n\n" + " → ".join(facts.stages) + _amount(facts) + "\n\n```yaml\n"
         + yaml.safe_dump(facts.recipe, sort_keys=False, allow_unicode=True) + "```",
         "## Costs\n\n" + _costs(facts.runs),
         "## Limits\n\n" + _limits(facts),
@@ -140,6 +139,24 @@ def _summary(facts: Facts) -> str:
         f"{kind} of the {shape.get('model_type', 'unknown')} family: {layers} layers, {width} wide, "
         f"vocabulary {shape.get('vocab_size')}.{labels}"
     )
+
+
+def _scores(facts: Facts) -> str:
+    """The metrics with the interval of those that are shares of records, and the model beside its baseline."""
+    rows = (
+        [key, f"{value:.6g}", in_words.interval(facts.metrics, key), _bound(facts.thresholds.get(key))]
+        for key, value in sorted(facts.metrics.items())
+    )
+    table = _table(["measure", "value", "95 % interval", "required"], rows)
+    sentence = in_words.baseline_sentence(facts.metrics)
+    return f"{sentence}\n\n{table}" if sentence else table
+
+
+def _amount(facts: Facts) -> str:
+    """Epochs and tokens of the last stage; empty for a merged model."""
+    examples = "records" if facts.recipe.get("data", "documents") != "documents" else "windows"
+    amount = in_words.amount_of_training(facts.training, examples)
+    return f"\n\n{amount}, {facts.training['tokens']:,.0f} tokens in {facts.stages[-1]}." if amount else ""
 
 
 def _sources(sources: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,22 +1,45 @@
-"""Comparison of methods over seeds: score and standard deviation, cost, and forgetting of the pretraining text.
+"""Methods over their seeds: score and standard deviation, cost, and forgetting of the pretraining text.
 
 Recipes that differ only in their seed are one method, by their names: `lora-s1` and `lora-s2` are two seeds of `lora`.
 All figures come from evaluations and training summaries, so equal runs give equal pages.
 """
 
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.significance import Scores, wilson
+
 # Scores to rank methods by, the first that a model has: higher is better. chrF comes before exact match, for few long
 # answers are exactly right.
 SCORES = ("accuracy", "chrf", "exact_match")
-# Metrics with the number of records behind a score.
-_JUDGED = ("examples", "instructions")
+BASELINE = "TF-IDF baseline"
+"""Name of the baseline, TF-IDF with logistic regression, in sentences and tables."""
+# Score -> the measure whose details hold it for each record, the highest value, and the metric that counts the records.
+_BY_RECORD = {
+    "accuracy": ("classification", 1.0, "examples"),
+    "chrf": ("overlap", 100.0, "instructions"),
+    "exact_match": ("exact_match", 1.0, "instructions"),
+}
 _SEED = re.compile(r"^(?P<method>.+)-s\d+$")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """TF-IDF with logistic regression on the held-out records of the methods."""
+
+    accuracy: float
+    records: int
+    """Held-out records."""
+    by_record: tuple[float, ...]
+    """1 for each record that it labels right, else 0; empty where not kept."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of its accuracy."""
+        return wilson(self.accuracy, self.records)
 
 
 @dataclass(frozen=True)
@@ -38,8 +61,16 @@ class Method:
     """Its recipes."""
     parameters: int = 0
     """Parameters of the model; 0 where unknown."""
-    judged: int = 0
+    records: int = 0
     """Held-out records behind the score; 0 where unknown."""
+    by_record: tuple[float, ...] = ()
+    """Score of each held-out record from 0 to 1, the mean over the seeds; empty where not kept."""
+    epochs: float | None = None
+    """Times that the training records were seen, the mean over the seeds; None where unknown."""
+    training_records: int = 0
+    """Training records; 0 where unknown."""
+    baseline: "Baseline | None" = None
+    """The baseline on the same records; None where it was not measured."""
 
     @property
     def mean(self) -> float:
@@ -50,6 +81,21 @@ class Method:
     def spread(self) -> float:
         """Standard deviation over the seeds (n - 1 degrees of freedom); 0 for one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    @property
+    def highest(self) -> float:
+        """The highest value of its score."""
+        return _BY_RECORD[self.score][1]
+
+    @property
+    def scores(self) -> Scores:
+        """Its scores from 0 to 1."""
+        return Scores(tuple(value / self.highest for value in self.values), self.records, self.by_record)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean for the number of held-out records; None for chrF, which is no share."""
+        return wilson(self.mean, self.records) if self.records and self.highest == 1.0 else None
 
     @property
     def forgotten(self) -> float | None:
@@ -68,19 +114,49 @@ def methods(models: Sequence[Mapping[str, Any]]) -> list[Method]:
         trained = "trainable_share" in model.get("training", {})
         if trained and (named := _SEED.match(model["name"])) and _score(model):
             groups.setdefault(named["method"], []).append(model)
-    compared = []
-    for name, seeds in groups.items():
-        losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
-        compared.append(
-            Method(
-                name, seeds[0]["parts"], _score(seeds[0]), tuple(model["metrics"][_score(model)] for model in seeds),
-                seeds[0]["training"]["trainable_share"],
-                tuple(loss - base for loss in losses) if base is not None else (),
-                tuple(model["name"] for model in seeds), int(seeds[0]["training"].get("parameters", 0)),
-                int(next((seeds[0]["metrics"][name] for name in _JUDGED if name in seeds[0]["metrics"]), 0)),
-            )
-        )  # fmt: skip
+    compared = [_method(name, seeds, base) for name, seeds in groups.items()]
     return sorted(compared, key=lambda method: (SCORES.index(method.score), -method.mean))
+
+
+def _method(name: str, seeds: Sequence[Mapping[str, Any]], base: float | None) -> Method:
+    """One method from the report's models of its seeds; `base` is the loss of the base on the pretraining text."""
+    first, training = seeds[0], [model["training"] for model in seeds]
+    score = _score(first)
+    measure, _, counted = _BY_RECORD[score]
+    details = [model.get("details", {}).get(measure, {}) for model in seeds]
+    losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
+    baseline = first["metrics"].get("baseline_accuracy") if score == "accuracy" else None
+    epochs = [summary["epochs"] for summary in training if "epochs" in summary]
+    records = int(first["metrics"].get(counted, 0))
+    return Method(
+        name=name,
+        parts=first["parts"],
+        score=score,
+        values=tuple(model["metrics"][score] for model in seeds),
+        trained_share=training[0]["trainable_share"],
+        forgets=tuple(loss - base for loss in losses) if base is not None else (),
+        recipes=tuple(model["name"] for model in seeds),
+        parameters=int(training[0].get("parameters", 0)),
+        records=records,
+        by_record=_mean_by_record([_numbers(shown.get("by_record", "")) for shown in details]),
+        epochs=statistics.fmean(epochs) if epochs else None,
+        training_records=int(training[0].get("records", 0)),
+        baseline=None
+        if baseline is None
+        else Baseline(baseline, records, _numbers(details[0].get("baseline_by_record", ""))),
+    )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """The numbers that pipeline.evaluation.by_record wrote."""
+    return tuple(map(float, text.split()))
+
+
+def _mean_by_record(seeds: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Score of each record, the mean over the seeds; empty where the seeds have different numbers of records."""
+    if len({len(scores) for scores in seeds}) > 1:
+        return ()
+    return tuple(statistics.fmean(scores) for scores in zip(*seeds, strict=True))
 
 
 def lengths(compared: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
@@ -104,42 +180,6 @@ def lengths(compared: Sequence[Method]) -> dict[str, list[tuple[int, Method]]]:
 def _score(model: Mapping[str, Any]) -> str:
     """The metric that the model is ranked by; empty where it has none."""
     return next((name for name in SCORES if name in model["metrics"]), "")
-
-
-def as_good(method: Method, best: Method) -> bool:
-    """Whether the means differ by at most two standard errors of their difference (Welch), so often by chance."""
-    error = math.sqrt(best.spread**2 / len(best.values) + method.spread**2 / len(method.values))
-    return best.mean - method.mean <= 2 * error
-
-
-def advice(compared: Sequence[Method]) -> str:
-    """A recommendation in words: the best method, and the smallest that is as good within the standard error.
-
-    Empty for one method, or where the methods have different scores.
-    """
-    if len(compared) < 2 or len({method.score for method in compared}) > 1:
-        return ""  # nothing to compare, or scores that cannot be compared
-    best = compared[0]
-    equals = [method for method in compared if as_good(method, best)]
-    small = min(equals, key=lambda method: method.trained_share)
-    seeds = len(best.values)
-    text = f"Best on this data over {seeds} seed{'s' if seeds > 1 else ''}: {best.name}, {best.score} {best.mean:.3f}."
-    if small is not best:
-        text += (
-            f" {small.name} is as good within the spread ({small.mean:.3f}) and trains "
-            f"{100 * small.trained_share:.2f} % of the weights instead of {100 * best.trained_share:.2f} %: take it "
-            "where memory or storage counts."
-        )
-    kept = [method for method in equals if method.forgotten is not None]
-    if kept:
-        least = min(kept, key=lambda method: method.forgotten or 0.0)
-        text += (
-            f" Among those that are as good, {least.name} forgets least: the pretraining text costs "
-            f"{least.forgotten:+.3f} nats a token."
-        )
-    size = f"{best.parameters / 1e6:.1f} M parameters" if best.parameters else "this model"
-    data = f"{best.judged} held-out records" if best.judged else "these records"
-    return f"{text} Measured with {size} on {data}; other sizes and data must be measured again."
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.reporting.methods import Cost, Method
+from pipeline.reporting import in_words
+from pipeline.reporting.methods import BASELINE, Cost, Method
 
 
 def _figure(width: float, height: float) -> Any:
@@ -26,43 +27,57 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _bars(axes: Any, pairs: list[tuple[str, float]], form: str) -> None:
-    names = [name for name, _ in pairs]
-    bars = axes.barh(names, [value for _, value in pairs], color="#3b7a57")
-    axes.bar_label(bars, fmt=form, padding=3)
+def _bars(axes: Any, pairs: list[tuple[str, float]]) -> Any:
+    """Horizontal bars with names, the first at the top; returns them."""
+    bars = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color="#3b7a57")
     axes.invert_yaxis()
     axes.margins(x=0.15)
+    return bars
 
 
 def scores(models: list[dict[str, Any]]) -> str:
-    """Bars of accuracy and exact match of all models; "" where there is none."""
-    pairs = [
-        (m["name"] if len(m["scores"]) == 1 else f"{m['name']}: {key}", value)
-        for m in models
-        for key, value in m["scores"]
-        if key in ("accuracy", "exact_match")
+    """Bars of accuracy and exact match of all models with 95 % intervals, and marks of the baseline; "" without any."""
+    rows = [
+        (model["name"] if len(model["scores"]) == 1 else f"{model['name']}: {score}", score, value, model["metrics"])
+        for model in models
+        for score, value, _ in model["scores"]
+        if score in ("accuracy", "exact_match")
     ]
-    if not pairs:
+    if not rows:
         return ""
-    figure = _figure(7, 0.6 + 0.35 * len(pairs))
+    figure = _figure(7, 0.6 + 0.35 * len(rows))
     axes = figure.subplots()
-    _bars(axes, pairs, "%.3f")
+    _bars(axes, [(name, value) for name, _, value, _ in rows])
+    baselines = [
+        (metrics["baseline_accuracy"], place)
+        for place, (_, score, _, metrics) in enumerate(rows)
+        if score == "accuracy" and "baseline_accuracy" in metrics
+    ]
+    for place, (_, score, value, metrics) in enumerate(rows):
+        axes.text(1.04, place, f"{value:.3f}", va="center")  # right of every interval
+        if bounds := in_words.interval_bounds(metrics, score):
+            below, above = max(0.0, value - bounds[0]), max(0.0, bounds[1] - value)
+            axes.errorbar(value, place, xerr=[[below], [above]], color="#222", capsize=2, linewidth=1)
+    if baselines:
+        axes.plot(*zip(*baselines, strict=True), "|", color="#b3261e", markersize=13, markeredgewidth=2, label=BASELINE)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, handlelength=1)
     axes.set_xlim(0, 1.15)
-    axes.set_xlabel("accuracy or exact match, held-out records")
+    axes.set_xlabel("accuracy or exact match, held-out records, with 95 % intervals")
     return _svg(figure)
 
 
-def by_time(found: list[Method], costs: dict[str, Cost]) -> str:
+def by_time(methods: list[Method], costs: dict[str, Cost]) -> str:
     """Score against seconds of training, with the standard deviation over seeds."""
-    return _points([(costs[m.name].seconds, m) for m in found if m.name in costs], "seconds of training, log scale")
+    points = [(costs[method.name].seconds, method) for method in methods if method.name in costs]
+    return _points(points, "seconds of training, log scale")
 
 
-def by_share(found: list[Method]) -> str:
+def by_share(methods: list[Method]) -> str:
     """Score against the share of trained weights, with the spread over seeds; "" where all shares are equal."""
-    alike = [m for m in found if m.score == found[0].score]
-    if len({m.trained_share for m in alike}) < 2:
+    alike = [method for method in methods if method.score == methods[0].score]
+    if len({method.trained_share for method in alike}) < 2:
         return ""
-    return _points([(100 * m.trained_share, m) for m in found], "% of the weights trained, log scale")
+    return _points([(100 * method.trained_share, method) for method in methods], "% of the weights trained, log scale")
 
 
 def _points(points: list[tuple[float, Method]], label: str) -> str:
@@ -80,6 +95,10 @@ def _points(points: list[tuple[float, Method]], label: str) -> str:
             method.name, (cost, method.mean), textcoords="offset points",
             xytext=(-5, -9) if left else (5, 4), ha="right" if left else "left",
         )  # fmt: skip
+    baseline = next((method.baseline for _, method in chosen if method.baseline is not None), None)
+    if baseline is not None:
+        axes.axhline(baseline.accuracy, color="#b3261e", linestyle="--", linewidth=1, label=BASELINE)
+        axes.legend(frameon=False)
     _plain_log(axes)
     axes.set_xlabel(label)
     axes.set_ylabel(f"{score}, held-out")
@@ -104,14 +123,14 @@ def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
     return _svg(figure)
 
 
-def scaling(found: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
+def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
     """Loss against tokens for every size: measured points and the law's curves."""
     figure = _figure(7, 4)
     axes = figure.subplots()
-    sizes = sorted({trial["weights"] for trial in found})
+    sizes = sorted({trial["weights"] for trial in trials})
     shades = [str(0.75 * (1 - place / max(1, len(sizes) - 1))) for place in range(len(sizes))]
     for size, shade in zip(sizes, shades, strict=True):
-        own = sorted((trial["tokens"], trial["loss_nats"]) for trial in found if trial["weights"] == size)
+        own = sorted((trial["tokens"], trial["loss_nats"]) for trial in trials if trial["weights"] == size)
         tokens = [own[0][0] * (own[-1][0] / own[0][0]) ** (place / 40) for place in range(41)]
         axes.plot(*zip(*own, strict=True), "o", color=shade, label=f"{size:,} parameters")
         axes.plot(tokens, [law(size, count) for count in tokens], "-", color=shade, linewidth=1)
@@ -138,7 +157,7 @@ def bits(pairs: list[tuple[str, float]]) -> str:
     """Bars of bits per byte, by name of the model."""
     figure = _figure(7, 1.7)
     axes = figure.subplots()
-    _bars(axes, pairs, "%.3f")
+    axes.bar_label(_bars(axes, pairs), fmt="%.3f", padding=3)
     axes.set_xlabel("bits per byte, held-out documents")
     return _svg(figure)
 

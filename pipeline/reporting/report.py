@@ -8,16 +8,18 @@ SVG, and nothing is loaded from elsewhere.
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files, integrity
+from pipeline.baseline import BesideBaseline
 from pipeline.config.params import Params
-from pipeline.paths import REPORTS
-from pipeline.reporting import methods, plots
+from pipeline.paths import EVALUATION, REPORTS, TRAINING
+from pipeline.reporting import in_words, methods, plots
+from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
 from pipeline.reporting.claims import findings
-from pipeline.reporting.methods import Cost, Method, advice, lengths
+from pipeline.reporting.methods import Cost, Method, lengths
 from pipeline.tracking import lineage
 
 TEMPLATES = Path(__file__).parent / "pages"
@@ -35,6 +37,7 @@ def render(params: Params) -> str:
         models=models,
         gates=[gate for gate in gates if gate],
         methods=compared,
+        comparison=compared_with_best(compared),
         advice=advice(compared),
         experiments=findings(params.experiments, models),
         method_pictures=[plots.by_share(compared), plots.by_length(lengths(compared))],
@@ -50,20 +53,39 @@ def all_models(params: Params) -> list[dict[str, Any]]:
     return [_model(name, params) for name in params.evaluations]
 
 
-def render_which(found: list[Method], costs: dict[str, Cost], said: str) -> str:
-    """The page of methods and their costs: table, plots of the score, advice."""
-    shown = [plots.by_time(found, costs), plots.by_length(lengths(found))]
-    return _page("which.html", methods=found, costs=costs, said=said, pictures=shown)
+def render_which(
+    compared: list[Method], costs: dict[str, Cost], comparison: Comparison | None, advised: Advice | None, notes: str
+) -> str:
+    """The page of methods and their costs: advice, table, plots of the score.
+
+    Args:
+        compared: the methods, best first.
+        costs: method -> cost of its training.
+        comparison: the methods beside the best and the baseline.
+        advised: the advice; None: none can be given.
+        notes: further sentences.
+    """
+    pictures = [plots.by_time(compared, costs), plots.by_length(lengths(compared))]
+    return _page(
+        "which.html",
+        methods=compared,
+        costs=costs,
+        comparison=comparison,
+        advice=advised,
+        notes=notes,
+        pictures=pictures,
+    )
 
 
-def render_scaling(found: list[dict[str, float]], law: Callable[[float, float], float], said: list[str]) -> str:
+def render_scaling(trials: list[dict[str, float]], law: Callable[[float, float], float], sentences: list[str]) -> str:
     """The page of a scaling law: its findings in words, loss against tokens for every size, every trial.
 
     Args:
-        found: weights, tokens, flops, loss_nats and seconds of each trial.
+        trials: weights, tokens, flops, loss_nats and seconds of each trial.
         law: predicted loss for a number of weights and tokens.
+        sentences: its findings.
     """
-    return _page("scaling.html", found=found, law=law, said=said, picture=plots.scaling(found, law))
+    return _page("scaling.html", trials=trials, law=law, sentences=sentences, picture=plots.scaling(trials, law))
 
 
 def render_costs() -> str:
@@ -87,8 +109,39 @@ def records(folder: Path = REPORTS / "runs") -> list[dict[str, Any]]:
 
 def leading_scores(model: str) -> list[tuple[str, float]]:
     """Scores that a model is compared by, with their values; empty before it is evaluated."""
-    path = REPORTS / "evaluation" / model / "metrics.json"
-    return _leading(integrity.read_recorded(path, path.with_name("details.json"))) if path.exists() else []
+    return _leading(_metrics(model))
+
+
+class Summary(NamedTuple):
+    """One model in a few words, for the table of `tohum scores`."""
+
+    made_by: str
+    trained_on: str
+    """`0.2 epochs of 9,599 records`; empty where it is not known."""
+    scores: list[tuple[str, float]]
+    """Scores that it is compared by; empty before it is evaluated."""
+    baseline: BesideBaseline | None
+    """The model and the baseline on the same records; None where that was not measured."""
+
+
+def summary(name: str, params: Params) -> Summary:
+    """One model in a few words, from the files of the graph that exist."""
+    metrics, training = _metrics(name), TRAINING / f"{name}.json"
+    trained = integrity.read_recorded(training, training.with_suffix(".hashes.json")) if training.exists() else {}
+    trained_on = in_words.amount_of_training(trained, examples_of(name, params))
+    return Summary(made_by(name, params), trained_on, _leading(metrics), BesideBaseline.of(metrics))
+
+
+def _metrics(model: str) -> dict[str, float]:
+    """Metrics of a model; empty before it is evaluated."""
+    path = EVALUATION / model / "metrics.json"
+    return integrity.read_recorded(path, path.with_name("details.json")) if path.exists() else {}
+
+
+def examples_of(name: str, params: Params) -> str:
+    """A model's training examples: records, or windows of documents."""
+    recipe = params.finetune.get(name)
+    return "windows" if recipe is None or recipe.data == "documents" else "records"
 
 
 def made_by(name: str, params: Params) -> str:
@@ -104,20 +157,24 @@ def made_by(name: str, params: Params) -> str:
 
 
 def _model(name: str, params: Params) -> dict[str, Any]:
-    folder = REPORTS / "evaluation" / name
+    folder = EVALUATION / name
     metrics = integrity.read_recorded(folder / "metrics.json", folder / "details.json")
-    training = REPORTS / "training" / f"{name}.json"
-    recipe = params.finetune.get(name)
+    training = TRAINING / f"{name}.json"
+    trained = integrity.read_recorded(training, training.with_suffix(".hashes.json"))
+    recipe, verdict = params.finetune.get(name), _verdict(name)
     return {
         "name": name,
         "parts": made_by(name, params) + (f", from {recipe.start}" if recipe else ""),
         "metrics": metrics,
         "details": integrity.read_json(folder / "details.json"),
-        "training": integrity.read_recorded(training, training.with_suffix(".hashes.json")),
+        "training": trained,
+        "trained_on": in_words.amount_of_training(trained, examples_of(name, params)),
         "curve": [] if name in params.merge else _curve(name),
         "thresholds": _judged(metrics, params.evaluations[name].thresholds),
-        "verdict": _verdict(name),
-        "scores": _leading(metrics),
+        "verdict": verdict,
+        "warnings": warnings(verdict),
+        "scores": [(score, value, in_words.interval(metrics, score)) for score, value in _leading(metrics)],
+        "baseline": BesideBaseline.of(metrics),
     }
 
 
@@ -136,13 +193,21 @@ def _judged(metrics: dict[str, float], thresholds: dict[str, Any]) -> list[dict[
     return rows
 
 
+def warnings(verdict: dict[str, Any] | None) -> int:
+    """Expectations of a gate that failed without blocking, and are not waived; 0 before the gate ran."""
+    results = verdict["results"] if verdict else []
+    return sum(
+        not (result["success"] or result.get("waived")) and result.get("severity") == "warning" for result in results
+    )
+
+
 def _verdict(name: str) -> dict[str, Any] | None:
     path = REPORTS / "gates" / name / "verdict.json"
     return integrity.read_json(path) | {"name": name} if path.exists() else None
 
 
 def _curve(name: str) -> list[dict[str, float]]:
-    with (REPORTS / "training" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    with (TRAINING / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 

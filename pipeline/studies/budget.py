@@ -180,7 +180,7 @@ def timed(params: Params, law: Law, vocabulary: int, seconds: float) -> tuple[Pr
     while heads not in speeds:
         trial = Trial("budget", params.pretrain.seed, shape(params.pretrain, heads))
         shaped = params.model_copy(update={"pretrain": trials.recipe_of(params, trial)})
-        _, step_s, tokens = fastest.measure(shaped, _TIMED_S)
+        _, step_s, tokens, _ = fastest.measure(shaped, _TIMED_S)
         speeds[heads] = tokens * sized(params.pretrain, heads, vocabulary)[1] / step_s
         best = proposal(law, params.pretrain, vocabulary, measured)
         heads = best.heads

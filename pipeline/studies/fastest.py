@@ -31,12 +31,14 @@ from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.orchestration.process import Processes, StageError, cores
 from pipeline.paths import TOKENIZER
+from pipeline.significance import median_interval
 from pipeline.studies import needs
 from pipeline.studies.speed import words
 
 # Updates before the timed ones: the first compiles, the second still allocates.
 _WARM_UP = 2
-# A smaller relative difference is noise: repeated runs on a quiet machine differ by some 2 %.
+# A smaller relative difference is noise: repeated runs on a quiet machine differ by some 2 %, whatever the spread of
+# the updates within one run.
 _NOISE = 0.03
 _PREFIX = "timed: "
 # Usual seconds of a process's start and first updates, and of compiling the network.
@@ -53,10 +55,20 @@ class Timing(NamedTuple):
     """Median seconds of the later updates."""
     tokens: int
     """Positions per update."""
+    interval_s: tuple[float, float]
+    """95 % confidence interval of `step_s`."""
 
     def whole_s(self, steps: int) -> float:
         """Seconds of `steps` updates from a cold start, without validation and start-up."""
-        return self.first_s + max(0, steps - _WARM_UP) * self.step_s
+        return self._whole_s(steps, self.step_s)
+
+    def whole_interval_s(self, steps: int) -> tuple[float, float]:
+        """95 % confidence interval of `whole_s`."""
+        low, high = self.interval_s
+        return self._whole_s(steps, low), self._whole_s(steps, high)
+
+    def _whole_s(self, steps: int, step_s: float) -> float:
+        return self.first_s + max(0, steps - _WARM_UP) * step_s
 
 
 def study(seconds: float, apply: bool) -> None:
@@ -82,7 +94,7 @@ def study(seconds: float, apply: bool) -> None:
         if value != getattr(params.compute, name)
     }
     if not changes:
-        console.print("params.yaml has the fastest of these.")
+        console.print(_kept(tried, best, steps), highlight=False)
     elif apply:
         print(edit.change(config.PARAMS, changes), end="")
     else:
@@ -92,8 +104,17 @@ def study(seconds: float, apply: bool) -> None:
         )
 
 
+def _kept(tried: Sequence[Timing], present: Timing, steps: int) -> str:
+    """Why the present setting stays."""
+    best = min(tried, key=lambda timing: timing.whole_s(steps))
+    if best is present:
+        return "params.yaml has the fastest of these: keep it."
+    gain = 100 * (1 - best.whole_s(steps) / present.whole_s(steps))
+    return f"Cannot tell {named(best.compute)}, {gain:.1f} % faster here, from the setting of params.yaml: keep that."
+
+
 def work() -> None:
-    """Times the setting of this process's command line and prints the three figures of `measure`."""
+    """Times the setting of this process's command line and prints the figures of `measure`."""
     seconds, compute = float(sys.argv[1]), Compute.model_validate_json(sys.argv[2])
     print(_PREFIX + json.dumps(measure(config.load().model_copy(update={"compute": compute}), seconds)))
 
@@ -141,8 +162,8 @@ def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Timing], lis
             line = next((line for line in lines if line.startswith(_PREFIX)), None)
             if line is None:
                 raise StageError("it ended without a result")
-            first, step, tokens = json.loads(line.removeprefix(_PREFIX))
-            timings.append(Timing(compute, first, step, tokens))
+            first, step, tokens, interval = json.loads(line.removeprefix(_PREFIX))
+            timings.append(Timing(compute, first, step, tokens, tuple(interval)))
         except StageError as error:
             failed.append(f"{named(compute)}: {error}")
     if not timings:
@@ -150,8 +171,10 @@ def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Timing], lis
     return timings, failed
 
 
-def measure(params: Params, seconds: float) -> tuple[float, float, int]:
-    """Seconds of the warm-up updates, median seconds of the later ones, positions per update; nothing is kept."""
+def measure(params: Params, seconds: float) -> tuple[float, float, int, tuple[float, float]]:
+    """Seconds of the warm-up updates, median seconds of the later ones, positions per update, and the 95 % interval of
+    that median; nothing is kept.
+    """
     from pipeline.model.compilation import compiled
     from pipeline.training.loop import fit
     from pipeline.training.recipe import build
@@ -171,14 +194,18 @@ def measure(params: Params, seconds: float) -> tuple[float, float, int]:
         step = next(updates)
         float(step.loss)  # waits for the device
         times.append(time.perf_counter() - began)
-    return first, statistics.median(times), step.tokens
+    return first, statistics.median(times), step.tokens, median_interval(times)
 
 
 def proposal(tried: Sequence[Timing], present: Compute, steps: int) -> Timing:
-    """The fastest setting for `steps` updates; the present one where the difference is noise."""
+    """The fastest setting for `steps` updates; the present one unless the gain is more than noise.
+
+    It is where the 95 % intervals of the two medians do not overlap, and the times differ by more than _NOISE.
+    """
     best = min(tried, key=lambda timing: timing.whole_s(steps))
     kept = next((timing for timing in tried if timing.compute == present), best)
-    return kept if kept.whole_s(steps) <= (1 + _NOISE) * best.whole_s(steps) else best
+    overlap = kept.whole_interval_s(steps)[0] <= best.whole_interval_s(steps)[1]
+    return kept if overlap or kept.whole_s(steps) <= (1 + _NOISE) * best.whole_s(steps) else best
 
 
 def named(compute: Compute) -> str:

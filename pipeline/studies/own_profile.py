@@ -5,7 +5,6 @@ result (sizing.py). Nothing is trained, and no out of a stage is touched.
 """
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,16 +13,15 @@ from typing import Any
 
 import yaml
 
-from pipeline import config, files
+from pipeline import config
 from pipeline.config import profiles
 from pipeline.config.recipe import Kind
 from pipeline.data.collect import collect
 from pipeline.data.samples import sample
 from pipeline.data.tokens import tokenize
-from pipeline.errors import UserError
 from pipeline.paths import INPUTS, WORK
 from pipeline.studies import sizing, workspace
-from pipeline.studies.guess import Guess, guess
+from pipeline.studies.guess import Guess
 from pipeline.studies.sizing import FULL, Setting
 from pipeline.studies.survey import Survey, survey
 
@@ -31,22 +29,24 @@ _STATE_IT = "write it here"
 """Licence and consent until the user states them."""
 
 
-def apply(names: list[str], data: Path, force: bool) -> None:
-    """Writes params.yaml: the profiles, with this file as the only source and budgets sized to it.
+def apply(names: list[str], guessed: Guess, force: bool) -> None:
+    """Writes params.yaml: the profiles, with this data as the only source and budgets sized to it.
 
     Args:
         names: profiles; `files` is one of them.
-        data: the file; a copy is put into inputs/ if it is not there.
+        guessed: the user's data; a copy is put into inputs/ if it is not there.
         force: overwrite changes of the user's own in params.yaml.
 
     Raises:
         UserError: a file that cannot be read or learned from, a name that inputs/ has already, or changes in
             params.yaml that would be lost.
     """
-    guessed = guess(data)
-    print(f"{data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
+    print("guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
     profiles.require_replaceable(force)
-    place = _in_inputs(data)
+    INPUTS.mkdir(exist_ok=True)
+    if guessed.inputs is not None:
+        guessed.inputs.copy_to(INPUTS)
+    place = INPUTS / "file"  # the guess knows its own path below inputs/
     raw = yaml.safe_load(profiles.rendered(names))
     changes = _own(raw, place, guessed)
     profiles.change(raw, changes)
@@ -61,20 +61,6 @@ def apply(names: list[str], data: Path, force: bool) -> None:
     print("\n".join(sizing.described(settings)))
     workspace.print_duration(raw, sizes)
     profiles.apply(names, force=force, more=changes | sizing.spelled_out(raw, settings, guessed.kind))
-
-
-def _in_inputs(data: Path) -> Path:
-    """The file's path in inputs/, where it is copied if it lies elsewhere."""
-    if data.resolve().is_relative_to(INPUTS.resolve()):
-        return INPUTS / data.resolve().relative_to(INPUTS.resolve())
-    place = INPUTS / data.name
-    if place.exists() and files.sha256_of(place) != files.sha256_of(data):
-        raise UserError(f"{place}: is another file than {data}; rename one of them")
-    if not place.exists():
-        INPUTS.mkdir(exist_ok=True)
-        shutil.copy(data, place)
-        print(f"copied to {place}")
-    return place
 
 
 def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:

@@ -27,7 +27,7 @@ FULL: dict[Kind, str] = {"labelled": "methods", "instructions": "answers"}
 _COMPARED: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
     "labelled": (
         {"name": "classify", "max_tokens": 96},
-        {"classification": {"split": "test", "batch_size": 64}},
+        {"classification": {"split": "test", "batch_size": 64, "baseline": "bag_of_words"}},
     ),
     "instructions": (
         {"name": "instruct", "template": "chat", "max_tokens": 104, "max_prompt_tokens": 80},

@@ -15,7 +15,8 @@ from pipeline import config, files
 from pipeline.orchestration.process import beside, cores
 from pipeline.paths import INPUTS, REPORTS, RUNS, WORK
 from pipeline.reporting import report
-from pipeline.reporting.methods import Cost, Method, advice, agreement, cost, methods
+from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
+from pipeline.reporting.methods import Cost, Method, agreement, cost, methods
 from pipeline.studies import needs
 from pipeline.studies.guess import guess
 from pipeline.studies.probe import BUDGET, FULL, probe_params
@@ -43,14 +44,14 @@ def predict(data: Path, command: Callable[[str], list[str]]) -> None:
     params = fit(FOLDER, params, guessed.kind, BUDGET, beside=cores())
     repro(FOLDER, "evaluate@base")
     probe(list(params["finetune"]), command)
-    ranked = show(FOLDER)
+    ranked = show(
+        FOLDER,
+        "A probe has a small model and few steps: it predicts the ranking, no score. For the full run: tohum profile "
+        f"files {FULL[guessed.kind]}, name your file in params.yaml, make repro; then `tohum which` scores this "
+        "prediction.",
+    )
     prediction = {"data": data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
     files.write_json(PREDICTION, prediction)
-    print(
-        "\nA probe has a small model and few steps: it predicts the ranking, no score. For the full run: tohum profile "
-        f"files {FULL[guessed.kind]}, name your file in params.yaml, make repro; then `tohum which` scores this "
-        "prediction."
-    )
 
 
 def probe(names: list[str], command: Callable[[str], list[str]]) -> None:
@@ -66,8 +67,14 @@ def probe(names: list[str], command: Callable[[str], list[str]]) -> None:
         beside({name: command(name) for name in names}, cores())
 
 
-def show(root: Path) -> list[Method]:
+def show(root: Path, note: str = "") -> list[Method]:
     """Prints the table and the advice for a project, writes reports/which.html; returns the methods, best first.
+
+    The last line says which method to take, that it cannot be told, or not to fine-tune.
+
+    Args:
+        root: the project's folder.
+        note: of a probe, what it is good for; printed before the advice.
 
     Raises:
         UserError: no recipe of several seeds ran there.
@@ -81,12 +88,21 @@ def show(root: Path) -> list[Method]:
         # a probe's recipes run side by side, so a meter's reading cannot be attributed to one of them
         metered = root == Path()
         costs = {method.name: spent for method in ranked if (spent := cost(method, records, metered))}
-        text = " ".join([advice(ranked), *scored(ranked)])
-        files.write_text(PAGE, report.render_which(ranked, costs, text))
+        comparison, advised = compared_with_best(ranked), advice(ranked, probe=bool(note))
+        notes = " ".join([*scored(ranked), note]).strip()
+        files.write_text(PAGE, report.render_which(ranked, costs, comparison, advised, notes))
     console = Console()
-    console.print(table(ranked, costs))
-    console.print(text, f"\n\npage: {root / PAGE}")
+    for shown in (scores_table(ranked, comparison), costs_table(ranked, costs)):
+        console.print(shown)
+    paragraphs = [advised.reasons if advised else "", notes, f"page: {root / PAGE}", _last(advised)]
+    console.print("\n\n".join(filter(None, paragraphs)), highlight=False, markup=False)
     return ranked
+
+
+def _last(advised: Advice | None) -> str:
+    return (
+        advised.sentence if advised else "Nothing to advise: there is one method, or their scores are of several kinds."
+    )
 
 
 def scored(ranked: list[Method]) -> list[str]:
@@ -103,20 +119,39 @@ def scored(ranked: list[Method]) -> list[str]:
     ]
 
 
-def table(ranked: list[Method], costs: dict[str, Cost]) -> Table:
-    """Score with spread, trained share, forgetting, time, memory and energy of every method."""
+def scores_table(ranked: list[Method], comparison: Comparison | None) -> Table:
+    """Mean, 95 % interval and spread over the seeds of every method, its verdicts, and the baseline."""
+    title = f"{', '.join(sorted({method.score for method in ranked}))}, held-out records"
+    table = Table("method", "mean", "95 %", "spread", "beside best", title=title)
+    baseline = next((method.baseline for method in ranked if method.baseline is not None), None)
+    if baseline is not None:
+        table.add_column("beside TF-IDF")
+        mean, interval = f"{baseline.accuracy:.3f}", _interval(baseline.interval)
+        table.add_row("TF-IDF", mean, interval, end_section=True)
+    for method in ranked:
+        verdicts = [comparison.beside_best.get(method.name, "best") if comparison else ""]
+        verdicts += [comparison.beside_baseline.get(method.name, "")] if comparison and baseline is not None else []
+        mean = f"{method.mean:.3f}"
+        table.add_row(method.name, mean, _interval(method.interval), f"{method.spread:.3f}", *verdicts)
+    return table
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}"
+
+
+def costs_table(ranked: list[Method], costs: dict[str, Cost]) -> Table:
+    """Trained share, epochs, forgetting, seconds, memory and energy of every method."""
     estimated = "" if all(spent.measured for spent in costs.values()) else " est."
-    columns = ("method", "mean", "spread", "trained", "forgets", "seconds", "MiB", f"Wh{estimated}")
-    table = Table(*columns, title=", ".join(sorted({method.score for method in ranked})))
+    table = Table("method", "trained", "epochs", "forgets", "seconds", "MiB", f"Wh{estimated}", title="costs")
     for method in ranked:
         spent = costs.get(method.name)
         table.add_row(
-            method.name, f"{method.mean:.3f}", f"{method.spread:.3f}",
-            f"{100 * method.trained_share:.2f} %",
+            method.name, f"{100 * method.trained_share:.2f} %",
+            "" if method.epochs is None else f"{method.epochs:.2g}",
             "" if method.forgotten is None else f"{method.forgotten:+.3f}",
-            *(("", "", "") if spent is None else (
-                f"{spent.seconds:.1f}", f"{spent.peak_memory_mib:.0f}",
-                f"{spent.energy_wh:.4f}",
+            *(() if spent is None else (
+                f"{spent.seconds:.1f}", f"{spent.peak_memory_mib:.0f}", f"{spent.energy_wh:.4f}",
             )),
         )  # fmt: skip
     return table

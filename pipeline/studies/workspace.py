@@ -33,13 +33,6 @@ RECIPES: dict[Kind, tuple[str, ...]] = {
     "instructions": ("chat-full", "chat-lora"),
     "preferences": (),
 }
-# Sources that read the same file as running text to pretrain on: name -> column.
-_TEXTS: dict[Kind, dict[str, str]] = {
-    "documents": {},
-    "labelled": {"own-text": "text"},
-    "instructions": {"own-text": "output", "own-questions": "instruction"},
-    "preferences": {"own-text": "chosen", "own-questions": "instruction"},
-}
 
 
 def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | None = None) -> None:
@@ -59,7 +52,8 @@ def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | N
     before = files.sha256_of(folder / "inputs") if (folder / "inputs").is_dir() else ""
     shutil.rmtree(folder / "inputs", ignore_errors=True)
     (folder / "inputs").mkdir()
-    shutil.copy(data, folder / "inputs" / data.name)
+    if guessed.inputs is not None:
+        guessed.inputs.copy_to(folder / "inputs")
     if before and before != files.sha256_of(folder / "inputs"):  # models and pages of other data would stay
         for name in ("dvc.lock", "data", "models", "reports"):
             files.remove(folder / name)
@@ -105,14 +99,14 @@ def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
         guessed: its format and columns.
         rights: licence and consent.
     """
-    entry = {
-        "name": "files", "licence": rights, "consent": rights, "weight": 1.0, "path": data.as_posix(), "sha256": None,
-        "kind": guessed.kind, "columns": guessed.columns, "labels": {}, "language": "auto", "split": None,
-        "format": guessed.format,
-    }  # fmt: skip
+    entry = guessed.entry(data) | {"licence": rights, "consent": rights}
+    if guessed.kind == "documents":
+        return {"own": entry}
+    texts = {"own-text": guessed.running_text()}
+    if "instruction" in guessed.columns:
+        texts["own-questions"] = {"text": guessed.columns["instruction"]}
     documents = {
-        name: entry | {"kind": "documents", "columns": {"text": guessed.columns.get(role, role)}}
-        for name, role in _TEXTS[guessed.kind].items()
+        name: entry | {"kind": "documents", "columns": columns, "labels": {}} for name, columns in texts.items()
     }
     return {"own": entry} | documents
 
@@ -121,7 +115,7 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     """The gates' settings with every threshold opened as far as it goes."""
 
     def opened(name: str, value: Any) -> Any:
-        if name in ("near", "sample", "round_trip_documents", "language_sample"):
+        if isinstance(value, str) or name in ("near", "sample", "round_trip_documents", "language_sample"):
             return value
         if isinstance(value, dict):
             return {} if name == "min_share" else {key: opened(key, inner) for key, inner in value.items()}

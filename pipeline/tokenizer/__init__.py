@@ -26,6 +26,8 @@ from pipeline.tokenizer.utf8 import Utf8
 from pipeline.tokenizer.vocabulary import END_OF_TEXT, PAD, SPECIALS
 
 OURS, RANKS, TOKENIZER, SETTINGS = "tohum-tokenizer.json", "ranks.tiktoken", *FILES[:2]
+VOCABULARY = (OURS, RANKS, *FILES)
+"""Files of a vocabulary's folder; which of them are there depends on its method."""
 _UNKNOWN = "\ufffd".encode()  # the text of an id without a token
 Preset = Literal["gpt2", "cl100k_base", "o200k_base"]
 
@@ -76,7 +78,7 @@ class Tokenizer:
         folder = Path(folder)
         if not os.path.lexists(folder / OURS):
             return adopt(folder)
-        paths = [folder / name for name in (OURS, RANKS, *FILES) if os.path.lexists(folder / name)]
+        paths = [folder / name for name in VOCABULARY if os.path.lexists(folder / name)]
         content = {path.name: foreign.read_bytes(foreign.regular(path, folder)) for path in paths}
         try:
             facts = foreign.require_object(foreign.parsed(content[OURS], folder / OURS), folder / OURS)

@@ -20,7 +20,7 @@ def require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """
     _require_types(raw, name)
     model, added = raw["model"], raw.get("added_tokens") or []
-    if model.get("type") != "BPE":
+    if kind_of(model) != "BPE":
         return []  # `require_byte_level` refuses it and names its type
     vocab = model.get("vocab")
     if not isinstance(vocab, dict) or not vocab:
@@ -33,6 +33,11 @@ def require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     for number, token in clashes.items():
         raise UserError(f"{name}: id {number} is that of {shown(token)} and {shown(added_ids[number])}; {AGAIN}")
     return sorted(added, key=lambda token: token["id"])
+
+
+def kind_of(model: Mapping[str, Any]) -> Any:
+    """`model.type`; older files leave it out, and the tokenizers library then tells BPE by its merges."""
+    return model.get("type", "BPE" if "merges" in model else None)
 
 
 def _require_types(raw: Mapping[str, Any], name: str) -> None:
@@ -74,7 +79,7 @@ def require_byte_level(raw: Mapping[str, Any], name: str) -> None:
     normalizer = raw.get("normalizer") or {}
     inner = normalizer.get("normalizers", [normalizer]) if normalizer else []
     reasons = [
-        (model.get("type") == "BPE", f"model.type is {model.get('type')}, expected BPE"),
+        (kind_of(model) == "BPE", f"model.type is {shown(kind_of(model))}, expected BPE"),
         (not model.get("byte_fallback"), "it falls back to bytes, as SentencePiece does"),
         (not model.get("dropout"), "it has dropout, so ids change from call to call"),
         (not model.get("continuing_subword_prefix"), "it marks parts of words"),

@@ -44,7 +44,8 @@ PATTERNS: dict[str, Pattern] = {
     "o200k_base": Pattern(_O200K, _O200K),
 }
 # `Digits` splits digits off before GPT-2's pattern is applied, so white space before a digit is at the end of a text.
-_DIGITS_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s+(?![^\s\p{N}])|\s+"
+DIGITS_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s+(?![^\s\p{N}])|\s+"
+"""The tiktoken spelling of `Digits` before GPT-2's pattern, as SmolLM2 has it."""
 
 RUN = 256
 """Most characters of a run of white space, or of a run without any, in a trainer's text."""
@@ -117,7 +118,7 @@ def recognize(form: Any) -> str | None:
         ]:
             return next((p.tiktoken for p in PATTERNS.values() if p.huggingface == written), written)
         case [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}]:
-            return _DIGITS_GPT2
+            return DIGITS_GPT2
     return None
 
 

@@ -29,14 +29,6 @@ END_OF_TEXT, PAD, USER, ASSISTANT, SYSTEM, END = SPECIALS = (
 )
 """The special tokens, in the order of their ids; only code inserts them."""
 
-# The text that pipeline.data.templates renders for training, for transformers' apply_chat_template.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{{ (' ' if message['role'] == 'assistant' else '') + message['content'] }}"
-    "{{ '<|endoftext|>' if message['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
-    "{{ '<|assistant|>' if add_generation_prompt else '' }}"
-)
-
 
 @cache
 def byte_letters() -> tuple[str, ...]:
@@ -189,17 +181,17 @@ def added_token(text: str, number: int) -> dict[str, Any]:
 
 
 def settings_json(special: Mapping[str, int], end_of_text: str) -> dict[str, Any]:
-    """tokenizer_config.json, which transformers' PreTrainedTokenizerFast reads beside tokenizer.json."""
-    settings: dict[str, Any] = {
+    """tokenizer_config.json, which transformers' PreTrainedTokenizerFast reads beside tokenizer.json.
+
+    Of a vocabulary; pipeline.tokenizer.export writes that of a model, with its limits and its chat template.
+    """
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": end_of_text,
         "pad_token": PAD if PAD in special else end_of_text,
         "clean_up_tokenization_spaces": False,
         "additional_special_tokens": [token for token in special if token not in (end_of_text, PAD)],
     }
-    if {USER, ASSISTANT, SYSTEM, END} <= special.keys():
-        settings["chat_template"] = CHAT_TEMPLATE
-    return settings
 
 
 def to_json(value: Any) -> bytes:

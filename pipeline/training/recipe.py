@@ -36,6 +36,7 @@ from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
 from pipeline.training.loop import Parts
 from pipeline.training.run import Log, Progress, Trainer
+from pipeline.training.schedule import micro_batches
 
 if TYPE_CHECKING:
     from pipeline.training.private import Private
@@ -255,8 +256,12 @@ def _summary(progress: Progress, built: Built) -> dict[str, float]:
     """Deterministic figures of the run, for `dvc metrics`."""
     total, trainable = built.model.num_parameters(), built.model.num_parameters(trainable=True)
     last = progress.curve[-1]
+    records, parts = len(built.train), built.parts
+    drawn = micro_batches(parts.schedule, progress.step).start * parts.ordering.batch_size  # with poisson: expected
     return {
         "steps": progress.step,
+        "records": records,  # examples to train on: records, or windows of documents
+        "epochs": drawn / records,
         "best_step": progress.best_step,
         "stopped_early": int(progress.stopped_early),
         "train_loss_nats": last["train_loss_nats"],
@@ -277,7 +282,8 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
     model, tuner, task = built.model, built.tuner, built.task
     weights = example_weights(built.train, built.parts.weighting.memory)
     start = getattr(recipe, "start", None)
-    base = (MODELS / start).as_posix() if isinstance(start, str) else None
+    # relative to <MODELS>/<name>/adapter; no folder has the base of a shallower model
+    base = f"../../{start}" if isinstance(start, str) and getattr(recipe, "depth", None) is None else None
     checkpoint.save(
         tuner.merge(model),
         MODELS / name,

@@ -107,7 +107,8 @@ def write_adapter(
         folder: replaced as a whole.
         tensors: by peft's names.
         config: peft's `peft_type` and the settings of that type.
-        base_name: the base model in the config; relative, so that bytes do not depend on the machine. None: not named.
+        base_name: path of the base model in the config, relative to `folder`: it holds on every machine and in any
+            working folder. None: not named.
     """
     kept = dict(tensors)
     if model.score is not None:

@@ -8,6 +8,8 @@ from pipeline.data.sources import files
 TXT = {"name": "txt", "encoding": "utf-8", "documents": "file", "separator": None, "max_characters": None}
 CSV = {"name": "csv", "encoding": "utf-8", "delimiter": ",", "header": True, "quoting": "standard"}
 TSV = {"name": "tsv", "encoding": "utf-8", "header": False, "quoting": "none"}
+JSON = {"name": "json", "encoding": "utf-8", "records": None}
+JSONL = {"name": "jsonl", "encoding": "utf-8"}
 HEADERLESS = {"label": "0", "text": "1"}
 
 

@@ -130,7 +130,7 @@ def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     rows = [("x" * int(rng.integers(1, 12)) + str(i), str(rng.choice(["a", "b", "c"])), "tr") for i in range(40)]
     write_labelled(tmp_path / "labelled", rows)
     one = subject(tmp_path, changed(SPAM, labels=("a", "b", "c"), max_tokens=16, max_prompt_tokens=16))
-    metrics, details = classification.measure(classification.Settings(split="test", batch_size=7), one)
+    metrics, details = classification.measure(classification.Settings(split="test", batch_size=7, baseline=None), one)
     probabilities = evaluation.label_probabilities(one, one.labelling("m"), [r[0] for r in rows], 40)
     guesses = ["abc"[i] for i in probabilities.argmax(1)]
     truth = [r[1] for r in rows]
@@ -141,18 +141,65 @@ def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     assert metrics["accuracy_tr"] == metrics["accuracy"]
 
 
+def test_classification_counts_the_records_that_only_one_of_model_and_baseline_gets_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a model below a linear classifier would be passed, or the two compared on other records."""
+    rows = [
+        (f"{'ödül kazandın' if i % 2 else 'akşama gel'} {i:03}", "spam" if i % 2 else "ham", "tr") for i in range(20)
+    ]
+    write_labelled(tmp_path / "labelled", [*rows, ("akşama gel 020", "ham", "tr"), ("ödül kazandın 021", "ham", "tr")])
+    one = subject(tmp_path, labels=["ham", "spam"], max_tokens=16)
+    sure_of_ham = np.tile([0.9, 0.1], (22, 1))
+    monkeypatch.setattr(classification, "predict", lambda *_: sure_of_ham)
+    settings = classification.Settings(split="test", batch_size=7, baseline="bag_of_words")
+    metrics, details = classification.measure(settings, one)
+    right, beside = (details[key].split() for key in ("by_record", "baseline_by_record"))
+    assert right == ["1", "0"] * 10 + ["1", "1"]  # ham alone is right
+    assert beside[:21] == ["1"] * 21  # words alone tell these
+    assert metrics["majority_accuracy"] == metrics["accuracy"] == 12 / 22
+    assert metrics["baseline_accuracy"] == beside.count("1") / 22
+    assert metrics["only_baseline_right"] == 10
+    assert metrics["only_model_right"] == beside.count("0")
+
+
+def test_the_baseline_is_fitted_once_for_all_models_of_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_labelled(tmp_path / "samples/labelled", [("ödül kazandın", "spam", "tr"), ("akşama gel", "ham", "tr")] * 4)
+    integrity.write_manifest(tmp_path / "samples")
+    one = subject(tmp_path / "samples")._replace(kept=tmp_path / "kept")
+    fitted = []
+    real = evaluation.fit
+
+    def fit(*arguments: Any) -> Any:
+        fitted.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluation, "fit", fit)
+    first = evaluation.baseline_labels(one, "test")
+    assert evaluation.baseline_labels(one._replace(name="another"), "test") == first
+    assert len(fitted) == 1
+    assert evaluation.baseline_labels(one, "validation") == first
+    assert len(fitted) == 2  # another split
+    with (tmp_path / "samples/labelled/train.parquet").open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(UserError, match=r"train\.parquet"):
+        evaluation.baseline_labels(one, "test")
+
+
 def test_classification_names_a_label_that_was_not_trained(tmp_path: Path) -> None:
     write_labelled(tmp_path / "labelled", [("x", "phish", "tr")])
     with pytest.raises(UserError, match="phish"):
         classification.measure(
-            classification.Settings(split="test", batch_size=7),
+            classification.Settings(split="test", batch_size=7, baseline=None),
             subject(tmp_path, changed(SPAM, labels=("a", "b"), max_tokens=16, max_prompt_tokens=16)),
         )
 
 
 def test_classification_of_a_model_without_labels_names_the_measure_to_remove(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^evaluations\.m\.measures\.classification: m was not trained on labels"):
-        classification.measure(classification.Settings(split="test", batch_size=7), subject(tmp_path))
+        classification.measure(classification.Settings(split="test", batch_size=7, baseline=None), subject(tmp_path))
 
 
 @pytest.mark.parametrize(("error", "says"), [(UserError("no rows"), "no rows"), (KeyError("x"), "x")])
@@ -164,7 +211,9 @@ def test_measure_all_names_the_measure_and_the_model_of_an_error(
 
     monkeypatch.setattr(classification, "measure", broken)
     monkeypatch.setattr(files, "sha256_of", lambda _path: "")
-    chosen = Evaluation(measures={"classification": {"split": "test", "batch_size": 1}}, thresholds={})
+    chosen = Evaluation(
+        measures={"classification": {"split": "test", "batch_size": 1, "baseline": None}}, thresholds={}
+    )
     with pytest.raises(type(error), match=says) as caught:
         measure_all(subject(tmp_path), chosen)
     where = "evaluations.m.measures.classification"
@@ -193,6 +242,7 @@ def test_exact_match_folds_case_by_the_language(tmp_path: Path, monkeypatch: pyt
     assert metrics["exact_match_en"] == 0.0
     assert metrics["empty_share"] == 0.25
     assert [item["right"] for item in details["answers"]] == [False, False, True, True]
+    assert details["by_record"] == "1 0 1 0"
 
 
 def test_greedy_answers_keep_the_order_of_the_records(tmp_path: Path) -> None:

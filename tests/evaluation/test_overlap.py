@@ -29,6 +29,9 @@ def measured(
     subject: Any = SimpleNamespace(name="m", samples=tmp_path)
     metrics, details = overlap.measure(settings, subject)
     assert [item["right"] for item in details["answers"]] == sorted(item["right"] for item in details["answers"])
+    by_record = [float(score) for score in details["by_record"].split()]
+    assert len(by_record) == metrics["instructions"]
+    assert all(0 <= score <= 1 for score in by_record)
     return metrics
 
 

@@ -53,7 +53,12 @@ GATES: dict[str, Any] = {
         "max_left_out_share": 0.0,
         "min_coverage": 0.9,
     },
-    "model": {"min_distinct_2": 0.1, "max_repetition_share": 0.5, "max_empty_share": 0.5},
+    "model": {
+        "min_distinct_2": 0.1,
+        "max_repetition_share": 0.5,
+        "max_empty_share": 0.5,
+        "baseline": {"documents": "block", "labelled": "warn"},
+    },
 }
 
 WORDS = {

@@ -11,7 +11,6 @@ from pipeline.errors import UserError
 from pipeline.gates import model
 from tests.gates.builders import GATES, entry, failed, verdict_on
 
-SETTINGS = model.Settings.model_validate(GATES["model"])
 GOOD = {
     "loss_nats": 2.0,
     "unigram_entropy_nats": 6.0,
@@ -23,11 +22,15 @@ GOOD = {
 BOUNDS = {"accuracy": Bound(at_least=0.95, at_most=None), "loss_nats": Bound(at_least=None, at_most=3.0)}
 
 
-def judged(metrics: dict[str, Any], folder: Path, bounds: dict[str, Bound] | None = None) -> dict[str, Any]:
+def judged(
+    metrics: dict[str, Any], folder: Path, bounds: dict[str, Bound] | None = None, **baseline: str
+) -> dict[str, Any]:
     chosen = BOUNDS if bounds is None else bounds
+    fields = GATES["model"] | {"baseline": GATES["model"]["baseline"] | baseline}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     frames = model.profile(folder, chosen)
-    return verdict_on("base", frames, model.expectations(SETTINGS, "base", chosen, frames))
+    expectations = model.expectations(model.Settings.model_validate(fields), "base", chosen, frames)
+    return verdict_on("base", frames, expectations)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,61 @@ def test_gate_fails_on_the_broken_metric(
     assert not verdict["passed"]
     assert expectation in entry(verdict, column)["expectation"]
     assert entry(verdict, column)["offenders"]
+
+
+def beside_baseline(only_model: int, only_baseline: int, both: int = 40, neither: int = 3) -> dict[str, float]:
+    """Metrics of a classifier and its baseline by the number of records that each labels right."""
+    records = only_model + only_baseline + both + neither
+    return {
+        "accuracy": (both + only_model) / records,
+        "baseline_accuracy": (both + only_baseline) / records,
+        "majority_accuracy": 0.5,
+        "examples": float(records),
+        "only_model_right": float(only_model),
+        "only_baseline_right": float(only_baseline),
+    }
+
+
+@pytest.mark.parametrize(
+    ("only_model", "only_baseline", "beats", "words"),
+    [
+        (10, 0, True, "accuracy 0.943, and 0.755 of TF-IDF with logistic regression on the same 53 held-out records"),
+        (6, 0, True, "the model alone is right on 6 and the baseline alone on 0: the model is better"),
+        (5, 0, False, "the model alone is right on 5 and the baseline alone on 0: cannot tell which is better"),
+        (0, 0, False, "cannot tell which is better"),
+        (0, 10, False, "accuracy 0.755, and 0.943 of TF-IDF with logistic regression on the same 53 held-out records"),
+        (0, 10, False, "the baseline is better: do not fine-tune for this"),
+        (9, 3, False, "cannot tell which is better"),
+    ],
+)
+def test_gate_warns_when_a_classifier_does_not_beat_its_baseline(
+    only_model: int, only_baseline: int, beats: bool, words: str, tmp_path: Path
+) -> None:
+    """Lost otherwise: a classifier below a linear model would be passed without a word."""
+    verdict = judged(beside_baseline(only_model, only_baseline), tmp_path, {})
+    (rule,) = [result for result in verdict["results"] if result["column"] == "chance_of_no_gain"]
+    assert verdict["passed"]
+    assert rule["success"] == beats
+    assert rule["severity"] == "warning"
+    assert rule["params_key"] == "gates.model.baseline.labelled"
+    assert words in rule["says"]
+
+
+def test_gate_fails_below_the_baseline_when_params_say_block(tmp_path: Path) -> None:
+    assert not judged(beside_baseline(0, 10), tmp_path, {}, labelled="block")["passed"]
+    assert judged(beside_baseline(10, 0), tmp_path, {}, labelled="block")["passed"]
+
+
+def test_gate_has_no_rule_on_an_ignored_or_unmeasured_baseline(tmp_path: Path) -> None:
+    columns = {one["column"] for one in judged(beside_baseline(0, 10), tmp_path, {}, labelled="ignore")["results"]}
+    columns |= {one["column"] for one in judged({"accuracy": 0.1, "examples": 9.0}, tmp_path, {})["results"]}
+    assert "chance_of_no_gain" not in columns
+
+
+def test_gate_warns_above_the_unigram_entropy_when_params_say_warn(tmp_path: Path) -> None:
+    verdict = judged(GOOD | {"unigram_entropy_nats": 1.5}, tmp_path, documents="warn")
+    assert verdict["passed"]
+    assert not entry(verdict, "nats_above_unigram")["success"]
 
 
 def test_gate_passes_at_the_exact_bounds(tmp_path: Path) -> None:

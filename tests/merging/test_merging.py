@@ -88,7 +88,7 @@ def test_a_merged_model_is_evaluated_as_both_of_its_models(variant: Variant) -> 
     write_records()
     merged("chat", "spam", rule={"name": variant.name} | variant.settings)
     measures = {
-        "classification": {"split": "test", "batch_size": 4},
+        "classification": {"split": "test", "batch_size": 4, "baseline": None},
         "exact_match": {"split": "test", "batch_size": 4, "max_tokens": 4, "max_records": None},
     }
     metrics, _ = measure_all(open_subject("both", COMPUTE), Evaluation(measures=measures, thresholds={}))

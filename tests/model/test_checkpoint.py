@@ -15,6 +15,7 @@ from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_config import model_config
 from pipeline.model.hf_format import exported_name, internal_name
+from pipeline.tokenizer import train
 from tests.models import network
 
 LLAMA3 = {
@@ -240,25 +241,32 @@ def test_load_reads_shards_half_precision_and_names_without_a_root(name: str, tm
     assert torch.equal(checkpoint.load(tmp_path / "bare")(ids_of()), ours(ids_of()))
 
 
-def test_save_gives_equal_bytes_for_equal_models(tmp_path: Path, tokenizer: Path) -> None:
+def test_save_gives_equal_bytes_for_equal_models(tmp_path: Path) -> None:
     """Lost otherwise: dvc.lock would change with every run."""
+    whole = tmp_path / "whole"
+    vocabulary = train(["Merhaba dünya, merhaba ay. " * 9], 262, "gpt2")
+    vocabulary.save(whole)
     for place in ("a", "b/c"):
-        checkpoint.save(ours_of("qwen3"), tmp_path / place, tokenizer=tokenizer, metadata={"b": 1, "a": [2]})
+        metadata = {"version": 2, "tasks": [{"name": "next_token"}], "b": 1, "a": [2]}
+        checkpoint.save(ours_of("qwen3"), tmp_path / place, tokenizer=whole, metadata=metadata)
     assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b/c")
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert names == {
+        "README.md",
         "config.json",
         "generation_config.json",
         "manifest.json",
         "model.safetensors",
         "ranks.tiktoken",
+        "tohum-tokenizer.json",
         "tohum.json",
         "tokenizer.json",
         "tokenizer_config.json",
     }
     config = json.loads((tmp_path / "a/config.json").read_text())
-    assert (config["eos_token_id"], config["pad_token_id"], config["bos_token_id"]) == (59, 60, None)
-    assert json.loads((tmp_path / "a/generation_config.json").read_text())["eos_token_id"] == [58, 59]
+    end = vocabulary.end_of_text
+    assert (config["eos_token_id"], config["pad_token_id"], config["bos_token_id"]) == (end, vocabulary.pad, end)
+    assert json.loads((tmp_path / "a/generation_config.json").read_text())["eos_token_id"] == end
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert set(manifest) == names - {"manifest.json"}
 

@@ -136,6 +136,7 @@ def test_load_ignores_files_that_are_never_read(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     made = hostile.good(tmp_path / "model", 0)
     pin = open_weights.pin(made)
+    (made / "README.md").unlink()
     (made / "README.md").symlink_to("/dev/zero")
     (made / "notes").mkdir()
     (made / "notes/model.json").symlink_to("/proc/kcore")

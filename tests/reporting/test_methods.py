@@ -1,4 +1,4 @@
-"""Comparison of methods: a wrong mean or a hasty recommendation would send users to the wrong one."""
+"""Methods over their seeds: a wrong mean or cost would send users to the wrong one."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.reporting import plots, report
-from pipeline.reporting.methods import Cost, advice, agreement, cost, lengths, methods
+from pipeline.reporting.methods import Baseline, Cost, agreement, cost, lengths, methods
 
 
 def model(name: str, accuracy: float, share: float, loss: float | None = None) -> dict[str, Any]:
@@ -30,26 +30,28 @@ def test_methods_joins_the_seeds_of_a_recipe() -> None:
     assert methods([model("spam-full", 0.99, 1.0)]) == []
 
 
-def test_advice_names_the_best_and_the_smallest_equal() -> None:
-    """A small method that is as good within the spread is named; one that is clearly worse is not."""
-    full = [model(f"full-s{i}", 0.95 + 0.01 * i, 1.0, 2.0) for i in (1, 2, 3)]
-    lora = [model(f"lora-s{i}", 0.94 + 0.01 * i, 0.05, 1.2) for i in (1, 2, 3)]
-    worse = [model(f"prompt-s{i}", 0.50 + 0.01 * i, 0.001, 1.0) for i in (1, 2, 3)]
-    base = {"name": "base", "metrics": {"loss_nats": 1.0}}
-    said = advice(methods([base, *full, *lora, *worse]))
-    assert "full, accuracy 0.970" in said
-    assert "lora is as good within the spread (0.960) and trains 5.00 %" in said
-    assert "lora forgets least: the pretraining text costs +0.200 nats" in said
-    assert "prompt" not in said
-    assert "Measured with this model on these records" in said
-    sized = [one | {"training": one["training"] | {"parameters": 2_050_000}} for one in full]
-    for one in sized:
-        one["metrics"] = one["metrics"] | {"examples": 300.0}
-    assert "Measured with 2.0 M parameters on 300 held-out records;" in advice(methods([base, *sized, *lora]))
-    assert advice(methods([base, *full])) == ""
-    other = full[0] | {"name": "chat-s1", "metrics": {"exact_match": 0.99}}
-    assert advice(methods([base, *full, other])) == ""  # an exact match is no accuracy
-    assert methods([full[0] | {"metrics": {"bits_per_byte": 2.0}}]) == []  # less is better there
+def test_methods_takes_the_mean_of_the_seeds_for_each_record() -> None:
+    """Lost otherwise: two methods could only be compared as if each had its own records."""
+    details = {"by_record": "1 0 1", "baseline_by_record": "0 0 1"}
+    seeds = [
+        model("lora-s1", 2 / 3, 0.05) | {"details": {"classification": details}},
+        model("lora-s2", 1 / 3, 0.05) | {"details": {"classification": details | {"by_record": "1 0 0"}}},
+    ]
+    for seed in seeds:
+        seed["metrics"] |= {"examples": 3.0, "baseline_accuracy": 1 / 3}
+        seed["training"] |= {"epochs": 0.5, "records": 9599}
+    (lora,) = methods(seeds)
+    assert lora.by_record == (1.0, 0.0, 0.5)
+    assert lora.baseline == Baseline(1 / 3, 3, (0.0, 0.0, 1.0))
+    assert (lora.records, lora.epochs, lora.training_records) == (3, 0.5, 9599)
+    assert lora.interval == pytest.approx((0.125, 0.875), abs=0.001)  # 0.5 on 3 records
+    seeds[1]["details"] = {"classification": {"by_record": "1 0"}}
+    assert methods(seeds)[0].by_record == ()
+
+
+def test_methods_leaves_out_scores_of_which_less_is_better() -> None:
+    full = model("full-s1", 0.96, 1.0)
+    assert methods([full | {"metrics": {"bits_per_byte": 2.0}}]) == []
 
 
 def test_methods_ranks_by_chrf_when_answers_are_long() -> None:
@@ -72,9 +74,9 @@ def test_lengths_groups_methods_by_virtual_tokens() -> None:
     ]  # fmt: skip
     found = lengths(methods(models))
     assert {name: [length for length, _ in family] for name, family in found.items()} == {"prefix": [5, 20]}
-    page = report.render_which(methods(models), {}, "")
+    page = report.render_which(methods(models), {}, None, None, "")
     assert "virtual tokens" in page
-    assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, "")
+    assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, None, None, "")
 
 
 def test_by_share_is_empty_when_all_shares_are_equal() -> None:

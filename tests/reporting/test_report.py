@@ -76,6 +76,50 @@ def test_leading_scores_are_both_scores_of_a_translation(params: Params) -> None
     assert report.leading_scores("spam-full") == [("chrf", 85.4), ("exact_match", 0.15)]
 
 
+BESIDE = {
+    "accuracy": 0.934, "baseline_accuracy": 0.981, "majority_accuracy": 0.5, "examples": 53.0, "only_model_right": 1.0,
+    "only_baseline_right": 9.0,
+}  # fmt: skip
+
+
+def trained(name: str, **more: float) -> None:
+    """Adds figures to the training summary of a model."""
+    path = Path(f"reports/training/{name}.json")
+    files.write_json(path, files.read_json(path) | more)
+
+
+def test_render_shows_the_baseline_beside_a_classifier(params: Params) -> None:
+    """Lost otherwise: 0.934 looks like a success where a linear model reaches 0.981 on the same records."""
+    write("spam-full", BESIDE, {})
+    page = " ".join(report.render(params).split())
+    assert '<td>0.9810<br> <span class="warn">not beaten</span></td> <td>0.834 to 0.976</td>' in page
+    assert "<p>spam-full: accuracy 0.934, and 0.981 of TF-IDF" in page
+    assert "accuracy 0.934, and 0.981 of TF-IDF with logistic regression on the same 53 held-out records;" in page
+    assert ">TF-IDF baseline<" in page  # the legend of the plot, and the column
+
+
+def test_render_and_summary_show_epochs_of_records(params: Params) -> None:
+    trained("spam-full", epochs=0.2, records=9599, tokens=153600)
+    trained("base", epochs=1.0, records=1234, tokens=99)
+    page = " ".join(report.render(params).split())
+    assert "2 steps, 0.2 epochs of 9,599 records, 153,600 tokens," in page
+    assert report.summary("spam-full", params).trained_on == "0.2 epochs of 9,599 records"
+    assert report.summary("base", params).trained_on == "1 epoch of 1,234 windows"
+
+
+def test_summary_of_a_model_that_did_not_run_is_empty(params: Params) -> None:
+    Path("reports/evaluation/spam-full/metrics.json").unlink()
+    Path("reports/training/spam-full.json").unlink()
+    assert report.summary("spam-full", params) == ("classify + full", "", [], None)
+
+
+def test_render_counts_the_warnings_of_a_gate(params: Params) -> None:
+    warned = {"success": False, "waived": False, "severity": "warning"}
+    verdict = {"passed": True, "results": [warned, warned | {"waived": True}, warned | {"success": True}]}
+    files.write_json(Path("reports/gates/spam-full/verdict.json"), verdict)
+    assert "1 warning<" in " ".join(report.render(params).split())
+
+
 def test_render_shows_a_failed_model(params: Params) -> None:
     page = report.render(params)
     assert "failed: cannot be registered" in page

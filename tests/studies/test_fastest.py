@@ -12,7 +12,7 @@ from pipeline.model import device
 from pipeline.orchestration.process import Processes, StageError
 from pipeline.paths import CODE as ROOT
 from pipeline.studies import fastest
-from pipeline.studies.fastest import Timing, proposal
+from pipeline.studies.fastest import proposal
 from tests.commands import tohum
 from tests.projects import small
 
@@ -21,22 +21,46 @@ def compute(**changes: object) -> Compute:
     return Compute.model_validate({"device": "cpu", "threads": 1, "precision": "float32", "compile": False} | changes)
 
 
+def timing(setting: Compute, first_s: float, step_s: float, tokens: int = 100, spread: float = 0.0) -> fastest.Timing:
+    """A timing whose median update is known to `spread`, a share of it."""
+    return fastest.Timing(setting, first_s, step_s, tokens, ((1 - spread) * step_s, (1 + spread) * step_s))
+
+
 PLAIN, COMPILED = compute(), compute(compile=True)
 
 
 def test_proposal_compiles_only_where_the_recipe_is_long_enough() -> None:
-    tried = [Timing(PLAIN, 0.2, 0.10, 100), Timing(COMPILED, 20.0, 0.05, 100)]
+    tried = [timing(PLAIN, 0.2, 0.10), timing(COMPILED, 20.0, 0.05)]
     assert proposal(tried, PLAIN, 100).compute == PLAIN  # 10 s beside 25 s
     assert proposal(tried, PLAIN, 1000).compute == COMPILED  # 100 s beside 70 s
     assert tried[1].whole_s(1) == 20.0
 
 
 def test_proposal_keeps_the_present_setting_when_the_difference_is_noise() -> None:
-    near = [Timing(PLAIN, 0.2, 0.102, 100), Timing(compute(threads=2), 0.2, 0.100, 100)]
+    near = [timing(PLAIN, 0.2, 0.102), timing(compute(threads=2), 0.2, 0.100)]
     assert proposal(near, PLAIN, 500).compute == PLAIN
     assert proposal(near, compute(threads=4), 500).compute.threads == 2  # what could not be timed cannot stay
-    far = [Timing(PLAIN, 0.2, 0.105, 100), near[1]]
+    far = [timing(PLAIN, 0.2, 0.105), near[1]]
     assert proposal(far, PLAIN, 500).compute.threads == 2
+    unsure = [timing(PLAIN, 0.2, 0.105, spread=0.05), near[1]]
+    assert proposal(unsure, PLAIN, 500).compute == PLAIN  # its median may be below 0.1
+
+
+def test_fastest_says_that_it_cannot_tell(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: `the fastest of these` of a setting that another one beat by chance."""
+    present = config.load().compute
+    tried = [timing(present, 0.0, 0.1005), timing(compute(threads=16), 0.0, 0.1)]
+    monkeypatch.setattr(fastest, "trials", lambda *_: (tried, []))
+    fastest.study(0.05, apply=False)
+    assert (
+        "Cannot tell 16 threads, float32, 0.5 % faster here, from the setting of params.yaml: keep that."
+        in " ".join(capsys.readouterr().out.split())
+    )
+    monkeypatch.setattr(fastest, "trials", lambda *_: (tried[:1], []))
+    fastest.study(0.05, apply=False)
+    assert "params.yaml has the fastest of these: keep it." in capsys.readouterr().out
 
 
 def test_settings_are_those_that_the_machine_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +115,7 @@ def test_fastest_names_the_missing_data_once_before_it_times(project: Path, monk
 
 
 def test_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
-    tried = [Timing(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
+    tried = [timing(compute(threads=16, precision="bfloat16", compile=True), 20.0, 0.05, 1000)]
     console = Console(width=80, record=True)
     console.print(fastest.table(tried, 5000, tried[0]))
     shown = console.export_text()
@@ -107,7 +131,7 @@ def test_trials_start_each_setting_with_an_empty_compile_cache(monkeypatch: pyte
         caches.append(Path(self.environment["TORCHINDUCTOR_CACHE_DIR"]))
         assert list(caches[-1].iterdir()) == []
         (caches[-1] / "compiled").touch()
-        return ["timed: [0.5, 0.1, 32]"]
+        return ["timed: [0.5, 0.1, 32, [0.1, 0.1]]"]
 
     monkeypatch.setattr(Processes, "run", run)
     fastest.trials([COMPILED, compute(compile=True, threads=2)], 0.1)
@@ -119,11 +143,11 @@ def test_trials_list_failed_settings_beside_the_others(monkeypatch: pytest.Monke
     def run(self: Processes, command: list[str], **_: object) -> list[str]:
         if '"compile":true' in command[-1]:
             raise StageError("error: no compiler")
-        return ["a line of a library", "timed: [0.5, 0.1, 32]", "another at the end"]
+        return ["a line of a library", "timed: [0.5, 0.1, 32, [0.1, 0.1]]", "another at the end"]
 
     monkeypatch.setattr(Processes, "run", run)
     found, failed = fastest.trials([PLAIN, COMPILED], 0.1)
-    assert found == [Timing(PLAIN, 0.5, 0.1, 32)]
+    assert found == [timing(PLAIN, 0.5, 0.1, 32)]
     assert failed == ["1 thread, float32, compiled: error: no compiler"]
     with pytest.raises(UserError, match="no setting could be timed:\n  1 thread, float32, compiled: error: no comp"):
         fastest.trials([COMPILED], 0.1)

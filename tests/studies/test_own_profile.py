@@ -81,7 +81,7 @@ def test_profile_refuses_before_any_work_what_it_would_overwrite(tmp_path: Path,
     shutil.copy(ROOT / "infra/profiles/embedded.yaml", project / "params.yaml")
     (project / "inputs").mkdir()
     (project / "inputs/own.csv").write_text("another\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"inputs/own\.csv: is another file than .*own\.csv; rename one of them"):
+    with pytest.raises(UserError, match=r"inputs/own\.csv: holds another file of this name"):
         tohum("profile", "files", "--data", str(data))
 
 

@@ -62,7 +62,7 @@ def test_scaling_study_gives_a_law_a_page_and_proposals(
     )  # of the recipe that the law is of, not of its own proposal
     assert config.load() == applied
 
-    monkeypatch.setattr(fastest, "measure", lambda params, seconds: (0.1, 0.01, 32))
+    monkeypatch.setattr(fastest, "measure", lambda params, seconds: (0.1, 0.01, 32, (0.01, 0.01)))
     assert tohum("budget", "--minutes", "0.001") == 0
     assert "operations a second at that size" in capsys.readouterr().out
 
@@ -93,9 +93,10 @@ def test_timed_uses_the_speed_of_the_proposed_shape(project: Path, monkeypatch: 
     """A large network does more operations a second than a small one; its own speed must count."""
     timed: list[int] = []
 
-    def measure(params: Params, seconds: float) -> tuple[float, float, int]:
+    def measure(params: Params, seconds: float) -> tuple[float, float, int, tuple[float, float]]:
         timed.append(params.pretrain.model.n_heads)
-        return 0.1, 0.001 * params.pretrain.model.n_heads, 32
+        step_s = 0.001 * params.pretrain.model.n_heads
+        return 0.1, step_s, 32, (step_s, step_s)
 
     monkeypatch.setattr(fastest, "measure", measure)
     law = Law(1.0, 40.0, 30.0, 0.45, 0.5)

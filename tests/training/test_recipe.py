@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline import config, tokenizer
+from pipeline import config, files, tokenizer
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.evaluation import open_subject
@@ -84,6 +84,22 @@ def test_train_writes_a_model_that_can_be_loaded_and_classifies(task: dict[str, 
     found = probabilities(subject.model, subject.labelling("m"), [Request("ödül 1"), Request("akşam 2" * 40)], 2)
     assert found.shape == (2, 2)
     torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("accumulate", "batch_warmup_steps", "epochs"), [(1, 0, 4.0), (2, 0, 8.0), (4, 3, 9 * 16 / 12)]
+)
+def test_train_counts_records_and_epochs(accumulate: int, batch_warmup_steps: int, epochs: float) -> None:
+    """Lost otherwise: a model that has seen a tenth of its records once would look like a trained one."""
+    params = params_of({"name": "classify", "max_tokens": 40}, {"name": "full"})
+    recipe = params.finetune["spam-lora"]
+    schedule = recipe.schedule.model_copy(update={"accumulate": accumulate, "batch_warmup_steps": batch_warmup_steps})
+    params.finetune["spam-lora"] = recipe.model_copy(update={"schedule": schedule})
+    train(params)
+    summary = files.read_json(Path("reports/training/spam-lora.json"))
+    assert summary["records"] == 12
+    assert summary["epochs"] == pytest.approx(epochs)  # batches of 16; a warm-up to 4 over 3 updates is 2 + 3 + 4
 
 
 @pytest.mark.usefixtures("project")

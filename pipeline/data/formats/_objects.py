@@ -1,12 +1,14 @@
-"""Shared parts of json and jsonl: a decoder that refuses repeated keys, and conversion of objects to rows."""
+"""Shared parts of json, jsonl, parquet and arrow: a decoder that refuses repeated keys, and objects as rows."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from pipeline.data.formats._shape import BadRow, Shape
+from pipeline.data.formats._shape import ABSENT, BadRow, Row, Shape, value_at
 from pipeline.errors import UserError
 
 _INT_DIGITS = 4000  # Python does not parse longer integers; as no field takes a number, its value does not matter
+_PATIENCE = 1000  # objects without a required field after which the name in params.yaml counts as wrong
 
 
 class RepeatedKeyError(Exception):
@@ -28,28 +30,44 @@ def _integer(digits: str) -> int | float:
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
-class Objects:
-    """Converter of decoded JSON values to rows."""
+def object_rows(values: Iterator[tuple[int, Any]], shape: Shape, shown: str) -> Iterator[Row]:
+    """Field values of decoded objects in the order of `Shape.fields`, or the reason why one is rejected.
 
-    def __init__(self, shape: Shape, shown: str) -> None:
-        self.shape, self.shown, self.first = shape, shown, True
+    Args:
+        values: number and decoded value of each object; a BadRow is passed on.
+        shape: kind and column mapping.
+        shown: the file's name in errors.
 
-    def row(self, value: Any) -> tuple[Any, ...] | BadRow:
-        """The field values of one object in the order of `Shape.fields`, or the reason why it is rejected.
-
-        Raises:
-            UserError: the first object lacks a required field.
-        """
+    Raises:
+        UserError: no object has a required field that params.yaml names; told at the end of the file, or after the
+            first 1,000 objects.
+    """
+    wanted = {field.theirs for field in shape.fields if field.required}
+    names: dict[str, None] = {}
+    objects = 0
+    for number, value in values:
         if not isinstance(value, dict):
-            return BadRow("not_an_object", f"found {type(value).__name__}; expected an object with named fields")
-        if self.first:
-            self.shape.places(list(value), self.shown)
-            self.first = False
-        return self.shape.pick(value)
+            bad = BadRow("not_an_object", f"found {type(value).__name__}; expected an object with named fields")
+            yield number, value if isinstance(value, BadRow) else bad
+            continue
+        if wanted:
+            objects += 1
+            wanted = {name for name in wanted if value_at(value, name) is ABSENT}
+            names |= dict.fromkeys(value)
+            if wanted and objects == _PATIENCE:
+                shape.require(_all(shape) - wanted, list(names), shown)
+        yield number, shape.pick(value)
+    if wanted and objects:
+        shape.require(_all(shape) - wanted, list(names), shown)
 
-    def repeated(self, line: int, key: str) -> UserError:
-        """The error for a key that occurs twice in the object at a line."""
-        return UserError(
-            f"{self.shown}: line {line}: the key {key!r} occurs twice in one object; "
-            "expected each key once: rename or remove one"
-        )
+
+def _all(shape: Shape) -> set[str]:
+    return {field.theirs for field in shape.fields}
+
+
+def repeated(shown: str, line: int, key: str) -> UserError:
+    """The error for a key that occurs twice in the object at a line."""
+    return UserError(
+        f"{shown}: line {line}: the key {key[:40]!r} occurs twice in one object; "
+        "expected each key once: rename or remove one"
+    )

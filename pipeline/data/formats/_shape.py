@@ -3,7 +3,7 @@
 `Shape` holds the settings that the sources files, url and hub share, and checks them. `Field` is one column of a file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -12,10 +12,11 @@ from pipeline.data.records import CONTENT
 from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
-MESSAGES = "messages"  # kind instructions: a list of messages in place of its columns
+MESSAGES = "messages"  # documents and instructions: a list of messages in place of their columns
 TOOLS = ("tools", "functions")  # beside `messages`: what they offer is not said in them, so a row with one is rejected
 EXTRA = ("language", "split")  # columns that a mapping may add
 ABSENT: Final = object()  # the row has no such field; null is a value
+_SHOWN = 40  # characters of a column's name, and columns, that errors quote: without a header a name is content
 
 
 class Field(NamedTuple):
@@ -50,7 +51,7 @@ class Shape:
     split: str | None
 
     def __post_init__(self) -> None:
-        known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind == "instructions" else []))
+        known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind in ("documents", "instructions") else []))
         if unknown := sorted(set(self.columns) - set(known)):
             raise ValueError(f"columns names {unknown}, which {self.kind} do not have; one of: {', '.join(known)}")
         if MESSAGES in self.columns and set(self.columns) & set(CONTENT[self.kind]):
@@ -74,11 +75,16 @@ class Shape:
             extra = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
             tools = [Field(name, name, False) for name in TOOLS]
             return (Field(MESSAGES, self.columns[MESSAGES], True), *tools, *extra)
-        content = [
-            Field(ours, self.columns.get(ours, ours), ours not in OPTIONAL or ours in self.columns)
-            for ours in CONTENT[self.kind]
-        ]
+        content = [Field(ours, self.columns.get(ours, ours), self._is_required(ours)) for ours in CONTENT[self.kind]]
         return (*content, *(Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns))
+
+    def _is_required(self, ours: str) -> bool:
+        """Whether the file must have a column: all but an `input` that is not mapped, and an `instruction` of
+        preferences that is not mapped, whose question then stands in the two lists of messages.
+        """
+        if self.kind == "preferences" and ours == "instruction" and {"chosen", "rejected"} <= set(self.columns):
+            return ours in self.columns
+        return ours not in OPTIONAL or ours in self.columns
 
     def places(self, names: list[str], shown: str, hint: str = "") -> list[int | None]:
         """Index of each field among a file's columns; None for an optional one that is missing.
@@ -93,22 +99,82 @@ class Shape:
         """
         twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
-            raise UserError(f"{shown}: columns {twice} occur more than once; expected each name once: rename them")
+            raise UserError(
+                f"{shown}: columns {_short(twice)} occur more than once; expected each name once: rename them"
+            )
+        self.require({name for field in self.fields if (name := field.theirs) in names}, names, shown, hint)
+        return [names.index(field.theirs) if field.theirs in names else None for field in self.fields]
+
+    def require(self, there: set[str], names: list[str], shown: str, hint: str = "") -> None:
+        """Raises UserError where a required column is not among those that are `there`; arguments: see `places`."""
         missing = [
             f"{field.theirs!r} (our {field.ours})"
             for field in self.fields
-            if field.required and field.theirs not in names
+            if field.required and field.theirs not in there
         ]
         if missing:
             raise UserError(
-                f"{shown}: no column {', '.join(missing)}; found: {names[:40]}{hint}; "
+                f"{shown}: no column {', '.join(missing)}; found: {_short(names)}{hint}; "
                 f"map our columns to the file's in {self.where}.columns"
             )
-        return [names.index(field.theirs) if field.theirs in names else None for field in self.fields]
 
     def pick(self, row: dict[str, Any]) -> "tuple[Any, ...] | BadRow":
-        """The values of one object in the order of `fields`; BadRow where a required one is missing."""
-        for field in self.fields:
-            if field.required and field.theirs not in row:
-                return BadRow("missing_field", f"no field {field.theirs!r}; found: {list(row)[:20]}")
-        return tuple(row.get(field.theirs, ABSENT) for field in self.fields)
+        """The values of one object in the order of `fields`; BadRow where a required one is missing.
+
+        A name that is no key of the object is a path into it: `review.text`, `answers.text.0`. An optional field may be
+        missing in any object.
+        """
+        values = tuple(value_at(row, field.theirs) for field in self.fields)
+        for wanted, value in zip(self.fields, values, strict=True):
+            if value is ABSENT and wanted.required and wanted.ours not in OPTIONAL:
+                return BadRow("missing_field", f"no field {wanted.theirs!r}; found: {_short(list(row))}")
+        return values
+
+
+@dataclass(frozen=True)
+class AllColumns(Shape):
+    """A shape that takes every column: a row has its values in the file's order, or is one whole object."""
+
+    where: str = ""
+    kind: Kind = "documents"
+    columns: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    language: str = "und"
+    split: str | None = None
+    names: list[str] = field(default_factory=list)
+    """The columns of a table, once its first row is read; empty for objects."""
+
+    def places(self, names: list[str], shown: str, hint: str = "") -> list[int | None]:  # noqa: ARG002 - as in Shape
+        """Every index, once names that occur twice are refused."""
+        if twice := sorted({name for name in names if name and names.count(name) > 1}):
+            raise UserError(
+                f"{shown}: columns {_short(twice)} occur more than once; expected each name once: rename them"
+            )
+        self.names[:] = names
+        return list(range(len(names)))
+
+    def require(self, there: set[str], names: list[str], shown: str, hint: str = "") -> None:
+        """Requires no column."""
+
+    def pick(self, row: dict[str, Any]) -> "tuple[Any, ...] | BadRow":
+        """The object."""
+        return (row,)
+
+
+def value_at(row: dict[str, Any], name: str) -> Any:
+    """The value of a key, or at a path of keys and list indices joined by dots; ABSENT where there is none."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for step in name.split("."):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return ABSENT
+    return value
+
+
+def _short(names: list[str]) -> list[str]:
+    return [name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..." for name in names[:_SHOWN]]

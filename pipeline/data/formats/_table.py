@@ -1,6 +1,8 @@
 """Strict reader of delimited text (RFC 4180 where quoted): rows are never shifted, padded, merged or split.
 
-Rows end at LF or CRLF outside quotes; a bare CR is text. Rows with too few or too many fields are rejected with their
+Rows end at LF or CRLF outside quotes; a bare CR is text. Blank lines, rows of empty fields (spreadsheets leave them at
+the end) and the line `sep=;` that Excel puts first are no rows. Rows with too few or too many fields are rejected with
+their
 line number. A quote that does not close, or text after a closing quote, leaves the ends of rows undefined: the file is
 refused, with the line of the opening quote.
 """
@@ -36,16 +38,30 @@ def table_rows(file: File, shape: Shape, dialect: Dialect) -> Iterator[Row]:
     """
     numbered, delimiter = lines(file, dialect.encoding), dialect.delimiter
     records = _quoted(numbered, delimiter, file) if dialect.quoted else _plain(numbered, delimiter)
+    records = (record for record in records if not _is_blank(record[1]))
     start, first = next(records, (0, None))
+    if first == [f"sep={delimiter}"[:-1], ""]:
+        start, first = next(records, (0, None))
     if first is None:
         raise UserError(
             f"{file.shown}: no row at its start that is under {MAX_RECORD_BYTES:,} bytes; "
             f"expected {'a header' if dialect.header else 'a row'}"
         )
+    yield from _mapped(chain([(start, first)], records), shape, dialect, file.shown)
+
+
+def _mapped(records: Iterator[Record], shape: Shape, dialect: Dialect, shown: str) -> Iterator[Row]:
+    """The fields of every record but the header that `shape` takes."""
+    start, first = next(records)
+    assert first is not None
     names = first if dialect.header else [str(k) for k in range(len(first))]
-    places = shape.places(names, file.shown, _hint(first, delimiter))
+    places = shape.places(names, shown, _hint(first, dialect.delimiter))
     for number, fields in records if dialect.header else chain([(start, first)], records):
         yield number, _pick(fields, len(names), places)
+
+
+def _is_blank(fields: list[str] | None) -> bool:
+    return fields is not None and not any(map(str.strip, fields))
 
 
 def _pick(fields: list[str] | None, width: int, places: list[int | None]) -> tuple[object, ...] | BadRow:
@@ -53,8 +69,6 @@ def _pick(fields: list[str] | None, width: int, places: list[int | None]) -> tup
         return BadRow("too_large", f"a row over {MAX_RECORD_BYTES:,} bytes")
     if len(fields) == width:
         return tuple(ABSENT if place is None else fields[place] for place in places)
-    if fields == [""]:
-        return BadRow("empty", "a blank line")
     return BadRow("short_row" if len(fields) < width else "long_row", f"{len(fields)} fields; expected {width}")
 
 

@@ -12,7 +12,7 @@ from pipeline.data.formats._text import File
 class Settings(Section):
     """Notation of the file."""
 
-    encoding: Literal["utf-8", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
+    encoding: Literal["utf-8", "utf-8-sig", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
     """Encoding of the file; a byte that does not fit it is an error."""
     header: bool
     """The first row names the columns; without it they are called "0", "1", ..."""

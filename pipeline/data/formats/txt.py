@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from pipeline.config.section import Positive, Section
 from pipeline.data.formats._shape import BadRow, Row, Shape
-from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, lines
+from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, line_parts, lines
 from pipeline.errors import UserError
 
 _SENTENCE = re.compile(r"[.!?…][\"'”’)]?\s")
@@ -23,7 +23,7 @@ _SENTENCE = re.compile(r"[.!?…][\"'”’)]?\s")
 class Settings(Section):
     """Boundaries and largest size of documents."""
 
-    encoding: Literal["utf-8", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
+    encoding: Literal["utf-8", "utf-8-sig", "utf-16", "windows-1254", "iso-8859-9", "windows-1252", "iso-8859-1"]
     """Encoding of the file; a byte that does not fit it is an error."""
     documents: Literal["file", "line", "paragraph", "separator"]
     """Unit of text that becomes one document."""
@@ -51,13 +51,18 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
             f"columns {shape.columns}; expected kind: documents and columns: {{}}"
         )
     collected = _Document(settings)
-    for number, line in lines(file, settings.encoding):
-        if line is not None and _is_boundary(line, settings):
+    # Documents that are cut may have lines of any length, which come in parts; a whole one must fit into memory.
+    parts = line_parts(file, settings.encoding) if settings.max_characters else lines(file, settings.encoding)
+    starts = True
+    for number, line in parts:
+        ends = line is None or line.endswith("\n")
+        if starts and line is not None and _is_boundary(line, settings):
             yield from collected.end()
-            continue
-        yield from collected.add(number, line)
-        if settings.documents == "line":
-            yield from collected.end()
+        else:
+            yield from collected.add(number, line, starts)
+            if ends and settings.documents == "line":
+                yield from collected.end()
+        starts = ends
     yield from collected.end()
 
 
@@ -83,8 +88,8 @@ class _Document:
         self.paragraph_size = 0
         self.too_large: int | None = None
 
-    def add(self, number: int, line: str | None) -> Iterator[Row]:
-        """Adds a line; yields the pieces that it completes."""
+    def add(self, number: int, line: str | None, starts: bool) -> Iterator[Row]:
+        """Adds a line, or a part of one that `starts` it or not; yields the pieces that it completes."""
         if self.too_large is not None:
             return
         self.start = self.start or number
@@ -94,7 +99,7 @@ class _Document:
         elif self.limit is None:
             self.piece.append(line)
             self.size += len(line.encode("utf-8", "surrogatepass"))
-        elif line.strip():
+        elif line.strip() or not starts:
             yield from self._add_to_paragraph(number, line)
         else:
             yield from self._end_paragraph()
@@ -126,7 +131,7 @@ class _Document:
             yield from self._give()
         if not self.piece:
             self.start = self.paragraph_start
-        self.piece += self.paragraph
+        self.piece.append("".join(self.paragraph))
         self.size += self.paragraph_size
         self.paragraph, self.paragraph_size = [], 0
 

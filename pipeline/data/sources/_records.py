@@ -1,7 +1,8 @@
 """Validation of rows: every value is checked, none is altered, invalid rows are rejected and logged with a reason.
 
-A field must be text: numbers are not converted to text, null is not converted to "", and "NA" stays "NA". The only
-exception: a label that is a number or a boolean is accepted where `labels` names it.
+A field must be text: numbers are not converted to text, null is not converted to "", and "NA" stays "NA". Exceptions: a
+label that is a number or a boolean is accepted where `labels` names it, also as a list of one; an `input` that is null
+or missing is empty; a list of messages is read as a conversation, or as the running text of a document.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.recipe import Kind
-from pipeline.data import conversations
+from pipeline.data import conversations, message_shapes
 from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, TOOLS, BadRow, Field, Row, Shape
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import SCHEMAS, SPLITS, TEXTS
@@ -79,37 +80,87 @@ def _guesser(shape: Shape) -> Callable[[str], str]:
 
 
 def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
+    row = {field.ours: value for field, value in zip(shape.fields, values, strict=True)}
+    for name in TOOLS:
+        if row.pop(name, ABSENT) not in (ABSENT, None, "", [], {}):
+            return BadRow("tools", f"{name} offers tools, which this project cannot teach to use")
+    read = _from_messages(row, shape)
+    if isinstance(read, BadRow):
+        return read
     record: dict[str, Any] = {}
-    for field, value in zip(shape.fields, values, strict=True):
-        if field.ours in TOOLS:
-            if value is not ABSENT and value not in (None, "", [], {}):
-                return BadRow("tools", f"{field.theirs} offers tools, which this project cannot teach to use")
-            continue
-        if field.ours == MESSAGES:
-            conversation = conversations.record(value)
-            if isinstance(conversation, str):
-                return BadRow("not_a_conversation", f"{field.theirs}: {conversation}")
-            columns = conversation._asdict() | {"input": ""}
-            faults = (_fault(Field(ours, field.theirs, True), text) for ours, text in columns.items() if text)
-            if invalid := next((fault for fault in faults if fault is not None), None):
-                return invalid
-            record |= columns | {"history": conversation.history or None}
-            continue
-        checked = _value(field, value, shape)
-        if isinstance(checked, BadRow):
-            return checked
-        record[field.ours] = checked
+    for field in shape.fields:
+        if field.ours in row and field.ours not in read:
+            checked = _value(field, row[field.ours], shape)
+            if isinstance(checked, BadRow):
+                return checked
+            record[field.ours] = checked
+    record |= read
     if shape.kind == "preferences" and record["chosen"] == record["rejected"]:
         return BadRow("equal_pair", "chosen and rejected are the same text; expected a preference")
     return record
 
 
+def _from_messages(row: dict[str, Any], shape: Shape) -> dict[str, Any] | BadRow:
+    """The content of a row that holds lists of messages, taken out of the row; empty where it holds texts.
+
+    A conversation is in `messages`, or begins in `instruction` and ends in `output`, or in `chosen` and `rejected`.
+    """
+    if shape.kind == "documents":
+        return _running_text(row, shape)
+    if MESSAGES in row:
+        return _conversation({"output": message_shapes.messages(row.pop(MESSAGES))}, shape.columns[MESSAGES])
+    answers = {"instructions": ("output",), "preferences": ("chosen", "rejected")}.get(shape.kind, ())
+    question = row.get("instruction")
+    if not answers or not (
+        question is ABSENT or any(isinstance(row[name], list) for name in ("instruction", *answers))
+    ):
+        return {}
+    prompt = None if question is ABSENT else question
+    whole = {name: message_shapes.joined(prompt, row[name]) for name in answers}
+    content = _conversation(whole, ", ".join(shape.columns.get(name, name) for name in answers))
+    if not isinstance(content, BadRow) and row.get("input", ABSENT) not in (ABSENT, None, ""):
+        return BadRow("not_a_conversation", "input beside lists of messages; expected their texts in the messages")
+    return content
+
+
+def _running_text(row: dict[str, Any], shape: Shape) -> dict[str, Any] | BadRow:
+    """The text of a document that is a list of messages; empty for other documents."""
+    name = MESSAGES if MESSAGES in row else "text"
+    if name == "text" and not (isinstance(row["text"], list) and message_shapes.is_conversation(row["text"])):
+        return {}
+    text = message_shapes.running_text(row.pop(name))
+    shown = shape.columns.get(name, name)
+    if text is None:
+        return BadRow("not_a_conversation", f"{shown}: a message without text; expected a list of messages with text")
+    return _fault(Field("text", shown, True), text) or {"text": text}
+
+
+def _conversation(whole: dict[str, Any], shown: str) -> dict[str, Any] | BadRow:
+    """Columns of conversations that differ in their last answer only: answer column -> list of messages."""
+    read: dict[str, Any] = {}
+    for name, said in whole.items():
+        conversation = conversations.record(said)
+        if isinstance(conversation, str):
+            return BadRow("not_a_conversation", f"{shown}: {conversation}")
+        question, before, answer = conversation
+        columns = {"instruction": question, "input": "", "history": before or None}
+        if read and any(read[key] != value for key, value in columns.items()):
+            return BadRow("not_a_pair", f"{shown}: the conversations differ before their last answers")
+        read |= columns | {name: answer}
+    for name, text in read.items():
+        if text and (fault := _fault(Field(name, shown, True), text)) is not None:
+            return fault
+    return read
+
+
 def _value(field: Field, value: Any, shape: Shape) -> str | BadRow:
     """The text of one field, or the reason why the row is rejected."""
-    if value is ABSENT:
+    if value is ABSENT or (value is None and field.ours in OPTIONAL):
         return ""
-    if field.ours == "label" and type(value) in (int, bool):
-        value = str(value).lower() if str(value).lower() in shape.labels else value
+    if field.ours == "label":
+        if isinstance(value, list) and len(value) != 1:
+            return BadRow("several_labels", f"{field.theirs} is a list of {len(value)}; expected one label")
+        value = label_text(value[0] if isinstance(value, list) else value, shape.labels)
     if (fault := _fault(field, value)) is not None:
         return fault
     if field.ours == "label" and shape.labels:
@@ -119,6 +170,14 @@ def _value(field: Field, value: Any, shape: Shape) -> str | BadRow:
     if field.ours == "split" and value not in SPLITS:
         return BadRow("unknown_split", f"{field.theirs} is {value!r:.40}; one of: {', '.join(SPLITS)}")
     return str(value)
+
+
+def label_text(value: Any, labels: dict[str, str]) -> Any:
+    """A number or boolean as `labels` names it (1, 1.0: "1"; true: "true"); any other value as it is."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    name = str(value).lower() if isinstance(value, int) else value
+    return name if isinstance(value, int) and name in labels else value
 
 
 def _fault(field: Field, value: Any) -> BadRow | None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.errors import UserError
-from tests.data.reading import HEADERLESS, TSV, texts
+from tests.data.reading import CSV, HEADERLESS, JSONL, TSV, texts
 
 
 def test_tsv_without_a_header_keeps_every_message_and_its_quotes(read):
@@ -35,7 +35,7 @@ def test_csv_does_not_split_rows_at_a_bare_carriage_return(read):
 def test_csv_does_not_split_rows_at_unicode_line_separators(read):
     assert texts(read("a.csv", "text,label\none\u2028two\x0b\x85\x1c,ham\n")) == ["one\u2028two\x0b\x85\x1c"]
     data = json.dumps({"text": "a\u2028b", "label": "x"}, ensure_ascii=False)
-    assert texts(read("a.jsonl", data, format={"name": "jsonl"})) == ["a\u2028b"]
+    assert texts(read("a.jsonl", data, format=JSONL)) == ["a\u2028b"]
 
 
 def test_csv_quoted_fields_keep_line_ends_delimiters_and_quotes(read):
@@ -50,7 +50,14 @@ def test_csv_quoted_fields_keep_line_ends_delimiters_and_quotes(read):
 def test_csv_rejects_short_and_long_rows(read):
     rows = read("a.csv", "text,label\none,ham\nshort\nlong,ham,extra\n\ntwo,spam\n")
     assert texts(rows) == ["one", "two"]
-    assert read.reasons() == [(3, "short_row"), (4, "long_row"), (5, "empty")]
+    assert read.reasons() == [(3, "short_row"), (4, "long_row")]
+
+
+def test_csv_takes_blank_lines_and_empty_rows_for_no_rows(read):
+    """Lost otherwise: a trailing blank line would be a rejected row, and the first gate would stop."""
+    rows = read("a.csv", "\n  \nsep=;\ntext;label\none;ham\n\n;\n \ntwo;spam\n;\n", format=CSV | {"delimiter": ";"})
+    assert [(row["text"], row["origin"]) for row in rows] == [("one", "a.csv:5"), ("two", "a.csv:9")]
+    assert read.reasons() == []
 
 
 def test_csv_refuses_rows_that_stray_quotes_would_merge(read):

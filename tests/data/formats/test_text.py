@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import plugins
 from pipeline.errors import UserError
-from tests.data.reading import CSV, TSV, TXT, texts
+from tests.data.reading import CSV, JSON, JSONL, TSV, TXT, texts
 
 
 def test_text_removes_a_byte_order_mark_at_the_start(read):
@@ -19,7 +19,7 @@ def test_text_keeps_a_byte_order_mark_inside(read):
 
 
 def test_text_reads_named_encodings(read):
-    for encoding in ("windows-1254", "iso-8859-9", "utf-16"):
+    for encoding in ("windows-1254", "iso-8859-9", "utf-16", "utf-8-sig", "utf-8"):
         rows = read("a.csv", "text,label\nışığın İğdesi,ham\n".encode(encoding), format=CSV | {"encoding": encoding})
         assert texts(rows) == ["ışığın İğdesi"]
 
@@ -33,7 +33,7 @@ def test_text_formats_read_gzip(read, name):
         "json": '[{"text": "hi"}]',
         "jsonl": '{"text": "hi"}',
     }
-    form = {"txt": TXT, "csv": CSV, "tsv": TSV, "json": {"name": "json"}, "jsonl": {"name": "jsonl"}}[name]
+    form = {"txt": TXT, "csv": CSV, "tsv": TSV, "json": JSON, "jsonl": JSONL}[name]
     rows = read(
         f"a.{name}.gz",
         gzip.compress(content[name].encode()),
@@ -46,7 +46,7 @@ def test_text_formats_read_gzip(read, name):
 
 def test_formats_are_all_tested_here():
     """A format without a test here would be read on trust."""
-    assert plugins.choices("data/formats") == ["csv", "json", "jsonl", "parquet", "tsv", "txt"]
+    assert plugins.choices("data/formats") == ["arrow", "csv", "json", "jsonl", "parquet", "tsv", "txt", "xlsx"]
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_formats_are_all_tested_here():
     [
         (b"", "the file is empty (0 bytes)"),
         (b"text,label\n", "holds no record"),
-        (b"text,label\nh\xff,ham\n", "byte 12 is 0xff: not UTF-8"),
-        (b"text,label\n" + (b"o" * 95 + b",ham\n") * 11_000 + b"\xfe", "byte 1,100,011 is 0xfe"),
+        (b"text,label\nh\xff,ham\n", "a.csv: line 2: byte 12 is 0xff: not UTF-8"),
+        (b"text,label\n" + (b"o" * 95 + b",ham\n") * 11_000 + b"\xfe", "line 11002: byte 1,100,011 is 0xfe"),
         (b"text,label\nok,ham\xc4", "byte 17 is 0xc4"),
         ("text,label\nhi,ham\n".encode("utf-16"), "looks like UTF-16"),
         ("text,label\nhi,ham\n".encode("utf-16-le"), "looks like UTF-16"),
@@ -93,7 +93,7 @@ def test_text_refuses_damaged_gzip(read):
             read("a.csv.gz", broken)
 
 
-@pytest.mark.parametrize(("name", "form"), [("a.txt", TXT), ("a.jsonl", {"name": "jsonl"}), ("a.csv", CSV)])
+@pytest.mark.parametrize(("name", "form"), [("a.txt", TXT), ("a.jsonl", JSONL), ("a.csv", CSV)])
 def test_text_rejects_a_line_of_50_mb_in_bounded_memory(read, tmp_path, name, form):
     """One endless line must not take the machine down; the records around it are kept where there are any."""
     path = tmp_path / name

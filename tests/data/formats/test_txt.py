@@ -1,9 +1,12 @@
 """Plain text: documents begin and end where params say, and cutting them loses nothing."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.formats import _text
 from pipeline.errors import UserError
 from tests.data.reading import TXT, texts
 
@@ -54,3 +57,39 @@ def test_txt_cuts_between_paragraphs_and_sentences(read):
 def test_txt_reads_documents_only(read):
     with pytest.raises(UserError, match="format txt reads documents"):
         read("a.txt", "hi", "labelled", format=TXT)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(alphabet="ab. \n\té", min_size=1, max_size=300),
+    limit=st.integers(3, 40),
+    chunk=st.integers(1, 50),
+    documents=st.sampled_from(["file", "line", "paragraph"]),
+)
+def test_txt_cuts_lines_alike_in_whole_and_in_parts(read, text, limit, chunk, documents):
+    """Lines of any length come in parts; where a part ends must not be seen in the records."""
+    form = TXT | {"max_characters": limit, "documents": documents}
+    rows = read("a.txt", "x" + text, "documents", format=form)
+    whole, _text.CHUNK = _text.CHUNK, chunk
+    try:
+        assert read("a.txt", "x" + text, "documents", format=form) == rows
+    finally:
+        _text.CHUNK = whole
+
+
+def test_txt_reads_a_line_of_any_length_where_it_is_cut(read, tmp_path):
+    """Lost otherwise: a book on one line."""
+    path = tmp_path / "a.txt"
+    with path.open("w", encoding="utf-8") as out:
+        out.write("baş\n\n")
+        for _ in range(40):
+            out.write("söz " * 250_000)
+        out.write("\n\nson\n")
+    tracemalloc.start()
+    rows = read.read(str(path), "documents", format=TXT | {"documents": "paragraph", "max_characters": 100_000})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read.reasons() == []
+    assert sum(row["text"].count("söz") for row in rows) == 10_000_000
+    assert (rows[0]["origin"], rows[-1]["origin"], rows[-1]["text"]) == ("a.txt:1", "a.txt:5", "son")
+    assert peak < 250 << 20

@@ -12,7 +12,7 @@ from pipeline.config.recipe import Part
 from pipeline.data.conversations import earlier
 from pipeline.data.sources import _inputs, files
 from pipeline.errors import UserError
-from tests.data.reading import CSV, TXT
+from tests.data.reading import CSV, JSON, JSONL, TXT
 
 
 def test_files_map_labels_columns_and_split_as_in_params(read):
@@ -38,7 +38,7 @@ def test_files_read_split_and_language_from_columns(read):
 
 def test_files_accept_number_labels_only_where_mapped(read):
     data = '{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n{"text": "c", "label": true}\n'
-    rows = read("a.jsonl", data, format={"name": "jsonl"}, labels={"1": "spam", "0": "ham"})
+    rows = read("a.jsonl", data, format=JSONL, labels={"1": "spam", "0": "ham"})
     assert [(r["text"], r["label"]) for r in rows] == [("a", "spam")]
     assert read.reasons() == [(2, "not_text"), (3, "not_text")]
 
@@ -56,7 +56,7 @@ def test_files_leave_a_missing_input_column_empty(read):
         "a.jsonl",
         '{"question": "2+2?", "answer": "4"}\n',
         "instructions",
-        format={"name": "jsonl"},
+        format=JSONL,
         columns={"instruction": "question", "output": "answer"},
     )
     assert (rows[0]["instruction"], rows[0]["input"], rows[0]["output"]) == ("2+2?", "", "4")
@@ -64,7 +64,7 @@ def test_files_leave_a_missing_input_column_empty(read):
 
 def test_files_reject_preferences_with_equal_answers(read):
     pairs = [{"instruction": "q", "input": "", "chosen": a, "rejected": "no"} for a in ("yes", "no")]
-    assert len(read("a.json", json.dumps(pairs, indent=1), "preferences", format={"name": "json"})) == 1
+    assert len(read("a.json", json.dumps(pairs, indent=1), "preferences", format=JSON)) == 1
     assert read.reasons() == [(8, "equal_pair")]
 
 
@@ -145,7 +145,7 @@ def test_files_provenance_names_path_and_hash(tmp_path):
         ({"split": "test", "columns": {"split": "s"}}, "keep one of them"),
         ({"language": "Turkish"}, "download.sources.mine.language"),
         ({"sha256": "abc"}, "download.sources.mine.sha256"),
-        ({"format": {"name": "cvs"}}, "format.name is 'cvs'; one of: csv, json, jsonl, parquet, tsv, txt"),
+        ({"format": {"name": "cvs"}}, "format.name is 'cvs'; one of: arrow, csv, json, jsonl, parquet, tsv, txt, xlsx"),
         ({"format": CSV | {"delimeter": ";"}}, "did you mean 'delimiter'?"),
         ({"format": TXT | {"separator": "--"}}, "separator is a line's text with `documents: separator`"),
         ({"path": None}, "download.sources.mine.path"),
@@ -178,10 +178,21 @@ def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
     columns = {"messages": "log"}
     if form == "parquet":
         pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
-        rows = read.read(str(tmp_path / "a.parquet"), "instructions", format={"name": form}, columns=columns)
+        rows = read.read(
+            str(tmp_path / "a.parquet"),
+            "instructions",
+            format={"json": JSON, "jsonl": JSONL, "parquet": {"name": "parquet"}}[form],
+            columns=columns,
+        )
     else:
         text = json.dumps(records) if form == "json" else "".join(json.dumps(one) + "\n" for one in records)
-        rows = read(f"a.{form}", text, "instructions", format={"name": form}, columns=columns)
+        rows = read(
+            f"a.{form}",
+            text,
+            "instructions",
+            format={"json": JSON, "jsonl": JSONL, "parquet": {"name": "parquet"}}[form],
+            columns=columns,
+        )
     assert [(r["instruction"], r["output"]) for r in rows] == [("Ne zaman?", "dün"), ("Kim?", "Ayşe")]
     assert earlier(rows[0]["history"]) == ("", (("Kim?", "Ayşe", True),))
     assert [reason for _, reason in read.reasons()] == ["not_a_conversation"]
@@ -189,4 +200,102 @@ def test_files_read_lists_of_messages_as_conversations(read, tmp_path, form):
 
 def test_files_settings_refuse_messages_beside_their_columns(read):
     with pytest.raises(ValueError, match=r"columns names messages, which replace instruction, input, output"):
-        read("a.jsonl", "{}", "instructions", format={"name": "jsonl"}, columns={"messages": "m", "output": "o"})
+        read("a.jsonl", "{}", "instructions", format=JSONL, columns={"messages": "m", "output": "o"})
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("1", "pos"), ("1.0", "pos"), ("true", "yes"), ("[1]", "pos"), ('["1"]', "pos"), ('"1"', "pos")],
+)
+def test_files_read_labels_as_params_name_them(read, value, label):
+    rows = read("a.jsonl", f'{{"text": "a", "label": {value}}}\n', format=JSONL, labels={"1": "pos", "true": "yes"})
+    assert [row["label"] for row in rows] == [label]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [("[1, 1]", "several_labels"), ("[]", "several_labels"), ("1.5", "not_text"), ("null", "null")]
+)
+def test_files_reject_labels_that_are_not_one_label(read, value, reason):
+    read(
+        "a.jsonl", f'{{"text": "a", "label": {value}}}\n{{"text": "a", "label": 1}}\n', format=JSONL, labels={"1": "p"}
+    )
+    assert read.reasons() == [(1, reason)]
+
+
+ASKED, SAID, WORSE = (
+    {"role": r, "content": c} for r, c in (("user", "Kim?"), ("assistant", "Ayşe"), ("assistant", "?"))
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "row", "expected"),
+    [
+        (
+            "instructions",
+            {"messages": "c"},
+            {"c": [{"from": "human", "value": "Kim?"}, {"from": "gpt", "value": "Ayşe"}]},
+            {"instruction": "Kim?", "input": "", "output": "Ayşe"},
+        ),
+        (
+            "instructions",
+            {"messages": "c"},
+            {"c": json.dumps([ASKED, SAID])},
+            {"instruction": "Kim?", "output": "Ayşe"},
+        ),
+        (
+            "instructions",
+            {"instruction": "p", "output": "c"},
+            {"p": [ASKED], "c": [SAID]},
+            {"instruction": "Kim?", "input": "", "output": "Ayşe"},
+        ),
+        (
+            "preferences",
+            {"instruction": "p"},
+            {"p": [ASKED], "chosen": [SAID], "rejected": [WORSE]},
+            {"instruction": "Kim?", "input": "", "chosen": "Ayşe", "rejected": "?"},
+        ),
+        (
+            "preferences",
+            {"chosen": "chosen", "rejected": "rejected"},
+            {"chosen": [ASKED, SAID], "rejected": [ASKED, WORSE]},
+            {"instruction": "Kim?", "input": "", "chosen": "Ayşe", "rejected": "?"},
+        ),
+        (
+            "preferences",
+            {"chosen": "chosen", "rejected": "rejected"},
+            {"chosen": "\n\nHuman: Kim?\n\nAssistant: Ayşe", "rejected": "\n\nHuman: Kim?\n\nAssistant: ?"},
+            {"instruction": "Kim?", "chosen": "Ayşe", "rejected": "?"},
+        ),
+        ("documents", {"messages": "c"}, {"c": [ASKED, SAID]}, {"text": "Kim?\nAyşe"}),
+        ("documents", {"text": "c"}, {"c": [ASKED, SAID]}, {"text": "Kim?\nAyşe"}),
+    ],
+)
+def test_files_read_conversations_in_every_shape(read, kind, columns, row, expected):
+    (record,) = read("a.jsonl", json.dumps(row), kind, format=JSONL, columns=columns)
+    assert {name: record[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "row", "reason"),
+    [
+        (
+            "preferences",
+            {"chosen": "c", "rejected": "r"},
+            {"c": [ASKED, SAID], "r": [{**ASKED, "content": "Ne?"}, WORSE]},
+            "not_a_pair",
+        ),
+        ("preferences", {"chosen": "c", "rejected": "r"}, {"c": "Ayşe", "r": "?"}, "not_a_conversation"),
+        ("preferences", {"chosen": "c", "rejected": "r"}, {"c": [ASKED, SAID], "r": [ASKED, SAID]}, "equal_pair"),
+        (
+            "instructions",
+            {"instruction": "p", "output": "c"},
+            {"p": [ASKED], "c": [SAID], "input": "not"},
+            "not_a_conversation",
+        ),
+        ("instructions", {"messages": "c"}, {"c": [ASKED, SAID], "tools": [{"name": "x"}]}, "tools"),
+        ("documents", {"messages": "c"}, {"c": [ASKED, {**SAID, "content": None}]}, "not_a_conversation"),
+    ],
+)
+def test_files_reject_conversations_that_cannot_be_read_whole(read, kind, columns, row, reason):
+    with pytest.raises(UserError, match=reason):
+        read("a.jsonl", json.dumps(row), kind, format=JSONL, columns=columns)

@@ -1,0 +1,167 @@
+"""README.md of a model folder: what its tokenizer puts around a text, its limits, and code for transformers and peft.
+
+The code blocks are run by tests (tests/model/test_readme.py): FOLDER stands for the folder's path.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.model.adapters import CONFIG
+from pipeline.tokenizer.export import InputFormat
+
+_HEAD = """\
+# A model of family {family}
+
+Made by Tohum in the layout of transformers. `tohum.json` holds the task, `manifest.json` the hash of every file.
+"""
+
+_PIPELINE = """
+```python
+from transformers import pipeline
+
+{name} = pipeline("{task}", model="FOLDER")
+{use}
+```
+"""
+_PIPELINES = {
+    "classify": (
+        "classifier",
+        "text-classification",
+        'rows = classifier(["a text", "another text"], batch_size=2, truncation=True, top_k=None)  # every probability',
+    ),
+    "chat": (
+        "answerer",
+        "text-generation",
+        'chat = [{"role": "user", "content": "a question"}]\n'
+        'answer = answerer(chat, max_new_tokens=64, do_sample=False)[0]["generated_text"][-1]["content"]',
+    ),
+    "complete": (
+        "writer",
+        "text-generation",
+        'text = writer("a text", max_new_tokens=64, do_sample=False, return_full_text=False)[0]["generated_text"]',
+    ),
+}
+
+_CLASSIFY = """
+Answers with a label. The tokenizer ends every text with the end-of-text token, which the classification head reads.
+The model was trained on texts of at most {limit} tokens, that one included. Longer ones are cut: Tohum leaves out the
+middle of a text, `truncation=True` its end, so that labels of longer texts may differ.
+"""
+
+_CLOZE = """
+A language model that answers with one of {count} words for the labels. The tokenizer puts the pattern {pattern} around
+every text, up to the label; the likeliest word is the label. A prompt has at most {limit} tokens. Longer texts are cut:
+Tohum leaves out their middle, `truncation=True` their beginning, so that labels of longer texts may differ.
+"""
+
+_CLOZE_CODE = """
+```python
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+words = {words}
+tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModelForCausalLM.from_pretrained("FOLDER")
+
+
+def score(text, word):
+    prompt = tokenizer(text, truncation=True)["input_ids"]
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logits[range(len(ids)), ids].sum().item()
+
+
+label = max(words, key=lambda name: score("a text", words[name]))
+```
+"""
+
+_CHAT = """
+Answers messages, by the template {template}. An instruction with an input is one message: {joined}. A prompt has at
+most {prompt} of {limit} tokens: Tohum cuts longer ones (the oldest messages, then the middle of the question),
+transformers does not, so that their answers may differ. Unlike Tohum, transformers takes the name of a special token in
+a message for that token.
+"""
+
+_COMPLETE = """
+Completes texts. The tokenizer puts the end-of-text token before every text, as training does before every document. A
+prompt has at most {prompt} of {limit} tokens: Tohum cuts the beginning of longer ones, transformers does not. In
+lm-eval, rolling perplexity adds that token by itself: `add_bos_token=False`.
+"""
+
+_ADAPTER = """
+{role} It needs the model that it was trained on: `base_model_name_or_path` of `adapter/adapter_config.json` is its path
+from the folder `adapter`. Labels and tokenizer are those of this folder.
+
+```python
+import json
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import AutoConfig, AutoTokenizer, {kind}
+
+folder = Path("FOLDER")
+adapter = folder / "adapter"
+base = adapter / json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+model = PeftModel.from_pretrained({kind}.from_pretrained(base, config=config), adapter)
+```
+"""
+_MERGED = "The weights include the adapter that was trained; `adapter/` has it for peft."
+_VIRTUAL = (
+    "The virtual tokens in `adapter/` are a part of this model, and its weights do not include them: transformers\n"
+    "alone reads another model here."
+)
+_BOTTLENECK = """
+The bottleneck layers in `adapter/` are a part of this model, and its weights do not include them: only Tohum reads it.
+"""
+_JOINED = {"chat": r"`instruction\ninput`", "alpaca": r"`instruction\n\n### Input:\ninput`"}
+
+
+def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapter: Path) -> str:
+    """The README of a model.
+
+    Args:
+        task: the first of tohum.json.
+        family: of the network.
+        input_format: of the tokenizer that is written beside it.
+        adapter: the adapter's folder, which may be absent.
+    """
+    words, code = _task(task, input_format.max_tokens)
+    config = json.loads((adapter / CONFIG).read_bytes()) if (adapter / CONFIG).is_file() else {}
+    head = _HEAD.format(family=family) + words
+    if not config:
+        return head + code
+    if config["peft_type"] == "BOTTLENECK":
+        return head + _BOTTLENECK
+    virtual = "num_virtual_tokens" in config
+    role = _VIRTUAL if virtual else _MERGED
+    kind = "AutoModelForSequenceClassification" if task["name"] == "classify" else "AutoModelForCausalLM"
+    named = config.get("base_model_name_or_path") is not None
+    return head + ("" if virtual else code) + (_ADAPTER.format(role=role, kind=kind) if named else f"\n{role}\n")
+
+
+def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
+    """The task in words, and the code that uses the folder by itself."""
+    match task["name"]:
+        case "classify":
+            return _CLASSIFY.format(limit=limit), _pipeline("classify")
+        case "cloze":
+            pattern, words = (json.dumps(task[key], ensure_ascii=False) for key in ("pattern", "verbalizers"))
+            said = _CLOZE.format(limit=limit, count=len(task["verbalizers"]), pattern=pattern)
+            return said, _CLOZE_CODE.format(words=words)
+        case "instruct" | "chat":
+            template = task["template"]
+            said = _CHAT.format(template=template, joined=_JOINED[template], limit=limit, prompt=_most(task))
+            return said, _pipeline("chat")
+    return _COMPLETE.format(limit=limit, prompt=_most(task)), _pipeline("complete")
+
+
+def _most(task: Mapping[str, Any]) -> str:
+    """The longest prompt in tokens."""
+    return str(task.get("max_prompt_tokens", "three quarters"))
+
+
+def _pipeline(kind: str) -> str:
+    name, task, use = _PIPELINES[kind]
+    return _PIPELINE.format(name=name, task=task, use=use)

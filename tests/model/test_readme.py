@@ -1,0 +1,139 @@
+"""readme.py: the code in a model folder's README.md runs from any folder and gives the predictor's answers."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import tokenizer as vocabularies
+from pipeline.inference.predictor import Predictor
+from pipeline.model import checkpoint
+from pipeline.model.gpt import GPT
+from pipeline.prompts.spec import TEXT, TaskSpec
+from pipeline.tokenizer import Tokenizer
+from pipeline.tuners import Adapter
+from tests import variants
+from tests.models import shape
+from tests.specs import labels_of, written
+
+CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=40, max_prompt_tokens=40)
+TASKS = {
+    "next_token": TEXT.within(160),
+    "classify": CLASSIFY,
+    "cloze": TaskSpec(
+        name="cloze",
+        labels=("ham", "spam"),
+        pattern="{text} Bu{label}",
+        verbalizers={"ham": " iyi", "spam": " kötü"},
+        max_tokens=60,
+        max_prompt_tokens=56,
+    ),
+    "chat": TaskSpec(name="chat", template="chat", max_tokens=64, max_prompt_tokens=50),
+    "alpaca": TaskSpec(name="instruct", template="alpaca", max_tokens=64, max_prompt_tokens=50),
+}
+ADAPTERS = [variant for variant in variants.variants("tuners") if isinstance(variant.build(), Adapter)]
+# Name of the README's variable -> the predictor's field.
+RESULTS = {
+    "classify": "label",
+    "cloze": "label",
+    "next_token": "completion",
+    "chat": "completion",
+    "alpaca": "completion",
+}
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small vocabulary."""
+    folder = tmp_path_factory.mktemp("words") / "tokenizer"
+    vocabularies.train(["a text, a question, another text. Bu mesaj iyi, şu kötü. " * 20], 320, "gpt2").save(folder)
+    return folder
+
+
+def network(words: Path, labels: int, family: str = "llama") -> GPT:
+    """A random model that generates no special token but end-of-text."""
+    tokenizer = Tokenizer.load(words)
+    size = {"vocab_size": tokenizer.vocab_size, "context_length": 160, "tie_embeddings": False}
+    model = GPT(shape(family, **size), torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+        for number in tokenizer.special.values():
+            model.head.weight[number] = 0
+    if labels:
+        model.add_score(labels, torch.Generator().manual_seed(5))
+    return model
+
+
+def code(folder: Path, number: int) -> dict[str, Any]:
+    """The variables of the README's code block of that number after it ran."""
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.S)
+    variables: dict[str, Any] = {}
+    exec(blocks[number].replace("FOLDER", str(folder)), variables)
+    return variables
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_the_code_of_a_task_gives_the_predictors_answer(
+    name: str, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = TASKS[name]
+    labels = labels_of(task) if task.name == "classify" else None  # cloze has labels and no head
+    folder = tmp_path / "model"
+    checkpoint.save(network(words, len(labels or [])), folder, tokenizer=words, labels=labels, metadata=written([task]))
+    monkeypatch.chdir("/")
+    variables = code(folder, 0)
+    text = "a question" if name in ("chat", "alpaca") else "a text"
+    expected = Predictor(folder).answer([text])[0]
+    if name == "classify":
+        best, other = variables["rows"][0]
+        assert (best["label"], best["score"]) == (expected["label"], pytest.approx(expected["score"], abs=1e-5))
+        assert best["score"] + other["score"] == pytest.approx(1)
+    else:
+        made = {"cloze": "label", "next_token": "text"}.get(name, "answer")
+        assert variables[made] == expected[RESULTS[name]]
+
+
+@pytest.mark.parametrize("task", [TASKS["next_token"], CLASSIFY], ids=["next_token", "classify"])
+@pytest.mark.parametrize("variant", ADAPTERS, ids=str)
+def test_the_code_of_an_adapter_gives_the_models_scores_from_any_folder(
+    variant: variants.Variant, task: TaskSpec, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: the base's path held only in the project's root, and labels were LABEL_0 and LABEL_1."""
+    tuner, labels = variant.build(), labels_of(task)
+    models = tmp_path / "models"
+    checkpoint.save(network(words, 0), models / "base", tokenizer=words, metadata=written([TEXT]))
+    model = checkpoint.load(models / "base")
+    if labels:
+        model.add_score(len(labels), torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        tuner.apply(model, generator, lambda text: [1, 2, 3])
+        for parameter in tuner.groups(model)[0]["params"]:
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    checkpoint.save(
+        tuner.merge(model.eval()), models / "tuned", tokenizer=words, labels=labels, metadata=written([task]),
+        adapter=lambda folder: tuner.save_adapter(model, folder, "../../base"),
+    )  # fmt: skip
+    moved = shutil.move(models, tmp_path / "elsewhere")
+    folder = Path(moved) / "tuned"
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    if config["peft_type"] == "BOTTLENECK":
+        assert "only Tohum reads it" in (folder / "README.md").read_text()
+        assert "```" not in (folder / "README.md").read_text()
+        return
+    monkeypatch.chdir("/")
+    made = code(folder, 0 if "num_virtual_tokens" in config else 1)
+    inputs = made["tokenizer"]("a text", return_tensors="pt")
+    scores = made["model"].eval()(**inputs).logits
+    ours = checkpoint.load(folder)
+    if labels:
+        assert made["model"].config.id2label == {0: "ham", 1: "spam"}
+        expected = ours.classify(inputs["input_ids"], torch.ones_like(inputs["input_ids"], dtype=torch.bool))
+    else:
+        expected, scores = ours(inputs["input_ids"]), scores[:, -inputs["input_ids"].shape[1] :]
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
