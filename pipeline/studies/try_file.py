@@ -38,9 +38,9 @@ def closing(data: Sequence[Path], wishes: Wishes) -> list[str]:
         data: the paths that the user gave.
         wishes: columns and kind that the user named.
     """
-    talker = _models()[-1]
+    *others, talker = _models()
     commands = {
-        f"chat {talker}": f"talk to a model; also {', '.join(_models()[:-1])}",
+        f"chat {talker}": f"talk to a model; also {', '.join(others)}" if others else "continue a text with the model",
         "scores": "the table above",
         "report": "time, memory and energy of every stage",
         "ui": "its runs in MLflow",

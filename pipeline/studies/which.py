@@ -5,6 +5,7 @@ The probe trains every method with few steps and predicts their ranking; the tab
 """
 
 import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def predict(data: Path, command: Callable[[str], list[str]]) -> None:
     ranked = show(
         FOLDER,
         "A probe has a small model and few steps: it predicts the ranking, no score. For the full run: tohum profile "
-        f"files {FULL[guessed.kind]}, name your file in params.yaml, make repro; then `tohum which` scores this "
+        f"files {FULL[guessed.kind]} --data {shlex.quote(str(data))}, make repro; then `tohum which` scores this "
         "prediction.",
     )
     prediction = {"data": data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
