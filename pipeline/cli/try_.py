@@ -2,7 +2,8 @@
 
 A small model, few steps, in .tohum/try. DATA is a txt, csv, tsv, json, jsonl, parquet, arrow or xlsx file, a folder, a
 pattern, a zip archive, or a folder that `datasets` saved. Its format, encoding and columns are guessed, and each guess
-is printed with the key of params.yaml that sets it for a real run.
+is printed with the key of params.yaml that sets it for a real run. Splits, vocabulary, context, batches and updates are
+sized to the data, each with its reason, and the expected duration is stated before the run.
 """
 
 import subprocess

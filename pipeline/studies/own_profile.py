@@ -50,8 +50,8 @@ def apply(names: list[str], guessed: Guess, force: bool) -> None:
     raw = yaml.safe_load(profiles.rendered(names))
     changes = _own(raw, place, guessed)
     profiles.change(raw, changes)
-    looked = survey(raw["download"]["sources"], guessed.kind)
-    settings = [*workspace.by_survey(looked, FULL), *_row_bounds(looked)]
+    surveyed = survey(raw["download"]["sources"], guessed.kind)
+    settings = [*workspace.by_survey(surveyed, FULL), *_row_bounds(surveyed)]
     sizing.apply(raw, settings, guessed.kind)
     sizes = _measured(raw, guessed.kind)
     settings += sizing.sized(raw, sizes, FULL)
@@ -92,15 +92,15 @@ def _measured(raw: dict[str, Any], kind: Kind) -> sizing.Sizes:
         return sizing.measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
 
 
-def _row_bounds(looked: Survey) -> list[Setting]:
+def _row_bounds(surveyed: Survey) -> list[Setting]:
     """Bounds of the gates on rows: repeated texts, and half of the rarest label's share."""
     bounds = []
-    if repeated := looked.repeated():
+    if repeated := surveyed.repeated():
         reason = "so many texts repeat another one; sampling keeps one of each"
         bounds.append(Setting("gates.raw.max_duplicate_share", math.ceil(1000 * repeated) / 1000, reason))
-    if not looked.labels:
+    if not surveyed.labels:
         return bounds
-    counts = Counter(looked.labels.values())
+    counts = Counter(surveyed.labels.values())
     share = min(counts.values()) / counts.total()
     reason = f"half of the share of the rarest label, {share:.1%}"
     bound = round(share / 2, 4)

@@ -108,18 +108,18 @@ class Setting(NamedTuple):
     reason: str
 
 
-def estimated(looked: Survey, split: Split) -> Sizes:
+def estimated(surveyed: Survey, split: Split) -> Sizes:
     """The sizes by a survey, at three bytes a token."""
-    texts, records = looked.splits("documents", split), looked.splits(looked.kind, split)
-    text_sizes, sizes = looked.sizes.get("documents", {}), looked.sizes[looked.kind]
+    texts, records = surveyed.splits("documents", split), surveyed.splits(surveyed.kind, split)
+    text_sizes, sizes = surveyed.sizes.get("documents", {}), surveyed.sizes[surveyed.kind]
     return Sizes(
-        looked.kind,
+        surveyed.kind,
         {name: total(text_sizes, members) // _BYTES_PER_TOKEN for name, members in texts.items()},
         _tokens(text_sizes[identity] for identity in texts["train"]),
         {name: len(members) for name, members in records.items()},
-        _tokens(sizes.values()) + _ADDED[looked.kind] if looked.kind in _ADDED else _tokens([]),
-        _tokens(looked.answers.values()) + _END,
-        looked.turns,
+        _tokens(sizes.values()) + _ADDED[surveyed.kind] if surveyed.kind in _ADDED else _tokens([]),
+        _tokens(surveyed.answers.values()) + _END,
+        surveyed.turns,
     )
 
 
@@ -226,7 +226,10 @@ def _limits(sizes: Sizes, budget: Budget, virtual: int) -> list[Setting]:
     if sizes.kind == "labelled":
         limit = _eights(int(np.quantile(sizes.lengths, 0.99)), 24, room)
         longer = int((sizes.lengths > limit).sum())
-        return [Setting(LIMIT, limit, f"{longer:,} of {n:,} texts are longer and lose their middle")]
+        longest = f"the longest text has {sizes.lengths.max()} tokens"
+        return [
+            Setting(LIMIT, limit, f"{longer:,} of {n:,} texts are longer and lose their middle" if longer else longest)
+        ]
     prompts = sizes.lengths - sizes.answers
     longest, longest_prompt = int(sizes.lengths.max()), int(prompts.max())
     if longest <= room:

@@ -71,55 +71,55 @@ def survey(sources: Mapping[str, Mapping[str, Any]], kind: Kind) -> Survey:
     Raises:
         UserError: a file that the readers refuse, too few different records, or labels that are no classes.
     """
-    looked = Survey(kind)
+    surveyed = Survey(kind)
     for entry, raw in sources.items():
         where = f"download.sources.{entry}"
         source = Source.model_validate(raw)
         log = RowLog(entry)
-        _look(
-            plugins.load("data/sources", source.name).read(source.settings("data/sources", where), entry, log), looked
+        _add(
+            plugins.load("data/sources", source.name).read(source.settings("data/sources", where), entry, log), surveyed
         )
         for (of, reason), n in log.reasons.items():
             if of == kind:
-                looked.rejected[reason] += n
-    _require_enough(looked)
-    return looked
+                surveyed.rejected[reason] += n
+    _require_enough(surveyed)
+    return surveyed
 
 
-def _look(tables: Iterable[tuple[Kind, Any]], looked: Survey) -> None:
+def _add(tables: Iterable[tuple[Kind, Any]], surveyed: Survey) -> None:
     """Adds a source's records to the survey, up to _MOST_BYTES of text."""
     read = 0
     for kind, table in tables:
         columns = [name for name in TEXTS[kind] if name in table.column_names]
-        known = looked.sizes.setdefault(kind, {})
+        known = surveyed.sizes.setdefault(kind, {})
         for row in table.select(columns).to_pylist():
             content, history = [row[name] for name in CONTENT[kind]], row.get("history")
             identity = record_id(kind, *content, history=history)
             known[identity] = sum(len(text.encode("utf-8", "surrogatepass")) for text in [*content, history or ""])
-            looked.turns = looked.turns or bool(history)
+            surveyed.turns = surveyed.turns or bool(history)
             read += known[identity]
-            looked.rows[kind] += 1
+            surveyed.rows[kind] += 1
             if kind == "labelled":
-                looked.labels[identity] = row["label"]
+                surveyed.labels[identity] = row["label"]
             if kind == "instructions":
-                looked.answers[identity] = len(row["output"].encode("utf-8", "surrogatepass"))
+                surveyed.answers[identity] = len(row["output"].encode("utf-8", "surrogatepass"))
         if read > _MOST_BYTES:
             return
 
 
-def _require_enough(looked: Survey) -> None:
+def _require_enough(surveyed: Survey) -> None:
     """Raises UserError where nothing can be learned from the records."""
-    different = len(looked.sizes.get(looked.kind, {}))
-    rows = looked.rows[looked.kind]
+    different = len(surveyed.sizes.get(surveyed.kind, {}))
+    rows = surveyed.rows[surveyed.kind]
     repeats = f" ({rows:,} rows, the others repeat them)" if rows > different else ""
     if different < _FEWEST:
         raise UserError(
-            f"the data holds {different} different {looked.kind}{repeats}; expected at least {_FEWEST}, to train, to "
+            f"the data holds {different} different {surveyed.kind}{repeats}; expected at least {_FEWEST}, to train, to "
             "validate and to test on: add records"
         )
-    if looked.kind != "labelled":
+    if surveyed.kind != "labelled":
         return
-    counts = Counter(looked.labels.values())
+    counts = Counter(surveyed.labels.values())
     if len(counts) < 2:
         raise UserError(
             f"every record has the label {next(iter(counts))!r}; expected two labels or more: name another column as "
@@ -132,7 +132,7 @@ def _require_enough(looked: Survey) -> None:
         )
 
 
-def choose_split(looked: Survey) -> Split:
+def choose_split(surveyed: Survey) -> Split:
     """Split shares that leave about 50 records to validate and to test on, and a seed that serves every label.
 
     The share is 50 records' worth, within 5 % and 20 %. The seed is the first with which every split of every kind has
@@ -142,22 +142,22 @@ def choose_split(looked: Survey) -> Split:
     Raises:
         UserError: a label that is too rare to be in the training split.
     """
-    fewest = min(len(sizes) for sizes in looked.sizes.values())
+    fewest = min(len(sizes) for sizes in surveyed.sizes.values())
     share = round(min(_SHARES[1], max(_SHARES[0], _HELD_OUT / fewest)), 2)
     candidates = [Split(seed=seed, validation=share, test=share) for seed in range(1, _SEEDS + 1)]
     usable: Split | None = None
     for split in candidates:
         filled = all(
-            min(map(len, looked.splits(kind, split).values())) >= max(1.0, share * len(sizes) / 2)
-            for kind, sizes in looked.sizes.items()
+            min(map(len, surveyed.splits(kind, split).values())) >= max(1.0, share * len(sizes) / 2)
+            for kind, sizes in surveyed.sizes.items()
         )
-        missing = _missing(looked, split)
+        missing = _missing(surveyed, split)
         if filled and not missing:
             return split
         if filled and not any(name == "train" for name, _ in missing):
             usable = usable or split
     if usable is None:
-        label, n = min(Counter(looked.labels.values()).items(), key=lambda pair: pair[1], default=("", 0))
+        label, n = min(Counter(surveyed.labels.values()).items(), key=lambda pair: pair[1], default=("", 0))
         raise UserError(
             f"no split leaves records of every label to train on; the rarest label {label!r} has {n} records: add "
             "records of it, or take it out"
@@ -165,14 +165,14 @@ def choose_split(looked: Survey) -> Split:
     return usable
 
 
-def _missing(looked: Survey, split: Split) -> list[tuple[str, str]]:
+def _missing(surveyed: Survey, split: Split) -> list[tuple[str, str]]:
     """(split, label) where a split lacks a label that it should have."""
-    if looked.kind != "labelled":
+    if surveyed.kind != "labelled":
         return []
-    counts = Counter(looked.labels.values())
+    counts = Counter(surveyed.labels.values())
     missing = []
-    for name, identities in looked.splits("labelled", split).items():
-        present = {looked.labels[identity] for identity in identities}
+    for name, identities in surveyed.splits("labelled", split).items():
+        present = {surveyed.labels[identity] for identity in identities}
         expected = {label for label, n in counts.items() if name == "train" or n >= _EVERYWHERE}
         missing += [(name, label) for label in sorted(expected - present)]
     return missing

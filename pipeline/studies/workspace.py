@@ -115,7 +115,9 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     """The gates' settings with every threshold opened as far as it goes."""
 
     def opened(name: str, value: Any) -> Any:
-        if isinstance(value, str) or name in ("near", "sample", "round_trip_documents", "language_sample"):
+        if isinstance(value, str):
+            return "warn" if value == "block" else value
+        if name in ("near", "sample", "round_trip_documents", "language_sample"):
             return value
         if isinstance(value, dict):
             return {} if name == "min_share" else {key: opened(key, inner) for key, inner in value.items()}
@@ -156,12 +158,12 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     """
     raw = copy.deepcopy(raw)
     with contextlib.chdir(folder):
-        looked = survey(raw["download"]["sources"], kind)
-    settings = by_survey(looked, budget)
+        surveyed = survey(raw["download"]["sources"], kind)
+    settings = by_survey(surveyed, budget)
     sizing.apply(raw, settings, kind)
     print("settings by the data (the others as in profile embedded):", flush=True)
     print("\n".join(sizing.described(settings)), flush=True)
-    sizes = sizing.estimated(looked, choose_split(looked))
+    sizes = sizing.estimated(surveyed, choose_split(surveyed))
     rough = copy.deepcopy(raw)
     with contextlib.suppress(UserError):  # three bytes a token is a guess; the measured sizes decide
         sizing.apply(rough, sizing.sized(rough, sizes, budget), kind)
@@ -177,12 +179,12 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     return raw
 
 
-def by_survey(looked: Survey, budget: Budget) -> list[sizing.Setting]:
+def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
     """Split and vocabulary."""
-    split = choose_split(looked)
-    n = len(looked.sizes[looked.kind])
-    text_bytes = sum(looked.sizes["documents"].values())
-    held = f"{n:,} different {looked.kind}"
+    split = choose_split(surveyed)
+    n = len(surveyed.sizes[surveyed.kind])
+    text_bytes = sum(surveyed.sizes["documents"].values())
+    held = f"{n:,} different {surveyed.kind}"
     return [
         sizing.Setting("split.validation", split.validation, held),
         sizing.Setting("split.test", split.test, held),
