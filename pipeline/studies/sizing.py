@@ -226,10 +226,8 @@ def _limits(sizes: Sizes, budget: Budget, virtual: int) -> list[Setting]:
     if sizes.kind == "labelled":
         limit = _eights(int(np.quantile(sizes.lengths, 0.99)), 24, room)
         longer = int((sizes.lengths > limit).sum())
-        longest = f"the longest text has {sizes.lengths.max()} tokens"
-        return [
-            Setting(LIMIT, limit, f"{longer:,} of {n:,} texts are longer and lose their middle" if longer else longest)
-        ]
+        reason = f"{longer:,} of {n:,} texts are longer and lose their middle"
+        return [Setting(LIMIT, limit, reason if longer else f"the longest text has {sizes.lengths.max()} tokens")]
     prompts = sizes.lengths - sizes.answers
     longest, longest_prompt = int(sizes.lengths.max()), int(prompts.max())
     if longest <= room:
