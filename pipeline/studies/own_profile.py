@@ -22,6 +22,7 @@ from pipeline.data.tokens import tokenize
 from pipeline.paths import INPUTS, WORK
 from pipeline.studies import sizing, workspace
 from pipeline.studies.guess import Guess
+from pipeline.studies.sizes import Sizes, measured
 from pipeline.studies.sizing import FULL, Setting
 from pipeline.studies.survey import Survey, survey
 
@@ -79,7 +80,7 @@ def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
     return changes
 
 
-def _measured(raw: dict[str, Any], kind: Kind) -> sizing.Sizes:
+def _measured(raw: dict[str, Any], kind: Kind) -> Sizes:
     """The sizes of the data after reading, tokenizing and sampling, in a scratch folder."""
     params = config.check(raw)
     WORK.mkdir(exist_ok=True)
@@ -89,7 +90,7 @@ def _measured(raw: dict[str, Any], kind: Kind) -> sizing.Sizes:
         documents = folder / "raw" / "documents.parquet"
         tokenize(params.tokenize, params.split, documents, folder / "tokens", progress=False)
         sample(params, folder / "raw", folder / "tokens", folder / "samples", progress=False)
-        return sizing.measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
+        return measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
 
 
 def _row_bounds(surveyed: Survey) -> list[Setting]:
@@ -109,7 +110,7 @@ def _row_bounds(surveyed: Survey) -> list[Setting]:
     ]
 
 
-def _bounds(settings: Iterable[Setting], sizes: sizing.Sizes) -> list[Setting]:
+def _bounds(settings: Iterable[Setting], sizes: Sizes) -> list[Setting]:
     """Bounds of the gates that follow from the sizes: the longest record, and text for a few windows."""
     values = {setting.path: setting.value for setting in settings}
     context = values["pretrain.model.context_length"]

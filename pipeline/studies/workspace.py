@@ -22,6 +22,7 @@ from pipeline.orchestration.process import GUARD, GUARD_STOPS_S
 from pipeline.paths import CODE, INPUTS, SAMPLES, TOKENIZER
 from pipeline.studies import sizing, speed
 from pipeline.studies.guess import Guess
+from pipeline.studies.sizes import Sizes, estimated, measured
 from pipeline.studies.sizing import Budget
 from pipeline.studies.survey import Survey, choose_split, survey
 
@@ -163,7 +164,7 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     sizing.apply(raw, settings, kind)
     print("settings by the data (the others as in profile embedded):", flush=True)
     print("\n".join(sizing.described(settings)), flush=True)
-    sizes = sizing.estimated(surveyed, choose_split(surveyed))
+    sizes = estimated(surveyed, choose_split(surveyed))
     rough = copy.deepcopy(raw)
     with contextlib.suppress(UserError):  # three bytes a token is a guess; the measured sizes decide
         sizing.apply(rough, sizing.sized(rough, sizes, budget), kind)
@@ -171,7 +172,7 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     files.write_text(folder / "params.yaml", _yaml(raw))
     repro(folder, "sample")
     with contextlib.chdir(folder):
-        settings = sizing.sized(raw, sizing.measured(SAMPLES, TOKENIZER, kind), budget)
+        settings = sizing.sized(raw, measured(SAMPLES, TOKENIZER, kind), budget)
     sizing.apply(raw, settings, kind)
     print("settings by the sampled data:")
     print("\n".join(sizing.described(settings)), flush=True)
@@ -193,7 +194,7 @@ def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
     ]
 
 
-def print_duration(raw: dict[str, Any], sizes: sizing.Sizes, beside: int = 1) -> None:
+def print_duration(raw: dict[str, Any], sizes: Sizes, beside: int = 1) -> None:
     """States the expected duration of a whole run of these params; nothing where it cannot be timed."""
     usual = int(np.median(sizes.lengths)) if len(sizes.lengths) else 0
     if expected := speed.expected_seconds(raw, usual, beside):
