@@ -90,8 +90,14 @@ def sized(raw: Mapping[str, Any], sizes: Sizes, budget: Budget) -> list[Setting]
         budget: bounds.
 
     Raises:
-        UserError: text or records that are too few or too long, with the one thing to change.
+        UserError: an empty split, text or records that are too few or too long, with the one thing to change.
     """
+    if empty := [name for name, n in sizes.records.items() if not n]:
+        raise UserError(
+            f"the {' and the '.join(empty)} split holds none of the {sum(sizes.records.values())} {sizes.kind} that "
+            "are left after duplicates and near-duplicates were removed (data/samples/removed.parquet); add records "
+            "that differ"
+        )
     recipes = {name: recipe for name, recipe in raw["finetune"].items() if recipe["data"] == sizes.kind}
     virtual = max((recipe["tuner"].get("virtual_tokens", 0) for recipe in recipes.values()), default=0)
     limits = _limits(sizes, budget, virtual) if recipes else []

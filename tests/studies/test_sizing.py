@@ -126,6 +126,15 @@ def test_sized_takes_task_chat_for_conversations() -> None:
     assert "finetune.*.task.name" not in values(RAW["instructions"], sizes("instructions"))
 
 
+def test_sized_refuses_a_split_that_deduplication_emptied() -> None:
+    """A file of one sentence with small changes: near-duplicates of the training split are removed from the others."""
+    data = sizes()._replace(records={"train": 20, "validation": 0, "test": 1})
+    with pytest.raises(
+        UserError, match=r"^the validation split holds none of the 21 labelled that are left after dupl"
+    ):
+        sized(RAW["labelled"], data, TRY)
+
+
 def test_sized_cuts_a_long_text_and_says_how_many() -> None:
     settings = sized(RAW["labelled"], sizes(n=1000, longest=5000), TRY)
     limit = next(setting for setting in settings if setting.path == LIMIT)
