@@ -101,7 +101,7 @@ def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[s
             key = json.dumps([module, {folder: sorted(names) for folder, names in parts.items()}])
             if key not in known:
                 known[key] = code([module], parts, root)
-            found[name] = known[key]
+            found[name] = known[key] | _asked(name, params)
     return found
 
 
@@ -131,7 +131,7 @@ def require_current(stage: str, params: "Params", root: Path = CODE) -> None:
     path = CODE_OF_STAGES / f"{stage}.json"
     if stage == "code" or not path.is_file():
         return
-    now = code([_module(stage)], stage_parts(stage, params), root)
+    now = code([_module(stage)], stage_parts(stage, params), root) | _asked(stage, params)
     text = path.read_text(encoding="utf-8", errors="replace")
     if text == rendered(now):
         return
@@ -166,10 +166,7 @@ def stage_parts(stage: str, params: "Params") -> Parts:
         return {"evaluation": list(params.evaluations[key].measures), **tasks}
     if kind in ("validate", "validate-model"):
         # the script judges both, each stage takes one
-        gate = {"gates": [key if kind == "validate" else "model"]}
-        if key != "samples" or kind == "validate-model":
-            return gate
-        return gate | {"tasks": sorted({recipe.task.name for recipe in params.finetune.values()})}
+        return {"gates": [key if kind == "validate" else "model"]}
     return {}
 
 
@@ -179,6 +176,21 @@ def recipe_parts(*recipes: "Recipe") -> Parts:
 
     return {
         folder: sorted({getattr(recipe, axis).name for recipe in recipes}) for axis, folder in settings.AXES.items()
+    }
+
+
+def _asked(stage: str, params: "Params") -> Code:
+    """The tasks that the samples gate asks which records make an example, beside its code.
+
+    DVC's `params` cannot name one sub-key of every recipe, and with all of `finetune` a changed learning rate would run
+    the gate again.
+    """
+    if stage != "validate@samples":
+        return {}
+    asked = {name: f"{recipe.data} {recipe.task.model_dump_json()}" for name, recipe in params.finetune.items()}
+    return {
+        f"params.yaml: finetune.{name}.task": hashlib.sha256(text.encode()).hexdigest()[:32]
+        for name, text in sorted(asked.items())
     }
 
 

@@ -18,8 +18,9 @@ from pipeline.config import plugins
 from pipeline.contracts import Batch, Predictions, per_example
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
+from pipeline.prompts import examples, templates
 from pipeline.prompts import spec as specs
-from pipeline.prompts import templates
+from pipeline.prompts.examples import Reason
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import Tokenizer
@@ -58,15 +59,6 @@ class TaskContext(NamedTuple):
     """The distinct labels of the training split, sorted; empty if records have none."""
     where: str = "params.yaml: task"
     """The task's section of params.yaml, for errors."""
-
-
-class Reason(NamedTuple):
-    """Why a record makes no example: counted at the samples gate, left out of training."""
-
-    code: str
-    """answer_too_long or unknown_label."""
-    detail: str
-    """The value found and the bound, in words."""
 
 
 class Task(ABC):
@@ -120,15 +112,11 @@ class Labelling(Task):
     def __init__(self, spec: TaskSpec, tokenizer: Tokenizer) -> None:
         super().__init__(spec, tokenizer)
         self.labels = list(spec.labels or ())
-        self._index = {label: i for i, label in enumerate(self.labels)}
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], int] | Reason:
         """Ids of the prompt, and the class index."""
-        index = self._index.get(record["label"])
-        if index is None:
-            labels = ", ".join(self.labels)
-            return Reason("unknown_label", f"label {record['label']!r} is not in the training split: {labels}")
-        return self.prompt(Request(record["text"])), index
+        index = examples.label_index(self.labels, record)
+        return index if isinstance(index, Reason) else (self.prompt(Request(record["text"])), index)
 
     def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
         """inputs_BT padded on the right, lengths_B, targets_B."""
@@ -164,12 +152,9 @@ class Answering(Task):
 
     def prompt(self, request: Request) -> list[int]:
         """Ids of the conversation up to the answer."""
-        return self._prompt(request).ids
-
-    def _prompt(self, request: Request) -> templates.Prompt:
         assert self.spec.template is not None
         assert self.spec.max_prompt_tokens is not None
-        return templates.prompt(self.tokenizer, self.spec.template, request, self.spec.max_prompt_tokens)
+        return templates.prompt(self.tokenizer, self.spec.template, request, self.spec.max_prompt_tokens).ids
 
     def answer(self, text: str) -> str:
         """The answer in a generated text (or its first piece)."""
@@ -178,21 +163,10 @@ class Answering(Task):
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
-        assert self.spec.template is not None
-        assert self.spec.max_tokens is not None
-        prompt = self._prompt(Request.of_record(record))
-        answer = templates.answer(self.tokenizer, self.spec.template, record["output"])
-        room = self.spec.max_tokens - len(prompt.ids)
-        if len(answer) > room:
-            return Reason(
-                "answer_too_long",
-                f"its prompt has {len(prompt.ids)} tokens and its answer {len(answer)}; max_tokens is "
-                f"{self.spec.max_tokens}",
-            )
-        ids = prompt.ids + answer
-        learned = prompt.learned if self.LEARNS_EARLIER else [False] * len(prompt.ids)
-        targets = [i if taught else IGNORED for i, taught in zip(prompt.ids, learned, strict=True)] + answer
-        return ids, targets
+        example = examples.answer_example(self.tokenizer, self.spec, record, self.LEARNS_EARLIER)
+        if isinstance(example, Reason):
+            return example
+        return example.ids, [i if taught else IGNORED for i, taught in zip(*example, strict=True)]
 
     def collate(self, examples: Sequence[tuple[list[int], list[int]]]) -> Batch:
         """inputs_BT padded on the right, targets_BT IGNORED outside of learned answers."""

@@ -19,6 +19,7 @@ class Settings(Section):
     reads: ClassVar[frozenset[str]] = frozenset({"instructions"})
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "tokens"
+    form: ClassVar[str] = "answers"
     template: Literal["chat", "alpaca"] = Field(examples=["chat", "alpaca"])
     """chat: special tokens mark the turns; alpaca: plain headings."""
     max_tokens: Positive = Field(examples=[64])

@@ -24,6 +24,7 @@ class Settings(Section):
     reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
     head: ClassVar[str] = "classes"
     emits: ClassVar[str] = "classes"
+    form: ClassVar[str] = "labels"
     max_tokens: Positive = Field(examples=[24])
     """Longest text in tokens, the end-of-text token included; at most the model's context_length."""
 

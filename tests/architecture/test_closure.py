@@ -98,7 +98,7 @@ def test_data_stages_take_the_named_sources_formats_and_gates() -> None:
     [
         "pipeline/model/gpt.py", "pipeline/tokenizer/encoders.py", "pipeline/training/loop.py",
         "pipeline/tuners/lora.py", "pipeline/data/sources/world/grammar.py",
-        "pipeline/losses/none.py", "pipeline/evaluation/classification.py", "pipeline/gates/raw.py",
+        "pipeline/losses/cross_entropy.py", "pipeline/evaluation/classification.py", "pipeline/gates/raw.py",
         "pipeline/reporting/pages/gate.html", "pipeline/reporting/pages/base.html",
         "pipeline/merging/ties.py", "pipeline/tracking/tracker.py", "stages/evaluate.py", "pipeline/kept_results.py",
     ],

@@ -149,7 +149,7 @@ def test_classification_counts_the_records_that_only_one_of_model_and_baseline_g
         (f"{'ödül kazandın' if i % 2 else 'akşama gel'} {i:03}", "spam" if i % 2 else "ham", "tr") for i in range(20)
     ]
     write_labelled(tmp_path / "labelled", [*rows, ("akşama gel 020", "ham", "tr"), ("ödül kazandın 021", "ham", "tr")])
-    one = subject(tmp_path, labels=["ham", "spam"], max_tokens=16)
+    one = subject(tmp_path, changed(SPAM, max_tokens=16, max_prompt_tokens=16))
     sure_of_ham = np.tile([0.9, 0.1], (22, 1))
     monkeypatch.setattr(classification, "predict", lambda *_: sure_of_ham)
     settings = classification.Settings(split="test", batch_size=7, baseline="bag_of_words")

@@ -26,7 +26,7 @@ def measured(
     pq.write_table(pa.table(table), tmp_path / "instructions/test.parquet")
     monkeypatch.setattr(overlap, "greedy_answers", lambda *_: answers)
     settings = overlap.Settings(split="test", source=source, batch_size=2, max_tokens=8, max_records=None)
-    subject: Any = SimpleNamespace(name="m", samples=tmp_path)
+    subject: Any = SimpleNamespace(name="m", samples=tmp_path, answering=lambda _: None)
     metrics, details = overlap.measure(settings, subject)
     assert [item["right"] for item in details["answers"]] == sorted(item["right"] for item in details["answers"])
     by_record = [float(score) for score in details["by_record"].split()]

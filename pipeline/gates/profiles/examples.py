@@ -1,16 +1,18 @@
 """Records that make no example of a recipe's task: an answer too long for its limits, a label unknown in training.
 
-Each recipe's own task is asked, record by record, so a stage that trains finds nothing that this gate did not count.
+By the functions with which the recipes' tasks make their examples, so training leaves out nothing that this gate did
+not count.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from pipeline.config import plugins
 from pipeline.config.recipe import Finetune, Kind
-from pipeline.gates._rules import MOST_EXAMPLES, Tally
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates.profiles.splits import Samples
+from pipeline.prompts.examples import reason
+from pipeline.prompts.spec import TaskSpec
 
 
 class LeftOut(NamedTuple):
@@ -26,11 +28,7 @@ class LeftOut(NamedTuple):
 
 
 def left_out(samples: Samples, recipes: Mapping[str, Finetune]) -> Iterator[LeftOut]:
-    """Per task of the recipes, the records that make no example; recipes of one task are counted once.
-
-    Raises:
-        UserError: a task that cannot be built for these records, such as verbalizers for other labels.
-    """
+    """Per task of the recipes, the records that make no example; recipes of one task are counted once."""
     alike: dict[str, list[str]] = {}
     for name, recipe in recipes.items():
         if recipe.data != "documents" and samples.records(recipe.data):
@@ -40,24 +38,20 @@ def left_out(samples: Samples, recipes: Mapping[str, Finetune]) -> Iterator[Left
 
 
 def _left_out(samples: Samples, names: list[str], recipe: Finetune) -> LeftOut:
-    from pipeline.tasks import Reason, TaskContext  # imports torch: two seconds, only where a recipe fine-tunes
-
     kind = recipe.data
     settings = recipe.part("task", f"finetune.{names[0]}")
     labels = sorted({label for split, label in samples.counts(kind, "label") if split == "train"})
-    where = f"params.yaml: finetune.{names[0]}.task"
-    # the context's length is compared when params are read, or when open weights are
-    context = TaskContext(samples.tokenizer, settings.max_tokens, labels, where)
-    task = plugins.load("tasks", recipe.task.name).build(settings, context)
+    fields = {key: value for key, value in settings.model_dump().items() if key in TaskSpec.model_fields}
+    spec = TaskSpec(name=recipe.task.name, labels=tuple(labels), **fields)
     tally, reasons, row = Tally(), Counter[str](), 0
     for _, batch in samples.batches(kind, samples.columns(kind)):
         for record in batch.to_pylist():
-            example = task.example(record)
-            if isinstance(example, Reason):
-                reasons[example.code] += 1
+            fault = reason(getattr(settings, "form", None), samples.tokenizer, spec, record)
+            if fault is not None:
+                reasons[fault.code] += 1
                 if tally.count < MOST_EXAMPLES:
                     shown = samples.example(kind, row)
-                    tally.add(type(shown)(shown.id, shown.origin, f"{example.detail}: {shown.text}"))
+                    tally.add(Example(shown.id, shown.origin, f"{fault.detail}: {shown.text}"))
                 else:
                     tally.count += 1
             row += 1

@@ -1,0 +1,81 @@
+"""Records as training examples in token ids, or the reason why a record makes none. No torch.
+
+Tasks make their examples here, and the samples gate asks the same functions, so training meets no record that the gate
+did not count. A task's `Settings.form` names the function: answers or labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.prompts import templates
+from pipeline.prompts.request import Request
+from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.templates import Vocabulary
+
+
+class Reason(NamedTuple):
+    """Why a record makes no example: counted at the samples gate, left out of training."""
+
+    code: str
+    """answer_too_long or unknown_label."""
+    detail: str
+    """The value found and the bound, in words."""
+
+
+class AnswerExample(NamedTuple):
+    """Prompt and answer."""
+
+    ids: list[int]
+    learned: list[bool]
+    """Per id: whether it belongs to an answer that training learns."""
+
+
+def answer_example(
+    tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any], learns_earlier: bool
+) -> AnswerExample | Reason:
+    """Prompt and answer of a record of instructions.
+
+    Args:
+        tokenizer: the model's vocabulary.
+        spec: template and limits.
+        record: instruction, input, history, output.
+        learns_earlier: whether the answers of earlier turns are learned too.
+    """
+    assert spec.template is not None
+    assert spec.max_tokens is not None
+    assert spec.max_prompt_tokens is not None
+    prompt = templates.prompt(tokenizer, spec.template, Request.of_record(record), spec.max_prompt_tokens)
+    answer = templates.answer(tokenizer, spec.template, record["output"])
+    if len(prompt.ids) + len(answer) > spec.max_tokens:
+        return Reason(
+            "answer_too_long",
+            f"its prompt has {len(prompt.ids)} tokens and its answer {len(answer)}; max_tokens is {spec.max_tokens}",
+        )
+    learned = prompt.learned if learns_earlier else [False] * len(prompt.ids)
+    return AnswerExample(prompt.ids + answer, learned + [True] * len(answer))
+
+
+def label_index(labels: Sequence[str], record: Mapping[str, Any]) -> int | Reason:
+    """The class index of a labelled record."""
+    try:
+        return labels.index(record["label"])
+    except ValueError:
+        known = ", ".join(labels)
+        return Reason("unknown_label", f"label {record['label']!r} is not in the training split: {known}")
+
+
+def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> Reason | None:
+    """Why a record makes no example of a task; None if it makes one.
+
+    Args:
+        form: `Settings.form` of the task; None for a task of which every record is an example.
+        tokenizer: the model's vocabulary.
+        spec: the task's labels, template and limits.
+        record: a record of the kind that the task reads.
+    """
+    made: Any = None
+    if form == "answers":
+        made = answer_example(tokenizer, spec, record, learns_earlier=True)
+    elif form == "labels":
+        made = label_index(spec.labels or (), record)
+    return made if isinstance(made, Reason) else None
