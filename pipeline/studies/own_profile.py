@@ -26,6 +26,8 @@ from pipeline.studies.sizes import Sizes, measured
 from pipeline.studies.sizing import FULL, Setting
 from pipeline.studies.survey import Survey, survey
 
+_DOCUMENTS = 200
+"""Different texts from which the gates' own bounds on their number stay."""
 _STATE_IT = "write it here"
 """Licence and consent until the user states them."""
 
@@ -94,11 +96,14 @@ def _measured(raw: dict[str, Any], kind: Kind) -> Sizes:
 
 
 def _row_bounds(surveyed: Survey) -> list[Setting]:
-    """Bounds of the gates on rows: repeated texts, and half of the rarest label's share."""
+    """Bounds of the gates on rows: repeated texts, few texts, and half of the rarest label's share."""
     bounds = []
     if repeated := surveyed.repeated():
         reason = "so many texts repeat another one; sampling keeps one of each"
         bounds.append(Setting("gates.raw.max_duplicate_share", math.ceil(1000 * repeated) / 1000, reason))
+    if (n := len(surveyed.sizes["documents"])) < _DOCUMENTS:
+        paths = ("gates.raw.min_rows.documents", "gates.tokens.min_documents")
+        bounds += [Setting(path, n // 2, "half of the different texts") for path in paths]
     if not surveyed.labels:
         return bounds
     counts = Counter(surveyed.labels.values())
@@ -115,8 +120,11 @@ def _bounds(settings: Iterable[Setting], sizes: Sizes) -> list[Setting]:
     values = {setting.path: setting.value for setting in settings}
     context = values["pretrain.model.context_length"]
     windows = {"train": 8 * context + 1, "validation": context + 1, "test": context + 1}
+    vocabulary = values["tokenize.vocab_size"]
+    unused = max(0.5, round(0.4 + 256 / vocabulary, 2))
     bounds = [
-        Setting("gates.samples.min_document_tokens", windows, "eight windows to train on, one to validate and test on")
+        Setting("gates.tokens.max_unused_vocabulary_share", unused, f"256 of {vocabulary} ids are single bytes"),
+        Setting("gates.samples.min_document_tokens", windows, "eight windows to train on, one to validate and test on"),
     ]
     if (limit := values.get(sizing.LIMIT)) is not None:
         longest = limit - 1 if sizes.kind == "labelled" else limit  # a text gets an end-of-text token
