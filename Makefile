@@ -79,7 +79,7 @@ lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, a
 
 # The verbs of `tohum` with their options as variables, PROJECT=.tohum/try for a try's; `tohum --help` tells more.
 plan profile search ui prefect worker flow register report chat which try fastest ablation scaling budget fsck doctor times: setup
-	@$(TOHUM) $(if $(PROJECT),--project $(PROJECT)) $@ $(OPTIONS_$@)
+	@$(TOHUM)$(if $(PROJECT), --project $(PROJECT)) $@ $(OPTIONS_$@)
 
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)
 OPTIONS_chat = $(MODEL)
