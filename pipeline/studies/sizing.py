@@ -141,11 +141,11 @@ def _limits(sizes: Sizes, budget: Budget, virtual: int) -> list[Setting]:
     prompts = sizes.lengths - sizes.answers
     longest, longest_prompt = int(sizes.lengths.max()), int(prompts.max())
     if longest <= room:
-        limit = _eights(longest, 32, room)
-        prompt = min(limit - 1, max(_LEAST_PROMPT, longest_prompt))
+        limit = _eights(longest + longest // 4, 32, room)  # questions in use may be longer than those of the data
+        prompt = min(limit - 1, max(_LEAST_PROMPT, longest_prompt + longest_prompt // 4))
         return [
-            Setting(LIMIT, limit, f"the longest record has {longest} tokens with its template"),
-            Setting(_PROMPT_LIMIT, prompt, f"the longest prompt has {longest_prompt} tokens"),
+            Setting(LIMIT, limit, f"the longest record has {longest} tokens with its template; a quarter more in use"),
+            Setting(_PROMPT_LIMIT, prompt, f"the longest prompt has {longest_prompt} tokens; a quarter more in use"),
         ]
     prompt = min(max(_LEAST_PROMPT, longest_prompt), room - int(np.quantile(sizes.answers, 0.99)))
     if prompt < _LEAST_PROMPT:
