@@ -151,7 +151,7 @@ def test_classification_counts_the_records_that_only_one_of_model_and_baseline_g
     write_labelled(tmp_path / "labelled", [*rows, ("akşama gel 020", "ham", "tr"), ("ödül kazandın 021", "ham", "tr")])
     one = subject(tmp_path, changed(SPAM, max_tokens=16, max_prompt_tokens=16))
     sure_of_ham = np.tile([0.9, 0.1], (22, 1))
-    monkeypatch.setattr(classification, "predict", lambda *_: sure_of_ham)
+    monkeypatch.setattr(classification, "label_probabilities", lambda *_: sure_of_ham)
     settings = classification.Settings(split="test", batch_size=7, baseline="bag_of_words")
     metrics, details = classification.measure(settings, one)
     right, beside = (details[key].split() for key in ("by_record", "baseline_by_record"))
