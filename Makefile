@@ -77,17 +77,19 @@ lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, a
 	  $(RESOLVE) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
 	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit 1; done
 
-# The verbs of `tohum` with their options as variables; `tohum --help` tells more.
+# The verbs of `tohum` with their options as variables, PROJECT=.tohum/try for a try's; `tohum --help` tells more.
 plan profile search ui prefect worker flow register report chat which try fastest ablation scaling budget fsck doctor times: setup
-	@$(TOHUM) $@ $(OPTIONS_$@)
+	@$(TOHUM)$(if $(PROJECT), --project $(PROJECT)) $@ $(OPTIONS_$@)
 
-OPTIONS_profile = $(NAME) $(if $(FORCE),--force)
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)
 OPTIONS_chat = $(MODEL)
 OPTIONS_which = $(DATA)
 quoted = '$(subst ','\'',$(1))'
-OPTIONS_try = $(if $(DATA),$(call quoted,$(patsubst ~/%,$(HOME)/%,$(DATA)))) $(if $(TEXT),--text $(call quoted,$(TEXT))) \
-  $(if $(LABEL),--label $(call quoted,$(LABEL))) $(if $(KIND),--kind $(KIND)) $(if $(GUESS),--guess) $(if $(WRITE),--write)
+PLACE = $(if $(DATA),$(call quoted,$(patsubst ~/%,$(HOME)/%,$(DATA))))
+COLUMNS_OF = $(if $(TEXT),--text $(call quoted,$(TEXT))) $(if $(LABEL),--label $(call quoted,$(LABEL))) \
+  $(if $(KIND),--kind $(KIND))
+OPTIONS_try = $(PLACE) $(COLUMNS_OF) $(if $(GUESS),--guess) $(if $(WRITE),--write)
+OPTIONS_profile = $(NAME) $(if $(PLACE),--data $(PLACE)) $(COLUMNS_OF) $(if $(FORCE),--force)
 OPTIONS_fastest = $(if $(APPLY),--apply)
 OPTIONS_budget = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 OPTIONS_fsck = $(if $(MEND),--mend)

@@ -22,6 +22,7 @@ def main() -> None:
         run.log(metrics)
         run.model(MODELS / name, metrics)
         width = max(map(len, metrics))
+        print(f"{name}:")
         print("\n".join(f"  {key:<{width}}  {value:.4f}" for key, value in sorted(metrics.items())))
 
 

@@ -14,6 +14,10 @@ def small(folder: Path) -> None:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     raw["pretrain"]["model"] |= {"n_layers": 1, "context_length": 16}
     raw["pretrain"]["ordering"]["batch_size"] = 2
+    for recipe in raw["finetune"].values():
+        recipe["task"] |= {"max_tokens": 16} | (
+            {"max_prompt_tokens": 12} if "max_prompt_tokens" in recipe["task"] else {}
+        )
     raw["compute"] = {"device": "cpu", "threads": 1, "precision": "float32", "compile": False}
     raw["tokenize"]["vocab_size"] = 300
     raw["runtime"]["tracking"]["enabled"] = False

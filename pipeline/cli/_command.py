@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import click
 from pipeline.cli import entry
 
 FOLDER = Path(__file__).parent
+PROJECT = "--project"
 FROM = "TOHUM_FROM"
 """Environment variable set by `tohum.sh`: the folder that the user called it in. It runs us in the project's root."""
 WIDTH = 100
@@ -94,10 +96,13 @@ class Verbs(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     epilog="`tohum VERB --help` shows a verb's options and examples. The whole graph: `make repro`.",
 )
+@click.option(
+    PROJECT, metavar="FOLDER", expose_value=False, help="Run the verb in this project, such as a try's .tohum/try."
+)
 def tohum() -> None:
     """From raw text to a reviewed language model in a registry, as one reproducible graph.
 
-    Runs the project that the working folder lies in.
+    Runs the project that the working folder lies in, or the one of --project.
     """
 
 
@@ -142,8 +147,13 @@ def run(words: list[str], called_in: Path | None = None) -> int:
     Raises:
         UserError: the verb's own.
     """
+    project, words = _project_of(words)
     try:
+        if project is not None:
+            called_in = called_in or Path.cwd()
+            _enter(project, called_in)
         with tohum.make_context("tohum", words, obj=called_in) as context:
+            context.meta[PROJECT] = project
             code: int | None = tohum.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -156,12 +166,53 @@ def run(words: list[str], called_in: Path | None = None) -> int:
     return code or 0
 
 
+def spoken(words: str) -> str:
+    """A command as the user would type it now, with the --project of the present call."""
+    context = click.get_current_context(silent=True)
+    project = None if context is None else context.meta.get(PROJECT)
+    return f"tohum {words}" if project is None else f"tohum {PROJECT} {shlex.quote(project)} {words}"
+
+
+def shown(path: Path) -> str:
+    """A path of the project as seen from the folder in which the user called `tohum`."""
+    context = click.get_current_context(silent=True)
+    called_in = None if context is None else context.find_root().obj
+    return os.path.relpath(path, called_in or Path.cwd())
+
+
+def _project_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The folder of a leading `--project FOLDER` or `--project=FOLDER`, and the other words."""
+    if words[:1] == [PROJECT] and len(words) > 1:
+        return words[1], words[2:]
+    if words and words[0].startswith(f"{PROJECT}="):
+        return words[0].partition("=")[2], words[1:]
+    return None, words
+
+
+def _enter(project: str, called_in: Path) -> None:
+    """Makes a project the working folder: a path from the user's folder, else from the root of the present project.
+
+    Raises:
+        UsageError: there is no project.
+    """
+    places = [called_in / project, Path(project)]
+    folder = next((place for place in places if (place / "dvc.yaml").is_file()), None)
+    if folder is None:
+        raise click.UsageError(
+            f"{PROJECT} {project}: no project there (no dvc.yaml); `tohum try FILE` makes .tohum/try"
+        )
+    os.chdir(folder)
+
+
 def main() -> None:
     """The command line of this process; exits with its code."""
-    words = sys.argv[1:]
+    project, words = _project_of(sys.argv[1:])
+    if project is not None:
+        sys.argv[1:] = words  # verbs that start themselves anew read them; the working folder is the project's by then
+        words = [PROJECT, project, *words]
     called_in = os.environ.pop(FROM, None)
     # dvc and the graph's commands (`python -m ...`) are those of this environment, activated or not
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    known = descriptions().get(words[0]) if words else None
+    known = descriptions().get(sys.argv[1]) if sys.argv[1:] else None
     again = known.again if known else Description.again
     entry(lambda: run(words, Path(called_in) if called_in else None), again=again)

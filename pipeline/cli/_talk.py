@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import click
 import torch
 
-from pipeline import config
+from pipeline import config, files
+from pipeline.cli._opening import opening
 from pipeline.data.conversations import Earlier, Turn
-from pipeline.errors import UserError
 from pipeline.evaluation import Subject, label_probabilities, open_subject
 from pipeline.inference.answers import Sampling, stream_answer
 from pipeline.paths import MODELS
@@ -28,8 +28,9 @@ def talk(name: str, sampling: Sampling, seed: int | None) -> None:
     Raises:
         UserError: no such model.
     """
-    subject = _open(name)
-    click.echo(f"{subject.name}: {subject.tasks[0].spec.name}. End with Ctrl-D.", err=True)
+    subject, recipe = _open(name)
+    for sentence in opening(subject, config.load(), recipe):
+        click.echo(sentence, err=True)
     generator = _generator(seed, subject.model.embed.weight.device)
     turns: list[Turn] = []
     while True:
@@ -51,17 +52,17 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed_for(secrets.randbits(62) if seed is None else seed, "chat"))
 
 
-def _open(name: str) -> Subject:
-    compute = config.load().compute
+def _open(name: str) -> tuple[Subject, str | None]:
+    """The model, and its name in params.yaml; None where this project does not have the model's training data."""
+    params = config.load()
     if name.startswith("models:/"):
         from pipeline.registry import download
 
-        folder = download(name, config.load())
-        return open_subject(folder.name, compute, folder.parent)
-    if not (MODELS / name).is_dir():
-        names = sorted(path.name for path in MODELS.glob("*") if path.is_dir())
-        raise UserError(f"models/{name}: no such model; one of: {', '.join(names) or 'none yet, run `make repro`'}")
-    return open_subject(name, compute)
+        folder = download(name, params)
+        own = MODELS / folder.name
+        same = own.is_dir() and files.sha256_of(own) == files.sha256_of(folder)
+        return open_subject(folder.name, params.compute, folder.parent), folder.name if same else None
+    return open_subject(name, params.compute), name
 
 
 def _answer(

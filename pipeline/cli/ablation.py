@@ -19,6 +19,9 @@ AGAIN = "the same command continues with the trials that are left"
 @click.option("--only", multiple=True, metavar="NAME", help="Only this variation; may be repeated.")
 def command(seeds: int, only: tuple[str, ...]) -> None:
     """Trains the trials that are left and shows the table."""
+    from pipeline.studies import needs
+
+    needs.samples()  # before torch is loaded, which takes seconds
     from pipeline import config
     from pipeline.studies import ablation
 

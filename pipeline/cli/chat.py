@@ -4,6 +4,8 @@ MODEL is a folder below models/, or models:/NAME@ALIAS of the registry. A chat o
 template, a language model continues your text, a classifier names the label. End with Ctrl-D.
 """
 
+from pathlib import Path
+
 import click
 
 from pipeline.cli._command import verb
@@ -27,7 +29,20 @@ def command(  # noqa: PLR0913 - each is an option
     model: str, temperature: float, top_k: int, top_p: float, max_tokens: int, seed: int | None
 ) -> None:
     """Reads lines until the end of the input."""
+    require_model(model)
     from pipeline.cli._talk import talk
     from pipeline.inference.answers import Sampling
 
     talk(model, Sampling(max_tokens, temperature, top_k, top_p), seed)
+
+
+def require_model(model: str) -> None:
+    """Raises UserError where models/ has no such model, before torch is loaded."""
+    from pipeline.errors import UserError
+    from pipeline.paths import MODELS
+
+    if model.startswith("models:/") or (MODELS / model).is_dir():
+        return
+    names = sorted(path.name for path in MODELS.glob("*") if path.is_dir())
+    tries = "" if not Path(".tohum/try/models").is_dir() else "; a try's: tohum --project .tohum/try chat MODEL"
+    raise UserError(f"models/{model}: no such model; one of: {', '.join(names) or 'none yet, run `make repro`'}{tries}")

@@ -11,7 +11,7 @@ from pipeline.cli._command import verb
 
 GROUP = "Find better settings"
 ORDER = 41
-AGAIN = "no time is kept"
+AGAIN = "params.yaml is as it was, and no timing is kept; run the command again"
 
 
 @verb("tohum fastest", "tohum fastest --seconds 20 --apply")

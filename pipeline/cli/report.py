@@ -5,7 +5,7 @@ The graph's own stage `report` renders reports/report.html, which does not chang
 
 import click
 
-from pipeline.cli._command import verb
+from pipeline.cli._command import shown, verb
 
 GROUP = "Run the pipeline"
 ORDER = 16
@@ -20,4 +20,4 @@ def command() -> None:
 
     page = REPORTS / "costs.html"
     files.write_text(page, report.render_costs())
-    click.echo(page)
+    click.echo(shown(page))

@@ -14,6 +14,9 @@ AGAIN = "the same command continues with the trials that are left"
 @verb("tohum scaling")
 def command() -> None:
     """Trains the trials that are left, fits, shows, writes the page."""
+    from pipeline.studies import needs
+
+    needs.samples()  # before torch is loaded, which takes seconds
     from pipeline import config
     from pipeline.studies import scaling
 

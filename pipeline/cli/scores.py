@@ -3,7 +3,9 @@
 `make repro` ends with it.
 """
 
-from pipeline.cli._command import verb
+import click
+
+from pipeline.cli._command import shown, spoken, verb
 
 GROUP = "Run the pipeline"
 ORDER = 14
@@ -17,7 +19,7 @@ def command() -> None:
     from rich.table import Table
 
     from pipeline import config, integrity
-    from pipeline.paths import GATES
+    from pipeline.paths import GATES, REPORTS
     from pipeline.reporting import report
 
     params, console = config.load(), Console()
@@ -42,5 +44,12 @@ def command() -> None:
     console.print(table)
     if sentences:
         console.print("\n".join(sentences), highlight=False, style="yellow")
-    console.print("compare   reports/report.html\ngates     reports/gates/<name>/page.html")
-    console.print("costs     tohum report    registry  tohum ui    talk  tohum chat chat-lora")
+    talker = "chat-lora" if "chat-lora" in params.evaluations else list(params.evaluations)[-1]
+    lines = {
+        "compare": shown(REPORTS / "report.html"),
+        "gates": shown(GATES / "<name>" / "page.html"),
+        "talk": spoken(f"chat {talker}"),
+        "costs": spoken("report"),
+        "runs": spoken("ui"),
+    }
+    click.echo("\n".join(f"{name:<9} {line}" for name, line in lines.items()))

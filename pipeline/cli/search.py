@@ -12,7 +12,7 @@ from pipeline.cli._command import verb
 
 GROUP = "Find better settings"
 ORDER = 40
-AGAIN = "the same command continues with the trials that are left"
+AGAIN = "finished trials are kept in .tohum/search.db; the same command continues with the trials that are left"
 
 
 @verb("tohum search spam-lora", "tohum search spam-lora --apply")
@@ -24,11 +24,13 @@ def command(recipe: str | None, apply: bool) -> None:
 
     under_guard("search", sys.argv[2:])
     from pipeline import config
+
+    params = config.load()
+    name = config.choice("search", [recipe] if recipe else [], list(params.search))
     from pipeline.studies import search_results
     from pipeline.studies.search import RecipeSearch
 
-    params = config.load()
-    search = RecipeSearch(config.choice("search", [recipe] if recipe else [], list(params.search)), params)
+    search = RecipeSearch(name, params)
     if apply:
         search_results.apply(search)
         return

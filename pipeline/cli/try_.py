@@ -2,7 +2,8 @@
 
 A small model, few steps, in .tohum/try. DATA is a txt, csv, tsv, json, jsonl, parquet, arrow or xlsx file, a folder, a
 pattern, a zip archive, or a folder that `datasets` saved. Its format, encoding and columns are guessed, and each guess
-is printed with the key of params.yaml that sets it for a real run.
+is printed with the key of params.yaml that sets it for a real run. Splits, vocabulary, context, batches and updates are
+sized to the data, each with its reason, and the expected duration is stated before the run.
 """
 
 import subprocess
@@ -17,6 +18,7 @@ from pipeline.config.recipe import Kind
 
 GROUP = "Try your own data"
 ORDER = 20
+AGAIN = "finished stages and the state of a training are kept in .tohum/try; the same command continues"
 
 
 @verb("tohum try messages.csv", "tohum try export.xlsx --text Mesaj --label Konu", "tohum try chats.jsonl --guess")
@@ -34,20 +36,17 @@ def command(  # noqa: PLR0913 - each is an option of the command line
     from pipeline.studies.guess import Wishes, guess
     from pipeline.studies.guess.write import write_source
 
-    guessed = guess(data, Wishes(text, label, kind, _ask if sys.stdin.isatty() else None))
+    wishes = Wishes(text, label, kind, _ask if sys.stdin.isatty() else None)
+    guessed = guess(data, wishes)
     if write:
         click.echo(write_source(guessed), err=only_guess)
     if only_guess:
         click.echo(guessed.as_json())
         return
     try_file.run(data[0], guessed)
-    subprocess.run([sys.executable, "-m", __package__, "scores"], cwd=try_file.FOLDER, check=True)
-    click.echo(
-        f"\nA try has a small model, few steps and open gates: look at {try_file.FOLDER}/reports. For a "
-        "real run:\n  1. tohum profile files, and name the file, its columns, licence and consent in params.yaml"
-        "\n  2. set pretrain.model and pretrain.schedule to the size you can afford"
-        "\n  3. tohum plan, then make repro; the gates name the data to be mended"
-    )
+    for name in ("deliver", "scores"):  # the runs are in MLflow before `tohum ui` is named
+        subprocess.run([sys.executable, "-m", __package__, "--project", str(try_file.FOLDER), name], check=False)
+    click.echo("\n".join(try_file.closing(data, wishes)))
 
 
 def _ask(question: str, choices: list[str]) -> str:

@@ -13,6 +13,7 @@ from pipeline.cli._command import UserPath, verb
 
 GROUP = "Try your own data"
 ORDER = 21
+AGAIN = "the data and the base model are kept in .tohum/which; the same command continues with the methods"
 
 
 @verb("tohum which", "tohum which messages.csv")

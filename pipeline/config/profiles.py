@@ -7,6 +7,7 @@ result is checked before it is written, and the user's own changes in params.yam
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from pipeline.paths import PROFILES, WORK
 BASE = "embedded"
 _APPLIED = WORK / "profile.json"
 """Names of the profiles applied last, and the SHA-256 of the params file written from them."""
+REMOVED = object()
+"""In place of a value: the key is taken out."""
+_BLOCKS = {"download.sources": 2}
+"""Levels of a mapping that are written over several lines; 0 for the others."""
 _MAPPINGS = ("finetune", "evaluations", variants.KEY)
 """Keys whose value is a mapping by name. Others may be null, and config checks what they hold."""
 
@@ -30,25 +35,42 @@ def available() -> list[str]:
     return [BASE, *(name for name in names if name != BASE)]
 
 
-def apply(names: list[str], force: bool = False, target: Path = config.PARAMS) -> None:
+def apply(
+    names: list[str], force: bool = False, target: Path = config.PARAMS, more: Mapping[str, Any] | None = None
+) -> None:
     """Writes the embedded default with the overlays `names` to `target`.
+
+    Args:
+        names: profiles, in order.
+        force: overwrite changes of the user's own.
+        target: the params file.
+        more: dotted paths and values on top of the profiles.
 
     Raises:
         UserError: no such profile, a profile file that is not readable, a path that params.yaml does not have, a
             result that config refuses, or changes in `target` that are in no profile. Nothing is written then.
     """
-    text = rendered(names)
+    text = rendered(names, more)
+    require_replaceable(force, target)
+    files.write_text(target, text)
+    files.write_json(target.parent / _APPLIED, {"names": names, "sha256": files.sha256_of(target)})
+
+
+def require_replaceable(force: bool, target: Path = config.PARAMS) -> None:
+    """Raises UserError where `target` holds changes of the user's own, unless `force`."""
     if target.exists() and not force and not _unchanged(target) and not _is_profile(target):
         raise UserError(
             f"{target}: it holds changes that no profile made and that would be lost; commit or copy them, then "
             "run again with `tohum profile --force`"
         )
-    files.write_text(target, text)
-    files.write_json(target.parent / _APPLIED, {"names": names, "sha256": files.sha256_of(target)})
 
 
-def rendered(names: list[str]) -> str:
+def rendered(names: list[str], more: Mapping[str, Any] | None = None) -> str:
     """The params file of these profiles as text, comments kept, every recipe spelled out, checked by config.
+
+    Args:
+        names: profiles, in order.
+        more: dotted paths and values on top of the profiles.
 
     Raises:
         UserError: no such profile, a profile file that is not readable, a path that is not there, a result that
@@ -59,12 +81,13 @@ def rendered(names: list[str]) -> str:
         raise UserError(f"profile {unknown[0]!r} is not in {PROFILES}; one of: {', '.join(available())}")
     text = (PROFILES / f"{BASE}.yaml").read_text(encoding="utf-8")
     overlays = [name for name in names if name != BASE]
-    if overlays:
+    if overlays or more:
         yaml_format = _round_trip()
         params = yaml_format.load(text)
         for name in overlays:
             for path, value in overlay(name).items():
                 _set(params, path.split("."), value, f"infra/profiles/{name}.yaml: {path}")
+        change(params, more or {})
         stream = io.StringIO()
         yaml_format.dump(params, stream)
         text = stream.getvalue()
@@ -75,6 +98,23 @@ def rendered(names: list[str]) -> str:
         raise UserError(f"{shown}: not readable as YAML: {error}") from None
     config.check(params, shown)
     return text
+
+
+def change(params: Any, changes: Mapping[str, Any]) -> None:
+    """Sets the values at dotted paths of a parsed params file, or takes keys out (REMOVED).
+
+    Raises:
+        UserError: a path that is not there.
+    """
+    for path, value in changes.items():
+        *steps, last = path.split(".")
+        if value is REMOVED:
+            place = params
+            for step in steps:
+                place = place[step]
+            del place[last]
+        else:
+            _set(params, [*steps, last], _in_blocks(value, _BLOCKS.get(path, 0)), path)
 
 
 def overlay(name: str) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
-from pipeline.paths import REPORTS, SAMPLES, TOKENIZER
-from pipeline.studies import fastest, trials
+from pipeline.paths import SAMPLES, TOKENIZER
+from pipeline.studies import fastest, needs, trials
 from pipeline.studies.scaling_law import Law, ScalingRule
 from pipeline.studies.trials import Trial, flops_a_token, weights
 from pipeline.tokenizer import Tokenizer
 
-FITTED = REPORTS / "scaling.json"
-"""The law and the rule that `tohum scaling` fitted."""
+FITTED = needs.SCALING_LAW
 # An upper end for the search of the best width.
 _HEADS = 256
 # Repeated documents are worth almost as much as new ones for some four epochs (Muennighoff et al. 2023).
@@ -146,8 +145,7 @@ def propose(params: Params, minutes: float | None, flops: float | None, apply: b
     Raises:
         UserError: no law yet, or one of other documents, code or recipe.
     """
-    if not FITTED.exists():
-        raise UserError(f"{FITTED}: no such file; `tohum scaling` makes it")
+    needs.scaling_law()
     raw = files.read_json(FITTED)
     if raw["of"] != law_key(params):
         raise UserError(f"{FITTED} is of other documents, code, precision or recipe; run `tohum scaling` again")

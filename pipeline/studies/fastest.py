@@ -30,8 +30,10 @@ from pipeline.config.recipe import Compute
 from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.orchestration.process import Processes, StageError, cores
-from pipeline.paths import SAMPLES, TOKENIZER
+from pipeline.paths import TOKENIZER
 from pipeline.significance import median_interval
+from pipeline.studies import needs
+from pipeline.studies.speed import words
 
 # Updates before the timed ones: the first compiles, the second still allocates.
 _WARM_UP = 2
@@ -39,6 +41,8 @@ _WARM_UP = 2
 # the updates within one run.
 _NOISE = 0.03
 _PREFIX = "timed: "
+# Usual seconds of a process's start and first updates, and of compiling the network.
+_START_S, _COMPILE_S = 6.0, 25.0
 
 
 class Timing(NamedTuple):
@@ -74,9 +78,10 @@ def study(seconds: float, apply: bool) -> None:
         UserError: data that is not there, or no setting could be timed.
     """
     params = config.load()
-    if missing := [str(path) for path in (SAMPLES / "documents", TOKENIZER) if not path.exists()]:
-        raise UserError(f"{', '.join(missing)}: not there yet; run `dvc repro sample` first")
-    tried, failed = trials(list(settings(params.compute)), seconds)
+    needs.samples()
+    wanted = list(settings(params.compute))
+    print(f"times {len(wanted)} settings, {words(expected_s(wanted, seconds))}; params.yaml stays as it is", flush=True)
+    tried, failed = trials(wanted, seconds)
     steps = params.pretrain.schedule.steps
     best = proposal(tried, params.compute, steps)
     console = Console()
@@ -134,6 +139,11 @@ def settings(present: Compute) -> Iterator[Compute]:
         if compute not in yielded:
             yielded.append(compute)
             yield compute
+
+
+def expected_s(wanted: Sequence[Compute], seconds: float) -> float:
+    """A rough duration of timing these settings: the updates, the start of each process, and compiling."""
+    return sum(seconds + _START_S + (_COMPILE_S if compute.compile else 0) for compute in wanted)
 
 
 def trials(wanted: Sequence[Compute], seconds: float) -> tuple[list[Timing], list[str]]:

@@ -3,6 +3,7 @@
 It predicts which method is best in a full run; `tohum which` scores the prediction later.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from pipeline.config import variants
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
 from pipeline.studies.guess import Guess
+from pipeline.studies.sizing import TRY
 from pipeline.studies.workspace import ROOT, params
 
 PROFILE = ROOT / "infra/profiles/methods.yaml"
 SEEDS = (1, 2)
 STEPS = 60
+BUDGET = replace(TRY, finetune=(STEPS, STEPS))
+"""As a try, but every method takes as many updates."""
 FULL: dict[Kind, str] = {"labelled": "methods", "instructions": "answers"}
 """The profile that compares methods on each kind of record in full."""
 # Task and measures of each kind of record.

@@ -205,7 +205,7 @@ class RecipeSearch:
     def _fingerprint(self) -> str:
         """Hash of everything that decides a trial's loss; not the number of trials, nor the values that are varied."""
         start = inputs_of(self._name, self.space.recipe)
-        if missing := [str(path) for path in start.inputs if not path.exists()]:
+        if missing := [str(path) for path in dict.fromkeys(start.inputs) if not path.exists()]:
             raise UserError(f"search.{self.space.name}: {', '.join(missing)}: not there yet; run `dvc repro` first")
         settings = {
             "search": self.settings.model_dump(exclude={"trials"}),

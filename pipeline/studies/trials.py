@@ -34,6 +34,7 @@ from pipeline.evaluation import Subject, perplexity
 from pipeline.model.gpt import GPT
 from pipeline.orchestration.process import beside, cores
 from pipeline.paths import SAMPLES, STUDIES, TOKENIZER
+from pipeline.studies import needs
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.recipe import build
@@ -127,9 +128,8 @@ def compute_of(params: Params) -> Compute:
 
 def keys(params: Params, trials: Sequence[Trial]) -> list[str]:
     """The fingerprint of each trial. Raises UserError where data or changes are wrong."""
+    needs.samples()
     inputs = [SAMPLES / "documents", TOKENIZER]
-    if missing := [str(path) for path in inputs if not path.exists()]:
-        raise UserError(f"{', '.join(missing)}: not there yet; run `dvc repro sample` first")
     shared = {
         "compute": compute_of(params).model_dump(),
         "data": [files.sha256_of(path) for path in inputs],

@@ -5,6 +5,7 @@ The probe trains every method with few steps and predicts their ranking; the tab
 """
 
 import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import config, files
-from pipeline.errors import UserError
 from pipeline.orchestration.process import beside, cores
 from pipeline.paths import INPUTS, REPORTS, RUNS, WORK
 from pipeline.reporting import report
 from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
 from pipeline.reporting.methods import Cost, Method, agreement, cost, methods
+from pipeline.studies import needs
 from pipeline.studies.guess import guess
-from pipeline.studies.probe import FULL, probe_params
-from pipeline.studies.workspace import repro, workspace
+from pipeline.studies.probe import BUDGET, FULL, probe_params
+from pipeline.studies.workspace import fit, repro, workspace
 
 FOLDER = WORK / "which"
 PREDICTION = WORK / "which.json"
@@ -41,12 +42,13 @@ def predict(data: Path, command: Callable[[str], list[str]]) -> None:
     print(f"{data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
     params = probe_params(INPUTS / data.name, guessed)
     workspace(data, guessed, FOLDER, params)
+    params = fit(FOLDER, params, guessed.kind, BUDGET, beside=cores())
     repro(FOLDER, "evaluate@base")
     probe(list(params["finetune"]), command)
     ranked = show(
         FOLDER,
         "A probe has a small model and few steps: it predicts the ranking, no score. For the full run: tohum profile "
-        f"files {FULL[guessed.kind]}, name your file in params.yaml, make repro; then `tohum which` scores this "
+        f"files {FULL[guessed.kind]} --data {shlex.quote(str(data))}, make repro; then `tohum which` scores this "
         "prediction.",
     )
     prediction = {"data": data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
@@ -79,12 +81,9 @@ def show(root: Path, note: str = "") -> list[Method]:
         UserError: no recipe of several seeds ran there.
     """
     with contextlib.chdir(root):
-        ranked = methods(report.all_models(config.load()))
-        if not ranked:
-            raise UserError(
-                "params.yaml: no recipe is one of several seeds (named lora-s1, lora-s2...); run profile `methods` "
-                "first (tohum profile methods, make repro), or probe a file (tohum which FILE)"
-            )
+        params = config.load()
+        needs.methods(params)
+        ranked = methods(report.all_models(params))
         runs = {path.stem.removeprefix("finetune@"): path for path in RUNS.glob("finetune@*.json")}
         records = {name: files.read_json(path) for name, path in runs.items()}
         # a probe's recipes run side by side, so a meter's reading cannot be attributed to one of them

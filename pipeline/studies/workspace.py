@@ -4,16 +4,27 @@ The folder gets the project's code, dvc.yaml, and a params.yaml that names the f
 so that one run shows all results.
 """
 
+import contextlib
+import copy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline import files
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
-from pipeline.paths import CODE, INPUTS
+from pipeline.orchestration import dvc_lock
+from pipeline.orchestration.process import GUARD, GUARD_STOPS_S
+from pipeline.paths import CODE, INPUTS, SAMPLES, TOKENIZER
+from pipeline.studies import sizing, speed
 from pipeline.studies.guess import Guess
+from pipeline.studies.sizes import Sizes, estimated, measured
+from pipeline.studies.sizing import Budget
+from pipeline.studies.survey import Survey, choose_split, survey
 
 ROOT = CODE
 # The embedded default's recipes for each kind of record.
@@ -39,10 +50,14 @@ def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | N
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
+    before = files.sha256_of(folder / "inputs") if (folder / "inputs").is_dir() else ""
     shutil.rmtree(folder / "inputs", ignore_errors=True)
     (folder / "inputs").mkdir()
     if guessed.inputs is not None:
         guessed.inputs.copy_to(folder / "inputs")
+    if before and before != files.sha256_of(folder / "inputs"):  # models and pages of other data would stay
+        for name in ("dvc.lock", "data", "models", "reports"):
+            files.remove(folder / name)
     files.write_text(folder / "params.yaml", _yaml(made or params(INPUTS / data.name, guessed)))
 
 
@@ -51,11 +66,7 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     import yaml
 
     raw: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    entry = guessed.entry(data)
-    sources = {"own": entry}
-    if guessed.kind != "documents":
-        sources["own-text"] = entry | {"kind": "documents", "columns": guessed.running_text(), "labels": {}}
-    raw["download"]["sources"] = sources
+    raw["download"]["sources"] = sources(data, guessed, "not stated in a try")
     raw["tokenize"]["vocab_size"] = 1024
     raw["pretrain"]["model"] |= {"n_layers": 2, "d_model": 64, "n_heads": 2, "n_kv_heads": 2, "d_ff": 192}
     raw["pretrain"]["model"]["context_length"] = 128
@@ -81,11 +92,33 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     return raw
 
 
+def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
+    """Entries of `download.sources` for a file: its records, and their texts as documents to pretrain on.
+
+    Args:
+        data: its path in params.yaml.
+        guessed: its format and columns.
+        rights: licence and consent.
+    """
+    entry = guessed.entry(data) | {"licence": rights, "consent": rights}
+    if guessed.kind == "documents":
+        return {"own": entry}
+    texts = {"own-text": guessed.running_text()}
+    if "instruction" in guessed.columns:
+        texts["own-questions"] = {"text": guessed.columns["instruction"]}
+    documents = {
+        name: entry | {"kind": "documents", "columns": columns, "labels": {}} for name, columns in texts.items()
+    }
+    return {"own": entry} | documents
+
+
 def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     """The gates' settings with every threshold opened as far as it goes."""
 
     def opened(name: str, value: Any) -> Any:
-        if isinstance(value, str) or name in ("near", "sample", "round_trip_documents", "language_sample"):
+        if isinstance(value, str):
+            return "warn" if value == "block" else value
+        if name in ("near", "sample", "round_trip_documents", "language_sample"):
             return value
         if isinstance(value, dict):
             return {} if name == "min_share" else {key: opened(key, inner) for key, inner in value.items()}
@@ -105,16 +138,97 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
     return opened_gates
 
 
+def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: int = 1) -> dict[str, Any]:
+    """Sizes the params of a project made by `workspace` to its data, and runs its data stages.
+
+    A survey of the file gives split shares, vocabulary and the expected duration; the sampled records give the rest.
+    Prints every derived setting with its reason, and writes params.yaml.
+
+    Args:
+        folder: the project.
+        raw: its params.
+        kind: the kind of record that the recipes learn from.
+        budget: bounds of the sizes.
+        beside: recipes that will run at the same time.
+
+    Returns:
+        The params.
+
+    Raises:
+        UserError: data that cannot be learned from, or a stage that failed.
+    """
+    raw = copy.deepcopy(raw)
+    with contextlib.chdir(folder):
+        surveyed = survey(raw["download"]["sources"], kind)
+    settings = by_survey(surveyed, budget)
+    sizing.apply(raw, settings, kind)
+    print("settings by the data (the others as in profile embedded):", flush=True)
+    print("\n".join(sizing.described(settings)), flush=True)
+    sizes = estimated(surveyed, choose_split(surveyed))
+    rough = copy.deepcopy(raw)
+    with contextlib.suppress(UserError):  # three bytes a token is a guess; the measured sizes decide
+        sizing.apply(rough, sizing.sized(rough, sizes, budget), kind)
+        print_duration(rough, sizes, beside)
+    files.write_text(folder / "params.yaml", _yaml(raw))
+    repro(folder, "sample")
+    with contextlib.chdir(folder):
+        settings = sizing.sized(raw, measured(SAMPLES, TOKENIZER, kind), budget)
+    sizing.apply(raw, settings, kind)
+    print("settings by the sampled data:")
+    print("\n".join(sizing.described(settings)), flush=True)
+    files.write_text(folder / "params.yaml", _yaml(raw))
+    return raw
+
+
+def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
+    """Split and vocabulary."""
+    split = choose_split(surveyed)
+    n = len(surveyed.sizes[surveyed.kind])
+    text_bytes = sum(surveyed.sizes["documents"].values())
+    held = f"{n:,} different {surveyed.kind}"
+    return [
+        sizing.Setting("split.validation", split.validation, held),
+        sizing.Setting("split.test", split.test, held),
+        sizing.Setting("split.seed", split.seed, "the first that leaves records in every split, of every label"),
+        sizing.vocabulary(text_bytes, budget),
+    ]
+
+
+def print_duration(raw: dict[str, Any], sizes: Sizes, beside: int = 1) -> None:
+    """States the expected duration of a whole run of these params; nothing where it cannot be timed."""
+    usual = int(np.median(sizes.lengths)) if len(sizes.lengths) else 0
+    if expected := speed.expected_seconds(raw, usual, beside):
+        seconds, stages = expected
+        print(
+            f"expected duration: {speed.words(seconds)}, {stages} stages, at the present speed of this machine",
+            flush=True,
+        )
+
+
 def repro(folder: Path, *targets: str) -> None:
     """Runs `dvc repro` of these stages, or the whole graph, in a project made by `workspace`.
+
+    An interrupt ends dvc and its stage, whose training saves its state first.
 
     Raises:
         UserError: a stage failed; its own output names the reason.
     """
     if not (folder / ".dvc").exists():
         subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
-    if subprocess.run(["dvc", "repro", "--quiet", *targets], cwd=folder, check=False).returncode:
-        raise UserError(f"a stage failed; its error above holds for a full run too (work folder {folder})")
+    for line in dvc_lock.repair(folder):
+        print(line)
+    # -P: the guard's folder must not shadow the standard library
+    command = [sys.executable, "-P", str(GUARD), "dvc", "repro", "--quiet", *targets]
+    process = subprocess.Popen(command, cwd=folder)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GUARD_STOPS_S)
+        raise
+    if code:
+        raise UserError(f"a stage failed; its error is above (work folder {folder})")
 
 
 def _yaml(value: dict[str, Any]) -> str:

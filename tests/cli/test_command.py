@@ -241,6 +241,67 @@ def test_user_path_counts_from_the_folder_of_the_call(tmp_path: Path, monkeypatc
     assert seen == [Path("a.csv"), Path("a.csv"), Path("inputs/a.csv"), Path("/elsewhere/a.csv")]
 
 
+@pytest.fixture
+def inner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A try's project below the working folder; its profile list and params are its own."""
+    folder = tmp_path / ".tohum/try"
+    folder.mkdir(parents=True)
+    (folder / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("option", [["--project", ".tohum/try"], ["--project=.tohum/try"]])
+def test_project_option_runs_the_verb_in_that_project(
+    inner: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its paths are shown from the user's folder, its commands with the same option."""
+    assert tohum(*option, "report") == 0
+    assert (inner / "reports/costs.html").is_file()
+    assert capsys.readouterr().out == ".tohum/try/reports/costs.html\n"
+    assert Path.cwd() == inner
+
+
+def test_project_option_counts_from_the_users_folder_then_from_the_root(inner: Path, tmp_path: Path) -> None:
+    (tmp_path / "inputs").mkdir()
+    assert tohum("--project", "../.tohum/try", "report", called_in=tmp_path / "inputs") == 0
+    os.chdir(tmp_path)
+    assert tohum("--project", ".tohum/try", "report", called_in=tmp_path / "inputs") == 0
+    assert Path.cwd() == inner
+
+
+def test_project_option_refuses_a_folder_without_a_project(inner: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tohum("--project", "nowhere", "report") == 2
+    assert "--project nowhere: no project there (no dvc.yaml); `tohum try FILE` makes .tohum/try" in (
+        capsys.readouterr().err
+    )
+    assert tohum("--project") == 2
+    assert inner.is_dir()
+
+
+def test_spoken_repeats_the_project_option(inner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "pipeline.cli.report.command.callback", lambda: said.extend([_command.spoken("ui"), _command.shown(Path("a"))])
+    )
+    tohum("report")
+    tohum("--project", ".tohum/try", "report")
+    assert said == ["tohum ui", "a", "tohum --project .tohum/try ui", ".tohum/try/a"]
+    assert Path.cwd() == inner
+
+
+def test_main_takes_the_project_option_out_of_the_command_line(inner: Path) -> None:
+    """`tohum search` and `tohum flow` start themselves anew with the words after the verb."""
+    program = (
+        "import sys\nfrom pipeline.cli import _command, report\n"
+        "report.command.callback = lambda: print(sys.argv[1:])\n_command.main()\n"
+    )
+    command = [sys.executable, "-c", program, "--project", str(inner), "report"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "['report']\n", done.stderr
+
+
 def test_run_gives_a_command_the_folder_of_the_call_and_its_own_options(project: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TOHUM_FROM": str(project / "inputs")}
     program = "import os, sys; print(os.getcwd(), sys.argv[1:], 'TOHUM_FROM' in os.environ)"

@@ -26,8 +26,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seeds.append(generator.initial_seed())
         return []
 
-    monkeypatch.setattr(_talk, "_open", lambda name: subject)
+    monkeypatch.setattr(_talk, "_open", lambda name: (subject, None))
     monkeypatch.setattr(_talk, "_answer", answer)
+    monkeypatch.setattr(_talk, "opening", lambda *_: [])
     return seeds
 
 

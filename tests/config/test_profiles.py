@@ -42,6 +42,20 @@ def test_rendered_compares_methods_on_other_data_when_stacked(stacked: str) -> N
         assert recipe["task"]["max_tokens"] <= room, name
 
 
+def test_rendered_sets_and_removes_paths_on_top_of_the_profiles() -> None:
+    more = {
+        "pretrain.schedule.steps": 7,
+        "finetune.chat-full": profiles.REMOVED,
+        "evaluations.chat-full": profiles.REMOVED,
+    }
+    raw = yaml.safe_load(profiles.rendered(["embedded"], more | {"register.models": ["base"]}))
+    assert raw["pretrain"]["schedule"]["steps"] == 7
+    assert "chat-full" not in raw["finetune"]
+    assert "chat-lora" in raw["finetune"]
+    with pytest.raises(UserError, match="'nowhere' is not there"):
+        profiles.rendered(["embedded"], {"nowhere.steps": 1})
+
+
 def test_apply_keeps_other_settings_and_comments_when_an_overlay_names_a_path(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     profiles.apply(["shakespeare-char"], target=target)

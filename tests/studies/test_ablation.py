@@ -100,6 +100,8 @@ def test_ablation_prints_the_table_and_writes_it(
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     (tmp_path / "infra").mkdir()
     (tmp_path / "infra/ablation.yaml").write_text("tied: {model.tie_embeddings: true}\n")
+    for folder in ("data/samples/documents", "data/tokens/tokenizer"):
+        (tmp_path / folder).mkdir(parents=True)
     losses = {(DEFAULT, 1): 1.0, (DEFAULT, 2): 1.1, ("tied", 1): 0.8, ("tied", 2): 0.85}
     monkeypatch.setattr(studies, "run", lambda params, trials: [result(losses[one.name, one.seed]) for one in trials])
     assert tohum("ablation", "--seeds", "2") == 0

@@ -63,6 +63,11 @@ def test_fastest_says_that_it_cannot_tell(
     assert "params.yaml has the fastest of these: keep it." in capsys.readouterr().out
 
 
+def test_expected_duration_counts_compiling() -> None:
+    assert fastest.expected_s([PLAIN], 5.0) == 11.0
+    assert fastest.expected_s([PLAIN, COMPILED], 5.0) == 11.0 + 36.0
+
+
 def test_settings_are_those_that_the_machine_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 only where the processor multiplies it, compiling only with a compiler, the present setting first."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)

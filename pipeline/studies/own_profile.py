@@ -1,0 +1,132 @@
+"""Profile `files` for one data file: its source, the recipes over its records, and budgets that scale with the data.
+
+The file is read, tokenized and sampled in a scratch folder as the stages would do it, and the sizes follow from the
+result (sizing.py). Nothing is trained, and no out of a stage is touched.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from pipeline import config
+from pipeline.config import profiles
+from pipeline.config.recipe import Kind
+from pipeline.data.collect import collect
+from pipeline.data.samples import sample
+from pipeline.data.tokens import tokenize
+from pipeline.paths import INPUTS, WORK
+from pipeline.studies import sizing, workspace
+from pipeline.studies.guess import Guess
+from pipeline.studies.sizes import Sizes, measured
+from pipeline.studies.sizing import FULL, Setting
+from pipeline.studies.survey import Survey, survey
+
+_DOCUMENTS = 200
+"""Different texts from which the gates' own bounds on their number stay."""
+_STATE_IT = "write it here"
+"""Licence and consent until the user states them."""
+
+
+def apply(names: list[str], guessed: Guess, force: bool) -> None:
+    """Writes params.yaml: the profiles, with this data as the only source and budgets sized to it.
+
+    Args:
+        names: profiles; `files` is one of them.
+        guessed: the user's data; a copy is put into inputs/ if it is not there.
+        force: overwrite changes of the user's own in params.yaml.
+
+    Raises:
+        UserError: a file that cannot be read or learned from, a name that inputs/ has already, or changes in
+            params.yaml that would be lost.
+    """
+    print("guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences), flush=True)
+    profiles.require_replaceable(force)
+    INPUTS.mkdir(exist_ok=True)
+    if guessed.inputs is not None:
+        guessed.inputs.copy_to(INPUTS)
+    place = INPUTS / "file"  # the guess knows its own path below inputs/
+    raw = yaml.safe_load(profiles.rendered(names))
+    changes = _own(raw, place, guessed)
+    profiles.change(raw, changes)
+    surveyed = survey(raw["download"]["sources"], guessed.kind)
+    settings = [*workspace.by_survey(surveyed, FULL), *_row_bounds(surveyed)]
+    sizing.apply(raw, settings, guessed.kind)
+    sizes = _measured(raw, guessed.kind)
+    settings += sizing.sized(raw, sizes, FULL)
+    settings += _bounds(settings, sizes)
+    sizing.apply(raw, settings, guessed.kind)
+    print("settings by the data (the others as in the profiles):")
+    print("\n".join(sizing.described(settings)))
+    workspace.print_duration(raw, sizes)
+    profiles.apply(names, force=force, more=changes | sizing.spelled_out(raw, settings, guessed.kind))
+
+
+def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
+    """Changes by dotted path: the file as the source, and only the recipes over its records."""
+    kept = ["base", *(name for name, recipe in raw["finetune"].items() if recipe["data"] == guessed.kind)]
+    changes: dict[str, Any] = {"download.sources": workspace.sources(place, guessed, _STATE_IT)}
+    for section in ("finetune", "evaluations", "search"):
+        removed = [name for name in raw[section] if name not in kept]
+        if len(removed) < len(raw[section]):
+            changes |= {f"{section}.{name}": profiles.REMOVED for name in removed}
+        elif removed:
+            changes[section] = {}
+    if guessed.kind != "labelled" and "bag_of_words" in raw["evaluations"]["base"]["measures"]:
+        changes["evaluations.base.measures.bag_of_words"] = profiles.REMOVED
+    changes["register.models"] = [name for name in raw["register"]["models"] if name in kept]
+    return changes
+
+
+def _measured(raw: dict[str, Any], kind: Kind) -> Sizes:
+    """The sizes of the data after reading, tokenizing and sampling, in a scratch folder."""
+    params = config.check(raw)
+    WORK.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=WORK, prefix="measured-") as scratch:
+        folder = Path(scratch)
+        collect(params.download, folder / "raw", progress=False)
+        documents = folder / "raw" / "documents.parquet"
+        tokenize(params.tokenize, params.split, documents, folder / "tokens", progress=False)
+        sample(params, folder / "raw", folder / "tokens", folder / "samples", progress=False)
+        return measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
+
+
+def _row_bounds(surveyed: Survey) -> list[Setting]:
+    """Bounds of the gates on rows: repeated texts, few texts, and half of the rarest label's share."""
+    bounds = []
+    if repeated := surveyed.repeated():
+        reason = "so many texts repeat another one; sampling keeps one of each"
+        bounds.append(Setting("gates.raw.max_duplicate_share", math.ceil(1000 * repeated) / 1000, reason))
+    if (n := len(surveyed.sizes["documents"])) < _DOCUMENTS:
+        paths = ("gates.raw.min_rows.documents", "gates.tokens.min_documents")
+        bounds += [Setting(path, n // 2, "half of the different texts") for path in paths]
+    if not surveyed.labels:
+        return bounds
+    counts = Counter(surveyed.labels.values())
+    share = min(counts.values()) / counts.total()
+    reason = f"half of the share of the rarest label, {share:.1%}"
+    bound = round(share / 2, 4)
+    return bounds + [
+        Setting(path, bound, reason) for path in ("gates.raw.labels.min_share", "gates.samples.min_label_share")
+    ]
+
+
+def _bounds(settings: Iterable[Setting], sizes: Sizes) -> list[Setting]:
+    """Bounds of the gates that follow from the sizes: the longest record, and text for a few windows."""
+    values = {setting.path: setting.value for setting in settings}
+    context = values["pretrain.model.context_length"]
+    windows = {"train": 8 * context + 1, "validation": context + 1, "test": context + 1}
+    vocabulary = values["tokenize.vocab_size"]
+    unused = max(0.5, round(0.4 + 256 / vocabulary, 2))
+    bounds = [
+        Setting("gates.tokens.max_unused_vocabulary_share", unused, f"256 of {vocabulary} ids are single bytes"),
+        Setting("gates.samples.min_document_tokens", windows, "eight windows to train on, one to validate and test on"),
+    ]
+    if (limit := values.get(sizing.LIMIT)) is not None:
+        longest = limit - 1 if sizes.kind == "labelled" else limit  # a text gets an end-of-text token
+        bounds.append(Setting(f"gates.samples.max_tokens.{sizes.kind}", longest, "as max_tokens of the recipes"))
+    return bounds
