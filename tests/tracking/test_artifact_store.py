@@ -191,8 +191,9 @@ def test_verify_refuses_a_file_replaced_through_the_server(server: str, moved: P
 def test_mlflow_loads_a_version_through_the_server(server: str, tmp_path: Path) -> None:
     """No code of ours but the version's own: what a colleague with nothing but MLflow does."""
     code = (
-        "import mlflow, sys; model = mlflow.pyfunc.load_model('models:/tohum-spam-full@candidate')\n"
-        "import pipeline; print(pipeline.__file__, model.predict(['free prize'])['label'][0])"
+        "import mlflow, pandas; model = mlflow.pyfunc.load_model('models:/tohum-spam-full@candidate')\n"
+        "import pipeline; table = pandas.DataFrame({'text': ['free prize']})\n"
+        "print(pipeline.__file__, model.predict(table)['label'][0])"
     )
     environment: dict[str, Any] = os.environ | {"MLFLOW_TRACKING_URI": server}
     environment.pop("PYTHONPATH", None)
