@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline import files
@@ -83,8 +84,10 @@ def use(store: Registry, model: str, folder: Path) -> None:
     assert str(downloaded) in store.start(model)
     store.export(model, folder / f"exported-{model}")
     expected = predictor.answer(downloaded, ["free prize", "ı"])
+    table = pd.DataFrame({"text": ["free prize", "ı"]})
     for uri in (f"models:/tohum-{model}@{CHAMPION}", str(folder / f"exported-{model}")):
-        assert mlflow.pyfunc.load_model(uri).predict(["free prize", "ı"]).to_dict("records") == expected
+        rows = mlflow.pyfunc.load_model(uri).predict(table).to_dict("records")
+        assert [{key: row[key] for key in answer} for row, answer in zip(rows, expected, strict=True)] == expected
 
 
 @pytest.fixture(scope="module")
