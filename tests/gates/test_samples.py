@@ -175,10 +175,12 @@ def test_left_out_counts_each_task_once_and_names_reason_and_record(tmp_path: Pa
     made = Samples(Tokens(Raw()))
     _long_answer(made)
     frame = samples.profile(SETTINGS, made.write(tmp_path), RECIPES)["examples"]
-    rows = {row["kind"]: row for row in frame.rows}
-    assert len(frame.rows) == 2
-    assert rows["labelled"]["recipes"] == "spam-full, spam-layers, spam-lora"
-    assert (rows["instructions"]["reasons"], rows["instructions"]["left_out"]) == ("answer_too_long 1", 1)
+    rows = {(row["kind"], row["split"]): row for row in frame.rows}
+    assert len(frame.rows) == len(rows) == 6  # two kinds, three splits
+    assert rows["labelled", "train"]["recipes"] == "spam-full, spam-layers, spam-lora"
+    spoiled = rows["instructions", "train"]
+    assert (spoiled["reasons"], spoiled["left_out"]) == ("answer_too_long 1", 1)
+    assert rows["instructions", "test"]["left_out"] == 0
     [example] = next(iter(frame.examples.values()))
     assert example.id == made.rows["instructions"]["train"][0]["id"]
     assert "max_tokens is 128" in example.text
