@@ -101,7 +101,7 @@ MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
-# Frame, column, condition (with the setting below gates.samples that holds the bound), condition and measured values in words.
+# Frame, column, condition (with the setting below gates.samples that holds the bound), condition and values in words.
 EXPECTATIONS: list[Row] = [
     (
         "overlap",
