@@ -117,21 +117,21 @@ def _require_enough(surveyed: Survey) -> None:
     repeats = f" ({rows:,} rows, the others repeat them)" if rows > different else ""
     if different < _FEWEST:
         raise UserError(
-            f"{surveyed.place}: holds {different} different {surveyed.kind}{repeats}; expected at least {_FEWEST}, to train, to "
-            "validate and to test on: add records"
+            f"{surveyed.place}: holds {different} different {surveyed.kind}{repeats}; expected at least {_FEWEST}, to "
+            "train, to validate and to test on: add records"
         )
     if surveyed.kind != "labelled":
         return
     counts = Counter(surveyed.labels.values())
     if len(counts) < 2:
         raise UserError(
-            f"{surveyed.place}: every record has the label {next(iter(counts))!r}; expected two labels or more: name another column as "
-            "the label, or add records of another class"
+            f"{surveyed.place}: every record has the label {next(iter(counts))!r}; expected two labels or more: name "
+            "another column as the label, or add records of another class"
         )
     if len(counts) > different / 2:
         raise UserError(
-            f"{surveyed.place}: the label column has {len(counts):,} different values in {different:,} records; expected a few classes "
-            "that repeat: name another column as the label"
+            f"{surveyed.place}: the label column has {len(counts):,} different values in {different:,} "
+            "records; expected a few classes that repeat: name another column as the label"
         )
 
 
@@ -162,8 +162,8 @@ def choose_split(surveyed: Survey) -> Split:
     if usable is None:
         label, n = min(Counter(surveyed.labels.values()).items(), key=lambda pair: pair[1], default=("", 0))
         raise UserError(
-            f"{surveyed.place}: no split leaves records of every label to train on; the rarest label {label!r} has {n} records: add "
-            "records of it, or take it out"
+            f"{surveyed.place}: no split leaves records of every label to train on; the rarest label "
+            f"{label!r} has {n} records: add records of it, or take it out"
         )
     return usable
 
