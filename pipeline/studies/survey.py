@@ -7,6 +7,7 @@ and chooses split shares that leave enough records to validate and to test on.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import plugins
@@ -36,6 +37,8 @@ class Survey:
 
     kind: Kind
     """Kind of the records; `documents` where there is nothing else."""
+    place: str = "the data"
+    """The file, for errors."""
     sizes: dict[Kind, dict[str, int]] = field(default_factory=dict)
     """Kind -> record id -> UTF-8 bytes of its text."""
     labels: dict[str, str] = field(default_factory=dict)
@@ -71,7 +74,7 @@ def survey(sources: Mapping[str, Mapping[str, Any]], kind: Kind) -> Survey:
     Raises:
         UserError: a file that the readers refuse, too few different records, or labels that are no classes.
     """
-    surveyed = Survey(kind)
+    surveyed = Survey(kind, Path(next(iter(sources.values()))["path"]).name if sources else "the data")
     for entry, raw in sources.items():
         where = f"download.sources.{entry}"
         source = Source.model_validate(raw)
@@ -114,21 +117,21 @@ def _require_enough(surveyed: Survey) -> None:
     repeats = f" ({rows:,} rows, the others repeat them)" if rows > different else ""
     if different < _FEWEST:
         raise UserError(
-            f"the data holds {different} different {surveyed.kind}{repeats}; expected at least {_FEWEST}, to train, to "
-            "validate and to test on: add records"
+            f"{surveyed.place}: holds {different} different {surveyed.kind}{repeats}; expected at least {_FEWEST}, to "
+            "train, to validate and to test on: add records"
         )
     if surveyed.kind != "labelled":
         return
     counts = Counter(surveyed.labels.values())
     if len(counts) < 2:
         raise UserError(
-            f"every record has the label {next(iter(counts))!r}; expected two labels or more: name another column as "
-            "the label, or add records of another class"
+            f"{surveyed.place}: every record has the label {next(iter(counts))!r}; expected two labels or more: name "
+            "another column as the label, or add records of another class"
         )
     if len(counts) > different / 2:
         raise UserError(
-            f"the label column has {len(counts):,} different values in {different:,} records; expected a few classes "
-            "that repeat: name another column as the label"
+            f"{surveyed.place}: the label column has {len(counts):,} different values in {different:,} "
+            "records; expected a few classes that repeat: name another column as the label"
         )
 
 
@@ -159,8 +162,8 @@ def choose_split(surveyed: Survey) -> Split:
     if usable is None:
         label, n = min(Counter(surveyed.labels.values()).items(), key=lambda pair: pair[1], default=("", 0))
         raise UserError(
-            f"no split leaves records of every label to train on; the rarest label {label!r} has {n} records: add "
-            "records of it, or take it out"
+            f"{surveyed.place}: no split leaves records of every label to train on; the rarest label "
+            f"{label!r} has {n} records: add records of it, or take it out"
         )
     return usable
 

@@ -44,7 +44,14 @@ def workspace(data: Path, guessed: Guess, folder: Path, made: dict[str, Any] | N
         guessed: its format and columns.
         folder: .tohum/try or a similar one.
         made: params; None: the result of `params`.
+
+    Raises:
+        UserError: a run is going on in the folder.
     """
+    if alive := dvc_lock.running(folder) if folder.is_dir() else []:
+        raise UserError(
+            f"{folder}: a run is going on there (process {alive[0]}); wait for its end, or interrupt it, then run again"
+        )
     for name in ("pipeline", "stages"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
 from pipeline.studies.guess import guess
 from pipeline.studies.workspace import lenient, workspace
@@ -36,6 +37,15 @@ def test_workspace_removes_what_another_file_gave(folder: Path) -> None:
     workspace(data, guess(data), folder)
     assert not any((folder / name).exists() for name in OUTS)
     assert (folder / "inputs/own.csv").read_bytes() == data.read_bytes()
+
+
+def test_workspace_refuses_a_folder_in_which_a_run_is_going_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: a second try takes the models of the first from under its stages."""
+    monkeypatch.setattr("pipeline.orchestration.dvc_lock.running", lambda root: [4711] if root == folder else [])
+    data = write_csv(folder.parent / "own.csv", labelled(50))
+    with pytest.raises(UserError, match=r"a run is going on there \(process 4711\)"):
+        workspace(data, guess(data), folder)
+    assert all((folder / name).exists() for name in OUTS)
 
 
 def test_lenient_lets_a_model_pass_that_does_not_beat_its_baseline() -> None:
