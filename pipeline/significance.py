@@ -150,19 +150,34 @@ def compare(first: Scores, second: Scores, seeds: SeedVariance, comparisons: int
     """
     if not first.records or not second.records:
         return "cannot tell"
-    paired = bool(first.by_record) and len(first.by_record) == len(second.by_record)
-    if paired and not seeds.value and {*first.by_record, *second.by_record} <= {0.0, 1.0}:
+    if _is_paired(first, second) and not seeds.value and {*first.by_record, *second.by_record} <= {0.0, 1.0}:
         pairs = Counter(zip(first.by_record, second.by_record, strict=True))
         return mcnemar_verdict(pairs[1.0, 0.0], pairs[0.0, 1.0], comparisons)
-    difference = first.mean - second.mean
-    parts = [_paired(first.by_record, second.by_record)] if paired else [_binomial(first), _binomial(second)]
-    parts.append((_over_seeds(first, seeds) + _over_seeds(second, seeds), max(1, seeds.freedom)))
+    difference, parts = first.mean - second.mean, _variances(first, second, seeds)
     variance = sum(part for part, _ in parts)
     level = ERROR_RATE / 2 / comparisons
     quantile = sum(part * _quantile(level, freedom) for part, freedom in parts) / variance
     if abs(difference) <= quantile * math.sqrt(variance):
         return "cannot tell"
     return "better" if difference > 0 else "worse"
+
+
+def standard_error(first: Scores, second: Scores, seeds: SeedVariance) -> float:
+    """Standard error of the difference of two methods' mean scores, over records and seeds, as in `compare`."""
+    return math.sqrt(sum(part for part, _ in _variances(first, second, seeds)))
+
+
+def _variances(first: Scores, second: Scores, seeds: SeedVariance) -> list[tuple[float, int]]:
+    """The parts of the variance of the difference, each with its degrees of freedom."""
+    over_records = [_paired(first.by_record, second.by_record)] if _is_paired(first, second) else []
+    over_records = over_records or [_binomial(first), _binomial(second)]
+    over_seeds = _over_seeds(first, seeds) + _over_seeds(second, seeds)
+    return [*over_records, (over_seeds, max(1, seeds.freedom))]
+
+
+def _is_paired(first: Scores, second: Scores) -> bool:
+    """Whether the scores of all records are kept for both."""
+    return bool(first.by_record) and len(first.by_record) == len(second.by_record)
 
 
 def _paired(first: Sequence[float], second: Sequence[float]) -> tuple[float, int]:

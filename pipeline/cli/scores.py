@@ -23,7 +23,7 @@ def command() -> None:
     from pipeline.reporting import report
 
     params, console = config.load(), Console()
-    table = Table(title="Models of this pipeline", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="Models of this pipeline", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("model", "made by", "score", "value", "gate"):
         table.add_column(column)
     sentences = []

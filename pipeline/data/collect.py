@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +181,8 @@ def _place(entry: str, identity: str) -> float:
 
 
 def _table_of(rejected: list[RejectedRow]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(row) for row in rejected], schema=REJECTIONS)
+    columns = {name: [getattr(row, name) for row in rejected] for name in REJECTIONS.names}
+    return pa.table(columns, schema=REJECTIONS)
 
 
 def _summary(entry: str, log: RowLog, counts: _Counts) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def transcript(text: str) -> list[Any] | None:
 
 
 def joined(prompt: Any, answer: Any) -> list[Any]:
-    """The conversation of a prompt and what follows it, each a text or a list of messages; None or "" is no prompt."""
+    """The conversation of a prompt and its answer, each a text or a list of messages; None or "" is no prompt."""
     if prompt is None and isinstance(answer, str) and (said := transcript(answer)) is not None:
         return said
     before = [] if prompt in (None, "") else _as_messages(prompt, "user")

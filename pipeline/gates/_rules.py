@@ -7,10 +7,12 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
+
+from pipeline.config.recipe import Kind
 
 # Enough to name every planted or leaked record of a small test set, little enough for a page.
 MOST_EXAMPLES = 50
@@ -30,7 +32,7 @@ class Example:
 
     def as_dict(self) -> dict[str, str]:
         """Plain form for the verdict."""
-        return {"id": self.id, "origin": self.origin, "text": self.text}
+        return {"id": printable(self.id), "origin": printable(self.origin), "text": self.text}
 
 
 @dataclass
@@ -42,9 +44,12 @@ class Tally:
 
     def add(self, example: Example) -> None:
         """Counts one more offending record."""
-        self.count += 1
-        if len(self.examples) < MOST_EXAMPLES:
-            self.examples.append(example)
+        self.add_rows([0], lambda _: example)
+
+    def add_rows(self, rows: Sequence[int], example: Callable[[int], Example], most: int = MOST_EXAMPLES) -> None:
+        """Counts offending rows; `example` is called for the first `most` only, since making one costs far more."""
+        self.examples += [example(row) for row in rows[: max(most - len(self.examples), 0)]]
+        self.count += len(rows)
 
 
 class Frame:
@@ -56,6 +61,7 @@ class Frame:
         columns: tuple[str, ...],
         nullable: bool = False,
         counts: Mapping[str, str] | None = None,
+        kind: Kind | None = None,
     ) -> None:
         """Makes a table without rows.
 
@@ -64,9 +70,10 @@ class Frame:
             columns: names of the measured columns.
             nullable: whether a measured value may be missing.
             counts: column of a share -> column that counts the same records.
+            kind: record kind of all rows, where no label column `kind` names it.
         """
         self.labels, self.columns, self._nullable = labels, columns, nullable
-        self._counts = dict(counts or {})
+        self._counts, self._kind = dict(counts or {}), kind
         self.rows: list[dict[str, Value]] = []
         self.examples: dict[tuple[int, str], list[Example]] = {}
 
@@ -87,6 +94,14 @@ class Frame:
             assert self._nullable or not absent, f"{name} of {values} is not a number"
             row[name] = None if absent else value
         self.rows.append(row)
+
+    def kind_of(self, row: int) -> str | None:
+        """The record kind that a row is about; None for rows about no kind, such as a model's metrics."""
+        return printable(str(self.rows[row]["kind"])) if "kind" in self.labels else self._kind
+
+    def label_of(self, row: int) -> str:
+        """The label columns of a row in one line; `all` where there are none."""
+        return printable(" ".join(str(self.rows[row][name]) for name in self.labels)) or "all"
 
     def count_column(self, column: str) -> str:
         """The column that counts the records behind a value: of a share another one, else the column itself."""
@@ -111,10 +126,20 @@ class Expectation:
     arguments: Mapping[str, Any]
     """Keyword arguments, the column's included."""
     params_key: str
-    """The params.yaml key that moves the bound; without a bound, the part to fix."""
+    """The params.yaml key that changes the bound, maybe with a label column such as `{kind}`; else the part to fix."""
     statement: str
     """The condition in words."""
     severity: Severity = "critical"
+    finding: str = ""
+    """The measured values in words, a template of the frame's columns; empty: column and value."""
+
+    def measured(self, frame: "Frame", row: int) -> dict[str, str]:
+        """One row of the frame in words: `finding`, `bound` and the `params_key` that changes the bound."""
+        values = {name: shown(value) for name, value in frame.rows[row].items()}
+        finding = self.finding.format_map(values) or f"{self.column.replace('_', ' ')} is {values[self.column]}"
+        bound = _bound_in_words(self.arguments, values)
+        names = {name: values[name] for name in frame.labels} | {"kind": frame.kind_of(row) or "<kind>"}
+        return {"finding": finding, "bound": bound, "params_key": _filled(self.params_key, names)}
 
 
 class Condition(NamedTuple):
@@ -134,8 +159,8 @@ class _Setting(NamedTuple):
     name: str
 
 
-Row = tuple[str, str, Condition, str]
-"""Frame, column, condition, condition in words."""
+Row = tuple[str, str, Condition, str] | tuple[str, str, Condition, str, str]
+"""Frame, column, condition, condition in words, measured values in words (`{rows} records`: the column rows)."""
 
 
 def suite(section: str, settings: Any, rows: Iterable[Row]) -> list[Expectation]:
@@ -150,7 +175,7 @@ def suite(section: str, settings: Any, rows: Iterable[Row]) -> list[Expectation]
         AttributeError: a condition names a setting that the gate does not have.
     """
     expectations = []
-    for frame, column, condition, statement in rows:
+    for frame, column, condition, statement, *finding in rows:
         key = condition.params_key
         arguments: dict[str, Any] = {}
         for name, value in condition.arguments.items():
@@ -161,7 +186,7 @@ def suite(section: str, settings: Any, rows: Iterable[Row]) -> list[Expectation]
         arguments["column_A" if "column_B" in arguments else "column"] = column
         assert key is not None, f"{frame}.{column}: no params key"
         expectations.append(
-            Expectation(frame, condition.expectation, column, arguments, key, statement, condition.severity)
+            Expectation(frame, condition.expectation, column, arguments, key, statement, condition.severity, *finding)
         )
     return expectations
 
@@ -210,6 +235,42 @@ def one_of(values: list[str], params_key: str) -> Condition:
 def warning(condition: Condition) -> Condition:
     """The condition as a warning: a failure does not block."""
     return condition._replace(severity="warning")
+
+
+def shown(value: Value) -> str:
+    """A cell in words: thousands with commas, four digits of a fraction, text without control characters."""
+    if value is None:
+        return "missing"
+    if isinstance(value, str):
+        return printable(value)
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def printable(text: str, most: int = 120) -> str:
+    """At most `most` characters of a text in one line; control and direction characters as escapes."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
+
+
+def _filled(params_key: str, names: Mapping[str, str]) -> str:
+    """The key with label columns such as `{kind}` replaced; no format string, since a model's name may have braces."""
+    for name, value in names.items():
+        params_key = params_key.replace(f"{{{name}}}", value)
+    return params_key
+
+
+def _bound_in_words(arguments: Mapping[str, Any], values: Mapping[str, str]) -> str:
+    """The bound of an expectation: `at most 0`, `exactly 512`, ..."""
+    low, high = arguments.get("min_value"), arguments.get("max_value")
+    if low is not None and high is not None:
+        return f"from {shown(low)} to {shown(high)}"
+    if low is not None or high is not None:
+        return f"at most {shown(high)}" if low is None else f"at least {shown(low)}"
+    if "column_B" in arguments:
+        return f"{'at least' if 'or_equal' in arguments else 'exactly'} {values[arguments['column_B']]}"
+    if "value_set" in arguments:
+        return f"one of {', '.join(map(str, arguments['value_set']))}"
+    return "a measured value"
 
 
 _BETWEEN = "expect_column_values_to_be_between"

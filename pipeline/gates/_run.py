@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline import integrity
+from pipeline import files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.gates import _expectations, _tickets, _verdict
@@ -24,6 +24,8 @@ Timer = Callable[[], AbstractContextManager[Any]]
 def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Timer = nullcontext) -> dict[str, Any]:
     """The verdict on data/raw, data/tokens or data/samples; writes it, and tickets if it passed.
 
+    The verdict and the tickets of the run before are removed first: where no verdict can be reached, there is none.
+
     Args:
         gate: raw, tokens or samples.
         params: all of params.yaml.
@@ -34,6 +36,8 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Ti
     Raises:
         UserError: a file that the gate opens is missing, or differs from its recorded hash.
     """
+    _withdraw(reports, gate)
+    _tickets.withdraw(data / "tickets", gate)
     module = plugins.load("gates", gate)
     settings = _settings(module, params, gate)
     expectations = module.expectations(settings)
@@ -42,7 +46,6 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Ti
     with work():
         for name in _READS[gate]:
             integrity.require_intact(data / name)
-        _tickets.withdraw(data / "tickets", gate)
         more = {"recipes": params.finetune} if gate == "samples" else {}  # the tasks that will read the samples
         verdict = _verdict.reach(gate, module.profile(settings, data, **more), expectations, waivers)
         _verdict.write(reports / "gates" / gate, verdict)
@@ -57,6 +60,7 @@ def judge_model(name: str, params: Params, *, reports: Path, work: Timer = nullc
     Raises:
         UserError: no metrics.json, or one that is damaged.
     """
+    _withdraw(reports, name)
     thresholds = params.evaluations[name].thresholds
     model = plugins.load("gates", "model")
     settings = _settings(model, params, "model")
@@ -70,6 +74,11 @@ def judge_model(name: str, params: Params, *, reports: Path, work: Timer = nullc
         verdict = _verdict.reach(name, frames, expectations, waivers)
         _verdict.write(reports / "gates" / name, verdict)
     return verdict
+
+
+def _withdraw(reports: Path, gate: str) -> None:
+    """Removes the verdict and page of an earlier run."""
+    files.remove(reports / "gates" / gate)
 
 
 def _settings(module: ModuleType, params: Params, gate: str) -> Any:

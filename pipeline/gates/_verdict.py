@@ -12,13 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files, integrity
 from pipeline.config.params import Waiver
+from pipeline.config.recipe import KINDS
 from pipeline.errors import UserError
 from pipeline.gates import _expectations
-from pipeline.gates._rules import Example, Expectation, Frame
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Expectation, Frame, shown
 from pipeline.paths import PACKAGE
 
 _TEMPLATES = PACKAGE / "reporting" / "pages"
 _PRINTED = 5
+_MOST_OFFENDERS = 500
+_MOST_ROWS = 1000  # of a profile table
 
 
 def reach(
@@ -26,7 +29,8 @@ def reach(
 ) -> dict[str, Any]:
     """The verdict as plain JSON: `gate`, `passed`, `results` (one per expectation) and `profile` (the frames).
 
-    passed: every critical expectation succeeds or is waived.
+    passed: every critical expectation succeeds or is waived. A result's `measured` has, per row of the frame, the
+    measured values and the bound in words, the setting of the bound, and the record kind (null: of no kind).
     """
     validated = zip(expectations, _expectations.validate(frames, expectations), strict=True)
     results = [_result(frames[expectation.frame], expectation, result, waivers) for expectation, result in validated]
@@ -35,7 +39,7 @@ def reach(
         "gate": gate,
         "passed": passed,
         "results": results,
-        "profile": {name: frame.rows for name, frame in frames.items()},
+        "profile": {name: frame.rows[:_MOST_ROWS] for name, frame in frames.items()},
     }
 
 
@@ -77,7 +81,42 @@ def page(verdict: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("gate.html").render(verdict=verdict, failed=failures(verdict), shown=_number) + "\n"
+    template = environment.get_template("gate.html")
+    return template.render(verdict=verdict, sections=sections(verdict), summary=summary(verdict), shown=shown) + "\n"
+
+
+def summary(verdict: Mapping[str, Any]) -> str:
+    """The verdict in one sentence: rules that failed, warned and were waived, of all."""
+    waived = sum(result["waived"] for result in verdict["results"])
+    counts = [(len(failures(verdict)), "failed"), (len(failures(verdict, "warning")), "warned"), (waived, "waived")]
+    said = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return f"{said or 'none failed'}, of {len(verdict['results'])} rules"
+
+
+def sections(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the page by record kind, sections with failures first, and in each the failed rows first."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for result in verdict["results"]:
+        for row in result["measured"]:
+            records = [record for record in result["records"] if record["row"] == row["row"]] if row["failed"] else []
+            state = _STATES[result["severity"]] if row["failed"] else "passed"
+            entry = {"state": "waived" if row["failed"] and result["waived"] else state, "records": records}
+            rows.setdefault(row["kind"] or "", []).append(entry | {"result": result, **row})
+        if not result["measured"]:
+            state = "passed" if result["success"] else _STATES[result["severity"]]
+            finding = result["result"].get("error") or "nothing to measure"
+            entry = {"state": state, "records": [], "result": result, "finding": finding, "bound": "", "row": ""}
+            rows.setdefault("", []).append(entry | {"params_key": result["params_key"]})
+    for entries in rows.values():
+        entries.sort(key=lambda entry: _ORDER.index(entry["state"]))
+    kinds = sorted(
+        rows, key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in KINDS, [*KINDS, kind].index(kind))
+    )
+    return [{"kind": kind, "rows": rows[kind]} for kind in kinds]
+
+
+_STATES = {"critical": "failed", "warning": "warning"}
+_ORDER = ["failed", "warning", "waived", "passed"]
 
 
 def failures(verdict: Mapping[str, Any], severity: str = "critical") -> list[dict[str, Any]]:
@@ -87,10 +126,10 @@ def failures(verdict: Mapping[str, Any], severity: str = "critical") -> list[dic
 
 
 def table(verdict: Mapping[str, Any], folder: Path) -> str:
-    """The failed expectations as text for a terminal: expectation, column, count, offending rows, params key."""
+    """The failed rules as text for a terminal: measured value and bound in words, column, count, rows, params key."""
     blocking, warned = failures(verdict), failures(verdict, "warning")
     waived = [result for result in verdict["results"] if result["waived"]]
-    state = "passed" if verdict["passed"] else f"failed, {len(blocking)} of {len(verdict['results'])} expectations"
+    state = "passed" if verdict["passed"] else f"failed, {len(blocking)} of {len(verdict['results'])} rules"
     lines = [f"gate {verdict['gate']}: {state}"]
     for head, results in (("", blocking), ("warning: ", warned), ("waived: ", waived)):
         for result in results:
@@ -101,16 +140,31 @@ def table(verdict: Mapping[str, Any], folder: Path) -> str:
 
 def _lines(head: str, result: Mapping[str, Any]) -> list[str]:
     """One result of `table`."""
-    hidden = max(len(result["offenders"]) - _PRINTED, 0)
+    failed = [row for row in result["measured"] if row["failed"]]
+    records, keys = result["records"], dict.fromkeys(row["params_key"] for row in failed) or [result["params_key"]]
+    error, hidden = result["result"].get("error"), len(records) - _PRINTED
     return [
-        f"  {head}{result['expectation']}  column {result['column']}  count {_number(result['count'])}",
-        f"    expected: {result['says']}",
-        *(f"    {offender}" for offender in result["offenders"][:_PRINTED]),
-        *([f"    and {hidden} more on the page"] if hidden else []),
+        f"  {head}expected: {result['says']}",
+        *([f"    cannot be computed: {error}"] if error else []),
+        *(f"    {_measured(row)}" for row in failed[:_PRINTED]),
+        *([f"    and {len(failed) - _PRINTED} more rows of this kind on the page"] if len(failed) > _PRINTED else []),
+        *(f"      {place_of(record)}  {record['text']}" for record in records[:_PRINTED]),
+        *([f"      and {hidden} more on the page, of {shown(result['count'])}"] if hidden > 0 else []),
+        f"    {result['expectation']}  column {result['column']}  count {shown(result['count'])}",
         f"    waived until {result['waiver']['until']}: {result['waiver']['reason']}"
         if result["waived"]
-        else f"    change: {result['params_key']}",
+        else f"    change: {', '.join(keys)}",
     ]
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    kind = f"{row['kind']}: " if row["kind"] else ""
+    return f"{kind}{row['finding']}; allowed: {row['bound']}"
+
+
+def place_of(record: Mapping[str, str]) -> str:
+    """File and line of an offending record, and its id if it has one."""
+    return f"{record['origin']} ({record['id']})" if record["id"] else record["origin"]
 
 
 def _result(
@@ -122,7 +176,7 @@ def _result(
     rows = validated.rows if not validated.success else []
     counted = frame.count_column(expectation.column)
     records = [
-        {"row": _label(frame, row), **example.as_dict()}
+        {"row": frame.label_of(row), **example.as_dict()}
         for row in rows
         for example in frame.examples.get((row, counted), [])
     ]
@@ -139,6 +193,7 @@ def _result(
         "waived": waived,
         "waiver": {"reason": waiver.reason, "until": waiver.until} if waived and waiver else None,
         "result": validated.summary,
+        "measured": _in_words(frame, expectation, rows, validated.success),
         "count": len(rows) if count is None else count,
         "offenders": _offenders(frame, expectation, rows),
         "records": records,
@@ -151,21 +206,26 @@ def _offenders(frame: Frame, expectation: Expectation, rows: Sequence[int]) -> l
     column, other = expectation.column, expectation.arguments.get("column_B")
     for row in rows:
         values = frame.rows[row]
-        compared = f", {other} {_number(values[other])}" if other else ""
-        offenders.append(f"{_label(frame, row)}: {column} {_number(values[column])}{compared}")
+        compared = f", {other} {shown(values[other])}" if other else ""
+        offenders.append(f"{frame.label_of(row)}: {column} {shown(values[column])}{compared}")
         offenders += [_line(example) for example in frame.examples.get((row, frame.count_column(column)), [])]
-    return offenders
+    return offenders[:_MOST_OFFENDERS]
+
+
+def _in_words(frame: Frame, expectation: Expectation, failed: Sequence[int], success: bool) -> list[dict[str, Any]]:
+    """Measured values and bounds of the rows, the failed ones first; at most MOST_EXAMPLES rows of each."""
+    numbers = set(failed)
+    passed = [row for row in range(len(frame.rows)) if row not in numbers] if success or failed else []
+    return [
+        {
+            "row": frame.label_of(row),
+            "kind": frame.kind_of(row),
+            "failed": row in numbers,
+            **expectation.measured(frame, row),
+        }
+        for row in (*failed[:MOST_EXAMPLES], *passed[:MOST_EXAMPLES])
+    ]
 
 
 def _line(example: Example) -> str:
     return f"{example.origin} ({example.id}) {example.text}" if example.id else f"{example.origin} {example.text}"
-
-
-def _label(frame: Frame, row: int) -> str:
-    return " ".join(str(frame.rows[row][name]) for name in frame.labels) or "all"
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "missing"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

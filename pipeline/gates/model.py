@@ -58,6 +58,8 @@ class Settings(Section):
     """Consequence for a model that does not beat its baseline."""
 
 
+NO_GAIN = "a model no better than its baseline has such results with a probability of {chance_of_no_gain}"
+UNIGRAM = "the loss is {loss_nats} nats per token, the entropy of single tokens {unigram_entropy_nats}"
 # Frame, column, condition (with the setting below gates.model that holds the bound), condition in words.
 GENERATION: list[Row] = [
     ("scores", "distinct_2", at_least("min_distinct_2"), "generation is not degenerate"),
@@ -92,7 +94,7 @@ def expectations(
     scores = {metric for metric, value in frames["scores"].rows[0].items() if value is not None}
     curve = f"no bound: see the training curve of {name}"
     rows: list[Row] = [
-        ("metrics", "finite", at_least(1, curve), "every metric is a finite number"),
+        ("metrics", "finite", at_least(1, curve), "every metric is a finite number", "{metric} is {value}"),
         *_baseline_rows(name, settings.baseline, frames),
         *(row for row in GENERATION if row[1] in scores and row[1] not in thresholds),
     ]
@@ -121,12 +123,12 @@ def _baseline_rows(name: str, settings: Baseline, frames: Mapping[str, Frame]) -
             f"the model predicts better than a unigram model; if not, train {name} longer or at another learning rate"
         )
         condition = _with(settings.documents, zero(f"{key}.documents"))
-        rows.append(("entropy", "nats_above_unigram", condition, words))
+        rows.append(("entropy", "nats_above_unigram", condition, words, UNIGRAM))
     beside = BesideBaseline.of(_numbers(frames["baseline"]))
     if beside is not None and settings.labelled != "ignore":
         words = f"the model beats its baseline: {beside.sentence}"
         condition = _with(settings.labelled, at_most(ERROR_RATE / 2, f"{key}.labelled"))
-        rows.append(("baseline", "chance_of_no_gain", condition, words))
+        rows.append(("baseline", "chance_of_no_gain", condition, words, NO_GAIN))
     return rows
 
 

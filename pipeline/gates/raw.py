@@ -98,41 +98,161 @@ class Settings(Section):
 
 LANGUAGE = reaches("min_document_share", "gates.raw.language.min_share")
 DECLARED = "texts are in the language that they declare"
-STATED = "download.sources.<source>.{}"
+STATED = "download.sources.{{source}}.{}"
 READER = "no bound: fix the reader in pipeline/data/sources"
 SOURCE = "no bound: fix the source or its columns"
 COLLECT = "no bound: fix pipeline/data/collect.py"
-ENCODED = "text came through its encoding unharmed"
-PERSONAL = "personal data are no more than allowed"
-# Frame, column, condition (with the setting below gates.raw that holds the bound), condition in words.
+CHARACTERS = "gates.raw.characters.{{kind}}.{}"
+ENCODED = "texts were read with the encoding that they were written in; the source's format.encoding names it"
+PERSONAL = "few records hold personal data"
+FAULTS = {
+    "invalid_utf8": "bytes that are not UTF-8",
+    "replacement_characters": "U+FFFD, the sign for a letter that was lost in reading",
+    "nul_characters": "a NUL character",
+    "control_characters": "a control character",
+    "mojibake": "letters of another encoding, as in müþteri or mÃ¼ÅŸteri for müşteri",
+}
+DATA = {
+    "email": "an e-mail address",
+    "phone": "a Turkish phone number",
+    "card": "a payment card number",
+    "iban": "an IBAN",
+    "identity": "a Turkish identity number",
+}
+OF = "{{{}}} of {{rows}} records {}"
+SHORT = OF.format("too_short", "are shorter than {least_characters} characters; the shortest has {shortest}")
+LONG = OF.format("too_long", "are longer than {most_characters} characters; the longest has {longest}")
+LANGUAGES = (
+    "{language_disagreements} of {languages_detected} records are in another language than they declare, "
+    "a share of {language_disagreement_share}"
+)
+MARKERS = warning(at_most("max_spelled_specials"))
+# Frame, column, condition (with the setting below gates.raw that holds the bound), condition and measured values in words.
 EXPECTATIONS: list[Row] = [
     (
         "schema",
         "found_type",
         equals("expected_type", READER),
         "columns and types equal pipeline/data/records.py",
+        "column {name} has the type: {found_type}",
     ),
-    ("records", "rows", reaches("min_rows", "gates.raw.min_rows"), "there are enough records of each kind"),
-    ("records", "nulls", zero(SOURCE), "no value is missing in a column that needs one"),
-    ("records", "blank", zero(SOURCE), "no text is empty or only white space"),
-    ("records", "unknown_splits", zero(SOURCE), f"a pinned split is one of {', '.join(SPLITS)}"),
-    ("records", "too_short", zero("gates.raw.characters"), "records are neither too short nor too long"),
-    ("records", "too_long", zero("gates.raw.characters"), "records are neither too short nor too long"),
-    *(("records", name, at_most("max_encoding_faults"), ENCODED) for name in ("invalid_utf8", *ENCODING)),
-    *(("records", f"personal_{name}", at_most(f"max_personal.{name}"), PERSONAL) for name in FINDERS),
-    ("records", "spelled_specials", warning(at_most("max_spelled_specials")), "texts seldom spell a chat marker"),
-    ("records", "duplicate_share", at_most("max_duplicate_share"), "few records repeat another exactly"),
-    ("records", "language_disagreement_share", at_most("language.max_disagreement"), DECLARED),
-    ("languages", "document_share", LANGUAGE, "each required language has its share of the documents"),
-    ("labels", "label_share", at_least("labels.min_share"), "no label is too rare"),
-    ("label_set", "n_labels", at_least("labels.min_labels"), "there are at least two labels"),
-    ("label_set", "contradictions", at_most("labels.max_contradictions"), "no text has two labels"),
-    ("sources", "licence_stated", at_least(1, STATED.format("licence")), "every source states its licence"),
-    ("sources", "consent_stated", at_least(1, STATED.format("consent")), "every source states its consent"),
-    ("ledger", "rows_in", equals("accounted", READER), "rows in = kept + rejected + left out by weight"),
-    ("ledger", "kept", equals("rows_stored", COLLECT), "every kept row was written"),
-    ("ledger", "rejected", equals("rejections_listed", COLLECT), "every rejected row is listed with its reason"),
-    ("ledger", "rejected_share", at_most("max_rejected_share"), "the reader rejected few rows"),
+    ("records", "rows", reaches("min_rows", "gates.raw.min_rows.{kind}"), "there are enough records", "{rows} records"),
+    (
+        "records",
+        "nulls",
+        zero(SOURCE),
+        "no value is missing in a column that needs one",
+        OF.format("nulls", "lack a value"),
+    ),
+    (
+        "records",
+        "blank",
+        zero(SOURCE),
+        "no text is empty or only white space",
+        OF.format("blank", "have a text without a letter"),
+    ),
+    (
+        "records",
+        "unknown_splits",
+        zero(SOURCE),
+        f"a pinned split is one of {', '.join(SPLITS)}",
+        OF.format("unknown_splits", "name another split"),
+    ),
+    ("records", "too_short", zero(CHARACTERS.format("at_least")), "no record is too short", SHORT),
+    ("records", "too_long", zero(CHARACTERS.format("at_most")), "no record is too long", LONG),
+    *(
+        ("records", name, at_most("max_encoding_faults"), ENCODED, OF.format(name, f"hold {FAULTS[name]}"))
+        for name in ("invalid_utf8", *ENCODING)
+    ),
+    *(
+        (
+            "records",
+            f"personal_{name}",
+            at_most(f"max_personal.{name}"),
+            PERSONAL,
+            OF.format(f"personal_{name}", f"hold {DATA[name]}"),
+        )
+        for name in FINDERS
+    ),
+    (
+        "records",
+        "spelled_specials",
+        MARKERS,
+        "texts seldom spell a chat marker",
+        OF.format("spelled_specials", "spell a chat marker such as <|user|>"),
+    ),
+    (
+        "records",
+        "duplicate_share",
+        at_most("max_duplicate_share"),
+        "few records repeat another exactly",
+        OF.format("duplicates", "repeat an earlier one word for word, a share of {duplicate_share}"),
+    ),
+    ("records", "language_disagreement_share", at_most("language.max_disagreement"), DECLARED, LANGUAGES),
+    (
+        "languages",
+        "document_share",
+        LANGUAGE,
+        "each required language has its share of the documents",
+        "{documents} documents declare the language {language}, a share of {document_share}",
+    ),
+    (
+        "labels",
+        "label_share",
+        at_least("labels.min_share"),
+        "no label is too rare",
+        "{label_records} records have the label {label}, a share of {label_share}",
+    ),
+    ("label_set", "n_labels", at_least("labels.min_labels"), "there are enough labels", "{n_labels} different labels"),
+    (
+        "label_set",
+        "contradictions",
+        at_most("labels.max_contradictions"),
+        "no text has two labels",
+        "{contradictions} records repeat a text with another label",
+    ),
+    (
+        "sources",
+        "licence_stated",
+        at_least(1, STATED.format("licence")),
+        "every source states its licence",
+        "licence of source {source}: {licence}",
+    ),
+    (
+        "sources",
+        "consent_stated",
+        at_least(1, STATED.format("consent")),
+        "every source states its consent",
+        "consent of source {source}: {consent}",
+    ),
+    (
+        "ledger",
+        "rows_in",
+        equals("accounted", READER),
+        "rows in = kept + rejected + left out by weight",
+        "source {source} has {rows_in} rows; kept, rejected and left out are {accounted}",
+    ),
+    (
+        "ledger",
+        "kept",
+        equals("rows_stored", COLLECT),
+        "every kept row was written",
+        "{kept} rows of source {source} were kept, {rows_stored} are in the file",
+    ),
+    (
+        "ledger",
+        "rejected",
+        equals("rejections_listed", COLLECT),
+        "every rejected row is listed with its reason",
+        "{rejected} rows of source {source} were rejected, {rejections_listed} are listed",
+    ),
+    (
+        "ledger",
+        "rejected_share",
+        at_most("max_rejected_share"),
+        "the reader rejected few rows",
+        "{rejected} of {rows_in} rows of source {source} were rejected, a share of {rejected_share}",
+    ),
 ]
 
 

@@ -17,10 +17,23 @@ from pipeline.config.params import Deduplicate
 from pipeline.config.recipe import KINDS, Finetune, Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
-from pipeline.gates._rules import Expectation, Frame, Row, Tally, at_least, at_most, equals, reaches, suite
+from pipeline.gates._rules import (
+    MOST_EXAMPLES,
+    Example,
+    Expectation,
+    Frame,
+    Row,
+    Tally,
+    at_least,
+    at_most,
+    equals,
+    reaches,
+    suite,
+)
 from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
 from pipeline.gates.profiles.splits import Samples
+from pipeline.gates.profiles.values import MOST_VALUES
 
 _ENCODED_TOGETHER = 1024
 
@@ -76,30 +89,113 @@ class Settings(Section):
 
 
 CODE = "no bound: fix pipeline/data/samples.py"
-MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens")
-TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens")
+MIN_TOKENS = reaches("min_tokens", "gates.samples.min_document_tokens.{split}")
+TOLD = "{{{}}} records of {{split}} {} {{against}}"
+TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens.{kind}")
 LEFT_OUT = at_most("max_left_out_share", "gates.samples.max_left_out_share, or the recipe's task.max_tokens")
+NO_EXAMPLE = (
+    "{left_out} of {records_asked} records make no example of {recipes} ({reasons}), a share of {left_out_share}"
+)
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
-# Frame, column, condition (with the setting below gates.samples that holds the bound), condition in words.
+# Frame, column, condition (with the setting below gates.samples that holds the bound), condition and measured values in words.
 EXPECTATIONS: list[Row] = [
-    ("overlap", "verbatim_overlap", at_most("overlap.max_verbatim"), VERBATIM),
-    ("overlap", "folded_overlap", at_most("overlap.max_folded"), FOLDED),
-    ("overlap", "near_overlap", at_most("overlap.max_near"), NEAR),
-    ("splits", "records", reaches("min_records", "gates.samples.min_records"), "every split has records"),
-    ("documents", "tokens", MIN_TOKENS, "every split has enough text to learn from or to be measured on"),
-    ("documents", "tokens_in_file", equals("tokens", CODE), "the index covers the ids file exactly"),
-    ("classes", "class_share", at_least("min_label_share"), "no label is too rare in any split"),
-    ("classes", "in_train", IN_TRAIN, "every label of a split is seen in training"),
-    ("lengths", "too_long_share", TOO_LONG, "records are not longer than a model reads"),
-    ("examples", "left_out_share", LEFT_OUT, "records make an example of every recipe's task"),
-    ("account", "rows_in", equals("accounted", CODE), "rows in = kept + removed, with the reason"),
-    ("account", "kept", equals("rows_stored", CODE), "every kept record was written"),
-    ("account", "rows_admitted", equals("rows_in", CODE), "every record of data/raw was examined"),
-    ("coverage", "coverage_share", at_least("min_coverage"), "most of each source is used"),
+    (
+        "overlap",
+        "verbatim_overlap",
+        at_most("overlap.max_verbatim"),
+        VERBATIM,
+        TOLD.format("verbatim_overlap", "occur word for word in"),
+    ),
+    (
+        "overlap",
+        "folded_overlap",
+        at_most("overlap.max_folded"),
+        FOLDED,
+        TOLD.format("folded_overlap", "occur, apart from case and spaces, in"),
+    ),
+    (
+        "overlap",
+        "near_overlap",
+        at_most("overlap.max_near"),
+        NEAR,
+        TOLD.format("near_overlap", "have a near duplicate in"),
+    ),
+    (
+        "splits",
+        "records",
+        reaches("min_records", "gates.samples.min_records.{split}"),
+        "every split has records",
+        "split {split} has {records} records",
+    ),
+    (
+        "documents",
+        "tokens",
+        MIN_TOKENS,
+        "every split has enough text to learn from or to be measured on",
+        "split {split} has {tokens} tokens",
+    ),
+    (
+        "documents",
+        "tokens_in_file",
+        equals("tokens", CODE),
+        "the index covers the ids file exactly",
+        "split {split}: {tokens_in_file} tokens in the file, {tokens} in the index",
+    ),
+    (
+        "classes",
+        "class_share",
+        at_least("min_label_share"),
+        "no label is too rare in any split",
+        "{class_records} records of split {split} have the label {label}, a share of {class_share}",
+    ),
+    (
+        "classes",
+        "in_train",
+        IN_TRAIN,
+        "every label of a split is seen in training",
+        "label {label} of split {split} has {in_train} records in train",
+    ),
+    (
+        "lengths",
+        "too_long_share",
+        TOO_LONG,
+        "records are not longer than a model reads",
+        "{too_long} of {records_read} records have more than {max_tokens} tokens, a share of {too_long_share}; "
+        "the longest has {longest}",
+    ),
+    ("examples", "left_out_share", LEFT_OUT, "records make an example of every recipe's task", NO_EXAMPLE),
+    (
+        "account",
+        "rows_in",
+        equals("accounted", CODE),
+        "rows in = kept + removed, with the reason",
+        "{rows_in} records were read; kept and removed are {accounted}",
+    ),
+    (
+        "account",
+        "kept",
+        equals("rows_stored", CODE),
+        "every kept record was written",
+        "{kept} records were kept, {rows_stored} are in the files",
+    ),
+    (
+        "account",
+        "rows_admitted",
+        equals("rows_in", CODE),
+        "every record of data/raw was examined",
+        "{rows_admitted} records passed the raw gate, {rows_in} were read",
+    ),
+    (
+        "coverage",
+        "coverage_share",
+        at_least("min_coverage"),
+        "most of each source is used",
+        "{sampled} of {admitted} records of source {source} are used, a share of {coverage_share}",
+    ),
 ]
 
 
@@ -156,7 +252,7 @@ def _splits(settings: Settings, samples: Samples) -> Frame:
 
 
 def _documents(settings: Settings, samples: Samples) -> Frame:
-    frame = Frame(("split",), ("tokens", "tokens_in_file", "min_tokens"))
+    frame = Frame(("split",), ("tokens", "tokens_in_file", "min_tokens"), kind="documents")
     for split, ids in samples.ids.items():
         frame.add(
             {
@@ -171,34 +267,47 @@ def _documents(settings: Settings, samples: Samples) -> Frame:
 
 def _classes(samples: Samples) -> Frame:
     counts_of = dict.fromkeys(("class_share", "in_train"), "class_records")
-    frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"), counts=counts_of)
+    frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"), counts=counts_of, kind="labelled")
     counts = samples.counts("labelled", "label")
     labels = sorted({label for _, label in counts})
+    examples = _unseen_in_train(samples, counts)
     for split, size in samples.sizes["labelled"].items():
-        for label in labels if size else ():
-            records = Tally(counts[split, label])
-            if not counts["train", label]:
-                records = samples.tally("labelled", _rows_with(samples, split, label))
+        rarest = [label for _, _, label in sorted((counts["train", of] > 0, counts[split, of], of) for of in labels)]
+        listed, more = (rarest[:MOST_VALUES], rarest[MOST_VALUES:]) if size else ([], [])
+        for label in sorted(listed):
             frame.add(
                 {
                     "split": split,
                     "label": label,
-                    "class_records": records,
+                    "class_records": Tally(counts[split, label], examples.get((split, label), [])),
                     "class_share": counts[split, label] / size,
                     "in_train": counts["train", label],
+                }
+            )
+        if more:
+            frame.add(
+                {
+                    "split": split,
+                    "label": f"{len(more):,} more labels",
+                    "class_records": sum(counts[split, label] for label in more),
+                    "class_share": min(counts[split, label] for label in more) / size,
+                    "in_train": min(counts["train", label] for label in more),
                 }
             )
     return frame
 
 
-def _rows_with(samples: Samples, split: str, label: str) -> Iterator[int]:
-    """Row numbers of one split's labelled records with one label."""
-    row = 0
-    for batch_split, batch in samples.batches("labelled", ["label"]):
-        for value in batch["label"].to_pylist():
-            if (batch_split, value) == (split, label):
-                yield row
-            row += 1
+def _unseen_in_train(samples: Samples, counts: Counter[tuple[str, str]]) -> dict[tuple[str, str], list[Example]]:
+    """Examples of the first records whose label does not occur in train, by split and label."""
+    examples: dict[tuple[str, str], list[Example]] = {}
+    row = shown = 0
+    for split, batch in samples.batches("labelled", ["label"]):
+        for place, label in enumerate(batch["label"].to_pylist(), row):
+            if shown < MOST_EXAMPLES and not counts["train", label]:
+                examples.setdefault((split, label), []).append(samples.example("labelled", place))
+                shown += 1
+        row += len(batch)
+    return examples
 
 
 def _lengths(settings: Settings, samples: Samples) -> Frame:

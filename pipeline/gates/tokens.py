@@ -73,33 +73,120 @@ class Settings(Section):
 
 CODE = "no bound: fix pipeline/tokenizer or pipeline/data/tokens.py"
 COMPRESSION = within("bytes_per_token.at_least", "bytes_per_token.at_most", "gates.tokens.bytes_per_token")
-# Frame, column, condition (with the setting below gates.tokens that holds the bound), condition in words.
+MARKERS = warning(at_most("max_spelled_specials"))
+# Frame, column, condition (with the setting below gates.tokens that holds the bound), condition and measured values in words.
 EXPECTATIONS: list[Row] = [
-    ("ids", "ids_outside_vocabulary", zero(CODE), "every id is below vocab_size"),
-    ("ids", "specials_inside", zero(CODE), "no special token came out of text: only code places them"),
-    ("ids", "missing_ends", zero(CODE), "every document ends with the end-of-text token"),
-    ("index", "misplaced", zero(CODE), "documents lie one after the other, without gap or overlap"),
-    ("index", "other_order", zero(CODE), "documents have the order of data/raw/documents.parquet"),
-    ("index", "tokens_in_file", equals("tokens_in_index", CODE), "the index covers the ids file exactly"),
-    ("index", "tokens_in_meta", equals("tokens_in_index", CODE), "meta.json counts the tokens right"),
-    ("index", "documents_in_index", equals("documents_in_raw", CODE), "every document was tokenized"),
-    ("index", "documents_in_meta", equals("documents_in_index", CODE), "meta.json counts the documents right"),
-    ("index", "documents_in_index", at_least("min_documents"), "there are enough documents"),
-    ("texts", "changed_texts", zero(CODE), "decoding gives every sampled text back, byte for byte"),
-    ("texts", "wrong_sizes", zero(CODE), "the index counts each text's bytes right"),
-    ("texts", "spelled_specials", warning(at_most("max_spelled_specials")), "texts seldom spell a special token"),
-    ("languages", "bytes_per_token", COMPRESSION, "the vocabulary compresses each language well, not too well"),
+    (
+        "ids",
+        "ids_outside_vocabulary",
+        zero(CODE),
+        "every id is below vocab_size",
+        "{ids_outside_vocabulary} ids are not below vocab_size",
+    ),
+    (
+        "ids",
+        "specials_inside",
+        zero(CODE),
+        "no special token came out of text",
+        "{specials_inside} special tokens stand inside documents",
+    ),
+    (
+        "ids",
+        "missing_ends",
+        zero(CODE),
+        "every document ends with the end-of-text token",
+        "{missing_ends} documents do not end with it",
+    ),
+    (
+        "index",
+        "misplaced",
+        zero(CODE),
+        "documents lie one after the other, without gap or overlap",
+        "{misplaced} documents start elsewhere",
+    ),
+    (
+        "index",
+        "other_order",
+        zero(CODE),
+        "documents have the order of data/raw/documents.parquet",
+        "{other_order} documents are out of order",
+    ),
+    (
+        "index",
+        "tokens_in_file",
+        equals("tokens_in_index", CODE),
+        "the index covers the ids file exactly",
+        "{tokens_in_file} tokens in ids.bin, {tokens_in_index} in the index",
+    ),
+    (
+        "index",
+        "tokens_in_meta",
+        equals("tokens_in_index", CODE),
+        "meta.json counts the tokens right",
+        "{tokens_in_meta} tokens in meta.json, {tokens_in_index} in the index",
+    ),
+    (
+        "index",
+        "documents_in_index",
+        equals("documents_in_raw", CODE),
+        "every document was tokenized",
+        "{documents_in_index} documents of {documents_in_raw} were tokenized",
+    ),
+    (
+        "index",
+        "documents_in_meta",
+        equals("documents_in_index", CODE),
+        "meta.json counts the documents right",
+        "{documents_in_meta} documents in meta.json, {documents_in_index} in the index",
+    ),
+    (
+        "index",
+        "documents_in_index",
+        at_least("min_documents"),
+        "there are enough documents",
+        "{documents_in_index} documents",
+    ),
+    (
+        "texts",
+        "changed_texts",
+        zero(CODE),
+        "decoding gives every sampled text back, byte for byte",
+        "{changed_texts} of {compared} texts are not what their ids decode to",
+    ),
+    (
+        "texts",
+        "wrong_sizes",
+        zero(CODE),
+        "the index counts each text's bytes right",
+        "{wrong_sizes} of {compared} sizes in the index are wrong",
+    ),
+    (
+        "texts",
+        "spelled_specials",
+        MARKERS,
+        "texts seldom spell a special token",
+        "{spelled_specials} texts spell a special token such as <|endoftext|>",
+    ),
+    (
+        "languages",
+        "bytes_per_token",
+        COMPRESSION,
+        "the vocabulary compresses each language well, not too well",
+        "{bytes_per_token} bytes per token in language {language}",
+    ),
     (
         "compression",
         "outlier_share",
         at_most("outliers.max_share", "gates.tokens.outliers"),
         "few documents compress badly",
+        "{outliers} documents compress badly, a share of {outlier_share}",
     ),
     (
         "vocabulary",
         "unused_share",
         at_most("max_unused_vocabulary_share"),
         "the vocabulary is not too large for the text",
+        "{unused_ids} of {vocab_size} ids are never used, a share of {unused_share}",
     ),
 ]
 
@@ -135,7 +222,7 @@ def admits(data: Path) -> dict[Kind, str]:
 
 
 def _ids(tokens: TokenFolder, folder: Path) -> Frame:
-    frame = Frame((), ("ids_outside_vocabulary", "specials_inside", "missing_ends"))
+    frame = Frame((), ("ids_outside_vocabulary", "specials_inside", "missing_ends"), kind="documents")
     outside, inside, unclosed = Tally(), Tally(), Tally()
     for places, values in tokens.outside_vocabulary():
         if len(places):
@@ -170,6 +257,7 @@ def _index(tokens: TokenFolder, documents: Path) -> Frame:
             "documents_in_raw",
             "documents_in_meta",
         ),
+        kind="documents",
     )
     misplaced, other_order, n_tokens = Tally(), Tally(), 0
     for part in tokens.documents():
@@ -209,7 +297,7 @@ def _replaced(first: int, ids: pa.Array) -> Callable[[int], str]:
 
 def _round_trips(settings: Settings, tokens: TokenFolder, documents: Path) -> Frame:
     """Compares texts with their decoded ids, every n-th and all that spell a special token."""
-    frame = Frame((), ("compared", "changed_texts", "wrong_sizes", "spelled_specials"))
+    frame = Frame((), ("compared", "changed_texts", "wrong_sizes", "spelled_specials"), kind="documents")
     tallies = {name: Tally() for name in frame.columns[1:]}
     detector = _texts.spelled(tokens.specials_by_name)
     compared, every = 0, max(1, tokens.n_documents // settings.round_trip_documents)
@@ -235,7 +323,7 @@ def _round_trips(settings: Settings, tokens: TokenFolder, documents: Path) -> Fr
 
 
 def _languages(tokens: TokenFolder) -> Frame:
-    frame = Frame(("language",), ("documents", "text_bytes", "text_tokens", "bytes_per_token"))
+    frame = Frame(("language",), ("documents", "text_bytes", "text_tokens", "bytes_per_token"), kind="documents")
     sums: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))
     for batch in batches(tokens.index, ["language", "length", "bytes"]):
         codes = batch["language"].dictionary_encode()
@@ -258,7 +346,7 @@ def _languages(tokens: TokenFolder) -> Frame:
 
 
 def _compression(settings: Settings, tokens: TokenFolder) -> Frame:
-    frame = Frame((), ("outliers", "outlier_share"), counts={"outlier_share": "outliers"})
+    frame = Frame((), ("outliers", "outlier_share"), counts={"outlier_share": "outliers"}, kind="documents")
     tally = Tally()
     for part in tokens.documents():
         rate = part.sizes / np.maximum(part.lengths - 1, 1)
@@ -279,7 +367,9 @@ def _compressed(tokens: TokenFolder, part: IndexRows, rate: np.ndarray) -> Calla
 
 
 def _vocabulary(tokens: TokenFolder) -> Frame:
-    frame = Frame((), ("vocab_size", "unused_ids", "unused_share"), counts={"unused_share": "unused_ids"})
+    frame = Frame(
+        (), ("vocab_size", "unused_ids", "unused_share"), counts={"unused_share": "unused_ids"}, kind="documents"
+    )
     special = set(tokens.specials_by_name.values())
     ordinary = [number for number in range(tokens.vocab_size) if number not in special]
     unused = int((tokens.counts()[ordinary] == 0).sum())

@@ -41,15 +41,21 @@ def stage_task(stage: graph.Stage, fresh: bool, force: bool, processes: Processe
         if verdict is not None:
             publish(verdict)
         raise StageError(f"{stage.name}: {verdict.sentence if verdict and not verdict.passed else error}") from None
+    refused = _published(stage)
     for line in lines:
         for words, message in _UNCHANGED.items():
             if words in line:
                 return Completed(name="Cached", message=message)
+    return Completed(message="ran") if refused is None else Completed(name="Refused", message=refused)
+
+
+def _published(stage: graph.Stage) -> str | None:
+    """Publishes the verdict of a gate, so that it replaces an earlier one; its sentence if the gate did not pass."""
     verdict = verdicts.of(stage)
-    if verdict is not None and not verdict.passed:
-        publish(verdict)
-        return Completed(name="Refused", message=verdict.sentence)
-    return Completed(message="ran")
+    if verdict is None:
+        return None
+    publish(verdict)
+    return None if verdict.passed else verdict.sentence
 
 
 @task(name=REGISTER, task_run_name=REGISTER, cache_policy=NO_CACHE, persist_result=False)

@@ -47,14 +47,18 @@ class Verdict:
 
     @property
     def markdown(self) -> str:
-        """The expectations that did not hold as a table, the blocking ones first."""
-        rows = ["| expectation | column | severity | count | expected | offending rows | change |"]
+        """The sentence, then the rules that failed as a table, the blocking ones first."""
+        sentence = f"**{cell(self.sentence, _SENTENCE)}**\n"
+        failed = [*self.failures("critical"), *self.failures("warning")]
+        if not failed:
+            return sentence
+        rows = ["| severity | measured; allowed | rule | count | offending rows | change | column |"]
         rows.append("|---|---|---|---:|---|---|---|")
-        for result in [*self.failures("critical"), *self.failures("warning")]:
-            values = [result[key] for key in ("expectation", "column", "severity", "count", "says")]
-            values += [_offenders(result), result["params_key"]]
+        for result in failed:
+            values = [result["severity"], _measured(result), result["says"], result["count"]]
+            values += [_offenders(result), _keys(result), f"{result['column']}: {result['expectation']}"]
             rows.append("| " + " | ".join(map(cell, values)) + " |")
-        return f"**{cell(self.sentence, _SENTENCE)}**\n\n" + "\n".join(rows) + "\n"
+        return sentence + "\n" + "\n".join(rows) + "\n"
 
 
 def of(stage: graph.Stage) -> Verdict | None:
@@ -75,10 +79,26 @@ def cell(value: Any, widest: int = _WIDEST) -> str:
 
 
 def _rule(result: dict[str, Any]) -> str:
-    """The expectation, its count, the expected value, and the setting to change."""
-    rule = f"{result['expectation']} on {result['column']}: {result['count']}, expected {result['says']}"
-    return " ".join(f"{rule} (change {result['params_key']} in params.yaml)".split())
+    """Measured value and bound, and the setting to change."""
+    return " ".join(f"{_measured(result, 1)} (change {_keys(result)} in params.yaml)".split())
+
+
+def _failed(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The failed measurements of a result; none where it could not be computed, or an older version wrote it."""
+    return [row for row in result.get("measured", []) if row["failed"]]
+
+
+def _measured(result: dict[str, Any], most: int = _NAMED) -> str:
+    rows = [f"{row['kind'] or ''} {row['finding']}; allowed: {row['bound']}".strip() for row in _failed(result)]
+    if not rows:
+        rows = [f"{result['expectation']} on {result['column']}: {result['count']}, expected {result['says']}"]
+    return "; ".join(rows[:most]) + (f"; and {len(rows) - most} more" if len(rows) > most else "")
+
+
+def _keys(result: dict[str, Any]) -> str:
+    return ", ".join(dict.fromkeys(row["params_key"] for row in _failed(result))) or str(result["params_key"])
 
 
 def _offenders(result: dict[str, Any]) -> str:
-    return "; ".join(result["offenders"][:_NAMED])
+    places = [f"{record['origin']} {record['text']}" for record in result.get("records", [])]
+    return "; ".join((places or result["offenders"])[:_NAMED])

@@ -26,7 +26,7 @@ class ChangedError(RuntimeError):
 
 
 class Served(PythonModel):
-    """A table or a list of texts in, a table of answers out."""
+    """A table with a column `text` in, a table of answers out."""
 
     def load_context(self, context: PythonModelContext) -> None:  # noqa: ARG002 - MLflow calls it so
         """Checks every file of the version, then loads its code and its model. Raises ChangedError."""
@@ -36,15 +36,25 @@ class Served(PythonModel):
         load_code(folder, manifest["files"])
         from pipeline.inference.predictor import Predictor
 
-        self._speaker = Predictor(folder / "artifacts" / manifest["model"])
+        self._predictor = Predictor(folder / "artifacts" / manifest["model"])
 
     # No type hints: MLflow would infer a signature from them instead of using the registered one.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002 - MLflow calls it so
-        """Answers to the first column of the input; `params` are generation settings."""
-        import pandas as pd
+        """The answers to the rows of a table; `params` are generation settings.
 
-        texts = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
-        return pd.DataFrame(self._speaker.answer(texts, params))
+        Raises:
+            MlflowException: a request that cannot be answered: INVALID_PARAMETER_VALUE, in HTTP 400, with the reason.
+        """
+        import pandas as pd
+        from mlflow.exceptions import MlflowException
+
+        from pipeline.errors import UserError
+        from pipeline.inference import requests
+
+        try:
+            return pd.DataFrame(requests.answers(self._predictor, model_input, params))
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def require_current(models: list[str]) -> None:
 
 def _stale(targets: list[str]) -> dict[str, object]:
     """The stale stages among these and their upstream stages, with the reasons."""
-    found: dict[str, object] = json.loads(_dvc("status", "--json", "--with-deps", *targets) or "{}")
-    return found
+    stages: dict[str, object] = json.loads(_dvc("status", "--json", "--with-deps", *targets) or "{}")
+    return stages
 
 
 def _dvc(*arguments: str) -> str:
@@ -96,10 +96,10 @@ def _require_evaluated(model: str, folder: Path) -> str:
     integrity.require_intact(folder)
     details = EVALUATION / model / "details.json"
     measured = integrity.read_json(details).get("model_sha256") if details.is_file() else None
-    found = files.sha256_of(folder)
-    if found != measured:
-        raise UserError(f"{folder}: sha256 is {found}, {details} measured {measured}; run `dvc repro`, then register")
-    return found
+    sha256 = files.sha256_of(folder)
+    if sha256 != measured:
+        raise UserError(f"{folder}: sha256 is {sha256}, {details} measured {measured}; run `dvc repro`, then register")
+    return sha256
 
 
 def _require_waivers(facts: Facts, today: date) -> None:

@@ -201,7 +201,8 @@ def _costs(runs: Mapping[str, Mapping[str, Any]]) -> str:
 def _limits(facts: Facts) -> str:
     context = facts.shape.get("max_position_embeddings") or facts.shape.get("n_positions")
     lines = [
-        f"- Reads at most {context} tokens; longer texts are cut.",
+        f"- Reads at most {facts.tasks[0].max_prompt_tokens or context} tokens; longer texts are cut, elsewhere by "
+        "transformers than here (README.md in the model's folder, with code for transformers and peft).",
         "- Trained only on the sources above, their errors and biases included.",
         "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]

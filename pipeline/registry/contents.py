@@ -5,7 +5,7 @@ Two hashes name a version. `model_sha256` (the model's folder) identifies: equal
 `version_sha256` covers every file of the version: a person approves it and a loader compares it.
 
 MLflow itself writes one more file, `registered_model_meta`, into every copy and, loading in place, into the store. It
-overwrites what is there and only repeats the version's name and number: it is not covered.
+overwrites its content and only repeats the version's name and number: it is not covered.
 """
 
 import hashlib
@@ -79,8 +79,8 @@ def check(folder: Path, name: str, number: str) -> Contents:
     if links := sorted(path for path in there if (folder / path).is_symlink()):
         raise UserError(f"{where}: {links[0]} is a link, expected a file; {_ADVICE}")
     for path, sha256 in covered.items():
-        if (found := files.sha256_of(folder / path)) != sha256:
-            raise UserError(f"{where}: {path} has sha256 {found}, {MANIFEST} says {sha256}; {_ADVICE}")
+        if (actual := files.sha256_of(folder / path)) != sha256:
+            raise UserError(f"{where}: {path} has sha256 {actual}, {MANIFEST} says {sha256}; {_ADVICE}")
     sealed = _SEAL.search((folder / ENTRY).read_bytes())
     if sealed is None or sealed[1].decode() != files.sha256_of(folder / MANIFEST):
         raise UserError(f"{where}: {ENTRY} was packed with another {MANIFEST}; {_ADVICE}")

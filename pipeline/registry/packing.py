@@ -30,7 +30,8 @@ _SERVED_WITH = (
     "PyYAML",
     "pandas",
 )
-_PREDICTOR = "pipeline.inference.predictor"
+SERVED = "pipeline.inference.requests"
+"""The module whose import closure a version holds."""
 
 
 def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Contents:
@@ -47,8 +48,8 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
     """
     _save(folder, target, facts.tasks[0])
     _fix_mlmodel(target / "MLmodel", folder.name, facts.sha256)
-    # the predictor takes a task by its name
-    modules = [_PREDICTOR, *(f"pipeline.tasks.{name}" for name in plugins.choices("tasks"))]
+    # a task is loaded by its name
+    modules = [SERVED, *(f"pipeline.tasks.{name}" for name in plugins.choices("tasks"))]
     for path in {path for module in modules for path in closure(module).values()}:
         copy = target / "code" / path.relative_to(CODE)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
 def _save(folder: Path, target: Path, task: TaskSpec) -> None:
     from importlib.metadata import version
 
-    example = ["Where does Ayşe live?"] if task.template else ["Merhaba"]
+    example = [{"text": "Where does Ayşe live?" if task.template else "Merhaba"}]
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
     with warnings.catch_warnings():
         # MLflow recommends type hints although a signature is given, and resets filters, but not this function.
@@ -95,15 +96,18 @@ def _fix_mlmodel(path: Path, model: str, sha256: str) -> None:
 
 
 def signature(task: TaskSpec) -> mlflow.models.ModelSignature:
-    """Texts in; label and score, or a completion with its generation settings, out."""
+    """A column of texts in; label, score and probabilities, or a completion with its generation settings, out."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Map
 
     from pipeline.inference.predictor import GENERATION
+    from pipeline.inference.requests import columns
 
-    texts = Schema([ColSpec("string")])
+    texts = Schema([ColSpec("string", name, required=required) for name, required in columns(task).items()])
     if task.labels:
-        return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score")]))
+        shares = ColSpec(Map(DataType.double), "probabilities")  # label -> probability
+        return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score"), shares]))
     kinds = {int: "long", float: "double"}
     settings = [ParamSpec(key, kinds[type(value)], value) for key, value in GENERATION.items()]
     return ModelSignature(texts, Schema([ColSpec("string", "completion")]), ParamSchema(settings))

@@ -103,7 +103,7 @@ class Store:
         if version is None:
             raise UserError(
                 f"{uri}: not in the registry at {self.place}; `tohum list` shows "
-                "what is, as models:/<name>@candidate or models:/<name>/<version>"
+                "its versions, as models:/<name>@candidate or models:/<name>/<version>"
             )
         return version
 
@@ -124,10 +124,10 @@ class Store:
         with self.stored(f"models:/{version.name}/{version.version}") as folder:
             sealed = contents.check(folder, version.name, version.version)
             expected = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": sealed.model}
-            for tag, found in expected.items():
-                if version.tags.get(tag) != found:
+            for tag, value in expected.items():
+                if version.tags.get(tag) != value:
                     raise UserError(
-                        f"{version.name} version {version.version}: its files give {tag} {found}, its tag says "
+                        f"{version.name} version {version.version}: its files give {tag} {value}, its tag says "
                         f"{version.tags.get(tag)}; the store was changed or damaged: register the model again "
                         "(tohum register)"
                     )

@@ -1,22 +1,24 @@
 """Advice on fine-tuning methods: which to take, that it cannot be told, or not to fine-tune.
 
 Methods are compared with the baseline and with the best one by `pipeline.significance.compare`: over seeds and
-held-out records, 5 % false findings over all comparisons of a question. Methods that cannot be told from the best count
-as equal, and the cheapest of them, with the fewest trained weights, is advised.
+held-out records, 5 % false findings over all comparisons of a question. Of the methods that cannot be told from the
+best the cheapest, with the fewest trained weights, is advised, if its mean is within one standard error of the best
+(Breiman, Friedman, Olshen, Stone 1984, section 3.4.3): a large difference that few records and seeds cannot prove is
+no equality.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.reporting.methods import BASELINE, Method
-from pipeline.significance import ERROR_RATE, Scores, SeedVariance, Verdict, compare
+from pipeline.significance import ERROR_RATE, Scores, SeedVariance, Verdict, compare, standard_error
 
 
 class Advice(NamedTuple):
     """Advice in words."""
 
     reasons: str
-    """What it is based on: records, seeds, epochs, and how much the methods forget."""
+    """Its basis: records, seeds, epochs, forgetting."""
     sentence: str
     """Which method to take, or that none can be told apart, or not to fine-tune."""
 
@@ -30,6 +32,8 @@ class Comparison(NamedTuple):
     """Verdict on each other method against `best`."""
     beside_baseline: dict[str, Verdict]
     """Verdict on each method against the baseline; empty where it was not measured."""
+    near: frozenset[str]
+    """`best`, and the methods whose means are within one standard error of its mean."""
 
     @property
     def winners(self) -> list[str]:
@@ -53,7 +57,12 @@ def compared_with_best(methods: Sequence[Method]) -> Comparison | None:
     beside_best = {
         method.name: compare(method.scores, best.scores, seeds, pairs) for method in methods if method is not best
     }
-    return Comparison(best, beside_best, beside_baseline)
+    near = frozenset(
+        method.name
+        for method in methods
+        if method is best or best.scores.mean - method.scores.mean <= standard_error(best.scores, method.scores, seeds)
+    )
+    return Comparison(best, beside_best, beside_baseline, near)
 
 
 def advice(methods: Sequence[Method], probe: bool = False) -> Advice | None:
@@ -89,13 +98,24 @@ def _sentence(methods: Sequence[Method], comparison: Comparison, probe: bool) ->
         verdicts = comparison.beside_best.values()
         alone = ", better than every other method" if verdicts and set(verdicts) == {"worse"} else ""
         return f"Take {best.name}: {best.score} {_value(best)} on {records}{alone}{beside}."
-    cheapest = min(equals, key=lambda method: (method.trained_share, -method.mean))
-    cost = f"{100 * cheapest.trained_share:.2g} % of the weights trained"
-    take = f"the cheapest, {cheapest.name} ({_value(cheapest)}, {cost})"
-    if cheapest is best:
+    cheapest = _cheapest(equals)
+    chosen = _cheapest([method for method in equals if method.name in comparison.near])
+    cost = f"{100 * chosen.trained_share:.3g} % of the weights trained"
+    if chosen is cheapest and chosen is best:
         take = f"{best.name}, which is also the cheapest ({cost})"
+    elif chosen is cheapest:
+        take = f"the cheapest, {chosen.name} ({_value(chosen)}, {cost})"
+    elif chosen is best:
+        take = f"{best.name}, as the cheaper ones are lower by more than one standard error"
+    else:
+        take = f"{chosen.name} ({_value(chosen)}, {cost}), the cheapest within one standard error of the best"
     others = _names([method for method in equals if method is not best])
     return f"Cannot tell {value} from {others} on {records}: take {take}{beside}."
+
+
+def _cheapest(methods: Sequence[Method]) -> Method:
+    """The method with the fewest trained weights; of several the best."""
+    return min(methods, key=lambda method: (method.trained_share, -method.mean))
 
 
 def _equals(methods: Sequence[Method], comparison: Comparison) -> list[Method]:

@@ -161,7 +161,7 @@ def byte_level_json(ranks: Mapping[bytes, int], pattern: str, special: Mapping[s
 
 
 def characters_json(alphabet: Iterable[str], special: Mapping[str, int]) -> bytes:
-    """tokenizer.json of a vocabulary of single characters; ids in the order given."""
+    """tokenizer.json of a vocabulary of single characters; ids in the order of `alphabet`."""
     model = {"type": "WordLevel", "vocab": {letter: i for i, letter in enumerate(alphabet)}, "unk_token": ""}
     split = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
     return _tokenizer_json(model, split, {"type": "Fuse"}, special)

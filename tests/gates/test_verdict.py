@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import files
+from pipeline import config, files
 from pipeline.config.params import Waiver
 from pipeline.errors import UserError
-from pipeline.gates import _expectations, _tickets, _verdict
+from pipeline.gates import _expectations, _run, _tickets, _verdict
 from pipeline.gates._rules import (
+    Condition,
     Example,
     Frame,
     Row,
@@ -33,6 +34,7 @@ from pipeline.gates._rules import (
     zero,
 )
 from pipeline.paths import CODE
+from tests.gates.builders import GATES, Raw
 
 HOSTILE = '<script src="https://evil.example/x.js"></script><img src=x onerror="alert(1)">\x1b[31m'
 WAIVER = Waiver(
@@ -219,3 +221,132 @@ def test_library_import_leaves_deferred_modules_usable() -> None:
     assert altair.Chart
     assert scipy.stats.norm
     assert sqlalchemy.Column
+
+
+def test_table_tells_measured_value_bound_and_kind() -> None:
+    lines = [line.strip() for line in _verdict.table(reach(frame(9)), Path("here")).splitlines()]
+    assert lines[0] == "gate raw: failed, 1 of 2 rules"
+    assert "documents: bad is 9; allowed: at most 0" in lines
+    assert "warning: expected: little is other" in lines
+    assert "labelled: other is 2; allowed: at most 1" in lines
+    assert "and 4 more on the page, of 9" in lines
+    assert not any(line.startswith("labelled: bad") for line in lines), "that row passed"
+
+
+def test_table_shows_no_control_characters_of_records() -> None:
+    made = frame(1, "x")
+    made.examples[0, "bad"] = [Example("id\x1b[31m", "a\nb\u202e.csv:1", "x")]
+    text = _verdict.table(reach(made), Path("here"))
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "a\\nb\\u202e.csv:1 (id\\x1b[31m)" in text
+
+
+def test_sections_have_failures_first() -> None:
+    made = frame(0)
+    made.rows[1]["bad"] = 3
+    first, second = _verdict.sections(reach(made))
+    assert (first["kind"], second["kind"]) == ("labelled", "documents")
+    assert [row["state"] for row in first["rows"]] == ["failed", "warning"]
+    assert [row["state"] for row in second["rows"]] == ["passed", "passed"]
+    waived = _verdict.sections(reach(frame(2), [WAIVER]))
+    states = {(section["kind"], row["finding"]): row["state"] for section in waived for row in section["rows"]}
+    assert states == {
+        ("documents", "bad is 2"): "waived",
+        ("documents", "other is 1"): "passed",
+        ("labelled", "bad is 0"): "passed",
+        ("labelled", "other is 2"): "warning",
+    }
+
+
+def test_page_shows_failed_rows_with_bound_setting_and_turkish_records() -> None:
+    page = _verdict.page(reach(frame(7, "çığ, öğle, İstanbul, şu ılık gün")))
+    assert page.index("bad is 7") < page.index("other is 2") < page.index("bad is 0")
+    for part in (
+        "at most 0",
+        "gates.<wbr>raw.<wbr>max_<wbr>bad",
+        "1 failed, 1 warned, of 2 rules",
+        "2 more",
+        "file.csv:6",
+    ):
+        assert part.casefold() in page.casefold(), part
+    assert page.count("çığ, öğle, İstanbul, şu ılık gün") == 7
+
+
+def test_page_shows_an_expectation_that_cannot_be_computed_as_failed() -> None:
+    made = frame(0)
+    for row in made.rows:
+        row["bad"] = "text"
+    verdict = reach(made)
+    assert not verdict["passed"]
+    section, *_ = _verdict.sections(verdict)
+    assert section["rows"][0]["state"] == "failed"
+    assert "cannot be computed" in _verdict.table(verdict, Path("here"))
+
+
+@pytest.mark.parametrize(
+    ("condition", "bound"),
+    [
+        (within(1, 2.5, "key"), "from 1 to 2.5"),
+        (at_least(1000, "key"), "at least 1,000"),
+        (at_most(0.05, "key"), "at most 0.05"),
+        (equals("b", "key"), "exactly 7"),
+        (reaches("b", "key"), "at least 7"),
+        (measured("key"), "a measured value"),
+        (one_of(["x", "y"], "key"), "one of x, y"),
+    ],
+)
+def test_measured_tells_the_bound_in_words(condition: Condition, bound: str) -> None:
+    made = Frame((), ("a", "b"))
+    made.add({"a": 3, "b": 7})
+    (expectation,) = suite("gates.raw", None, [("f", "a", condition, "")])
+    assert expectation.measured(made, 0) == {"finding": "a is 3", "bound": bound, "params_key": "key"}
+
+
+def test_measured_fills_the_key_with_labels_alone() -> None:
+    """The name of a model or metric may have braces, and is no format."""
+    made = Frame(("split",), ("a",))
+    made.add({"split": "train", "a": 3})
+    (expectation,) = suite("gates.x", None, [("f", "a", zero("{split}.{kind}.{a}.{0}"), "", "{a} in {split}")])
+    assert expectation.measured(made, 0)["params_key"] == "train.<kind>.{a}.{0}"
+    assert expectation.measured(made, 0)["finding"] == "3 in train"
+
+
+@pytest.mark.parametrize("break_it", ["waiver", "missing"])
+def test_judge_data_leaves_no_earlier_verdict_when_there_is_no_new_one(tmp_path: Path, break_it: str) -> None:
+    """A page of yesterday would be read as today's, and its tickets would admit data."""
+    params = config.load(CODE / "params.yaml")
+    params = params.model_copy(update={"gates": GATES, "waivers": []})
+    data, reports = Raw().write(tmp_path / "data"), tmp_path / "reports"
+    page = reports / "gates" / "raw" / "page.html"
+    assert _run.judge_data("raw", params, data=data, reports=reports)["passed"]
+    assert '<span class="good">passed</span>' in page.read_text(encoding="utf-8")
+    if break_it == "waiver":
+        params = params.model_copy(update={"waivers": [WAIVER.model_copy(update={"column": "none"})]})
+    else:
+        (data / "raw" / "ledger.json").unlink()
+    with pytest.raises(UserError):
+        _run.judge_data("raw", params, data=data, reports=reports)
+    assert not page.parent.exists()
+    assert not (data / "tickets" / "raw").exists()
+
+
+def test_judge_data_replaces_a_failed_page_when_the_gate_passes(tmp_path: Path) -> None:
+    params = config.load(CODE / "params.yaml").model_copy(update={"gates": GATES, "waivers": []})
+    made, reports = Raw(), tmp_path / "reports"
+    made.add("labelled", "write to a@mail.example about the house and the river")
+    page = reports / "gates" / "raw" / "page.html"
+    assert not _run.judge_data("raw", params, data=made.write(tmp_path / "data"), reports=reports)["passed"]
+    assert "hold an e-mail address" in page.read_text(encoding="utf-8")
+    assert not (tmp_path / "data" / "tickets" / "raw").exists()
+    assert _run.judge_data("raw", params, data=Raw().write(tmp_path / "data"), reports=reports)["passed"]
+    assert "1 of 25 records" not in page.read_text(encoding="utf-8")
+    assert (tmp_path / "data" / "tickets" / "raw" / "labelled.json").exists()
+
+
+def test_judge_model_leaves_no_earlier_verdict_when_there_are_no_metrics(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "gates" / "base" / "page.html", "passed")
+    params = config.load(CODE / "params.yaml")
+    with pytest.raises(UserError, match=r"metrics\.json"):
+        _run.judge_model("base", params, reports=tmp_path)
+    assert not (tmp_path / "gates" / "base").exists()

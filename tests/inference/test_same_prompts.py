@@ -176,18 +176,23 @@ def in_chat(subject: Subject, request: Request) -> None:
 def test_a_loaded_registry_model_asks_as_in_training(
     name: str, words: Path, asked: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through `mlflow.pyfunc.load_model` of a packed version; a client sends texts."""
+    """Through `mlflow.pyfunc.load_model` of a packed version; a client sends a table."""
     import mlflow
+    import pandas as pd
 
     from pipeline.registry.packing import pack
 
     folder = tmp_path / "models" / name
     task = trained(name, words, folder)
-    given = [Request(request.text) for request in requests(2, 40)]
+    given = requests(2, 40)
+    columns = {"input": [request.input for request in given]}
+    columns["history"] = [record(request)["history"] for request in given]
+    if not isinstance(task, Answering):
+        given, columns = [Request(request.text) for request in given], {}
     wanted = expected(task, folder, given)
     facts: Any = SimpleNamespace(tasks=(task.spec,), sha256=files.sha256_of(folder), metrics={})
     pack(folder, tmp_path / "version", facts, "card")
     served = mlflow.pyfunc.load_model(str(tmp_path / "version"))
     watch(task, asked, monkeypatch)
-    served.predict([request.text for request in given])
+    served.predict(pd.DataFrame({"text": [request.question for request in given], **columns}))
     assert sorted(asked) == sorted(wanted)

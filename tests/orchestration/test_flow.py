@@ -196,7 +196,7 @@ def test_flow_shows_a_failed_gate_and_runs_the_other_branch(server: Server, proj
     expected = {"one": "Completed", "fan@left": "Completed", "fan@right": "Completed"}
     server.assert_tasks(expected | {"gate": "Failed", "last": "NotReady"})
     table = server.artifact("gate-left")
-    assert "ExpectColumnValuesToBeBetween | emails | critical | 3 | at most 0" in table
+    assert "| critical | ExpectColumnValuesToBeBetween on emails: 3, expected at most 0 |" in table
     assert "gates.left.emails" in table
     assert "<script>" not in table
     assert "the left gate failed" in server.artifact("tohum-summary")

@@ -240,11 +240,12 @@ def test_entry_file_refuses_before_it_imports_under_plain_mlflow(
         shutil.copytree(copy, tmp_path / "~good")
         expected = predictor.answer(copy / "artifacts/spam-full", ["free prize"])[0]["label"]
     code = (
-        "import json, pathlib, sys, mlflow\n"
+        "import json, pathlib, sys, mlflow, pandas\n"
         "said = {}\n"
         "for folder in sorted(pathlib.Path('.').iterdir()):\n"
         "    try:\n"
-        "        said[folder.name] = mlflow.pyfunc.load_model(str(folder)).predict(['free prize'])['label'][0]\n"
+        "        table = pandas.DataFrame({'text': ['free prize']})\n"
+        "        said[folder.name] = mlflow.pyfunc.load_model(str(folder)).predict(table)['label'][0]\n"
         "    except Exception as error:\n"
         "        said[folder.name] = f'{type(error).__name__}: {error}'\n"
         "    if folder.name != '~good' and any(name.partition('.')[0] == 'pipeline' for name in sys.modules):\n"

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from pipeline import config, files, registry
 from pipeline.closure import closure
+from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
@@ -19,7 +21,7 @@ from pipeline.inference import predictor
 from pipeline.model import open_weights
 from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry, admission, contents, uploads
 from pipeline.registry import card as model_card
-from pipeline.registry.packing import pack
+from pipeline.registry.packing import SERVED, pack
 from tests.commands import tohum
 from tests.registries import ROOT, evaluate, make_model, params, register
 from tests.specs import ANSWERS, SPAM, written
@@ -47,12 +49,20 @@ def test_predict_answers_as_the_checkpoint_does(project: Registry, name: str, mo
     assert new
     served = mlflow.pyfunc.load_model(f"models:/tohum-{name}@{CANDIDATE}")
     expected = predictor.answer(Path("models") / name, TEXTS)
-    assert served.predict(TEXTS).to_dict("records") == expected
+    table = pd.DataFrame({"text": TEXTS})
+    given = served.predict(table).to_dict("records")
+    if name == "spam-full":
+        for answer, row in zip(expected, given, strict=True):
+            shares = row.pop("probabilities")
+            assert answer == row == {"label": max(shares, key=shares.get), "score": max(shares.values())}
+            assert set(shares) == {"ham", "spam"}
+            assert sum(shares.values()) == pytest.approx(1)
+    assert given == expected
     if name != "spam-full":
         drawn = {"temperature": 1.0, "max_tokens": 12, "seed": 5}
-        texts = served.predict(TEXTS, params=drawn).to_dict("records")
+        texts = served.predict(table, params=drawn).to_dict("records")
         assert texts == predictor.answer(Path("models") / name, TEXTS, drawn) != expected
-        assert texts != served.predict(TEXTS, params=drawn | {"seed": 6}).to_dict("records")
+        assert texts != served.predict(table, params=drawn | {"seed": 6}).to_dict("records")
     assert version.tags[MODEL] == files.sha256_of(Path("models") / name)
     assert version.tags["tohum.run_uid"] == "c0ffee"
     assert version.tags["gate.raw"] == "passed"
@@ -65,8 +75,9 @@ def test_predict_needs_neither_this_checkout_nor_a_pickle(project: Registry, tmp
         stored = Path(shutil.copytree(copy, tmp_path / "served"))
     assert not [p for p in stored.rglob("*") if p.suffix in (".pkl", ".pickle", ".bin", ".pt")]
     code = (
-        "import sys, mlflow; model = mlflow.pyfunc.load_model(sys.argv[1]); "
-        "import pipeline; print(pipeline.__file__); print(model.predict(['free prize'])['label'][0])"
+        "import sys, mlflow, pandas; model = mlflow.pyfunc.load_model(sys.argv[1]); "
+        "import pipeline; print(pipeline.__file__); table = pandas.DataFrame({'text': ['free prize']}); "
+        "print(model.predict(table)['label'][0])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -223,22 +234,23 @@ def test_pack_gives_the_same_bytes_twice(project: Registry, tmp_path: Path) -> N
         pack(Path("models/chat-full"), tmp_path / "c", facts, "card")
 
 
-def test_pack_holds_the_closure_of_the_predictor(project: Registry) -> None:
+def test_pack_holds_the_closure_of_the_served_module(project: Registry) -> None:
     """Lost otherwise: a version would carry, and its approval cover, code that cannot change an answer."""
     import grimp
 
     graph = grimp.build_graph("pipeline", cache_dir=None, exclude_type_checking_imports=True)
-    expected, waiting = set(), ["pipeline.inference.predictor"]
+    expected, waiting = set(), [SERVED]
     while waiting:  # the packages on the way run too
         module = waiting.pop()
         if module and module not in expected:
             expected.add(module)
             waiting += [module.rpartition(".")[0], *graph.find_modules_directly_imported_by(module)]
-    assert set(closure("pipeline.inference.predictor")) == expected
+    assert set(closure(SERVED)) == expected
     version, _ = register(project, "base")
     with project.opened(version) as (folder, _):
         packed = {path.relative_to(folder / "code").as_posix() for path in (folder / "code").rglob("*.py")}
-    assert packed == {path.relative_to(ROOT).as_posix() for path in closure("pipeline.inference.predictor").values()}
+    modules = [SERVED, *(f"pipeline.tasks.{name}" for name in plugins.choices("tasks"))]  # tasks are loaded by name
+    assert packed == {path.relative_to(ROOT).as_posix() for module in modules for path in closure(module).values()}
     assert not any(name.startswith("pipeline/registry/") for name in packed)
 
 

@@ -69,7 +69,7 @@ def test_a_users_file_becomes_data_raw_with_a_summary(run, tmp_path):
 @pytest.mark.parametrize(
     ("data", "fields", "expected"),
     [
-        (b"ham\thi\xff\n", {}, "error: inputs/sms.tsv: byte 6 is 0xff: not UTF-8"),
+        (b"ham\thi\xff\n", {}, "error: inputs/sms.tsv: line 1: byte 6 is 0xff: not UTF-8"),
         (b"", {}, "error: inputs/sms.tsv: the file is empty"),
         (
             b"ham\thi\n",

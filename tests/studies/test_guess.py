@@ -20,7 +20,8 @@ from pipeline.studies.guess.header import is_header
 from pipeline.studies.guess.names import plain, rank
 from pipeline.studies.guess.write import write_source
 from pipeline.studies.workspace import lenient, params
-from tests.studies.ordinary_files import FILES, HELD_OUT, TUNED, OrdinaryFile, jsonl, table
+from tests.studies.file_writers import jsonl, table
+from tests.studies.ordinary_files import FILES, HELD_OUT, TUNED, OrdinaryFile
 
 ROWS = [{"v1": "spam" if i % 3 else "ham", "v2": f"mesaj numarası {i}, uzun bir metin", "n": str(i)} for i in range(30)]
 QA = [{"question": f"Soru {i}?", "answer": f"Cevap {i}"} for i in range(5)]
@@ -43,6 +44,9 @@ def csv_of(rows: list[dict[str, str]], delimiter: str = ",") -> str:
         ("p.json", json.dumps([{"prompt": "a", "chosen": "b", "rejected": "c"}] * 3), "preferences",
          {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"}),
         ("c.csv", "text\nbir\niki\n", "documents", {"text": "text"}),
+        ("veri", "".join(f"{'xy'[k % 2]};Bu {k}, bir cümle\n" for k in range(12)), "labelled",
+         {"text": "1", "label": "0"}),
+        ("kitap", "".join(f"Geldi {k}, gördü {k * 7}.\n" for k in range(12)), "documents", {}),
     ],
 )  # fmt: skip
 def test_guess_finds_columns_and_tells_each(tmp_path: Path, name: str, content: str, kind: str, columns: dict) -> None:
@@ -77,7 +81,7 @@ def test_guess_is_right_and_a_run_reads_it_when_the_file_is_ordinary(
 
 
 def collected(guessed: Guess, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the download stage reads of a guess, and of its running text."""
+    """Row counts of the download stage for a guess and for its running text."""
     monkeypatch.chdir(folder)
     assert guessed.inputs is not None
     guessed.inputs.copy_to(INPUTS)
@@ -255,6 +259,15 @@ def test_write_source_adds_the_data_and_changes_no_other_byte(tmp_path: Path, mo
     Path("Müşteri.csv").write_text(csv_of(ROWS, ";"), encoding="utf-8")
     with pytest.raises(UserError, match="holds another file of this name"):
         write_source(guess(Path("Müşteri.csv")))
+
+
+def test_write_source_refuses_sources_that_are_no_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text(csv_of(ROWS), encoding="utf-8")
+    Path("params.yaml").write_text("download: {sources: {}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"not written as a block; add there:\na:\n"):
+        write_source(guess(Path("a.csv")))
+    assert Path("params.yaml").read_text(encoding="utf-8") == "download: {sources: {}}\n"
 
 
 @pytest.mark.parametrize(

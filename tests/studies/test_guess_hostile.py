@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.studies.guess import guess
-from tests.studies.ordinary_files import FILES, table, xlsx, zipped
+from tests.studies.file_writers import table, xlsx, zipped
+from tests.studies.ordinary_files import FILES
 
 ENDINGS = ("csv", "tsv", "txt", "json", "jsonl", "parquet", "arrow", "xlsx", "xls", "zip", "csv.gz", "dat", "")
 TWO_LABELS = b"text,label\nmerhaba orada,a\niyi geceler,b\nyine merhaba,a\nson mesaj,b\n"
@@ -159,6 +160,10 @@ HOSTILE = {
             )
         ),
         "d",
+    ),
+    "unreadable-column.parquet": (
+        parquet_of(pa.table({"text": ["merhaba dünya"] * 4, "day": pa.array([2**60] * 4, pa.timestamp("ms"))})),
+        "documents",
     ),
     "many-columns.csv": (
         (",".join(f"c{k}" for k in range(3000)) + "\n" + (",".join("1" * 3000) + "\n") * 3).encode(),

@@ -158,6 +158,25 @@ def test_write_replaces_the_post_processor_of_an_adopted_vocabulary(words: Path,
         assert theirs(text)["input_ids"] == open_task(task, ours).prompt(Request(text))
 
 
+def test_write_uses_the_tasks_chat_template_and_keeps_an_adopted_one_for_a_language_model(
+    words: Path, tmp_path: Path
+) -> None:
+    """Lost otherwise: files of the adopted folder would overrule those of the model."""
+    folder = adopted(tmp_path / "theirs", words, {}, ("<|bos|>", *Tokenizer.load(words).special))
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}<|bos|>")
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|user|>"}))
+    vocabularies.adopt(folder).save(tmp_path / "kept")
+    messages = [{"role": "user", "content": "Kaç?"}]
+    ours, theirs = exported(tmp_path / "kept", tmp_path / "chat", CHAT)
+    expected = open_task(CHAT, ours).prompt(Request("Kaç?"))
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == expected
+    assert theirs.eos_token_id == ours.end_of_text
+    _, theirs = exported(tmp_path / "kept", tmp_path / "base", TEXT)
+    assert theirs.apply_chat_template(messages, tokenize=False) == "Kaç?<|bos|>"
+    _, theirs = exported(tmp_path / "kept", tmp_path / "classifier", CLASSIFY)
+    assert theirs.chat_template is None
+
+
 def test_pad_token_of_a_classifier_is_never_the_token_that_ends_its_texts(words: Path, tmp_path: Path) -> None:
     """Lost otherwise: transformers would take the end token for padding and read the token before it."""
     vocabularies.adopt(adopted(tmp_path / "two", words, {})).save(tmp_path / "kept")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline import files
@@ -83,8 +84,10 @@ def use(store: Registry, model: str, folder: Path) -> None:
     assert str(downloaded) in store.start(model)
     store.export(model, folder / f"exported-{model}")
     expected = predictor.answer(downloaded, ["free prize", "ı"])
+    table = pd.DataFrame({"text": ["free prize", "ı"]})
     for uri in (f"models:/tohum-{model}@{CHAMPION}", str(folder / f"exported-{model}")):
-        assert mlflow.pyfunc.load_model(uri).predict(["free prize", "ı"]).to_dict("records") == expected
+        rows = mlflow.pyfunc.load_model(uri).predict(table).to_dict("records")
+        assert [{key: row[key] for key in answer} for row, answer in zip(rows, expected, strict=True)] == expected
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +194,9 @@ def test_verify_refuses_a_file_replaced_through_the_server(server: str, moved: P
 def test_mlflow_loads_a_version_through_the_server(server: str, tmp_path: Path) -> None:
     """No code of ours but the version's own: what a colleague with nothing but MLflow does."""
     code = (
-        "import mlflow, sys; model = mlflow.pyfunc.load_model('models:/tohum-spam-full@candidate')\n"
-        "import pipeline; print(pipeline.__file__, model.predict(['free prize'])['label'][0])"
+        "import mlflow, pandas; model = mlflow.pyfunc.load_model('models:/tohum-spam-full@candidate')\n"
+        "import pipeline; table = pandas.DataFrame({'text': ['free prize']})\n"
+        "print(pipeline.__file__, model.predict(table)['label'][0])"
     )
     environment: dict[str, Any] = os.environ | {"MLFLOW_TRACKING_URI": server}
     environment.pop("PYTHONPATH", None)

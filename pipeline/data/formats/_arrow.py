@@ -37,14 +37,15 @@ def batch_rows(batches: Iterator[pa.RecordBatch], shape: Shape, shown: str) -> I
     Raises:
         UserError: text that is not UTF-8, or a value that Python cannot hold.
     """
-    return object_rows(_objects(batches, shown), shape, shown)
+    return object_rows(_objects(batches, shown, lenient=isinstance(shape, AllColumns)), shape, shown)
 
 
-def _objects(batches: Iterator[pa.RecordBatch], shown: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(batches: Iterator[pa.RecordBatch], shown: str, lenient: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbered rows; where `lenient`, a column that cannot be read is null, as no field is mapped to it."""
     number = 0
     for batch in batches:
         try:
-            objects = batch.to_pylist()
+            objects = _readable(batch) if lenient else batch.to_pylist()
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{shown}: rows {number + 1} to {number + len(batch)}: text that is not UTF-8 "
@@ -58,6 +59,16 @@ def _objects(batches: Iterator[pa.RecordBatch], shown: str) -> Iterator[tuple[in
         for value in objects:
             number += 1
             yield number, value
+
+
+def _readable(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns[name] = column.to_pylist()
+        except (ValueError, OverflowError, pa.ArrowException):
+            columns[name] = [None] * len(batch)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def metadata(file: File, name: str) -> dict[bytes, bytes]:

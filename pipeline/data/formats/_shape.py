@@ -13,7 +13,10 @@ from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
 MESSAGES = "messages"  # documents and instructions: a list of messages in place of their columns
-TOOLS = ("tools", "functions")  # beside `messages`: what they offer is not said in them, so a row with one is rejected
+TOOLS = (
+    "tools",
+    "functions",
+)  # definitions of tools beside `messages`; no task honours them, so such rows are rejected
 EXTRA = ("language", "split")  # columns that a mapping may add
 ABSENT: Final = object()  # the row has no such field; null is a value
 _SHOWN = 40  # characters of a column's name, and columns, that errors quote: without a header a name is content

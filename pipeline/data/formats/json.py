@@ -143,11 +143,11 @@ class _Reader:
 
     def _ends(self, close: str, after: str) -> bool:
         """Reads a comma, or the bracket that closes."""
-        found = self._peek()
-        if found not in (",", close):
-            self._refuse(f"found {found or 'the end of the file'!r} after {after}; expected , or {close}")
+        after_value = self._peek()
+        if after_value not in (",", close):
+            self._refuse(f"found {after_value or 'the end of the file'!r} after {after}; expected , or {close}")
         self._move(self.at + 1)
-        return found == close
+        return after_value == close
 
     def _element(self) -> Any:
         while True:

@@ -1,4 +1,4 @@
-"""Local files: txt, csv, tsv, json, jsonl and parquet, all but parquet also as .gz.
+"""Local files: txt, csv, tsv, json, jsonl (each also as .gz), parquet, arrow and xlsx.
 
 An entry reads one kind of record from one file, or from all files of a pattern in the order of their names.
 """
@@ -43,7 +43,7 @@ class Settings(Section):
     split: Literal["train", "validation", "test"] | None
     """Pins every record to a split; null: by the hash of its content."""
     format: Part
-    """A file in pipeline/data/formats and its settings: {name: jsonl}."""
+    """A file in pipeline/data/formats and its settings: {name: jsonl, encoding: utf-8}."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":

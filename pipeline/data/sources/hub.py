@@ -76,17 +76,18 @@ def provenance(settings: Settings) -> dict[str, Any]:
 
 
 def _rows(settings: Settings, shape: "Shape") -> "Iterator[Row]":
-    from pipeline.data.formats._shape import ABSENT
+    from pipeline.data.formats._objects import object_rows
 
+    return object_rows(_objects(settings, shape.where), shape, f"{settings.repo}@{settings.revision[:8]}")
+
+
+def _objects(settings: Settings, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows by their columns, numbered from 1 on."""
     number = 0
-    places: list[int | None] | None = None
-    for batch in _batches(settings, shape.where):
-        names = list(batch)
-        places = places or shape.places(names, f"{settings.repo}@{settings.revision[:8]}")
-        columns = [None if place is None else batch[names[place]] for place in places]
-        for row in range(len(batch[names[0]])):
+    for batch in _batches(settings, where):
+        for values in zip(*batch.values(), strict=True):
             number += 1
-            yield number, tuple(ABSENT if column is None else column[row] for column in columns)
+            yield number, dict(zip(batch, values, strict=True))
 
 
 def _batches(settings: Settings, where: str) -> Iterator[dict[str, list[Any]]]:

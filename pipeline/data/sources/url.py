@@ -41,7 +41,7 @@ class Settings(Section):
     split: Literal["train", "validation", "test"] | None
     """Pins every record to a split; null: by the hash of its content."""
     format: Part
-    """A file in pipeline/data/formats and its settings: {name: jsonl}."""
+    """A file in pipeline/data/formats and its settings: {name: jsonl, encoding: utf-8}."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":

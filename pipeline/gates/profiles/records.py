@@ -1,6 +1,8 @@
 """Profile tables of data/raw: records, languages, labels, sources and row counts."""
 
+import math
 from collections.abc import Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.gates.raw import Settings
 
 _BATCH = 1024
+_EXAMPLES_PER_REASON = 10
 
 
 def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
@@ -48,8 +51,8 @@ def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
     return {
         "schema": _schema(raw),
         "records": _counts(raw, profilers),
-        "languages": _languages(settings, profilers["documents"]),
-        **_labels(raw, profilers["labelled"]),
+        "languages": _languages(settings, raw / "documents.parquet", profilers["documents"]),
+        **_labels(settings, raw / "labelled.parquet", profilers["labelled"]),
         "sources": _sources(raw, profilers),
         "ledger": _ledger(raw, profilers),
     }
@@ -79,8 +82,13 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
             "rows",
             "min_rows",
             *COUNTS,
+            "shortest",
+            "longest",
+            "least_characters",
+            "most_characters",
             "duplicates",
             "duplicate_share",
+            "languages_detected",
             "language_disagreements",
             "language_disagreement_share",
         ),
@@ -89,14 +97,20 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
     for kind, profiler in profilers.items():
         duplicates = _duplicates(raw / f"{kind}.parquet")
         disagreements = profiler.tallies["language_disagreements"]
+        characters = getattr(profiler.settings.characters, kind)
         frame.add(
             {
                 "kind": kind,
                 "rows": profiler.row,
                 "min_rows": getattr(profiler.settings.min_rows, kind),
                 **{name: profiler.tallies[name] for name in COUNTS},
+                "shortest": profiler.shortest or 0,
+                "longest": profiler.longest,
+                "least_characters": characters.at_least,
+                "most_characters": characters.at_most,
                 "duplicates": duplicates,
                 "duplicate_share": _share(duplicates.count, profiler.row),
+                "languages_detected": profiler.decided,
                 "language_disagreements": disagreements,
                 "language_disagreement_share": _share(disagreements.count, profiler.decided),
             }
@@ -140,29 +154,43 @@ def _records(path: Path, rows: np.ndarray) -> Iterator[dict[str, Any]]:
         first += len(batch)
 
 
-def _languages(settings: "Settings", documents: Profiler) -> Frame:
-    frame = Frame(("language",), ("documents", "document_share", "min_document_share"))
-    if documents.row:
-        for code in sorted({*documents.languages, *settings.language.min_share}):
-            frame.add(
-                {
-                    "language": code,
-                    "documents": documents.languages[code],
-                    "document_share": documents.languages[code] / documents.row,
-                    "min_document_share": settings.language.min_share.get(code, 0.0),
-                }
-            )
+def _languages(settings: "Settings", file: Path, documents: Profiler) -> Frame:
+    frame = Frame(("language",), ("documents", "document_share", "min_document_share"), kind="documents")
+    if not documents.row:
+        return frame
+    listed, rest = documents.languages.most_frequent(file, "language")
+    counts = documents.languages.counts_of(list(settings.language.min_share)) | listed
+    for code in sorted(counts):
+        frame.add(_language(settings, documents, code, counts[code]))
+    if rest.values:
+        frame.add(_language(settings, documents, f"{rest.values:,} more languages", rest.records))
     return frame
 
 
-def _labels(raw: Path, labelled: Profiler) -> dict[str, Frame]:
-    balance = Frame(("label",), ("label_records", "label_share"), counts={"label_share": "label_records"})
-    label_set = Frame((), ("n_labels", "contradictions"))
-    for label, count in sorted(labelled.labels.items()):
-        balance.add({"label": label, "label_records": count, "label_share": count / labelled.row})
-    if labelled.row:
-        contradictions = labelled.contradictions(raw / "labelled.parquet")
-        label_set.add({"n_labels": len(labelled.labels), "contradictions": contradictions})
+def _language(settings: "Settings", documents: Profiler, code: str, count: int) -> dict[str, Any]:
+    return {
+        "language": code,
+        "documents": count,
+        "document_share": count / documents.row,
+        "min_document_share": settings.language.min_share.get(code, 0.0),
+    }
+
+
+def _labels(settings: "Settings", file: Path, labelled: Profiler) -> dict[str, Frame]:
+    columns = ("label_records", "label_share")
+    balance = Frame(("label",), columns, counts={"label_share": "label_records"}, kind="labelled")
+    label_set = Frame((), ("n_labels", "contradictions"), kind="labelled")
+    if labelled.row and (n_labels := labelled.labels.number()):
+        fewest = math.ceil(settings.labels.min_share * labelled.row)
+        listed, rare, other = labelled.labels.rarest(file, "label", fewest)
+        for label, count in sorted(listed.items()):
+            balance.add({"label": label, "label_records": count, "label_share": count / labelled.row})
+        for rest, words in ((rare, "rarer than that"), (other, "not rarer than that")):
+            if rest.values:
+                name = f"{rest.values:,} more labels, {words}"
+                share = rest.fewest / labelled.row
+                balance.add({"label": name, "label_records": rest.records, "label_share": share})
+        label_set.add({"n_labels": n_labels, "contradictions": labelled.contradictions(file)})
     return {"labels": balance, "label_set": label_set}
 
 
@@ -206,26 +234,38 @@ def _ledger(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
                 "kept": n["kept"],
                 "rows_stored": stored,
                 "rejected": n["rejected"],
-                "rejections_listed": rejected.get((source, kind), Tally()),
+                "rejections_listed": _together(rejected.get((source, kind), {})),
                 "rejected_share": _share(n["rejected"], n["rows_in"]),
             }
         )
     return frame
 
 
-def _rejections(path: Path) -> dict[tuple[str, Any], Tally]:
-    """(source, kind) -> its rejected rows with the reason."""
-    tallies: dict[tuple[str, Any], Tally] = {}
-    for row in _stream(path):
-        place = f"{row['file']}:{row['line']}" if row["line"] is not None else str(row["file"])
-        detail = _texts.excerpt(f"{row['reason']}: {row['detail'] or ''}")
-        tallies.setdefault((row["source"], row["kind"]), Tally()).add(Example("", place, detail))
+def _rejections(path: Path) -> dict[tuple[str, Any], dict[str, Tally]]:
+    """(source, kind) -> reason -> its rejected rows, the first of them as examples."""
+    tallies: dict[tuple[str, Any], dict[str, Tally]] = {}
+    for batch in batches(path, rows=_BATCH):
+        groups = [batch[name].fill_null("").dictionary_encode() for name in ("source", "kind", "reason")]
+        codes = np.column_stack([group.indices.to_numpy() for group in groups])
+        for code in np.unique(codes, axis=0):
+            source, kind, reason = (group.dictionary[int(i)].as_py() for group, i in zip(groups, code, strict=True))
+            rows = np.flatnonzero((codes == code).all(axis=1)).tolist()
+            tally = tallies.setdefault((source, kind), {}).setdefault(reason, Tally())
+            tally.add_rows(rows, partial(_rejected, batch), _EXAMPLES_PER_REASON)
     return tallies
 
 
-def _stream(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in batches(path, rows=_BATCH):
-        yield from batch.to_pylist()
+def _rejected(batch: pa.RecordBatch, row: int) -> Example:
+    values = {name: batch[name][row].as_py() for name in batch.schema.names}
+    place = f"{values['file']}:{values['line']}" if values["line"] is not None else str(values["file"])
+    return Example("", place, _texts.excerpt(f"{values['reason']}: {values['detail'] or ''}"))
+
+
+def _together(by_reason: dict[str, Tally]) -> Tally:
+    """One tally of all reasons, the most frequent one's examples first."""
+    ordered = sorted(by_reason.values(), key=lambda tally: -tally.count)
+    examples = [example for tally in ordered for example in tally.examples]
+    return Tally(sum(tally.count for tally in ordered), examples[:MOST_EXAMPLES])
 
 
 def _share(count: int, total: int) -> float:

@@ -17,6 +17,7 @@ from pipeline.data.tables import batches
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates.profiles import texts as _texts
 from pipeline.gates.profiles.texts import ENCODING, PERSONAL, SPELLED
+from pipeline.gates.profiles.values import DistinctValues
 
 if TYPE_CHECKING:
     from pipeline.gates.raw import Settings
@@ -43,12 +44,13 @@ class Profiler:
         self.kind, self.settings = kind, settings
         self.tallies = {name: Tally() for name in (*COUNTS, "language_disagreements")}
         self.sources: Counter[str] = Counter()
-        self.languages: Counter[str] = Counter()
-        self.labels: Counter[str] = Counter()
-        self.decided = self.row = 0
+        self.languages, self.labels = DistinctValues(folder), DistinctValues(folder)
+        self.decided = self.row = self.longest = 0
+        self.shortest: int | None = None
         self.stride = max(1, -(-n_rows // (settings.language.sample or n_rows or 1)))
-        self._forms = DiskArray(folder, np.uint64, 4)  # of labelled records: both halves of the digest, record, label
-        self._numbers: dict[str, int] = {}
+        self._forms = DiskArray(
+            folder, np.uint64, 4
+        )  # of labelled records: both halves of the digest, record, label's hash
 
     def read(self, batch: pa.RecordBatch) -> None:
         """Counts one batch; missing columns are left to the schema's expectation."""
@@ -71,8 +73,7 @@ class Profiler:
         self.row += len(batch)
 
     def _tally(self, check: str, rows: "_Rows", matches: Matches) -> None:
-        for row, (column, span) in sorted(matches.items()):
-            self.tallies[check].add(rows.example(row, column, span))
+        self.tallies[check].add_rows(sorted(matches), lambda row: rows.example(row, *matches[row]))
 
     def _nulls(self, rows: "_Rows", columns: dict[str, pa.Array]) -> None:
         required = [field.name for field in SCHEMAS[self.kind] if not field.nullable and field.name in columns]
@@ -95,6 +96,9 @@ class Profiler:
         for name in names:
             if name != "label":
                 total += pc.fill_null(pc.utf8_length(rows.texts[name]), 0).to_numpy(zero_copy_only=False)
+        least = int(total.min(initial=np.iinfo(np.int64).max))
+        self.shortest = least if self.shortest is None else min(self.shortest, least)
+        self.longest = max(self.longest, int(total.max(initial=0)))
         bounds = getattr(self.settings.characters, self.kind)
         first = next(iter(names), "id")
         for check, outside in (("too_short", total < bounds.at_least), ("too_long", total > bounds.at_most)):
@@ -102,7 +106,7 @@ class Profiler:
 
     def _languages(self, rows: "_Rows") -> None:
         declared = rows.values("language")
-        self.languages.update(declared)
+        self.languages.add(pa.array(declared, pa.string()), self.row)
         name = next((name for name in CONTENT[self.kind] if name in rows.texts), None)
         if name is None or not declared:
             return
@@ -113,19 +117,18 @@ class Profiler:
                 continue
             self.decided += 1
             if guess != declared[row]:
-                self.tallies["language_disagreements"].add(rows.example(row, name))
+                self._tally("language_disagreements", rows, {row: (name, (0, 0))})
 
     def _labels(self, rows: "_Rows") -> None:
         if self.kind != "labelled" or not {"text", "label"} <= set(rows.texts):
             return
-        labels, texts = rows.values("label"), rows.texts["text"].to_pylist()
-        self.labels.update(labels)
+        texts = rows.texts["text"].to_pylist()
+        labels = self.labels.add(pa.array(rows.values("label"), pa.string()), self.row)
         forms = [language.normal(text or "", code) for text, code in zip(texts, rows.values("language"), strict=True)]
         digests = [blake2b(form.encode("utf-8", "surrogatepass"), digest_size=16).digest() for form in forms]
         halves = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
-        numbers = [self._numbers.setdefault(label, len(self._numbers)) for label in labels]
         records = np.arange(self.row, self.row + rows.count, dtype=np.uint64)
-        self._forms.append(np.column_stack([halves, records, np.array(numbers, np.uint64)]))
+        self._forms.append(np.column_stack([halves, records, labels]))
 
     def contradictions(self, path: Path) -> Tally:
         """Records whose text occurs earlier in the file with another label; `path`: the file that was read."""

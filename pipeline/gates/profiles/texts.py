@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.gates.profiles import personal
+from pipeline.gates.profiles import encodings, personal
 
 Span = tuple[int, int]
 _AROUND = 40  # characters shown on either side of a find
@@ -33,38 +33,11 @@ def _by_regex(pattern: str) -> Callable[[str], Iterator[Span]]:
     return lambda text: (match.span() for match in compiled.finditer(text))
 
 
-# Bytes 0x80 to 0xBF as Windows-1252 shows them (Latin-1 where it has no character).
-_CONTINUATION = "".join(
-    bytes([b]).decode("cp1252") if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else chr(b) for b in range(0x80, 0xC0)
-)
-_CLASS = "".join(re.escape(character) for character in _CONTINUATION) + "\x80-\x9f"
-_MOJIBAKE = re.compile(f"[ÂÃÄÅ][{_CLASS}]|â[{_CLASS}]{{2}}")
-
-
-def _mojibake(text: str) -> Iterator[Span]:
-    """Spans of UTF-8 read as Windows-1252 or Latin-1: they decode again to a letter or a typographic sign."""
-    for match in _MOJIBAKE.finditer(text):
-        encoded = b"".join(_byte(character) for character in match.group())
-        try:
-            letter = ord(encoded.decode("utf-8"))
-        except UnicodeDecodeError:
-            continue
-        if 0xA0 <= letter < 0x250 or 0x2010 <= letter <= 0x2122:
-            yield match.span()
-
-
-def _byte(character: str) -> bytes:
-    try:
-        return character.encode("cp1252")
-    except UnicodeEncodeError:
-        return character.encode("latin-1")
-
-
 ENCODING: dict[str, Detector] = {
     "replacement_characters": Detector("\ufffd", _by_regex("\ufffd")),
     "nul_characters": Detector(r"\x00", _by_regex("\x00")),
     "control_characters": Detector(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]", _by_regex(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")),
-    "mojibake": Detector("[ÂÃÄÅâ]", _mojibake),
+    "mojibake": Detector(encodings.CANDIDATE, encodings.mojibake),
 }
 PERSONAL: dict[str, Detector] = {
     f"personal_{name}": Detector(candidate, find) for name, (candidate, find) in personal.FINDERS.items()

@@ -148,13 +148,9 @@ class TokenFolder:
             return b""  # reported by the expectation on ids_outside_vocabulary; there is no text to decode
         return bytes(self.tokenizer.decode_bytes(ids.tolist()))
 
-    def tally(self, tally: Tally, rows: Iterable[int], fault: Callable[[int], str]) -> None:
+    def tally(self, tally: Tally, rows: Sequence[int], fault: Callable[[int], str]) -> None:
         """Adds documents to a tally; `fault` describes a row and is called for shown documents only."""
-        for row in rows:
-            if len(tally.examples) < MOST_EXAMPLES:
-                tally.add(self.document_example(row, fault(row)))
-            else:
-                tally.count += 1
+        tally.add_rows(rows, lambda row: self.document_example(row, fault(row)))
 
     def tally_places(self, tally: Tally, places: Int64s, faults: Sequence[str]) -> None:
         """Adds positions of the ids file to a tally, each with the description of its fault."""

@@ -26,8 +26,10 @@ from pipeline.studies.guess import reading
 from pipeline.studies.guess.columns import Columns
 from pipeline.studies.guess.encoding import detect as encoding_of
 from pipeline.studies.guess.inputs import Inputs, find
+from pipeline.studies.guess.picker import Ask, Roles, Wishes
 from pipeline.studies.guess.reading import Format
-from pipeline.studies.guess.roles import Ask, Chooser, Roles, Wishes, labels_of
+from pipeline.studies.guess.roles import choose
+from pipeline.studies.guess.texts import labels_of
 
 __all__ = ["Ask", "Guess", "Wishes", "guess"]
 
@@ -85,7 +87,7 @@ class Guess:
 
     def running_text(self) -> dict[str, str]:
         """Columns of a second source that reads the same data as documents to pretrain on."""
-        if self.kind == "documents":
+        if self.kind == "documents" or not self.columns:
             return self.columns
         if "messages" in self.columns:
             return {"messages": self.columns["messages"]}
@@ -106,10 +108,11 @@ def guess(paths: Path | Sequence[Path], wishes: Wishes | None = None) -> Guess:
 
     Args:
         paths: a file, a folder, a pattern, a zip archive; or several files.
-        wishes: what the user says, which is not guessed.
+        wishes: settings of the user, which are not guessed.
 
     Raises:
-        UserError: no such file; empty, binary or broken; or nothing in it can be told and nobody be asked.
+        UserError: no such file; empty, binary or broken; no column that looks
+            like text; an ambiguity without a terminal to ask on.
     """
     try:
         return _guess([paths] if isinstance(paths, Path) else list(paths), wishes or Wishes())
@@ -128,10 +131,13 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
     if not columns.rows:
         raise UserError(_no_rows(inputs.shown, bad))
     if form["name"] == "txt":
+        folders = inputs.labels() if wishes.kind in (None, "labelled") else []
+        if folders and not (wishes.text or wishes.label):
+            return _labelled_folders(inputs, form, encoding, told, folders)
         _require_no_columns(wishes, inputs.shown)
         told.append(f"{columns.rows:,} documents: kind documents (kind)")
         return Guess("documents", form, {}, tuple(told), encoding, rows=columns.rows, inputs=inputs)
-    chosen = Chooser(columns, wishes, inputs.shown).roles()
+    chosen = choose(columns, wishes, inputs.shown)
     fitting = [file.name for file in inputs.files if _fits(file, form, chosen)]
     if 0 < len(fitting) < len(inputs.files):
         lacking = [file.name for file in inputs.files if file.name not in fitting]
@@ -145,6 +151,22 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
     )  # fmt: skip
     rejected, shown = _rejected(guessed)
     return replace(guessed, rejected=rejected, sentences=tuple(map(printable, (*told, *shown))))
+
+
+def _labelled_folders(inputs: Inputs, form: Format, encoding: str | None, told: list[str], folders: list[str]) -> Guess:
+    """Text files in one folder per label."""
+    form = form | {"documents": "file", "separator": None, "max_characters": None}
+    rows = len(inputs.files)
+    told = [
+        *told[:-1],
+        "format txt: every file is a text (format.documents)",
+        f"{rows:,} texts: kind labelled (kind)",
+        f"label is the name of a text's folder: {', '.join(folders[:10])} (name: labelled_folders)",
+    ]
+    return Guess(
+        "labelled", form, {}, tuple(told), encoding, dict(zip(folders, folders, strict=True)), rows,
+        replace(inputs, source="labelled_folders"),
+    )  # fmt: skip
 
 
 def printable(text: str) -> str:
@@ -187,8 +209,8 @@ def _common_encoding(inputs: Inputs) -> str:
     if set(by_encoding) <= {"utf-8", "utf-8-sig"}:
         return "utf-8"
     if len(by_encoding) > 1:
-        found = ", ".join(f"{encoding} ({name})" for encoding, name in by_encoding.items())
-        raise UserError(f"{inputs.shown}: files of several encodings: {found}; save all as UTF-8, or give one kind")
+        listed = ", ".join(f"{encoding} ({name})" for encoding, name in by_encoding.items())
+        raise UserError(f"{inputs.shown}: files of several encodings: {listed}; save all as UTF-8, or give one kind")
     return next(iter(by_encoding))
 
 

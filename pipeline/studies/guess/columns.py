@@ -24,7 +24,7 @@ _FOREIGN = re.compile(
 
 @dataclass
 class Column:
-    """What was seen in one column, or in one field of nested objects (`review.text`, `answers.text.0`)."""
+    """Statistics of one column, or of one field of nested objects (`review.text`, `answers.text.0`)."""
 
     name: str
     values: Counter[Any] = field(default_factory=Counter)

@@ -1,11 +1,13 @@
 """The files of a user's path: a file, a folder, a pattern or a zip archive; and the source that names them."""
 
+import fnmatch
 import glob
 import json
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.data.formats._text import File
@@ -29,6 +31,10 @@ _BESIDE = (
 )
 """Beginnings of names of files that describe a data set."""
 _MOST_FILES = 100_000
+_MOST_FOLDERS = 50
+_SHORT_TEXT = 20_000
+"""Mean bytes of a file up to which files in one folder per label are texts, and no books."""
+_SPLITS = frozenset({"train", "training", "test", "testing", "dev", "val", "valid", "validation", "unsup"})
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,23 @@ class Inputs:
     """Files of one ending to read as one source."""
 
     shown: str
-    """What the user gave, in messages."""
+    """The user's path, in messages."""
     files: tuple[File, ...]
     source: str
-    """Name of the source: files or zip."""
+    """Name of the source: files, zip or labelled_folders."""
     path: str
     """Path or pattern of the source, below inputs/."""
     members: str | None
     """With source zip: name or pattern of the members."""
     sentences: tuple[str, ...] = ()
+
+    def labels(self) -> list[str]:
+        """Names of the folders that the files lie in, where each looks like a label: several short texts in each."""
+        folders = Counter(file.path.parent.name for file in self.files if "/" in file.name and file.member is None)
+        plain = not {name.lower() for name in folders} & _SPLITS
+        few = 2 <= len(folders) <= _MOST_FOLDERS and folders.total() == len(self.files)
+        size = sum(file.path.stat().st_size for file in self.files) / max(len(self.files), 1)
+        return sorted(folders) if few and plain and min(folders.values()) >= 3 and size <= _SHORT_TEXT else []
 
     def copy_to(self, folder: Path) -> None:
         """Copies the files to a project's folder inputs/, where `path` names them."""
@@ -61,12 +75,14 @@ class Inputs:
     def only(self, names: Sequence[str]) -> "Inputs":
         """The same with some of the files left out, by their names."""
         files = tuple(file for file in self.files if file.name in names)
+        if len(files) > 1 and self.source == "zip":
+            raise UserError(f"{self.shown}: only {', '.join(names[:3])} have the columns; unpack the archive")
         if len(files) > 1:
-            return Inputs(self.shown, files, self.source, self.path, self.members, self.sentences)
+            return replace(self, files=files)
         if self.source == "zip":
-            return Inputs(self.shown, files, self.source, self.path, files[0].name, self.sentences)
+            return replace(self, files=files, members=files[0].name)
         path = f"{Path(self.shown).resolve().name or 'data'}/{files[0].name}"
-        return Inputs(self.shown, files, self.source, path, None, self.sentences)
+        return replace(self, files=files, path=path)
 
 
 def ending(name: str) -> str:
@@ -89,10 +105,10 @@ def find(paths: Sequence[Path]) -> Inputs:
     if path.is_file():
         return _file(path)
     if glob.has_magic(str(path)):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-        if not found:
+        matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        if not matches:
             raise UserError(f"{path}: no file matches this pattern; correct it")
-        return find([found[0]]) if len(found) == 1 else _several(found)
+        return find([matches[0]]) if len(matches) == 1 else _several(matches)
     near = sorted(p.name for p in path.parent.iterdir())[:10] if path.parent.is_dir() else []
     beside = f"; {path.parent} contains {near}" if near else ""
     raise UserError(f"{path}: no such file; give a txt, csv, tsv, json, jsonl, parquet, xlsx or zip file{beside}")
@@ -126,22 +142,24 @@ def _archive(path: Path) -> Inputs:
     kept, sentences = _chosen(names, str(path))
     files = tuple(File(path, f"{path}!{name}", name, name) for name in kept)
     pattern = kept[0] if len(kept) == 1 else f"*{_common_ending(kept)}"
+    if also := [name for name in names if fnmatch.fnmatchcase(name, pattern) and name not in kept]:
+        raise UserError(f"{path}: {also[0]} lies beside the data and has the same ending; unpack the archive")
     told = f"{len(kept)} of {len(names)} members of the archive are read: {', '.join(kept[:3])} (members)"
     return Inputs(str(path), files, "zip", path.name, pattern, (told, *sentences))
 
 
 def _folder(path: Path) -> Inputs:
     saved = _saved_dataset(path)
-    found = saved or sorted(
+    paths = saved or sorted(
         entry for entry in path.rglob("*")
         if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
     )  # fmt: skip
-    if not found:
+    if not paths:
         raise UserError(f"{path}: the folder holds no file; expected data files")
-    if len(found) > _MOST_FILES:
+    if len(paths) > _MOST_FILES:
         raise UserError(f"{path}: the folder holds over {_MOST_FILES:,} files; give a pattern, such as '{path}/*.txt'")
     told = ("a folder that `datasets` saved",) if saved else ()
-    return _below(path, {file.relative_to(path).as_posix(): file for file in found}, told)
+    return _below(path, {file.relative_to(path).as_posix(): file for file in paths}, told)
 
 
 def _saved_dataset(path: Path) -> list[Path]:
@@ -149,16 +167,16 @@ def _saved_dataset(path: Path) -> list[Path]:
     states = [path / "state.json"] if (path / "state.json").is_file() else []
     if (path / "dataset_dict.json").is_file():
         states = sorted(path.glob("*/state.json"))
-    found = []
+    paths = []
     for state in states:
         try:
             listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-            found += [state.parent / entry["filename"] for entry in listed]
+            paths += [state.parent / entry["filename"] for entry in listed]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{state}: not as `datasets` writes it; save the data set again") from None
-    if missing := [file for file in found if not file.is_file()]:
+    if missing := [file for file in paths if not file.is_file()]:
         raise UserError(f"{missing[0]}: no such file, though state.json beside it names it; save the data set again")
-    return found
+    return paths
 
 
 def _several(paths: Sequence[Path]) -> Inputs:
@@ -180,13 +198,13 @@ def _common_parts(folders: Sequence[Path]) -> list[str]:
     return parts
 
 
-def _below(top: Path, found: dict[str, Path], sentences: tuple[str, ...]) -> Inputs:
+def _below(top: Path, paths: dict[str, Path], sentences: tuple[str, ...]) -> Inputs:
     """Files of a folder: those of the ending that holds the data."""
-    kept, told = _chosen(list(found), str(top))
+    kept, told = _chosen(list(paths), str(top))
     name = top.resolve().name or "data"
-    files = tuple(File(found[key], str(found[key]), key) for key in kept)
+    files = tuple(File(paths[key], str(paths[key]), key) for key in kept)
     if kept == [key for key in kept if ending(key) == "zip"][:1]:
-        return _file(found[kept[0]])
+        return _file(paths[kept[0]])
     if len(kept) == 1:
         return Inputs(str(top), files, "files", f"{name}/{kept[0]}", None, (*sentences, *told))
     deep = "**/" if any("/" in key for key in kept) else ""

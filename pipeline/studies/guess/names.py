@@ -22,8 +22,8 @@ _WORDS = {
     "chosen": "chosen preferred accepted winner better tercih secilen iyi",
     "rejected": "rejected dispreferred loser worse reddedilen kotu",
     "label": """label labels class category categories target topic sentiment intent emotion etiket sinif kategori konu
-        duygu niyet tur sonuc durum polarity stance toxic toxicity spam clase categoria etiqueta sentimiento klasse
-        kategorie stimmung etikett classe sentiment etichetta rotulo sentimento tag v1 y метка класс 标签 类别""",
+        duygu niyet tur sonuc durum polarity stance toxic toxicity spam clase categoria etiqueta etiquette sentimiento
+        klasse kategorie stimmung etikett classe etichetta rotulo sentimento tag v1 y метка класс 标签 类别""",
     "grade": "rating stars star score puan yildiz derece nota note bewertung grade",
     "text": """text message content sentence review tweet comment body post document article utterance description title
         metin mesaj yorum cumle icerik ileti tumce aciklama govde gonderi haber sikayet texto mensaje comentario frase

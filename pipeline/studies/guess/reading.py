@@ -17,6 +17,8 @@ from pipeline.studies.guess.inputs import TEXTS, ending
 
 HEAD = 400
 """Rows by which notations of a table are compared."""
+_SHORT = 30
+"""Characters of a label in a table that neither its ending nor its header tells."""
 _DELIMITERS = {",": "csv", ";": "csv", "\t": "tsv", "|": "csv"}
 _REFUSED = {
     "pdf": "a PDF", "doc": "a Word document", "docx": "a Word document", "odt": "a document", "rtf": "a document",
@@ -238,7 +240,7 @@ def _notations(encoding: str, head: str) -> Iterator[Format]:
 
 
 def _has_fields(head: str) -> bool:
-    """Whether the first line, or what follows a comment, has a delimiter that most lines have too: no single column."""
+    """Whether the first line has a delimiter that most lines have too, or is a comment above such lines."""
     first, *rest = [line for line in head.splitlines() if line.strip()] or [""]
     common = [d for d in _DELIMITERS if sum(d in line for line in rest) >= 0.8 * max(len(rest), 1)]
     return any(d in first or first.startswith("#") for d in common)
@@ -261,17 +263,23 @@ def _consistency(file: File, form: Format, suffix: str) -> tuple[float, int, int
     if form["quoting"] == "none" and quoted and closed == len(quoted):
         return None  # every quote that opens a field closes it: they are quotes, not text
     prefers = 2 * (suffix == form["name"]) + (form["quoting"] == ("none" if form["name"] == "tsv" else "standard"))
+    spaced = sum(str(row[1]).startswith(" ") for row in read) if width > 1 else 0  # commas of a text, not of a table
     if width > 1 and share >= 0.9 and len(head) > 1:
-        return 1 + round(share, 1), width, prefers
+        return 1 + round(share, 1) - 0.5 * (spaced > 0.5 * len(read)), width, prefers
     return (share if width == 1 else share / 2), 1, prefers
 
 
 def _is_table(file: File, form: Format) -> bool:
-    """Whether a file without a table's ending is one: tabs, or a first row of names."""
+    """Whether a file without a table's ending is one: tabs, a first row of names, or a column of few short values."""
     body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
     if len(body) < 3:
         return False
-    return form["name"] == "tsv" or header.has_known_name(body[0])
+    if form["name"] == "tsv" or header.has_known_name(body[0]):
+        return True
+    columns = [{row[k] for row in body[1:]} for k in range(len(body[0]))]
+    varied = any(len(values) >= len(body) / 2 for values in columns)
+    few = any(1 < len(values) <= len(body) / 4 and max(map(len, values)) <= _SHORT for values in columns)
+    return len(body) >= 8 and varied and few
 
 
 def _plain(file: File, encoding: str) -> Format:

@@ -38,3 +38,20 @@ def test_parquet_refuses_damaged_files(read, tmp_path):
     pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"]), path)
     with pytest.raises(UserError, match="occur more than once"):
         read.read(str(path), "documents", format={"name": "parquet"})
+
+
+def test_parquet_reads_nested_and_categorical_columns_by_their_path(read, tmp_path):
+    table = pa.table({
+        "row": [{"body": "a b", "marks": ["x"]}, {"body": None, "marks": []}],
+        "label": pa.array(["x", "y"]).dictionary_encode(),
+        "day": pa.array([2**60] * 2, pa.timestamp("ms")),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    form = {"name": "parquet"}
+    rows = read.read(str(tmp_path / "a.parquet"), format=form, columns={"text": "row.body"})
+    assert [(row["text"], row["label"], row["origin"]) for row in rows] == [("a b", "x", "a.parquet:1")]
+    assert read.reasons() == [(2, "null")]
+    with pytest.raises(UserError, match=r"no column 'row\.none'"):
+        read.read(str(tmp_path / "a.parquet"), format=form, columns={"text": "row.none"})
+    with pytest.raises(UserError, match=r"rows 1 to 1: a value that cannot be read .*leave out its column"):
+        read.read(str(tmp_path / "a.parquet"), format=form, columns={"text": "row.body", "label": "day"})

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import UserError
-from tests.studies.ordinary_files import xlsx
+from tests.studies.file_writers import xlsx
 
 SHEET = {"name": "xlsx", "sheet": None, "header": True}
 BODY = [["label", "text"], [1, "iyi ışık"], ["", ""], [0, "kötü"], [1, 12], [2, "başka"]]

@@ -12,7 +12,7 @@ from pipeline.data.sources import _inputs
 from pipeline.data.sources import zip as archives
 from pipeline.errors import UserError
 from tests.data.reading import CSV, JSONL
-from tests.studies.ordinary_files import zipped
+from tests.studies.file_writers import zipped
 
 DATA = {
     "b/two.csv": b"text,label\nc d,x\n\ne f,y\nshort\n",
