@@ -106,7 +106,7 @@ class BesideBaseline(NamedTuple):
         conclusion = {
             "better": "the model is better",
             "worse": "the baseline is better: do not fine-tune for this",
-            "cannot tell": "cannot tell which is better",
+            "cannot tell": "cannot tell which is better, and the baseline is cheaper",
         }[self.verdict]
         return (
             f"accuracy {self.accuracy:.3f}, and {self.baseline_accuracy:.3f} of TF-IDF with logistic regression on the "

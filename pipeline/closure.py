@@ -187,7 +187,13 @@ def _asked(stage: str, params: "Params") -> Code:
     """
     if stage != "validate@samples":
         return {}
-    asked = {name: f"{recipe.data} {recipe.task.model_dump_json()}" for name, recipe in params.finetune.items()}
+    from pipeline.config import plugins
+
+    forms = {name: getattr(plugins.settings_class("tasks", name), "form", None) for name in plugins.choices("tasks")}
+    asked = {
+        name: f"{recipe.data} {recipe.task.model_dump_json()} {forms[recipe.task.name]}"
+        for name, recipe in params.finetune.items()
+    }
     return {
         f"params.yaml: finetune.{name}.task": hashlib.sha256(text.encode()).hexdigest()[:32]
         for name, text in sorted(asked.items())
@@ -196,8 +202,10 @@ def _asked(stage: str, params: "Params") -> Code:
 
 def task_names(model: str, params: "Params") -> list[str]:
     """The tasks that the folder of a model of the graph may name."""
-    recipes = [params.pretrain if step == "base" else params.finetune.get(step) for step in params.lineage(model)]
-    return sorted({recipe.task.name for recipe in recipes if recipe is not None})
+    if model in params.merge:
+        merge = params.merge[model]
+        return sorted({*task_names(merge.first, params), *task_names(merge.second, params)})
+    return [(params.pretrain if model == "base" else params.finetune[model]).task.name]
 
 
 def _source_parts(params: "Params") -> Parts:

@@ -35,7 +35,7 @@ def test_fit_takes_the_first_label_when_several_are_most_frequent() -> None:
 
 
 @pytest.mark.parametrize(("changes", "verdict", "words"), [
-    ({}, "cannot tell", "the model alone is right on 1 and the baseline alone on 3: cannot tell which is better"),
+    ({}, "cannot tell", "the baseline alone on 3: cannot tell which is better, and the baseline is cheaper"),
     ({"only_baseline_right": 9.0}, "worse", "the baseline is better: do not fine-tune for this"),
     ({"only_model_right": 12.0}, "better", "the model is better"),
 ])  # fmt: skip

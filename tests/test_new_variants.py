@@ -123,4 +123,5 @@ def test_new_variants_pass_the_tests_of_every_variant_when_only_their_files_are_
         "test_every_task_gives_an_example_the_same_loss_alone_and_in_a_batch",
         "test_every_task_has_predictions_that_give_its_losses",
         "test_a_task_refuses_more_tokens_than_the_context",
+        "test_every_task_of_a_trained_model_asks_as_in_training",
     }

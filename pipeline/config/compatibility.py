@@ -5,7 +5,7 @@ A part declares in its `Settings`, as class variables that are read without impo
     tasks:      reads (record kinds), emits (tokens or classes), head (language or classes)
     losses:     takes (what a task may emit), roles (reference)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
-    weighting:  reads (record kinds; without it any)
+    weighting:  reads (record kinds; without it any), by_example (true: a weight depends on its own example alone)
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,10 @@ def check(params: Params, name: str) -> None:
         UserError: names the recipe, the value, and values that fit.
     """
     for where, recipe, kind in recipes(params):
-        for fault in _faults(where, recipe, kind, params):
+        for fault in faults(where, recipe, kind, params):
             raise UserError(f"{name}: {fault}")
+    for fault in [*_of_references(params), *_of_merges(params)]:
+        raise UserError(f"{name}: {fault}")
 
 
 def recipes(params: Params) -> Iterator[tuple[str, Recipe, Kind]]:
@@ -45,7 +47,8 @@ def declared(recipe: Recipe, axis: str, name: str, otherwise: Any = None) -> Any
     return getattr(plugins.settings_class(AXES[axis], part), name, otherwise)
 
 
-def _faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[str]:
+def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[str]:
+    """The reasons why a recipe cannot work, in words."""
     yield from _of_records(where, recipe, kind)
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
@@ -81,7 +84,25 @@ def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
             f"{where}.loss.name is {recipe.loss.name!r}, which takes {', '.join(sorted(takes))}, and task "
             f"{recipe.task.name!r} gives {emits}; choose another loss"
         )
+    if not getattr(recipe.part("loss", where), "by_example", True):
+        if recipe.schedule.accumulate > 1:
+            yield (
+                f"{where}.loss compares the examples of a micro-batch with each other, and schedule.accumulate is "
+                f"{recipe.schedule.accumulate}; set it to 1, or hidden to 0"
+            )
+        if recipe.privacy is not None:
+            yield f"{where}.loss compares examples with each other, which privacy forbids; set hidden to 0"
+    if recipe.privacy is not None and not declared(recipe, "weighting", "by_example", False):
+        yield (
+            f"{where}.weighting.name is {recipe.weighting.name!r}; with privacy a weight may depend on its own example "
+            "alone, or clipping bounds nothing; use uniform, classes or focal"
+        )
     if "reference" not in declared(recipe, "loss", "roles"):
+        if isinstance(recipe, Finetune) and recipe.reference != recipe.start:
+            yield (
+                f"{where}.reference is {recipe.reference!r}, and loss {recipe.loss.name!r} compares with no model; "
+                f"write the same as in `from`, {recipe.start!r}"
+            )
         return
     if not isinstance(recipe, Finetune):
         yield (
@@ -106,7 +127,7 @@ def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
     """Training can start from the model of `from`."""
     if (maker := _adds(recipe.start, params)) is not None:
         yield (
-            f"{where}.from is {recipe.start!r}, whose tuner {params.finetune[maker].tuner.name!r} keeps virtual tokens "
+            f"{where}.from is {recipe.start!r}, whose tuner {_recipe(maker, params).tuner.name!r} keeps virtual tokens "
             "or bottleneck adapters beside its weights; start from the model it was made from, or from one whose tuner "
             "changes the weights themselves or merges into them"
         )
@@ -117,8 +138,52 @@ def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
 
 def _adds(model: str, params: Params) -> str | None:
     """The recipe whose tuner left additions in a model; None for plain weights."""
-    recipe = params.finetune.get(model)
-    return model if recipe is not None and declared(recipe, "tuner", "additions", False) else None
+    if model in params.merge:
+        return None
+    return model if declared(_recipe(model, params), "tuner", "additions", False) else None
+
+
+def _recipe(model: str, params: Params) -> Recipe:
+    """The recipe that makes a model; not for merges."""
+    return params.pretrain if model == "base" else params.finetune[model]
+
+
+def _of_references(params: Params) -> Iterator[str]:
+    """No model is made, directly or not, with itself as reference."""
+
+    def needs(model: str) -> list[str]:
+        if model in params.merge:
+            merge = params.merge[model]
+            return [merge.of, merge.first, merge.second]
+        recipe = params.finetune.get(model)
+        return [] if recipe is None else [recipe.start, recipe.reference]
+
+    for model in params.finetune:
+        waiting, seen = needs(model), set[str]()
+        while waiting:
+            step = waiting.pop()
+            if step == model:
+                yield (
+                    f"finetune.{model}: its `from` or `reference` is made with {model!r} itself; no model can be made "
+                    "from itself"
+                )
+                return
+            if step not in seen:
+                seen.add(step)
+                waiting += needs(step)
+
+
+def _of_merges(params: Params) -> Iterator[str]:
+    """Merged models have plain weights, equal depth, and tasks that read and answer alike."""
+    for name, merge in params.merge.items():
+        for key, model in (("of", merge.of), ("first", merge.first), ("second", merge.second)):
+            if _adds(model, params) is not None:
+                yield (
+                    f"merge.{name}.{key} is {model!r}, whose tuner keeps virtual tokens or bottleneck adapters beside "
+                    "its weights, which cannot be merged"
+                )
+            if _depth(model, params) != _depth(merge.of, params):
+                yield f"merge.{name}.{key} is {model!r} of another depth than {merge.of!r}; merge models of one depth"
 
 
 def _depth(model: str, params: Params) -> int | None:
@@ -149,10 +214,12 @@ def _of_shape(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
             f"{where}.task.name is {recipe.task.name!r}, which adds a classification head, and pretrain.model.family "
             f"is {shape.family!r}, for which transformers has no classifier; use task cloze, or another family"
         )
-    if most is not None and most > shape.context_length:
+    virtual = getattr(recipe.part("tuner", where), "virtual_tokens", 0)
+    if most is not None and most > shape.context_length - virtual:
+        taken = f", of which virtual tokens take {virtual}" if virtual else ""
         yield (
-            f"{where}.task.max_tokens is {most}, and pretrain.model.context_length {shape.context_length}; lower "
-            "max_tokens"
+            f"{where}.task.max_tokens is {most}, and pretrain.model.context_length {shape.context_length}{taken}; "
+            "lower max_tokens"
         )
     layers = shape.n_layers
     if isinstance(recipe, Finetune):

@@ -248,7 +248,7 @@ class Finetune(Recipe):
     start: str = Field(alias="from")
     """Model whose weights training starts from: base, another recipe or a merge."""
     reference: str
-    """Frozen model that an loss compares with (a teacher); without such a loss, the same as `from`."""
+    """Frozen model that a loss compares with (a teacher); without such a loss, the same as `from`."""
     data: Kind
     """Record kind that is trained on."""
     depth: Positive | None

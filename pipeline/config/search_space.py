@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from pipeline.config import compatibility
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Recipe
+from pipeline.config.recipe import AXES, Finetune, Kind, Recipe
 from pipeline.config.section import Count, Positive, Section, validated
 from pipeline.errors import UserError
 
@@ -153,7 +154,10 @@ def read(params: Params, name: str) -> Space:
     for path, dimension in dimensions.items():
         for end in dimension.ends():
             try:
-                space.drawn({path: end})
+                tried = space.drawn({path: end})
+                kind: Kind = tried.data if isinstance(tried, Finetune) else "documents"
+                for fault in compatibility.faults(where, tried, kind, params):
+                    raise UserError(f"params.yaml: {fault}")
             except UserError as error:
                 raise UserError(f"params.yaml: {entry}.space.{path}: {end!r} is refused; {error}") from None
     return space

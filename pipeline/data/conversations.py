@@ -110,6 +110,14 @@ def texts(history: str | None) -> list[str]:
     return [text for text in said if text]
 
 
+def text_of(message: Any) -> str | None:
+    """The text of one message; None where it is none, or says more than this project reads."""
+    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        return None
+    checked = _message(message)
+    return None if isinstance(checked, str) else checked.text
+
+
 def dumped(messages: Sequence[Message]) -> str:
     """The `history` of these messages; empty for none."""
     if not messages:

@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any
 
+from pipeline.data import conversations
+
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
 """Role in other shapes -> ours."""
 _KEYS = (("role", "content"), ("from", "value"))
@@ -54,8 +56,8 @@ def running_text(value: Any) -> str | None:
     listed = messages(value)
     if not isinstance(listed, list) or not listed:
         return None
-    texts = [message.get("content") if isinstance(message, dict) else None for message in listed]
-    return "\n".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else None
+    texts = [conversations.text_of(message) for message in listed]
+    return None if None in texts else "\n".join(map(str, texts))
 
 
 def _as_messages(value: Any, role: str) -> list[Any]:

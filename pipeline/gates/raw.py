@@ -127,7 +127,7 @@ LANGUAGES = (
     "a share of {language_disagreement_share}"
 )
 MARKERS = warning(at_most("max_spelled_specials"))
-# Frame, column, condition (with the setting below gates.raw that holds the bound), condition and measured values in words.
+# Frame, column, condition (with the setting below gates.raw that holds the bound), condition and values in words.
 EXPECTATIONS: list[Row] = [
     (
         "schema",

@@ -101,7 +101,7 @@ MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
-# Frame, column, condition (with the setting below gates.samples that holds the bound), condition and measured values in words.
+# Frame, column, condition (with the setting below gates.samples that holds the bound), condition and values in words.
 EXPECTATIONS: list[Row] = [
     (
         "overlap",
@@ -348,12 +348,13 @@ def _token_lengths(samples: Samples, kind: Kind) -> Iterator[npt.NDArray[np.int6
 
 def _examples(samples: Samples, recipes: Mapping[str, Finetune]) -> Frame:
     columns = ("records_asked", "left_out", "left_out_share")
-    frame = Frame(("kind", "recipes", "reasons"), columns, counts={"left_out_share": "left_out"})
+    frame = Frame(("kind", "split", "recipes", "reasons"), columns, counts={"left_out_share": "left_out"})
     for found in left_out(samples, recipes):
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(found.reasons.items()))
         frame.add(
             {
                 "kind": found.kind,
+                "split": found.split,
                 "recipes": found.recipes,
                 "reasons": reasons or "none",
                 "records_asked": found.records,

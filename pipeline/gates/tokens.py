@@ -74,7 +74,7 @@ class Settings(Section):
 CODE = "no bound: fix pipeline/tokenizer or pipeline/data/tokens.py"
 COMPRESSION = within("bytes_per_token.at_least", "bytes_per_token.at_most", "gates.tokens.bytes_per_token")
 MARKERS = warning(at_most("max_spelled_specials"))
-# Frame, column, condition (with the setting below gates.tokens that holds the bound), condition and measured values in words.
+# Frame, column, condition (with the setting below gates.tokens that holds the bound), condition and values in words.
 EXPECTATIONS: list[Row] = [
     (
         "ids",

@@ -74,6 +74,8 @@ class SupervisedAttention(Loss):
         with model.capturing(Capture(attentions=self.settings.heads)) as seen:
             losses_B = self.learner.task.losses(model, batch)
         target_BTT = target_mask(batch["inputs"], self.settings.towards, self.spellings)
+        if "segments" in batch:  # with a document mask no other document can be attended to
+            target_BTT = target_BTT & (batch["segments"][:, :, None] == batch["segments"][:, None, :])
         mask_BT = self.learner.token_mask(batch["inputs"])
         mass_BHT, counts_BT = attention_mass(target_BTT, mask_BT, seen, self.settings.heads)
         attention_BT = -mass_BHT.clamp(min=1e-6).log().mean(1) * counts_BT

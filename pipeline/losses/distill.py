@@ -33,7 +33,13 @@ class Settings(Section):
     soft_share: Share = Field(examples=[0.5])
     """Weight of the soft loss; the hard loss has the rest."""
     hidden: float = Field(ge=0, examples=[0.5, 0.0])
-    """Factor of the loss on the similarity of last hidden states; 0: only logits are matched."""
+    """Factor of the loss on the similarity of last hidden states; 0: only logits are matched. It compares the examples
+    of a micro-batch with each other, so it needs `schedule.accumulate: 1` and no privacy."""
+
+    @property
+    def by_example(self) -> bool:
+        """Whether the loss of an example depends on no other example."""
+        return not self.hidden
 
 
 def build(settings: Settings, learner: Learner) -> "Distillation":
@@ -43,7 +49,7 @@ def build(settings: Settings, learner: Learner) -> "Distillation":
         UserError: no teacher, or a teacher with another vocabulary or without the student's classes.
     """
     if learner.reference is None:
-        raise UserError("params.yaml: loss distill needs a teacher, and pretraining has no `reference`")
+        raise UserError("params.yaml: loss.name is distill, which needs a teacher, and pretraining has no `reference`")
     teacher = learner.reference()
     _require_fit(learner.model, teacher)
     teacher.to(learner.model.embed.weight.device).requires_grad_(False).eval()
@@ -54,12 +60,12 @@ def _require_fit(student: GPT, teacher: GPT) -> None:
     heads = [None if model.score is None else model.score.out_features for model in (student, teacher)]
     if heads[0] is not None and heads[0] != heads[1]:
         raise UserError(
-            f"params.yaml: the recipe's `reference` has {heads[1] or 'no'} classes, the student {heads[0]}; "
+            f"params.yaml: reference has {heads[1] or 'no'} classes, the student {heads[0]}; "
             "name a model that was trained on these labels"
         )
     if student.config.vocab_size != teacher.config.vocab_size:
         raise UserError(
-            f"params.yaml: the recipe's `reference` knows {teacher.config.vocab_size} tokens, the student "
+            f"params.yaml: reference knows {teacher.config.vocab_size} tokens, the student "
             f"{student.config.vocab_size}; name a model of the same vocabulary"
         )
 

@@ -80,12 +80,23 @@ def merged_tasks(tasks: Sequence[Sequence[TaskSpec]], where: str) -> list[TaskSp
             keys = ["labels"] if other.labels and spec.labels else []
             keys += ["template"] if other.template and spec.template else []
             if other.name == spec.name and spec.labels:  # how a text is read decides its label
-                keys += ["pattern", "verbalizers", "max_tokens"]
+                keys += ["pattern", "verbalizers", "max_tokens", "max_prompt_tokens"]
             for key in keys:
                 _require_equal(key, getattr(other, key), getattr(spec, key), where)
-        if spec.name not in [other.name for other in merged]:
+        places = [place for place, other in enumerate(merged) if other.name == spec.name]
+        if not places:
             merged.append(spec)
+        for place in places:
+            merged[place] = _with_the_larger_limits(merged[place], spec)
     return merged
+
+
+def _with_the_larger_limits(spec: TaskSpec, other: TaskSpec) -> TaskSpec:
+    """The spec with the larger limits of both: each model was trained up to its own."""
+    limits = ("max_tokens", "max_prompt_tokens")
+    return spec.model_copy(
+        update={key: max(getattr(spec, key) or 0, getattr(other, key) or 0) or None for key in limits}
+    )
 
 
 def _require_equal(key: str, ours: Any, theirs: Any, where: str) -> None:

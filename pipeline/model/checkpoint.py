@@ -1,6 +1,6 @@
 """Models on disk: the Hugging Face folder layout, saved and loaded, safetensors only (never pickle).
 
-`save` writes a folder that transformers, vLLM and lm-eval read without code of ours and with equal answers, with a
+`save` writes a folder that transformers, peft and lm-eval read without code of ours and with equal answers, with a
 manifest of hashes; `load` reads such folders, ours and theirs, and checks the manifest, since neither safetensors nor
 torch notices a flipped bit. README.md in the folder has the code. llama.cpp reads the file of gguf_format.py. Adapters
 that do not merge (a prefix, a prompt, a bottleneck) are in `adapter/`: `load` adds them, other readers load the model

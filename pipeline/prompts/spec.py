@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from pipeline import files
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 
 FILE = "tohum.json"
+TEMPLATE_NAMES = ("chat", "alpaca")
+"""The templates of pipeline/prompts/templates.py."""
 VERSION = 2
 
 
@@ -41,9 +43,34 @@ class TaskSpec(Section):
     def within(self, room: int) -> "TaskSpec":
         """The spec with both limits filled in, for a model whose context has `room` tokens."""
         most = min(self.max_tokens or room, room)
+        if self.labels:  # a label takes no room after the prompt, or room that its task has left already
+            return self.model_copy(update={"max_tokens": most})
         prompt = self.max_prompt_tokens or max(1, most * 3 // 4)
         # one token of the context is left for an answer
         return self.model_copy(update={"max_tokens": most, "max_prompt_tokens": min(prompt, max(1, room - 1))})
+
+    @model_validator(mode="after")
+    def _has_what_its_task_needs(self) -> "TaskSpec":
+        needed = {
+            "classify": ("labels", "max_tokens"),
+            "cloze": ("labels", "max_tokens", "pattern", "verbalizers"),
+            "instruct": ("template",),
+            "chat": ("template",),
+        }.get(self.name, ())
+        if missing := [key for key in needed if not getattr(self, key)]:
+            raise ValueError(f"task {self.name} needs {', '.join(missing)}")
+        if self.template is not None and self.template not in TEMPLATE_NAMES:
+            raise ValueError(f"template is {self.template!r}; one of: {', '.join(TEMPLATE_NAMES)}")
+        if self.max_tokens and self.max_prompt_tokens and self.max_prompt_tokens > self.max_tokens:
+            raise ValueError(f"max_prompt_tokens {self.max_prompt_tokens} is above max_tokens {self.max_tokens}")
+        if self.pattern is not None and (
+            self.pattern.count("{text}") != 1
+            or not self.pattern.endswith("{label}")
+            or not self.verbalizers
+            or set(self.verbalizers) != set(self.labels or ())
+        ):
+            raise ValueError(f"pattern {self.pattern!r} and verbalizers {self.verbalizers} do not fit the labels")
+        return self
 
 
 TEXT = TaskSpec(name="next_token")
@@ -69,17 +96,23 @@ def parsed(content: Any, path: Path) -> tuple[TaskSpec, ...]:
     """The tasks in the content of tohum.json; errors as of `read`."""
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}; expected an object with version and tasks")
-    if "version" not in content:
-        return _version_1(content)
-    if content["version"] != VERSION:
+    if content.get("version", 1) not in (1, VERSION):
         raise UserError(
             f"{path}: version {content['version']!r}; this checkout reads versions 1 and {VERSION}: "
             "use the checkout that wrote the model"
         )
     try:
-        specs = tuple(TaskSpec.model_validate(task) for task in content.get("tasks") or ())
+        if content.get("version", 1) == 1:
+            return _version_1(content)
+        tasks = content.get("tasks") or ()
+        if not isinstance(tasks, list | tuple):
+            raise UserError(f"{path}: tasks is {tasks!r:.40}; expected a list of tasks")
+        specs = tuple(TaskSpec.model_validate(task) for task in tasks)
     except ValidationError as error:
-        raise UserError(f"{path}: {str(error).splitlines()[-2].strip()}; train or fetch the model again") from None
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        what = f"{field}: {first['msg']}" if field else first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {what}; train or fetch the model again") from None
     if not specs:
         raise UserError(f"{path}: names no task; train or fetch the model again")
     return specs
@@ -88,14 +121,16 @@ def parsed(content: Any, path: Path) -> tuple[TaskSpec, ...]:
 def _version_1(content: Mapping[str, Any]) -> tuple[TaskSpec, ...]:
     """The tasks of {"objective": ..., ...}; a merged model's object has the fields of both of its tasks."""
     first = str(content.get("objective", TEXT.name))
-    if first == TEXT.name:
+    if first == TEXT.name and not {"labels", "template"} & content.keys():
         return (TEXT,)
     limits = {"max_tokens": content.get("max_tokens")}
     specs = []
     if "labels" in content:
         name = "cloze" if "verbalizers" in content else "classify"
         fields = {key: content[key] for key in ("labels", "pattern", "verbalizers") if key in content}
-        specs.append(TaskSpec(name=name, **fields, **limits, max_prompt_tokens=content.get("max_tokens")))
+        # a cloze prompt was cut to leave room for the longest word, which its task knows
+        prompt = None if name == "cloze" else content.get("max_tokens")
+        specs.append(TaskSpec(name=name, **fields, **limits, max_prompt_tokens=prompt))
     if "template" in content:
         name = first if first in ("instruct", "chat") else "instruct"
         specs.append(TaskSpec(name=name, template=content["template"], **({} if specs else limits)))

@@ -107,14 +107,20 @@ def prompt(tokenizer: Vocabulary, template: str, request: Request, limit: int) -
     earlier = [
         (layout.question(turn.question, ""), answer(tokenizer, template, turn.answer), turn.learned) for turn in turns
     ]
+    pieces = [_encoded(tokenizer, template, fragments) for fragments, _, _ in earlier]
+    sizes = [len(piece) + len(ids) for piece, (_, ids, _) in zip(pieces, earlier, strict=True)]
     for dropped in range(len(earlier) + 1):
-        kept = earlier[dropped:]
-        heads = [*(fragments for fragments, _, _ in kept), last]
-        heads[0] = [*before, *heads[0]]
-        pieces = [_encoded(tokenizer, template, head) for head in heads]
+        kept = [(piece, ids, learned) for piece, (_, ids, learned) in zip(pieces, earlier, strict=True)][dropped:]
+        # the system message is encoded with the first turn that is kept
+        first = [*before, *(earlier[dropped][0] if dropped < len(earlier) else last)]
+        if sum(sizes[dropped + 1 :]) > limit:
+            continue
+        heads = [_encoded(tokenizer, template, first), *(piece for piece, _, _ in kept[1:])]
+        if dropped < len(earlier):
+            heads.append(_encoded(tokenizer, template, last))
         said = [(ids, learned) for _, ids, learned in kept]
-        if sum(map(len, pieces)) + sum(len(ids) for ids, _ in said) <= limit:
-            return _joined(pieces, said)
+        if sum(map(len, heads)) + sum(len(ids) for ids, _ in said) <= limit:
+            return _joined(heads, said)
     return _joined([_cut(tokenizer, template, [*before, *last], limit)], [])
 
 

@@ -22,7 +22,7 @@ class RecipeInputs(NamedTuple):
     """Files and folders that decide the result, besides params and code."""
     tokenizer: Path
     reference: Callable[[], GPT] | None = None
-    """Loads the reference model of an loss."""
+    """Loads the reference model of a loss."""
 
 
 def inputs_of(name: str, recipe: Any) -> RecipeInputs:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,30 +36,33 @@ class Settings(Section):
     max_tokens: Positive = Field(examples=[48])
     """Longest prompt with its label in tokens; at most the model's context_length."""
 
+    @model_validator(mode="after")
+    def _pattern_and_words_fit(self) -> "Settings":
+        counts = self.pattern.count("{text}"), self.pattern.count("{label}")
+        if counts != (1, 1) or not self.pattern.endswith("{label}"):
+            raise ValueError(f"pattern is {self.pattern!r}; expected {{text}} once and {{label}} once, at the end")
+        words = set(self.verbalizers.values())
+        if len(words) < max(2, len(self.verbalizers)) or "" in words:
+            raise ValueError(f"verbalizers are {self.verbalizers}; expected a different word for each of the labels")
+        return self
+
 
 def build(settings: Settings, context: TaskContext) -> "Cloze":
     """The task for the labels of `context`.
 
     Raises:
-        UserError: a pattern without {text} or {label}, verbalizers that do not name exactly the labels or are not
-            distinct, or max_tokens that exceeds the context_length or leaves no room for a text.
+        UserError: verbalizers that do not name exactly the labels, or max_tokens that exceeds the context_length or
+            leaves no room for a text.
     """
     where = context.where
-    counts = settings.pattern.count("{text}"), settings.pattern.count("{label}")
-    if counts != (1, 1) or not settings.pattern.endswith("{label}"):
-        raise UserError(
-            f"{where}.pattern is {settings.pattern!r}; expected {{text}} once and {{label}} once, at the end"
-        )
     if set(settings.verbalizers) != set(context.labels):
         raise UserError(
             f"{where}.verbalizers names {', '.join(sorted(settings.verbalizers)) or 'no label'}; the labels of the "
             f"data are {', '.join(context.labels) or 'none'}"
         )
-    if len(set(settings.verbalizers.values())) < len(settings.verbalizers) or "" in settings.verbalizers.values():
-        raise UserError(f"{where}.verbalizers are {settings.verbalizers}; expected a different word for each label")
     require_room(settings.max_tokens, context)
     task = Cloze(TaskSpec(name="cloze", labels=tuple(context.labels), **settings.model_dump()), context.tokenizer)
-    longest = settings.max_tokens - max(map(len, task.words)) + 1
+    longest = longest_prompt(task)
     if (room := longest - task.fixed) < 1:
         raise UserError(
             f"{where}.max_tokens is {settings.max_tokens}, pattern and label alone take {settings.max_tokens - room}; "
@@ -70,7 +73,15 @@ def build(settings: Settings, context: TaskContext) -> "Cloze":
 
 def of(spec: TaskSpec, tokenizer: Tokenizer) -> "Cloze":
     """The task of a trained model."""
+    if spec.max_prompt_tokens is None:  # a folder of version 1
+        spec = spec.model_copy(update={"max_prompt_tokens": longest_prompt(Cloze(spec, tokenizer))})
     return Cloze(spec, tokenizer)
+
+
+def longest_prompt(task: "Cloze") -> int:
+    """The most tokens of a prompt that leave room for every label's word."""
+    assert task.spec.max_tokens is not None
+    return task.spec.max_tokens - max(map(len, task.words)) + 1
 
 
 class Cloze(Labelling):

@@ -42,13 +42,17 @@ class PackedWindows:
 class Records:
     """Records, each tokenized once, ready for a task's `collate`; those that make no example are left out."""
 
-    def __init__(self, table: pa.Table, task: Task) -> None:
+    def __init__(self, table: pa.Table, task: Task, few_shot: "FewShot | None" = None) -> None:
         made = [task.example(record) for record in table.to_pylist()]
-        fits = [not isinstance(example, Reason) for example in made]
+        fits = [place for place, example in enumerate(made) if not isinstance(example, Reason)]
         self.left_out = Counter(example.code for example in made if isinstance(example, Reason))
         """Reason -> number of records that make no example; the samples gate counts and bounds them."""
-        self._table = table.filter(pa.array(fits, pa.bool_()))
-        self._examples = [example for example in made if not isinstance(example, Reason)]
+        self._table = table.take(pa.array(fits, pa.int64()))
+        self._examples = [made[place] for place in fits]
+        if few_shot is not None:
+            rows = few_shot.draw(self._table)
+            self._table = self._table.take(pa.array(rows))
+            self._examples = [self._examples[row] for row in rows]
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -80,15 +84,15 @@ class FewShot(NamedTuple):
     per_label: int
     seed: int
 
-    def draw(self, table: pa.Table) -> pa.Table:
-        """`per_label` records of each label (of all, without labels) drawn by the seed, in the order of the file."""
+    def draw(self, table: pa.Table) -> np.ndarray:
+        """Rows of `per_label` records of each label (of all, without labels), drawn by the seed, in order."""
         rng = np.random.default_rng(seed_for(self.seed, "few"))
         labels = np.array(
             table["label"].to_pylist() if "label" in table.column_names else [""] * len(table), dtype=object
         )
         numbers = [np.flatnonzero(labels == label) for label in sorted(set(labels.tolist()))]
         chosen = [rng.choice(rows, min(self.per_label, len(rows)), replace=False) for rows in numbers]
-        return table.take(pa.array(np.sort(np.concatenate(chosen)))) if chosen else table
+        return np.sort(np.concatenate(chosen)) if chosen else np.arange(len(table))
 
 
 def load_examples(
@@ -107,8 +111,7 @@ def load_examples(
         if few_shot is not None:
             raise UserError("params.yaml: few is for records; set it to null for documents, which are cut into windows")
         return PackedWindows(Shard.open(SAMPLES / kind, split), context_length, task)
-    table = _read(kind, split)
-    return Records(table if few_shot is None else few_shot.draw(table), task)
+    return Records(_read(kind, split), task, few_shot)
 
 
 def training_labels(kind: Kind) -> list[str]:

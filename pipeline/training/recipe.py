@@ -3,8 +3,8 @@
 Parts are independent of each other and of this file: `plugins` loads the file of each axis by its name.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -151,7 +151,8 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     if (depth := getattr(recipe, "depth", None)) is not None:
         keep_layers(model, depth)
     task.prepare(model, generator)
-    tuner.apply(model, generator, tokenizer.encode)
+    with _naming(where):
+        tuner.apply(model, generator, tokenizer.encode)
     _require_trainable(where, recipe.tuner.name, model)
     _require_room(where, model, task)
     few = getattr(recipe, "few", None)
@@ -159,8 +160,13 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     train_set = load_examples(task, kind, "train", model.room(), few_shot)
     validation_set = load_examples(task, kind, "validation", model.room())
     for split, examples in (("train", train_set), ("validation", validation_set)):
+        left_out = getattr(examples, "left_out", {})
+        shown = ", ".join(f"{reason} {count:,}" for reason, count in sorted(left_out.items()))
         if not len(examples):
-            raise UserError(f"{where}: the {split} split gives no example; see data/samples/ledger.json")
+            why = f"every record is left out: {shown}; see reports/gates/samples" if shown else "it has no record"
+            raise UserError(f"{where}: the {split} split gives no example: {why}")
+        if shown:
+            print(f"{where}: {split} records left out: {shown}")
     learner = Learner(model.to(device), task, train_set, params.compute, tokenizer, reference)
     parts = _parts(recipe, where, task, learner, tuner)
     validation = Subset(validation_set, parts.ordering.validation_rows(validation_set))
@@ -223,7 +229,20 @@ def _require_room(where: str, model: GPT, task: Task) -> None:
 def _part(recipe: Recipe, axis: str, where: str, *inputs: Any) -> Any:
     """Builds the recipe's part on one axis: the file it names, with its settings."""
     name = getattr(recipe, axis).name
-    return plugins.load(AXES[axis], name).build(recipe.part(axis, where), *inputs)
+    with _naming(where):
+        return plugins.load(AXES[axis], name).build(recipe.part(axis, where), *inputs)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Adds the recipe to an error of a part, which knows its own settings only."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        if where in text or not text.startswith("params.yaml: "):
+            raise
+        raise UserError(text.replace("params.yaml: ", f"params.yaml: {where}.", 1)) from error
 
 
 def _parts(recipe: Recipe, where: str, task: Task, learner: Learner, tuner: Any) -> Parts:

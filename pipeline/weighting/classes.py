@@ -15,6 +15,7 @@ from pipeline.weighting import Weighting
 class Settings(Section):
     """One weight per label."""
 
+    by_example: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(examples=[{"ham": 1.0, "spam": 3.0}])
     """Label -> weight; every label has one."""
@@ -37,7 +38,7 @@ def build(settings: Settings, learner: Learner) -> "Classes":
 class Classes(Weighting):
     """Weights by label."""
 
-    by_example = True
+    by_example = Settings.by_example
 
     def __init__(self, weights_C: Tensor) -> None:
         super().__init__()

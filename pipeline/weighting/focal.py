@@ -3,6 +3,8 @@
 w = (1 - p)^gamma, where p = exp(-loss) is the probability of the target; w is a constant in the gradient.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +17,7 @@ from pipeline.weighting import Weighting
 class Settings(Section):
     """Strength of the focus."""
 
+    by_example: ClassVar[bool] = True
     gamma: float = Field(ge=0, examples=[2.0])
     """Exponent; 0 gives equal weights, the paper uses 2."""
 
@@ -27,7 +30,7 @@ def build(settings: Settings, _learner: Learner) -> "Focal":
 class Focal(Weighting):
     """Weights by loss."""
 
-    by_example = True
+    by_example = Settings.by_example
 
     def __init__(self, gamma: float) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """Equal weights for all examples."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from pipeline.weighting import Weighting
 class Settings(Section):
     """No settings."""
 
+    by_example: ClassVar[bool] = True
+
 
 def build(_settings: Settings, _learner: Learner) -> "Uniform":
     """The weighting."""
@@ -20,7 +24,7 @@ def build(_settings: Settings, _learner: Learner) -> "Uniform":
 class Uniform(Weighting):
     """Weights of one."""
 
-    by_example = True
+    by_example = Settings.by_example
     uniform = True
 
     def weights(self, losses_B: Tensor, _batch: Batch) -> Tensor:

@@ -2,11 +2,11 @@
 
     python -m tests.bench.bad_rows [--rows 50000 500000] [--cases rejected half broken labels same clean]
 
-Cases: `rejected`, every row but the first has a field too few; `half`, every second row; `broken`, every row is read and
-breaks rules of the gate (personal data, wrong encoding, markers, length, language, repeated texts, two labels for one
+Cases: `rejected`, every row but the first has a field too few; `half`, every second row; `broken`, every row is read
+and breaks rules of the gate (personal data, encoding, markers, length, language, repeated texts, two labels for one
 text); `labels`, every row has a label of its own, as where an id was taken for one; `same`, all rows are equal;
-`clean`, no fault, for comparison. Each stage is a process of its own under the guard, as `dvc repro` runs it, in a folder
-of its own; seconds are CPU seconds, peak memory is that of the largest process.
+`clean`, no fault, for comparison. Each stage is a process of its own under the guard, as `dvc repro` runs it, in a
+folder of its own; seconds are CPU seconds, peak memory is that of the largest process.
 """
 
 import argparse

@@ -38,7 +38,7 @@ def shown(only_model: float, only_baseline: float, capsys: pytest.CaptureFixture
     ("only_model", "only_baseline", "outcome", "sentence"),
     [
         (1, 9, "TF-IDF: not beaten", "the baseline is better: do not fine-tune for this."),
-        (1, 3, "TF-IDF: cannot tell", "cannot tell which is better."),
+        (1, 3, "TF-IDF: cannot tell", "cannot tell which is better, and the baseline is cheaper."),
         (9, 1, "TF-IDF: beaten", ""),
     ],
 )

@@ -32,10 +32,13 @@ def params(task: str, kind: str, start: str, loss: str, changes: dict[str, Any] 
         if name not in ("base", "spam-full"):
             raw["finetune"][name] = raw["finetune"]["spam-lora"] | {"tuner": tuner}
     raw["finetune"]["tried"] = raw["finetune"]["spam-lora"] | {
-        "data": kind, "from": start, "reference": "spam-full",
+        "data": kind, "from": start, "reference": "spam-full" if loss == "distill" else start,
         "task": {"name": task} | plugins.example("tasks", task),
         "loss": {"name": loss} | plugins.example("losses", loss),
     } | (changes or {})  # fmt: skip
+    if raw["finetune"]["tried"]["reference"] == "other":
+        taught = {"from": "base", "reference": "tried", "loss": part("losses", "distill")}
+        raw["finetune"]["other"] = raw["finetune"]["spam-lora"] | taught
     raw["evaluations"] |= dict.fromkeys(raw["finetune"], raw["evaluations"]["spam-lora"])
     return raw
 
@@ -59,6 +62,8 @@ def part(folder: str, name: str, **changes: Any) -> dict[str, Any]:
 
 
 INSTRUCT, ATTENTION = part("tasks", "instruct"), part("losses", "attention")
+SCHEDULE = RAW["finetune"]["spam-lora"]["schedule"]
+PRIVACY = {"epsilon": 8.0, "delta": 1e-5, "clip_norm": 1.0}
 NO_ROOM = part("tasks", "chat", max_tokens=64, max_prompt_tokens=64)
 CASES: list[tuple[dict[str, Any], str]] = [
     (
@@ -71,7 +76,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"reference": "base", "loss": part("losses", "distill")},
         "tried.reference is 'base', which has no classification head",
     ),
-    ({"from": "with-prompt"}, "tried.from is 'with-prompt', whose tuner 'prompt' keeps virtual tokens"),
+    (
+        {"from": "with-prompt", "reference": "with-prompt"},
+        "tried.from is 'with-prompt', whose tuner 'prompt' keeps virtual tokens",
+    ),
     ({"depth": 5}, "tried.depth is 5, and 'base' has 4 blocks"),
     (
         {"depth": 1, "loss": ATTENTION},
@@ -87,6 +95,26 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"data": "instructions", "task": NO_ROOM}, "leaves no room for an answer"),
     ({"loss": ATTENTION | {"towards": "first"}}, "words go with towards: words"),
+    ({"reference": "spam-full"}, "tried.reference is 'spam-full', and loss 'cross_entropy' compares with no model"),
+    (
+        {"reference": "spam-full", "loss": part("losses", "distill"), "schedule": SCHEDULE | {"accumulate": 2}},
+        "tried.loss compares the examples of a micro-batch with each other, and schedule.accumulate is 2",
+    ),
+    (
+        {"tuner": part("tuners", "prompt", virtual_tokens=200), "task": part("tasks", "classify", max_tokens=96)},
+        "tried.task.max_tokens is 96, and pretrain.model.context_length 256, of which virtual tokens take 200",
+    ),
+    (
+        {"privacy": PRIVACY, "ordering": part("ordering", "poisson"), "weighting": part("weighting", "reweight")}
+        | {"schedule": SCHEDULE | {"clip_norm": 0.0}},
+        "tried.weighting.name is 'reweight'; with privacy a weight may depend on its own example alone",
+    ),
+    ({"task": part("tasks", "cloze", pattern="{label} {text}")}, "expected {text} once and {label} once, at the end"),
+    ({"task": part("tasks", "cloze", verbalizers={"a": "x", "b": "x"})}, "a different word for each of the labels"),
+    (
+        {"reference": "other", "loss": part("losses", "distill")},
+        "finetune.tried: its `from` or `reference` is made with 'tried' itself",
+    ),
 ]
 
 
@@ -111,3 +139,34 @@ def test_check_refuses_impossible_pretraining(axis: str, name: str, words: str) 
     with pytest.raises(UserError) as caught:
         config.check(raw)
     assert f"pretrain.{words}" in str(caught.value)
+
+
+def test_check_refuses_recipes_from_a_base_whose_pretraining_left_additions() -> None:
+    raw = copy.deepcopy(RAW)
+    raw["pretrain"]["tuner"] = part("tuners", "prompt")
+    with pytest.raises(UserError, match="from is 'base', whose tuner 'prompt' keeps virtual tokens"):
+        config.check(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tuner": part("tuners", "prefix")}, "merge.both.second is 'tried', whose tuner keeps virtual tokens"),
+        ({"depth": 2}, "merge.both.second is 'tried' of another depth than 'base'"),
+    ],
+)
+def test_check_refuses_merges_that_cannot_be_made(changes: dict[str, Any], words: str) -> None:
+    raw = params("classify", "labelled", "base", "cross_entropy", changes)
+    rule = {"name": "linear", "scales": [1.0, 1.0]}
+    raw["merge"] = {"both": {"of": "base", "first": "spam-full", "second": "tried", "rule": rule}}
+    raw["evaluations"]["both"] = raw["evaluations"]["spam-full"]
+    with pytest.raises(UserError, match=words):
+        config.check(raw)
+
+
+def test_check_refuses_a_search_whose_trials_cannot_work() -> None:
+    raw = params("classify", "labelled", "base", "cross_entropy")
+    trial = RAW["search"]["spam-lora"]
+    raw["search"] = {"tried": trial | {"space": {"depth": {"choices": [2, 99]}}}}
+    with pytest.raises(UserError, match=r"search.tried.space.depth: 99 is refused; .*depth is 99"):
+        config.check(raw)

@@ -101,18 +101,27 @@ def test_mojibake_finds_short_texts_when_turkish_alone_has_the_word(text: str) -
         "Hafþór Júlíus Björnsson og Guðmundur Þórarinsson",
         "ÞETTA ER ÞAÐ SEM VIÐ SÖGÐUM",
         "nýja",
+        "hagnýta sér",
+        "þarna þola þurfa þakka hagnýta aðila við",
         # Old English, Middle English, Faroese
         "Hwæt! We Gardena in geardagum, þeodcyninga, þrym gefrunon, hu ða æþelingas ellen fremedon.",
         "Fæder ure þu þe eart on heofonum, si þin nama gehalgod",
+        "and oþere",
         "and so þe kyng seyde þat he wolde oþer þing",
         "Øll menniskju eru fødd fræls og jøvn til virðingar og mannarættindi.",
         # Czech, Slovak
         "Dobrý den, to je významný a krásný nový dům.",
         "malý význam",
         "SPÄŤ A OPÄŤ, DĹŽKA",
+        "rock se se žije",
+        "žurnalas rajone i komiteto",
         # Others
         "Straße und Maße, große Füße, weiß, SCHLOẞ",
         "Ça va, œuvre, où, maïs, naïve, ÉTÉ, «l’été…»",
+        "Der Anlaß",
+        "årsak; TOTS LA EN LÍDER",
+        "ANA–BABA OLMAK",
+        "LÂŠ",
         "SÃO PAULO, NÃO; Âge d'or; â la carte",
         "Привет, мир. Эти слова написаны верно; Діти їдуть додому.",
         "Καλημέρα κόσμε",
@@ -126,7 +135,7 @@ def test_mojibake_finds_short_texts_when_turkish_alone_has_the_word(text: str) -
     ],
 )
 def test_mojibake_ignores_text_when_it_was_read_rightly(text: str) -> None:
-    assert not detected(text), list(mojibake(text))
+    assert not list(mojibake(text))
 
 
 def test_mojibake_ignores_a_wrong_word_in_a_line_when_the_line_has_letters_of_the_right_encoding() -> None:

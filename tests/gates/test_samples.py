@@ -175,10 +175,30 @@ def test_left_out_counts_each_task_once_and_names_reason_and_record(tmp_path: Pa
     made = Samples(Tokens(Raw()))
     _long_answer(made)
     frame = samples.profile(SETTINGS, made.write(tmp_path), RECIPES)["examples"]
-    rows = {row["kind"]: row for row in frame.rows}
-    assert len(frame.rows) == 2
-    assert rows["labelled"]["recipes"] == "spam-full, spam-layers, spam-lora"
-    assert (rows["instructions"]["reasons"], rows["instructions"]["left_out"]) == ("answer_too_long 1", 1)
+    rows = {(row["kind"], row["split"]): row for row in frame.rows}
+    assert len(frame.rows) == len(rows) == 6  # two kinds, three splits
+    assert rows["labelled", "train"]["recipes"] == "spam-full, spam-layers, spam-lora"
+    spoiled = rows["instructions", "train"]
+    assert (spoiled["reasons"], spoiled["left_out"]) == ("answer_too_long 1", 1)
+    assert rows["instructions", "test"]["left_out"] == 0
     [example] = next(iter(frame.examples.values()))
     assert example.id == made.rows["instructions"]["train"][0]["id"]
     assert "max_tokens is 128" in example.text
+
+
+def test_gate_lists_labels_unseen_in_train_first_when_there_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search through all records for each label took hours where every record had a label of its own."""
+    monkeypatch.setattr(samples, "MOST_VALUES", 2)
+    monkeypatch.setattr(samples, "MOST_EXAMPLES", 1)
+    made = Samples(Tokens(Raw()))
+    for split, rows in made.rows["labelled"].items():
+        for i, row in enumerate(rows):
+            row["label"] = f"{split}{i}" if split == "test" and i < 2 else ("ham", "spam", "rare")[min(i, 2)]
+    verdict = judged(made, tmp_path)
+    found = entry(verdict, "in_train")
+    listed = [row["label"] for row in verdict["profile"]["classes"] if row["split"] == "test"]
+    assert listed == ["test0", "test1", "3 more labels"]
+    assert found["count"] == 2
+    assert [record["row"] for record in found["records"]] == ["test test0"], "one example, as MOST_EXAMPLES says"

@@ -249,6 +249,7 @@ def test_sections_have_failures_first() -> None:
     assert (first["kind"], second["kind"]) == ("labelled", "documents")
     assert [row["state"] for row in first["rows"]] == ["failed", "warning"]
     assert [row["state"] for row in second["rows"]] == ["passed", "passed"]
+    assert [row["state"] for row in _verdict.sections(reach(frame(0)))[0]["rows"]] == ["warning", "passed"]
     waived = _verdict.sections(reach(frame(2), [WAIVER]))
     states = {(section["kind"], row["finding"]): row["state"] for section in waived for row in section["rows"]}
     assert states == {

@@ -91,16 +91,22 @@ def test_a_classifier_gives_the_predictors_labels_and_scores(family: str, tmp_pa
 
 
 @pytest.mark.parametrize("family", WITH_HEAD)
-def test_a_classifiers_tokenizer_truncates_at_the_training_limit(family: str, tmp_path: Path, words: Path) -> None:
-    """Lost otherwise: a long text would be read whole, which training never did."""
-    from transformers import AutoTokenizer
+def test_a_classifier_reads_texts_up_to_the_training_limit_as_the_predictor_does(
+    family: str, tmp_path: Path, words: Path
+) -> None:
+    """Lost otherwise: a long text would be read whole, which training never did; the bound is in README.md."""
+    from transformers import pipeline
 
     folder = exported(tmp_path / "model", words, family, CLASSIFY)
-    theirs, ours = AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder)
+    theirs, ours = pipeline("text-classification", model=str(folder)), Tokenizer.load(folder)
     limit = CLASSIFY.max_tokens
-    long = "Merhaba dünya " * 40
-    ids = theirs(long, truncation=True)["input_ids"]
-    assert ids == [*ours.encode(long)[: limit - 1], ours.end_of_text]
+    assert limit is not None
+    longest = next(text for n in range(200) if len(ours.encode(text := "Merhaba " + "9" * n)) == limit - 1)
+    (answer,), (expected,) = theirs([longest], truncation=True), Predictor(folder).answer([longest])
+    assert answer["score"] == pytest.approx(expected["score"], abs=1e-5)
+    ids = theirs.tokenizer(longest + " dünya", truncation=True)["input_ids"]
+    assert ids == [*ours.encode(longest), ours.end_of_text]
+    assert f"at most {limit} tokens" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

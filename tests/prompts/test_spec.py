@@ -33,7 +33,7 @@ def test_read_gives_the_written_tasks_in_their_order(tmp_path: Path) -> None:
         (
             {"objective": "cloze", "labels": ["a"], "max_tokens": 9} | WORDS,
             (
-                TaskSpec(name="cloze", labels=("a",), **WORDS, max_tokens=9, max_prompt_tokens=9),
+                TaskSpec(name="cloze", labels=("a",), **WORDS, max_tokens=9),
             ),
         ),
         (
@@ -55,6 +55,7 @@ def test_within_fills_in_the_limits_of_a_context() -> None:
     assert TEXT.within(40) == TaskSpec(name="next_token", max_tokens=40, max_prompt_tokens=30)
     assert CHAT.within(40).max_prompt_tokens == 39  # virtual tokens took the rest
     assert CHAT.within(100) == CHAT
+    assert SPAM.within(32) == SPAM  # a label needs no room after the prompt
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,17 @@ def test_within_fills_in_the_limits_of_a_context() -> None:
         ([], "tohum.json: found list; expected an object"),
         ({"version": 3, "tasks": []}, "version 3; this checkout reads versions 1 and 2"),
         ({"version": 2, "tasks": []}, "names no task"),
+        ({"version": 2, "tasks": 5}, "tasks is 5; expected a list"),
+        ({"version": 2, "tasks": [{"name": "cloze"}]}, "task cloze needs labels, max_tokens, pattern, verbalizers"),
+        ({"version": 2, "tasks": [{"name": "instruct"}]}, "task instruct needs template"),
+        ({"version": 2, "tasks": [{"name": "chat", "template": "vicuna"}]}, "template is 'vicuna'; one of: chat"),
+        (
+            {"version": 2, "tasks": [{"name": "chat", "template": "chat", "max_tokens": 9, "max_prompt_tokens": 10}]},
+            "max_prompt_tokens 10 is above max_tokens 9",
+        ),
+        ({"objective": "classify", "labels": "spam", "max_tokens": 9}, "tohum.json: labels: "),
+        ({"objective": "classify", "labels": ["a"], "max_tokens": "many"}, "tohum.json: max_tokens: "),
+        ({"labels": ["a"], "pattern": "x", "verbalizers": {"a": "b"}, "max_tokens": 9}, "do not fit the labels"),
         ({"version": 2, "tasks": [{"name": "chat", "max_tokens": 0}]}, "greater than 0"),
         ({"version": 2, "tasks": [{"name": "chat", "colour": 1}]}, "not permitted"),
     ],

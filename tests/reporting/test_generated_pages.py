@@ -60,7 +60,7 @@ def test_write_keeps_the_text_around_the_generated_part(project: Path) -> None:
     assert text.startswith("# Mine\n")
     assert text.endswith(f"{END}\nafter\n")
     assert f"{BEGIN}\n\nImports go down only" in text
-    assert "\ncontracts\n   ↓\nmodel · data\n" in text
+    assert "\ncontracts\n   ↓\nmodel · prompts\n" in text
     assert "\n### pipeline\n" in text
     assert generated_pages.write(project) == []
 

@@ -225,15 +225,15 @@ def test_cloze_cuts_the_middle_of_a_long_text_and_keeps_the_pattern() -> None:
     [
         ({"pattern": "{text} is"}, "at the end"),
         ({"pattern": "It is{label}"}, "once"),
-        ({"verbalizers": {"ham": "h"}}, "names ham; the labels of the data are ham, spam"),
-        ({"verbalizers": {"ham": "h", "spam": "h"}}, "a different word for each label"),
+        ({"verbalizers": {"ham": "h", "scam": "s"}}, "names ham, scam; the labels of the data are ham, spam"),
+        ({"verbalizers": {"ham": "h", "spam": "h"}}, "a different word for each"),
         ({"pattern": "{text}{label} is{label}"}, "once, at the end"),
         ({"max_tokens": 7}, "pattern and label alone take 7"),
         ({"max_tokens": 65}, "context_length is 64"),
     ],
 )
 def test_cloze_refuses_patterns_verbalizers_and_limits_that_cannot_work(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises((UserError, ValueError), match=words):
         made("cloze", **changes)
 
 

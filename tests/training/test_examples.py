@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.training.examples import FewShot, Subset
+from pipeline.tasks import Reason
+from pipeline.training.examples import FewShot, Records, Subset
 
 
 def drawn(records: list[dict[str, Any]], few: int, seed: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = FewShot(few, seed).draw(pa.Table.from_pylist(records)).to_pylist()
-    return rows
+    return [records[row] for row in FewShot(few, seed).draw(pa.Table.from_pylist(records))]
 
 
 def test_few_shot_draws_evenly_from_the_labels_by_the_seed() -> None:
@@ -31,3 +31,20 @@ def test_subset_gives_the_chosen_examples_in_their_order() -> None:
     """Lost otherwise: a mixture would be validated on other examples than it chose."""
     subset = Subset(["a", "b", "c"], np.array([2, 0]))
     assert [subset[i] for i in range(len(subset))] == ["c", "a"]
+
+
+def test_records_leave_out_what_makes_no_example_before_few_are_drawn() -> None:
+    """Drawn first, a few-shot recipe could be left with nothing but records that make no example."""
+
+    class Even:
+        def example(self, record: dict[str, Any]) -> Any:
+            return record["n"] if record["n"] % 2 == 0 else Reason("odd", f"{record['n']} is odd")
+
+    table = pa.Table.from_pylist([{"n": n, "source": f"s{n}"} for n in range(10)])
+    task: Any = Even()
+    whole, few = Records(table, task), Records(table, task, FewShot(3, 1))
+    assert [whole[i] for i in range(len(whole))] == [0, 2, 4, 6, 8]
+    assert whole.column("source") == ["s0", "s2", "s4", "s6", "s8"]
+    assert whole.left_out == {"odd": 5}
+    assert len(few) == 3
+    assert few.column("source") == [f"s{few[i]}" for i in range(3)]

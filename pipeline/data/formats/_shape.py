@@ -76,10 +76,15 @@ class Shape:
         """The columns to read: the kind's content in schema order, then language and split where mapped."""
         if MESSAGES in self.columns:
             extra = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
-            tools = [Field(name, name, False) for name in TOOLS]
-            return (Field(MESSAGES, self.columns[MESSAGES], True), *tools, *extra)
+            return (Field(MESSAGES, self.columns[MESSAGES], True), *self._tools, *extra)
         content = [Field(ours, self.columns.get(ours, ours), self._is_required(ours)) for ours in CONTENT[self.kind]]
-        return (*content, *(Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns))
+        tools = self._tools if self.kind in ("instructions", "preferences") else ()
+        return (*content, *tools, *(Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns))
+
+    @property
+    def _tools(self) -> tuple[Field, ...]:
+        """Columns beside a conversation that change what it says; a row in which one holds something is rejected."""
+        return tuple(Field(name, name, False) for name in TOOLS if name not in self.columns.values())
 
     def _is_required(self, ours: str) -> bool:
         """Whether the file must have a column: all but an `input` that is not mapped, and an `instruction` of

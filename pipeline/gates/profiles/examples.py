@@ -16,9 +16,10 @@ from pipeline.prompts.spec import TaskSpec
 
 
 class LeftOut(NamedTuple):
-    """The records of one kind that make no example of one task."""
+    """The records of one kind and split that make no example of one task."""
 
     kind: Kind
+    split: str
     recipes: str
     """The recipes with this task, as a list of names."""
     records: int
@@ -34,17 +35,22 @@ def left_out(samples: Samples, recipes: Mapping[str, Finetune]) -> Iterator[Left
         if recipe.data != "documents" and samples.records(recipe.data):
             alike.setdefault(recipe.data + recipe.task.model_dump_json(), []).append(name)
     for names in alike.values():
-        yield _left_out(samples, names, recipes[names[0]])
+        yield from _left_out(samples, names, recipes[names[0]])
 
 
-def _left_out(samples: Samples, names: list[str], recipe: Finetune) -> LeftOut:
+def _left_out(samples: Samples, names: list[str], recipe: Finetune) -> Iterator[LeftOut]:
     kind = recipe.data
     settings = recipe.part("task", f"finetune.{names[0]}")
     labels = sorted({label for split, label in samples.counts(kind, "label") if split == "train"})
     fields = {key: value for key, value in settings.model_dump().items() if key in TaskSpec.model_fields}
     spec = TaskSpec(name=recipe.task.name, labels=tuple(labels), **fields)
-    tally, reasons, row = Tally(), Counter[str](), 0
-    for _, batch in samples.batches(kind, samples.columns(kind)):
+    row = 0
+    found = {
+        split: LeftOut(kind, split, _listed(names), size, Tally(), Counter())
+        for split, size in samples.sizes[kind].items()
+    }
+    for split, batch in samples.batches(kind, samples.columns(kind)):
+        tally, reasons = found[split].left_out, found[split].reasons
         for record in batch.to_pylist():
             fault = reason(getattr(settings, "form", None), samples.tokenizer, spec, record)
             if fault is not None:
@@ -55,7 +61,7 @@ def _left_out(samples: Samples, names: list[str], recipe: Finetune) -> LeftOut:
                 else:
                     tally.count += 1
             row += 1
-    return LeftOut(kind, _listed(names), row, tally, reasons)
+    yield from (counted for counted in found.values() if counted.records)
 
 
 def _listed(names: list[str]) -> str:
