@@ -206,7 +206,7 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_the_present_keys(cls, value: Any) -> Any:
+    def _names_renamed_keys(cls, value: Any) -> Any:
         for old, new, meaning in (
             ("objective", "task", "what the model is asked and answers"),
             ("auxiliary", "loss", "what is minimised; `none` is now cross_entropy"),

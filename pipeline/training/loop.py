@@ -103,7 +103,8 @@ def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, devic
     """Accumulates the gradients of an update's micro-batches; returns the mean loss and the number of positions.
 
     The unit is the update: weighted losses are summed over all of its micro-batches and divided once by the sum of the
-    weights, so `accumulate` changes memory and time, not the result (tests/training/test_loop.py).
+    weights, so `accumulate` changes memory and time, not the result (tests/training/test_loop.py). Random draws of the
+    forward pass (dropout, the start of an adversarial perturbation) are per micro-batch and do differ.
     """
     drawn = [parts.ordering.rows(len(examples), micro, parts.seed) for micro in micro_batches(parts.schedule, number)]
     drawn = [rows for rows in drawn if len(rows)]  # Poisson sampling may draw no example
