@@ -634,6 +634,10 @@ def _folders() -> None:
             as_bytes("cumleler.txt", lines.encode("utf-8-sig")),
             Expected("documents", "txt", {}, 80, "utf-8-sig"),
         )
+        even = "\n\n".join(f"{sentence(rng, 'tr')}, {sentence(rng, 'tr')}, {i}" for i in range(30))
+        add(
+            f"txt-even-commas-{k}", as_bytes("notlar.txt", even.encode()), Expected("documents", "txt", {}, 30, "utf-8")
+        )
         add(f"txt-no-ending-{k}", as_bytes("kitap", book.encode()), Expected("documents", "txt", {}, 25, "utf-8"))
         add(
             f"gz-jsonl-{k}",

@@ -200,10 +200,16 @@ def _tabular(file: File, encoding: str, suffix: str) -> Format | None:
     (share, width, _), form = max(candidates, key=lambda pair: pair[0])
     if is_table and share < 0.5:
         raise UserError(_uneven(file, [form for _, form in candidates]))
-    if not is_table and (width < 2 or share < 0.99 or not _is_table(file, form)):
+    if not is_table and (width < 2 or share < 0.99 or _has_paragraphs(head) or not _is_table(file, form)):
         return None
     body = [list(row.values()) for _, row in islice(rows(file, form), HEAD) if isinstance(row, dict)]
     return form | {"header": header.is_header(body)}
+
+
+def _has_paragraphs(head: str) -> bool:
+    """Whether blank lines separate the others, as they do in running text; no exporter of tables writes them so."""
+    lines = head.rstrip().splitlines()
+    return sum(not line.strip() for line in lines) > len(lines) / 5
 
 
 def _uneven(file: File, forms: list[Format]) -> str:
