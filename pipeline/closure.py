@@ -191,13 +191,10 @@ def _asked(stage: str, params: "Params") -> Code:
 
     forms = {name: getattr(plugins.settings_class("tasks", name), "form", None) for name in plugins.choices("tasks")}
     asked = {
-        name: f"{recipe.data} {recipe.task.model_dump_json()} {forms[recipe.task.name]}"
-        for name, recipe in params.finetune.items()
+        f"{recipe.data} {recipe.task.model_dump_json()} {forms[recipe.task.name]}"
+        for recipe in params.finetune.values()
     }
-    return {
-        f"params.yaml: finetune.{name}.task": hashlib.sha256(text.encode()).hexdigest()[:32]
-        for name, text in sorted(asked.items())
-    }
+    return {"params.yaml: finetune.*.task": hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest()[:32]}
 
 
 def task_names(model: str, params: "Params") -> list[str]:

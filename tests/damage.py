@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from pipeline.config.recipe import KINDS
+from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
 from pipeline.paths import MEASURES
 from pipeline.studies.workspace import lenient
@@ -72,10 +74,29 @@ def run(stage: str) -> None:
     shutil.rmtree(MEASURES, ignore_errors=True)  # results kept from intact bytes: evaluate would read no samples
     before, sys.argv = sys.argv, [name, *arguments]
     try:
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), _verdicts_kept(name):
             importlib.import_module(f"stages.{name}").main()
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _verdicts_kept(stage: str) -> Iterator[None]:
+    """Puts tickets and verdicts back where a gate ends in an error: it withdraws the old ones before it reads."""
+    if stage != "validate":
+        yield
+        return
+    with TemporaryDirectory() as scratch:
+        folders = [Path("data/tickets"), Path("reports/gates")]
+        for folder in folders:
+            if folder.exists():
+                shutil.copytree(folder, Path(scratch) / folder)
+        try:
+            yield
+        except UserError:
+            for folder in folders:
+                shutil.copytree(Path(scratch) / folder, folder, dirs_exist_ok=True)
+            raise
 
 
 def flip(path: Path, byte: int, bit: int) -> None:

@@ -94,7 +94,7 @@ TOLD = "{{{}}} records of {{split}} {} {{against}}"
 TOO_LONG = at_most("max_too_long_share", "gates.samples.max_tokens.{kind}")
 LEFT_OUT = at_most("max_left_out_share", "gates.samples.max_left_out_share, or the recipe's task.max_tokens")
 NO_EXAMPLE = (
-    "{left_out} of {records_asked} records make no example of {recipes} ({reasons}), a share of {left_out_share}"
+    "{left_out} of {records_asked} records make no example of task {task} ({reasons}), a share of {left_out_share}"
 )
 IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
@@ -348,14 +348,14 @@ def _token_lengths(samples: Samples, kind: Kind) -> Iterator[npt.NDArray[np.int6
 
 def _examples(samples: Samples, recipes: Mapping[str, Finetune]) -> Frame:
     columns = ("records_asked", "left_out", "left_out_share")
-    frame = Frame(("kind", "split", "recipes", "reasons"), columns, counts={"left_out_share": "left_out"})
+    frame = Frame(("kind", "split", "task", "reasons"), columns, counts={"left_out_share": "left_out"})
     for found in left_out(samples, recipes):
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(found.reasons.items()))
         frame.add(
             {
                 "kind": found.kind,
                 "split": found.split,
-                "recipes": found.recipes,
+                "task": found.task,
                 "reasons": reasons or "none",
                 "records_asked": found.records,
                 "left_out": found.left_out,

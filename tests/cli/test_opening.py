@@ -55,7 +55,7 @@ def subject(model: str, **task: Any) -> Subject:
 
 
 def test_opening_shows_labels_and_an_example_of_each_label(params: Params) -> None:
-    model = subject("spam-lora", name="classify", labels=["iyi", "kötü"])
+    model = subject("spam-lora", name="classify", labels=["iyi", "kötü"], max_tokens=32)
     taught, trained, _, *examples, end = opening(model, params, "spam-lora")
     assert "one of 2 labels: iyi, kötü" in taught
     assert trained == "Trained (lora from base) on 4 labelled texts of own (inputs/own.csv)."
@@ -74,7 +74,7 @@ def test_opening_shows_question_and_answer_of_instructions(params: Params) -> No
 
 def test_opening_says_so_when_the_training_data_is_elsewhere(params: Params) -> None:
     for recipe in (None, "removed-from-params"):
-        lines = opening(subject("spam-lora", name="classify", labels=["a", "b"]), params, recipe)
+        lines = opening(subject("spam-lora", name="classify", labels=["a", "b"], max_tokens=32), params, recipe)
         assert len(lines) == 2
         assert "no example is shown" in lines[1]
 

@@ -177,7 +177,7 @@ def test_left_out_counts_each_task_once_and_names_reason_and_record(tmp_path: Pa
     frame = samples.profile(SETTINGS, made.write(tmp_path), RECIPES)["examples"]
     rows = {(row["kind"], row["split"]): row for row in frame.rows}
     assert len(frame.rows) == len(rows) == 6  # two kinds, three splits
-    assert rows["labelled", "train"]["recipes"] == "spam-full, spam-layers, spam-lora"
+    assert rows["labelled", "train"]["task"] == "classify (max_tokens 96)"
     spoiled = rows["instructions", "train"]
     assert (spoiled["reasons"], spoiled["left_out"]) == ("answer_too_long 1", 1)
     assert rows["instructions", "test"]["left_out"] == 0

@@ -135,7 +135,14 @@ def classifier(folder: Path, words: Path) -> None:
 
 def cloze(folder: Path, words: Path) -> None:
     words_of = {"a": " iyi", "b": " kötü"}
-    task = TaskSpec(name="cloze", labels=("a", "b"), verbalizers=words_of, pattern="{text}:{label}")
+    task = TaskSpec(
+        name="cloze",
+        labels=("a", "b"),
+        verbalizers=words_of,
+        pattern="{text}:{label}",
+        max_tokens=16,
+        max_prompt_tokens=15,
+    )
     saved(folder, words, "llama", task.within(32))
 
 

@@ -20,8 +20,8 @@ class LeftOut(NamedTuple):
 
     kind: Kind
     split: str
-    recipes: str
-    """The recipes with this task, as a list of names."""
+    task: str
+    """Name and settings of the task."""
     records: int
     left_out: Tally
     reasons: Counter[str]
@@ -30,23 +30,23 @@ class LeftOut(NamedTuple):
 
 def left_out(samples: Samples, recipes: Mapping[str, Finetune]) -> Iterator[LeftOut]:
     """Per task of the recipes, the records that make no example; recipes of one task are counted once."""
-    alike: dict[str, list[str]] = {}
+    tasks: dict[str, str] = {}
     for name, recipe in recipes.items():
         if recipe.data != "documents" and samples.records(recipe.data):
-            alike.setdefault(recipe.data + recipe.task.model_dump_json(), []).append(name)
-    for names in alike.values():
-        yield from _left_out(samples, names, recipes[names[0]])
+            tasks.setdefault(recipe.data + recipe.task.model_dump_json(), name)
+    for _, name in sorted(tasks.items()):  # in an order that does not depend on that of the recipes
+        yield from _left_out(samples, name, recipes[name])
 
 
-def _left_out(samples: Samples, names: list[str], recipe: Finetune) -> Iterator[LeftOut]:
+def _left_out(samples: Samples, name: str, recipe: Finetune) -> Iterator[LeftOut]:
     kind = recipe.data
-    settings = recipe.part("task", f"finetune.{names[0]}")
+    settings = recipe.part("task", f"finetune.{name}")
     labels = sorted({label for split, label in samples.counts(kind, "label") if split == "train"})
     fields = {key: value for key, value in settings.model_dump().items() if key in TaskSpec.model_fields}
     spec = TaskSpec(name=recipe.task.name, labels=tuple(labels), **fields)
     row = 0
     found = {
-        split: LeftOut(kind, split, _listed(names), size, Tally(), Counter())
+        split: LeftOut(kind, split, _shown(recipe), size, Tally(), Counter())
         for split, size in samples.sizes[kind].items()
     }
     for split, batch in samples.batches(kind, samples.columns(kind)):
@@ -64,5 +64,7 @@ def _left_out(samples: Samples, names: list[str], recipe: Finetune) -> Iterator[
     yield from (counted for counted in found.values() if counted.records)
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _shown(recipe: Finetune) -> str:
+    """The task as params.yaml spells it, shortened."""
+    fields = recipe.task.model_dump()
+    return f"{fields.pop('name')} ({', '.join(f'{key} {value}' for key, value in fields.items())})"[:200]
