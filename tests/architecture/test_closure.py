@@ -266,3 +266,25 @@ def test_a_file_with_a_nul_byte_is_a_sentence(project: Path) -> None:
     (project / "stages/sample.py").write_bytes(b"a = 1\0")
     with pytest.raises(UserError, match=r"sample\.py"):
         closure.code(["stages.sample"], {}, project)
+
+
+def test_an_evaluation_holds_the_task_of_its_own_model_alone() -> None:
+    """With those of its ancestors an edit of next_token would evaluate every model again."""
+    params = params_of("merged")
+    found = closure.stages(params, dvc_yaml())
+
+    def tasks(model: str) -> set[str]:
+        return {path for path in found[f"evaluate@{model}"] if re.fullmatch(r"pipeline/tasks/[a-z]\w*\.py", path)}
+
+    own = {model: {f"pipeline/tasks/{recipe.task.name}.py"} for model, recipe in params.finetune.items()}
+    assert {model: tasks(model) for model in own} == own
+    assert tasks("base") == {"pipeline/tasks/next_token.py"}
+    for name, merge in params.merge.items():
+        assert tasks(name) == tasks(merge.first) | tasks(merge.second)
+
+
+def test_the_samples_gate_alone_holds_the_tasks_of_the_recipes() -> None:
+    """In another stage's file a changed prompt limit would make that stage stale, pretraining included."""
+    found = closure.stages(params_of("merged"), dvc_yaml())
+    holding = {stage for stage, code in found.items() if any(key.startswith("params.yaml") for key in code)}
+    assert holding == {"validate@samples"}

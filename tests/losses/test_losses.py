@@ -13,7 +13,8 @@ from pipeline.losses.attention import attention_mass, spellings, target_mask
 from pipeline.losses.distill import similarity_loss
 from pipeline.model.capture import Capture
 from pipeline.model.layers import keep_layers
-from tests.learners import chat_learner, classifier, small
+from pipeline.tasks import TaskContext
+from tests.learners import COMPUTE, TOKENIZER, chat_learner, classifier, small
 from tests.models import network
 from tests.variants import Variant, build, variants
 
@@ -209,3 +210,14 @@ def test_cut_keeps_the_first_and_the_last_block() -> None:
     assert shallow(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, shallow.config.vocab_size)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="depth is 4, the model it starts from has 3 blocks"):
         keep_layers(shallow, 4)
+
+
+def test_attention_has_no_target_in_another_document_of_a_window() -> None:
+    """With a document mask it cannot be reached: a constant loss of 14 nats a token, without a gradient."""
+    task = build("tasks", "next_token", TaskContext(TOKENIZER, 48, []), mask_documents=True)  # type: ignore[arg-type]
+    model = small(0)
+    learner = Learner(model, task, [], COMPUTE, TOKENIZER)  # type: ignore[arg-type]
+    end = TOKENIZER.end_of_text
+    batch = task.collate([task.example({"ids": torch.tensor([end, 5, 6, 7, end, 5, 6, 7, 8]).numpy()})])
+    guided = losses_of("attention", learner, towards="first", words=[])(model, batch)
+    assert 0 < float((guided - task.losses(model, batch)).detach()) < 5

@@ -218,6 +218,8 @@ def test_merged_tasks_keeps_each_task_once_and_names_a_conflicting_field() -> No
     assert merged_tasks([(CHAT,), (SPAM,)], "m") == [CHAT, SPAM]
     assert merged_tasks([(CHAT, SPAM), (changed(CHAT, max_tokens=9),)], "m") == [CHAT, SPAM]
     assert merged_tasks([(WORDS,), (SPAM,)], "m") == [WORDS, SPAM]
+    longer = changed(CHAT, max_tokens=90, max_prompt_tokens=80)  # each model was trained up to its own limits
+    assert merged_tasks([(CHAT,), (longer,)], "m") == [longer]
     with pytest.raises(UserError, match=r"m: its models differ in template \('chat' and 'alpaca'"):
         merged_tasks([(CHAT,), (changed(CHAT, name="chat", template="alpaca"),)], "m")
     with pytest.raises(UserError, match=r"differ in max_tokens \(32 and 64"):

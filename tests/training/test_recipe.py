@@ -125,3 +125,11 @@ def test_build_refuses_a_tuner_that_trains_no_weight() -> None:
         UserError, match=r"finetune.chat.tuner.name is 'norms', which trains no weight of this nanochat"
     ):
         recipes._require_trainable("finetune.chat", "norms", model)
+
+
+@pytest.mark.usefixtures("project")
+def test_train_names_the_recipe_in_an_error_of_a_part() -> None:
+    """A part knows its own settings only; of thirty recipes the user would have to guess."""
+    tuner = {"name": "layers", "last": 0, "first": 0, "pattern": "zzz", "embeddings": False}
+    with pytest.raises(UserError, match=r"params.yaml: finetune.spam-lora.tuner.pattern is 'zzz'"):
+        train(params_of({"name": "classify", "max_tokens": 40}, tuner))

@@ -299,3 +299,14 @@ def test_files_read_conversations_in_every_shape(read, kind, columns, row, expec
 def test_files_reject_conversations_that_cannot_be_read_whole(read, kind, columns, row, reason):
     with pytest.raises(UserError, match=reason):
         read("a.jsonl", json.dumps(row), kind, format=JSONL, columns=columns)
+
+
+def test_files_reject_a_row_that_offers_tools_beside_prompt_and_completion(read):
+    """The answer rests on tools that the record does not say; dropped silently it would be learned without them."""
+    rows = [{"prompt": "Hava?", "completion": "Güneşli", "tools": [{"name": "weather"}]},
+            {"prompt": "Kim?", "completion": "Ayşe", "tools": []}, {"prompt": "Ne?", "completion": "Elma"}]  # fmt: skip
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    columns = {"instruction": "prompt", "output": "completion"}
+    made = read("a.jsonl", text, "instructions", format={"name": "jsonl", "encoding": "utf-8"}, columns=columns)
+    assert [row["output"] for row in made] == ["Ayşe", "Elma"]
+    assert [reason for _, reason in read.reasons()] == ["tools"]
