@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline import files, foreign
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
+from pipeline.model import library_folder
 from pipeline.model.inspection import inspect
 
 
@@ -38,7 +39,10 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    inspect(folder)
+    if library_folder.is_library(folder):
+        library_folder.inspect(folder)
+    else:
+        inspect(folder)
     hashes = foreign.hashes(folder)
     found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:

@@ -53,10 +53,11 @@ class Classify(Labelling):
     """Cross-entropy over the labels of the training split."""
 
     def prompt(self, request: Request) -> list[int]:
-        """Ids of the text with its end-of-text token."""
+        """Ids of the text between the vocabulary's own tokens ([CLS], [SEP]); without any after it, end-of-text."""
         assert self.spec.max_tokens is not None
-        ids = without_middle(self.tokenizer.encode(request.text), self.spec.max_tokens - 1)
-        return [*ids, self.tokenizer.end_of_text]
+        before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix or (self.tokenizer.end_of_text,)
+        ids = without_middle(self.tokenizer.encode(request.text), self.spec.max_tokens - len(before) - len(after))
+        return [*before, *ids, *after]
 
     def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """Adds a new `score` head unless the model already has one of as many classes."""

@@ -65,6 +65,8 @@ class Tokenizer:
         self.special: dict[str, int] = dict(facts["special"])
         self.end_of_text: int = self.special[facts["end_of_text"]]
         self.pad: int = self.special[facts["pad"]]
+        self.text_prefix: tuple[int, ...] = ()
+        self.text_suffix: tuple[int, ...] = ()
         self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
         self.vocab_size: int = max(self._table) + 1
 

@@ -144,7 +144,7 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     model = load(generator, device)
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
-    _require_usable(where, model, tokenizer)
+    require_usable(where, model, tokenizer)
     context = TaskContext(tokenizer, model.config.context_length, training_labels(kind), f"params.yaml: {where}.task")
     task: Task = _part(recipe, "task", where, context)
     tuner = _part(recipe, "tuner", where)
@@ -186,7 +186,7 @@ def _require_intact(*inputs: Path) -> None:
             integrity.require_intact(path)
 
 
-def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
+def require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
     """Raises UserError if a recipe cannot start from this model with this tokenizer."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
