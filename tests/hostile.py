@@ -44,7 +44,7 @@ def make(folder: Path, draw: random.Random) -> Path:
     """A good folder as transformers would have saved it: no manifest, a tokenizer, code that nobody may run."""
     words = tokenizer.train(_TEXTS, 280, "gpt2")
     words.save(folder.with_name("tokenizer"))
-    family = draw.choice(["llama", "qwen3", "gpt2", "arcee"])
+    family = draw.choice(["llama", "qwen3", "gpt2", "arcee", "mistral", "qwen2"])
     labels = draw.choice([0, 0, 3])
     model = network(family, labels=labels, vocab_size=words.vocab_size, tie_embeddings=draw.random() < 0.5)
     names = ["ham", "spam", "eggs"] if labels else None

@@ -14,7 +14,7 @@ from pipeline.model.gpt import GPT
 from pipeline.tuners.lora import LoRALinear, Settings, build, load_adapter
 from tests.models import network
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 HEADS = [(family, score) for family in FAMILIES for score in (False, True) if not (score and family in HEADLESS)]
 IDS_BT = torch.randint(0, 28, (2, 8), generator=torch.Generator().manual_seed(0))
 
