@@ -12,6 +12,7 @@ matches), and tohum-tokenizer.json, the facts that `load` needs beside the ranks
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.chat_template import ChatTemplate
 from pipeline.tokenizer.checks import MOST_IDS
 from pipeline.tokenizer.encoders import BytePairs, Characters, Encoder, Ids, Library
 from pipeline.tokenizer.pretokenizer import PATTERNS
@@ -91,6 +93,11 @@ class Tokenizer:
             raise
         except Exception as error:  # the libraries raise bare Exceptions for invalid files
             raise UserError(f"{folder}: a damaged tokenizer ({error!r:.200}); run: dvc repro tokenize") from None
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template of the folder that was adopted or loaded; None where it has none."""
+        return ChatTemplate.of_files(self._files)
 
     def save(self, folder: Path) -> None:
         """Writes the files of the vocabulary into `folder`; equal vocabularies give equal bytes."""
