@@ -52,6 +52,8 @@ GATES: dict[str, Any] = {
         "max_too_long_share": 0.0,
         "max_left_out_share": 0.0,
         "min_coverage": 0.9,
+        "max_split_groups": 0,
+        "max_out_of_order": 0,
     },
     "model": {
         "min_distinct_2": 0.1,
