@@ -15,6 +15,7 @@ from pipeline import files
 from pipeline.closure import closure
 from pipeline.config import plugins
 from pipeline.errors import UserError
+from pipeline.model.library_folder import is_library
 from pipeline.paths import CODE
 from pipeline.prompts.spec import TaskSpec
 from pipeline.registry import contents
@@ -70,7 +71,8 @@ def _save(folder: Path, target: Path, task: TaskSpec) -> None:
     from importlib.metadata import version
 
     example = [{"text": "Where does Ayşe live?" if task.template else "Merhaba"}]
-    requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *_SERVED_WITH)]
+    served = (*_SERVED_WITH, "transformers") if is_library(folder) else _SERVED_WITH
+    requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *served)]
     with warnings.catch_warnings():
         # MLflow recommends type hints although a signature is given, and resets filters, but not this function.
         show = warnings.showwarning
