@@ -22,12 +22,12 @@ from pipeline.config.section import Section
 from pipeline.errors import UserError
 from pipeline.inference import answers
 from pipeline.inference.answers import Sampling
-from pipeline.inference.labels import probabilities
+from pipeline.inference.labels import scores
 from pipeline.model import checkpoint
 from pipeline.model.device import autocast, lowered, set_up
 from pipeline.model.gpt import GPT
 from pipeline.paths import MODELS, SAMPLES
-from pipeline.tasks import Answering, Labelling, Request, Task, open_tasks
+from pipeline.tasks import Answering, Labelling, Request, Scoring, Task, open_tasks
 from pipeline.tokenizer import Tokenizer
 
 
@@ -196,10 +196,15 @@ def _code_of(measure: str, subject: Subject) -> closure.Code:
     return closure.code([__name__], {"evaluation": [measure], "tasks": tasks})
 
 
+def text_scores(subject: Subject, task: Scoring, texts: Sequence[str], batch_size: int) -> Tensor:
+    """scores_NC of a task that answers with labels or a number, in the precision of the params, float32 on the CPU."""
+    requests = [Request(text) for text in texts]
+    return scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+
+
 def label_probabilities(subject: Subject, task: Labelling, texts: Sequence[str], batch_size: int) -> Tensor:
     """probabilities_NC of the labels in the precision of the params, float32 on the CPU."""
-    requests = [Request(text) for text in texts]
-    return probabilities(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+    return text_scores(subject, task, texts, batch_size).softmax(-1)
 
 
 def greedy_answers(

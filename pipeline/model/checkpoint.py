@@ -24,7 +24,7 @@ from pipeline.model import readme, weights
 from pipeline.model.adapters import attach
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
-from pipeline.model.hf_config import exported_config, labels_in
+from pipeline.model.hf_config import exported_config, labels_in, problem_type
 from pipeline.model.hf_format import exported_tensors, internal_name, is_transposed
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
 from pipeline.model.weights import WEIGHTS, Header, write_tensors
@@ -70,7 +70,9 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             input_format = _write_tokenizer(tokenizer, temporary, metadata, model.config.context_length)
         special = _special_tokens(temporary)
         bos, eos, pad = (special.get(name) for name in ("bos_token", "eos_token", "pad_token"))
-        files.write_json(temporary / "config.json", exported_config(model.config, labels, bos, eos, pad))
+        files.write_json(
+            temporary / "config.json", exported_config(model.config, labels, bos, eos, pad) | problem_type(metadata)
+        )
         generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
         files.write_json(temporary / "generation_config.json", generation)
         write_tensors(temporary / WEIGHTS, exported_tensors(model))

@@ -83,7 +83,7 @@ def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: in
     """
     end = tokenizer.end_of_text
     match task["name"]:
-        case "classify":
+        case "classify" | "multi_label" | "regress":
             return InputFormat((), (end,), task["max_tokens"], "right")
         case "cloze":
             before, after = (tokenizer.encode(text) for text in task["pattern"].removesuffix("{label}").split("{text}"))

@@ -115,8 +115,9 @@ def load_examples(
 
 
 def training_labels(kind: Kind) -> list[str]:
-    """The distinct labels of the training split, sorted; empty for records without labels."""
-    return sorted(set(_read(kind, "train", ["label"])["label"].to_pylist())) if kind == "labelled" else []
+    """The label cells of the training split, one per record; empty for records without labels."""
+    labels: list[str] = _read(kind, "train", ["label"])["label"].to_pylist() if kind == "labelled" else []
+    return labels
 
 
 def _read(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:
