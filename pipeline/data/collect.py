@@ -211,7 +211,7 @@ def _provenance(entry: str, source: Source, counts: _Counts) -> dict[str, Any]:
         "revision": stated["revision"],
         "bytes": counts.bytes,
         "rows": {kind: n for kind, n in counts.kept.items() if n},
-    }
+    } | ({} if (form := getattr(settings, "label_form", "one")) == "one" else {"label_form": form})
 
 
 def _truth(entry: str, source: Source) -> dict[str, Any]:

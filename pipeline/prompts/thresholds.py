@@ -30,7 +30,7 @@ _SWEEPS = 5
 def answered(probabilities_NC: Floats, thresholds_C: Sequence[float] | None) -> Indices:
     """The class index of every record; without thresholds the argmax."""
     if thresholds_C is None:
-        return probabilities_NC.argmax(1)
+        return np.asarray(probabilities_NC.argmax(1))
     return np.asarray((probabilities_NC / np.maximum(thresholds_C, LOWEST)).argmax(1))
 
 

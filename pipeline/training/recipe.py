@@ -159,7 +159,8 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_trainable(where, recipe.tuner.name, model)
     _require_room(where, model, task)
     few = getattr(recipe, "few", None)
-    few_shot = None if few is None else FewShot(few, recipe.seed)
+    form = getattr(recipe.part("task", where), "form", None)
+    few_shot = None if few is None else FewShot(few, recipe.seed, form)
     train_set = load_examples(task, kind, "train", model.room(), few_shot)
     validation_set = load_examples(task, kind, "validation", model.room())
     for split, examples in (("train", train_set), ("validation", validation_set)):

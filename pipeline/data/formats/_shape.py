@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from pipeline.config.recipe import Kind
+from pipeline.data.label_cells import LabelForm
 from pipeline.data.records import CONTENT
 from pipeline.errors import UserError
 
@@ -52,6 +53,8 @@ class Shape:
     labels: dict[str, str]
     language: str
     split: str | None
+    label_form: LabelForm = "one"
+    label_separator: str | None = None
 
     def __post_init__(self) -> None:
         known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind in ("documents", "instructions") else []))
@@ -61,6 +64,15 @@ class Shape:
             raise ValueError(f"columns names messages, which replace {', '.join(CONTENT[self.kind])}; keep one of them")
         if self.labels and self.kind != "labelled":
             raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
+        if self.label_form != "one" and self.kind != "labelled":
+            raise ValueError(f"label_form {self.label_form} is for kind labelled, found kind {self.kind}; remove it")
+        if self.label_separator is not None and (self.label_form != "several" or not self.label_separator.strip(" ")):
+            raise ValueError(
+                f"label_separator is {self.label_separator!r} and label_form {self.label_form}; expected a sign that "
+                "is no space, with label_form several"
+            )
+        if self.labels and self.label_form == "number":
+            raise ValueError("labels names labels, and label_form is number; write labels: {}")
         if self.split is not None and "split" in self.columns:
             raise ValueError("split pins every record and columns.split reads it from a column; keep one of them")
         if self.language != "auto" and "language" in self.columns:
@@ -69,7 +81,10 @@ class Shape:
     @classmethod
     def of(cls, settings: Any, where: str) -> "Shape":
         """The shape of a source's settings. Raises ValueError where they contradict each other."""
-        return cls(where, settings.kind, settings.columns, settings.labels, settings.language, settings.split)
+        return cls(
+            where, settings.kind, settings.columns, settings.labels, settings.language, settings.split,
+            getattr(settings, "label_form", "one"), getattr(settings, "label_separator", None),
+        )  # fmt: skip
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
