@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -196,7 +197,8 @@ class Labelling(Scoring):
 
     def indices(self, probabilities_NC: Tensor) -> list[int]:
         """The class index that is answered to each text, by the decision thresholds where there are some."""
-        answered: list[int] = thresholds.answered(probabilities_NC.double().numpy(), self.thresholds).tolist()
+        table_NC = np.asarray(probabilities_NC, np.float64)
+        answered: list[int] = thresholds.answered(table_NC, self.thresholds).tolist()
         return answered
 
     def answers(self, scores_NC: Tensor) -> list[dict[str, Any]]:
