@@ -22,10 +22,10 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # With it `python -m` does not find the modules of the working folder.
 unexport PYTHONSAFEPATH
 
-.PHONY: help setup repro test torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
+.PHONY: help setup repro test test-open torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 	@echo 'verbs: tohum --help; `make VERB` with its options as variables calls it too'
 
 setup: .venv/.ready .venv/bin/tohum ## the virtual environment from requirements.lock: for training and review
@@ -57,6 +57,9 @@ repro: setup ## the whole pipeline on params.yaml, then register the models whos
 
 test: setup .venv/.ready-test ## all tests, a file at a time on each core
 	python -m pytest --numprocesses auto --dist loadfile
+
+test-open: setup .venv/.ready-test ## tests with two released models, downloaded once (170 MB): tests/open_models.py
+	python -m pytest -m open_models
 
 torture: .venv/.ready-test ## hundreds of random faults against every guarantee: tests/torture; not part of CI
 	python -m tests.torture

@@ -5,6 +5,7 @@ from pipeline.paths import TOKENIZER
 from pipeline.tracking.stage import tracked_stage
 from pipeline.training.recipe import train
 from pipeline.training.start import start
+from pipeline.training.unchanged import copy_start
 from stages import entry
 
 
@@ -13,6 +14,9 @@ def main() -> None:
     params = config.load()
     load, inputs = start(params.pretrain)
     with tracked_stage("pretrain", params) as run:
+        if params.pretrain.task.name == "unchanged":
+            copy_start(load, params, run)
+            return
         train("base", "pretrain", params.pretrain, "documents", load, inputs, params, run, TOKENIZER)
 
 

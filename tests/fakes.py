@@ -14,6 +14,8 @@ class ByteTokenizer:
         self.vocab_size = 256 + len(names)
         self.end_of_text = self.special["<|endoftext|>"]
         self.pad = self.special.get("<|pad|>", self.end_of_text)
+        self.text_prefix: tuple[int, ...] = ()
+        self.text_suffix: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

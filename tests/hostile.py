@@ -44,7 +44,7 @@ def make(folder: Path, draw: random.Random) -> Path:
     """A good folder as transformers would have saved it: no manifest, a tokenizer, code that nobody may run."""
     words = tokenizer.train(_TEXTS, 280, "gpt2")
     words.save(folder.with_name("tokenizer"))
-    family = draw.choice(["llama", "qwen3", "gpt2", "arcee"])
+    family = draw.choice(["llama", "qwen3", "gpt2", "arcee", "mistral", "qwen2"])
     labels = draw.choice([0, 0, 3])
     model = network(family, labels=labels, vocab_size=words.vocab_size, tie_embeddings=draw.random() < 0.5)
     names = ["ham", "spam", "eggs"] if labels else None
@@ -601,7 +601,7 @@ def _tokenizer(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 @hostile
 def a_tokenizer_with_a_piece_less(folder: Path, draw: random.Random) -> None:
-    place = draw.choice(["model", "vocab", "merges", "pre_tokenizer", "added_tokens"])
+    place = draw.choice(["model", "vocab", "merges", "added_tokens"])
     _tokenizer(folder, lambda raw: raw["model"].pop(place, None) if place in ("vocab", "merges") else raw.pop(place))
 
 
@@ -635,15 +635,21 @@ def added_tokens_that_are_none(folder: Path, draw: random.Random) -> None:
 
 
 @hostile
-def text_that_is_altered(folder: Path, draw: random.Random) -> None:
+def text_steps_that_are_none(folder: Path, draw: random.Random) -> None:
     bad: list[dict[str, Any]] = [
-        {"normalizer": {"type": "Lowercase"}},
-        {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}},
-        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "StripAccents"}]}},
-        {"normalizer": "NFC"}, {"normalizer": [1]}, {"pre_tokenizer": {"type": "Whitespace"}},
-        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}},
+        {"normalizer": {"type": "Lower"}}, {"normalizer": "NFC"}, {"normalizer": [1]},
+        {"normalizer": {"type": "Replace"}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Strip", "strip_left": 7}]}},
+        {"normalizer": {"type": "Prepend", "prepend": 5}}, {"pre_tokenizer": {"type": "Blanks"}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": "yes", "use_regex": True}},
+        {"post_processor": {"type": "TemplateProcessing", "single": []}}, {"decoder": {"type": "Unsaid"}},
     ]  # fmt: skip
     _tokenizer(folder, lambda raw: raw.update(draw.choice(bad)))
+
+
+@hostile
+def ids_by_chance(folder: Path, draw: random.Random) -> None:
+    _tokenizer(folder, lambda raw: raw["model"].update(dropout=draw.choice([0.1, 1.0, "a lot"])))
 
 
 @hostile

@@ -11,8 +11,9 @@ def shape(family: str = "llama", **changes: object) -> ModelConfig:
     gpt2 = family == "gpt2"
     fields: dict[str, object] = {
         "family": family, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2 if gpt2 else 1, "head_dim": 8, "d_model": 16,
-        "d_ff": 32, "context_length": 16, "dropout": 0.0, "tie_embeddings": True, "bias": gpt2, "rope_theta": 1e4,
-        "norm_epsilon": 1e-5, "logit_softcap": None, "vocab_size": 30,
+        "d_ff": 32, "context_length": 16, "dropout": 0.0, "tie_embeddings": True, "rope_theta": 1e4,
+        "bias": family in ("gpt2", "qwen2"), "norm_epsilon": 1e-5, "logit_softcap": None, "vocab_size": 30,
+        "sliding_window": 6 if family == "mistral" else None,
     }  # fmt: skip
     return ModelConfig.model_validate(fields | changes)
 

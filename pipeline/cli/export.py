@@ -1,7 +1,7 @@
 """Writes a model as a file for llama.cpp (GGUF).
 
-MODEL is a folder below models/: a language model, chat or instruction model of family gpt2, llama, qwen3 or arcee. For
-transformers and peft the folder itself is the export, and its README.md has the code.
+MODEL is a folder below models/: a language model, chat or instruction model of family gpt2, llama, mistral, qwen2,
+qwen3 or arcee. For transformers and peft the folder itself is the export, and its README.md has the code.
 """
 
 from pathlib import Path

@@ -5,6 +5,7 @@ A part declares in its `Settings`, as class variables that are read without impo
     tasks:      reads (record kinds), emits (tokens, classes, labels or number), head (language or classes), measures
                 (what validation can keep weights by)
     losses:     takes (what a task may emit), roles (reference)
+    any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
     weighting:  reads (record kinds; without it any), takes (what a task may emit; without it anything), by_example
                 (true: a weight depends on its own example alone)
@@ -13,7 +14,7 @@ A part declares in its `Settings`, as class variables that are read without impo
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config import plugins
+from pipeline.config import plugins, start_rules
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, HEADLESS, Finetune, Kind, Recipe
 from pipeline.errors import UserError
@@ -55,6 +56,7 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     yield from _of_outputs(where, recipe)
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
+    yield from start_rules.faults(where, recipe, params)
     if isinstance(recipe, Finetune):
         yield from _of_start(where, recipe, params)
 

@@ -59,8 +59,12 @@ class Download(Section):
 
 
 class Split(Section):
-    """Train, validation and test splits, by a stable hash of a record's content: new data moves no old record."""
+    """Train, validation and test splits. A record that its source pins to a split stays in it."""
 
+    by: Literal["record", "group", "time"]
+    """record: by a stable hash of the content, so new data moves no old record; group: by a stable hash of column
+    `group`, so that a group (a customer, a thread) is in one split; time: the latest records by column `time` are test,
+    those before them validation. A record without a group or a time is split by the hash of its content."""
     seed: int
     """Seed of the hash."""
     validation: Share

@@ -11,6 +11,8 @@ Kind = Literal["documents", "labelled", "instructions", "preferences"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HEADLESS = frozenset({"nanochat"})
 """Families for which transformers has no sequence classifier, so no other program could read its checkpoint."""
+FIXED_BIAS = {"qwen2": True, "mistral": False}
+"""Families whose biases are part of the architecture, not a setting of config.json."""
 AXES = {
     "task": "tasks",
     "loss": "losses",
@@ -50,10 +52,10 @@ class Compute(Section):
 class Model(Section):
     """Architecture of a model trained from scratch. Sources: the families' model cards and transformers."""
 
-    family: Literal["gpt2", "llama", "qwen3", "arcee", "nanochat"]
-    """gpt2: LayerNorm, learned positions, GELU. The others: RMSNorm, rotary positions, and llama: SwiGLU; qwen3:
-    SwiGLU, normed queries and keys; arcee: ReLU squared; nanochat: ReLU squared, normed queries and keys, norms without
-    a scale, the embeddings normed too.
+    family: Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat"]
+    """gpt2: LayerNorm, learned positions, GELU. The others: RMSNorm, rotary positions, and llama and mistral: SwiGLU;
+    qwen2: SwiGLU, biases of queries, keys and values; qwen3: SwiGLU, normed queries and keys; arcee: ReLU squared;
+    nanochat: ReLU squared, normed queries and keys, norms without a scale, the embeddings normed too.
     """
     n_layers: Positive
     """Transformer blocks."""
@@ -75,7 +77,8 @@ class Model(Section):
     """Whether the output head shares the weights of the token embeddings."""
     bias: bool
     """Whether layers have a bias: in gpt2 all linear layers and LayerNorms, in llama and arcee those of attention and
-    MLP, in qwen3 and nanochat those of attention; the language head never has one."""
+    MLP, in qwen3 and nanochat those of attention; in qwen2 always those of queries, keys and values (true), in mistral
+    none (false); the language head never has one."""
     rope_theta: Annotated[float, Field(gt=0)]
     """Base of the rotary position embeddings' wavelengths (Su et al. 2021); unused by gpt2."""
     norm_epsilon: Annotated[float, Field(gt=0)]
@@ -93,6 +96,9 @@ class Model(Section):
             raise ValueError("family gpt2 has n_kv_heads = n_heads and head_dim = d_model / n_heads")
         if self.family == "nanochat" and self.head_dim * self.n_heads != self.d_model:
             raise ValueError("family nanochat has head_dim = d_model / n_heads")
+        if (fixed := FIXED_BIAS.get(self.family, self.bias)) != self.bias:
+            has = "always has biases of its queries, keys and values" if fixed else "has no biases"
+            raise ValueError(f"family {self.family} {has}; set bias to {str(fixed).lower()}")
         if self.family != "nanochat" and self.logit_softcap is not None:
             raise ValueError(
                 f"family {self.family} has no logit_softcap, so no reader of its checkpoints would apply it; set it to "

@@ -10,6 +10,9 @@ from pipeline.errors import UserError
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Columns = dict[str, str | list[str] | dict[str, str]]
+"""Column mapping of a source: our column -> the file's, or a template of several (`"{title}\\n\\n{body}"`); `extra`
+holds further columns, a list of names or ours -> the file's."""
 
 
 class Section(BaseModel):

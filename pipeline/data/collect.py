@@ -1,14 +1,16 @@
 """Collection of all sources into data/raw: a parquet file per record kind, provenance, and counts of all rows.
 
 Sources are read in their order in params.yaml, a bounded table at a time. A record gets its id (hash of its content)
-and its source's name here. A source with a weight below 1 is subsampled: records whose stable hash of (source, id) is
-below the weight are kept, so equal records are kept or left out together and a larger weight only adds.
+and its source's name here. A column that one source adds to a kind is null in the records of its other sources, but
+`consent` is then their source's. A source with a weight below 1 is subsampled: records whose stable hash of (source,
+id) is below the weight are kept, so equal records are kept or left out together and a larger weight only adds.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from pipeline import integrity
 from pipeline.config import plugins
 from pipeline.config.params import Download, Source
 from pipeline.config.recipe import KINDS, Kind
+from pipeline.data.formats._shape import Shape
 from pipeline.data.ledger import RejectedRow, RowLog
-from pipeline.data.records import CONTENT, SCHEMAS, TEXTS, record_id
+from pipeline.data.records import CONSENT, CONTENT, SCHEMAS, TEXTS, record_id, schema
 from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 
@@ -44,7 +47,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     """Reads every source and replaces the folder `out`; on any error `out` stays as it was.
 
     Writes documents, labelled, instructions and preferences .parquet (each always, maybe with no row; see
-    records.SCHEMAS), provenance.json, ledger.json, rejections.parquet and truth.json. Equal inputs give equal
+    records.schema), provenance.json, ledger.json, rejections.parquet and truth.json. Equal inputs give equal
     bytes.
 
     Returns:
@@ -59,21 +62,23 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
     truth: dict[str, Any] = {}
+    added = {entry: _added(entry, source) for entry, source in download.sources.items()}
+    schemas = {kind: schema(kind, chain.from_iterable(of.get(kind, ()) for of in added.values())) for kind in KINDS}
     with replace_folder(out) as folder:
         with ExitStack() as stack:
-            writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", SCHEMAS[kind])) for kind in KINDS}
+            writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", schemas[kind])) for kind in KINDS}
             rejections = stack.enter_context(_Writer(folder / "rejections.parquet", REJECTIONS))
             for entry, source in download.sources.items():
                 log = RowLog(entry, lambda rows: rejections.write(_table_of(rows)))
                 counts = _Counts()
                 bar = tqdm(desc=entry, unit=" rows", disable=None if progress else True, leave=False)
                 with bar:
-                    for kind, table in _read(entry, source, log, counts):
+                    for kind, table in _read(entry, source, schemas, log, counts):
                         writers[kind].write(table)
                         bar.update(len(table))
                 log.flush()
                 summary[entry] = _summary(entry, log, counts)
-                provenance[entry] = _provenance(entry, source, counts)
+                provenance[entry] = _provenance(entry, source, counts, added[entry])
                 truth[entry] = _truth(entry, source)
         write_json(folder / "provenance.json", {"sources": provenance})
         rows = {entry: counted["rows"] for entry, counted in summary.items()}
@@ -105,6 +110,8 @@ class _Counts:
     def __init__(self) -> None:
         self.kept: Counter[Kind] = Counter()
         self.sampled_out: Counter[Kind] = Counter()
+        self.consents: Counter[str] = Counter()
+        """Kept records by their own basis, where the source reads one."""
         self.bytes = 0
 
 
@@ -141,14 +148,27 @@ class _Writer:
         self.held, self.rows, self.bytes = [self.schema.empty_table()], 0, 0
 
 
-def _read(entry: str, source: Source, log: RowLog, counts: _Counts) -> Iterator[tuple[Kind, pa.Table]]:
+def _added(entry: str, source: Source) -> dict[Kind, tuple[str, ...]]:
+    """The columns that a source adds to its kind of records."""
+    settings = source.settings("data/sources", f"download.sources.{entry}")
+    if not getattr(settings, "columns", None):
+        return {}
+    shape = Shape.of(settings, f"download.sources.{entry}")
+    return {shape.kind: shape.added} if shape.added else {}
+
+
+def _read(
+    entry: str, source: Source, schemas: dict[Kind, pa.Schema], log: RowLog, counts: _Counts
+) -> Iterator[tuple[Kind, pa.Table]]:
     settings = source.settings("data/sources", f"download.sources.{entry}")
     for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log):
-        records = _completed(table, kind, entry)
+        records = _completed(table, kind, entry, source.consent, schemas[kind])
         if source.weight < 1:
             within = [_place(entry, identity) < source.weight for identity in records.column("id").to_pylist()]
             records = records.filter(pa.array(within, pa.bool_()))
         counts.kept[kind] += len(records)
+        if CONSENT in table.column_names:
+            counts.consents.update(records.column(CONSENT).to_pylist())
         counts.sampled_out[kind] += len(table) - len(records)
         counts.bytes += sum(
             pc.sum(pc.binary_length(records.column(name))).as_py() or 0
@@ -158,20 +178,22 @@ def _read(entry: str, source: Source, log: RowLog, counts: _Counts) -> Iterator[
         yield kind, records
 
 
-def _completed(table: pa.Table, kind: Kind, entry: str) -> pa.Table:
-    """The table with id and source added, in the schema's order."""
+def _completed(table: pa.Table, kind: Kind, entry: str, consent: str, whole: pa.Schema) -> pa.Table:
+    """The table with id and source added, in the schema `whole`; empty cells of `consent` are the source's."""
     columns = [table.column(name).to_pylist() for name in CONTENT[kind]]
-    with_history = "history" in SCHEMAS[kind].names
-    if with_history and "history" not in table.column_names:
-        table = table.append_column("history", pa.nulls(len(table), pa.string()))
-    histories = table.column("history").to_pylist() if with_history else [None] * len(table)
+    for name in whole.names:
+        if name not in table.column_names and (name == "history" or name not in SCHEMAS[kind].names):
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    histories = table.column("history").to_pylist() if "history" in whole.names else [None] * len(table)
     ids = [
         record_id(kind, *content, history=history)
         for content, history in zip(zip(*columns, strict=True), histories, strict=True)
     ]
     added = {"id": pa.array(ids, pa.string()), "source": pa.repeat(pa.scalar(entry, pa.string()), len(ids))}
-    arrays = [added[name] if name in added else table.column(name) for name in SCHEMAS[kind].names]
-    return pa.Table.from_arrays(arrays, names=SCHEMAS[kind].names).cast(SCHEMAS[kind])
+    if CONSENT in whole.names:
+        added[CONSENT] = pc.fill_null(table.column(CONSENT), consent)
+    arrays = [added[name] if name in added else table.column(name) for name in whole.names]
+    return pa.Table.from_arrays(arrays, names=whole.names).cast(whole)
 
 
 def _place(entry: str, identity: str) -> float:
@@ -199,7 +221,8 @@ def _summary(entry: str, log: RowLog, counts: _Counts) -> dict[str, Any]:
     return {"rows": rows, "reasons": reasons}
 
 
-def _provenance(entry: str, source: Source, counts: _Counts) -> dict[str, Any]:
+def _provenance(entry: str, source: Source, counts: _Counts, added: dict[Kind, tuple[str, ...]]) -> dict[str, Any]:
+    """Rights, origin and size of one source; the columns that it adds, and its records by their own consent."""
     settings = source.settings("data/sources", f"download.sources.{entry}")
     stated = plugins.load("data/sources", source.name).provenance(settings)
     return {
@@ -211,7 +234,10 @@ def _provenance(entry: str, source: Source, counts: _Counts) -> dict[str, Any]:
         "revision": stated["revision"],
         "bytes": counts.bytes,
         "rows": {kind: n for kind, n in counts.kept.items() if n},
-    } | ({} if (form := getattr(settings, "label_form", "one")) == "one" else {"label_form": form})
+        **({"columns": {kind: list(columns) for kind, columns in added.items()}} if added else {}),
+        **({"consents": dict(sorted(counts.consents.items()))} if counts.consents else {}),
+        **({} if (form := getattr(settings, "label_form", "one")) == "one" else {"label_form": form}),
+    }
 
 
 def _truth(entry: str, source: Source) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""Record kinds and their Arrow schemas.
+"""Record kinds and their Arrow schemas, and the columns that sources add to them.
 
 Every record has an `id` (hash of its content, so equal content has an equal id and a split that never moves), the
 `source` entry it came from, its `language` (ISO 639-1, or "und"), a `split` its source pinned it to (null: decided by
 the hash), and its `origin`: file and line, or the generator's index, for error messages.
+
+A source may add columns (`columns` of its settings): the roles `group`, `time` and `consent`, and further ones by name,
+which evaluation, weighting and ordering may name. All are text, null where a record has no value. A kind has a column
+only if one of its sources adds it, and no content is hashed from one.
 """
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 
 import pyarrow as pa
 
@@ -46,6 +51,27 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     for kind, columns in CONTENT.items()
 }
 SPLITS = ("train", "validation", "test")
+GROUP, TIME, CONSENT = "group", "time", "consent"
+ROLES = (GROUP, TIME, CONSENT)
+"""Added columns with a meaning. group: records of one group belong together (customer, thread, document); time: ISO
+8601 in UTC to the second, as `2024-05-31T08:00:00Z`; consent: the basis on which the record may be used."""
+RESERVED = frozenset(
+    {"messages", "tools", "functions", "extra", "start", "length", "bytes", *ROLES}
+    | {name for schema in SCHEMAS.values() for name in schema.names}
+)
+"""Names that no further column may have."""
+
+
+def schema(kind: Kind, added: Iterable[str] = ()) -> pa.Schema:
+    """The schema of a kind with the columns that its sources add: roles first, then further ones by name."""
+    names = set(added)
+    ordered = [name for name in ROLES if name in names] + sorted(names.difference(ROLES))
+    return pa.schema([*SCHEMAS[kind], *(pa.field(name, pa.string()) for name in ordered)])
+
+
+def added_columns(kind: Kind, columns: Iterable[str]) -> list[str]:
+    """The columns of a kind's file that its sources have added."""
+    return [name for name in columns if name not in SCHEMAS[kind].names]
 
 
 def record_id(kind: Kind, *content: str, history: str | None = None) -> str:

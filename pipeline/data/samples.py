@@ -60,7 +60,8 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
     repeats.
 
     Returns:
-        Row counts: {kind: {"rows_in": n, "kept": {split: n}, "removed": {reason: n}}}.
+        Row counts: {kind: {"rows_in": n, "kept": {split: n}, "removed": {reason: n}}}, with "split" of a kind that is
+        split by group or time (`Placement.rule`).
 
     Raises:
         UserError: a file is missing, tokens that belong to other documents, or no document left to train on.
@@ -93,7 +94,18 @@ def describe(counts: dict[str, Any]) -> str:
             *(counted["removed"][reason] for reason in REASONS),
         ]
         lines.append(f"{kind:<13} {counted['rows_in']:>10,} " + " ".join(f"{number:>13,}" for number in numbers))
+    lines += [f"{kind} {_rule(counted['split'])}" for kind, counted in counts.items() if "split" in counted]
     return "\n".join([*lines, "removed records, each with the kept one: data/samples/removed.parquet"])
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    """How one kind was split, in words."""
+    words = f"split by {rule['by']}"
+    if rule["by"] == "time":
+        words += f": validation from {rule['validation_from']}, test from {rule['test_from']}"
+    if without := rule[f"without_{rule['by']}"]:
+        words += f"; {without:,} records without a {rule['by']} by the hash of their content"
+    return words
 
 
 def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
@@ -127,6 +139,7 @@ def _counts(kind: Kind, places: Placement, removed: Removals) -> dict[str, Any]:
         "rows_in": len(places),
         "kept": dict(zip(SPLITS, kept, strict=True)),
         "removed": dict(zip(REASONS, reasons, strict=True)),
+        **({"split": places.rule} if places.rule else {}),
     }
     assert len(places) == sum(kept) + sum(reasons), f"{kind}: rows in are kept or removed, got {counts}"
     return counts

@@ -3,7 +3,8 @@
     data/tokens/ids.bin         every document's ids and the end-of-text id, in the order of
                                 documents.parquet; little-endian uint16, uint32 for more than 65,536 ids
     data/tokens/index.parquet   id, source, language, split (resolved), start, length (ids, end-of-text
-                                included), bytes (UTF-8 bytes of the text), bits
+                                included), bytes (UTF-8 bytes of the text), bits, and the columns that
+                                sources add to documents (pipeline.data.records)
     data/tokens/meta.json       dtype, vocab_size, n_documents, n_tokens, end_of_text
     data/tokens/tokenizer/      see pipeline.tokenizer
     data/tokens/manifest.json   see pipeline.integrity
@@ -24,7 +25,8 @@ import pyarrow.parquet as pq
 
 from pipeline import files, integrity, tokenizer
 from pipeline.config.params import Split, Tokenize
-from pipeline.data.split import resolve_column
+from pipeline.data.records import added_columns
+from pipeline.data.split import Splits
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
@@ -149,8 +151,9 @@ def _pinned(settings: Tokenize, path: Path, vocabulary: Tokenizer) -> Tokenizer:
 
 
 def _training_texts(source: Path, split: Split) -> Iterator[str]:
-    for batch in batches(source, ["id", "split", "text"], _ROWS):
-        chosen = pc.equal(resolve_column(batch["id"], batch["split"], split), "train")
+    splits = Splits.of(source, split)
+    for batch in batches(source, [*splits.columns, "text"], _ROWS):
+        chosen = pc.equal(splits.column(batch), "train")
         yield from batch["text"].filter(chosen).to_pylist()
 
 
@@ -170,12 +173,14 @@ def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
     words: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     start = n_bytes = 0
+    splits, schema = Splits.of(source, split), _schema(source)
+    copied = [name for name in schema.names if name not in INDEX.names or name in _COPIED]
     with (
         (folder / "ids.bin").open("wb") as ids,
-        pq.ParquetWriter(folder / "index.parquet", INDEX, compression="zstd") as writer,
+        pq.ParquetWriter(folder / "index.parquet", schema, compression="zstd") as writer,
     ):
         waiting: list[pa.RecordBatch] = []
-        for batch in _shown(source, n_documents, progress):
+        for batch in _shown(source, list(dict.fromkeys([*copied, *splits.columns, "text"])), n_documents, progress):
             texts = Utf8.column(batch["text"].cast(pa.string()))
             encoded = vocabulary.encode_utf8(texts)
             lengths = np.array([len(text_ids) + 1 for text_ids in encoded], dtype=np.int64)
@@ -183,7 +188,8 @@ def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
             for language, first, last in _runs(batch["language"].to_pylist()):
                 words[language] += texts.words(first, last)
                 tokens[language] += int(lengths[first:last].sum()) - (last - first)
-            waiting.append(_index(batch, split, start, lengths))
+            columns = {name: batch[name] for name in copied} | {"split": splits.column(batch)}
+            waiting.append(_index(batch, columns, start, lengths, schema))
             start += int(lengths.sum())
             n_bytes += pc.sum(waiting[-1]["bytes"]).as_py()
             if sum(map(len, waiting)) >= _GROUP:
@@ -219,25 +225,32 @@ def _runs(languages: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         yield language, first, last
 
 
-def _shown(source: Path, n_documents: int, progress: bool) -> Iterator[pa.RecordBatch]:
+def _schema(source: Path) -> pa.Schema:
+    """The schema of the index, with the columns that sources add to documents."""
+    columns = pq.read_schema(source)
+    return pa.schema([*INDEX, *(columns.field(name) for name in added_columns("documents", columns.names))])
+
+
+def _shown(source: Path, columns: list[str], n_documents: int, progress: bool) -> Iterator[pa.RecordBatch]:
     from tqdm import tqdm
 
     with tqdm(total=n_documents, desc="tokenize", unit="doc", disable=not progress) as bar:
-        for batch in batches(source, [*_COPIED, "split", "text"], _ROWS):
+        for batch in batches(source, columns, _ROWS):
             yield batch
             bar.update(len(batch))
 
 
-def _index(batch: pa.RecordBatch, split: Split, start: int, lengths: np.ndarray) -> pa.RecordBatch:
-    columns = {name: batch[name] for name in _COPIED}
-    columns["split"] = resolve_column(batch["id"], batch["split"], split)
+def _index(
+    batch: pa.RecordBatch, columns: dict[str, pa.Array], start: int, lengths: np.ndarray, schema: pa.Schema
+) -> pa.RecordBatch:
+    """Rows of the index: `columns` as they are, and the extents of the texts from position `start` on."""
     columns["start"] = pa.array(start + np.cumsum(lengths) - lengths)
     columns["length"] = pa.array(lengths.astype(np.int32))
     columns["bytes"] = pc.binary_length(batch["text"]).cast(pa.int32())
-    return pa.RecordBatch.from_arrays([columns[name] for name in INDEX.names], schema=INDEX)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _flush(writer: pq.ParquetWriter, waiting: list[pa.RecordBatch]) -> None:
     if waiting:
-        writer.write_table(pa.Table.from_batches(waiting, schema=INDEX), row_group_size=_GROUP)
+        writer.write_table(pa.Table.from_batches(waiting), row_group_size=_GROUP)
         waiting.clear()

@@ -1,8 +1,9 @@
 """Gate on data/samples: the expectations on samples before training and evaluation.
 
 `profile` reads data/samples; `EXPECTATIONS` is the table of conditions: no record in two splits (exactly or nearly,
-with thresholds of the gate's own, so that samples made without decontamination are stopped too), labels that occur in
-every split, lengths that fit, splits that are large enough, and every record of data/raw kept or removed with a reason.
+with thresholds of the gate's own, so that samples made without decontamination are stopped too), no group in two
+splits, splits in the order of time, labels that occur in every split, lengths that fit, splits that are large enough,
+and every record of data/raw kept or removed with a reason.
 """
 
 from collections import Counter
@@ -31,6 +32,7 @@ from pipeline.gates._rules import (
     reaches,
     suite,
 )
+from pipeline.gates.profiles import added
 from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
 from pipeline.gates.profiles.splits import Samples
@@ -87,6 +89,11 @@ class Settings(Section):
     unknown in training); training leaves them out."""
     min_coverage: Share
     """Share of a source's records of one kind that were not removed as duplicates."""
+    max_split_groups: Count
+    """Groups of one kind (column `group`) with records in more than one split."""
+    max_out_of_order: Count
+    """With split.by time: records of a later split that are not later than every record of an earlier one, as a source
+    may pin them."""
 
 
 CODE = "no bound: fix pipeline/data/samples.py"
@@ -101,6 +108,8 @@ IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
+TORN = at_most("max_split_groups", "split.by: group, or gates.samples.max_split_groups")
+UNORDERED = at_most("max_out_of_order", "the source's split, or gates.samples.max_out_of_order")
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
 # Frame, column, condition (with the setting below gates.samples that holds the bound), condition and values in words.
 EXPECTATIONS: list[Row] = [
@@ -124,6 +133,20 @@ EXPECTATIONS: list[Row] = [
         at_most("overlap.max_near"),
         NEAR,
         TOLD.format("near_overlap", "have a near duplicate in"),
+    ),
+    (
+        "groups",
+        "split_groups",
+        TORN,
+        "no group has records in two splits: a model may know a held-out customer or thread by other records",
+        "{split_groups} of {groups} groups have records in more than one split",
+    ),
+    (
+        "time_order",
+        "out_of_order",
+        UNORDERED,
+        "split by time, every held-out record is later than the records before",
+        "{out_of_order} records of {split} are not later than the latest one of {against}, {latest}",
     ),
     (
         "splits",
@@ -201,7 +224,10 @@ EXPECTATIONS: list[Row] = [
 
 
 def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | None = None) -> dict[str, Frame]:
-    """Profile tables of `<data>/samples`: overlaps, splits, documents, classes, lengths, examples, account, coverage.
+    """Profile tables of `<data>/samples`.
+
+    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, slices (records of
+    each value of an added column).
 
     Args:
         settings: the gate's.
@@ -214,6 +240,8 @@ def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | No
     samples = Samples.open(data)
     return {
         "overlap": _overlap(settings, samples, data),
+        "groups": added.groups(samples, data),
+        "time_order": added.time_order(samples),
         "splits": _splits(settings, samples),
         "documents": _documents(settings, samples),
         "classes": _classes(samples, _label_form(recipes or {})),
@@ -221,6 +249,7 @@ def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | No
         "examples": _examples(samples, recipes or {}),
         "account": _account(samples),
         "coverage": _coverage(samples),
+        "slices": added.slices(samples),
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.model.cache import StaticKVCache
 from pipeline.model.gpt import GPT
+from pipeline.model.layout import within_window
 
 _WARM_UP = 3  # steps before a capture, as torch's documentation of CUDA graphs has it
 # A capture costs the warm-up and itself; for fewer steps than a few times that, plain steps are as fast.
@@ -59,6 +60,7 @@ class Decoder:
         assert position is not None
         # a mask to add to scores: of a boolean one every layer would make such a mask anew
         seen_BC = self._real_BC & (self._positions_C <= position)
+        seen_BC = within_window(seen_BC, self._model.config.window_within(self._cache.capacity))
         mask = torch.where(seen_BC, 0.0, -math.inf).to(self._cache.dtype)[:, None, None]
         # finished rows are computed on with the others; their positions stay inside the context
         positions_B1 = (position - self._padding_B1).clamp(max=self._model.config.context_length - 1)

@@ -9,7 +9,7 @@ Shapes: B prompts, T tokens of the newest piece, S all tokens, V vocab_size, D d
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.inference.cuda_graph import Decoder
 from pipeline.model.cache import KeyValue, KVCache, StaticKVCache
 from pipeline.model.gpt import GPT
+from pipeline.model.library import LibraryModel
 
 
 def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' generate
@@ -57,10 +58,22 @@ def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' g
     sampling = Sampling(temperature, top_k, top_p, generator)
     request = _Request(model, prompts, max_tokens, sampling, prefix, use_cache)
     request.check()
+    if not isinstance(model, LibraryModel):
+        return _answers(request, stop) if prompts else []
+    # transformers gives a row the same numbers alone and beside others only where nothing is padded
     answers: list[list[int]] = [[] for _ in prompts]
-    if not prompts:
-        return answers
-    room = model.room(prefix)
+    for length in sorted({len(prompt) for prompt in prompts}):
+        rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+        part = _answers(replace(request, prompts=[prompts[row] for row in rows]), stop)
+        for row, answer in zip(rows, part, strict=True):
+            answers[row] = answer
+    return answers
+
+
+def _answers(request: "_Request", stop: Collection[int]) -> list[list[int]]:
+    """New ids per prompt of a checked request."""
+    prompts, room = request.prompts, request.model.room(request.prefix)
+    answers: list[list[int]] = [[] for _ in prompts]
     unfinished = [True] * len(prompts)
     for ids_B in request.steps():
         for row, token in enumerate(ids_B):
@@ -166,6 +179,9 @@ class _Request:
     def steps(self) -> Iterator[list[int]]:
         """The next id of every row, step by step, until max_tokens or until no row has room."""
         model, sampling = self.model, self.sampling
+        if isinstance(model, LibraryModel):
+            yield from self._library_steps(model)
+            return
         new_BT, mask_BS = _padded_left(self.prompts, model.embed.weight.device)
         steps = min(self.max_tokens, model.room(self.prefix) - min(map(len, self.prompts)))
         offset = model.config.context_length - model.room(self.prefix)  # positions of the prefix
@@ -197,6 +213,21 @@ class _Request:
                         decoder = Decoder(model, cache, mask_BS)
                     elif ragged:
                         mask_BS = torch.cat((mask_BS, mask_BS.new_ones(len(next_B), 1)), dim=1)
+                yield next_B.tolist()
+        finally:
+            model.train(training)
+
+    def _library_steps(self, model: LibraryModel) -> Iterator[list[int]]:
+        """As `steps`, for prompts of one length, by the library's own cache."""
+        new_BT, state = torch.tensor(self.prompts, device=model.embed.weight.device), None
+        training = model.training
+        model.eval()
+        try:
+            for _ in range(min(self.max_tokens, model.room() - new_BT.shape[1])):
+                with torch.inference_mode():
+                    x_BD, state = model.advance(new_BT, state)
+                    next_B = self.sampling.draw(model.logits(x_BD))
+                new_BT = next_B[:, None]
                 yield next_B.tolist()
         finally:
             model.train(training)

@@ -28,6 +28,7 @@ class Settings(Section):
 
     takes: ClassVar[frozenset[str]] = frozenset({"tokens", "classes"})
     roles: ClassVar[frozenset[str]] = frozenset()
+    own_families: ClassVar[bool] = True
     weight: float = Field(gt=0, examples=[1.0])
     """Factor of the attention loss; lower it if accuracy suffers."""
     heads: dict[Count, Annotated[list[Count], Field(min_length=1)]] = Field(min_length=1, examples=[{1: [0, 1]}])

@@ -37,6 +37,11 @@ class Settings(Section):
     of a micro-batch with each other, so it needs `schedule.accumulate: 1` and no privacy."""
 
     @property
+    def own_families(self) -> bool:
+        """Whether the network must be one of ours: hidden states are recorded there only."""
+        return bool(self.hidden)
+
+    @property
     def by_example(self) -> bool:
         """Whether the loss of an example depends on no other example."""
         return not self.hidden

@@ -80,6 +80,11 @@ class Bottleneck(nn.Module):
         self.narrow = nn.Parameter(torch.zeros(width, base.out_features, device=device))
         self.wide = nn.Parameter(torch.zeros(base.out_features, width, device=device))
 
+    @property
+    def weight(self) -> Tensor:
+        """The projection's own weight; some networks of transformers look at its type."""
+        return self.base.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         y: Tensor = self.base(x)
@@ -95,6 +100,8 @@ def unflattened(flat_PX: Tensor, model: "GPT") -> list[KeyValue]:
 
 def sites(model: "GPT") -> list[str]:
     """Names of the projections that get a bottleneck: the last one of attention and of the MLP, in every block."""
+    if isinstance(own := getattr(model, "last_projections", None), list):
+        return own
     return [f"blocks.{i}.{part}" for i in range(model.config.n_layers) for part in ("attention.out", "mlp.down")]
 
 

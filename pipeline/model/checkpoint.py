@@ -20,13 +20,14 @@ from torch import Tensor
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.model import readme, weights
+from pipeline.model import library_folder, readme, weights
 from pipeline.model.adapters import attach
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_config import exported_config, labels_in, problem_type
 from pipeline.model.hf_format import exported_tensors, internal_name, is_transposed
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
+from pipeline.model.library import LibraryModel
 from pipeline.model.weights import WEIGHTS, Header, write_tensors
 from pipeline.tokenizer import VOCABULARY, Tokenizer, export
 from pipeline.tokenizer.export import InputFormat
@@ -68,17 +69,12 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         input_format = None
         if tokenizer is not None:
             input_format = _write_tokenizer(tokenizer, temporary, metadata, model.config.context_length)
-        special = _special_tokens(temporary)
-        bos, eos, pad = (special.get(name) for name in ("bos_token", "eos_token", "pad_token"))
-        files.write_json(
-            temporary / "config.json", exported_config(model.config, labels, bos, eos, pad) | problem_type(metadata)
-        )
-        generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
-        files.write_json(temporary / "generation_config.json", generation)
-        write_tensors(temporary / WEIGHTS, exported_tensors(model))
-        if model.score is not None and model.head is not None and not model.config.tie_embeddings:
-            (temporary / HEAD).parent.mkdir()
-            write_tensors(temporary / HEAD, {"head.weight": model.head.weight})
+        if isinstance(model, LibraryModel):
+            library_folder.write(model, temporary, labels, _special_tokens(temporary))
+        else:
+            _write_network(model, temporary, labels)
+        if labels is not None and (kind := problem_type(metadata)):
+            files.write_json(temporary / "config.json", files.read_json(temporary / "config.json") | kind)
         if metadata is not None:
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
@@ -104,6 +100,8 @@ def load(folder: Path, device: str = "cpu") -> GPT:
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json there; expected a model folder in the Hugging Face layout")
     verify(folder)
+    if library_folder.is_library(folder):
+        return library_folder.load(folder, device)
     config, headers = inspect(folder)
     model = empty(config, headers)
     model.load_state_dict(_read_weights(folder, config, headers), assign=True)
@@ -118,6 +116,19 @@ def labels(folder: Path) -> list[str] | None:
     """The class names of a classifier's folder in the order of its scores; None for a language model."""
     path = folder / "config.json"
     return labels_in(foreign.read_object(path), str(path))
+
+
+def _write_network(model: GPT, folder: Path, labels: list[str] | None) -> None:
+    """Writes configs and weights of one of our families."""
+    special = _special_tokens(folder)
+    bos, eos, pad = (special.get(name) for name in ("bos_token", "eos_token", "pad_token"))
+    files.write_json(folder / "config.json", exported_config(model.config, labels, bos, eos, pad))
+    generation = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+    files.write_json(folder / "generation_config.json", generation)
+    write_tensors(folder / WEIGHTS, exported_tensors(model))
+    if model.score is not None and model.head is not None and not model.config.tie_embeddings:
+        (folder / HEAD).parent.mkdir()
+        write_tensors(folder / HEAD, {"head.weight": model.head.weight})
 
 
 def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Header]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from pipeline.config.recipe import Compute
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
+from pipeline.model.library import LibraryModel
 
 
 def keep_compiled_code() -> None:
@@ -32,6 +33,11 @@ def compiled(model: GPT, compute: Compute) -> GPT:
     """
     if not compute.compile:
         return model
+    if isinstance(model, LibraryModel):
+        raise UserError(
+            f"params.yaml: compute.compile is true, and a {model.config.family} model is computed by transformers, "
+            "which is not compiled here; set it to false"
+        )
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise UserError(

@@ -4,8 +4,8 @@ llama.cpp's own converter recognises a vocabulary by a hash of its output, so it
 file names the pre-tokenizer itself, where llama.cpp has one that splits every text alike. `gguf` (the library of that
 project) gives the tensors' names and writes the file.
 
-Layouts (convert_hf_to_gguf.py of llama.cpp): weights [out, in]; rows of Llama's and Arcee's query and key projections
-in the order of interleaved rotary pairs; Llama 3.1's scaling of rotary frequencies as a tensor of divisors.
+Layouts (convert_hf_to_gguf.py of llama.cpp): weights [out, in]; rows of Llama's, Mistral's and Arcee's query and key
+projections in the order of interleaved rotary pairs; Llama 3.1's scaling of rotary frequencies as a tensor of divisors.
 """
 
 import json
@@ -26,9 +26,17 @@ from pipeline.model.rotary import frequencies
 from pipeline.tokenizer import OURS, RANKS, SETTINGS, TOKENIZER, Tokenizer, export, vocabulary
 from pipeline.tokenizer.pretokenizer import DIGITS_GPT2, PATTERNS
 
-ARCHITECTURES = ("gpt2", "llama", "qwen3", "arcee")
-"""The families that llama.cpp computes; it has no NanoChat."""
-_INTERLEAVED = ("llama", "arcee")
+ARCHITECTURES = {
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "arcee": "arcee",
+}
+"""Family -> llama.cpp's architecture, which has no NanoChat. Mistral is Llama there, without a sliding window: the file
+names the window as its context length, within which the two are equal."""
+_INTERLEAVED = ("llama", "mistral", "arcee")
 # Expression of the pre-tokenizer -> llama.cpp's name of one with equal pieces (llama-vocab.cpp); equal ids on 6,000
 # random strings each (python -m tests.bench.llama_cpp).
 _PRETOKENIZERS = {
@@ -59,7 +67,7 @@ def write(folder: Path, target: Path) -> None:
     import gguf
 
     with files.replacing(target) as temporary:
-        writer = gguf.GGUFWriter(temporary, model.config.family)
+        writer = gguf.GGUFWriter(temporary, ARCHITECTURES[model.config.family])
         _add_shape(writer, model, folder.name)
         _add_vocabulary(writer, folder, pretokenizer, model.config.vocab_size, task)
         _add_tensors(writer, model)
@@ -106,7 +114,7 @@ def _add_shape(writer: Any, model: GPT, name: str) -> None:
     config = model.config
     writer.add_name(name)
     writer.add_file_type(_ALL_FLOAT32)
-    writer.add_context_length(config.context_length)
+    writer.add_context_length(config.window_within(config.context_length) or config.context_length)
     writer.add_embedding_length(config.d_model)
     writer.add_block_count(config.n_layers)
     writer.add_feed_forward_length(config.d_ff)
@@ -158,7 +166,9 @@ def _add_tensors(writer: Any, model: GPT) -> None:
     import gguf
 
     config = model.config
-    architecture = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == config.family)
+    architecture = next(
+        number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES[config.family]
+    )
     names = gguf.get_tensor_name_map(architecture, config.n_layers)
     tensors: dict[str, Tensor] = {}
     for exported, value in exported_tensors(model).items():
@@ -167,7 +177,7 @@ def _add_tensors(writer: Any, model: GPT) -> None:
         if config.family in _INTERLEAVED and re.search(r"attention\.[qk]\.", ours):
             weight = _interleaved(weight, config.n_heads if ".q." in ours else config.n_kv_heads)
         name = names.get_name(exported, try_suffixes=(".weight", ".bias"))
-        assert name is not None, f"{exported} has no name in GGUF's {config.family}"
+        assert name is not None, f"{exported} has no name in GGUF's {ARCHITECTURES[config.family]}"
         tensors[name] = weight
     if config.rope_scaling is not None:
         plain = config.model_copy(update={"rope_scaling": None})

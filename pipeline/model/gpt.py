@@ -1,4 +1,4 @@
-"""GPT-2, Llama, Qwen3, Arcee and NanoChat in one file: the architecture only.
+"""GPT-2, Llama, Mistral, Qwen2, Qwen3, Arcee and NanoChat in one file: the architecture only.
 
 A decoder-only transformer maps a row of token ids to next-token logits at every position.
 It keeps one vector of D numbers per token, the residual stream, and every block adds to it twice: attention brings in
@@ -8,14 +8,16 @@ classes above it are its parts, from attention up.
     family     positions        norms                   MLP            attention
     gpt2       learned table    LayerNorm               GELU           one projection makes q, k and v
     llama      rotary           RMSNorm                 SwiGLU         query heads share key-value heads
+    mistral    rotary           RMSNorm                 SwiGLU         as llama, within a sliding window
+    qwen2      rotary           RMSNorm                 SwiGLU         as llama, with biases on q, k and v
     qwen3      rotary           RMSNorm                 SwiGLU         as llama, with q and k normed
     arcee      rotary           RMSNorm                 ReLU squared   as llama
     nanochat   rotary, negated  RMSNorm without scale   ReLU squared   as qwen3; embeddings normed, logits capped
 
 Sources: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023; RoPE Su et al. 2021, SwiGLU Shazeer 2020, grouped
-queries Ainslie et al. 2023), Qwen3 (2025), Arcee (2025; ReLU squared So et al. 2021), NanoChat (2025). The parts
-correspond one to one to those of the transformers library, so weights and adapters map by name (hf_format.py); numbers
-agree to 1e-5.
+queries Ainslie et al. 2023), Mistral 7B (Jiang et al. 2023), Qwen2 (2024), Qwen3 (2025), Arcee (2025; ReLU squared So
+et al. 2021), NanoChat (2025). The parts correspond one to one to those of the transformers library, so weights and
+adapters map by name (hf_format.py); numbers agree to 1e-5.
 
 Beside this page: config.py (hyperparameters), layout.py (position ids and masks), varlen.py and document_mask.py
 (padding-free and packed batches), attention.py (its kernels), cache.py (KV cache, prefixes), rotary.py, adapters.py
@@ -108,7 +110,7 @@ class RotaryAttention(Attention):
         self.q = Linear(config.d_model, d_query, bias=config.bias)
         self.k = Linear(config.d_model, d_key, bias=config.bias)
         self.v = Linear(config.d_model, d_key, bias=config.bias)
-        self.out = Linear(d_query, config.d_model, bias=config.bias)
+        self.out = Linear(d_query, config.d_model, bias=config.biased_output)
         normed = config.family in ("qwen3", "nanochat")
         self.q_norm = norm(config, config.head_dim) if normed else nn.Identity()
         self.k_norm = norm(config, config.head_dim) if normed else nn.Identity()
@@ -144,7 +146,7 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """Llama and Qwen3: SwiGLU, one projection gates the features of another."""
+    """Llama, Mistral, Qwen2 and Qwen3: SwiGLU, one projection gates the features of another."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -178,7 +180,7 @@ class Block(nn.Module):
         self.norm1 = norm(config, config.d_model)
         self.attention = (FusedAttention if config.family == "gpt2" else RotaryAttention)(config, layer)
         self.norm2 = norm(config, config.d_model)
-        self.mlp = GatedMLP(config) if config.family in ("llama", "qwen3") else MLP(config)
+        self.mlp = MLP(config) if config.family in ("gpt2", "arcee", "nanochat") else GatedMLP(config)
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, inputs: AttentionInputs) -> Tensor:

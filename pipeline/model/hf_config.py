@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.config.recipe import FIXED_BIAS
 from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown, whole
 from pipeline.model.config import ModelConfig
@@ -25,6 +26,12 @@ _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
         "hidden_act": ("silu",),
         "partial_rotary_factor": (None, 1.0),
         "rope_interleaved": (None, False),
+    },
+    "mistral": {"hidden_act": ("silu",), "partial_rotary_factor": (None, 1.0), "layer_types": (None,)},
+    "qwen2": {
+        "hidden_act": ("silu",),
+        "partial_rotary_factor": (None, 1.0),
+        "use_sliding_window": (False, None),
     },
     "qwen3": {
         "hidden_act": ("silu",),
@@ -89,6 +96,8 @@ def _gpt2_config(config: ModelConfig) -> dict[str, Any]:
 def _rotary_config(config: ModelConfig) -> dict[str, Any]:
     scaling = None if config.rope_scaling is None else config.rope_scaling.model_dump()
     own: dict[str, dict[str, Any]] = {
+        "mistral": {"sliding_window": config.sliding_window},
+        "qwen2": {"use_sliding_window": False},
         "qwen3": {"use_sliding_window": False},
         "nanochat": {"final_logit_softcapping": config.logit_softcap},
     }
@@ -101,7 +110,7 @@ def _rotary_config(config: ModelConfig) -> dict[str, Any]:
         "intermediate_size": config.d_ff,
         "max_position_embeddings": config.context_length,
         "rms_norm_eps": config.norm_epsilon,
-        "attention_bias": config.bias,
+        **({} if config.family in FIXED_BIAS else {"attention_bias": config.bias}),
         "attention_dropout": config.dropout,
         "hidden_act": _ONLY[config.family]["hidden_act"][0],
         # transformers before version 5 reads the first two, later versions the third.
@@ -243,14 +252,21 @@ def _read_rotary(raw: dict[str, Any], where: str) -> dict[str, Any]:
         "context_length": _size(raw, "max_position_embeddings", where),
         "dropout": 0.0 if raw.get("attention_dropout") is None else raw["attention_dropout"],
         "tie_embeddings": raw.get("tie_word_embeddings", False),
-        "bias": raw.get("attention_bias", False),
+        "bias": FIXED_BIAS.get(raw["model_type"], raw.get("attention_bias", False)),
         "mlp_bias": raw.get("mlp_bias", False) if raw["model_type"] in ("llama", "arcee") else None,
         # transformers caps a NanoChat model's logits where its config.json does not set the cap
         "logit_softcap": raw.get("final_logit_softcapping", 15.0) if raw["model_type"] == "nanochat" else None,
         "rope_theta": theta,
         "norm_epsilon": raw.get("rms_norm_eps", 1e-6),
         "rope_scaling": {"rope_type": "llama3", **rope} if kind == "llama3" else None,
+        "sliding_window": _read_window(raw, where) if raw["model_type"] == "mistral" else None,
     }
+
+
+def _read_window(raw: dict[str, Any], where: str) -> int | None:
+    """Mistral's sliding window; transformers takes 4096 where the key is absent, and null for none."""
+    window = raw.get("sliding_window", 4096)
+    return None if window is None else whole(window, f"{where}: sliding_window", _MOST["max_position_embeddings"])
 
 
 def _read_rope(raw: dict[str, Any], where: str) -> tuple[Any, Any, dict[str, Any]]:

@@ -5,7 +5,15 @@ from torch import Tensor
 
 from pipeline.model.gpt import GPT
 
-FAMILIES = {"gpt2": "GPT2", "llama": "Llama", "qwen3": "Qwen3", "arcee": "Arcee", "nanochat": "NanoChat"}
+FAMILIES = {
+    "gpt2": "GPT2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "arcee": "Arcee",
+    "nanochat": "NanoChat",
+}
 ROOTS = dict.fromkeys(FAMILIES, "model") | {"gpt2": "transformer"}
 _ROTARY = {
     "embed": "embed_tokens",
@@ -37,6 +45,8 @@ NAMES: dict[str, dict[str, str]] = {
         "final_norm": "ln_f",
     },
     "llama": _ROTARY,
+    "mistral": _ROTARY,
+    "qwen2": _ROTARY,
     "qwen3": _ROTARY,
     "arcee": _ROTARY,
     "nanochat": _ROTARY | {"up": "fc1", "down": "fc2"},

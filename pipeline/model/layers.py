@@ -6,6 +6,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT, Block
+from pipeline.model.library import LibraryModel
 
 
 def keep_layers(model: GPT, depth: int) -> GPT:
@@ -14,6 +15,11 @@ def keep_layers(model: GPT, depth: int) -> GPT:
     Raises:
         UserError: more blocks than there are.
     """
+    if isinstance(model, LibraryModel):
+        raise UserError(
+            f"params.yaml: depth is {depth}, and a {model.config.family} model is computed by transformers, whose "
+            "blocks are not dropped here; set it to null"
+        )
     count = model.config.n_layers
     if depth > count:
         raise UserError(f"params.yaml: depth is {depth}, the model it starts from has {count} blocks; lower it")

@@ -135,31 +135,43 @@ def layout_of(model: "GPT", T: int, past: Past | None, inputs: ForwardInputs) ->
         static, dropout = model.static_shapes and not length, model.training and model.dropout > 0
         use_flex = static and not dropout and flex_fits(model.config.head_dim, segments_BT.device)
         captured = model.capture is not None
-        return packed_layout(segments_BT, length, not static and not captured, use_flex and not captured)
+        window = model.config.window_within(length + T)
+        use_flex = use_flex and not captured and window is None
+        return packed_layout(segments_BT, length, not static and not captured, use_flex, window)
     if length + T > model.config.context_length and positions_BT is None:
         raise ValueError(f"{length + T} tokens do not fit in a context of {model.config.context_length}")
-    layout = padded_layout(T, length, mask, positions_BT, device)
+    window = model.config.window_within(length + T)
+    layout = padded_layout(T, length, mask, positions_BT, device, window)
     if layout.inputs.is_causal and model.static_shapes and explicit.trains(T, device):
         attended = layout.inputs._replace(mask=explicit.causal_bias(T, device))
         layout = layout._replace(inputs=attended, last=attended)
     if wanted_BT is None or mask is not None or cache is not None or model.capture is not None:
         return layout
-    return unpadded_layout(layout, length, wanted_BT)
+    return unpadded_layout(layout, length, wanted_BT, window)
 
 
-def padded_layout(T: int, past: int, mask: Tensor | None, positions_BT: Tensor | None, device: torch.device) -> Layout:
+def padded_layout(  # noqa: PLR0913 - each decides the layout by itself
+    T: int,
+    past: int,
+    mask: Tensor | None,
+    positions_BT: Tensor | None,
+    device: torch.device,
+    window: int | None = None,
+) -> Layout:
     """The layout of a batch whose rows all have T tokens, padding included, behind `past` positions.
+
+    `window`: positions that a token attends to, its own included (None: all before it).
 
     Raises:
         ValueError: a mask of another shape.
     """
     if positions_BT is None:
         positions_BT = torch.arange(past, past + T, device=device)[None]
-    inputs = AttentionInputs(*attention_mask(mask, T, past, device))
+    inputs = AttentionInputs(*attention_mask(mask, T, past, device, window))
     return Layout(positions_BT, inputs, inputs)
 
 
-def unpadded_layout(padded: Layout, past: int, wanted_BT: Tensor) -> Layout:
+def unpadded_layout(padded: Layout, past: int, wanted_BT: Tensor, window: int | None = None) -> Layout:
     """The flat layout that leaves out all tokens on which no wanted position depends; `padded` if none is wanted."""
     flat = unpad(wanted_BT)
     if flat is None:
@@ -167,26 +179,32 @@ def unpadded_layout(padded: Layout, past: int, wanted_BT: Tensor) -> Layout:
     positions_N = flat.tokens.gather(padded.positions.expand(wanted_BT.shape).flatten())
     inputs = padded.inputs._replace(key_rows=flat.tokens, query_rows=flat.tokens)
     mask = F.pad(flat.mask, (past, 0), value=True)  # every query attends to the prefix
+    mask = within_window(mask, window)
     last = AttentionInputs(mask, key_rows=flat.tokens, query_rows=flat.wanted, queries=flat.queries)
     return Layout(positions_N, inputs, last, flat.tokens)
 
 
-def packed_layout(segments_BT: Tensor, past: int, use_rows: bool, use_flex: bool) -> Layout:
+def packed_layout(segments_BT: Tensor, past: int, use_rows: bool, use_flex: bool, window: int | None = None) -> Layout:
     """The layout of rows that hold several documents each; `document_mask.packed` chooses the implementation."""
     batch = packed(segments_BT, use_rows, use_flex)
     if batch.mask is not None:
-        inputs = AttentionInputs(F.pad(batch.mask, (past, 0), value=True))
+        inputs = AttentionInputs(within_window(F.pad(batch.mask, (past, 0), value=True), window))
     elif batch.block_mask is not None:
         inputs = AttentionInputs(block_mask=batch.block_mask)
     else:
         T = segments_BT.shape[1] if batch.rows is None else batch.rows.shape[1]
-        mask, is_causal = attention_mask(None, T, past, segments_BT.device)
+        mask, is_causal = attention_mask(None, T, past, segments_BT.device, window)
         inputs = AttentionInputs(mask, is_causal, key_rows=batch.rows, query_rows=batch.rows)
     return Layout(batch.positions + past, inputs, inputs)
 
 
-def attention_mask(mask: Tensor | None, T: int, past: int, device: torch.device) -> tuple[Tensor | None, bool]:
+def attention_mask(
+    mask: Tensor | None, T: int, past: int, device: torch.device, window: int | None = None
+) -> tuple[Tensor | None, bool]:
     """(mask or None, is_causal) for scaled_dot_product_attention, from a mask as `GPT.forward` takes it.
+
+    With a sliding `window` smaller than S each token attends to the last `window` keys that are no padding, its own
+    included, so that padding between a prefix and a text changes nothing. A mask of four dimensions is used as it is.
 
     A token of padding still attends to itself: the softmax of a row without any key would be NaN, and spread.
 
@@ -194,6 +212,9 @@ def attention_mask(mask: Tensor | None, T: int, past: int, device: torch.device)
         ValueError: another shape than [B, T], [B, S] or [B, 1 or H, T, S].
     """
     S = past + T
+    window = window if window is not None and window < S else None
+    if mask is None and window is not None:
+        return within_window(causal_mask(T, S, device), window)[None, None], False
     if mask is None:
         if past == 0:
             return None, True
@@ -204,9 +225,14 @@ def attention_mask(mask: Tensor | None, T: int, past: int, device: torch.device)
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected [B, {T}], [B, {S}] or [B, 1 or H, {T}, {S}]")
     keys_BS = F.pad(mask.bool(), (S - mask.shape[1], 0), value=True)
     itself_TS = F.pad(torch.eye(T, dtype=torch.bool, device=device), (past, 0))
-    return (keys_BS[:, None, None] & causal_mask(T, S, device)) | itself_TS, False
+    return within_window(keys_BS[:, None, None] & causal_mask(T, S, device), window) | itself_TS, False
 
 
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
     """[T, S], true where one of the T newest tokens may attend to one of S: itself and all before it."""
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+
+
+def within_window(mask: Tensor, window: int | None) -> Tensor:
+    """Of the keys that each query may attend to, [..., S], the last `window` ones; None: all of them."""
+    return mask if window is None else mask & (mask.flip(-1).cumsum(-1).flip(-1) <= window)

@@ -3,12 +3,37 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pipeline import files, foreign
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
+from pipeline.model import library_folder, weights
 from pipeline.model.inspection import inspect
+
+_LICENCE = re.compile(r"^(?:license|- Licence): *[\"']?([A-Za-z0-9][\w.+-]*)", re.MULTILINE)
+"""The licence in a README.md: in the model card's front matter (Hugging Face), or as gguf_adoption.py writes it."""
+
+
+class Released(NamedTuple):
+    """Facts about a released model, for the person who starts from it."""
+
+    family: str
+    """`model_type` of config.json."""
+    parameters: int
+    """Numbers in its files of weights."""
+    n_bytes: int
+    """Bytes of those files."""
+    types: dict[str, int]
+    """Type of a tensor, as safetensors writes it -> number of such tensors."""
+    config: dict[str, Any]
+    """config.json."""
+    licence: str | None
+    """As its README.md names it; None: it names none."""
+    sha256: str
+    """The pin of `pretrain.start`."""
 
 
 def pin(folder: Path) -> str:
@@ -17,6 +42,33 @@ def pin(folder: Path) -> str:
     Of the sorted (name, SHA-256) lines of config.json, weights and index, tokenizer, adapter, ...: foreign.members.
     """
     return foreign.pin(foreign.hashes(folder))
+
+
+def released(folder: Path) -> Released:
+    """Facts about the model in a folder. Raises UserError where the folder could not be a start."""
+    inspect(folder)
+    headers = weights.folder_headers(folder)
+    types: dict[str, int] = {}
+    for header in headers.values():
+        types[header.dtype] = types.get(header.dtype, 0) + 1
+    config = foreign.read_object(folder / "config.json")
+    stored = {header.file for header in headers.values()}
+    return Released(
+        str(config["model_type"]),
+        sum(prod(header.shape) for header in headers.values()),
+        sum(path.stat().st_size for path in stored),
+        types,
+        config,
+        _licence(folder / "README.md"),
+        pin(folder),
+    )
+
+
+def _licence(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    match = _LICENCE.search(foreign.read_bytes(path).decode("utf-8", errors="replace"))
+    return match[1] if match and match[1] != "not" else None
 
 
 def fetch(start: InitialWeights, cache: Path) -> Path:
@@ -38,7 +90,10 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    inspect(folder)
+    if library_folder.is_library(folder):
+        library_folder.inspect(folder)
+    else:
+        inspect(folder)
     hashes = foreign.hashes(folder)
     found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:

@@ -167,13 +167,19 @@ def _sources(sources: Mapping[str, Mapping[str, Any]]) -> str:
             key,
             entry.get("address") or entry.get("name"),
             entry.get("licence"),
-            entry.get("consent"),
+            _consent(entry),
             ", ".join(f"{kind} {n}" for kind, n in sorted((entry.get("rows") or {}).items()) if n),
             (entry.get("sha256") or "")[:12],
         ]
         for key, entry in sorted(sources.items())
     )
     return _table(["source", "address", "licence", "consent", "records", "sha256"], rows)
+
+
+def _consent(entry: Mapping[str, Any]) -> Any:
+    """The basis of a source's records; where they state their own, the number of records of each."""
+    stated = entry.get("consents")
+    return ", ".join(f"{basis} {n}" for basis, n in sorted(stated.items())) if stated else entry.get("consent")
 
 
 def _waivers(facts: Facts) -> str:
@@ -208,7 +214,7 @@ def _limits(facts: Facts) -> str:
         "- Trained only on the sources above, their errors and biases included.",
         "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]
-    if any(entry.get("consent") == "synthetic" for entry in facts.sources.values()):
+    if any("synthetic" in (entry.get("consents") or {entry.get("consent")}) for entry in facts.sources.values()):
         lines.append(
             "- Was trained on synthetic text about an invented world: a check of the pipeline, not a model for use."
         )

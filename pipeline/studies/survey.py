@@ -147,7 +147,7 @@ def choose_split(surveyed: Survey) -> Split:
     """
     fewest = min(len(sizes) for sizes in surveyed.sizes.values())
     share = round(min(_SHARES[1], max(_SHARES[0], _HELD_OUT / fewest)), 2)
-    candidates = [Split(seed=seed, validation=share, test=share) for seed in range(1, _SEEDS + 1)]
+    candidates = [Split(by="record", seed=seed, validation=share, test=share) for seed in range(1, _SEEDS + 1)]
     usable: Split | None = None
     for split in candidates:
         filled = all(

@@ -222,10 +222,14 @@ class ScoringHead(Scoring):
     """A task with a linear head on the hidden state of the text's last token (transformers' `score`)."""
 
     def prompt(self, request: Request) -> list[int]:
-        """Ids of the text with its end-of-text token; a long text loses its middle."""
+        """Ids of the text between the vocabulary's own tokens ([CLS], [SEP]); without any after it, end-of-text.
+
+        A long text loses its middle.
+        """
         assert self.spec.max_tokens is not None
-        ids = templates.without_middle(self.tokenizer.encode(request.text), self.spec.max_tokens - 1)
-        return [*ids, self.tokenizer.end_of_text]
+        before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix or (self.tokenizer.end_of_text,)
+        most = self.spec.max_tokens - len(before) - len(after)
+        return [*before, *templates.without_middle(self.tokenizer.encode(request.text), most), *after]
 
     def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """Adds a new `score` head unless the model already has one of as many outputs."""

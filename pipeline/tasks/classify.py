@@ -6,15 +6,11 @@ with the end-of-text token, whose hidden state the head reads. Texts longer than
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT
-from pipeline.prompts.templates import without_middle
-from pipeline.tasks import Labelling, Request, TaskContext, TaskSpec, require_room
+from pipeline.tasks import Labelling, ScoringHead, TaskContext, TaskSpec, require_room
 from pipeline.tokenizer import Tokenizer
 
 
@@ -86,20 +82,5 @@ def of(spec: TaskSpec, tokenizer: Tokenizer) -> "Classify":
     return Classify(spec, tokenizer)
 
 
-class Classify(Labelling):
+class Classify(ScoringHead, Labelling):
     """Cross-entropy over the labels of the training split."""
-
-    def prompt(self, request: Request) -> list[int]:
-        """Ids of the text with its end-of-text token."""
-        assert self.spec.max_tokens is not None
-        ids = without_middle(self.tokenizer.encode(request.text), self.spec.max_tokens - 1)
-        return [*ids, self.tokenizer.end_of_text]
-
-    def prepare(self, model: GPT, generator: torch.Generator) -> None:
-        """Adds a new `score` head unless the model already has one of as many classes."""
-        if model.score is None or model.score.out_features != len(self.labels):
-            model.add_score(len(self.labels), generator)
-
-    def class_scores(self, model: GPT, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
-        """scores_BC of the classification head."""
-        return model.classify(inputs_BT, torch.arange(inputs_BT.shape[1], device=inputs_BT.device) < lengths_B[:, None])

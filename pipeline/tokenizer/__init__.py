@@ -12,6 +12,7 @@ matches), and tohum-tokenizer.json, the facts that `load` needs beside the ranks
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.chat_template import ChatTemplate
 from pipeline.tokenizer.checks import MOST_IDS
-from pipeline.tokenizer.encoders import BytePairs, Characters, Encoder, Ids, Library
+from pipeline.tokenizer.encoders import BytePairs, Characters, Encoder, Ids
+from pipeline.tokenizer.library import Library
 from pipeline.tokenizer.pretokenizer import PATTERNS
 from pipeline.tokenizer.utf8 import Utf8
 from pipeline.tokenizer.vocabulary import END_OF_TEXT, PAD, SPECIALS
@@ -55,7 +58,18 @@ _PUBLISHED_SPECIALS = {
 
 
 class Tokenizer:
-    """A vocabulary: `special` (text -> id), `end_of_text`, `pad`, `vocab_size` (largest id + 1), `method`."""
+    """A vocabulary.
+
+    Attributes:
+        special: control tokens, text -> id.
+        end_of_text, pad: ids.
+        text_prefix, text_suffix: ids that an adopted vocabulary's post-processor puts before and after one text: BERT
+            ([CLS],) and ([SEP],), T5 () and (</s>,), Gemma (<bos>,) and (); of our own vocabularies () and ().
+        lossless: whether decode(encode(text)) == text; not with normalizers, WordPiece, Unigram.
+        unknown: id of text that has no token; None where there is no such text, or it cannot be encoded.
+        vocab_size: largest id + 1.
+        method: as in params.yaml.
+    """
 
     def __init__(self, encoder: Encoder, facts: Mapping[str, Any], content: Mapping[str, bytes]) -> None:
         """`facts`: the content of tohum-tokenizer.json; `content`: name -> bytes of the folder's files."""
@@ -65,6 +79,10 @@ class Tokenizer:
         self.special: dict[str, int] = dict(facts["special"])
         self.end_of_text: int = self.special[facts["end_of_text"]]
         self.pad: int = self.special[facts["pad"]]
+        self.text_prefix: tuple[int, ...] = tuple(facts.get("text_prefix", ()))
+        self.text_suffix: tuple[int, ...] = tuple(facts.get("text_suffix", ()))
+        self.lossless: bool = encoder.lossless
+        self.unknown: int | None = encoder.unknown
         self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
         self.vocab_size: int = max(self._table) + 1
 
@@ -90,6 +108,11 @@ class Tokenizer:
         except Exception as error:  # the libraries raise bare Exceptions for invalid files
             raise UserError(f"{folder}: a damaged tokenizer ({error!r:.200}); run: dvc repro tokenize") from None
 
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template of the folder that was adopted or loaded; None where it has none."""
+        return ChatTemplate.of_files(self._files)
+
     def save(self, folder: Path) -> None:
         """Writes the files of the vocabulary into `folder`; equal vocabularies give equal bytes."""
         for name, data in self._files.items():
@@ -97,7 +120,11 @@ class Tokenizer:
                 temporary.write_bytes(data)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ordinary text; a special token's name in it stays text."""
+        """Ids of ordinary text; a special token's name in it stays text.
+
+        Raises:
+            UnencodableError: a byte or character that the vocabulary has no token for, not even an unknown one.
+        """
         ids: list[int] = self._encoder.encode([text])[0].tolist()
         return ids
 
@@ -111,7 +138,11 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The decoded bytes; U+FFFD for an id without a token, its name for a special token."""
-        return b"".join(self._table.get(int(number), _UNKNOWN) for number in ids)
+        ids = [int(number) for number in ids]
+        text = self._encoder.decode(ids)
+        if text is not None:
+            return text.encode("utf-8")
+        return b"".join(self._table.get(number, _UNKNOWN) for number in ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The decoded text; bytes that are no UTF-8 (a letter cut in two) become U+FFFD."""
@@ -182,7 +213,7 @@ def characters(alphabet: Iterable[str]) -> Tokenizer:
 
 
 def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False) -> Tokenizer:
-    """The byte-level BPE of a Hugging Face folder (GPT-2, Llama 3, Qwen, SmolLM2...), with equal ids.
+    """The vocabulary of a Hugging Face folder (GPT-2, Llama, Qwen, BERT, T5, Gemma...), with equal ids.
 
     Encoded by tiktoken where equal ids are proved and tested, else by the tokenizers library. The files are
     kept unchanged. Added tokens (special ones, or control words like `<think>`) are never matched in user text.
@@ -194,7 +225,7 @@ def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False
             grow).
 
     Raises:
-        UserError: no such file, no byte-level BPE, or one that changes text before encoding it (NFC excepted).
+        UserError: no such file, an unreadable one, dropout, no end-of-text token, or other ids than the library's.
     """
     taken = adopted.read(Path(folder), sha256)
     content = dict(taken.content)
@@ -204,8 +235,11 @@ def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False
         content[TOKENIZER] = adopted.with_tokens(content[TOKENIZER], special)
     facts: dict[str, Any] = {"method": "folder", "special": special, "end_of_text": taken.end_of_text}
     facts["pad"] = PAD if PAD in special else taken.pad
+    around = {"text_prefix": list(taken.text_prefix), "text_suffix": list(taken.text_suffix)}
+    facts |= {name: ids for name, ids in around.items() if ids}
     if taken.ranks is None:
-        return _made(Library(content[TOKENIZER]), facts | {"engine": "tokenizers"}, content)
+        facts["engine"] = "tokenizers"
+        return _made(_encoder(facts, content, Path(folder)), facts, content)
     content[RANKS] = vocabulary.dump_ranks(taken.ranks)
     facts |= {"engine": "tiktoken", "pattern": taken.pattern, "normalizer": taken.normalizer}
     return _made(BytePairs(taken.ranks, str(taken.pattern), taken.normalizer), facts, content)
@@ -248,9 +282,11 @@ def _encoder(facts: Mapping[str, Any], content: Mapping[str, bytes], folder: Pat
         case "characters":
             return Characters(facts["alphabet"])
         case "tokenizers":
-            return Library(content[TOKENIZER])
+            special: Mapping[str, int] = facts["special"]
+            return Library(content[TOKENIZER], special, [special[facts["end_of_text"]]])
         case "tiktoken":
-            ranks = vocabulary.parse_ranks(content[RANKS], str(folder / RANKS))
+            complete = facts["method"] != "folder"
+            ranks = vocabulary.parse_ranks(content[RANKS], str(folder / RANKS), complete=complete)
             return BytePairs(ranks, facts["pattern"], facts["normalizer"])
     raise UserError(
         f"{folder / OURS}: engine is {facts['engine']!r}; one of: characters, tokenizers, tiktoken; "

@@ -1,17 +1,19 @@
-"""Adoption of a byte-level BPE from a Hugging Face folder, with equal ids.
+"""Adoption of any vocabulary of the tokenizers library from a Hugging Face folder, with equal ids.
 
-`read` supports tokenizer.json as of GPT-2, Llama 3, Qwen and SmolLM2 and chooses the encoder:
-  - tiktoken (`ranks`), where ids follow the merge order, merging by rank uses the listed pair of every
-    token (see pipeline.tokenizer.vocabulary), the pre-tokenizer is a known one, and the ids of PROBES are equal;
-  - else the tokenizers library (`Library`), equal by construction.
+`read` chooses the encoder of a tokenizer.json:
+  - tiktoken (`ranks`), for a byte-level BPE as of GPT-2, Llama 3, Qwen and SmolLM2 whose ids follow the merge order,
+    where merging by rank uses the listed pair of every token (see pipeline.tokenizer.vocabulary), the pre-tokenizer is
+    a known one, and the ids of PROBES are equal;
+  - else the tokenizers library (pipeline.tokenizer.library), whose ids of PROBES are compared too.
 In both, tokens added to the vocabulary (special tokens, control words) are never matched in text; white space that was
-added as a token (GPT-NeoX) is text, so it is matched. A normalizer that changes text is refused, except NFC.
+added as a token (GPT-NeoX) is text, so it is matched. The tokens that the folder's post-processor puts around a text
+are read by encoding one (`text_prefix`, `text_suffix`).
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,16 @@ import numpy as np
 from pipeline import foreign
 from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown
-from pipeline.tokenizer import encoders, vocabulary
-from pipeline.tokenizer.checks import require_byte_level, require_tokens
-from pipeline.tokenizer.encoders import BytePairs, Library, Normalizer
-from pipeline.tokenizer.pretokenizer import recognize
+from pipeline.tokenizer import library, vocabulary
+from pipeline.tokenizer.checks import require_tokens
+from pipeline.tokenizer.encoders import BytePairs, Encoder, Normalizer, UnencodableError, missing_bytes
+from pipeline.tokenizer.library import Library
+from pipeline.tokenizer.pretokenizer import flat, recognize
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """Files of a tokenizer folder that are kept unchanged."""
 _ENDS = ("<|endoftext|>", "<|end_of_text|>")
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 # Texts for which pre-tokenizers and merges are known to differ: contractions, digits, blanks, line ends, marks,
 # scripts, emoji.
@@ -79,6 +83,8 @@ class Adopted:
     special: dict[str, int]
     end_of_text: str
     pad: str
+    text_prefix: tuple[int, ...]
+    text_suffix: tuple[int, ...]
     vocab_size: int
     ranks: dict[bytes, int] | None
     pattern: str | None
@@ -95,9 +101,7 @@ def read(folder: Path, sha256: str | None = None) -> Adopted:
     if sha256 is not None:
         _require_pinned(folder, content, sha256.lower())
     raw = foreign.require_object(foreign.parsed(data, path), path)
-    settings = foreign.require_object(
-        foreign.parsed(content.get(FILES[1], b"{}"), folder / FILES[1]), folder / FILES[1]
-    )
+    settings = _settings(content, folder)
     try:
         return _adopted(raw, settings, content, str(path))
     except UserError:
@@ -111,18 +115,93 @@ def not_readable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not a tokenizer.json of the tokenizers library ({shown(error)}); {AGAIN}")
 
 
+def _settings(content: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+    """special_tokens_map.json under tokenizer_config.json, which overrules it."""
+    read = [
+        foreign.require_object(foreign.parsed(content.get(name, b"{}"), folder / name), folder / name)
+        for name in (FILES[2], FILES[1])
+    ]
+    return read[0] | {key: value for key, value in read[1].items() if value is not None}
+
+
 def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, bytes], name: str) -> Adopted:
     added = require_tokens(raw, name)
-    require_byte_level(raw, name)
-    special = {token["content"]: token["id"] for token in added if encoders.is_control(token)}
-    end, pad = _roles(settings, special, name)
+    whole = _whole(content[FILES[0]])
+    special = {token["content"]: token["id"] for token in added if library.is_control(token)}
+    special |= _named(settings, whole, special)
+    prefix, suffix = _around(whole)
+    end, pad = _roles(settings, special, suffix, name)
+    encoder = Library(content[FILES[0]], special, [special[end]])
+    if encoder.unknown == special[pad]:
+        pad = end  # unknown text would be padding
+    _require_equal_ids(encoder, whole, raw, set(special.values()), name)
     normalizer: Normalizer = "NFC" if raw.get("normalizer") else None
-    ranks, pattern = _ranks(raw, name), recognize(raw.get("pre_tokenizer"))
-    size = max([*raw["model"]["vocab"].values(), *(token["id"] for token in added)]) + 1
-    library = Library(content[FILES[0]])  # also where tiktoken encodes: a file that the library cannot read is refused
-    if ranks is None or pattern is None or not _equal(library, ranks, pattern, normalizer):
+    ranks, pattern = _ranks(raw, special, name), recognize(raw.get("pre_tokenizer"))
+    size = max([*encoder.table(), *(token["id"] for token in added)]) + 1
+    if ranks is None or pattern is None or not _equal(encoder, ranks, pattern, normalizer):
         ranks = pattern = None
-    return Adopted(special, end, pad, size, ranks, pattern, normalizer, content)
+    return Adopted(special, end, pad, prefix, suffix, size, ranks, pattern, normalizer, content)
+
+
+def _whole(data: bytes) -> Any:
+    """The vocabulary as the tokenizers library reads it, without limits of length."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(data.decode("utf-8"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _named(settings: Mapping[str, Any], whole: Any, special: Mapping[str, int]) -> dict[str, int]:
+    """Special tokens that only the settings name; transformers matches them in text as it does added tokens."""
+    listed = settings.get("additional_special_tokens")
+    values = [settings.get(key) for key in _ROLES] + (listed if isinstance(listed, list) else [])
+    texts = [text for value in values if (text := _text_of(value)) and text not in special]
+    return {text: number for text in texts if (number := whole.token_to_id(text)) is not None}
+
+
+def _text_of(value: Any) -> str | None:
+    """The text of a token that is written as itself or as an object with its flags."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _around(whole: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the post-processor puts before and after one text."""
+    for text in ("a", "1", " a", "."):
+        bare = list(whole.encode(text, add_special_tokens=False).ids)
+        around = list(whole.encode(text).ids)
+        for at in range(len(around) - len(bare) + 1):
+            if bare and around[at : at + len(bare)] == bare:
+                return tuple(around[:at]), tuple(around[at + len(bare) :])
+    return (), ()
+
+
+def _require_equal_ids(encoder: Library, whole: Any, raw: Mapping[str, Any], special: set[int], name: str) -> None:
+    """Raises UserError where a probe has other ids than the library gives, naming the parts of the vocabulary."""
+    compared, fault = 0, ""
+    for text in PROBES:
+        theirs = list(whole.encode(text, add_special_tokens=False).ids)
+        if special & (set(theirs) - {encoder.unknown}):
+            continue  # the text spells a special token, which is not matched here
+        compared += bool(theirs)
+        try:
+            ours = encoder.encode([text])[0].tolist()
+        except UnencodableError:
+            continue
+        if ours != theirs and not fault:
+            at = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), len(theirs))
+            ids = f"{ours[at : at + 5]} here and {theirs[at : at + 5]} in the tokenizers library"
+            fault = f"{text[:30]!r} has from its token {at} on the ids {ids}"
+    if not compared:
+        fault = "every text has one of its special tokens"
+    if fault:
+        steps = ", ".join(str(step["type"]) for step in flat(raw.get("pre_tokenizer"))) or "none"
+        raise UserError(
+            f"{name}: cannot be adopted with equal ids: {fault} (model {library.kind_of(raw['model'])}, pre_tokenizer "
+            f"{steps}, normalizer {(raw.get('normalizer') or {}).get('type', 'none')}); use another model's vocabulary"
+        )
 
 
 def pin(path: Path) -> str:
@@ -182,50 +261,66 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _ranks(raw: Mapping[str, Any], name: str) -> dict[bytes, int] | None:
+def _ranks(raw: Mapping[str, Any], special: Mapping[str, int], name: str) -> dict[bytes, int] | None:
     """The vocabulary as ranks, if merging by rank provably equals merging by its listed pairs."""
-    if encoders.blanks(raw):
+    if library.blanks(raw) or library.byte_table(raw, special) is None:
         return None
     try:
-        ranks = {vocabulary.unspelled(token): number for token, number in encoders.ordinary(raw).items()}
-        listed = [tuple(map(vocabulary.unspelled, pair)) for pair in _pairs(raw["model"]["merges"])]
+        tokens = library.ordinary(raw, special)
+        ranks = {vocabulary.unspelled(token): number for token, number in tokens.items()}
+        merges = vocabulary.merge_halves(raw["model"]["merges"])
+        listed = [(vocabulary.unspelled(left), vocabulary.unspelled(right)) for left, right in merges]
         order = [ranks[left + right] for left, right in listed]
     except KeyError:
         return None
     if order != sorted(order) or len(set(ranks.values())) != len(ranks):
         return None
+    missing = set(missing_bytes(ranks))
+    if missing and any(missing.intersection(token) for token in ranks):
+        return None  # such a token may encode a missing byte, and tiktoken panics on others
     needed = vocabulary.merge_pairs(ranks)
     reached = len(needed) == sum(len(token) > 1 for token in ranks)
     if not set(needed) <= set(listed) or not (reached or raw["model"].get("ignore_merges")):
         return None
-    return vocabulary.checked(ranks, name)
+    return vocabulary.checked(ranks, name, complete=False)
 
 
-def _equal(library: Library, ranks: dict[bytes, int], pattern: str, normalizer: Normalizer) -> bool:
+def _equal(encoder: Library, ranks: dict[bytes, int], pattern: str, normalizer: Normalizer) -> bool:
+    """Whether tiktoken gives the library's ids of all probes that have ids."""
     try:
-        ours = BytePairs(ranks, pattern, normalizer).encode(PROBES)
+        ours = BytePairs(ranks, pattern, normalizer)
     except ValueError:  # an expression that tiktoken cannot read
         return False
-    return all(np.array_equal(a, b) for a, b in zip(ours, library.encode(PROBES), strict=True))
+    return all(np.array_equal(_ids(ours, text), _ids(encoder, text)) for text in PROBES)
 
 
-def _roles(settings: Mapping[str, Any], special: Mapping[str, int], name: str) -> tuple[str, str]:
-    """The end-of-text token and the padding token."""
+def _ids(encoder: Encoder, text: str) -> np.ndarray:
+    """The ids of a text; none where it has no encoding."""
+    try:
+        return encoder.encode([text])[0]
+    except UnencodableError:
+        return np.empty(0, np.uint32)
+
+
+def _roles(
+    settings: Mapping[str, Any], special: Mapping[str, int], suffix: tuple[int, ...], name: str
+) -> tuple[str, str]:
+    """The end-of-text token and the padding token.
+
+    The end is that of our own list, else eos_token, else sep_token, else the last token that the post-processor puts
+    after a text.
+    """
 
     def role(key: str) -> str | None:
-        value = settings.get(key)
-        text = value.get("content") if isinstance(value, dict) else value
-        return text if isinstance(text, str) and text in special else None
+        text = _text_of(settings.get(key))
+        return text if text in special else None
 
-    end = next((token for token in _ENDS if token in special), role("eos_token"))
+    last = [text for text, number in special.items() if suffix and number == suffix[-1]]
+    ends = [*(token for token in _ENDS if token in special), role("eos_token"), role("sep_token"), *last]
+    end = next((token for token in ends if token is not None), None)
     if end is None:
         raise UserError(
-            f"{name}: none of its {len(special)} special tokens ends a text; expected {' or '.join(_ENDS)}, "
-            f"or eos_token in {FILES[1]}"
+            f"{name}: none of its {len(special)} special tokens ends a text; expected {' or '.join(_ENDS)}, or "
+            f"eos_token or sep_token in {FILES[1]} or {FILES[2]}"
         )
     return end, role("pad_token") or end
-
-
-def _pairs(merges: Sequence[Any]) -> Iterator[Sequence[str]]:
-    for merge in merges:
-        yield merge.split(" ") if isinstance(merge, str) else merge

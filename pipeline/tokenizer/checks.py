@@ -1,15 +1,16 @@
-"""Validation of a tokenizer.json of unknown origin: form of its entries, byte-level BPE, no change of text."""
+"""Validation of a tokenizer.json of unknown origin: form of its entries, a model that gives equal ids on every call."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown, whole
-from pipeline.tokenizer import encoders, vocabulary
-from pipeline.tokenizer.pretokenizer import flat
+from pipeline.tokenizer.library import kind_of
 
 MOST_IDS = 1 << 24
 """Bound of ids; the largest published vocabularies have a few hundred thousand."""
+MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
+"""The models of the tokenizers library."""
 
 
 def require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -20,24 +21,15 @@ def require_tokens(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """
     _require_types(raw, name)
     model, added = raw["model"], raw.get("added_tokens") or []
-    if kind_of(model) != "BPE":
-        return []  # `require_byte_level` refuses it and names its type
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not vocab:
-        raise UserError(f"{name}: model.vocab is {shown(vocab)}, expected an object {{token: id}}; {AGAIN}")
-    for token, number in vocab.items():
-        whole(number, f"{name}: model.vocab: the id of {shown(token)}", MOST_IDS - 1, 0)
-    _require_merges(model.get("merges"), name)
+    _require_model(model, name)
+    vocab = _pieces(model.get("vocab"), name) if kind_of(model) == "Unigram" else _tokens(model.get("vocab"), name)
+    if kind_of(model) == "BPE":
+        _require_merges(model.get("merges"), name)
     added_ids = _added_ids(added, name)
     clashes = {number: token for token, number in vocab.items() if added_ids.get(number, token) != token}
     for number, token in clashes.items():
         raise UserError(f"{name}: id {number} is that of {shown(token)} and {shown(added_ids[number])}; {AGAIN}")
     return sorted(added, key=lambda token: token["id"])
-
-
-def kind_of(model: Mapping[str, Any]) -> Any:
-    """`model.type`; older files leave it out, and the tokenizers library then tells BPE by its merges."""
-    return model.get("type", "BPE" if "merges" in model else None)
 
 
 def _require_types(raw: Mapping[str, Any], name: str) -> None:
@@ -48,6 +40,35 @@ def _require_types(raw: Mapping[str, Any], name: str) -> None:
                 f"{name}: not a tokenizer.json of the tokenizers library: {key} is {shown(value)}, expected "
                 f"{'a list' if kind is list else 'an object'}; {AGAIN}"
             )
+
+
+def _require_model(model: Mapping[str, Any], name: str) -> None:
+    """Raises UserError for a model that the library does not know, or that gives other ids from call to call."""
+    if kind_of(model) not in MODELS:
+        raise UserError(f"{name}: model.type is {shown(kind_of(model))}; one of: {', '.join(MODELS)}; {AGAIN}")
+    if model.get("dropout"):
+        raise UserError(
+            f"{name}: model.dropout is {shown(model['dropout'])}, so ids change from call to call; expected null or 0: "
+            "remove it from a copy of the folder"
+        )
+
+
+def _tokens(vocab: Any, name: str) -> dict[str, int]:
+    if not isinstance(vocab, dict) or not vocab:
+        raise UserError(f"{name}: model.vocab is {shown(vocab)}, expected an object {{token: id}}; {AGAIN}")
+    for token, number in vocab.items():
+        whole(number, f"{name}: model.vocab: the id of {shown(token)}", MOST_IDS - 1, 0)
+    return vocab
+
+
+def _pieces(vocab: Any, name: str) -> dict[str, int]:
+    """Piece -> id of a Unigram model's vocabulary, a list of [piece, score]."""
+    if not isinstance(vocab, list) or not vocab:
+        raise UserError(f"{name}: model.vocab is {shown(vocab)}, expected a list of [piece, score]; {AGAIN}")
+    for piece in vocab:
+        if not isinstance(piece, list) or len(piece) != 2 or not isinstance(piece[0], str):
+            raise UserError(f"{name}: model.vocab has {shown(piece)}, expected [piece, score]; {AGAIN}")
+    return {piece[0]: number for number, piece in enumerate(vocab)}
 
 
 def _require_merges(merges: Any, name: str) -> None:
@@ -71,32 +92,3 @@ def _added_ids(added: list[Any], name: str) -> dict[int, str]:
                 f"{name}: id {number} is that of {shown(token['content'])} and {shown(ids[number])}; {AGAIN}"
             )
     return ids
-
-
-def require_byte_level(raw: Mapping[str, Any], name: str) -> None:
-    """Raises UserError for a tokenizer.json that is no byte-level BPE or that changes text before encoding."""
-    model, steps = raw["model"], flat(raw.get("pre_tokenizer"))
-    normalizer = raw.get("normalizer") or {}
-    inner = normalizer.get("normalizers", [normalizer]) if normalizer else []
-    reasons = [
-        (kind_of(model) == "BPE", f"model.type is {shown(kind_of(model))}, expected BPE"),
-        (not model.get("byte_fallback"), "it falls back to bytes, as SentencePiece does"),
-        (not model.get("dropout"), "it has dropout, so ids change from call to call"),
-        (not model.get("continuing_subword_prefix"), "it marks parts of words"),
-        (not model.get("end_of_word_suffix"), "it marks ends of words"),
-        (any(step["type"] == "ByteLevel" for step in steps), "its pre_tokenizer has no ByteLevel step"),
-        (not any(step.get("add_prefix_space") for step in steps), "add_prefix_space alters the text"),
-        (all(step.get("type") == "NFC" for step in inner), f"its normalizer changes text: {inner}"),
-    ]
-    faults = [reason for fine, reason in reasons if not fine]
-    letters = set(vocabulary.byte_letters()) if not faults else set()
-    strange = [] if faults else [token for token in encoders.ordinary(raw) if not letters.issuperset(token)]
-    if strange:
-        faults.append(f"token {strange[0]!r} has characters that stand for no byte")
-    if not faults and (missing := [letter for letter in sorted(letters) if letter not in model["vocab"]]):
-        faults.append(f"{len(missing)} of the 256 bytes have no token, so not every text could be encoded")
-    if faults:
-        raise UserError(
-            f"{name}: cannot be adopted with equal ids: {'; '.join(faults)}; expected a byte-level BPE as of "
-            "GPT-2, Llama 3, Qwen or SmolLM2"
-        )

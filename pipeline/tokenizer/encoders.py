@@ -1,19 +1,19 @@
-"""Encoders of ordinary text: byte-level BPE by tiktoken and gigatoken, the tokenizers library, or characters.
+"""Encoders of ordinary text: byte-level BPE by tiktoken and gigatoken, or characters.
 
-None of them has special tokens, so no text can be encoded to one.
+None of them has special tokens, so no text can be encoded to one; pipeline.tokenizer.library has a third encoder.
 """
 
-import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import cpu_count
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.tokenizer import fast, vocabulary
+from pipeline.tokenizer import fast
 from pipeline.tokenizer.pretokenizer import parts
 from pipeline.tokenizer.utf8 import Utf8
 
@@ -22,11 +22,20 @@ Ids = np.ndarray
 Normalizer = Literal["NFC"] | None
 
 
+class UnencodableError(UserError):
+    """A text that a vocabulary has no ids for; the message names the byte or character."""
+
+
 class Encoder(Protocol):
     """Encoder of ordinary text to token ids."""
 
+    lossless: bool = True
+    """Whether decoding gives every encoded text back."""
+    unknown: int | None = None
+    """Id of text that the vocabulary has no token for."""
+
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text, uint32 [n_tokens]."""
+        """The ids of each text, uint32 [n_tokens]. Raises UnencodableError for a text without ids."""
 
     def encode_utf8(self, texts: Utf8) -> list[Ids]:
         """`encode` of texts in UTF-8."""
@@ -34,6 +43,10 @@ class Encoder(Protocol):
 
     def table(self) -> dict[int, bytes]:
         """Id -> the bytes that it decodes to."""
+
+    def decode(self, ids: Sequence[int]) -> str | None:  # noqa: ARG002 - for vocabularies with a decoder of their own
+        """The text of ids; None where it is the sum of the bytes in `table`."""
+        return None
 
 
 class BytePairs(Encoder):
@@ -45,11 +58,17 @@ class BytePairs(Encoder):
         self._ranks = ranks
         self._pattern, self._normalizer = pattern, normalizer
         self._encoding = Encoding("tohum", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
+        self.lossless = normalizer is None
+        missing = missing_bytes(ranks)  # tiktoken panics on a text that needs one
+        self._missing = re.compile(b"[%b]" % re.escape(missing)) if missing else None
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """See Encoder."""
+        """See Encoder. Raises UnencodableError for a byte without a token."""
         if self._normalizer:
             texts = [unicodedata.normalize(self._normalizer, text) for text in texts]
+        if self._missing is not None:
+            for text in texts:
+                self._require_bytes(text)
         cut = [parts(text) for text in texts]
         flat = [part for pieces in cut for part in pieces]
         threads = min(cpu_count() or 1, len(flat))
@@ -57,15 +76,27 @@ class BytePairs(Encoder):
             encoded = iter(self._encoding.encode_ordinary_batch(flat, num_threads=threads))
         else:
             encoded = map(self._encoding.encode_ordinary, flat)
-        return [_joined([next(encoded) for _ in pieces]) for pieces in cut]
+        return [joined([next(encoded) for _ in pieces]) for pieces in cut]
 
     def encode_utf8(self, texts: Utf8) -> list[Ids]:
         """See Encoder; by gigatoken where it is installed and gives equal ids."""
         return super().encode_utf8(texts) if self._corpus is None else self._corpus.encode(texts)
 
+    def _require_bytes(self, text: str) -> None:
+        assert self._missing is not None
+        utf8 = text.encode("utf-8", "replace")
+        if found := self._missing.search(utf8):
+            at = len(utf8[: found.start()].decode("utf-8", "ignore"))
+            raise UnencodableError(
+                f"byte {utf8[found.start()]:#04x} of character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} "
+                "has no token"
+            )
+
     @cached_property
     def _corpus(self) -> fast.CorpusEncoder | None:
-        return None if self._normalizer else fast.corpus_encoder(self._ranks, self._pattern, self.encode)
+        return (
+            None if self._normalizer or self._missing else fast.corpus_encoder(self._ranks, self._pattern, self.encode)
+        )
 
     def table(self) -> dict[int, bytes]:
         """See Encoder."""
@@ -81,7 +112,7 @@ class Characters(Encoder):
         self._order = np.argsort(self._points)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """See Encoder. Raises UserError for a character without an id, naming it and its position."""
+        """See Encoder. Raises UnencodableError for a character without an id, naming it and its position."""
         return [self._ids(text) for text in texts]
 
     def _ids(self, text: str) -> Ids:
@@ -91,7 +122,7 @@ class Characters(Encoder):
         unknown = np.flatnonzero(self._points[ids] != points)
         if len(unknown):
             at = int(unknown[0])
-            raise UserError(
+            raise UnencodableError(
                 f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} of the text has no id; expected one "
                 f"of the vocabulary's {len(self._alphabet)} characters; for any text use tokenize.method train"
             )
@@ -102,61 +133,13 @@ class Characters(Encoder):
         return {number: letter.encode("utf-8") for number, letter in enumerate(self._alphabet)}
 
 
-class Library(Encoder):
-    """Encoder of the tokenizers library, from a tokenizer.json without its control tokens."""
-
-    def __init__(self, data: bytes) -> None:
-        from tokenizers import Tokenizer
-
-        raw = json.loads(data)
-        self._bytes = {number: vocabulary.unspelled(token) for token, number in ordinary(raw).items()}
-        self._bytes |= {token["id"]: token["content"].encode("utf-8") for token in blanks(raw)}
-        self._tokenizer = Tokenizer.from_str(json.dumps(without_control(raw)))
-
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """See Encoder."""
-        return [_joined([self._ids(part) for part in parts(text)]) for text in texts]
-
-    def table(self) -> dict[int, bytes]:
-        """See Encoder."""
-        return dict(self._bytes)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+def missing_bytes(ranks: Mapping[bytes, int]) -> bytes:
+    """The bytes that have no token of their own, ascending."""
+    return bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
 
 
-def is_control(token: Mapping[str, Any]) -> bool:
-    """Whether an entry of `added_tokens` is a control token: special, or not only white space."""
-    return bool(token.get("special")) or not token["content"].isspace()
-
-
-def blanks(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens of a tokenizer.json that are white space, which is text (GPT-NeoX)."""
-    return [token for token in raw.get("added_tokens") or [] if not is_control(token)]
-
-
-def ordinary(raw: Mapping[str, Any]) -> dict[str, int]:
-    """Token -> id of the model's vocabulary, without added tokens, which some files list there too."""
-    added = {token["content"] for token in raw.get("added_tokens") or []}
-    return {token: number for token, number in raw["model"]["vocab"].items() if token not in added}
-
-
-def without_control(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A tokenizer.json without control tokens, so that the library cannot match them in text."""
-    model = {**raw["model"], "vocab": ordinary(raw), "unk_token": None}
-    # The library assigns ids to added tokens, so a blank must stay in the vocabulary to keep its id.
-    model["vocab"] |= {token["content"]: token["id"] for token in blanks(raw)}
-    return {
-        **raw,
-        "model": model,
-        "added_tokens": blanks(raw),
-        "post_processor": None,
-        "truncation": None,
-        "padding": None,
-    }
-
-
-def _joined(pieces: list[list[int]]) -> Ids:
+def joined(pieces: list[list[int]]) -> Ids:
+    """The ids of consecutive parts of a text as one array."""
     if len(pieces) == 1:
         return np.array(pieces[0], dtype=np.uint32)
     return np.concatenate([np.array(piece, dtype=np.uint32) for piece in pieces])

@@ -84,12 +84,18 @@ def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: in
     end = tokenizer.end_of_text
     match task["name"]:
         case "classify" | "multi_label" | "regress":
-            return InputFormat((), (end,), task["max_tokens"], "right")
+            after = tokenizer.text_suffix or (end,)
+            return InputFormat(tokenizer.text_prefix, after, task["max_tokens"], "right")
         case "cloze":
-            before, after = (tokenizer.encode(text) for text in task["pattern"].removesuffix("{label}").split("{text}"))
-            return InputFormat((end, *before), tuple(after), task["max_prompt_tokens"], "left")
+            opening, closing = (
+                tokenizer.encode(text) for text in task["pattern"].removesuffix("{label}").split("{text}")
+            )
+            return InputFormat((end, *opening), tuple(closing), task["max_prompt_tokens"], "left")
         case "instruct" | "chat":
             return InputFormat((), (), context_length, "left", task["template"])
+        case "unchanged":
+            around = tokenizer.text_prefix, tokenizer.text_suffix
+            return InputFormat(*(around if any(around) else ((end,), ())), context_length, "left")
     return InputFormat((end,), (), context_length, "left")
 
 

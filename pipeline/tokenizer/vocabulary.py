@@ -11,7 +11,7 @@ characters, encoder.py).
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -55,10 +55,15 @@ def unspelled(text: str) -> bytes:
     return bytes([byte_of[letter] for letter in text])
 
 
-def parse_ranks(data: bytes, name: str) -> dict[bytes, int]:
+def parse_ranks(data: bytes, name: str, *, complete: bool = True) -> dict[bytes, int]:
     """The ranks in a tiktoken ranks file: a line per token, base64, a space, the rank.
 
     Parsed here because tiktoken's reader has a cache by path, which may hold an earlier vocabulary of that path.
+
+    Args:
+        data: content of the file.
+        name: of the file, for errors.
+        complete: whether each of the 256 bytes must have a token (an adopted vocabulary may lack some).
 
     Raises:
         UserError: a line of another form, a token or rank twice, a byte without a token; names `name` and the line.
@@ -77,12 +82,12 @@ def parse_ranks(data: bytes, name: str) -> dict[bytes, int]:
         if token in ranks or value < 0:
             raise UserError(f"{name}: line {number} repeats a token or has a negative rank: {line[:60]!r}")
         ranks[token] = value
-    return checked(ranks, name)
+    return checked(ranks, name, complete=complete)
 
 
-def checked(ranks: dict[bytes, int], name: str) -> dict[bytes, int]:
+def checked(ranks: dict[bytes, int], name: str, *, complete: bool = True) -> dict[bytes, int]:
     """The ranks themselves. Raises UserError (naming `name`) for a byte without a rank, or a rank of two tokens."""
-    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks] if complete else []
     if missing:
         raise UserError(
             f"{name}: {len(missing)} of the 256 single bytes have no token (first: {missing[0]:#04x}), so "
@@ -117,6 +122,13 @@ def parse_gpt2(encoder: bytes, merges: bytes, name: str) -> dict[bytes, int]:
     if [ids.get(token) for token in order] != list(range(256, 256 + len(order))):
         raise UserError(f"{name}: the ids in encoder.json do not follow vocab.bpe; use both files of one model")
     return checked(ids, name)
+
+
+def merge_halves(merges: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """The two tokens of each entry of `merges`: a pair, or in older files one text with a blank between them."""
+    for merge in merges:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right
 
 
 def merge_pairs(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:

@@ -142,5 +142,5 @@ def _read(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:
 def _column(table: pa.Table, name: str, rows: np.ndarray) -> list[str]:
     if name not in table.column_names:
         raise UserError(f"params.yaml: column {name!r} is not in the records; one of: {', '.join(table.column_names)}")
-    values: list[str] = table[name].take(pa.array(rows)).to_pylist()
-    return values
+    values = table[name].take(pa.array(rows)).to_pylist()
+    return ["" if value is None else value for value in values]  # a column that a source adds may have empty cells

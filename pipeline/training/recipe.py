@@ -145,7 +145,7 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     model = load(generator, device)
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
-    _require_usable(where, model, tokenizer)
+    require_usable(where, model, tokenizer)
     cells = training_labels(kind)
     task_where = f"params.yaml: {where}.task"
     context = TaskContext(tokenizer, model.config.context_length, sorted(set(cells)), task_where, cells)
@@ -190,7 +190,7 @@ def _require_intact(*inputs: Path) -> None:
             integrity.require_intact(path)
 
 
-def _require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
+def require_usable(where: str, model: GPT, tokenizer: Tokenizer) -> None:
     """Raises UserError if a recipe cannot start from this model with this tokenizer."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(

@@ -8,17 +8,19 @@ the model folder is read.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pipeline import files
+from pipeline.errors import UserError
 from pipeline.model.adapters import CONFIG, TENSORS
 from pipeline.model.gpt import GPT
-from pipeline.model.hf_format import exported_name
+from pipeline.model.hf_format import exported_name, internal_name
+from pipeline.model.library import LibraryModel, attention_part
 from pipeline.model.weights import write_tensors
 
 Encode = Callable[[str], list[int]]
@@ -110,34 +112,118 @@ def write_adapter(
         base_name: path of the base model in the config, relative to `folder`: it holds on every machine and in any
             working folder. None: not named.
     """
-    kept = dict(tensors)
-    if model.score is not None:
-        # peft wraps the model once more for adapters inside its layers
-        inner = "" if "num_virtual_tokens" in config else "model."
-        kept[f"base_model.{inner}score.weight"] = model.score.weight.detach()
+    # peft wraps the model once more for adapters inside its layers
+    inner = "" if "num_virtual_tokens" in config else "model."
+    kept = {**tensors, **{f"base_model.{inner}{name}": value for name, value in head_tensors(model).items()}}
     shared = {
         "base_model_name_or_path": base_name,
         "inference_mode": True,
-        "task_type": "CAUSAL_LM" if model.score is None else "SEQ_CLS",
+        "task_type": _peft_task(model),
     }
     with files.replace_folder(folder) as temporary:
         write_tensors(temporary / TENSORS, kept)
         files.write_json(temporary / CONFIG, shared | dict(config))
 
 
+def _peft_task(model: GPT) -> str:
+    if model.score is not None:
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if getattr(model, "architecture", "") == "encoder_decoder" else "CAUSAL_LM"
+
+
 def projections(model: GPT) -> list[str]:
     """Names of every projection of every block, wrapped or not: `blocks.0.attention.q`."""
+    if isinstance(model, LibraryModel):
+        return model.projections()
     names = [name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)]
     return [name.removesuffix(".base") for name in names]
 
 
-def peft_targets(model: GPT, names: list[str]) -> list[str]:
-    """peft's `target_modules` for these projections: suffixes; GPT-2's two `c_proj` need their parent's name."""
-    parts = 2 if model.config.family == "gpt2" else 1
-    exported = [exported_name(model.config.family, name) for name in names]
-    return sorted({".".join(name.split(".")[-parts:]) for name in exported})
+def part_of_block(model: GPT, name: str) -> Literal["attention", "mlp"]:
+    """The half of its block that a projection belongs to."""
+    if isinstance(model, LibraryModel):
+        return "attention" if attention_part(name) else "mlp"
+    return "attention" if name.split(".")[2] == "attention" else "mlp"
+
+
+def library_name(model: GPT, name: str) -> str:
+    """The name of one of our modules or weights in transformers."""
+    return name.removeprefix("net.") if isinstance(model, LibraryModel) else exported_name(model.config.family, name)
+
+
+def own_name(model: GPT, name: str) -> str:
+    """The inverse of `library_name`."""
+    return f"net.{name}" if isinstance(model, LibraryModel) else internal_name(model.config.family, name)
+
+
+def chosen_projections(model: GPT, targets: Sequence[str]) -> list[str]:
+    """The projections that `targets` name: `attention`, `mlp`, or a projection's name in transformers (`q_proj`).
+
+    Raises:
+        UserError: a name that no projection of the model has.
+    """
+    every = projections(model)
+    chosen: set[str] = set()
+    for target in targets:
+        if target in ("attention", "mlp"):
+            matching = [name for name in every if part_of_block(model, name) == target]
+        else:
+            matching = [name for name in every if f".{library_name(model, name)}".endswith(f".{target}")]
+        if not matching:
+            known = sorted({library_name(model, name).rpartition(".")[2] for name in every})
+            raise UserError(
+                f"params.yaml: tuner.targets names {target!r}, which no projection of this {model.config.family} model "
+                f"is called; attention, mlp, or some of: {', '.join(known)}"
+            )
+        chosen.update(matching)
+    return [name for name in every if name in chosen]
+
+
+def peft_targets(model: GPT, names: Sequence[str]) -> list[str]:
+    """peft's `target_modules` for these projections: suffixes of their names that no other linear layer has."""
+    wanted = {library_name(model, name) for name in names}
+    if not isinstance(model, LibraryModel):
+        parts = 2 if model.config.family == "gpt2" else 1  # GPT-2's two `c_proj` need their parent's name
+        return sorted({".".join(name.split(".")[-parts:]) for name in wanted})
+    linear = [name.removesuffix(".base") for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    others = {library_name(model, name) for name in linear} - wanted
+    return sorted({_shortest(name, others) for name in wanted})
+
+
+def _shortest(name: str, others: set[str]) -> str:
+    """The shortest suffix of whole parts that no other projection ends with."""
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        suffix = ".".join(parts[-count:])
+        if not any(f".{other}".endswith(f".{suffix}") for other in others):
+            return suffix
+    return name
 
 
 def peft_place(model: GPT, name: str) -> str:
     """The prefix of peft's tensor names for this projection."""
-    return f"base_model.model.{exported_name(model.config.family, name)}"
+    return f"base_model.model.{library_name(model, name)}"
+
+
+def head_tensors(model: GPT) -> dict[str, Tensor]:
+    """The classification head's weights by their names in transformers; {} without one."""
+    if isinstance(model, LibraryModel):
+        return {name: weight.detach() for name, weight in model.head_weights()} if model.is_classifier else {}
+    return {} if model.score is None else {"score.weight": model.score.weight.detach()}
+
+
+def require_own_family(model: GPT, tuner: str) -> None:
+    """Raises UserError for a model that transformers computes."""
+    if isinstance(model, LibraryModel):
+        raise UserError(
+            f"params.yaml: tuner.name is {tuner!r}, which needs one of our own families, and this is a "
+            f"{model.config.family} model, which transformers computes; use full, layers, gradual, lora, ia3 or "
+            "bottleneck"
+        )
+
+
+def modules_to_save(model: GPT) -> list[str] | None:
+    """peft's `modules_to_save`: the classification head."""
+    if isinstance(model, LibraryModel):
+        return model.head_modules() if model.is_classifier else None
+    return None if model.score is None else ["score"]

@@ -6,6 +6,7 @@ of the first two weights and columns of the last.
 """
 
 import copy
+import re
 from pathlib import Path
 
 import torch
@@ -13,10 +14,20 @@ from torch import Tensor, nn
 
 from pipeline.config.section import Section
 from pipeline.model.adapters import replace_module
+from pipeline.model.adapters import sites as last_projections
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
+from pipeline.tuners import (
+    Adapter,
+    Encode,
+    modules_to_save,
+    part_of_block,
+    peft_place,
+    peft_targets,
+    projections,
+    write_adapter,
+)
 
-_OUTPUTS, _INPUTS = ("k", "v", "qkv"), ("down",)
+_KEYS_AND_VALUES = re.compile(r"^(k|v|key|value|[kv]_proj|[kv]_lin|qkv|qkv_proj|query_key_value|Wqkv|c_attn)$")
 
 
 class Settings(Section):
@@ -37,6 +48,11 @@ class Scaled(nn.Module):
         features = base.in_features if inputs else base.out_features
         self.scale = nn.Parameter(torch.ones(features, device=base.weight.device))
 
+    @property
+    def weight(self) -> Tensor:
+        """The projection's own weight; some networks of transformers look at its type."""
+        return self.base.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         y: Tensor = self.base(x * self.scale) if self.inputs else self.base(x) * self.scale
@@ -56,12 +72,13 @@ class IA3(Adapter):
 
     def insert(self, model: GPT, _generator: torch.Generator, _encode: Encode) -> None:
         """Inserts vectors of ones; nothing is random."""
+        last = set(last_projections(model))
         for name in projections(model):
-            kind = name.rpartition(".")[2]
-            if kind in _OUTPUTS + _INPUTS:
+            inputs = name in last and part_of_block(model, name) == "mlp"
+            if inputs or _KEYS_AND_VALUES.match(name.rpartition(".")[2]):
                 base = model.get_submodule(name)
                 assert isinstance(base, nn.Linear)
-                replace_module(model, name, Scaled(base, inputs=kind in _INPUTS))
+                replace_module(model, name, Scaled(base, inputs))
 
     def merge(self, model: GPT) -> GPT:
         """A copy of the model with the vectors multiplied into its weights; `model` itself is unchanged."""
@@ -83,7 +100,7 @@ class IA3(Adapter):
             "fan_in_fan_out": model.config.family == "gpt2",
             "feedforward_modules": peft_targets(model, [name for name, module in scaled.items() if module.inputs]),
             "init_ia3_weights": True,
-            "modules_to_save": None if model.score is None else ["score"],
+            "modules_to_save": modules_to_save(model),
             "peft_type": "IA3",
             "target_modules": peft_targets(model, list(scaled)),
         }

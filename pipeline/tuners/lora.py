@@ -12,7 +12,7 @@ Shapes: r rank, N tokens, B examples.
 import copy
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -24,9 +24,19 @@ from pipeline.errors import UserError
 from pipeline.foreign import read_json
 from pipeline.model.adapters import replace_module
 from pipeline.model.gpt import GPT
-from pipeline.model.hf_format import internal_name
 from pipeline.model.weights import read_tensors
-from pipeline.tuners import Adapter, Encode, peft_place, peft_targets, projections, write_adapter
+from pipeline.tuners import (
+    Adapter,
+    Encode,
+    chosen_projections,
+    head_tensors,
+    modules_to_save,
+    own_name,
+    peft_place,
+    peft_targets,
+    projections,
+    write_adapter,
+)
 
 
 class Settings(Section):
@@ -42,8 +52,9 @@ class Settings(Section):
     """Whether to train each row's norm apart from its direction (DoRA)."""
     dropout: float = Field(ge=0, lt=1, examples=[0.0])
     """Dropout on the update's input, in training only."""
-    targets: list[Literal["attention", "mlp"]] = Field(min_length=1, examples=[["attention", "mlp"]])
-    """Projections with an update: in attention, in the MLP, or in both."""
+    targets: list[str] = Field(min_length=1, examples=[["attention", "mlp"]])
+    """Projections with an update: those of `attention`, of the `mlp`, or by name as in transformers (`q_proj`,
+    `query`)."""
 
 
 def build(settings: Settings) -> "LoRA":
@@ -74,6 +85,11 @@ class LoRALinear(nn.Module):
         start = torch.empty(self.lora_A.shape, device=generator.device).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
             self.lora_A.copy_(start)
+
+    @property
+    def weight(self) -> Tensor:
+        """The projection's own weight; some networks of transformers look at its type."""
+        return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in] -> [N, out], or [B, ..., in] -> [B, ..., out]."""
@@ -114,7 +130,7 @@ class LoRA(Adapter):
 
     def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
         """Inserts an update into every chosen projection."""
-        for name in _targets(model, self.settings.targets):
+        for name in chosen_projections(model, self.settings.targets):
             _insert(model, name, self.settings).initialise(generator)
 
     def merge(self, model: GPT) -> GPT:
@@ -145,7 +161,7 @@ class LoRA(Adapter):
             "init_lora_weights": True,
             "lora_alpha": self.settings.alpha,
             "lora_dropout": self.settings.dropout,
-            "modules_to_save": None if model.score is None else ["score"],
+            "modules_to_save": modules_to_save(model),
             "peft_type": "LORA",
             "r": self.settings.rank,
             "target_modules": peft_targets(model, names),
@@ -183,12 +199,11 @@ def load_adapter(model: GPT, folder: Path) -> None:
     model.requires_grad_(False)
     for key in sorted(tensors):
         place, value = key.removeprefix("base_model.model."), tensors[key]
-        if place == "score.weight" and model.score is not None and model.score.weight.shape == value.shape:
-            model.score.weight.data.copy_(value)
-            model.score.requires_grad_(True)
+        if place in head_tensors(model) and head_tensors(model)[place].shape == value.shape:
+            head_tensors(model)[place].copy_(value)
             continue
         exported, _, part = place.removesuffix(".weight").rpartition(".")
-        name = internal_name(model.config.family, exported)
+        name = own_name(model, exported)
         part = _TENSORS.get(part, "")
         if not part or name not in projections(model):
             raise UserError(
@@ -203,10 +218,8 @@ def load_adapter(model: GPT, folder: Path) -> None:
                 f"{None if parameter is None else tuple(parameter.shape)}; use the base model the adapter was made for"
             )
         parameter.data.copy_(value)
-
-
-def _targets(model: GPT, kinds: list[Literal["attention", "mlp"]]) -> list[str]:
-    return [name for name in projections(model) if name.split(".")[2] in kinds]
+    if model.score is not None:
+        model.score.requires_grad_(True)
 
 
 def _lora_modules(model: GPT) -> dict[str, LoRALinear]:

@@ -17,13 +17,14 @@ from pipeline.config.section import Positive, Section
 from pipeline.model.adapters import LearnedPrefix, VirtualTokens, unflattened
 from pipeline.model.cache import KeyValue
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
+from pipeline.tuners import Adapter, Encode, modules_to_save, require_own_family, without_virtual_tokens, write_adapter
 
 
 class Settings(Section):
     """Length and parametrisation of the prefix."""
 
     additions: ClassVar[bool] = True
+    own_families: ClassVar[bool] = True
     virtual_tokens: Positive = Field(examples=[3])
     """Number of virtual tokens; they take up as much of the model's context."""
     hidden: Positive | None = Field(examples=[8, None])
@@ -64,6 +65,7 @@ class PrefixTuning(Adapter):
 
     def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
         """Adds a prefix of normal(0, 0.02) parameters to the model."""
+        require_own_family(model, "prefix")
         shape, length = model.config, self.settings.virtual_tokens
         flat = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
         if self.settings.hidden is None:
@@ -84,7 +86,7 @@ class PrefixTuning(Adapter):
         shape = model.config
         config = {
             "encoder_hidden_size": self.settings.hidden,
-            "modules_to_save": None if model.score is None else ["score"],
+            "modules_to_save": modules_to_save(model),
             "num_attention_heads": shape.n_kv_heads,
             "num_layers": shape.n_layers,
             "num_transformer_submodules": 1,

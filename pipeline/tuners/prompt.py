@@ -14,13 +14,14 @@ from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.model.adapters import SoftPrompt
 from pipeline.model.gpt import GPT
-from pipeline.tuners import Adapter, Encode, without_virtual_tokens, write_adapter
+from pipeline.tuners import Adapter, Encode, modules_to_save, require_own_family, without_virtual_tokens, write_adapter
 
 
 class Settings(Section):
     """Length and initialisation of the soft prompt."""
 
     additions: ClassVar[bool] = True
+    own_families: ClassVar[bool] = True
     virtual_tokens: Positive = Field(examples=[5])
     """Number of virtual tokens; they take up as much of the model's context."""
     text: str = Field(examples=["abc"])
@@ -44,6 +45,7 @@ class Prompt(Adapter):
         Raises:
             UserError: `text` has no token.
         """
+        require_own_family(model, "prompt")
         ids = encode(self.settings.text)
         if not ids:
             raise UserError("params.yaml: tuner.text is empty; expected the task in a few words")
@@ -60,7 +62,7 @@ class Prompt(Adapter):
         assert isinstance(model.virtual, SoftPrompt)
         shape = model.config
         config = {
-            "modules_to_save": None if model.score is None else ["score"],
+            "modules_to_save": modules_to_save(model),
             "num_attention_heads": shape.n_heads,
             "num_layers": shape.n_layers,
             "num_transformer_submodules": 1,

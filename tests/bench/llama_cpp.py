@@ -33,6 +33,8 @@ LETTERS = [*"abcçğıiİIöşüÇĞÖŞÜ ABZ  \n\t'.,!?19०٣-_/é日ß👍Α
 MODELS = {
     "gpt2": ("gpt2", "gpt2"),
     "llama": ("llama", "cl100k_base"),
+    "mistral": ("mistral", "gpt2"),
+    "qwen2": ("qwen2", "gpt2"),
     "qwen3": ("qwen3", "o200k_base"),
     "arcee": ("arcee", "gpt2"),
     "smollm": ("llama", "smollm2"),

@@ -69,6 +69,11 @@ def test_the_committed_params_are_the_embedded_profile_and_valid() -> None:
         ("colour", "red", ["colour", "compute"]),
         ("pretrain.optimizer.learning_rate", float("nan"), ["pretrain.optimizer.learning_rate"]),
         ("pretrain.model.logit_softcap", 15.0, ["family qwen3 has no logit_softcap", "family to nanochat"]),
+        (
+            "pretrain.model.family",
+            "qwen2",
+            ["family qwen2 always has biases of its queries, keys and values; set bias"],
+        ),
         ("pretrain.model.family", "nanochat", ["finetune.spam-full.task.name is 'classify'", "no classifier"]),
         (
             "pretrain.start",

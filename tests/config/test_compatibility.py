@@ -16,7 +16,7 @@ from pipeline.paths import CODE as ROOT
 RAW: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
 READS = {
     "next_token": "documents", "classify": "labelled", "cloze": "labelled", "instruct": "instructions",
-    "chat": "instructions", "multi_label": "labelled", "regress": "labelled",
+    "chat": "instructions", "unchanged": "no recipe of `finetune`", "multi_label": "labelled", "regress": "labelled",
 }  # fmt: skip
 ADDITIONS = ("prompt", "prefix", "bottleneck")
 STARTS = {"base": {"name": "full"}, "spam-full": {"name": "full"}} | {

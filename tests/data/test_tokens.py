@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.utf8 import Utf8
 
-SPLIT = Split(seed=1, validation=0.2, test=0.2)
+SPLIT = Split(by="record", seed=1, validation=0.2, test=0.2)
 
 
 def method(name: str = "train", **fields: Any) -> Tokenize:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import files, tokenizer
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.collect import REJECTIONS
-from pipeline.data.records import CONTENT, SCHEMAS, SPLITS, record_id
+from pipeline.data.records import CONTENT, SPLITS, added_columns, record_id, schema
 from pipeline.gates import _expectations, _verdict
 from pipeline.gates._rules import Expectation, Frame
 
@@ -52,6 +52,8 @@ GATES: dict[str, Any] = {
         "max_too_long_share": 0.0,
         "max_left_out_share": 0.0,
         "min_coverage": 0.9,
+        "max_split_groups": 0,
+        "max_out_of_order": 0,
     },
     "model": {
         "min_distinct_2": 0.1,
@@ -140,8 +142,9 @@ class Raw:
         for kind in KINDS:
             table = self.tables.get(kind)
             if table is None:
-                schema = pa.schema([field.with_nullable(True) for field in SCHEMAS[kind]])
-                table = pa.Table.from_pylist(self.rows[kind], schema=schema)
+                whole = schema(kind, _added(kind, self.rows[kind]))
+                nullable = pa.schema([field.with_nullable(True) for field in whole])
+                table = pa.Table.from_pylist(self.rows[kind], schema=nullable)
             pq.write_table(table, raw / f"{kind}.parquet")
         pq.write_table(pa.Table.from_pylist(self.rejections, schema=REJECTIONS), raw / "rejections.parquet")
         files.write_json(raw / "provenance.json", {"sources": self.sources})
@@ -220,17 +223,18 @@ class Samples:
         folder = data / "samples"
         for kind, splits in self.rows.items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
+            added = _added(kind, [row for rows in splits.values() for row in rows])
             for split, rows in splits.items():
                 if kind == "documents":
-                    self._documents(folder / kind, split, rows)
+                    self._documents(folder / kind, split, rows, added)
                 else:
-                    table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
+                    table = pa.Table.from_pylist(rows, schema=schema(kind, added))
                     pq.write_table(table, folder / kind / f"{split}.parquet")
         files.write_json(folder / "documents" / "meta.json", self.tokens.meta)
         files.write_json(folder / "ledger.json", self.ledger() | self.account)
         return data
 
-    def _documents(self, folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
+    def _documents(self, folder: Path, split: str, rows: list[dict[str, Any]], added: list[str]) -> None:
         made = self.tokens.tokenizer
         ids = [[*made.encode(row["text"]), made.end_of_text] for row in rows]
         index = [
@@ -243,12 +247,14 @@ class Samples:
                 "length": len(one),
                 "bytes": len(row["text"].encode()),
                 "bits": None,
+                **{name: row.get(name) for name in added},
             }
             for row, one, start in zip(rows, ids, starts_of(ids), strict=True)
         ]
         flat = np.array([number for one in ids for number in one], "<u2")
         flat[: len(flat) - self.cut_ids].tofile(folder / f"{split}.bin")
-        pq.write_table(pa.Table.from_pylist(index, schema=INDEX), folder / f"{split}.parquet")
+        whole = pa.schema([*INDEX, *(pa.field(name, pa.string()) for name in added)])
+        pq.write_table(pa.Table.from_pylist(index, schema=whole), folder / f"{split}.parquet")
 
 
 INDEX = pa.schema(
@@ -263,6 +269,11 @@ INDEX = pa.schema(
         ("bits", pa.float64()),
     ]
 )
+
+
+def _added(kind: Kind, rows: list[dict[str, Any]]) -> list[str]:
+    """Columns of some rows beyond the schema of their kind."""
+    return added_columns(kind, sorted({name for row in rows for name in row}))
 
 
 def starts_of(ids: list[list[int]]) -> list[int]:

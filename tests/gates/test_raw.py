@@ -283,3 +283,17 @@ def test_gate_finds_turkish_of_windows_1254_that_was_read_as_1252(tmp_path: Path
     made = Raw()
     made.add("labelled", "Sayýn yetkili, Ayþe adlý müþterimiz için teþekkür ederiz; iþlem güzel geçti 0", "tr")
     assert failed(judged(made, tmp_path)) == {"mojibake"}
+
+
+def test_gate_admits_the_columns_that_sources_add_and_no_other(tmp_path: Path) -> None:
+    """Lost otherwise: a column that no source names, which training could weight by."""
+    made = Raw()
+    for row in made.rows["labelled"]:
+        row |= {"region": "ege", "group": "customer"}
+    assert failed(judged(made, tmp_path)) == {"found_type"}
+    made.sources["made"]["columns"] = {"labelled": ["group", "region"]}
+    assert not failed(judged(made, tmp_path))
+    made.sources["made"]["columns"] = {"labelled": ["group", "region", "time"]}
+    assert failed(judged(made, tmp_path)) == {"found_type"}
+    made.sources["made"]["columns"] = {"documents": ["group", "region"]}
+    assert failed(judged(made, tmp_path)) == {"found_type"}

@@ -11,6 +11,7 @@ from pipeline import config
 from pipeline.data import conversations
 from pipeline.errors import UserError
 from pipeline.gates import samples
+from pipeline.gates.profiles import added
 from pipeline.paths import CODE as ROOT
 from tests.gates.builders import GATES, Raw, Samples, Tokens, entry, failed, text_of, verdict_on
 
@@ -61,6 +62,31 @@ def _long_answer(made: Samples) -> None:
     made.rows["instructions"]["train"][0]["output"] = "uzun cevap " * 60
 
 
+def _torn_group(kind: Any) -> Callable[[Samples], None]:
+    """Every record is of a group of its own, but one customer's are in training and test."""
+
+    def spoil(made: Samples) -> None:
+        for split, rows in made.rows[kind].items():
+            for i, row in enumerate(rows):
+                row["group"] = "customer" if i == 0 and split != "validation" else f"{split}{i}" if i % 2 else None
+
+    return spoil
+
+
+def _by_time(made: Samples, **first: str) -> None:
+    """Splits of January, February and March; `first`: time of a split's first record, as a source may pin it."""
+    for month, (split, rows) in enumerate(made.rows["labelled"].items(), 1):
+        for day, row in enumerate(rows, 1):
+            row["time"] = f"2024-{month:02}-{day:02}T00:00:00Z"
+        rows[0]["time"] = first.get(split, rows[0]["time"])
+    account = made.ledger()["labelled"]
+    made.account = {"labelled": account | {"split": {"by": "time", "without_time": 0}}}
+
+
+def _pinned_in_the_past(made: Samples) -> None:
+    _by_time(made, test="2024-01-02T00:00:00Z")
+
+
 def _uncounted(made: Samples) -> None:
     made.account = {"labelled": made.ledger()["labelled"] | {"rows_in": 30}}
 
@@ -91,6 +117,9 @@ CASES: list[tuple[str, Callable[[Samples], Any], dict[str, Any]]] = [
     ("folded_overlap", _leak("documents", lambda text: text.replace(" ", "  ", 3)), {}),
     ("folded_overlap", _leak("labelled", lambda text: text.swapcase()), {}),
     ("near_overlap", _longer_test_text, {}),
+    ("split_groups", _torn_group("documents"), {}),
+    ("split_groups", _torn_group("labelled"), {}),
+    ("out_of_order", _pinned_in_the_past, {}),
     ("records", _no_validation, {}),
     ("tokens", lambda made: None, {"min_document_tokens": {"train": 10**6, "validation": 1, "test": 1}}),
     ("tokens_in_file", lambda made: setattr(made, "cut_ids", 1), {}),
@@ -202,3 +231,72 @@ def test_gate_lists_labels_unseen_in_train_first_when_there_are_many(
     assert listed == ["test0", "test1", "3 more labels"]
     assert found["count"] == 2
     assert [record["row"] for record in found["records"]] == ["test test0"], "one example, as MOST_EXAMPLES says"
+
+
+def test_gate_names_a_torn_group_with_the_record_in_the_other_split(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    _torn_group("labelled")(made)
+    found = entry(judged(made, tmp_path), "split_groups")
+    assert found["count"] == 1
+    [record] = found["records"]
+    assert record["id"] == made.rows["labelled"]["test"][0]["id"]
+    assert "(same group: train:1, " in record["text"]
+
+
+def test_gate_passes_torn_groups_up_to_the_bound(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    _torn_group("labelled")(made)
+    assert "split_groups" not in failed(judged(made, tmp_path, max_split_groups=1))
+
+
+def test_gate_passes_splits_in_the_order_of_time(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    _by_time(made)
+    verdict = judged(made, tmp_path)
+    assert verdict["passed"], failed(verdict)
+
+
+@pytest.mark.parametrize(
+    ("first", "pairs"),
+    [
+        ({"test": "2024-01-02T00:00:00Z"}, {("test", "train"): 1, ("test", "validation"): 1}),
+        ({"validation": "2024-03-01T00:00:00Z"}, {("test", "validation"): 1}),
+        ({"train": "2024-02-02T00:00:00Z"}, {("validation", "train"): 2}),
+    ],
+)
+def test_time_order_counts_held_out_records_that_are_not_later(
+    first: dict[str, str], pairs: dict[tuple[str, str], int], tmp_path: Path
+) -> None:
+    """Equal times count too: records of one day may be about one event."""
+    made = Samples(Tokens(Raw()))
+    _by_time(made, **first)
+    frame = samples.profile(SETTINGS, made.write(tmp_path))["time_order"]
+    assert {(row["split"], row["against"]): row["out_of_order"] for row in frame.rows if row["out_of_order"]} == pairs
+
+
+def test_gate_asks_for_no_order_of_times_where_the_split_is_by_record(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    _pinned_in_the_past(made)
+    made.account = {}
+    assert "out_of_order" not in failed(judged(made, tmp_path))
+
+
+def test_slices_count_each_value_of_an_added_column_by_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Samples(Tokens(Raw()))
+    for rows in made.rows["labelled"].values():
+        for i, row in enumerate(rows):
+            row |= {"region": ("east", "west", None)[i % 3], "group": row["id"], "time": "2024-01-01T00:00:00Z"}
+    data = made.write(tmp_path)
+    sizes = {split: len(rows) for split, rows in made.rows["labelled"].items()}
+    frame = samples.profile(SETTINGS, data)["slices"]
+    assert {row["column"] for row in frame.rows} == {"region"}
+    assert [row["value"] for row in frame.rows] == ["east", "no value", "west"]
+    for split, size in sizes.items():
+        assert sum(row[split] for row in frame.rows) == size
+        assert frame.rows[0][split] == -(-size // 3)
+    monkeypatch.setattr(added, "MOST_VALUES", 1)
+    frame = samples.profile(SETTINGS, data)["slices"]
+    assert [row["value"] for row in frame.rows] == ["east", "2 more values"]
+    monkeypatch.setattr(added, "_MOST_COUNTED", 1)
+    [others, _] = samples.profile(SETTINGS, data)["slices"].rows
+    assert (others["value"], others["train"]) == ("others", sizes["train"] - sizes["train"] // 3)

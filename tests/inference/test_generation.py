@@ -14,7 +14,7 @@ from pipeline.model.cache import KVCache, StaticKVCache
 from pipeline.model.gpt import GPT
 from tests.models import shape
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": ()}
 PROMPTS = [[5, 9, 2], [7], [1, 2, 3, 4, 5, 6, 7], [11, 30]]
 

@@ -78,6 +78,10 @@ THEIRS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": True,
         "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
     },
+    "qwen2": {"model_type": "qwen2", **ROTARY, "num_key_value_heads": 2, "rope_theta": 1e6},
+    "qwen2-tied": {"model_type": "qwen2", **ROTARY, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "mistral": {"model_type": "mistral", **ROTARY, "num_key_value_heads": 2, "head_dim": 12, "sliding_window": None},
+    "mistral-windowed": {"model_type": "mistral", **ROTARY, "num_key_value_heads": 2, "sliding_window": 7},
     "arcee": {"model_type": "arcee", **ROTARY, "num_key_value_heads": 2, "head_dim": 12, "mlp_bias": True},
     "nanochat": {"model_type": "nanochat", **ROTARY, "num_key_value_heads": 2, "final_logit_softcapping": 2.0},
     "nanochat-uncapped-tied": {
@@ -181,7 +185,9 @@ def test_save_refuses_an_unmerged_adapter(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "llama-grouped-tied", "qwen3", "qwen3-tied"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "llama", "llama-grouped-tied", "mistral-windowed", "qwen2", "qwen3", "qwen3-tied"]
+)
 def test_load_and_save_classifiers_of_transformers(name: str, tmp_path: Path, tokenizer: Path) -> None:
     """Lost otherwise: a spam filter served elsewhere would give other answers than the evaluated one."""
     import transformers
@@ -219,7 +225,7 @@ def test_save_writes_missing_gpt2_biases_as_zeros(tmp_path: Path) -> None:
     assert not any(name.endswith("bias") for name in checkpoint.load(tmp_path / "ours").state_dict())
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
 def test_load_reads_shards_half_precision_and_names_without_a_root(name: str, tmp_path: Path) -> None:
     """Lost otherwise: real open weights (sharded, bfloat16, GPT-2's bare names) would be refused."""
     import transformers
@@ -317,7 +323,7 @@ def changed(folder: Path, **fields: object) -> Path:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "mamba"}, "model_type is 'mamba'; one of: arcee, gpt2, llama, nanochat, qwen3"),
+        ({"model_type": "no-such"}, "model_type is 'no-such': neither one of our families (arcee, gpt2, llama,"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; we compute only 'silu'"),
         ({"quantization_config": {"bits": 4}}, "weights are quantized"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type is 'yarn'"),
@@ -332,6 +338,32 @@ def test_load_names_tensors_that_do_not_fit(saved: Path, fields: dict[str, objec
     """Lost otherwise: a wrong model would run and answer nonsense."""
     with pytest.raises(UserError, match=message):
         checkpoint.load(changed(saved, **fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True; we compute only False or None"),
+        ("mistral", {"sliding_window": -1}, "sliding_window is -1, expected a whole number from 1"),
+        ("mistral", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is .*compute only None"),
+    ],
+)
+def test_load_refuses_windows_that_it_does_not_compute(
+    name: str, fields: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """Lost otherwise: long texts would be computed with another attention than the model was trained with."""
+    checkpoint.save(ours_of(name), tmp_path / "m")
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(changed(tmp_path / "m", **fields))
+
+
+def test_load_takes_the_window_of_transformers_where_mistral_names_none(tmp_path: Path) -> None:
+    """Lost otherwise: a config.json without the key, which is 4096 there, would have no window here."""
+    checkpoint.save(ours_of("mistral"), tmp_path / "m")
+    path = tmp_path / "m/config.json"
+    raw = json.loads(path.read_text())
+    assert raw.pop("sliding_window", 0) is None
+    assert model_config(raw, "test").sliding_window == 4096
 
 
 def test_load_names_a_missing_key_a_pickle_and_damage(saved: Path, tmp_path: Path) -> None:
@@ -365,7 +397,7 @@ def test_save_refuses_labels_that_do_not_fit_the_head(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
 def test_internal_name_inverts_exported_name(family: str) -> None:
     """Lost otherwise: a tensor would land in another module of the same shape."""
     config = ModelConfig.model_validate(

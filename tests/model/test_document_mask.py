@@ -11,7 +11,7 @@ from pipeline.model.gpt import GPT
 from pipeline.model.layout import layout_of
 from tests.models import network
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 IDS = torch.randint(1, 30, (3, 12), generator=torch.Generator().manual_seed(5))
 SHORT = torch.tensor([[0] * 3 + [1] * 4 + [2] * 5, [0] * 6 + [1] * 6, [0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]])
 LONG = torch.tensor([[0] * 12, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [0] * 11 + [1]])

@@ -46,6 +46,7 @@ def saved(folder: Path, words: Path, family: str, task: TaskSpec = TEXT, **chang
     size = {"vocab_size": tokenizer.vocab_size, "context_length": 96} | changes
     # transformers' GGUF reader knows no others
     size |= {"qwen3": {"head_dim": 128}, "gpt2": {"d_ff": 64, "context_length": 1024}}.get(family, {})
+    size |= {"sliding_window": 64} if family == "mistral" else {}
     model = GPT(shape(family, **size), torch.Generator().manual_seed(3))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -57,7 +58,7 @@ def saved(folder: Path, words: Path, family: str, task: TaskSpec = TEXT, **chang
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
 def test_write_gives_a_file_with_equal_completions_of_texts(
     family: str, tied: bool, tmp_path: Path, words: Path
 ) -> None:
@@ -88,6 +89,14 @@ def test_write_stores_the_weights_of_arcee_as_of_llama(tmp_path: Path, words: Pa
     pairs = tensors["blk.0.attn_q.weight"].reshape(2, 4, 2, 16)  # [heads, pairs, 2, D]
     halves = expected["model.layers.0.self_attn.q_proj.weight"].numpy().reshape(2, 2, 4, 16)
     assert np.array_equal(pairs, halves.swapaxes(1, 2))
+
+
+def test_write_names_a_sliding_window_as_the_context_length(tmp_path: Path, words: Path) -> None:
+    """Lost otherwise: llama.cpp, which has no such window, would attend to more positions than the model."""
+    gguf_format.write(saved(tmp_path / "model", words, "mistral"), tmp_path / "model.gguf")
+    written = fields(tmp_path / "model.gguf")
+    assert written["general.architecture"] == "llama"
+    assert written["llama.context_length"] == 64
 
 
 def fields(path: Path) -> dict[str, Any]:
@@ -186,7 +195,7 @@ def prefixed(folder: Path, words: Path) -> None:
     [
         (classifier, "llama.cpp computes no classification head; use the folder in transformers"),
         (cloze, "a cloze classifier answers by comparing the words of its labels"),
-        (nanochat, "llama.cpp has no family nanochat; it has gpt2, llama, qwen3, arcee"),
+        (nanochat, "llama.cpp has no family nanochat; it has gpt2, llama, mistral, qwen2, qwen3, arcee"),
         (biased, "llama.cpp's arcee has no biases; this model has"),
         (characters, "llama.cpp has none like it; those of tokenize.pattern gpt2"),
         (composed, r"it composes letters first \(NFC\), which llama.cpp does not"),

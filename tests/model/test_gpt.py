@@ -14,9 +14,10 @@ from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_config import exported_config
 from pipeline.model.hf_format import exported_tensors
+from pipeline.model.layout import within_window
 from tests.models import network
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 
 
 def config_of(family: str, **changes: object) -> ModelConfig:
@@ -33,7 +34,8 @@ def config_of(family: str, **changes: object) -> ModelConfig:
         "context_length": 48,
         "dropout": 0.0,
         "tie_embeddings": True,
-        "bias": gpt2,
+        "bias": family in ("gpt2", "qwen2"),
+        "sliding_window": 5 if family == "mistral" else None,
         "rope_theta": 10000.0,
         "norm_epsilon": 1e-5,
         "vocab_size": 61,
@@ -188,7 +190,7 @@ def test_forward_takes_embeddings_for_ids(family: str) -> None:
 def test_forward_with_an_additive_mask_equals_the_boolean_one(family: str) -> None:
     """Lost otherwise: biases on attention (ALiBi, guidance) could not be given."""
     model, ids_BT = model_of(family), ids_of(4, 1, 6)
-    rule = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
+    rule = within_window(torch.ones(6, 6, dtype=torch.bool).tril()[None, None], model.config.sliding_window)
     added = torch.zeros(1, 1, 6, 6).masked_fill(~rule, -torch.inf)
     torch.testing.assert_close(model(ids_BT, mask=added), model(ids_BT, mask=rule), atol=1e-6, rtol=0)
     with model.capturing(Capture(attentions=(0, 1, 2))):
@@ -255,6 +257,21 @@ def test_gpt_refuses_inputs_that_do_not_fit() -> None:
         config_of("llama", head_dim=7)
     with pytest.raises(ValidationError, match="no biases in its MLP"):
         config_of("qwen3", mlp_bias=True)
+    with pytest.raises(ValidationError, match="family mistral has no biases; set bias to false"):
+        config_of("mistral", bias=True)
+    with pytest.raises(ValidationError, match="family llama has no sliding window"):
+        config_of("llama", sliding_window=4)
+
+
+def test_forward_attends_within_the_sliding_window_alone() -> None:
+    """Lost otherwise: the window of Mistral would be ignored, or one layer off, where a text is longer than it."""
+    model, ids_BT = model_of("mistral", n_layers=1, sliding_window=3), ids_of(2, 1, 9)
+    changed_BT = ids_BT.clone()
+    changed_BT[0, 4] = (ids_BT[0, 4] + 1) % 61
+    same_T = (model(ids_BT) == model(changed_BT)).all(-1)[0]
+    assert same_T.tolist() == [True] * 4 + [False] * 3 + [True] * 2
+    within = model_of("mistral", sliding_window=9)  # as long as the text: no mask at all, and the same bits
+    assert torch.equal(within(ids_BT), model_of("mistral", sliding_window=None)(ids_BT))
 
 
 @pytest.mark.parametrize(("tied", "spread"), [(True, 0.02), (False, 1.0)])

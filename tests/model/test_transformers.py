@@ -17,7 +17,7 @@ from pipeline.tokenizer import Tokenizer
 from tests.models import shape
 from tests.specs import written
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 WITH_HEAD = [family for family in FAMILIES if family not in HEADLESS]
 CORPUS = "Ayşe İzmir'de yaşıyor. Bu mesaj sıradan, şu mesaj istenmeyen. Merhaba dünya, free prize now! "
 TEXTS = [

@@ -38,7 +38,7 @@ def learned(model: GPT, wanted: torch.Tensor, leave_out: bool) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("virtual", ["", "prefix", "prompt"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "arcee", "nanochat"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat"])
 @pytest.mark.parametrize("wanted", WANTED)
 def test_hidden_equals_the_whole_batch_and_its_gradients_at_wanted_positions(
     family: str, virtual: str, wanted: str

@@ -31,7 +31,7 @@ RECORDS: list[dict[str, Any]] = [
     WINDOWS[0] | MESSAGES[0] | instruction("Nerede?", "İzmir", chosen="İzmir", rejected="hiç"),
     WINDOWS[1] | MESSAGES[1] | instruction("Kim?", "Ayşe", given="Ayşe geldi.", chosen="Ayşe", rejected="o"),
 ]
-TASKS = variants.variants("tasks")
+TASKS = [task for task in variants.variants("tasks") if task.name != "unchanged"]  # it has no examples
 CONTEXT = TaskContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"], label_cells=["1", "2.5"])  # type: ignore[arg-type]
 LABELS = {"multi_label": ('["ham", "spam"]', "[]"), "regress": ("1", "2.5")}
 """Label cells of the two records for tasks that read another form than one label."""

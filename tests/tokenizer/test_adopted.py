@@ -183,20 +183,12 @@ def test_adopt_accepts_a_saved_folder(tmp_path: Path) -> None:
 
 def _broken(change: str, raw: dict[str, Any]) -> None:
     match change:
-        case "Unigram":
-            raw["model"] = {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": 0}
-        case "falls back to bytes":
-            raw["model"]["byte_fallback"] = True
-        case "add_prefix_space":
-            raw["pre_tokenizer"]["add_prefix_space"] = True
-        case "normalizer changes text":
-            raw["normalizer"] = {"type": "Lowercase"}
-        case "no ByteLevel step":
-            raw["pre_tokenizer"] = {"type": "Whitespace"}
-        case "bytes have no token":
-            del raw["model"]["vocab"]["a"]
-        case "stand for no byte":
-            raw["model"]["vocab"]["日"] = 9999
+        case "model.type is 'Words'":
+            raw["model"]["type"] = "Words"
+        case "dropout is 0.1":
+            raw["model"]["dropout"] = 0.1
+        case "expected .piece, score":
+            raw["model"] = {"type": "Unigram", "vocab": [["a", -1.0], ["b"]], "unk_id": 0}
         case "special tokens ends a text":
             raw["added_tokens"] = []
         case "not a tokenizer.json":
@@ -206,13 +198,9 @@ def _broken(change: str, raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "Unigram",
-        "falls back to bytes",
-        "add_prefix_space",
-        "normalizer changes text",
-        "no ByteLevel step",
-        "bytes have no token",
-        "stand for no byte",
+        "model.type is 'Words'",
+        "dropout is 0.1",
+        "expected .piece, score",
         "special tokens ends a text",
         "not a tokenizer.json",
     ],

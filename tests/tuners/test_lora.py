@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from pipeline.config.recipe import HEADLESS
 from pipeline.errors import UserError
@@ -15,7 +14,7 @@ from pipeline.model.gpt import GPT
 from pipeline.tuners.lora import LoRALinear, Settings, build, load_adapter
 from tests.models import network
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 HEADS = [(family, score) for family in FAMILIES for score in (False, True) if not (score and family in HEADLESS)]
 IDS_BT = torch.randint(0, 28, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -143,8 +142,10 @@ def test_load_adapter_refuses_adapters_that_do_not_fit(tmp_path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": {"q": 4}}))
     with pytest.raises(UserError, match=r"\['rank_pattern'\] set; expected LoRA of one rank"):
         load_adapter(model_of("llama"), tmp_path / "a")
-    with pytest.raises(ValidationError):
-        Settings(rank=1, alpha=1.0, dropout=0.0, targets=["head"], **PLAIN)
+    with pytest.raises(UserError, match="names 'head', which no projection"):
+        build(Settings(rank=1, alpha=1.0, dropout=0.0, targets=["head"], **PLAIN)).insert(
+            model_of("llama"), torch.Generator(), lambda _text: []
+        )
 
 
 def test_lora_scales_by_the_root_of_the_rank_and_keeps_row_norms_when_so_set() -> None:

@@ -19,7 +19,7 @@ from tests import variants
 from tests.models import network
 from tests.variants import Variant
 
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 HEADS = [(family, score) for family in FAMILIES for score in (False, True) if not (score and family in HEADLESS)]
 IDS_BT = torch.randint(0, 28, (2, 8), generator=torch.Generator().manual_seed(0))
 ADAPTERS = [v for v in variants.variants("tuners") if v.name != "lora" and isinstance(v.build(), Adapter)]

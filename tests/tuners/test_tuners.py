@@ -14,7 +14,7 @@ from tests.models import network
 from tests.variants import Variant, variants
 
 TUNERS = variants("tuners")
-FAMILIES = ("gpt2", "llama", "qwen3", "arcee", "nanochat")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 HEADS = [(family, score) for family in FAMILIES for score in (False, True) if not (score and family in HEADLESS)]
 
 

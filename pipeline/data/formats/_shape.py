@@ -1,4 +1,4 @@
-"""Mapping of a file's columns to a record: column names, label names, language and split.
+"""Mapping of a file's columns to a record: column names, templates, roles, label names, language and split.
 
 `Shape` holds the settings that the sources files, url and hub share, and checks them. `Field` is one column of a file.
 """
@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from pipeline.config.recipe import Kind
+from pipeline.data.formats._template import Template, is_template
 from pipeline.data.label_cells import LabelForm
-from pipeline.data.records import CONTENT
+from pipeline.data.records import CONTENT, RESERVED, ROLES, TIME
 from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
@@ -18,7 +19,8 @@ TOOLS = (
     "tools",
     "functions",
 )  # definitions of tools beside `messages`; no task honours them, so such rows are rejected
-EXTRA = ("language", "split")  # columns that a mapping may add
+EXTRA = ("language", "split")  # columns of every record that a mapping may read from the file
+FURTHER = "extra"  # key of a mapping: further columns that records keep
 ABSENT: Final = object()  # the row has no such field; null is a value
 _SHOWN = 40  # characters of a column's name, and columns, that errors quote: without a header a name is content
 
@@ -27,8 +29,11 @@ class Field(NamedTuple):
     """A column of the schema, its name in the file, and whether the file must have it."""
 
     ours: str
+    """Name in the record; in braces for a column of a template."""
     theirs: str
     required: bool
+    sparse: bool = False
+    """Whether a row may lack it although the file must have it."""
 
 
 class BadRow(NamedTuple):
@@ -53,17 +58,40 @@ class Shape:
     labels: dict[str, str]
     language: str
     split: str | None
+    further: dict[str, str] = field(default_factory=dict)
+    """Further columns that records keep: ours -> the file's."""
     label_form: LabelForm = "one"
     label_separator: str | None = None
 
     def __post_init__(self) -> None:
-        known = (*CONTENT[self.kind], *EXTRA, *([MESSAGES] if self.kind in ("documents", "instructions") else []))
+        messages = [MESSAGES] if self.kind in ("documents", "instructions") else []
+        known = (*CONTENT[self.kind], *EXTRA, *messages, *ROLES)
         if unknown := sorted(set(self.columns) - set(known)):
-            raise ValueError(f"columns names {unknown}, which {self.kind} do not have; one of: {', '.join(known)}")
+            raise ValueError(
+                f"columns names {unknown}, which {self.kind} do not have; one of: {', '.join(known)}; records keep a "
+                f"further column of the file if it is listed: {FURTHER}: [{unknown[0]}]"
+            )
+        if taken := sorted(RESERVED & set(self.further)):
+            raise ValueError(
+                f"columns.{FURTHER} names {', '.join(taken)}, which have a meaning of their own; expected other names: "
+                f"{FURTHER}: {{our name: the file's}}"
+            )
+        for ours, template in self.templates.items():
+            if ours == "label" or ours not in CONTENT[self.kind]:
+                raise ValueError(f"columns.{ours} is {template.text!r}; a template is for texts, expected a column")
+            _ = template.columns
         if MESSAGES in self.columns and set(self.columns) & set(CONTENT[self.kind]):
             raise ValueError(f"columns names messages, which replace {', '.join(CONTENT[self.kind])}; keep one of them")
         if self.labels and self.kind != "labelled":
             raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
+        self._require_a_label_form()
+        if self.split is not None and "split" in self.columns:
+            raise ValueError("split pins every record and columns.split reads it from a column; keep one of them")
+        if self.language != "auto" and "language" in self.columns:
+            raise ValueError("language is given twice, in language and in columns.language; write language: auto")
+
+    def _require_a_label_form(self) -> None:
+        """Raises ValueError where label_form, label_separator and labels contradict each other."""
         if self.label_form != "one" and self.kind != "labelled":
             raise ValueError(f"label_form {self.label_form} is for kind labelled, found kind {self.kind}; remove it")
         if self.label_separator is not None and (self.label_form != "several" or not self.label_separator.strip(" ")):
@@ -73,28 +101,60 @@ class Shape:
             )
         if self.labels and self.label_form == "number":
             raise ValueError("labels names labels, and label_form is number; write labels: {}")
-        if self.split is not None and "split" in self.columns:
-            raise ValueError("split pins every record and columns.split reads it from a column; keep one of them")
-        if self.language != "auto" and "language" in self.columns:
-            raise ValueError("language is given twice, in language and in columns.language; write language: auto")
 
     @classmethod
     def of(cls, settings: Any, where: str) -> "Shape":
         """The shape of a source's settings. Raises ValueError where they contradict each other."""
+        columns = dict(settings.columns)
+        further = columns.pop(FURTHER, {})
+        if isinstance(further, str):
+            raise ValueError(f"columns.{FURTHER} is {further!r}; expected a list of columns: [{further}]")
+        if isinstance(further, list):
+            if twice := sorted({name for name in further if further.count(name) > 1}):
+                raise ValueError(f"columns.{FURTHER} names {', '.join(twice)} more than once")
+            further = {name: name for name in further}
+        if several := sorted(ours for ours, theirs in columns.items() if not isinstance(theirs, str)):
+            raise ValueError(
+                f"columns.{several[0]} is {columns[several[0]]!r}; expected one column of the file, or of several a "
+                'template such as "{title}\\n\\n{body}"'
+            )
         return cls(
-            where, settings.kind, settings.columns, settings.labels, settings.language, settings.split,
+            where, settings.kind, columns, settings.labels, settings.language, settings.split, further,
             getattr(settings, "label_form", "one"), getattr(settings, "label_separator", None),
         )  # fmt: skip
 
     @cached_property
+    def templates(self) -> dict[str, Template]:
+        """Our columns that are made of several of the file's."""
+        return {ours: Template(theirs) for ours, theirs in self.columns.items() if is_template(theirs)}
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The columns beyond the kind's schema: roles and further columns."""
+        return (*(ours for ours in ROLES if ours in self.columns), *self.further)
+
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The columns to read: the kind's content in schema order, then language and split where mapped."""
+        """The columns to read: the kind's content in schema order, columns of templates, then the others mapped."""
+        mapped = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
+        mapped += [Field(ours, self.columns[ours], True, ours != TIME) for ours in ROLES if ours in self.columns]
+        mapped += [Field(ours, theirs, True, True) for ours, theirs in self.further.items()]
         if MESSAGES in self.columns:
-            extra = [Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns]
-            return (Field(MESSAGES, self.columns[MESSAGES], True), *self._tools, *extra)
-        content = [Field(ours, self.columns.get(ours, ours), self._is_required(ours)) for ours in CONTENT[self.kind]]
+            return (Field(MESSAGES, self.columns[MESSAGES], True), *self._tools, *mapped)
+        content = [
+            Field(ours, self.columns.get(ours, ours), self._is_required(ours))
+            for ours in CONTENT[self.kind]
+            if ours not in self.templates
+        ]
+        parts = dict.fromkeys(name for template in self.templates.values() for name in template.columns)
+        content += [Field(f"{{{name}}}", name, True, True) for name in parts]
         tools = self._tools if self.kind in ("instructions", "preferences") else ()
-        return (*content, *tools, *(Field(ours, self.columns[ours], True) for ours in EXTRA if ours in self.columns))
+        return (*content, *tools, *mapped)
+
+    @cached_property
+    def templated(self) -> tuple[Field, ...]:
+        """The columns of the record that are made by templates."""
+        return tuple(Field(ours, template.text, True) for ours, template in self.templates.items())
 
     @property
     def _tools(self) -> tuple[Field, ...]:
@@ -131,7 +191,7 @@ class Shape:
     def require(self, there: set[str], names: list[str], shown: str, hint: str = "") -> None:
         """Raises UserError where a required column is not among those that are `there`; arguments: see `places`."""
         missing = [
-            f"{field.theirs!r} (our {field.ours})"
+            f"{field.theirs!r} (our {self._place(field)})"
             for field in self.fields
             if field.required and field.theirs not in there
         ]
@@ -141,6 +201,12 @@ class Shape:
                 f"map our columns to the file's in {self.where}.columns"
             )
 
+    def _place(self, field: Field) -> str:
+        """Our name of a column in errors; of a template's column the text that it goes into."""
+        parts = [ours for ours, template in self.templates.items() if field.ours == f"{{{field.theirs}}}"
+                 and field.theirs in template.columns]  # fmt: skip
+        return parts[0] if parts else field.ours
+
     def pick(self, row: dict[str, Any]) -> "tuple[Any, ...] | BadRow":
         """The values of one object in the order of `fields`; BadRow where a required one is missing.
 
@@ -149,7 +215,7 @@ class Shape:
         """
         values = tuple(value_at(row, field.theirs) for field in self.fields)
         for wanted, value in zip(self.fields, values, strict=True):
-            if value is ABSENT and wanted.required and wanted.ours not in OPTIONAL:
+            if value is ABSENT and wanted.required and not wanted.sparse and wanted.ours not in OPTIONAL:
                 return BadRow("missing_field", f"no field {wanted.theirs!r}; found: {_short(list(row))}")
         return values
 

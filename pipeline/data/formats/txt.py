@@ -45,7 +45,7 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
     Raises:
         UserError: undecodable or binary file, or a shape other than documents of one text column.
     """
-    if shape.kind != "documents" or shape.columns:
+    if shape.kind != "documents" or shape.columns or shape.further:
         raise UserError(
             f"{shape.where}: format txt reads documents and has no columns; found kind {shape.kind}, "
             f"columns {shape.columns}; expected kind: documents and columns: {{}}"

@@ -2,11 +2,13 @@
 
 A field must be text: numbers are not converted to text, null is not converted to "", and "NA" stays "NA". Exceptions: a
 label that is a number or a boolean is accepted where `labels` names it, also as a list of one (several labels and
-numbers: `label_form`); an `input` that is null
-or missing is empty; a list of messages is read as a conversation, or as the running text of a document.
+numbers: `label_form`); an `input` that is null or missing is empty; a list of messages is read as a conversation, or as
+the running text of a document. Cells of a column template and of added columns may be numbers, booleans or dates, which
+become text; an empty cell of an added column is null, but a `time` is required.
 """
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from pipeline.config.recipe import Kind
 from pipeline.data import conversations, label_cells, message_shapes
 from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, TOOLS, BadRow, Field, Row, Shape
 from pipeline.data.ledger import RowLog
-from pipeline.data.records import SCHEMAS, SPLITS, TEXTS
+from pipeline.data.records import SPLITS, TEXTS, TIME, schema
 from pipeline.errors import UserError
 
 TABLE_ROWS = 2000
@@ -53,10 +55,10 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog
         kept += 1
         characters += sum(map(len, content))
         if len(batch) >= TABLE_ROWS or characters >= TABLE_CHARACTERS:
-            yield shape.kind, _table(batch, shape.kind, log)
+            yield shape.kind, _table(batch, shape, log)
             batch, characters = [], 0
     if batch:
-        yield shape.kind, _table(batch, shape.kind, log)
+        yield shape.kind, _table(batch, shape, log)
     if not kept:
         raise UserError(_nothing(shown, shape, seen))
 
@@ -85,11 +87,13 @@ def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
     for name in TOOLS:
         if row.pop(name, ABSENT) not in (ABSENT, None, "", [], {}):
             return BadRow("tools", f"{name} offers tools, which this project cannot teach to use")
+    if (fault := _fill_templates(row, shape)) is not None:
+        return fault
     read = _from_messages(row, shape)
     if isinstance(read, BadRow):
         return read
     record: dict[str, Any] = {}
-    for field in shape.fields:
+    for field in (*shape.fields, *shape.templated):
         if field.ours in row and field.ours not in read:
             checked = _value(field, row[field.ours], shape)
             if isinstance(checked, BadRow):
@@ -99,6 +103,20 @@ def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
     if shape.kind == "preferences" and record["chosen"] == record["rejected"]:
         return BadRow("equal_pair", "chosen and rejected are the same text; expected a preference")
     return record
+
+
+def _fill_templates(row: dict[str, Any], shape: Shape) -> BadRow | None:
+    """Puts the texts of templates into the row in place of their columns; the fault of a cell that is no text."""
+    cells: dict[str, str] = {}
+    for field in shape.fields:
+        if field.ours.startswith("{"):
+            value = row.pop(field.ours)
+            cell = "" if value in (None, ABSENT) else _plain_text(value)
+            if cell is None:
+                return _not_text(field, value)
+            cells[field.theirs] = cell
+    row |= {ours: template.filled(cells) for ours, template in shape.templates.items()}
+    return None
 
 
 def _from_messages(row: dict[str, Any], shape: Shape) -> dict[str, Any] | BadRow:
@@ -154,8 +172,10 @@ def _conversation(whole: dict[str, Any], shown: str) -> dict[str, Any] | BadRow:
     return read
 
 
-def _value(field: Field, value: Any, shape: Shape) -> str | BadRow:
-    """The text of one field, or the reason why the row is rejected."""
+def _value(field: Field, value: Any, shape: Shape) -> str | BadRow | None:
+    """The text of one field, or the reason why the row is rejected; null for an empty cell of an added column."""
+    if field.ours in shape.added:
+        return _time(field, value) if field.ours == TIME else _cell(field, value)
     if value is ABSENT or (value is None and field.ours in OPTIONAL):
         return ""
     if field.ours == "label":
@@ -211,6 +231,47 @@ def _one_label(field: Field, value: Any, shape: Shape) -> str | BadRow:
     return str(value)
 
 
+def _cell(field: Field, value: Any) -> str | BadRow | None:
+    """The cell of an added column as text; null where it is empty."""
+    if value is None or value is ABSENT or value == "":
+        return None
+    text = _plain_text(value)
+    if text is None:
+        return _not_text(field, value)
+    return (_fault(field, text) or text) if text.strip() else None
+
+
+def _time(field: Field, value: Any) -> str | BadRow:
+    """A date or time as ISO 8601 in UTC, to the second; one without a time zone counts as UTC."""
+    if value in (None, ABSENT, ""):
+        return BadRow("null", f"{field.theirs} is empty; expected a date or time, as every record has one")
+    try:
+        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        if isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime.combine(moment, time())
+        if isinstance(moment, datetime):
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment
+            return moment.replace(tzinfo=None, microsecond=0).isoformat() + "Z"
+    except (ValueError, OverflowError):
+        pass
+    return BadRow(
+        "not_a_time", f"{field.theirs} is {value!r:.40}; expected ISO 8601, as 2024-05-31 or 2024-05-31T08:00:00+03:00"
+    )
+
+
+def _plain_text(cell: Any) -> str | None:
+    """A cell as text: numbers, booleans (true, false) and dates as they are written; None for any other value."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, date):  # a datetime is one
+        return cell.isoformat()
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell) if isinstance(cell, int | float) else None
+
+
 def label_text(value: Any, labels: dict[str, str]) -> Any:
     """A number or boolean as `labels` names it (1, 1.0: "1"; true: "true"); any other value as it is."""
     if isinstance(value, float) and value.is_integer():
@@ -224,7 +285,7 @@ def _fault(field: Field, value: Any) -> BadRow | None:
     if value is None:
         return BadRow("null", f"{field.theirs} is null; expected text")
     if not isinstance(value, str):
-        return BadRow("not_text", f"{field.theirs} is {type(value).__name__} {value!r:.40}; expected text")
+        return _not_text(field, value)
     if field.ours not in OPTIONAL and not value.strip():
         return BadRow("empty", f"{field.theirs} is empty; expected text")
     if "\0" in value:
@@ -232,6 +293,10 @@ def _fault(field: Field, value: Any) -> BadRow | None:
     if not _is_unicode(value):
         return BadRow("surrogate", f"{field.theirs} holds half of a surrogate pair, which is no character")
     return None
+
+
+def _not_text(field: Field, value: Any) -> BadRow:
+    return BadRow("not_text", f"{field.theirs} is {type(value).__name__} {value!r:.40}; expected text")
 
 
 def _is_unicode(text: str) -> bool:
@@ -244,8 +309,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _table(batch: list[dict[str, Any]], kind: Kind, log: RowLog) -> pa.Table:
-    names = [name for name in SCHEMAS[kind].names if name not in ("id", "source")]
-    schema = pa.schema([SCHEMAS[kind].field(name) for name in names])
-    log.accept(kind, len(batch))
-    return pa.Table.from_pylist(batch, schema=schema)
+def _table(batch: list[dict[str, Any]], shape: Shape, log: RowLog) -> pa.Table:
+    whole = schema(shape.kind, shape.added)
+    log.accept(shape.kind, len(batch))
+    fields = [field for field in whole if field.name not in ("id", "source")]
+    return pa.Table.from_pylist(batch, schema=pa.schema(fields))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.recipe import Kind, Part
-from pipeline.config.section import Section
+from pipeline.config.section import Columns, Section
 from pipeline.data.sources._inputs import fixed_part, require_inputs
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
@@ -33,9 +33,12 @@ class Settings(Section):
     and is allowed for files in inputs/ only."""
     kind: Kind
     """Kind of the records."""
-    columns: dict[str, str]
-    """Our column -> the file's, where names differ; language and split may also be read from a column. A file of
-    instructions or preferences may lack `input`, which is then empty."""
+    columns: Columns
+    """Our column -> the file's, where names differ, or a template of several for a text, `"{title}\\n\\n{body}"`, in
+    which a line is left out where all of its columns are empty. language and split may also be read from a column. A
+    file of instructions or preferences may lack `input`, which is then empty. Records also keep `group` (a customer, a
+    thread: what must not be in two splits), `time` (ISO 8601), `consent` (the basis of each record; empty: the
+    source's) and further columns: `{group: customer, time: created_at, extra: [region, product]}`."""
     labels: dict[str, str]
     """The file's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
     label_form: Literal["one", "several", "number"] = "one"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.recipe import Kind
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import Columns, Positive, Section
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Settings(Section):
     """Most rows to read; null reads all."""
     kind: Kind
     """Kind of the records."""
-    columns: dict[str, str]
-    """Our column -> the dataset's, where names differ."""
+    columns: Columns
+    """Our column -> the dataset's, where names differ, with templates, roles and `extra` as in `files`."""
     labels: dict[str, str]
     """The dataset's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
     label_form: Literal["one", "several", "number"] = "one"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.recipe import Kind, Part
-from pipeline.config.section import Count, Section
+from pipeline.config.section import Columns, Count, Section
 from pipeline.paths import DOWNLOADS
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Settings(Section):
     """Seconds without a byte from the server after which an attempt has failed."""
     kind: Kind
     """Kind of the records."""
-    columns: dict[str, str]
-    """Our column -> the file's, where names differ."""
+    columns: Columns
+    """Our column -> the file's, where names differ, with templates, roles and `extra` as in `files`."""
     labels: dict[str, str]
     """The file's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
     label_form: Literal["one", "several", "number"] = "one"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.recipe import Kind, Part
-from pipeline.config.section import Section
+from pipeline.config.section import Columns, Section
 from pipeline.data.sources._inputs import require_inputs
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
@@ -31,8 +31,8 @@ class Settings(Section):
     """Of the archive, checked before use. null checks nothing and is allowed for archives in inputs/ only."""
     kind: Kind
     """Kind of the records."""
-    columns: dict[str, str]
-    """Our column -> the file's, where names differ."""
+    columns: Columns
+    """Our column -> the file's, where names differ, with templates, roles and `extra` as in `files`."""
     labels: dict[str, str]
     """The file's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
     label_form: Literal["one", "several", "number"] = "one"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pipeline import files
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.label_cells import labels_of
-from pipeline.data.records import SCHEMAS
+from pipeline.data.records import schema
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
@@ -63,9 +64,11 @@ def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
 
 def _schema(raw: Path) -> Frame:
     frame = Frame(("kind", "name"), ("found_type", "expected_type"))
+    sources = files.read_json(raw / "provenance.json")["sources"]
     for kind in KINDS:
         found = {field.name: str(field.type) for field in pq.read_schema(raw / f"{kind}.parquet")}
-        expected = {field.name: str(field.type) for field in SCHEMAS[kind]}
+        declared = chain.from_iterable(source.get("columns", {}).get(kind, ()) for source in sources.values())
+        expected = {field.name: str(field.type) for field in schema(kind, declared)}
         for name in dict.fromkeys([*expected, *found]):
             frame.add(
                 {
