@@ -10,11 +10,11 @@ import torch
 from pipeline import config, files
 from pipeline.cli._opening import opening
 from pipeline.data.conversations import Earlier, Turn
-from pipeline.evaluation import Subject, label_probabilities, open_subject
+from pipeline.evaluation import Subject, open_subject, text_scores
 from pipeline.inference.answers import Sampling, stream_answer
 from pipeline.paths import MODELS
 from pipeline.seeds import seed_for
-from pipeline.tasks import Labelling, Request
+from pipeline.tasks import Request, Scoring
 
 
 def talk(name: str, sampling: Sampling, seed: int | None) -> None:
@@ -73,11 +73,9 @@ def _answer(
 
 
 def answer_to(subject: Subject, request: Request, sampling: Sampling, generator: torch.Generator) -> Iterator[str]:
-    """The answer to a request, in pieces of whole characters: a label with its probability, or text."""
+    """The answer to a request, in pieces of whole characters: labels with probabilities, a number, or text."""
     task = subject.tasks[0]
-    if isinstance(task, Labelling):
-        probabilities = label_probabilities(subject, task, [request.text], 1)[0]
-        best = int(probabilities.argmax())
-        yield f"{task.labels[best]} ({float(probabilities[best]):.3f})"
+    if isinstance(task, Scoring):
+        yield task.shown(task.answers(text_scores(subject, task, [request.text], 1))[0])
         return
     yield from stream_answer(subject.model, task, request, sampling, generator)

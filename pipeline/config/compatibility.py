@@ -2,11 +2,13 @@
 
 A part declares in its `Settings`, as class variables that are read without importing the file:
 
-    tasks:      reads (record kinds), emits (tokens or classes), head (language or classes)
+    tasks:      reads (record kinds), emits (tokens, classes, labels or number), head (language or classes), measures
+                (what validation can keep weights by)
     losses:     takes (what a task may emit), roles (reference)
     any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
-    weighting:  reads (record kinds; without it any), by_example (true: a weight depends on its own example alone)
+    weighting:  reads (record kinds; without it any), takes (what a task may emit; without it anything), by_example
+                (true: a weight depends on its own example alone)
 """
 
 from collections.abc import Iterator
@@ -51,6 +53,7 @@ def declared(recipe: Recipe, axis: str, name: str, otherwise: Any = None) -> Any
 def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[str]:
     """The reasons why a recipe cannot work, in words."""
     yield from _of_records(where, recipe, kind)
+    yield from _of_outputs(where, recipe)
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
@@ -78,14 +81,20 @@ def _reads(axis: str, name: str, kind: Kind) -> frozenset[str]:
     return reads
 
 
+def _of_outputs(where: str, recipe: Recipe) -> Iterator[str]:
+    """Loss and weighting take what the task emits."""
+    emits = declared(recipe, "task", "emits")
+    for axis in ("loss", "weighting"):
+        takes = declared(recipe, axis, "takes")
+        if takes is not None and emits not in takes:
+            yield (
+                f"{where}.{axis}.name is {getattr(recipe, axis).name!r}, which takes {', '.join(sorted(takes))}, and "
+                f"task {recipe.task.name!r} gives {emits}; one of: {', '.join(_taking(axis, emits))}"
+            )
+
+
 def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
-    """The loss takes the task's outputs, and its reference gives the same."""
-    emits, takes = declared(recipe, "task", "emits"), declared(recipe, "loss", "takes")
-    if emits not in takes:
-        yield (
-            f"{where}.loss.name is {recipe.loss.name!r}, which takes {', '.join(sorted(takes))}, and task "
-            f"{recipe.task.name!r} gives {emits}; choose another loss"
-        )
+    """The loss fits accumulation, privacy and weighting, and its reference gives the same outputs."""
     if not getattr(recipe.part("loss", where), "by_example", True):
         if recipe.schedule.accumulate > 1:
             yield (
@@ -118,11 +127,18 @@ def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
         )
 
 
+def _taking(axis: str, emits: str) -> list[str]:
+    """The variants on an axis that take what a task emits."""
+    classes = {name: plugins.settings_class(AXES[axis], name) for name in plugins.choices(AXES[axis])}
+    return [name for name, settings in classes.items() if emits in getattr(settings, "takes", {emits})]
+
+
 def _has_classes(model: str, params: Params) -> bool:
     if model in params.merge:
         merge = params.merge[model]
         return any(_has_classes(part, params) for part in (merge.first, merge.second))
-    return model in params.finetune and declared(params.finetune[model], "task", "head") == "classes"
+    recipe = params.finetune.get(model)
+    return recipe is not None and all(declared(recipe, "task", name) == "classes" for name in ("head", "emits"))
 
 
 def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:

@@ -236,6 +236,7 @@ def _provenance(entry: str, source: Source, counts: _Counts, added: dict[Kind, t
         "rows": {kind: n for kind, n in counts.kept.items() if n},
         **({"columns": {kind: list(columns) for kind, columns in added.items()}} if added else {}),
         **({"consents": dict(sorted(counts.consents.items()))} if counts.consents else {}),
+        **({} if (form := getattr(settings, "label_form", "one")) == "one" else {"label_form": form}),
     }
 
 

@@ -24,7 +24,7 @@ from pipeline.model import library_folder, readme, weights
 from pipeline.model.adapters import attach
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
-from pipeline.model.hf_config import exported_config, labels_in
+from pipeline.model.hf_config import exported_config, labels_in, problem_type
 from pipeline.model.hf_format import exported_tensors, internal_name, is_transposed
 from pipeline.model.inspection import HEAD, MANIFEST, NOT_WEIGHTS, empty, inspect, verify
 from pipeline.model.library import LibraryModel
@@ -73,6 +73,8 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             library_folder.write(model, temporary, labels, _special_tokens(temporary))
         else:
             _write_network(model, temporary, labels)
+        if labels is not None and (kind := problem_type(metadata)):
+            files.write_json(temporary / "config.json", files.read_json(temporary / "config.json") | kind)
         if metadata is not None:
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:

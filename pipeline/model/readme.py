@@ -31,6 +31,12 @@ _PIPELINES = {
         "text-classification",
         'rows = classifier(["a text", "another text"], batch_size=2, truncation=True, top_k=None)  # every probability',
     ),
+    "regress": (
+        "regressor",
+        "text-classification",
+        'rows = regressor(["a text", "another text"], batch_size=2, truncation=True)\n'
+        'numbers = [MEAN + DEVIATION * row["score"] for row in rows]',
+    ),
     "chat": (
         "answerer",
         "text-generation",
@@ -48,6 +54,25 @@ _CLASSIFY = """
 Answers with a label. The tokenizer ends every text with the end-of-text token, which the classification head reads.
 The model was trained on texts of at most {limit} tokens, that one included. Longer ones are cut: Tohum leaves out the
 middle of a text, `truncation=True` its end, so that labels of longer texts may differ.
+"""
+
+_DECIDED = """
+The label is the one whose probability is largest relative to its threshold in `tohum.json`: {thresholds}. They were
+chosen on validation records for {by}; `text-classification` gives probabilities and the likeliest label.
+"""
+
+_MULTI_LABEL = """
+Answers with any number of {count} labels: each whose probability (the sigmoid of its score) reaches its threshold,
+{thresholds}. The tokenizer ends every text with the end-of-text token, which the head reads. The model was trained on
+texts of at most {limit} tokens, that one included; Tohum leaves out the middle of a longer text, `truncation=True` its
+end.
+"""
+
+_REGRESS = """
+Answers with a number. The head's output is in standard deviations from the mean of the training targets, so the number
+is `{mean} + {deviation} * score`. The tokenizer ends every text with the end-of-text token, which the head reads. The
+model was trained on texts of at most {limit} tokens, that one included; Tohum leaves out the middle of a longer text,
+`truncation=True` its end.
 """
 
 _CLOZE = """
@@ -137,7 +162,8 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
         return head + _BOTTLENECK
     virtual = "num_virtual_tokens" in config
     role = _VIRTUAL if virtual else _MERGED
-    kind = "AutoModelForSequenceClassification" if task["name"] == "classify" else "AutoModelForCausalLM"
+    heads = ("classify", "multi_label", "regress")
+    kind = "AutoModelForSequenceClassification" if task["name"] in heads else "AutoModelForCausalLM"
     named = config.get("base_model_name_or_path") is not None
     return head + ("" if virtual else code) + (_ADAPTER.format(role=role, kind=kind) if named else f"\n{role}\n")
 
@@ -146,7 +172,15 @@ def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
     """The task in words, and the code that uses the folder by itself."""
     match task["name"]:
         case "classify":
-            return _CLASSIFY.format(limit=limit), _pipeline("classify")
+            return _CLASSIFY.format(limit=limit) + _decided(task), _pipeline("classify")
+        case "multi_label":
+            shown = _shown(task.get("thresholds") or {}) or "0.5"
+            words = _MULTI_LABEL.format(limit=limit, count=len(task["labels"]), thresholds=shown)
+            return words, _pipeline("classify")
+        case "regress":
+            mean, deviation = repr(task["mean"]), repr(task["deviation"])
+            code = _pipeline("regress").replace("MEAN", mean).replace("DEVIATION", deviation)
+            return _REGRESS.format(limit=limit, mean=mean, deviation=deviation), code
         case "cloze":
             pattern, words = (json.dumps(task[key], ensure_ascii=False) for key in ("pattern", "verbalizers"))
             said = _CLOZE.format(limit=limit, count=len(task["verbalizers"]), pattern=pattern)
@@ -156,6 +190,18 @@ def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
             said = _CHAT.format(template=template, joined=_JOINED[template], limit=limit, prompt=_most(task))
             return said, _pipeline("chat")
     return _COMPLETE.format(limit=limit, prompt=_most(task)), _pipeline("complete")
+
+
+def _decided(task: Mapping[str, Any]) -> str:
+    """The decision rule of a classifier; empty for the plain argmax."""
+    if not task.get("thresholds"):
+        return ""
+    by = {"f1": "the highest macro-averaged F1", "cost": "the lowest mean cost"}[task["decided_by"]]
+    return _DECIDED.format(thresholds=_shown(task["thresholds"]), by=by)
+
+
+def _shown(thresholds: Mapping[str, float]) -> str:
+    return ", ".join(f"{label} {value:.4g}" for label, value in thresholds.items())
 
 
 def _most(task: Mapping[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """Records as training examples in token ids, or the reason why a record makes none. No torch.
 
 Tasks make their examples here, and the samples gate asks the same functions, so training meets no record that the gate
-did not count. A task's `Settings.form` names the function: answers or labels.
+did not count. A task's `Settings.form` names the function: answers, labels, label_sets or numbers.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.data import label_cells
 from pipeline.prompts import templates
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
@@ -17,7 +18,7 @@ class Reason(NamedTuple):
     """Why a record makes no example: counted at the samples gate, left out of training."""
 
     code: str
-    """answer_too_long or unknown_label."""
+    """answer_too_long, unknown_label, not_a_list or not_a_number."""
     detail: str
     """The value found and the bound, in words."""
 
@@ -64,6 +65,23 @@ def label_index(labels: Sequence[str], record: Mapping[str, Any]) -> int | Reaso
         return Reason("unknown_label", f"label {record['label']!r} is not in the training split: {known}")
 
 
+def label_indices(labels: Sequence[str], record: Mapping[str, Any]) -> list[int] | Reason:
+    """The class indices of a record with several labels, ascending; empty where it has none."""
+    cell = record["label"]
+    several = label_cells.several_in(cell)
+    if several is None:
+        return Reason("not_a_list", f"label is {cell!r:.60}; expected a JSON list of labels: label_form: several")
+    if unknown := [label for label in several if label not in labels]:
+        return Reason("unknown_label", f"label {unknown[0]!r} is not in the training split: {', '.join(labels)}")
+    return sorted(labels.index(label) for label in several)
+
+
+def target_number(record: Mapping[str, Any]) -> float | Reason:
+    """The number in a record's label."""
+    number = label_cells.number_in(record["label"])
+    return Reason("not_a_number", f"label is {record['label']!r:.60}; expected a number") if number is None else number
+
+
 def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> Reason | None:
     """Why a record makes no example of a task; None if it makes one.
 
@@ -78,4 +96,8 @@ def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapp
         made = answer_example(tokenizer, spec, record, learns_earlier=True)
     elif form == "labels":
         made = label_index(spec.labels or (), record)
+    elif form == "label_sets":
+        made = label_indices(spec.labels or (), record)
+    elif form == "numbers":
+        made = target_number(record)
     return made if isinstance(made, Reason) else None

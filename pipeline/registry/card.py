@@ -127,6 +127,8 @@ def _summary(facts: Facts) -> str:
     kind = {
         "classify": "Classifier",
         "cloze": "Classifier by words",
+        "multi_label": "Classifier with several labels a text",
+        "regress": "Regression model",
         "instruct": "Instruction follower",
         "chat": "Chat model",
     }.get(facts.tasks[0].name, "Language model")
@@ -221,11 +223,32 @@ def _limits(facts: Facts) -> str:
             "- Trained with differential privacy of each example of its last recipe, epsilon "
             f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}; none against anyone with the seed."
         )
-    if any(spec.labels for spec in facts.tasks):
-        lines.append("- Always answers with one of its labels; the score is not calibrated.")
-    if any(not spec.labels for spec in facts.tasks):
+    lines += [line for spec in facts.tasks if (line := _decision(spec))]
+    if any(spec.generates for spec in facts.tasks):
         lines.append("- May make false statements; its answers are not filtered.")
     return "\n".join(lines)
+
+
+def _decision(task: TaskSpec) -> str:
+    """How a task decides its answer from its scores; empty for one that generates text."""
+    shown = ", ".join(f"{label} {threshold:.3g}" for label, threshold in (task.thresholds or {}).items())
+    chosen = {"f1": "the highest F1", "cost": "the lowest mean cost"}.get(task.decided_by or "", "")
+    if task.name == "regress":
+        return (
+            f"- Always answers with a number; those that it learned from have the mean {task.mean:.6g} and the "
+            f"standard deviation {task.deviation:.6g}. It states no uncertainty."
+        )
+    if not task.labels:
+        return ""
+    if task.name == "multi_label":
+        limits = f"its threshold, chosen on validation for {chosen}: {shown}" if shown else "0.5"
+        return f"- Answers with every label whose probability reaches {limits}; probabilities are not calibrated."
+    if shown:
+        return (
+            f"- Always answers with one of its labels, the one whose probability is largest relative to its threshold, "
+            f"chosen on validation for {chosen}: {shown}; the score is not calibrated."
+        )
+    return "- Always answers with one of its labels; the score is not calibrated."
 
 
 def _hashes(model: str, stage: str) -> dict[str, str]:

@@ -98,17 +98,21 @@ def _fix_mlmodel(path: Path, model: str, sha256: str) -> None:
 
 
 def signature(task: TaskSpec) -> mlflow.models.ModelSignature:
-    """A column of texts in; label, score and probabilities, or a completion with its generation settings, out."""
+    """A column of texts in; labels with probabilities, a value, or a completion with its generation settings, out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Map
+    from mlflow.types.schema import Array, Map
 
     from pipeline.inference.predictor import GENERATION
     from pipeline.inference.requests import columns
 
     texts = Schema([ColSpec("string", name, required=required) for name, required in columns(task).items()])
+    shares = ColSpec(Map(DataType.double), "probabilities")  # label -> probability
+    if task.name == "regress":
+        return ModelSignature(texts, Schema([ColSpec("double", "value")]))
+    if task.name == "multi_label":
+        return ModelSignature(texts, Schema([ColSpec(Array(DataType.string), "labels"), shares]))
     if task.labels:
-        shares = ColSpec(Map(DataType.double), "probabilities")  # label -> probability
         return ModelSignature(texts, Schema([ColSpec("string", "label"), ColSpec("double", "score"), shares]))
     kinds = {int: "long", float: "double"}
     settings = [ParamSpec(key, kinds[type(value)], value) for key, value in GENERATION.items()]

@@ -123,7 +123,8 @@ def _method(name: str, seeds: Sequence[Mapping[str, Any]], base: float | None) -
     first, training = seeds[0], [model["training"] for model in seeds]
     score = _score(first)
     measure, _, counted = _BY_RECORD[score]
-    details = [model.get("details", {}).get(measure, {}) for model in seeds]
+    measured = [model.get("details", {}) for model in seeds]
+    details = [shown.get(measure) or shown.get("multi_label", {}) for shown in measured]
     losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
     baseline = first["metrics"].get("baseline_accuracy") if score == "accuracy" else None
     epochs = [summary["epochs"] for summary in training if "epochs" in summary]

@@ -29,6 +29,7 @@ class Settings(Section):
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "classes"
     form: ClassVar[str] = "labels"
+    measures: ClassVar[tuple[str, ...]] = ("accuracy", "f1")
     pattern: str = Field(examples=["{text} It is{label}"])
     """Prompt with {text} once and {label} at its end: "{text} This message is{label}"."""
     verbalizers: dict[str, str] = Field(examples=[{"ham": "h", "spam": "s"}, {"ham": " message", "spam": " spam"}])

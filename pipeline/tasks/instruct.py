@@ -20,6 +20,7 @@ class Settings(Section):
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "tokens"
     form: ClassVar[str] = "answers"
+    measures: ClassVar[tuple[str, ...]] = ("exact_match",)
     template: Literal["chat", "alpaca"] = Field(examples=["chat", "alpaca"])
     """chat: special tokens mark the turns; alpaca: plain headings."""
     max_tokens: Positive = Field(examples=[64])

@@ -83,7 +83,7 @@ def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: in
     """
     end = tokenizer.end_of_text
     match task["name"]:
-        case "classify":
+        case "classify" | "multi_label" | "regress":
             after = tokenizer.text_suffix or (end,)
             return InputFormat(tokenizer.text_prefix, after, task["max_tokens"], "right")
         case "cloze":

@@ -148,11 +148,27 @@ def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> flo
     return float(sum(float(losses_B.sum()) for losses_B in losses) / sum(map(len, losses)))
 
 
-def _losses_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
-    """losses_B of consecutive batches of the examples, at most `batches`."""
+@torch.no_grad()
+def scores_and_targets(model: GPT, parts: Parts, examples: Examples) -> tuple[Tensor, Tensor]:
+    """scores_NC, float32, and targets_N of all examples of a task that answers with scores, on the CPU."""
     model.eval()
+    batches = _batches_in_order(model, parts, examples, len(examples))
+    with autocast(parts.compute):
+        made = [parts.task.predictions(model, batch) for batch in batches]
+    return torch.cat([p.scores_NC.float().cpu() for p in made]), torch.cat([p.targets_N.cpu() for p in made])
+
+
+def _batches_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Batch]:
+    """Consecutive batches of the examples, at most `batches`."""
     size = parts.ordering.batch_size
     for first in range(0, min(len(examples), batches * size), size):
         chosen = [examples[i] for i in range(first, min(first + size, len(examples)))]
+        yield on_device(parts.task.collate(chosen), model)
+
+
+def _losses_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
+    """losses_B of consecutive batches of the examples, at most `batches`."""
+    model.eval()
+    for batch in _batches_in_order(model, parts, examples, batches):
         with autocast(parts.compute):
-            yield parts.task.losses(model, on_device(parts.task.collate(chosen), model)).float()
+            yield parts.task.losses(model, batch).float()

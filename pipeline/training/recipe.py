@@ -29,12 +29,13 @@ from pipeline.model.gpt import GPT
 from pipeline.model.layers import keep_layers
 from pipeline.paths import MODELS, SAMPLES, TRAINING
 from pipeline.prompts import spec as specs
+from pipeline.prompts.spec import TaskSpec
 from pipeline.seeds import seed_for
 from pipeline.tasks import Task, TaskContext
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
-from pipeline.training.loop import Parts
+from pipeline.training.loop import Parts, scores_and_targets
 from pipeline.training.run import Log, Progress, Trainer
 from pipeline.training.schedule import micro_batches
 
@@ -145,7 +146,9 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     require_usable(where, model, tokenizer)
-    context = TaskContext(tokenizer, model.config.context_length, training_labels(kind), f"params.yaml: {where}.task")
+    cells = training_labels(kind)
+    task_where = f"params.yaml: {where}.task"
+    context = TaskContext(tokenizer, model.config.context_length, sorted(set(cells)), task_where, cells)
     task: Task = _part(recipe, "task", where, context)
     tuner = _part(recipe, "tuner", where)
     if (depth := getattr(recipe, "depth", None)) is not None:
@@ -156,7 +159,8 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_trainable(where, recipe.tuner.name, model)
     _require_room(where, model, task)
     few = getattr(recipe, "few", None)
-    few_shot = None if few is None else FewShot(few, recipe.seed)
+    form = getattr(recipe.part("task", where), "form", None)
+    few_shot = None if few is None else FewShot(few, recipe.seed, form)
     train_set = load_examples(task, kind, "train", model.room(), few_shot)
     validation_set = load_examples(task, kind, "validation", model.room())
     for split, examples in (("train", train_set), ("validation", validation_set)):
@@ -293,12 +297,23 @@ def _summary(progress: Progress, built: Built) -> dict[str, float]:
     } | (built.private.spent(progress.step) if built.private else {})
 
 
+def with_decision(built: Built) -> TaskSpec:
+    """The task's record with decision thresholds chosen on the validation split, where the task has some to choose."""
+    task = built.task
+    if task.spec.decided_by is None:
+        return task.spec
+    spec = task.with_decision(*scores_and_targets(built.model, built.parts, built.validation))
+    shown = ", ".join(f"{label} {threshold:.3g}" for label, threshold in (spec.thresholds or {}).items())
+    print(f"thresholds with the best {spec.decided_by} on {len(built.validation):,} validation records: {shown}")
+    return spec
+
+
 def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
     """Writes the model folder (merged, with `adapter/` if the tuner has one), the summary, which it returns, and the
     curve.
     """
     summary = _summary(progress, built)
-    model, tuner, task = built.model, built.tuner, built.task
+    model, tuner, spec = built.model, built.tuner, with_decision(built)
     weights = example_weights(built.train, built.parts.weighting.memory)
     start = getattr(recipe, "start", None)
     # relative to <MODELS>/<name>/adapter; no folder has the base of a shallower model
@@ -307,8 +322,8 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
         tuner.merge(model),
         MODELS / name,
         tokenizer=tokenizer_folder,
-        labels=None if model.score is None else list(task.spec.labels or ()),  # cloze has labels without a head
-        metadata=specs.written([task.spec.within(model.room())]),
+        labels=None if model.score is None else list(spec.outputs),  # cloze has labels without a head
+        metadata=specs.written([spec.within(model.room())]),
         adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
         more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
     )

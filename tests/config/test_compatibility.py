@@ -16,7 +16,7 @@ from pipeline.paths import CODE as ROOT
 RAW: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
 READS = {
     "next_token": "documents", "classify": "labelled", "cloze": "labelled", "instruct": "instructions",
-    "chat": "instructions", "unchanged": "no recipe of `finetune`",
+    "chat": "instructions", "unchanged": "no recipe of `finetune`", "multi_label": "labelled", "regress": "labelled",
 }  # fmt: skip
 ADDITIONS = ("prompt", "prefix", "bottleneck")
 STARTS = {"base": {"name": "full"}, "spam-full": {"name": "full"}} | {
@@ -48,7 +48,8 @@ def test_check_accepts_a_recipe_exactly_where_its_parts_fit(task: str, kind: str
     """A new task or loss is tried with everything that is there."""
     for start, loss in product(STARTS, plugins.choices("losses")):
         raw = params(task, kind, start, loss)
-        if READS.get(task, kind) == kind and not start.startswith("with-"):
+        emits, takes = plugins.settings_class("tasks", task).emits, plugins.settings_class("losses", loss).takes  # type: ignore[attr-defined]
+        if READS.get(task, kind) == kind and not start.startswith("with-") and emits in takes:
             config.check(raw)
             continue
         with pytest.raises(UserError) as caught:
@@ -79,6 +80,20 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"from": "with-prompt", "reference": "with-prompt"},
         "tried.from is 'with-prompt', whose tuner 'prompt' keeps virtual tokens",
+    ),
+    (
+        {"loss": part("losses", "squared_error")},
+        "tried.loss.name is 'squared_error', which takes number, and task 'classify' gives classes; one of: "
+        "adversarial, attention, cross_entropy, distill",
+    ),
+    (
+        {
+            "task": part("tasks", "regress"),
+            "loss": part("losses", "squared_error"),
+            "weighting": part("weighting", "classes"),
+        },
+        "tried.weighting.name is 'classes', which takes classes, and task 'regress' gives number; one of: reweight, "
+        "uniform",
     ),
     ({"depth": 5}, "tried.depth is 5, and 'base' has 4 blocks"),
     (

@@ -36,8 +36,8 @@ SHAPE = Model(
 
 def subject(samples: Path, spec: TaskSpec = TEXT) -> Subject:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
-    if spec.labels:
-        model.add_score(len(spec.labels), torch.Generator().manual_seed(4))
+    if spec.outputs:
+        model.add_score(len(spec.outputs), torch.Generator().manual_seed(4))
     words: Any = TOKENIZER  # a fake one, which knows bytes alone
     return Subject("m", model.eval(), words, (open_task(spec, words),), samples, COMPUTE)
 
@@ -110,7 +110,7 @@ def test_perplexity_gives_the_bits_of_a_uniform_model(tmp_path: Path) -> None:
 
 
 def write_labelled(folder: Path, rows: list[tuple[str, str, str]]) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     table = pa.table(
         {
             "text": [r[0] for r in rows],

@@ -24,6 +24,8 @@ CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=40, max_
 TASKS = {
     "next_token": TEXT.within(160),
     "classify": CLASSIFY,
+    "multi_label": TaskSpec(name="multi_label", labels=("ev", "iş", "çöp"), max_tokens=40, max_prompt_tokens=40),
+    "regress": TaskSpec(name="regress", mean=-3.25, deviation=1.5, max_tokens=40, max_prompt_tokens=40),
     "cloze": TaskSpec(
         name="cloze",
         labels=("ham", "spam"),
@@ -82,7 +84,7 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
     name: str, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = TASKS[name]
-    labels = labels_of(task) if task.name == "classify" else None  # cloze has labels and no head
+    labels = None if task.name == "cloze" else list(task.outputs) or None  # cloze has labels and no head
     folder = tmp_path / "model"
     checkpoint.save(network(words, len(labels or [])), folder, tokenizer=words, labels=labels, metadata=written([task]))
     monkeypatch.chdir("/")
@@ -93,6 +95,11 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
         best, other = variables["rows"][0]
         assert (best["label"], best["score"]) == (expected["label"], pytest.approx(expected["score"], abs=1e-5))
         assert best["score"] + other["score"] == pytest.approx(1)
+    elif name == "multi_label":
+        shares = {row["label"]: row["score"] for row in variables["rows"][0]}
+        assert shares == pytest.approx(expected["probabilities"], abs=1e-5)
+    elif name == "regress":
+        assert variables["numbers"][0] == pytest.approx(expected["value"], abs=1e-4)
     else:
         made = {"cloze": "label", "next_token": "text"}.get(name, "answer")
         assert variables[made] == expected[RESULTS[name]]

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import open_subject
 from pipeline.files import write_table
 from pipeline.inference.labels import probabilities
+from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
 from pipeline.tasks import Request
@@ -54,11 +55,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def params_of(task: dict[str, Any], tuner: dict[str, Any]) -> Params:
+def params_of(task: dict[str, Any], tuner: dict[str, Any], loss: str = "cross_entropy") -> Params:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     raw["runtime"]["progress"], raw["search"] = False, {}
     chosen = raw["finetune"]["spam-lora"]
-    chosen |= {"task": task, "tuner": tuner}
+    chosen |= {"task": task, "tuner": tuner, "loss": {"name": loss}}
     chosen["schedule"] |= {"steps": 3, "warmup_steps": 1}
     chosen["validation"] |= {"every": 2}
     return config.check(raw)
@@ -84,6 +85,64 @@ def test_train_writes_a_model_that_can_be_loaded_and_classifies(task: dict[str, 
     found = probabilities(subject.model, subject.labelling("m"), [Request("ödül 1"), Request("akşam 2" * 40)], 2)
     assert found.shape == (2, 2)
     torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
+def relabel(cells: list[str]) -> None:
+    """Replaces the labels of both splits."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for split in ("train", "validation"):
+        path = Path(f"data/samples/labelled/{split}.parquet")
+        table = pq.ParquetFile(path).read()
+        place = table.column_names.index("label")
+        write_table(path, table.set_column(place, table.schema.field("label"), pa.array(cells)))
+
+
+HEAD_TASKS = {
+    "multi_label": (['["hediye", "kısa"]', "[]", '["kısa"]'] * 4, "binary_cross_entropy", {"decide": {"by": "f1"}}),
+    "regress": ([str(number / 2) for number in range(12)], "squared_error", {}),
+}
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("tuner", TUNERS, ids=lambda tuner: tuner["name"])
+@pytest.mark.parametrize("name", HEAD_TASKS)
+def test_train_writes_a_model_that_answers_with_several_labels_or_a_number(name: str, tuner: dict[str, Any]) -> None:
+    """From labels in the records to answers of the folder, with the weights that training left."""
+    cells, loss, settings = HEAD_TASKS[name]
+    relabel(cells)
+    params = params_of({"name": name, "max_tokens": 40} | settings, tuner, loss)
+    train(params)
+    predictor = Predictor(Path("models/spam-lora"))
+    answers = predictor.answer(["ödül 1", "akşam 2" * 40])
+    if name == "regress":
+        assert predictor.task.spec.mean == pytest.approx(2.75)
+        assert all(-20 < answer["value"] < 25 for answer in answers)
+        return
+    assert predictor.task.spec.labels == ("hediye", "kısa")
+    assert set(predictor.task.spec.thresholds or {}) == {"hediye", "kısa"}
+    assert all(set(answer["probabilities"]) == {"hediye", "kısa"} for answer in answers)
+
+
+@pytest.mark.usefixtures("project")
+def test_train_refuses_labels_that_are_no_numbers_when_the_task_is_regression() -> None:
+    with pytest.raises(UserError, match=r"label 'ham' is no number, which task regress needs; write label_form: numbe"):
+        train(params_of({"name": "regress", "max_tokens": 40}, {"name": "full"}, "squared_error"))
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("by", ["f1", "cost"])
+def test_train_chooses_thresholds_on_validation_and_the_predictor_uses_them(by: str) -> None:
+    costs = {"costs": {"ham": {"spam": 9.0}, "spam": {"ham": 1.0}}} if by == "cost" else {}
+    train(params_of({"name": "classify", "max_tokens": 40, "decide": {"by": by} | costs}, {"name": "full"}))
+    predictor = Predictor(Path("models/spam-lora"))
+    thresholds = predictor.task.spec.thresholds
+    assert thresholds is not None
+    assert sum(thresholds.values()) == pytest.approx(1)
+    texts = [f"ödül {number}" for number in range(12)]
+    for answer, row in zip(predictor.answer(texts), predictor.probabilities([Request(t) for t in texts]), strict=True):
+        assert answer["label"] == ("spam" if row["spam"] >= thresholds["spam"] else "ham")
 
 
 @pytest.mark.usefixtures("project")
