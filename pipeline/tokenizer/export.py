@@ -192,6 +192,8 @@ def _roles(folder: Path, tokenizer: "Tokenizer") -> dict[str, str]:
     settings = [json.loads((folder / name).read_bytes()) for name in (_MAP, _SETTINGS) if (folder / name).is_file()]
     written = {key: text_of(file.get(key)) for file in settings for key in _KEPT_ROLES if text_of(file.get(key))}
     roles = {key: text for key, text in written.items() if text is not None and text in tokenizer.special}
+    if tokenizer.unknown is not None and tokenizer.unknown in tokenizer.special.values():
+        roles["unk_token"] = _shown(tokenizer, tokenizer.unknown)
     if tokenizer.text_prefix:
         roles["bos_token"] = _shown(tokenizer, tokenizer.text_prefix[0])
     return roles
