@@ -66,6 +66,7 @@ class Tokenizer:
         text_prefix, text_suffix: ids that an adopted vocabulary's post-processor puts before and after one text: BERT
             ([CLS],) and ([SEP],), T5 () and (</s>,), Gemma (<bos>,) and (); of our own vocabularies () and ().
         lossless: whether decode(encode(text)) == text; not with normalizers, WordPiece, Unigram.
+        sums_bytes: whether the decoded text is the sum of the tokens' bytes; else the vocabulary has its own decoder.
         unknown: id of text that has no token; None where there is no such text, or it cannot be encoded.
         vocab_size: largest id + 1.
         method: as in params.yaml.
@@ -83,6 +84,7 @@ class Tokenizer:
         self.text_suffix: tuple[int, ...] = tuple(facts.get("text_suffix", ()))
         self.lossless: bool = encoder.lossless
         self.unknown: int | None = encoder.unknown
+        self.sums_bytes: bool = encoder.sums_bytes
         self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
         self.vocab_size: int = max(self._table) + 1
 
@@ -139,9 +141,8 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The decoded bytes; U+FFFD for an id without a token, its name for a special token."""
         ids = [int(number) for number in ids]
-        text = self._encoder.decode(ids)
-        if text is not None:
-            return text.encode("utf-8")
+        if not self.sums_bytes:
+            return self._encoder.decode(ids).encode("utf-8")
         return b"".join(self._table.get(number, _UNKNOWN) for number in ids)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import files
 from pipeline.tokenizer import vocabulary
-from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.adopted import FILES, text_of
+from pipeline.tokenizer.library import kind_of
 
 if TYPE_CHECKING:
     from pipeline.tokenizer import Tokenizer
 
 _TOKENIZER, _SETTINGS, _MAP, _JINJA = FILES
+
+_KEPT_ROLES = ("unk_token", "sep_token", "cls_token", "mask_token")
 
 _ROLES = (
     "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
@@ -107,15 +110,17 @@ def write(folder: Path, tokenizer: "Tokenizer", input_format: InputFormat) -> No
     """
     raw, template = json.loads((folder / _TOKENIZER).read_bytes()), _template(folder, tokenizer, input_format)
     raw |= {"truncation": None, "padding": None, "post_processor": _post_processor(tokenizer, input_format)}
-    if input_format.template in _OPENING_SPACE:
+    if not _is_sum_of_bytes(raw.get("decoder")):
+        pass  # a vocabulary's own decoder, which may strip a space itself (Llama 2), stays as it is
+    elif input_format.template in _OPENING_SPACE:
         strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
         raw["decoder"] = {"type": "Sequence", "decoders": [*_decoders(raw.get("decoder")), strip]}
     else:
         raw["decoder"] = _without_strip(raw.get("decoder"))
-    if isinstance(raw["model"].get("merges"), list):
-        raw["model"].setdefault("type", "BPE")  # older files leave it out, and not every reader infers it
+    raw["model"].setdefault("type", kind_of(raw["model"]))  # older files leave it out, and not every reader infers it
+    settings = _settings(tokenizer, input_format, template) | _roles(folder, tokenizer)
     _replace(folder / _TOKENIZER, raw)
-    _replace(folder / _SETTINGS, _settings(tokenizer, input_format, template))
+    _replace(folder / _SETTINGS, settings)
     for name in (_MAP, _JINJA):  # an adopted vocabulary's: they would overrule tokenizer_config.json
         (folder / name).unlink(missing_ok=True)
 
@@ -130,13 +135,15 @@ def pad_token(tokenizer: "Tokenizer", input_format: InputFormat) -> str | None:
     names = {number: text for text, number in tokenizer.special.items()}
     if tokenizer.pad not in input_format.after:
         return names[tokenizer.pad]
-    return next((text for text, number in tokenizer.special.items() if number not in input_format.after), None)
+    taken = {*input_format.after, tokenizer.unknown}  # unknown text in a padded batch would count as padding
+    return next((text for text, number in tokenizer.special.items() if number not in taken), None)
 
 
 def vocabulary_part(tokenizer_json: bytes) -> dict[str, Any]:
     """The parts of a tokenizer.json that are equal for all models of one vocabulary."""
     raw: dict[str, Any] = json.loads(tokenizer_json)
-    raw["decoder"] = _without_strip(raw.get("decoder"))
+    if _is_sum_of_bytes(raw.get("decoder")):
+        raw["decoder"] = _without_strip(raw.get("decoder"))
     return {key: value for key, value in raw.items() if key not in ("post_processor", "truncation", "padding")}
 
 
@@ -178,6 +185,20 @@ def _settings(tokenizer: "Tokenizer", input_format: InputFormat, template: str |
     return settings
 
 
+def _roles(folder: Path, tokenizer: "Tokenizer") -> dict[str, str]:
+    """Roles of special tokens that an adopted vocabulary has beside end-of-text and padding: those of BERT, <unk>."""
+    if tokenizer.method != "folder":
+        return {}
+    settings = [json.loads((folder / name).read_bytes()) for name in (_MAP, _SETTINGS) if (folder / name).is_file()]
+    written = {key: text_of(file.get(key)) for file in settings for key in _KEPT_ROLES if text_of(file.get(key))}
+    roles = {key: text for key, text in written.items() if text is not None and text in tokenizer.special}
+    if tokenizer.unknown is not None and tokenizer.unknown in tokenizer.special.values():
+        roles["unk_token"] = _shown(tokenizer, tokenizer.unknown)
+    if tokenizer.text_prefix:
+        roles["bos_token"] = _shown(tokenizer, tokenizer.text_prefix[0])
+    return roles
+
+
 def _post_processor(tokenizer: "Tokenizer", input_format: InputFormat) -> dict[str, Any] | None:
     """TemplateProcessing that puts the ids around a text; None without any."""
     around = {"before": input_format.before, "after": input_format.after}
@@ -197,7 +218,14 @@ def _post_processor(tokenizer: "Tokenizer", input_format: InputFormat) -> dict[s
 
 
 def _shown(tokenizer: "Tokenizer", number: int) -> str:
-    return tokenizer.decode([number])
+    """A token as in tokenizer.json, where the library's decoder would leave parts of it out (`▁`, `##`)."""
+    names = {special: text for text, special in tokenizer.special.items()}
+    return names[number] if number in names else tokenizer.decode([number])
+
+
+def _is_sum_of_bytes(decoder: Mapping[str, Any] | None) -> bool:
+    """Whether a decoder joins bytes or characters, so that a Strip in it is that of an earlier export."""
+    return bool(decoder) and all(step["type"] in ("ByteLevel", "Fuse") for step in _decoders(decoder))
 
 
 def _decoders(decoder: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -14,6 +14,7 @@ from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tasks import IGNORED, Request, open_task
 from pipeline.tokenizer import Tokenizer, export
 from tests.specs import written
+from tests.tokenizer import foreign
 
 TEXTS = ["Ayşe İzmir'de yaşıyor.", "", " iki  boşluk\n", "<|endoftext|>", "ışık 2024 👍"]
 CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=24, max_prompt_tokens=24)
@@ -196,3 +197,52 @@ def test_adopt_reads_a_tokenizer_json_without_a_model_type(words: Path, tmp_path
     ours, theirs = exported(tmp_path / "kept", tmp_path / "model", TEXT)
     assert theirs("Ayşe")["input_ids"] == [ours.end_of_text, *Tokenizer.load(words).encode("Ayşe")]
     assert json.loads((tmp_path / "model/tokenizer.json").read_text())["model"]["type"] == "BPE"
+
+
+FOREIGN = {
+    "wordpiece": "bert", "unigram": "t5", "byte_fallback": "gemma", "missing_bytes": "llama", "roberta": "roberta",
+    "prefix_space": "gpt2", "clip": "clip", "wordlevel": "llama",
+}  # fmt: skip
+"""Kind of vocabulary -> model_type of the folder, by which AutoTokenizer could choose another class."""
+
+
+@pytest.mark.parametrize("task", ["classify", "unchanged"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_write_gives_the_ids_of_an_adopted_vocabulary(kind: str, task: str, tmp_path: Path) -> None:
+    """Lost otherwise: a tuned BERT reads other ids in transformers than it was tuned on, or without [CLS] and [SEP]."""
+    from transformers import AutoTokenizer
+
+    vocabularies.adopt(foreign.write(kind, tmp_path / "theirs")).save(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": FOREIGN[kind]}), encoding="utf-8")
+    decoder = json.loads((tmp_path / "model" / "tokenizer.json").read_bytes())["decoder"]
+    tokenizer = Tokenizer.load(tmp_path / "model")
+    input_format = export.describe(tokenizer, {"name": task, "max_tokens": 99}, 99)
+    export.write(tmp_path / "model", tokenizer, input_format)
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "model"), Tokenizer.load(tmp_path / "model")
+    assert (input_format.before, input_format.after) == {
+        "classify": (ours.text_prefix, ours.text_suffix or (ours.end_of_text,)),
+        "unchanged": (ours.text_prefix, ours.text_suffix) if foreign.AROUND.get(kind) else ((ours.end_of_text,), ()),
+    }[task]
+    for text in ["Işık gün don't  köfte", "a b", "  x ", "日本語 [x]", *foreign.lines(20)]:
+        ids = ours.encode(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+        assert theirs(text)["input_ids"] == [*input_format.before, *ids, *input_format.after]
+        assert theirs.decode(ids) == ours.decode(ids) == tokenizer.decode(ids)
+    assert theirs.eos_token_id == ours.end_of_text
+    assert ours.unknown in (theirs.unk_token_id, None)
+    assert theirs.pad_token_id is None or theirs.pad_token_id not in {*input_format.after, ours.unknown}
+    assert json.loads((tmp_path / "model" / "tokenizer.json").read_bytes())["decoder"] == decoder
+
+
+def test_write_keeps_the_roles_of_an_encoder(tmp_path: Path) -> None:
+    """Lost otherwise: transformers' fill-mask finds no mask token in a tuned BERT."""
+    from transformers import AutoTokenizer
+
+    vocabularies.adopt(foreign.write("wordpiece", tmp_path / "model")).save(tmp_path / "model")
+    tokenizer = Tokenizer.load(tmp_path / "model")
+    for task in ("classify", "unchanged"):  # an export of an export too
+        export.write(tmp_path / "model", tokenizer, export.describe(tokenizer, {"name": task, "max_tokens": 9}, 9))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert (theirs.cls_token, theirs.sep_token, theirs.mask_token, theirs.pad_token) == (
+        "[CLS]", "[SEP]", "[MASK]", "[PAD]",
+    )  # fmt: skip
