@@ -13,6 +13,7 @@ class ByteTokenizer:
         self.special = {name: 256 + i for i, name in enumerate(names)}
         self.vocab_size = 256 + len(names)
         self.end_of_text = self.special["<|endoftext|>"]
+        self.chat_template = None
         self.pad = self.special.get("<|pad|>", self.end_of_text)
         self.text_prefix: tuple[int, ...] = ()
         self.text_suffix: tuple[int, ...] = ()

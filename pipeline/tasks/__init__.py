@@ -148,7 +148,13 @@ class Answering(Task):
     def opens(self) -> str:
         """The prefix of an answer's text."""
         assert self.spec.template is not None
-        return templates.TEMPLATES[self.spec.template].opens
+        return templates.opens(self.tokenizer, self.spec.template)
+
+    @property
+    def stop(self) -> int:
+        """The id that ends an answer: end-of-text, or the folder's end of a turn with its own template."""
+        assert self.spec.template is not None
+        return templates.end_of_answer(self.tokenizer, self.spec.template)
 
     def prompt(self, request: Request) -> list[int]:
         """Ids of the conversation up to the answer."""
@@ -159,7 +165,7 @@ class Answering(Task):
     def answer(self, text: str) -> str:
         """The answer in a generated text (or its first piece)."""
         assert self.spec.template is not None
-        return templates.answer_text(self.spec.template, text)
+        return templates.answer_text(self.tokenizer, self.spec.template, text)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
