@@ -21,6 +21,8 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
+    encode_after_special = encode
+
     def decode(self, ids: Any) -> str:
         return self.decode_bytes(ids).decode(errors="replace")
 

@@ -5,7 +5,7 @@ the template renders the messages that are left, so no marker of it is ever cut.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.data.conversations import Turn
 from pipeline.errors import UserError
@@ -43,7 +43,7 @@ def prompt(tokenizer: Vocabulary, request: Request, limit: int, *, learns_earlie
         kept = turns[dropped:]
         messages = _messages(system, kept, request.text)
         pieces = template.render(messages, add_generation_prompt=True)
-        ids = template.encode(pieces, tokenizer.encode)
+        ids = template.encode(pieces, tokenizer)
         if len(ids) <= limit:
             if not learns_earlier or not kept:
                 return Prompt(ids, [False] * len(ids))
@@ -64,7 +64,15 @@ def answer(tokenizer: Vocabulary, output: str) -> list[int]:
         raise RefusedConversationError(
             f"the folder's chat template does not write the answer {output[:40]!r} after its opening"
         )
-    return template.encode(rest[: ends[-1] + 1], tokenizer.encode)
+    before = template.encode(opening, tokenizer)
+    through = template.encode(whole[: len(whole) - len(rest) + ends[-1] + 1], tokenizer)
+    if through[: len(before)] == before:
+        return through[len(before) :]
+    # the last id of the opening would change with the answer, and generation begins after it as it is
+    ids: list[int] = []
+    for piece in rest[: ends[-1] + 1]:
+        ids += [piece.marker.number] if piece.marker is not None else tokenizer.encode_after_special(piece.text)
+    return ids
 
 
 def markers(tokenizer: Vocabulary) -> int:
@@ -87,7 +95,7 @@ def _messages(system: str, turns: Sequence[Turn], question: str) -> list[dict[st
 
 def _ids(tokenizer: Vocabulary, template: ChatTemplate, system: str, question: str) -> list[int]:
     pieces = template.render(_messages(system, (), question), add_generation_prompt=True)
-    return template.encode(pieces, tokenizer.encode)
+    return template.encode(pieces, tokenizer)
 
 
 def _cut(tokenizer: Vocabulary, template: ChatTemplate, system: str, question: str, limit: int) -> list[int]:
@@ -116,7 +124,7 @@ def _text_without_middle(tokenizer: Vocabulary, text: str, ids: list[int], most:
         return text
     kept = without_middle(ids, most)
     head = most // 2
-    return "".join(tokenizer.decode_bytes(part).decode("utf-8", errors="ignore") for part in (kept[:head], kept[head:]))
+    return "".join(tokenizer.decode(part).strip("\ufffd") for part in (kept[:head], kept[head:]))
 
 
 def _is_end(template: ChatTemplate, piece: Piece) -> bool:
@@ -143,21 +151,30 @@ def _learned(
             learned.append(any(begin <= at < end for begin, end in taught))
         else:
             inside = [(begin - at, end - at) for begin, end in taught]
-            learned += _learned_ids(tokenizer, piece.text, inside)
+            encode = tokenizer.encode_after_special if learned else tokenizer.encode
+            learned += _learned_ids(encode, piece.text, inside)
         at += size
     return learned
 
 
-def _learned_ids(tokenizer: Vocabulary, text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Per id of a text: whether it begins and ends within one of the spans of characters."""
-    ids = tokenizer.encode(text)
-    bounds = [(len(text[: max(begin, 0)].encode()), len(text[: max(end, 0)].encode())) for begin, end in spans]
-    learned, at = [], 0
-    for number in ids:
-        end = at + len(tokenizer.decode_bytes([number]))
-        learned.append(any(first <= at and end <= last for first, last in bounds))
-        at = end
+def _learned_ids(encode: Callable[[str], list[int]], text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Per id of a text: whether it lies within one of the spans of characters; an id across a bound does not."""
+    ids = encode(text)
+    learned = [False] * len(ids)
+    for begin, end in spans:
+        if end > 0 and begin < len(text):
+            before, through = encode(text[: max(begin, 0)]), encode(text[:end])
+            first, last = _shared(before, ids), _shared(through, ids)
+            first += first < len(before)
+            learned[first:last] = [True] * (last - first)
     return learned
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of ids with which both begin."""
+    return next(
+        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def _flat(template: ChatTemplate, pieces: Sequence[Piece]) -> str:
@@ -184,8 +201,12 @@ def _spans(template: ChatTemplate, messages: Sequence[dict[str, str]], text: str
         if said is None or number in spans:
             raise _hidden()
         begin, at = at, at + len(said)
-        closing = after.find(end) + 1 if messages[number]["role"] == "assistant" else 0
-        spans[number] = begin, at + closing
+        if messages[number]["role"] == "assistant":
+            opens = template.turn.opens  # the model generates it too
+            begin -= len(opens) if text.endswith(opens, 0, begin) else 0
+            spans[number] = begin, at + after.find(end) + 1
+        else:
+            spans[number] = begin, at
         at += len(after)
     if at != len(text) or len(spans) < len(messages):
         raise _hidden()

@@ -19,8 +19,11 @@ class Vocabulary(Protocol):
     def encode(self, text: str) -> list[int]:
         """Ids of ordinary text."""
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of ids."""
+    def encode_after_special(self, text: str) -> list[int]:
+        """Ids of ordinary text that follows a special token."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; U+FFFD for a letter that is cut in two."""
 
 
 class Prompt(NamedTuple):

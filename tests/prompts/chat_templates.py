@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from pipeline.tokenizer.pretokenizer import PATTERNS
 
@@ -146,6 +146,8 @@ class Style(NamedTuple):
     """Whether the special tokens take the white space after them (`rstrip`)."""
     system: bool = True
     """Whether it accepts a system message."""
+    blanks: str | None = None
+    """SentencePiece's visible blanks, not byte-level letters: `first` or `always` before a text; None: neither."""
 
 
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -161,6 +163,8 @@ STYLES = {
     ),
     "mistral": Style(MISTRAL, ("<s>", "</s>", "[INST]", "[/INST]"), "</s>", "<s>"),
     "mistral_in_letters": Style(MISTRAL, ("<s>", "</s>"), "</s>", "<s>"),
+    "mistral_first_blank": Style(MISTRAL, ("<s>", "</s>", "[INST]", "[/INST]"), "</s>", "<s>", blanks="first"),
+    "mistral_every_blank": Style(MISTRAL, ("<s>", "</s>"), "</s>", "<s>", blanks="always"),
     "phi3": Style(
         PHI3,
         ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"),
@@ -173,14 +177,7 @@ STYLES = {
 
 def folder(style: Style, path: Path) -> Path:
     """A tokenizer folder as the model's authors publish it."""
-    made = tokenizers.Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(tokenizers.Regex(PATTERNS["cl100k_base"].huggingface), "isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator(["Where is Ayşe? system user assistant model İzmir'de yaşıyor.\n\n"] * 20, trainer)
+    made = _byte_level() if style.blanks is None else _visible_blanks(style.blanks)
     flags: dict[str, Any] = {"normalized": False, "rstrip": style.strips_after}
     made.add_special_tokens([tokenizers.AddedToken(name, special=True, **flags) for name in style.special])
     made.add_tokens([tokenizers.AddedToken(name, normalized=False) for name in style.words])
@@ -190,3 +187,38 @@ def folder(style: Style, path: Path) -> Path:
     settings |= {"bos_token": style.bos} if style.bos else {}
     (path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return path
+
+
+_TEXTS = [
+    "Where is Ayşe? system user assistant model İzmir'de yaşıyor. ışık evet ve bugün dün\n\n 12 345 <|>[/]👍"
+] * 20
+
+
+def _byte_level() -> tokenizers.Tokenizer:
+    made = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(tokenizers.Regex(PATTERNS["cl100k_base"].huggingface), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        _TEXTS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    )
+    return made
+
+
+def _visible_blanks(scheme: str) -> tokenizers.Tokenizer:
+    """As of Llama 2 and Mistral: a blank before each text (`always`), or before the first one only."""
+    made = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if scheme == "first":
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(steps)
+    names = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words = [word for text in _TEXTS for word in text.split(" ")]
+    made.train_from_iterator(words, trainers.BpeTrainer(vocab_size=420, special_tokens=names, show_progress=False))
+    raw = json.loads(made.to_str())
+    raw["added_tokens"] = raw["added_tokens"][:1]  # the bytes are tokens of the model
+    return tokenizers.Tokenizer.from_str(json.dumps(raw))

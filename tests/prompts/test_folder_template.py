@@ -177,7 +177,7 @@ def test_render_gives_transformers_ids_for_tools(tmp_path: Path) -> None:
     for tools in (None, [TOOL]):
         pieces = template.render(messages, tools=tools, add_generation_prompt=True)
         expected = theirs.apply_chat_template(messages, tools=tools, add_generation_prompt=True, return_dict=False)
-        assert template.encode(pieces, ours.encode) == expected
+        assert template.encode(pieces, ours) == expected
 
 
 def test_a_system_message_that_the_template_refuses_makes_no_example(tmp_path: Path) -> None:
