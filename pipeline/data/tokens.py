@@ -117,8 +117,8 @@ def _count(documents: Path, method: str) -> int:
         raise UserError(f"{documents}: not readable as parquet ({error}); run: dvc repro download") from None
     if rows == 0 and method in _LEARNED:
         raise UserError(
-            f"{documents}: 0 documents, and tokenize.method {method} learns its vocabulary from them; add a source of documents to params.yaml: "
-            "download.sources (rejected rows are in data/raw/rejections.parquet)"
+            f"{documents}: 0 documents, and tokenize.method {method} learns its vocabulary from them; add a source of "
+            "documents to params.yaml: download.sources (rejected rows are in data/raw/rejections.parquet)"
         )
     return rows
 

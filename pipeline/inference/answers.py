@@ -45,7 +45,7 @@ def answer(
     """
     outputs = generate(
         model, [task.prompt(request) for request in requests], max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop={task.stop},
+        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task),
         generator=generator,
     )  # fmt: skip
     return [task.answer(task.tokenizer.decode(ids)) for ids in outputs]
@@ -58,9 +58,14 @@ def stream_answer(
     text, opening = TextStream(task.tokenizer), True
     for token in stream(
         model, task.prompt(request), max_tokens=sampling.max_tokens, temperature=sampling.temperature,
-        top_k=sampling.top_k, top_p=sampling.top_p, stop={task.stop}, generator=generator,
+        top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task), generator=generator,
     ):  # fmt: skip
         if piece := text.add(token):
             yield task.answer(piece) if opening else piece
             opening = False
     yield text.rest()
+
+
+def _ends(task: Task) -> set[int]:
+    """The ids that end an answer: the task's, and end-of-text, which a model with a chat template may give instead."""
+    return {task.stop, task.tokenizer.end_of_text}

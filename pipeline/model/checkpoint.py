@@ -75,6 +75,8 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
             _write_network(model, temporary, labels)
         if labels is not None and (kind := problem_type(metadata)):
             files.write_json(temporary / "config.json", files.read_json(temporary / "config.json") | kind)
+        if input_format is not None:
+            _write_ends(temporary / "generation_config.json", input_format.ends)
         if metadata is not None:
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
@@ -129,6 +131,12 @@ def _write_network(model: GPT, folder: Path, labels: list[str] | None) -> None:
     if model.score is not None and model.head is not None and not model.config.tie_embeddings:
         (folder / HEAD).parent.mkdir()
         write_tensors(folder / HEAD, {"head.weight": model.head.weight})
+
+
+def _write_ends(path: Path, ends: tuple[int, ...]) -> None:
+    """Says in generation_config.json where an answer ends, where more than one token ends it."""
+    if len(ends) > 1 and path.is_file():
+        files.write_json(path, files.read_json(path) | {"eos_token_id": list(ends)})
 
 
 def _read_weights(folder: Path, config: ModelConfig, expected: Mapping[str, Header]) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def pin(folder: Path) -> str:
 
 def released(folder: Path) -> Released:
     """Facts about the model in a folder. Raises UserError where the folder could not be a start."""
-    _inspect(folder)
+    _check(folder)
     headers = weights.folder_headers(folder)
     types: dict[str, int] = {}
     for header in headers.values():
@@ -64,8 +64,8 @@ def released(folder: Path) -> Released:
     )
 
 
-def _inspect(folder: Path) -> None:
-    """Checks a folder of one of our families, or of another architecture, before a number is read."""
+def _check(folder: Path) -> None:
+    """Checks a folder of one of our families, or of another architecture that transformers computes."""
     if library_folder.is_library(folder):
         library_folder.inspect(folder)
     else:
@@ -98,7 +98,7 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    _inspect(folder)
+    _check(folder)
     hashes = foreign.hashes(folder)
     found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:

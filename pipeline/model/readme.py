@@ -141,7 +141,11 @@ _VIRTUAL = (
 _BOTTLENECK = """
 The bottleneck layers in `adapter/` are a part of this model, and its weights do not include them: only Tohum reads it.
 """
-_JOINED = {"chat": r"`instruction\ninput`", "alpaca": r"`instruction\n\n### Input:\ninput`"}
+_JOINED = {
+    "chat": r"`instruction\ninput`",
+    "model": r"`instruction\ninput`",
+    "alpaca": r"`instruction\n\n### Input:\ninput`",
+}
 
 
 def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapter: Path) -> str:

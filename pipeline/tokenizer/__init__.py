@@ -20,7 +20,7 @@ from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES
-from pipeline.tokenizer.chat_template import ChatTemplate
+from pipeline.tokenizer.chat_template import ChatTemplate, without_first_blank
 from pipeline.tokenizer.checks import MOST_IDS
 from pipeline.tokenizer.encoders import BytePairs, Characters, Encoder, Ids
 from pipeline.tokenizer.library import Library
@@ -129,6 +129,16 @@ class Tokenizer:
         """
         ids: list[int] = self._encoder.encode([text])[0].tolist()
         return ids
+
+    def encode_after_special(self, text: str) -> list[int]:
+        """`encode` of a text that follows a special token: some vocabularies put a blank before a whole text only."""
+        ids: list[int] = self._encoder_after_special.encode([text])[0].tolist()
+        return ids
+
+    @cached_property
+    def _encoder_after_special(self) -> Encoder:
+        data = without_first_blank(self._files[TOKENIZER]) if isinstance(self._encoder, Library) else None
+        return self._encoder if data is None else Library(data, self.special, [self.end_of_text])
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """`encode` of each text, in parallel threads; uint32 [n_tokens] each."""
