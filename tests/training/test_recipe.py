@@ -28,8 +28,8 @@ CLOZE = {
 }  # fmt: skip
 TUNERS: list[dict[str, Any]] = [
     {"name": "full"},
-    {"name": "bottleneck", "width": 2},
-    {"name": "prompt", "virtual_tokens": 4, "text": "spam"},
+    {"name": "bottleneck", "width": 2, "with_base": True},
+    {"name": "prompt", "virtual_tokens": 4, "text": "spam", "with_base": True},
 ]
 
 
@@ -105,7 +105,7 @@ def test_train_counts_records_and_epochs(accumulate: int, batch_warmup_steps: in
 @pytest.mark.usefixtures("project")
 def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     """Lost otherwise: the first long message would end the run with an error about positions."""
-    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
+    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam", "with_base": True}
     with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, task.max_tokens is 40; use fewer"):
         train(params_of({"name": "classify", "max_tokens": 40}, tuner))
 
