@@ -91,7 +91,8 @@ lm-eval, rolling perplexity adds that token by itself: `add_bos_token=False`.
 """
 
 _ADAPTER = """
-{role}peft needs the model that the adapter was trained on: `base_model_name_or_path` of `adapter/adapter_config.json` is {place}. Labels and tokenizer are those of this folder.
+{role}peft needs the model that the adapter was trained on: `base_model_name_or_path` of \
+`adapter/adapter_config.json` is {place}. Labels and tokenizer are those of this folder.
 
 ```python
 import json

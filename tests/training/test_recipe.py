@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from pipeline import config, files, tokenizer
+from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.evaluation import open_subject
@@ -64,12 +65,12 @@ def params_of(task: dict[str, Any], tuner: dict[str, Any]) -> Params:
     return config.check(raw)
 
 
-def train(params: Params) -> None:
-    recipe = params.finetune["spam-lora"]
+def train(params: Params, start: str = "base") -> None:
+    recipe, folder = params.finetune["spam-lora"], Path("models") / start
     recipes.train(
         "spam-lora", "finetune.spam-lora", recipe, "labelled",
-        lambda generator, device: checkpoint.load(Path("models/base"), str(device)),
-        [Path("models/base")], params, NullTracker(), Path("models/base"),
+        lambda generator, device: checkpoint.load(folder, str(device)),
+        [folder], params, NullTracker(), folder,
     )  # fmt: skip
 
 
@@ -84,6 +85,38 @@ def test_train_writes_a_model_that_can_be_loaded_and_classifies(task: dict[str, 
     found = probabilities(subject.model, subject.labelling("m"), [Request("ödül 1"), Request("akşam 2" * 40)], 2)
     assert found.shape == (2, 2)
     torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("name", ["lora", "ia3", "prefix", "prompt", "bottleneck"])
+def test_train_stores_an_adapter_without_its_base_that_loads_as_the_whole_model(name: str, project: Path) -> None:
+    """The same recipe in both forms: equal weights, and all files of the whole folder again from the small one."""
+    settings = {"name": name} | plugins.example("tuners", name)
+    key = "merged" if "merged" in settings else "with_base"
+    task = {"name": "classify", "max_tokens": 40}
+    train(params_of(task, settings))
+    (project / "models/spam-lora").rename(project / "models/whole")
+    train(params_of(task, settings | {key: False}))
+    assert not list((project / "models/spam-lora").rglob("model.safetensors"))
+    checkpoint.write_whole(Path("models/spam-lora"), Path("models/again"))
+    assert files.sha256_of(Path("models/again")) == files.sha256_of(Path("models/whole"))
+    loaded, whole = (checkpoint.load(Path("models") / name).state_dict() for name in ("spam-lora", "whole"))
+    assert all(torch.equal(loaded[key], value) for key, value in whole.items())
+
+
+@pytest.mark.usefixtures("project")
+def test_train_names_no_base_for_an_adapter_over_an_adapter() -> None:
+    """Lost otherwise: peft would be sent to a folder without weights."""
+    task, lora = {"name": "classify", "max_tokens": 40}, {"name": "lora"} | plugins.example("tuners", "lora")
+    train(params_of(task, lora | {"merged": False}))
+    Path("models/spam-lora").rename("models/first")
+    params = params_of(task, lora)
+    recipe = params.finetune["spam-lora"].model_copy(update={"start": "first"})
+    params.finetune["spam-lora"] = recipe
+    train(params, "first")
+    config = files.read_json(Path("models/spam-lora/adapter/adapter_config.json"))
+    assert config["base_model_name_or_path"] is None
+    assert checkpoint.load(Path("models/spam-lora")).score is not None
 
 
 @pytest.mark.usefixtures("project")
