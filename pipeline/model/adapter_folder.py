@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pipeline import files, foreign
 from pipeline.config.section import Section, validated
 from pipeline.errors import UserError
-from pipeline.foreign import AGAIN, shown, whole
+from pipeline.foreign import AGAIN, BASE, ORIGIN, shown, whole
 from pipeline.model.adapters import ADDED, CONFIG, TENSORS
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_format import exported_name, internal_name
@@ -32,7 +32,6 @@ from pipeline.model.inspection import verify
 from pipeline.model.weights import INDEX, headers, read_tensors, require_floats
 from pipeline.paths import DOWNLOADS
 
-BASE, ORIGIN = "base.json", "origin.json"
 ADAPTER = "adapter"
 MIN_NORM = 1e-30
 """Lower bound of a row's norm: a row of zeros (pruned weights) has no direction; it stays zero."""

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.foreign import AGAIN
+from pipeline.foreign import AGAIN, BASE
 from pipeline.model import adapter_folder, library_folder, readme, weights
-from pipeline.model.adapter_folder import ADAPTER, BASE, Base
+from pipeline.model.adapter_folder import ADAPTER, Base
 from pipeline.model.adapters import attach, has_additions
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT

@@ -12,8 +12,9 @@ import torch
 from pipeline import files, foreign
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
+from pipeline.foreign import BASE
 from pipeline.model import checkpoint, library_folder, weights
-from pipeline.model.adapter_folder import BASE, Origin, snapshot
+from pipeline.model.adapter_folder import Origin, snapshot
 from pipeline.model.gpt import GPT
 from pipeline.model.inspection import inspect
 

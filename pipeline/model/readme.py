@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.model.adapter_folder import BASE
+from pipeline.foreign import BASE
 from pipeline.model.adapters import CONFIG
 from pipeline.tokenizer.export import InputFormat
 

@@ -15,7 +15,7 @@ import pyarrow.csv
 import torch
 from torch import Tensor
 
-from pipeline import closure, files, integrity
+from pipeline import closure, files, foreign, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Finetune, Kind, Pretrain, Recipe
@@ -321,7 +321,7 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
         if isinstance(recipe, Pretrain):
             origin = open_weights.origin(recipe.start, None if progress.step else plain, DOWNLOADS)
             if origin is not None:
-                files.write_json(folder / adapter_folder.ORIGIN, origin.model_dump())
+                files.write_json(folder / foreign.ORIGIN, origin.model_dump())
 
     checkpoint.save(
         plain,
