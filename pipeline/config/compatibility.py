@@ -57,6 +57,7 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
+    yield from _of_storage(where, recipe)
     if isinstance(recipe, Finetune):
         yield from _of_start(where, recipe, params)
 
@@ -152,6 +153,27 @@ def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
     depth = _depth(recipe.start, params)
     if recipe.depth is not None and depth is not None and recipe.depth > depth:
         yield f"{where}.depth is {recipe.depth}, and {recipe.start!r} has {depth} blocks; lower it"
+
+
+def _of_storage(where: str, recipe: Recipe) -> Iterator[str]:
+    """A model folder that holds an adapter only has models/base as base: the stages that read models depend on it."""
+    tuner = recipe.part("tuner", where)
+    key = next((key for key in ("merged", "with_base") if getattr(tuner, key, True) is False), None)
+    if key is None:
+        return
+    setting = f"{where}.tuner.{key} is false, which stores the adapter without its base"
+    if not isinstance(recipe, Finetune):
+        yield f"{setting}, and pretrain makes the base of all other models; set it to true"
+    elif recipe.start != "base":
+        yield (
+            f"{setting}, and `from` is {recipe.start!r}; only `base` is a dependency of every stage that would read "
+            "this model: set it to true, or `from` to base"
+        )
+    elif recipe.depth is not None:
+        yield (
+            f"{setting}, and depth is {recipe.depth}: no folder has the base with so few blocks; set it to true, or "
+            "depth to null"
+        )
 
 
 def _adds(model: str, params: Params) -> str | None:
