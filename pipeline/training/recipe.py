@@ -21,7 +21,7 @@ from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Kind, Recipe
 from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
+from pipeline.model import checkpoint, memory
 from pipeline.model.adapters import has_additions
 from pipeline.model.compilation import compiled
 from pipeline.model.device import set_up
@@ -76,7 +76,9 @@ class Built:
     private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """The trainer of these parts; compiles the model if the params enable it."""
+        """The trainer of these parts; lowers and compiles the model as the params say."""
+        if recipe.schedule.steps:
+            memory.prepare(self.model, params.compute)
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
@@ -297,6 +299,7 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
     """Writes the model folder (merged, with `adapter/` if the tuner has one), the summary, which it returns, and the
     curve.
     """
+    memory.restore(built.model)
     summary = _summary(progress, built)
     model, tuner, task = built.model, built.tuner, built.task
     weights = example_weights(built.train, built.parts.weighting.memory)
