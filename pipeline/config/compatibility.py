@@ -7,6 +7,7 @@ A part declares in its `Settings`, as class variables that are read without impo
     losses:     takes (what a task may emit), roles (reference)
     any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
+                freezes (false: every weight is trained)
     weighting:  reads (record kinds; without it any), takes (what a task may emit; without it anything), by_example
                 (true: a weight depends on its own example alone)
 """
@@ -31,7 +32,7 @@ def check(params: Params, name: str) -> None:
         UserError: names the recipe, the value, and values that fit.
     """
     for where, recipe, kind in recipes(params):
-        for fault in faults(where, recipe, kind, params):
+        for fault in [*faults(where, recipe, kind, params), *_of_compute(where, recipe, params)]:
             raise UserError(f"{name}: {fault}")
     for fault in [*_of_references(params), *_of_merges(params)]:
         raise UserError(f"{name}: {fault}")
@@ -60,6 +61,23 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     yield from _of_storage(where, recipe)
     if isinstance(recipe, Finetune):
         yield from _of_start(where, recipe, params)
+
+
+def _of_compute(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
+    """Memory is saved only in ways that the recipe's gradients allow."""
+    compute = params.compute
+    if not recipe.schedule.steps:
+        return
+    if compute.weights == "nf4" and not declared(recipe, "tuner", "freezes", True):
+        yield (
+            f"compute.weights is nf4, and {where}.tuner.name is {recipe.tuner.name!r}, which trains every weight: "
+            "4-bit weights cannot be trained; take lora or another adapter there, or set compute.weights to float32"
+        )
+    if recipe.privacy is not None and compute.checkpoint_activations:
+        yield (
+            f"compute.checkpoint_activations is true, and {where} has privacy, whose examples pass one by one: there "
+            "is nothing to save; set it to false"
+        )
 
 
 def _of_records(where: str, recipe: Recipe, kind: Kind) -> Iterator[str]:

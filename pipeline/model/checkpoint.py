@@ -74,18 +74,9 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         input_format = None
         if tokenizer is not None:
             input_format = _write_tokenizer(tokenizer, temporary, metadata, model.config.context_length)
-        if isinstance(model, LibraryModel):
-            library_folder.write(model, temporary, labels, _special_tokens(temporary), all_weights=base is None)
-        else:
-            _write_configs(model, temporary, labels)
-            if base is None:
-                _write_weights(model, temporary)
-        if labels is not None and (kind := problem_type(metadata)):
-            files.write_json(temporary / "config.json", files.read_json(temporary / "config.json") | kind)
+        _write_network(model, temporary, labels, metadata, base)
         if input_format is not None:
             _write_ends(temporary / "generation_config.json", input_format.ends)
-        if base is not None:
-            files.write_json(temporary / BASE, base.model_dump())
         if metadata is not None:
             files.write_json(temporary / "tohum.json", dict(metadata))
         if adapter is not None:
@@ -95,6 +86,22 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         if more is not None:
             more(temporary)
         _write_manifest(temporary)
+
+
+def _write_network(
+    model: GPT, folder: Path, labels: list[str] | None, metadata: Mapping[str, Any] | None, base: Base | None
+) -> None:
+    """Writes the configs, and the weights or base.json; arguments as of `save`."""
+    if isinstance(model, LibraryModel):
+        library_folder.write(model, folder, labels, _special_tokens(folder), all_weights=base is None)
+    else:
+        _write_configs(model, folder, labels)
+        if base is None:
+            _write_weights(model, folder)
+    if labels is not None and (kind := problem_type(metadata)):
+        files.write_json(folder / "config.json", files.read_json(folder / "config.json") | kind)
+    if base is not None:
+        files.write_json(folder / BASE, base.model_dump())
 
 
 def write_whole(folder: Path, target: Path) -> None:

@@ -115,7 +115,7 @@ def write(
     config = model.net.config
     if labels is not None:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = config.problem_type or "single_label_classification"
     if "pad_token" in special:
         config.pad_token_id = special["pad_token"]
     if model.architecture != "encoder" and "eos_token" in special:
@@ -124,7 +124,7 @@ def write(
             model.net.generation_config.eos_token_id = special["eos_token"]
             model.net.generation_config.pad_token_id = config.pad_token_id
     config._name_or_path = ""  # a path of this machine otherwise
-    weights_of = {} if all_weights else {"state_dict": {}}
+    weights_of: dict[str, Any] = {} if all_weights else {"state_dict": {}}
     with quiet():
         model.net.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB", **weights_of)
     if not all_weights:

@@ -21,7 +21,7 @@ from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Finetune, Kind, Pretrain, Recipe
 from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
-from pipeline.model import adapter_folder, checkpoint, open_weights
+from pipeline.model import adapter_folder, checkpoint, memory, open_weights
 from pipeline.model.adapters import has_additions
 from pipeline.model.compilation import compiled
 from pipeline.model.device import set_up
@@ -77,7 +77,9 @@ class Built:
     private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """The trainer of these parts; compiles the model if the params enable it."""
+        """The trainer of these parts; lowers and compiles the model as the params say."""
+        if recipe.schedule.steps:
+            memory.prepare(self.model, params.compute)
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
@@ -320,6 +322,7 @@ def _base(recipe: Recipe) -> adapter_folder.Base | None:
 
 def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
     """Writes the model folder (with `adapter/` if the tuner has one), the summary, which it returns, and the curve."""
+    memory.restore(built.model)
     summary = _summary(progress, built)
     model, tuner, spec = built.model, built.tuner, with_decision(built)
     weights = example_weights(built.train, built.parts.weighting.memory)

@@ -100,7 +100,7 @@ class LoRALinear(nn.Module):
         update = F.linear(low_rank, scaled_B)
         # The norms are constants in the gradient: DoRA, section 4.3, half the memory, the same scores.
         scale = self.magnitude / self._row_norms().detach().clamp(min=MIN_NORM)
-        scaled = (F.linear(x, self.base.weight) + update) * scale
+        scaled = (F.linear(x, self.base.weight.to(x.dtype)) + update) * scale
         return scaled if self.base.bias is None else scaled + self.base.bias
 
     def _weight(self) -> Tensor:

@@ -215,3 +215,14 @@ def test_check_refuses_a_search_whose_trials_cannot_work() -> None:
     raw["search"] = {"tried": trial | {"space": {"depth": {"choices": [2, 99]}}}}
     with pytest.raises(UserError, match=r"search.tried.space.depth: 99 is refused; .*depth is 99"):
         config.check(raw)
+
+
+def test_check_refuses_4_bit_weights_where_a_recipe_trains_them() -> None:
+    """Lost otherwise: the run would end at the first training stage, after the data stages."""
+    raw = copy.deepcopy(RAW)
+    raw["compute"]["weights"] = "nf4"
+    with pytest.raises(UserError, match=r"compute\.weights is nf4, and pretrain\.tuner\.name is 'full'"):
+        config.check(raw)
+    raw["pretrain"]["schedule"]["steps"] = 0  # open weights as they are
+    with pytest.raises(UserError, match=r"finetune\.spam-full\.tuner\.name is 'full', which trains every weight"):
+        config.check(raw)

@@ -9,7 +9,9 @@ from pipeline.model.device import autocast, lowered, set_up
 from pipeline.tuners.lora import LoRALinear, Settings
 from tests.models import network
 
-CPU = Compute(device="cpu", threads=1, precision="float32", compile=False)
+CPU = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 
 
 def test_set_up_names_a_missing_gpu() -> None:
