@@ -89,6 +89,13 @@ class ChatModel(Section):
         return self
 
 
+class Augmentation(Part):
+    """A kind of changed copies: a file of pipeline/data/augment by name, and its settings."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the records that get such a copy, chosen by a stable hash of the record."""
+
+
 class Download(Section):
     """Settings of the stage download."""
 

@@ -82,6 +82,13 @@ def _pair(line: str) -> dict[str, str] | BadRow:
         if not isinstance(text, str) or not text.strip():
             found = "empty" if isinstance(text, str) else f"{type(text).__name__} {text!r:.40}"
             return BadRow("not_text", f"{name} is {found}; expected text")
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            return BadRow("no_character", f"{name} holds a NUL or half of a surrogate pair; expected text")
+        if (fault := unwritable(text)) is not None:
+            return fault
     return {name: value[name].strip() for name in FIELDS}
+
+
+def unwritable(text: str) -> BadRow | None:
+    """The reason why a model's text cannot be a record's, if there is one."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        return BadRow("no_character", f"{text!r:.80} holds a NUL or half of a surrogate pair; expected text")
+    return None

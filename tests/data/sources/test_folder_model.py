@@ -64,8 +64,8 @@ def test_answers_of_a_folder_need_its_pin(folder, tmp_path):
     for sha256, message in [(None, f"if you trust it, write {pin(folder)}"), ("0" * 64, "restore the folder")]:
         with pytest.raises(UserError, match=message):
             list(_chat.answers(asked(folder, sha256=sha256), PROMPTS, tmp_path, "download.sources.faq.ask"))
+    missing = asked(folder).model_copy(update={"folder": "models/none"})
     with pytest.raises(UserError, match=r"faq\.ask\.folder is .*no such folder"):
-        missing = asked(folder).model_copy(update={"folder": "models/none"})
         list(_chat.answers(missing, PROMPTS, tmp_path, "download.sources.faq.ask"))
 
 
