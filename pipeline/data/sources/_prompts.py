@@ -24,7 +24,7 @@ class Templates:
     """Of the file."""
 
     def filled(self, code: str, text: str, **values: str | int) -> str:
-        """The template of the language `code`, or `any`, with `text` in its slot and the values in theirs; other braces stay."""
+        """The template of the language `code`, or `any`, with `text` in its slot and the values in theirs."""
         template = self.by_language.get(code) or self.by_language[ANY]
         for name, value in values.items():
             template = template.replace(f"{{{name}}}", str(value))

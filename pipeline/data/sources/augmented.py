@@ -1,4 +1,4 @@
-"""Twins: changed copies of another source's records, for training only (typing errors, dropped diacritics, paraphrase...).
+"""Twins: changed copies of another source's records, for training only (typing errors, paraphrase, back-translation).
 
 Each augmentation gives a share of the records one twin with another text and the same answer or label. A twin names its
 record in the column `twin_of`; stage sample puts it where that record is and keeps it in training only, so no twin is
@@ -6,7 +6,7 @@ measured on and none of a held-out record is learned from.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,8 +29,9 @@ class Settings(Section):
     """The records, and how they are changed."""
 
     of: str
-    """The source, above this one in download.sources, whose labelled texts, instructions or preferences get twins;
-    documents do not."""
+    """The source, above this one in download.sources, whose records get twins."""
+    kind: Literal["labelled", "instructions", "preferences"]
+    """Kind of these records; documents get no twins."""
     augment: Annotated[list[Augmentation], Field(min_length=1)]
     """Files in pipeline/data/augment with their settings: [{name: typos, share: 0.5, rate: 0.05}]."""
     seed: int
@@ -59,7 +60,7 @@ def read(
     from pipeline.data.augment import Context
     from pipeline.errors import UserError
 
-    known = {_number(row) for _, table in _changeable(settings, records) for row in table["id"].to_pylist()}
+    known = {_number(row) for table in _tables(settings, records) for row in table["id"].to_pylist()}
     twins: Counter[str] = Counter()
     originals = len(known)
     for number, part in enumerate(settings.augment):
@@ -68,13 +69,20 @@ def read(
             part.settings("data/augment", where), Context(settings.seed, where)
         )
         chosen = _Chosen(settings, part, records)
-        for kind, rows in _batches(chosen, augmentation.texts(chosen.originals()), known, log):
+        for rows in _batches(chosen, augmentation.texts(chosen.originals()), known, log):
             twins[part.name] += len(rows)
-            yield kind, _table(rows, kind, log)
+            yield settings.kind, _table(rows, settings.kind, log)
     if not twins:
         raise UserError(f"download.sources.{entry}: no text of source {settings.of} was changed; see its augment")
     made = dict(sorted(twins.items()))
     log.provenance |= {"details": {"of": settings.of, "records": originals, "twins": made, "seed": settings.seed}}
+
+
+def adds(settings: Settings) -> "dict[Kind, tuple[str, ...]]":
+    """The column that names a twin's record."""
+    from pipeline.data.records import TWIN
+
+    return {settings.kind: (TWIN,)}
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
@@ -87,10 +95,8 @@ def _number(identity: str) -> int:
     return int(identity, 16)  # a third of the memory of the text
 
 
-def _changeable(
-    settings: Settings, records: "Callable[[str], Iterator[tuple[Kind, pa.Table]]]"
-) -> "Iterator[tuple[Kind, pa.Table]]":
-    return ((kind, table) for kind, table in records(settings.of) if kind in _CHANGED)
+def _tables(settings: Settings, records: "Callable[[str], Iterator[tuple[Kind, pa.Table]]]") -> "Iterator[pa.Table]":
+    return (table for kind, table in records(settings.of) if kind == settings.kind)
 
 
 class _Chosen:
@@ -101,8 +107,8 @@ class _Chosen:
     ) -> None:
         from collections import deque
 
-        self._settings, self.part, self._records = settings, part, records
-        self.waiting: deque[tuple[Kind, dict[str, Any]]] = deque()
+        self.settings, self.part, self._records = settings, part, records
+        self.waiting: deque[dict[str, Any]] = deque()
 
     def originals(self) -> "Iterator[Original]":
         """Their texts. Records that are pinned to validation or test, and twins, get no twin."""
@@ -110,25 +116,25 @@ class _Chosen:
         from pipeline.data.records import TWIN
         from pipeline.seeds import seed_for
 
-        for kind, table in _changeable(self._settings, self._records):
+        for table in _tables(self.settings, self._records):
             for row in table.to_pylist():
-                drawn = seed_for(self._settings.seed, "twin", self.part.name, row["id"]) / 2**63
+                drawn = seed_for(self.settings.seed, "twin", self.part.name, row["id"]) / 2**63
                 if row["split"] in (None, "train") and row.get(TWIN) is None and drawn < self.part.share:
-                    self.waiting.append((kind, row))
-                    yield Original(row["id"], row["language"], row[_CHANGED[kind]])
+                    self.waiting.append(row)
+                    yield Original(row["id"], row["language"], row[_CHANGED[self.settings.kind]])
 
 
 def _batches(
     chosen: _Chosen, texts: "Iterator[Any]", known: set[int], log: "RowLog"
-) -> "Iterator[tuple[Kind, list[dict[str, Any]]]]":
-    """The twins, a bounded number of one kind at a time; failed ones are logged as rejected."""
+) -> "Iterator[list[dict[str, Any]]]":
+    """The twins, a bounded number at a time; failed ones are logged as rejected."""
     from pipeline.data.formats._shape import BadRow
     from pipeline.data.records import CONTENT, TWIN, record_id
 
+    kind = chosen.settings.kind
     batch: list[dict[str, Any]] = []
-    batched: Kind | None = None
     for text in texts:
-        kind, row = chosen.waiting.popleft()
+        row = chosen.waiting.popleft()
         if isinstance(text, BadRow):
             log.reject(kind, f"{row['origin']} {chosen.part.name}", None, text.reason, text.detail)
             continue
@@ -139,13 +145,12 @@ def _batches(
         if _number(identity) in known:
             continue
         known.add(_number(identity))
-        if batch and (kind != batched or len(batch) >= _TABLE_ROWS):
-            yield batched or kind, batch
-            batch = []
         batch.append(twin)
-        batched = kind
-    if batch and batched is not None:
-        yield batched, batch
+        if len(batch) >= _TABLE_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _table(rows: list[dict[str, Any]], kind: Kind, log: "RowLog") -> "pa.Table":

@@ -42,6 +42,9 @@ class Settings(Section):
     passage_as_input: bool
     """Whether the passage is the record's `input` (answers are read from a text) or is left out (answers are learned by
     heart)."""
+    by_document: bool
+    """Whether a pair's `group` is its document (or the document's own group): with split.by: group all pairs about a
+    document are in one split, and held-out questions are about documents that training has not seen."""
     prompts: str | None
     """A YAML file in inputs/ with templates of your own, language -> template, as in
     pipeline/data/sources/question_prompts.yaml; null: these."""
@@ -117,6 +120,13 @@ def read(
         yield "instructions", _table(batch, log)
 
 
+def adds(settings: Settings) -> "dict[Kind, tuple[str, ...]]":
+    """The column `group`, where pairs are grouped by document."""
+    from pipeline.data.records import GROUP
+
+    return {"instructions": (GROUP,)} if settings.by_document else {}
+
+
 def provenance(settings: Settings) -> dict[str, Any]:
     """Address of the model; `read` adds SHA-256 of the answers, models as answered, settings and template's hash."""
     from pipeline.data.sources._chat import stated_address
@@ -146,7 +156,8 @@ class _Passages:
             for document in table.to_pylist() if kind == "documents" else ():
                 for number, text in enumerate(passages(document["text"], self._settings.passage_characters), 1):
                     origin = f"{document['origin']} passage {number}"
-                    yield {name: document[name] for name in ("id", "language", "split")} | {
+                    group = document.get("group") or document["id"]
+                    yield {"language": document["language"], "split": document["split"], "group": group} | {
                         "origin": origin,
                         "text": text,
                     }
@@ -171,10 +182,12 @@ def _rows(answer: "Answer | Refusal") -> Iterator[tuple[int, Any]]:
 
 
 def _record(passage: dict[str, Any], pair: dict[str, str], origin: str, settings: Settings) -> dict[str, Any]:
+    group = passage["group"] if settings.by_document else None
     return {
-        "language": passage["language"], "split": passage["split"], "origin": origin, "instruction": pair["question"],
-        "input": passage["text"] if settings.passage_as_input else "", "output": pair["answer"], "history": None,
-        "passage": passage["text"],
+        "language": passage["language"], "split": passage["split"], "group": group, "origin": origin,
+        "instruction": pair["question"],
+        "input": passage["text"] if settings.passage_as_input else "", "output": pair["answer"],
+        "history": None, "passage": passage["text"],
     }  # fmt: skip
 
 
@@ -182,7 +195,7 @@ def _table(batch: list[dict[str, Any]], log: "RowLog") -> "pa.Table":
     import pyarrow as pa
 
     log.accept("instructions", len(batch))
-    names = ("language", "split", "origin", "instruction", "input", "output", "history", "passage")
+    names = ("language", "split", "group", "origin", "instruction", "input", "output", "history", "passage")
     return pa.Table.from_pylist(batch, schema=pa.schema([(name, pa.string()) for name in names]))
 
 

@@ -47,7 +47,8 @@ def asking(address: str, **fields) -> dict:
 def synthesised(ask: dict, **fields) -> dict:
     return {
         "name": "synthesised", "licence": "CC0-1.0", "consent": "synthetic", "weight": 1.0, "of": "handbook",
-        "passage_characters": 100, "passages": None, "pairs": 2, "passage_as_input": False, "prompts": None, "ask": ask,
+        "passage_characters": 100, "passages": None, "pairs": 2, "passage_as_input": False, "by_document": False,
+        "prompts": None, "ask": ask,
         "sha256": None,
     } | fields  # fmt: skip
 
@@ -303,6 +304,14 @@ def test_synthesised_leaves_braces_of_a_passage_alone(run, server):
 def test_synthesised_pins_pairs_where_their_document_is_pinned(run):
     _, rows = run(documents={"split": "test"})
     assert {row["split"] for row in rows} == {"test"}
+
+
+def test_synthesised_groups_pairs_by_document_when_told(run):
+    _, rows = run()
+    assert "group" not in rows[0]
+    _, rows = run(by_document=True)
+    assert len(rows) == 3
+    assert rows[1]["group"] == rows[2]["group"] != rows[0]["group"]
 
 
 def test_synthesised_asks_about_the_first_passages_only_when_told(run, server):
