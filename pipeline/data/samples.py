@@ -32,7 +32,7 @@ from pipeline.data.contamination import (
     texts_of,
 )
 from pipeline.data.placement import Placement, numbered, placement
-from pipeline.data.records import SPLITS
+from pipeline.data.records import SPLITS, TWIN
 from pipeline.data.shard_writer import write_documents
 from pipeline.data.tables import Writer, batches, existing, writing
 from pipeline.data.twins import ORPHAN, OUTSIDE, Twins
@@ -82,6 +82,8 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
                 else:
                     _write_records(folder / kind, path, places)
                 _write_removed(writer, kind, path, places, removed)
+                if twins:
+                    _write_left_out(writer, kind, path, places, removed)
         write_json(folder / "ledger.json", counts)
         write_manifest(folder)
     return counts
@@ -200,9 +202,34 @@ def _write_removed(writer: Writer, kind: Kind, path: Path, places: Placement, re
             "of": names.take(pa.array(np.searchsorted(twins, removed.of[inside]))).combine_chunks(),
             "similarity": removed.similarities[inside],
             "origin": [row["origin"] for row in rows],
-            "text": ["\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT] for row in rows],
+            "text": [_excerpt(kind, row) for row in rows],
         }
         writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _write_left_out(writer: Writer, kind: Kind, path: Path, places: Placement, removed: Removals) -> None:
+    """Writes the twins that were left out, each with its record."""
+    left_out = ~places.kept
+    left_out[removed.rows] = False
+    for first, batch in numbered(batches(path, ["id", TWIN, "origin", *COMPARED[kind]])):
+        rows = np.flatnonzero(left_out[first : first + len(batch)])
+        splits = places.names(first, first + len(batch)).take(pa.array(rows)).to_pylist()
+        found = batch.take(pa.array(rows)).to_pylist()
+        columns = {
+            "kind": [kind] * len(found),
+            "id": [row["id"] for row in found],
+            "split": splits,
+            "reason": [ORPHAN if split == "train" else OUTSIDE for split in splits],
+            "of": [row[TWIN] for row in found],
+            "similarity": [None] * len(found),
+            "origin": [row["origin"] for row in found],
+            "text": [_excerpt(kind, row) for row in found],
+        }
+        writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _excerpt(kind: Kind, row: dict[str, Any]) -> str:
+    return "\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT]
 
 
 def _ids_of(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Array]:
