@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.recipe import KINDS
-from pipeline.data.records import CONTENT, SCHEMAS, record_id
+from pipeline.data.records import CONTENT, added_columns, record_id, schema
 from pipeline.files import write_json, write_table
 from tests.fakes import ByteTokenizer
 
@@ -18,7 +18,8 @@ def write_raw(folder: Path, **kinds: list[dict[str, Any]]) -> Path:
     """The four parquet files. A record needs its content columns; the rest is filled in."""
     for kind in KINDS:
         rows = [_completed(kind, number, row) for number, row in enumerate(kinds.get(kind, []))]
-        write_table(folder / f"{kind}.parquet", pa.Table.from_pylist(rows, schema=SCHEMAS[kind]))
+        added = added_columns(kind, dict.fromkeys(name for row in rows for name in row))
+        write_table(folder / f"{kind}.parquet", pa.Table.from_pylist(rows, schema=schema(kind, added)))
     return folder
 
 
