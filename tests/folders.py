@@ -15,7 +15,7 @@ from tests.fakes import ByteTokenizer
 
 
 def write_raw(folder: Path, **kinds: list[dict[str, Any]]) -> Path:
-    """The four parquet files. A record needs its content columns; the rest is filled in."""
+    """The four parquet files. A record needs its content columns; the rest is filled in, and others are kept."""
     for kind in KINDS:
         rows = [_completed(kind, number, row) for number, row in enumerate(kinds.get(kind, []))]
         added = added_columns(kind, dict.fromkeys(name for row in rows for name in row))
@@ -34,7 +34,9 @@ def write_tokens(raw: Path, folder: Path, dtype: str = "uint16") -> Path:
     index = documents.select(["id", "source", "language", "split"])
     index = index.append_column("start", pa.array(np.cumsum(lengths, dtype=np.int64) - lengths))
     index = index.append_column("length", pa.array(lengths)).append_column("bytes", pa.array(lengths - 1))
-    write_table(folder / "index.parquet", index.append_column("bits", documents["bits"]))
+    for name in ("bits", *added_columns("documents", documents.column_names)):
+        index = index.append_column(name, documents[name])
+    write_table(folder / "index.parquet", index)
     write_json(
         folder / "meta.json",
         {
