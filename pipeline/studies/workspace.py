@@ -188,16 +188,16 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
 
 
 def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
-    """Split and vocabulary."""
+    """Split, and the vocabulary where there is text that it is learned from."""
+    texts = surveyed.sizes.get("documents", {})
     split = choose_split(surveyed)
     n = len(surveyed.sizes[surveyed.kind])
-    text_bytes = sum(surveyed.sizes["documents"].values())
     held = f"{n:,} different {surveyed.kind}"
     return [
         sizing.Setting("split.validation", split.validation, held),
         sizing.Setting("split.test", split.test, held),
         sizing.Setting("split.seed", split.seed, "the first that leaves records in every split, of every label"),
-        sizing.vocabulary(text_bytes, budget),
+        *([sizing.vocabulary(sum(texts.values()), budget)] if texts else []),
     ]
 
 
