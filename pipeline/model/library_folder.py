@@ -20,7 +20,7 @@ from pipeline.model import weights
 from pipeline.model.hf_format import FAMILIES
 from pipeline.model.library import CLASSIFIER, Architecture, LibraryModel, require_equal_logits
 
-INSTALL = "pip install 'tohum[open]'"
+INSTALL = "run `make setup-open`"
 
 
 def is_library(folder: Path) -> bool:

@@ -266,7 +266,7 @@ def test_missing_library_is_said_with_the_command_that_installs_it(tmp_path: Pat
         "import sys; sys.modules['transformers'] = None; from pathlib import Path; "
         "from pipeline.errors import UserError; from pipeline.model import checkpoint\n"
         f"try: checkpoint.load(Path({str(folder)!r}))\n"
-        "except UserError as error: sys.exit(0 if \"pip install 'tohum[open]'\" in str(error) else 1)\n"
+        "except UserError as error: sys.exit(0 if 'make setup-open' in str(error) else 1)\n"
         "sys.exit(2)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=CODE, check=False).returncode == 0
