@@ -31,7 +31,7 @@ from pipeline.model.hf_config import labels_in
 from pipeline.model.hf_format import exported_name, internal_name
 from pipeline.model.inspection import verify
 from pipeline.model.library import LibraryModel
-from pipeline.model.weights import INDEX, headers, read_tensors, require_floats
+from pipeline.model.weights import headers, read_tensors, require_floats
 from pipeline.paths import DOWNLOADS
 
 ADAPTER = "adapter"
@@ -78,17 +78,7 @@ def describe(folder: Path) -> Base:
     origin = None
     if (folder / ORIGIN).is_file():
         origin = validated(Origin, foreign.read_object(folder / ORIGIN), "", str(folder / ORIGIN))
-    return Base(name=folder.name, sha256=weights_sha256(folder), origin=origin)
-
-
-def weights_sha256(folder: Path) -> str:
-    """One SHA-256 of the files that decide the network: config.json, weights and their index."""
-    chosen = {
-        name: path
-        for name, path in foreign.members(folder).items()
-        if (name.endswith(".safetensors") and not name.startswith(f"{ADAPTER}/")) or name in ("config.json", INDEX)
-    }
-    return foreign.pin({name: files.sha256_of(path) for name, path in chosen.items()})
+    return Base(name=folder.name, sha256=foreign.weights_sha256(folder), origin=origin)
 
 
 def read(folder: Path) -> Base | None:
@@ -115,7 +105,7 @@ def find(folder: Path, base: Base) -> Path:
     restore = f"`dvc checkout models/{base.name}`, or `dvc pull models/{base.name}` from a remote"
     if (beside / "config.json").is_file():
         verify(beside)
-        sha256 = weights_sha256(beside)
+        sha256 = foreign.weights_sha256(beside)
         if sha256 == base.sha256:
             return beside
         fault = (
