@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.foreign import AGAIN, BASE
+from pipeline.foreign import BASE
 from pipeline.model import adapter_folder, library_folder, readme, weights
 from pipeline.model.adapter_folder import ADAPTER, Base
 from pipeline.model.adapters import attach, has_additions
@@ -195,12 +195,6 @@ def _completed(folder: Path, base: Base) -> GPT:
             "train the adapter from a model that has none"
         )
     adapter_folder.merge_into(model, folder)
-    rows = 0 if model.score is None else model.score.out_features
-    if rows != len(labels(folder) or ()):
-        raise UserError(
-            f"{folder / 'config.json'}: id2label names {len(labels(folder) or ())} classes, the head in "
-            f"{ADAPTER}/ has {rows} rows; {AGAIN}"
-        )
     model.tie()
     return model
 

@@ -106,11 +106,11 @@ def write(
     """Writes config.json, generation_config.json and the weights, as transformers does.
 
     Args:
-        model: plain, without an adapter inside.
+        model: plain; an adapter may be inside where no weights are written.
         folder: is there.
         labels: class names of a classifier.
         special: ids of eos_token and pad_token in the folder's tokenizer files.
-        all_weights: false: none, as for a folder that holds an adapter only; the model may have its adapter inside.
+        all_weights: false: none, as for a folder that holds an adapter only.
     """
     config = model.net.config
     if labels is not None:
@@ -124,9 +124,9 @@ def write(
             model.net.generation_config.eos_token_id = special["eos_token"]
             model.net.generation_config.pad_token_id = config.pad_token_id
     config._name_or_path = ""  # a path of this machine otherwise
-    weights_of: dict[str, Any] = {} if all_weights else {"state_dict": {}}
+    tensors: dict[str, Any] | None = None if all_weights else {}
     with quiet():
-        model.net.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB", **weights_of)
+        model.net.save_pretrained(folder, state_dict=tensors, safe_serialization=True, max_shard_size="1000GB")
     if not all_weights:
         (folder / weights.WEIGHTS).unlink(missing_ok=True)
 
