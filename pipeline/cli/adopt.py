@@ -1,4 +1,4 @@
-"""Makes a released model a start of pretraining or fine-tuning: a GGUF file or a Hugging Face folder.
+"""Makes a released model, GGUF file or folder, ready to start from.
 
 A GGUF file becomes a Hugging Face folder, FOLDER or else inputs/<its name>: weights dequantised, config, tokenizer,
 chat template, and a README with its licence and how it was quantised. A folder stays as it is. Both are checked, and

@@ -15,15 +15,19 @@ import pytest
 import torch
 
 from pipeline import tokenizer as vocabularies
+from pipeline.data.conversations import Earlier, Turn
 from pipeline.errors import UserError
 from pipeline.model import checkpoint, gguf_format, gguf_header, open_weights
 from pipeline.model.gguf_adoption import adopt
 from pipeline.model.gpt import GPT
+from pipeline.prompts import templates
+from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TEXT, TaskSpec
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import Tokenizer, gguf_vocabulary
 from tests.commands import tohum
 from tests.models import shape
 from tests.open_models import open_models, smollm2_gguf
+from tests.prompts import chat_templates
 from tests.specs import written
 
 TEXTS = ["Ayşe'nin ışığı 12345  x\n\n!", "a\n b", "çiğ köfte 👍", "I'LL x=1\t y"]
@@ -51,7 +55,7 @@ def exported(folder: Path, words: Path, family: str, task: TaskSpec = TEXT, **ch
     return folder / "model.gguf"
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "arcee"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3", "arcee"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_adopt_gives_back_the_weights_and_ids_that_were_written(
     family: str, tied: bool, tmp_path: Path, words: Path
@@ -67,6 +71,51 @@ def test_adopt_gives_back_the_weights_and_ids_that_were_written(
     ours, theirs = Tokenizer.load(tmp_path / "model"), Tokenizer.load(tmp_path / "adopted")
     for text in TEXTS:
         assert ours.encode(text) == theirs.encode(text)
+
+
+@pytest.mark.parametrize("style", ["qwen", "llama3", "smollm2"])
+def test_adopt_gives_back_a_released_vocabulary(style: str, tmp_path: Path) -> None:
+    """Ids, special tokens and chat of a model that was adopted, tuned and exported as GGUF."""
+    vocabularies.adopt(chat_templates.folder(chat_templates.STYLES[style], tmp_path / "theirs")).save(
+        tmp_path / "words"
+    )
+    path = exported(tmp_path, tmp_path / "words", "llama", CHAT.model_copy(update={"template": "model"}))
+    adopt(path, tmp_path / "adopted")
+    ours, theirs = Tokenizer.load(tmp_path / "model"), Tokenizer.load(tmp_path / "adopted")
+    assert ours.special == theirs.special
+    request = Request("Where is Ayşe?\n\nışık 12345 👍", "", Earlier("", (Turn("a", "b"),)))
+    for text in TEXTS:
+        assert ours.encode(text) == theirs.encode(text)
+    assert templates.prompt(ours, "model", request, 99).ids == templates.prompt(theirs, "model", request, 99).ids
+    assert templates.end_of_answer(ours, "model") == templates.end_of_answer(theirs, "model")
+
+
+def test_adopt_rebuilds_a_sentencepiece_vocabulary_from_its_scores(tmp_path: Path) -> None:
+    """Llama 2's kind: the file has scores and no merges; pieces, bytes and blanks must come out as before."""
+    style = chat_templates.STYLES["mistral_every_blank"]
+    theirs = vocabularies.adopt(chat_templates.folder(style, tmp_path / "theirs"))
+    raw = json.loads((tmp_path / "theirs/tokenizer.json").read_text())
+    merged = ["".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in raw["model"]["merges"]]
+    names = {number: token for token, number in raw["model"]["vocab"].items()}
+    names |= {token["id"]: token["content"] for token in raw["added_tokens"]}
+    tokens = [names[number] for number in range(len(names))]
+    special = {token["content"]: gguf.TokenType.CONTROL for token in raw["added_tokens"]} | {"<unk>": 2}
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [-float(merged.index(token)) if token in merged else -1e6 for token in tokens],
+        "tokenizer.ggml.token_type": [int(special.get(token, 6 if token.startswith("<0x") else 1)) for token in tokens],
+        "tokenizer.ggml.bos_token_id": tokens.index("<s>"),
+        "tokenizer.ggml.eos_token_id": tokens.index("</s>"),
+    }
+    (tmp_path / "made").mkdir()
+    for name, content in gguf_vocabulary.tokenizer_files(metadata, "x.gguf").items():
+        (tmp_path / "made" / name).write_bytes(content)
+    ours = vocabularies.adopt(tmp_path / "made")
+    for text in [*TEXTS, "Where is Ayşe? yaşıyor", "é日 ", "  two  blanks"]:
+        assert ours.encode(text) == theirs.encode(text)
+        assert ours.decode(ours.encode(text)) == theirs.decode(theirs.encode(text))
+    assert ours.text_prefix == (tokens.index("<s>"),)
 
 
 def test_adopt_gives_the_logits_of_transformers_own_reader(tmp_path: Path, words: Path) -> None:
