@@ -24,6 +24,7 @@ from pipeline.studies.search import STORE, RecipeSearch, SearchTrial
 from pipeline.studies.search_results import apply, show
 from pipeline.tracking import sender, stage
 from pipeline.training import run as training
+from pipeline.training import validation
 from stages import finetune
 from tests import searches
 from tests.searches import RANK, RATE
@@ -175,13 +176,13 @@ def test_search_validates_all_batch_sizes_on_the_same_examples(
     """Lost otherwise: a larger batch is also measured on more messages, and wins or loses by them."""
     enter(trials=3, space={"ordering.batch_size": {"choices": [4, 7, 16]}})
     seen = set()
-    measure = training.mean_loss
+    measure = validation.mean_loss
 
     def spy(model: Any, parts: Any, examples: Any, batches: int) -> float:
         seen.add((parts.ordering.batch_size, min(len(examples), batches * parts.ordering.batch_size)))
         return measure(model, parts, examples, batches)
 
-    monkeypatch.setattr(training, "mean_loss", spy)
+    monkeypatch.setattr(validation, "mean_loss", spy)
     ran()
     assert len({size for size, _ in seen}) > 1
     assert {count for _, count in seen} == {16}
