@@ -300,3 +300,20 @@ def test_search_records_every_trial_as_a_child_run(enter: Callable[..., Path]) -
         if trial.state == "complete":
             assert child.data.metrics["loss_nats"] == trial.loss == min(m.value for m in history)
     assert not (folder / "reports").exists()
+
+
+def test_search_ranks_trials_by_the_measure_that_the_recipe_keeps_weights_by(
+    enter: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: the search would choose the lowest loss for a recipe that is kept by its accuracy."""
+    enter(trials=2)
+    edit.change(Path("params.yaml"), {"finetune.spam-lora.validation.keep": {"measure": "accuracy"}})
+    found = ran()
+    assert found.figure == "1 - accuracy"
+    errors = [trial.loss for trial in found.trials() if trial.state == "complete"]
+    assert errors
+    sixteenths = [error * 16 for error in errors]  # a validation has 16 records
+    assert sixteenths == [pytest.approx(round(number)) for number in sixteenths]
+    assert found.best().loss == min(errors)
+    show(found)
+    assert "1 - accuracy" in capsys.readouterr().out
