@@ -55,6 +55,7 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     """The reasons why a recipe cannot work, in words."""
     yield from _of_records(where, recipe, kind)
     yield from _of_outputs(where, recipe)
+    yield from _of_validation(where, recipe)
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
@@ -110,6 +111,16 @@ def _of_outputs(where: str, recipe: Recipe) -> Iterator[str]:
                 f"{where}.{axis}.name is {getattr(recipe, axis).name!r}, which takes {', '.join(sorted(takes))}, and "
                 f"task {recipe.task.name!r} gives {emits}; one of: {', '.join(_taking(axis, emits))}"
             )
+
+
+def _of_validation(where: str, recipe: Recipe) -> Iterator[str]:
+    """Weights are kept by a measure of the task."""
+    keep, measures = recipe.validation.keep, declared(recipe, "task", "measures", ())
+    if not isinstance(keep, str) and keep.measure not in measures:
+        yield (
+            f"{where}.validation.keep.measure is {keep.measure!r}, and task {recipe.task.name!r} has "
+            f"{', '.join(measures) or 'none'}; {'one of those, or ' if measures else ''}keep: best"
+        )
 
 
 def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:

@@ -297,7 +297,7 @@ class Params(Section):
             for model in dict.fromkeys([*self.lineage(recipe.start), *self.lineage(recipe.reference)]):
                 earlier = self.pretrain if model == "base" else self.finetune.get(model)
                 kind = "documents" if model == "base" else getattr(earlier, "data", None)
-                if earlier is not None and earlier.schedule.steps and kind == recipe.data:
+                if earlier is not None and earlier.schedule.trains and kind == recipe.data:
                     raise ValueError(
                         f"finetune.{name}.privacy: its `from` or `reference` is or comes from {model!r}, trained on "
                         f"the same {recipe.data} outside of this budget; name another model, or set privacy to null"

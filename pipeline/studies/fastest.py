@@ -82,7 +82,7 @@ def study(seconds: float, apply: bool) -> None:
     wanted = list(settings(params.compute))
     print(f"times {len(wanted)} settings, {words(expected_s(wanted, seconds))}; params.yaml stays as it is", flush=True)
     tried, failed = trials(wanted, seconds)
-    steps = params.pretrain.schedule.steps
+    steps = params.pretrain.schedule.updates
     best = proposal(tried, params.compute, steps)
     console = Console()
     console.print(table(tried, steps, best))

@@ -37,7 +37,7 @@ from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
 from pipeline.training.loop import Parts, scores_and_targets
 from pipeline.training.run import Log, Progress, Trainer
-from pipeline.training.schedule import micro_batches
+from pipeline.training.schedule import micro_batches, resolved
 
 if TYPE_CHECKING:
     from pipeline.training.private import Private
@@ -252,13 +252,14 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _parts(recipe: Recipe, where: str, task: Task, learner: Learner, tuner: Any) -> Parts:
+    ordering = _part(recipe, "ordering", where, learner)
     return Parts(
         task=task,
         losses=_part(recipe, "loss", where, learner).losses,
-        ordering=_part(recipe, "ordering", where, learner),
+        ordering=ordering,
         weighting=_part(recipe, "weighting", where, learner),
         optimizer=_part(recipe, "optimizer", where, tuner.groups(learner.model)),
-        schedule=recipe.schedule,
+        schedule=resolved(recipe.schedule, len(learner.examples), ordering.batch_size),
         compute=learner.compute,
         seed=recipe.seed,
     )
@@ -292,6 +293,7 @@ def _summary(progress: Progress, built: Built) -> dict[str, float]:
         "train_loss_nats": last["train_loss_nats"],
         "validation_loss_nats": last["validation_loss_nats"],
         "best_validation_loss_nats": progress.best_loss,
+        **progress.best_measures,
         "tokens": progress.tokens,
         "parameters": total,
         "trainable_parameters": trainable,

@@ -64,6 +64,7 @@ def part(folder: str, name: str, **changes: Any) -> dict[str, Any]:
 
 INSTRUCT, ATTENTION = part("tasks", "instruct"), part("losses", "attention")
 SCHEDULE = RAW["finetune"]["spam-lora"]["schedule"]
+VALIDATION = RAW["finetune"]["spam-lora"]["validation"]
 PRIVACY = {"epsilon": 8.0, "delta": 1e-5, "clip_norm": 1.0}
 NO_ROOM = part("tasks", "chat", max_tokens=64, max_prompt_tokens=64)
 CASES: list[tuple[dict[str, Any], str]] = [
@@ -94,6 +95,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
         },
         "tried.weighting.name is 'classes', which takes classes, and task 'regress' gives number; one of: reweight, "
         "uniform",
+    ),
+    (
+        {"validation": VALIDATION | {"keep": {"measure": "exact_match"}}},
+        "tried.validation.keep.measure is 'exact_match', and task 'classify' has accuracy, f1; one of those, or keep: "
+        "best",
     ),
     ({"depth": 5}, "tried.depth is 5, and 'base' has 4 blocks"),
     (
