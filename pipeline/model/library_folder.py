@@ -96,6 +96,27 @@ def load(folder: Path, device: str = "cpu") -> LibraryModel:
     return model
 
 
+def random(folder: Path, n_layers: int | None) -> LibraryModel:
+    """A random model of a folder's shape with so many blocks, to be timed (None: all, without storage)."""
+    import transformers
+
+    path = folder / "config.json"
+    kind = architecture(foreign.read_object(path), path)
+    settings = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    auto: Any = {
+        "decoder": transformers.AutoModelForCausalLM,
+        "encoder": transformers.AutoModel,
+        "encoder_decoder": transformers.AutoModelForSeq2SeqLM,
+    }[kind]
+    if n_layers is None:
+        with torch.device("meta"):
+            return LibraryModel(auto.from_config(settings), kind)
+    for name in ("num_hidden_layers", "decoder_layers", "num_decoder_layers", "layer_types"):
+        if (value := getattr(settings, name, None)) is not None:
+            setattr(settings, name, value[:n_layers] if isinstance(value, list) else n_layers)
+    return LibraryModel(auto.from_config(settings), kind)
+
+
 def write(
     model: LibraryModel,
     folder: Path,
