@@ -46,7 +46,7 @@ def pin(folder: Path) -> str:
 
 def released(folder: Path) -> Released:
     """Facts about the model in a folder. Raises UserError where the folder could not be a start."""
-    inspect(folder)
+    _inspect(folder)
     headers = weights.folder_headers(folder)
     types: dict[str, int] = {}
     for header in headers.values():
@@ -62,6 +62,14 @@ def released(folder: Path) -> Released:
         _licence(folder / "README.md"),
         pin(folder),
     )
+
+
+def _inspect(folder: Path) -> None:
+    """Checks a folder of one of our families, or of another one that transformers computes."""
+    if library_folder.is_library(folder):
+        library_folder.inspect(folder)
+    else:
+        inspect(folder)
 
 
 def _licence(path: Path) -> str | None:
@@ -90,10 +98,7 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    if library_folder.is_library(folder):
-        library_folder.inspect(folder)
-    else:
-        inspect(folder)
+    _inspect(folder)
     hashes = foreign.hashes(folder)
     found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:
