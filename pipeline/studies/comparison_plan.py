@@ -14,6 +14,8 @@ import numpy as np
 from pipeline.config.recipe import Kind
 from pipeline.studies.sizes import Sizes
 
+METHODS = ("lora", "full")
+"""Trained methods of the released model, the cheaper first."""
 SEEDS = (1, 2)
 EPOCHS = 4
 """Passes over the training records, within the bounds of `UPDATES`."""
@@ -152,7 +154,7 @@ def plan(  # noqa: PLR0913 - data, model, machine and budget
         words: passes that a labelled text takes, one per label where a label has several tokens; 0: answers.
     """
     room, chosen, left_out, spent = budget_s * lanes, dict[str, Trials](), dict[str, str](), 0.0
-    for method in ("lora", "full"):
+    for method in METHODS:
         update = getattr(speed, method)
         if update is None:
             left_out[method] = speed.reasons.get(method, "cannot train this model")

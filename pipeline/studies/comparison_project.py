@@ -45,6 +45,9 @@ class Base:
     sha256: str
     tokenizer_sha256: str
     licence: str | None
+    context_length: int
+    width: int
+    """d_model."""
 
     @property
     def generates(self) -> bool:
@@ -72,8 +75,18 @@ def read_base(folder: Path) -> Base:
     architecture = start_rules.architecture(start)
     return Base(
         folder.resolve(), released.family, architecture[1] if architecture else "decoder", released.parameters,
-        released.sha256, adopted.pin(folder), released.licence,
+        released.sha256, adopted.pin(folder), released.licence, _size(released.config, _CONTEXT, 512),
+        _size(released.config, _WIDTH, 384),
     )  # fmt: skip
+
+
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+_WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
+
+
+def _size(raw: dict[str, Any], names: tuple[str, ...], otherwise: int) -> int:
+    """The first of these keys of config.json that is a number."""
+    return next((int(raw[name]) for name in names if isinstance(raw.get(name), int)), otherwise)
 
 
 def make(data: Path, guessed: Guess, base: Base) -> dict[str, Any]:
@@ -117,7 +130,8 @@ def _params(data: Path, guessed: Guess, base: Base) -> dict[str, Any]:
     }  # fmt: skip
     raw["pretrain"]["task"] = {"name": "unchanged"}
     raw["pretrain"]["schedule"] |= {"steps": 0, "warmup_steps": 0}
-    raw["finetune"], raw["evaluations"] = {}, {"base": {"measures": {}, "thresholds": {}}}
+    measures = {"bag_of_words": {"split": "test"}} if guessed.kind == "labelled" else {}
+    raw["finetune"], raw["evaluations"] = {}, {"base": {"measures": measures, "thresholds": {}}}
     raw["waivers"] = [{
         "gate": "tokens", "expectation": "expect_column_values_to_be_between", "column": "changed_texts",
         "reason": "a vocabulary that folds letter case does not give texts back byte for byte", "until": "2100-01-01",

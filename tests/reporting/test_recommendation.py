@@ -58,8 +58,8 @@ def test_recommend_takes_the_cheapest_of_equal_winners_and_names_its_cost() -> N
     assert (found.take, found.fine_tune, found.verdicts) == ("lora", True, {"lora": "better", "full": "better"})
     assert found.sentence == (
         "Fine-tune: take lora, the cheapest within one standard error of full (1.000), accuracy 0.998 on 200 held-out "
-        "records (1,234 trained weights, 12 s a seed; rank 8, learning rate 0.003, 2.4 epochs); it is better than every "
-        "method without training, of which TF-IDF is best (0.750)."
+        "records (1,234 trained weights, 12 s a seed; rank 8, learning rate 0.003, 2.4 epochs); it is better than "
+        "every method without training, of which TF-IDF is best (0.750)."
     )
 
 

@@ -1,4 +1,4 @@
-"""One measurement of a comparison, in a process of its own: `python -m pipeline.studies.comparison_job KEY JOB`.
+"""One measurement of a comparison, in a process of its own: `python -m pipeline.studies.comparison_worker KEY JOB`.
 
 JOB is JSON with `do`: speed, baselines, neighbours, prompts, scratch or train, and the inputs of the function of that
 name below. It runs in the comparison's folder and writes `.tohum/comparison/KEY.json`: name of a row -> its figures, or
@@ -208,10 +208,11 @@ def speed(base: str, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "loading": time.perf_counter() - began, "width": model.config.d_model, "room": model.room(), "reasons": {},
         "forward_token": 0.0,
     }  # fmt: skip
-    if not isinstance(model, LibraryModel) or model.architecture == "decoder":
+    if not isinstance(model, LibraryModel) or model.architecture != "encoder":
         ids_BT = torch.randint(1, model.config.vocab_size, (8, 48), generator=torch.Generator().manual_seed(1))
+        last_BT = torch.arange(48).expand(8, 48) == 47
         with torch.no_grad():
-            figures["forward_token"] = _median(partial(model.hidden, ids_BT)) / ids_BT.numel()
+            figures["forward_token"] = _median(partial(model.hidden, ids_BT, wanted_BT=last_BT)) / ids_BT.numel()
     del model
     for method, raw in recipes.items():
         recipe, params = _params(raw)
