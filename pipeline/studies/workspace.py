@@ -212,10 +212,11 @@ def print_duration(raw: dict[str, Any], sizes: Sizes, beside: int = 1) -> None:
         )
 
 
-def repro(folder: Path, *targets: str) -> None:
+def repro(folder: Path, *targets: str, quiet: bool = False) -> None:
     """Runs `dvc repro` of these stages, or the whole graph, in a project made by `workspace`.
 
-    An interrupt ends dvc and its stage, whose training saves its state first.
+    An interrupt ends dvc and its stage, whose training saves its state first. `quiet` shows the output only where a
+    stage fails.
 
     Raises:
         UserError: a stage failed; its own output names the reason.
@@ -226,15 +227,21 @@ def repro(folder: Path, *targets: str) -> None:
         print(line)
     # -P: the guard's folder must not shadow the standard library
     command = [sys.executable, "-P", str(GUARD), "dvc", "repro", "--quiet", *targets]
-    process = subprocess.Popen(command, cwd=folder)
+    output = subprocess.PIPE if quiet else None
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=output, stderr=subprocess.STDOUT if quiet else None, text=True
+    )
     try:
-        code = process.wait()
+        shown, _ = process.communicate()
+        code = process.returncode
     except KeyboardInterrupt:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GUARD_STOPS_S)
         raise
     if code:
+        if shown:
+            print(shown, flush=True)
         raise UserError(f"a stage failed; its error is above (work folder {folder})")
 
 
