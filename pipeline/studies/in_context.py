@@ -21,7 +21,7 @@ from pipeline.inference.generation import generate
 from pipeline.model.cache import KeyValue, KVRecorder
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
-from pipeline.prompts.templates import without_middle
+from pipeline.prompts.vocabulary import without_middle
 from pipeline.tokenizer import Tokenizer
 
 SHOTS = (0, 4, 8)
@@ -145,7 +145,7 @@ def answer_prompts(
             template.render(
                 [*turns, {"role": "user", "content": _question(row, tokenizer, limit)}], add_generation_prompt=True
             ),
-            tokenizer.encode,
+            tokenizer,
         )
         for row in rows
     ]

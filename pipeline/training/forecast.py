@@ -43,6 +43,7 @@ from pipeline.tasks import IGNORED, Task, TaskContext
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint
 from pipeline.training.examples import load_examples, training_labels
+from pipeline.training.schedule import resolved
 
 _PREFIX = "forecast: "
 _SAMPLED = 32  # micro-batches whose sizes are looked at
@@ -107,7 +108,10 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
     shape = _shape(params, folder)
     depth = getattr(recipe, "depth", None) or shape.n_layers
     least = _least_blocks(recipe, where)
-    task, batches = _batches(recipe, kind, where, shape, folder)
+    task, batches, n_examples = _batches(recipe, kind, where, shape, folder)
+    recipe = recipe.model_copy(
+        update={"schedule": resolved(recipe.schedule, n_examples, recipe.part("ordering", where).batch_size)}
+    )
     padded = shape.family not in FAMILIES
     timed = sorted(batches, key=lambda batch: sizes(batch, padded).tokens)[len(batches) // 2]
     timings, totals = [], []
@@ -176,8 +180,8 @@ def _least_blocks(recipe: Recipe, where: str) -> int:
 
 def _batches(
     recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, folder: Path | None
-) -> tuple[Task | None, list[Batch]]:
-    """The task and micro-batches of the recipe's own records; without records, or a vocabulary, of random ids."""
+) -> tuple[Task | None, list[Batch], int]:
+    """Task, micro-batches and number of the recipe's own examples; without records, or a vocabulary, random ids."""
     ordering = recipe.part("ordering", where)
     size: int = ordering.batch_size
     words = folder if folder is not None and (folder / "tohum-tokenizer.json").is_file() else TOKENIZER
@@ -191,12 +195,13 @@ def _batches(
             order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
             size = min(size, len(examples))
             starts = itertools.islice(range(0, len(examples) - size + 1, size), _SAMPLED)
-            return task, [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
+            batches = [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
+            return task, batches, len(examples)
     longest = recipe.task.model_dump().get("max_tokens") or shape.context_length
     ids_BT = torch.randint(0, shape.vocab_size, (size, longest), generator=torch.Generator().manual_seed(1))
     if _declared(recipe, "task", "head") == "classes":
-        return None, [{"inputs": ids_BT, "targets": ids_BT[:, 0], "lengths": torch.full((size,), longest)}]
-    return None, [{"inputs": ids_BT, "targets": ids_BT}]
+        return None, [{"inputs": ids_BT, "targets": ids_BT[:, 0], "lengths": torch.full((size,), longest)}], size
+    return None, [{"inputs": ids_BT, "targets": ids_BT}], size
 
 
 def _timed(  # noqa: PLR0913 - a network and everything that its update consists of
@@ -256,6 +261,7 @@ def _losses(model: GPT, task: Task | None, batch: Batch) -> Tensor:
 def _seconds(recipe: Recipe, timing: Timing) -> float:
     """Seconds of all updates and validations."""
     schedule, validation = recipe.schedule, recipe.validation
+    assert schedule.steps is not None  # resolved
     updates = schedule.steps * (schedule.accumulate * timing.update + timing.step)
     validations = -(-schedule.steps // validation.every) if schedule.steps else 1
     return updates + validations * validation.batches * timing.forward

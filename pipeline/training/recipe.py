@@ -87,7 +87,7 @@ class Built:
             self.task,
             self.train,
             lambda micro: ordering.rows(n, micro, recipe.seed),
-            recipe.schedule.steps * recipe.schedule.accumulate,
+            (self.parts.schedule.steps or 0) * self.parts.schedule.accumulate,
         )
         if not batches:
             return 0
@@ -100,7 +100,7 @@ class Built:
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
         """The trainer of these parts; lowers and compiles the model as the params say."""
-        if recipe.schedule.steps:
+        if self.parts.schedule.steps:
             memory.prepare(self.model, params.compute)
         compiled(self.model, params.compute)
         return Trainer(

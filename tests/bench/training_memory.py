@@ -4,8 +4,9 @@
 
 A project of its own with the embedded world and a base of SmolLM2-135M's shape (random weights; `--model`: a folder of
 your own, such as SmolLM2 or MiniLM, whose vocabulary is adopted). Every case is a finetune stage, a process of its own
-under the guard, as `dvc repro` runs it. Peak memory (ru_maxrss) and seconds are those of its run record: imports, loading
-and saving of the model included. `forecast`: the figures of `tohum plan` before the stage ran, measured over forecast.
+under the guard, as `dvc repro` runs it. Peak memory (ru_maxrss) and seconds are those of its run record: imports,
+loading and saving of the model included. `forecast`: the figures of `tohum plan` before the stage ran, as measured over
+forecast.
 """
 
 import argparse
