@@ -300,3 +300,13 @@ def test_slices_count_each_value_of_an_added_column_by_split(tmp_path: Path, mon
     monkeypatch.setattr(added, "_MOST_COUNTED", 1)
     [others, _] = samples.profile(SETTINGS, data)["slices"].rows
     assert (others["value"], others["train"]) == ("others", sizes["train"] - sizes["train"] // 3)
+
+
+def test_slices_mask_personal_data(tmp_path: Path) -> None:
+    """The page of a gate is shown to people who may not see the records."""
+    made = Samples(Tokens(Raw()))
+    for rows in made.rows["labelled"].values():
+        for row in rows:
+            row["agent"] = "ayse.yilmaz@example.com"
+    [row] = samples.profile(SETTINGS, made.write(tmp_path))["slices"].rows
+    assert "ayse.yilmaz" not in row["value"]
