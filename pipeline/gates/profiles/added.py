@@ -47,11 +47,11 @@ def _groups(samples: Samples, kind: Kind, folder: Path) -> tuple[int, Tally]:
         if not len(starts):
             continue
         first, last = (ends.reduceat(part[:, 1], starts) for ends in (np.minimum, np.maximum))
-        torn = starts[first != last]
-        tally.count += len(torn)
+        several = starts[first != last]
+        tally.count += len(several)
         # the last record of a group, in a held-out split, and the first one, in an earlier file
-        ends = np.append(starts, len(part))[np.searchsorted(starts, torn) + 1] - 1
-        shown = np.concatenate([shown, part[np.column_stack([ends, torn]), 2].astype(np.int64)])
+        ends = np.append(starts, len(part))[np.searchsorted(starts, several) + 1] - 1
+        shown = np.concatenate([shown, part[np.column_stack([ends, several]), 2].astype(np.int64)])
         shown = shown[np.argsort(shown[:, 0])][:MOST_EXAMPLES]
     for held, other in shown.tolist():
         example, twin = samples.example(kind, held), samples.example(kind, other)
