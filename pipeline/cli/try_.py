@@ -23,7 +23,11 @@ AGAIN = "finished stages and the state of a training are kept in .tohum/try; the
 
 @verb("tohum try messages.csv", "tohum try export.xlsx --text Mesaj --label Konu", "tohum try chats.jsonl --guess")
 @click.argument("data", type=UserPath(), metavar="DATA", nargs=-1, required=True)
-@click.option("--text", metavar="COLUMN", help="Column of the text; of the question with --kind instructions.")
+@click.option(
+    "--text",
+    metavar="COLUMN",
+    help="Column of the text, or of the question with --kind instructions; several: '{title}\\n{body}'.",
+)
 @click.option("--label", metavar="COLUMN", help="Column of the label; of the answer with --kind instructions.")
 @click.option("--kind", type=click.Choice(get_args(Kind)), help="Kind of the records.")
 @click.option("--guess", "only_guess", is_flag=True, help="Prints the guess as JSON and stops.")
