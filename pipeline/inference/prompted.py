@@ -21,7 +21,8 @@ def main() -> None:
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     predictor = Predictor(folder)
     if isinstance(predictor.task, Scoring):
-        raise UserError(f"{folder}: its task is {predictor.task.spec.name}, which answers with labels or a number; expected text")
+        task = predictor.task.spec.name
+        raise UserError(f"{folder}: its task is {task}, which answers with labels or a number; expected text")
     for line in sys.stdin:
         answers = predictor.answer(json.loads(line), settings)
         print(json.dumps([answer["completion"] for answer in answers]), flush=True)
