@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -62,6 +62,8 @@ class Base(Section):
     """Name in the graph: the folder beside the adapter's."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """SHA-256 of its weights and config.json."""
+    weights: Literal["float32", "bfloat16"]
+    """Precision that the frozen weights had in training (compute.weights): the adapter belongs to the rounded ones."""
     origin: Origin | None
     """The open weights that the base was made from; null: trained from scratch."""
 
@@ -73,12 +75,12 @@ class Base(Section):
         return f"../../{self.name}"  # relative to <models>/<recipe>/adapter
 
 
-def describe(folder: Path) -> Base:
-    """The base.json entry of a model folder, from its files."""
+def describe(folder: Path, weights: Literal["float32", "bfloat16"] = "float32") -> Base:
+    """The content of base.json for a base in `folder`, from its files; `weights`: its precision in training."""
     origin = None
     if (folder / ORIGIN).is_file():
         origin = validated(Origin, foreign.read_object(folder / ORIGIN), "", str(folder / ORIGIN))
-    return Base(name=folder.name, sha256=foreign.weights_sha256(folder), origin=origin)
+    return Base(name=folder.name, sha256=foreign.weights_sha256(folder), weights=weights, origin=origin)
 
 
 def read(folder: Path) -> Base | None:
