@@ -35,11 +35,21 @@ CHAT = TaskSpec(name="instruct", template="chat", max_tokens=64, max_prompt_toke
 
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k_base", "o200k_base"])
-def words(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def every_words(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small vocabulary with one of the named patterns."""
-    folder = tmp_path_factory.mktemp("words") / "tokenizer"
+    return trained(tmp_path_factory.mktemp("words") / "tokenizer", request.param)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small vocabulary with GPT-2's pattern."""
+    return trained(tmp_path_factory.mktemp("words") / "tokenizer", "gpt2")
+
+
+def trained(folder: Path, pattern: str) -> Path:
+    """A small vocabulary, saved."""
     texts = ["Ayşe İzmir'de yaşıyor. Merhaba dünya, 2024 free prize! " * 20]
-    vocabularies.train(texts, 320, request.param).save(folder)
+    vocabularies.train(texts, 320, pattern).save(folder)
     return folder
 
 
@@ -58,10 +68,10 @@ def exported(folder: Path, words: Path, family: str, task: TaskSpec = TEXT, **ch
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3", "arcee"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_adopt_gives_back_the_weights_and_ids_that_were_written(
-    family: str, tied: bool, tmp_path: Path, words: Path
+    family: str, tied: bool, tmp_path: Path, every_words: Path
 ) -> None:
     """Lost otherwise: rows of queries and keys in another order compute another model, without any error."""
-    path = exported(tmp_path, words, family, tie_embeddings=tied)
+    path = exported(tmp_path, every_words, family, tie_embeddings=tied)
     adoption = adopt(path, tmp_path / "adopted")
     before, after = checkpoint.load(tmp_path / "model"), checkpoint.load(tmp_path / "adopted")
     assert adoption.precision == "float32"
@@ -134,14 +144,17 @@ def test_adopt_gives_the_logits_of_transformers_own_reader(tmp_path: Path, words
     torch.testing.assert_close(model.logits(model.hidden(ids)), expected, atol=4e-5, rtol=1e-4)
 
 
-def quantised(path: Path) -> Path:
-    """The file with its matrices quantised where their rows have whole blocks."""
+def quantised(path: Path, **more: Any) -> Path:
+    """The file with its matrices quantised where their rows have whole blocks, and with other metadata."""
     reader, target = gguf.GGUFReader(path), path.with_name("quantised.gguf")
-    writer = gguf.GGUFWriter(target, "llama")
+    writer, keys = gguf.GGUFWriter(target, "llama"), [name.replace("__", ".") for name in more]
     for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
+        if not name.startswith("GGUF.") and name not in ("general.architecture", *keys):
             inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(name, field.contents(), field.types[0], inner)
+    for key, value in zip(keys, more.values(), strict=True):
+        kind = gguf.GGUFValueType.get_type(value)
+        writer.add_key_value(key, value, kind, gguf.GGUFValueType.INT32 if isinstance(value, list) else None)
     kinds = gguf.GGMLQuantizationType
     for number, entry in enumerate(reader.tensors):
         values = np.array(entry.data)
@@ -157,6 +170,40 @@ def quantised(path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return target
+
+
+def test_adopt_takes_a_llama_with_a_sliding_window_for_mistral(tmp_path: Path, words: Path) -> None:
+    """Lost otherwise: attention would reach back further than the model was trained to."""
+    path = quantised(exported(tmp_path, words, "llama"), llama__attention__sliding_window=32)
+    adopt(path, tmp_path / "adopted")
+    config = json.loads((tmp_path / "adopted/config.json").read_text())
+    assert (config["model_type"], config["sliding_window"]) == ("mistral", 32)
+    assert config["architectures"] == ["MistralForCausalLM"]
+    assert checkpoint.load(tmp_path / "adopted").config.family == "mistral"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("llama__expert_count", 8, "it is a mixture of experts"),
+        ("llama__rope__scaling__type", "yarn", r"its rotary positions are scaled \('yarn'\)"),
+        ("llama__attention__causal", False, "its attention is not causal"),
+        ("llama__attention__head_count", [2, 2], "its layers have different numbers of heads"),
+        ("llama__rope__dimension_count", 4, "rope.dimension_count is 4 and a head has 8 dimensions"),
+        ("llama__attention__scale", 0.5, "a setting that is not read here"),
+        ("split__count", 3, "is one of 3 parts of a model"),
+        ("tokenizer__ggml__model", "t5", "tokenizer.ggml.model is 't5'"),
+        ("tokenizer__ggml__bos_token_id", 99999, "bos_token_id is 99999, expected a whole number from 0 to"),
+        ("tokenizer__ggml__token_type", [1, 1], "expected one int for each of the"),
+        ("general__alignment", 3, "general.alignment is 3"),
+    ],
+)
+def test_adopt_refuses_settings_that_a_folder_cannot_express(
+    key: str, value: Any, sentence: str, tmp_path: Path, words: Path
+) -> None:
+    path = quantised(exported(tmp_path, words, "llama"), **{key: value})
+    with pytest.raises(UserError, match=sentence):
+        adopt(path, tmp_path / "adopted")
 
 
 def test_adopt_says_licence_origin_and_quantisation_in_the_readme(tmp_path: Path, words: Path) -> None:
