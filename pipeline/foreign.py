@@ -22,6 +22,9 @@ READ = (".safetensors", ".json", ".txt", ".jinja", ".tiktoken")
 """Suffixes of the files that determine a model or its text; pickled weights and code are never read."""
 FOLDERS = ("adapter", "language")
 """Subfolders of a model folder that are read."""
+BASE, ORIGIN = "base.json", "origin.json"
+"""In a model folder that holds an adapter only, the name and the hash of its base (pipeline/model/adapter_folder.py);
+in one that was made from open weights, their repository, commit, hash and licence."""
 MAX_BYTES, MAX_DEPTH = 64 << 20, 64
 """Bounds of a JSON file; the largest published tokenizer.json has 33 MB, a config.json is 5 levels deep."""
 AGAIN = "restore the folder or download it again"

@@ -3,11 +3,12 @@
 import secrets
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import torch
 
-from pipeline import config, files
+from pipeline import config, files, foreign
 from pipeline.cli._opening import opening
 from pipeline.data.conversations import Earlier, Turn
 from pipeline.evaluation import Subject, open_subject, text_scores
@@ -60,9 +61,16 @@ def _open(name: str) -> tuple[Subject, str | None]:
 
         folder = download(name, params)
         own = MODELS / folder.name
-        same = own.is_dir() and files.sha256_of(own) == files.sha256_of(folder)
+        same = own.is_dir() and _same_model(own, folder)
         return open_subject(folder.name, params.compute, folder.parent), folder.name if same else None
     return open_subject(name, params.compute), name
+
+
+def _same_model(own: Path, registered: Path) -> bool:
+    """Whether a folder of this project is the registered one; that one has all weights, ours perhaps not."""
+    if (own / foreign.BASE).is_file():
+        own, registered = own / "adapter", registered / "adapter"
+    return registered.is_dir() and files.sha256_of(own) == files.sha256_of(registered)
 
 
 def _answer(

@@ -7,6 +7,7 @@ A part declares in its `Settings`, as class variables that are read without impo
     losses:     takes (what a task may emit), roles (reference)
     any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
+                freezes (false: every weight is trained)
     weighting:  reads (record kinds; without it any), takes (what a task may emit; without it anything), by_example
                 (true: a weight depends on its own example alone)
 """
@@ -31,7 +32,7 @@ def check(params: Params, name: str) -> None:
         UserError: names the recipe, the value, and values that fit.
     """
     for where, recipe, kind in recipes(params):
-        for fault in faults(where, recipe, kind, params):
+        for fault in [*faults(where, recipe, kind, params), *_of_compute(where, recipe, params)]:
             raise UserError(f"{name}: {fault}")
     for fault in [*_of_references(params), *_of_merges(params)]:
         raise UserError(f"{name}: {fault}")
@@ -58,8 +59,26 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
+    yield from _of_storage(where, recipe)
     if isinstance(recipe, Finetune):
         yield from _of_start(where, recipe, params)
+
+
+def _of_compute(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
+    """Memory is saved only in ways that the recipe's gradients allow."""
+    compute = params.compute
+    if not recipe.schedule.steps:
+        return
+    if compute.weights == "nf4" and not declared(recipe, "tuner", "freezes", True):
+        yield (
+            f"compute.weights is nf4, and {where}.tuner.name is {recipe.tuner.name!r}, which trains every weight: "
+            "4-bit weights cannot be trained; take lora or another adapter there, or set compute.weights to float32"
+        )
+    if recipe.privacy is not None and compute.checkpoint_activations:
+        yield (
+            f"compute.checkpoint_activations is true, and {where} has privacy, whose examples pass one by one: there "
+            "is nothing to save; set it to false"
+        )
 
 
 def _of_records(where: str, recipe: Recipe, kind: Kind) -> Iterator[str]:
@@ -163,6 +182,27 @@ def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
     depth = _depth(recipe.start, params)
     if recipe.depth is not None and depth is not None and recipe.depth > depth:
         yield f"{where}.depth is {recipe.depth}, and {recipe.start!r} has {depth} blocks; lower it"
+
+
+def _of_storage(where: str, recipe: Recipe) -> Iterator[str]:
+    """A model folder that holds an adapter only has models/base as base: the stages that read models depend on it."""
+    tuner = recipe.part("tuner", where)
+    key = next((key for key in ("merged", "with_base") if getattr(tuner, key, True) is False), None)
+    if key is None:
+        return
+    setting = f"{where}.tuner.{key} is false, which stores the adapter without its base"
+    if not isinstance(recipe, Finetune):
+        yield f"{setting}, and pretrain makes the base of all other models; set it to true"
+    elif recipe.start != "base":
+        yield (
+            f"{setting}, and `from` is {recipe.start!r}; only `base` is a dependency of every stage that would read "
+            "this model: set it to true, or `from` to base"
+        )
+    elif recipe.depth is not None:
+        yield (
+            f"{setting}, and depth is {recipe.depth}: no folder has the base with so few blocks; set it to true, or "
+            "depth to null"
+        )
 
 
 def _adds(model: str, params: Params) -> str | None:

@@ -48,6 +48,12 @@ class Compute(Section):
     """Precision of activations (autocast); weights and optimizer states are float32."""
     compile: bool
     """Whether models are compiled (torch.compile)."""
+    checkpoint_activations: bool
+    """Whether training keeps only the input of each block and computes the rest again in the backward pass (Chen et al.
+    2016): a third more time, the same bits, and of the activations about one block's instead of all."""
+    weights: Literal["float32", "bfloat16", "nf4"]
+    """Precision in which training holds frozen weights (QLoRA, Dettmers et al. 2023, for nf4: 4 bits, by the extra
+    `nf4`); trained weights are float32. A merged model has the rounded weights that it was trained with."""
 
 
 class Model(Section):

@@ -25,15 +25,17 @@ from pipeline.data.contamination import (
     COMPARED,
     REASONS,
     Removals,
+    Scope,
     besides_of,
     compared_columns,
     removals,
     texts_of,
 )
 from pipeline.data.placement import Placement, numbered, placement
-from pipeline.data.records import SPLITS
+from pipeline.data.records import SPLITS, TWIN
 from pipeline.data.shard_writer import write_documents
 from pipeline.data.tables import Writer, batches, existing, writing
+from pipeline.data.twins import ORPHAN, OUTSIDE, Twins
 from pipeline.files import replace_folder, write_json
 from pipeline.integrity import write_manifest
 
@@ -61,7 +63,7 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
 
     Returns:
         Row counts: {kind: {"rows_in": n, "kept": {split: n}, "removed": {reason: n}}}, with "split" of a kind that is
-        split by group or time (`Placement.rule`).
+        split by group or time (`Placement.rule`), and "twins" of a kind that has them (twins.py).
 
     Raises:
         UserError: a file is missing, tokens that belong to other documents, or no document left to train on.
@@ -72,14 +74,16 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
             for kind in KINDS:
                 path = existing(raw / f"{kind}.parquet", "download")
                 places = placement(path, params.split)
-                removed = _removals(params, kind, path, places, folder, progress)
+                removed, twins = _deduplicated(params, kind, path, places, folder, progress)
                 places.kept[removed.rows] = False
-                counts[kind] = _counts(kind, places, removed)
+                counts[kind] = _counts(kind, places, removed, twins)
                 if kind == "documents":
                     write_documents(folder / kind, tokens, path, places, counts[kind])
                 else:
                     _write_records(folder / kind, path, places)
                 _write_removed(writer, kind, path, places, removed)
+                if twins:
+                    _write_left_out(writer, kind, path, places, removed)
         write_json(folder / "ledger.json", counts)
         write_manifest(folder)
     return counts
@@ -95,6 +99,7 @@ def describe(counts: dict[str, Any]) -> str:
         ]
         lines.append(f"{kind:<13} {counted['rows_in']:>10,} " + " ".join(f"{number:>13,}" for number in numbers))
     lines += [f"{kind} {_rule(counted['split'])}" for kind, counted in counts.items() if "split" in counted]
+    lines += [f"{kind} {_twins(counted['twins'])}" for kind, counted in counts.items() if "twins" in counted]
     return "\n".join([*lines, "removed records, each with the kept one: data/samples/removed.parquet"])
 
 
@@ -108,8 +113,26 @@ def _rule(rule: dict[str, Any]) -> str:
     return words
 
 
-def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
+def _twins(twins: dict[str, Any]) -> str:
+    """The twins of one kind, in words."""
+    left_out = f"{twins[OUTSIDE]:,} of held-out records and {twins[ORPHAN]:,} of removed ones left out"
+    return f"twins: {twins['kept']:,} in training, {twins['share_of_training']:.1%} of it; {left_out}"
+
+
+def _deduplicated(  # noqa: PLR0913 - the inputs of one kind's pass
     params: Params, kind: Kind, path: Path, places: Placement, scratch: Path, progress: bool
+) -> tuple[Removals, dict[str, Any]]:
+    """The removals of one kind, and the counts of its twins; empty where it has none."""
+
+    def find(scope: Scope | None) -> Removals:
+        return _removals(params, kind, path, places, scratch, progress, scope)
+
+    twins = Twins.read(path)
+    return (find(None), {}) if twins is None else twins.deduplicated(places, find)
+
+
+def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
+    params: Params, kind: Kind, path: Path, places: Placement, scratch: Path, progress: bool, scope: Scope | None
 ) -> Removals:
     texts = tqdm(
         texts_of(kind, batches(path, compared_columns(kind))),
@@ -128,20 +151,25 @@ def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
         besides=besides,
         pinned=places.pinned,
         folder=scratch,
+        scope=scope,
     )
 
 
-def _counts(kind: Kind, places: Placement, removed: Removals) -> dict[str, Any]:
+def _counts(kind: Kind, places: Placement, removed: Removals, twins: dict[str, Any]) -> dict[str, Any]:
     # np.bincount would widen each entry to eight bytes.
     kept = [int(np.count_nonzero(places.kept & (places.splits == split))) for split in range(len(SPLITS))]
     reasons = [int(np.count_nonzero(removed.reasons == reason)) for reason in range(len(REASONS))]
-    counts = {
+    counts: dict[str, Any] = {
         "rows_in": len(places),
         "kept": dict(zip(SPLITS, kept, strict=True)),
-        "removed": dict(zip(REASONS, reasons, strict=True)),
+        "removed": dict(zip(REASONS, reasons, strict=True))
+        | {name: twins[name] for name in (OUTSIDE, ORPHAN) if twins},
+        **({"twins": twins} if twins else {}),
         **({"split": places.rule} if places.rule else {}),
     }
-    assert len(places) == sum(kept) + sum(reasons), f"{kind}: rows in are kept or removed, got {counts}"
+    assert len(places) == sum(kept) + sum(counts["removed"].values()), (
+        f"{kind}: rows in are kept or removed, got {counts}"
+    )
     return counts
 
 
@@ -174,9 +202,34 @@ def _write_removed(writer: Writer, kind: Kind, path: Path, places: Placement, re
             "of": names.take(pa.array(np.searchsorted(twins, removed.of[inside]))).combine_chunks(),
             "similarity": removed.similarities[inside],
             "origin": [row["origin"] for row in rows],
-            "text": ["\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT] for row in rows],
+            "text": [_excerpt(kind, row) for row in rows],
         }
         writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _write_left_out(writer: Writer, kind: Kind, path: Path, places: Placement, removed: Removals) -> None:
+    """Writes the twins that were left out, each with its record."""
+    left_out = ~places.kept
+    left_out[removed.rows] = False
+    for first, batch in numbered(batches(path, ["id", TWIN, "origin", *COMPARED[kind]])):
+        rows = np.flatnonzero(left_out[first : first + len(batch)])
+        splits = places.names(first, first + len(batch)).take(pa.array(rows)).to_pylist()
+        found = batch.take(pa.array(rows)).to_pylist()
+        columns = {
+            "kind": [kind] * len(found),
+            "id": [row["id"] for row in found],
+            "split": splits,
+            "reason": [ORPHAN if split == "train" else OUTSIDE for split in splits],
+            "of": [row[TWIN] for row in found],
+            "similarity": [None] * len(found),
+            "origin": [row["origin"] for row in found],
+            "text": [_excerpt(kind, row) for row in found],
+        }
+        writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _excerpt(kind: Kind, row: dict[str, Any]) -> str:
+    return "\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT]
 
 
 def _ids_of(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Array]:

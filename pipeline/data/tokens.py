@@ -52,6 +52,8 @@ _GROUP = 1 << 14  # rows of one row group of the index
 # Per method: keys that it needs in params.yaml, and further keys that it accepts.
 _NEEDS = {"train": ("vocab_size", "pattern"), "ranks": ("pattern", "path"), "folder": ("path",)}
 _MAY = {"train": (), "characters": ()}
+_LEARNED = ("train", "characters", "extend")
+"""Methods that learn from the documents."""
 
 
 def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progress: bool = False) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         UserError: no documents, none to train on, settings that do not fit the method, an unreadable vocabulary.
     """
     _require_fitting(settings)
-    n_documents = _count(documents)
+    n_documents = _count(documents, settings.method)
     with files.replace_folder(out) as folder:
         vocabulary = _vocabulary(settings, documents, split, folder)
         vocabulary.save(folder / "tokenizer")
@@ -105,17 +107,18 @@ def _require_fitting(settings: Tokenize) -> None:
             raise UserError(f"params.yaml: tokenize.{key} is {value!r}; with method {method} it is null")
 
 
-def _count(documents: Path) -> int:
+def _count(documents: Path, method: str) -> int:
+    """The number of documents; an adopted vocabulary needs none (open weights that are fine-tuned at once)."""
     try:
         rows = int(pq.read_metadata(documents).num_rows)
     except FileNotFoundError:
         raise UserError(f"{documents}: no such file; run the stage before: dvc repro download") from None
     except pa.ArrowInvalid as error:
         raise UserError(f"{documents}: not readable as parquet ({error}); run: dvc repro download") from None
-    if rows == 0:
+    if rows == 0 and method in _LEARNED:
         raise UserError(
-            f"{documents}: 0 documents, expected at least one to tokenize; add a source of documents to params.yaml: "
-            "download.sources (rejected rows are in data/raw/rejections.parquet)"
+            f"{documents}: 0 documents, and tokenize.method {method} learns its vocabulary from them; add a source of "
+            "documents to params.yaml: download.sources (rejected rows are in data/raw/rejections.parquet)"
         )
     return rows
 

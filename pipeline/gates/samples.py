@@ -435,8 +435,9 @@ def _coverage(samples: Samples) -> Frame:
         sampled: Counter[str] = Counter()
         for (_, source), n in samples.counts(kind, "source").items():
             sampled[source] += n
-        for source, count in sorted(samples.admitted(kind).items()):
-            if count:
+        twins = samples.row_counts.get(kind, {}).get("twins", {}).get("left_out", {})  # never meant to be sampled
+        for source, admitted in sorted(samples.admitted(kind).items()):
+            if count := admitted - twins.get(source, 0):
                 frame.add(
                     {
                         "source": source,

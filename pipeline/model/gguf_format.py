@@ -152,11 +152,16 @@ def _add_vocabulary(writer: Any, folder: Path, pretokenizer: str, size: int, tas
     merges = json.loads((folder / TOKENIZER).read_bytes())["model"]["merges"]
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
     input_format = export.describe(tokenizer, task, 1)
-    writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.end_of_text)
+    settings = foreign.read_object(folder / SETTINGS)
+    begin = settings.get("bos_token")
+    writer.add_bos_token_id(tokenizer.special.get(str(begin), tokenizer.end_of_text))
+    ends = input_format.ends or (tokenizer.end_of_text,)
+    writer.add_eos_token_id(ends[0])
+    if len(ends) > 1:  # llama.cpp ends an answer at either
+        writer.add_eot_token_id(ends[1])
     writer.add_pad_token_id(tokenizer.pad)
     writer.add_add_bos_token(bool(input_format.before))
-    template = foreign.read_object(folder / SETTINGS).get("chat_template")
+    template = settings.get("chat_template")
     if isinstance(template, str):  # the generation block is transformers' own extension of Jinja
         writer.add_chat_template(_GENERATION.sub("", template))
 

@@ -96,7 +96,13 @@ def load(folder: Path, device: str = "cpu") -> LibraryModel:
     return model
 
 
-def write(model: LibraryModel, folder: Path, labels: list[str] | None, special: Mapping[str, int]) -> None:
+def write(
+    model: LibraryModel,
+    folder: Path,
+    labels: list[str] | None,
+    special: Mapping[str, int],
+    all_weights: bool = True,
+) -> None:
     """Writes config.json, generation_config.json and the weights, as transformers does.
 
     Args:
@@ -104,11 +110,12 @@ def write(model: LibraryModel, folder: Path, labels: list[str] | None, special: 
         folder: is there.
         labels: class names of a classifier.
         special: ids of eos_token and pad_token in the folder's tokenizer files.
+        all_weights: false: none, as for a folder that holds an adapter only; the model may have its adapter inside.
     """
     config = model.net.config
     if labels is not None:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = config.problem_type or "single_label_classification"
     if "pad_token" in special:
         config.pad_token_id = special["pad_token"]
     if model.architecture != "encoder" and "eos_token" in special:
@@ -117,8 +124,11 @@ def write(model: LibraryModel, folder: Path, labels: list[str] | None, special: 
             model.net.generation_config.eos_token_id = special["eos_token"]
             model.net.generation_config.pad_token_id = config.pad_token_id
     config._name_or_path = ""  # a path of this machine otherwise
+    weights_of: dict[str, Any] = {} if all_weights else {"state_dict": {}}
     with quiet():
-        model.net.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")
+        model.net.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB", **weights_of)
+    if not all_weights:
+        (folder / weights.WEIGHTS).unlink(missing_ok=True)
 
 
 def _read(folder: Path, raw: Mapping[str, Any], kind: Architecture) -> Any:

@@ -11,14 +11,15 @@ from pipeline.data import label_cells
 from pipeline.prompts import templates
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
-from pipeline.prompts.templates import Vocabulary
+from pipeline.prompts.vocabulary import Vocabulary
+from pipeline.tokenizer.chat_template import RefusedConversationError
 
 
 class Reason(NamedTuple):
     """Why a record makes no example: counted at the samples gate, left out of training."""
 
     code: str
-    """answer_too_long, unknown_label, not_a_list or not_a_number."""
+    """answer_too_long, refused_by_template, unknown_label, not_a_list or not_a_number."""
     detail: str
     """The value found and the bound, in words."""
 
@@ -45,15 +46,23 @@ def answer_example(
     assert spec.template is not None
     assert spec.max_tokens is not None
     assert spec.max_prompt_tokens is not None
-    prompt = templates.prompt(tokenizer, spec.template, Request.of_record(record), spec.max_prompt_tokens)
-    answer = templates.answer(tokenizer, spec.template, record["output"])
+    try:
+        prompt = templates.prompt(
+            tokenizer,
+            spec.template,
+            Request.of_record(record),
+            spec.max_prompt_tokens,
+            learns_earlier=learns_earlier,
+        )
+        answer = templates.answer(tokenizer, spec.template, record["output"])
+    except RefusedConversationError as error:
+        return Reason("refused_by_template", str(error))
     if len(prompt.ids) + len(answer) > spec.max_tokens:
         return Reason(
             "answer_too_long",
             f"its prompt has {len(prompt.ids)} tokens and its answer {len(answer)}; max_tokens is {spec.max_tokens}",
         )
-    learned = prompt.learned if learns_earlier else [False] * len(prompt.ids)
-    return AnswerExample(prompt.ids + answer, learned + [True] * len(answer))
+    return AnswerExample(prompt.ids + answer, prompt.learned + [True] * len(answer))
 
 
 def label_index(labels: Sequence[str], record: Mapping[str, Any]) -> int | Reason:
@@ -93,7 +102,7 @@ def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapp
     """
     made: Any = None
     if form == "answers":
-        made = answer_example(tokenizer, spec, record, learns_earlier=True)
+        made = answer_example(tokenizer, spec, record, learns_earlier=spec.name == "chat")
     elif form == "labels":
         made = label_index(spec.labels or (), record)
     elif form == "label_sets":

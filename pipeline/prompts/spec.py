@@ -17,8 +17,8 @@ from pipeline.config.section import Positive, Section, Share
 from pipeline.errors import UserError
 
 FILE = "tohum.json"
-TEMPLATE_NAMES = ("chat", "alpaca")
-"""The templates of pipeline/prompts/templates.py."""
+TEMPLATE_NAMES = ("chat", "alpaca", "model")
+"""The templates of pipeline/prompts/templates.py; `model`: the chat template in the folder's tokenizer files."""
 VERSION = 2
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import files, integrity
+from pipeline import files, foreign, integrity
 from pipeline.config.params import Params
 from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, TRAINING
 from pipeline.prompts import spec as specs
@@ -49,6 +49,10 @@ class Facts:
     """git commit and DVC hashes."""
     training: dict[str, float] = field(default_factory=dict)
     """reports/training/<model>.json."""
+    base: dict[str, Any] = field(default_factory=dict)
+    """base.json of a folder that holds an adapter only."""
+    open_weights: dict[str, Any] = field(default_factory=dict)
+    """origin.json of models/base: the open weights that all models were made from."""
 
 
 def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Facts:
@@ -79,6 +83,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
         sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
         training=_training(TRAINING / f"{model}.json"),
+        base=_read(folder / foreign.BASE), open_weights=_read(models / "base" / foreign.ORIGIN),
     )  # fmt: skip
 
 
@@ -118,9 +123,21 @@ def render(facts: Facts, name: str) -> str:
         "## Costs\n\n" + _costs(facts.runs),
         "## Limits\n\n" + _limits(facts),
         "## Origin\n\n" + _table(["", ""], ([key, f"`{value}`"] for key, value in
-                                            ({"model sha256": facts.sha256} | facts.tags).items())),
+                                            (_hashes_of(facts) | facts.tags).items())),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _hashes_of(facts: Facts) -> dict[str, str]:
+    """The model's hash; of an adapter the base's too, and of open weights their repository, commit, hash, licence."""
+    rows = {"model sha256": facts.sha256}
+    if facts.base:
+        rows |= {"stored as": "adapter only", "base": facts.base["name"], "base sha256": facts.base["sha256"]}
+    names = {"repository": "open weights", "revision": "commit", "sha256": "sha256", "licence": "licence"}
+    for key, name in names.items():
+        if facts.open_weights.get(key):
+            rows[name if key == "repository" else f"open weights {name}"] = str(facts.open_weights[key])
+    return rows
 
 
 def _summary(facts: Facts) -> str:

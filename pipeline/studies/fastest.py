@@ -135,7 +135,7 @@ def settings(present: Compute) -> Iterator[Compute]:
     for number, precision, compiled in itertools.product(threads[-1:] if cuda else threads, precisions, compiles):
         device = "cuda" if cuda else "cpu"
         values = {"device": device, "threads": number, "precision": precision, "compile": compiled}
-        compute = Compute.model_validate(values)
+        compute = Compute.model_validate(present.model_dump() | values)
         if compute not in yielded:
             yielded.append(compute)
             yield compute

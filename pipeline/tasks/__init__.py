@@ -25,6 +25,7 @@ from pipeline.prompts import spec as specs
 from pipeline.prompts.examples import Reason
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.vocabulary import without_middle
 from pipeline.tokenizer import Tokenizer
 
 __all__ = [
@@ -229,7 +230,7 @@ class ScoringHead(Scoring):
         assert self.spec.max_tokens is not None
         before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix or (self.tokenizer.end_of_text,)
         most = self.spec.max_tokens - len(before) - len(after)
-        return [*before, *templates.without_middle(self.tokenizer.encode(request.text), most), *after]
+        return [*before, *without_middle(self.tokenizer.encode(request.text), most), *after]
 
     def prepare(self, model: GPT, generator: torch.Generator) -> None:
         """Adds a new `score` head unless the model already has one of as many outputs."""
@@ -252,7 +253,13 @@ class Answering(Task):
     def opens(self) -> str:
         """The prefix of an answer's text."""
         assert self.spec.template is not None
-        return templates.TEMPLATES[self.spec.template].opens
+        return templates.opens(self.tokenizer, self.spec.template)
+
+    @property
+    def stop(self) -> int:
+        """The id that ends an answer: end-of-text, or the folder's end of a turn with its own template."""
+        assert self.spec.template is not None
+        return templates.end_of_answer(self.tokenizer, self.spec.template)
 
     def prompt(self, request: Request) -> list[int]:
         """Ids of the conversation up to the answer."""
@@ -263,7 +270,7 @@ class Answering(Task):
     def answer(self, text: str) -> str:
         """The answer in a generated text (or its first piece)."""
         assert self.spec.template is not None
-        return templates.answer_text(self.spec.template, text)
+        return templates.answer_text(self.tokenizer, self.spec.template, text)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""

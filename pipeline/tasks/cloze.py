@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.prompts.templates import without_middle
+from pipeline.prompts.vocabulary import without_middle
 from pipeline.tasks import Labelling, Request, TaskContext, TaskSpec, require_room
 from pipeline.tokenizer import Tokenizer
 

@@ -157,11 +157,11 @@ def _named(settings: Mapping[str, Any], whole: Any, special: Mapping[str, int]) 
     """Special tokens that only the settings name; transformers matches them in text as it does added tokens."""
     listed = settings.get("additional_special_tokens")
     values = [settings.get(key) for key in _ROLES] + (listed if isinstance(listed, list) else [])
-    texts = [text for value in values if (text := _text_of(value)) and text not in special]
+    texts = [text for value in values if (text := text_of(value)) and text not in special]
     return {text: number for text in texts if (number := whole.token_to_id(text)) is not None}
 
 
-def _text_of(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """The text of a token that is written as itself or as an object with its flags."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None
@@ -312,7 +312,7 @@ def _roles(
     """
 
     def role(key: str) -> str | None:
-        text = _text_of(settings.get(key))
+        text = text_of(settings.get(key))
         return text if text in special else None
 
     last = [text for text, number in special.items() if suffix and number == suffix[-1]]

@@ -31,6 +31,8 @@ class Encoder(Protocol):
 
     lossless: bool = True
     """Whether decoding gives every encoded text back."""
+    sums_bytes: bool = True
+    """Whether the text of ids is the sum of their bytes in `table`; else `decode` gives it."""
     unknown: int | None = None
     """Id of text that the vocabulary has no token for."""
 
@@ -44,9 +46,10 @@ class Encoder(Protocol):
     def table(self) -> dict[int, bytes]:
         """Id -> the bytes that it decodes to."""
 
-    def decode(self, ids: Sequence[int]) -> str | None:  # noqa: ARG002 - for vocabularies with a decoder of their own
-        """The text of ids; None where it is the sum of the bytes in `table`."""
-        return None
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        table = self.table()
+        return b"".join(table[number] for number in ids).decode("utf-8", errors="replace")
 
 
 class BytePairs(Encoder):

@@ -44,7 +44,7 @@ class Library(Encoder):
         self._data, raw = data, json.loads(data)
         self._bytes = byte_table(raw, special)
         self.lossless = self._bytes is not None and not raw.get("normalizer")
-        self._cuts = self._bytes is not None  # `parts` knows where byte-level patterns end a piece
+        self.sums_bytes = self._bytes is not None
         written, unknown, self._unreachable = _without_control(raw, special, reserved)
         self.unknown = unknown
         self._names = {number: token.encode("utf-8") for token, number in _entries(raw["model"])}
@@ -52,7 +52,8 @@ class Library(Encoder):
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """See Encoder. Raises UnencodableError, naming the first byte or character without a token."""
-        cut = [parts(text) if self._cuts else [text] for text in texts]
+        # `parts` knows where the patterns of byte-level vocabularies end a piece
+        cut = [parts(text) if self.sums_bytes else [text] for text in texts]
         pieces = [part for text_parts in cut for part in text_parts]
         encoded = iter(self._encoded(pieces))
         all_ids = [joined([next(encoded) for _ in text_parts]) for text_parts in cut]
@@ -65,9 +66,9 @@ class Library(Encoder):
         """See Encoder; the token's own text where decoding is the library's."""
         return dict(self._bytes if self._bytes is not None else self._names)
 
-    def decode(self, ids: Sequence[int]) -> str | None:
-        """The text by the library's decoder, control tokens by their names; None for a byte-level vocabulary."""
-        return None if self._bytes is not None else str(self._whole.decode(list(ids), skip_special_tokens=False))
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text by the library's decoder, control tokens by their names."""
+        return str(self._whole.decode(list(ids), skip_special_tokens=False))
 
     @cached_property
     def _unreachable_ids(self) -> np.ndarray:

@@ -15,19 +15,19 @@ import pyarrow.csv
 import torch
 from torch import Tensor
 
-from pipeline import closure, files, integrity
+from pipeline import closure, files, foreign, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Kind, Recipe
+from pipeline.config.recipe import AXES, Finetune, Kind, Pretrain, Recipe
 from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
+from pipeline.model import adapter_folder, checkpoint, memory, open_weights
 from pipeline.model.adapters import has_additions
 from pipeline.model.compilation import compiled
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
 from pipeline.model.layers import keep_layers
-from pipeline.paths import MODELS, SAMPLES, TRAINING
+from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.seeds import seed_for
@@ -77,7 +77,9 @@ class Built:
     private: "Private | None" = None
 
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """The trainer of these parts; compiles the model if the params enable it."""
+        """The trainer of these parts; lowers and compiles the model as the params say."""
+        if recipe.schedule.steps:
+            memory.prepare(self.model, params.compute)
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
@@ -310,24 +312,46 @@ def with_decision(built: Built) -> TaskSpec:
     return spec
 
 
-def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
-    """Writes the model folder (merged, with `adapter/` if the tuner has one), the summary, which it returns, and the
-    curve.
+def _base(recipe: Recipe) -> adapter_folder.Base | None:
+    """The base of a recipe's adapter; None where no folder has its weights: of a shallower model, or of another
+    adapter.
     """
+    if not isinstance(recipe, Finetune) or recipe.depth is not None:
+        return None
+    folder = MODELS / recipe.start
+    return None if adapter_folder.read(folder) is not None else adapter_folder.describe(folder)
+
+
+def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
+    """Writes the model folder (with `adapter/` if the tuner has one), the summary, which it returns, and the curve."""
+    memory.restore(built.model)
     summary = _summary(progress, built)
     model, tuner, spec = built.model, built.tuner, with_decision(built)
     weights = example_weights(built.train, built.parts.weighting.memory)
-    start = getattr(recipe, "start", None)
-    # relative to <MODELS>/<name>/adapter; no folder has the base of a shallower model
-    base = f"../../{start}" if isinstance(start, str) and getattr(recipe, "depth", None) is None else None
+    base = _base(recipe) if tuner.state(model) else None
+    plain = tuner.merge(model) if tuner.whole else model
+
+    def write_adapter(folder: Path) -> None:
+        tuner.save_adapter(model, folder, None if base is None else base.peft_name)
+        adapter_folder.add_revision(folder, base)
+
+    def write_more(folder: Path) -> None:
+        if weights is not None:
+            files.write_table(folder / WEIGHTS, weights)
+        if isinstance(recipe, Pretrain):
+            origin = open_weights.origin(recipe.start, None if progress.step else plain, DOWNLOADS)
+            if origin is not None:
+                files.write_json(folder / foreign.ORIGIN, origin.model_dump())
+
     checkpoint.save(
-        tuner.merge(model),
+        plain,
         MODELS / name,
         tokenizer=tokenizer_folder,
         labels=None if model.score is None else list(spec.outputs),  # cloze has labels without a head
         metadata=specs.written([spec.within(model.room())]),
-        adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
-        more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
+        adapter=write_adapter if tuner.state(model) else None,
+        base=None if tuner.whole else base,
+        more=write_more,
     )
     curve = TRAINING / f"{name}.csv"
     with files.replacing(curve) as path:

@@ -44,6 +44,9 @@ def group(named: list[tuple[str, nn.Parameter]], factor: float = 1.0, begins: fl
 class Tuner(ABC):
     """Base class: trains weights of the model itself, all in one parameter group, with nothing to merge."""
 
+    whole: bool = True
+    """Whether the model folder holds all weights; false: the adapter only, beside the name of its base."""
+
     @abstractmethod
     def apply(self, model: GPT, generator: torch.Generator, encode: Encode) -> None:
         """Sets `requires_grad` of every weight and inserts new modules; all randomness comes from `generator`.

@@ -72,7 +72,10 @@ def random_model(folder: Path, family: str, source: str) -> Path:
         tokenizer = vocabularies.adopt(folder / "theirs")
     tokenizer.save(folder / "words")
     generator = torch.Generator().manual_seed(1)
-    model = GPT(shape(family, vocab_size=tokenizer.vocab_size, context_length=128), generator)
+    size: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "context_length": 128}
+    if family == "mistral":  # llama.cpp has no window, and its texts here are as long as the context
+        size["sliding_window"] = 128
+    model = GPT(shape(family, **size), generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)

@@ -133,6 +133,18 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"task": part("tasks", "cloze", pattern="{label} {text}")}, "expected {text} once and {label} once, at the end"),
     ({"task": part("tasks", "cloze", verbalizers={"a": "x", "b": "x"})}, "a different word for each of the labels"),
     (
+        {"from": "spam-full", "reference": "spam-full", "tuner": part("tuners", "lora", merged=False)},
+        "tried.tuner.merged is false, which stores the adapter without its base, and `from` is 'spam-full'; only",
+    ),
+    (
+        {"depth": 2, "tuner": part("tuners", "ia3", merged=False)},
+        "tried.tuner.merged is false, which stores the adapter without its base, and depth is 2: no folder has",
+    ),
+    (
+        {"from": "spam-full", "reference": "spam-full", "tuner": part("tuners", "prefix", with_base=False)},
+        "tried.tuner.with_base is false, which stores the adapter without its base, and `from` is 'spam-full'; only",
+    ),
+    (
         {"reference": "other", "loss": part("losses", "distill")},
         "finetune.tried: its `from` or `reference` is made with 'tried' itself",
     ),
@@ -169,6 +181,24 @@ def test_check_refuses_recipes_from_a_base_whose_pretraining_left_additions() ->
         config.check(raw)
 
 
+def test_check_refuses_a_base_that_is_stored_as_an_adapter_only() -> None:
+    """All other models stand on models/base, and its open weights are no dependency of their stages."""
+    raw = copy.deepcopy(RAW)
+    raw["pretrain"]["tuner"] = part("tuners", "lora", merged=False)
+    with pytest.raises(UserError, match=r"pretrain.tuner.merged is false, .* and pretrain makes the base of all other"):
+        config.check(raw)
+
+
+def test_check_accepts_a_recipe_and_a_merge_from_a_model_that_is_stored_as_an_adapter_only() -> None:
+    """Their stages depend on models/base too, so its adapter is always completed."""
+    raw = params("classify", "labelled", "base", "cross_entropy", {"tuner": part("tuners", "lora", merged=False)})
+    raw["finetune"]["next"] = raw["finetune"]["spam-full"] | {"from": "tried", "reference": "tried"}
+    rule = {"name": "linear", "scales": [1.0, 1.0]}
+    raw["merge"] = {"both": {"of": "base", "first": "spam-full", "second": "tried", "rule": rule}}
+    raw["evaluations"] |= dict.fromkeys(("both", "next"), raw["evaluations"]["spam-full"])
+    config.check(raw)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -190,4 +220,15 @@ def test_check_refuses_a_search_whose_trials_cannot_work() -> None:
     trial = RAW["search"]["spam-lora"]
     raw["search"] = {"tried": trial | {"space": {"depth": {"choices": [2, 99]}}}}
     with pytest.raises(UserError, match=r"search.tried.space.depth: 99 is refused; .*depth is 99"):
+        config.check(raw)
+
+
+def test_check_refuses_4_bit_weights_where_a_recipe_trains_them() -> None:
+    """Lost otherwise: the run would end at the first training stage, after the data stages."""
+    raw = copy.deepcopy(RAW)
+    raw["compute"]["weights"] = "nf4"
+    with pytest.raises(UserError, match=r"compute\.weights is nf4, and pretrain\.tuner\.name is 'full'"):
+        config.check(raw)
+    raw["pretrain"]["schedule"]["steps"] = 0  # open weights as they are
+    with pytest.raises(UserError, match=r"finetune\.spam-full\.tuner\.name is 'full', which trains every weight"):
         config.check(raw)

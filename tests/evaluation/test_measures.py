@@ -26,7 +26,9 @@ from pipeline.tasks import open_task
 from tests.fakes import ByteTokenizer
 from tests.specs import ANSWERS, SPAM, changed
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 TOKENIZER = ByteTokenizer()
 SHAPE = Model(
     family="llama", n_layers=2, n_heads=2, n_kv_heads=2, head_dim=4, d_model=8, d_ff=16, context_length=16,

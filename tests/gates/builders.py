@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import files, tokenizer
 from pipeline.config.recipe import KINDS, Kind
-from pipeline.data.collect import REJECTIONS
+from pipeline.data.collect import PASSAGES, REJECTIONS
 from pipeline.data.records import CONTENT, SPLITS, added_columns, record_id, schema
 from pipeline.gates import _expectations, _verdict
 from pipeline.gates._rules import Expectation, Frame
@@ -29,6 +29,7 @@ GATES: dict[str, Any] = {
         "max_personal": {"email": 0, "phone": 0, "card": 0, "iban": 0, "identity": 0},
         "max_spelled_specials": 0,
         "max_rejected_share": 0.1,
+        "grounding": {"min_share": 0.5, "max_ungrounded_share": 0.1},
     },
     "tokens": {
         "min_documents": 10,
@@ -116,6 +117,7 @@ class Raw:
         self.rows = clean_rows()
         self.sources: dict[str, dict[str, Any]] = {"made": {"licence": "CC0-1.0", "consent": "synthetic"}}
         self.rejections: list[dict[str, Any]] = []
+        self.passages: list[dict[str, str]] = []
         self.account: dict[str, Any] | None = None
         self.tables: dict[str, pa.Table] = {}
 
@@ -124,6 +126,13 @@ class Raw:
         rows = self.rows[kind]
         content = {name: rows[0][name] for name in CONTENT[kind]} | {CONTENT[kind][0]: text}
         rows.append(record(kind, content, language, len(rows), **other))
+
+    def add_answer(self, answer: str, passage: str, language: str = "en") -> None:
+        """One more instruction, with the passage that it is about."""
+        asked = {"instruction": f"What happened in story {len(self.passages)}?", "input": "", "output": answer}
+        row = record("instructions", asked, language, len(self.rows["instructions"]))
+        self.rows["instructions"].append(row)
+        self.passages.append({"id": row["id"], "source": "made", "passage": passage})
 
     def ledger(self) -> dict[str, Any]:
         """The account that fits the rows."""
@@ -147,6 +156,8 @@ class Raw:
                 table = pa.Table.from_pylist(self.rows[kind], schema=nullable)
             pq.write_table(table, raw / f"{kind}.parquet")
         pq.write_table(pa.Table.from_pylist(self.rejections, schema=REJECTIONS), raw / "rejections.parquet")
+        if self.passages:
+            pq.write_table(pa.Table.from_pylist(self.passages, schema=PASSAGES), raw / "passages.parquet")
         files.write_json(raw / "provenance.json", {"sources": self.sources})
         files.write_json(raw / "ledger.json", {"sources": self.account or self.ledger()})
         return data

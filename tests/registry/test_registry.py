@@ -327,6 +327,17 @@ def test_render_shows_scores_data_gates_costs_and_limits(project: Registry) -> N
     assert "not calibrated" in card
 
 
+def test_render_counts_the_records_of_each_consent(project: Registry) -> None:
+    """Lost otherwise: a reviewer would see the source's consent, which some of its records do not have."""
+    make_model("spam-full", seed=3)
+    provenance = files.read_json(Path("data/raw/provenance.json"))
+    provenance["sources"]["world"] |= {"consent": "contract", "consents": {"contract": 7, "synthetic": 2}}
+    files.write_json(Path("data/raw/provenance.json"), provenance)
+    card = model_card.render(model_card.gather("spam-full", params(), "0" * 64), "tohum-spam-full")
+    assert "| CC0-1.0 | contract 7, synthetic 2 | labelled 9 |" in card
+    assert "trained on synthetic text" in card
+
+
 def test_render_shows_the_baseline_and_the_amount_of_training(project: Registry) -> None:
     """Lost otherwise: a reviewer would promote a classifier below a linear model, or a hardly trained one."""
     make_model("spam-full", seed=3)

@@ -304,3 +304,19 @@ def test_lenient_opens_every_bound_of_the_gates() -> None:
     assert opened["tokens"]["bytes_per_token"] == {"at_least": 0.0, "at_most": 10.0**9}
     assert opened["samples"]["min_records"] == {"train": 0, "validation": 0, "test": 0}
     assert opened["samples"]["overlap"]["near"] == raw["gates"]["samples"]["overlap"]["near"]
+
+
+def test_guess_offers_a_template_where_two_columns_hold_texts(tmp_path: Path) -> None:
+    rows = [{"title": f"Konu {i} neden böyle", "body": f"Bu {i} numaralı uzun bir iletinin metni, hep böyle sürer",
+             "topic": "ab"[i % 2], "region": ("ege", "doğu")[i % 2], "no": str(i)} for i in range(30)]  # fmt: skip
+    (tmp_path / "a.csv").write_text(csv_of(rows), encoding="utf-8")
+    offer = r"""'title' holds texts too; to read both: text: "{title}\n\n{body}" (columns)"""
+    guessed = guess(tmp_path / "a.csv", Wishes(label="topic"))
+    assert guessed.columns == {"text": "body", "label": "topic"}
+    assert offer in guessed.sentences
+    for row in rows:
+        del row["title"]
+    (tmp_path / "b.csv").write_text(csv_of(rows), encoding="utf-8")
+    assert not any(
+        "to read both" in sentence for sentence in guess(tmp_path / "b.csv", Wishes(label="topic")).sentences
+    )

@@ -157,7 +157,7 @@ def test_search_continues_after_a_diverged_trial(enter: Callable[..., Path]) -> 
 
 def test_search_continues_after_a_failed_trial(enter: Callable[..., Path]) -> None:
     """Some combinations only the data refuses: here virtual tokens that leave no room for a message."""
-    prompts = [{"name": "prompt", "virtual_tokens": n, "text": "ödül"} for n in (2, 20)]
+    prompts = [{"name": "prompt", "virtual_tokens": n, "text": "ödül", "with_base": True} for n in (2, 20)]
     enter(space={"tuner": {"choices": prompts}})
     trials = ran().trials()
     assert {t.values["tuner"]["virtual_tokens"]: t.state for t in trials if t.state != "pruned"} == {

@@ -17,6 +17,14 @@ WORDS = (
 KINDS = ("wordpiece", "unigram", "byte_fallback", "missing_bytes", "roberta", "prefix_space", "clip", "wordlevel")
 MISSING = bytes([0x00, 0x01, 0xC0, 0xC1, 0xE0, *range(0xF5, 0x100)])
 """Bytes without a token in `missing_bytes`; 0x00, 0x01 and 0xE0 (Thai, Hindi) occur in texts."""
+AROUND = {
+    "wordpiece": (["[CLS]"], ["[SEP]"]),
+    "roberta": (["[CLS]"], ["[SEP]"]),
+    "unigram": ([], ["</s>"]),
+    "byte_fallback": (["<s>"], []),
+    "clip": ([], ["<|endoftext|>"]),
+}
+"""The special tokens that the post-processor puts before and after a text."""
 LOSSLESS = ("missing_bytes", "roberta")
 
 
@@ -42,7 +50,9 @@ def make(kind: str) -> tokenizers.Tokenizer:
 
 def settings(kind: str) -> dict[str, Any]:
     """The roles in tokenizer_config.json."""
-    if kind in ("wordpiece", "roberta"):
+    if kind == "wordpiece":
+        return {**settings("roberta"), "mask_token": "[MASK]"}
+    if kind == "roberta":
         return {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": {"content": "[PAD]"}, "unk_token": "[UNK]"}
     if kind in ("unigram", "byte_fallback"):
         return {"eos_token": {"content": "</s>"}, "pad_token": "<pad>", "unk_token": "<unk>"}

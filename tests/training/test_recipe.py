@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from pipeline import config, files, tokenizer
+from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.evaluation import open_subject
@@ -29,8 +30,8 @@ CLOZE = {
 }  # fmt: skip
 TUNERS: list[dict[str, Any]] = [
     {"name": "full"},
-    {"name": "bottleneck", "width": 2},
-    {"name": "prompt", "virtual_tokens": 4, "text": "spam"},
+    {"name": "bottleneck", "width": 2, "with_base": True},
+    {"name": "prompt", "virtual_tokens": 4, "text": "spam", "with_base": True},
 ]
 
 
@@ -65,12 +66,12 @@ def params_of(task: dict[str, Any], tuner: dict[str, Any], loss: str = "cross_en
     return config.check(raw)
 
 
-def train(params: Params) -> None:
-    recipe = params.finetune["spam-lora"]
+def train(params: Params, start: str = "base") -> None:
+    recipe, folder = params.finetune["spam-lora"], Path("models") / start
     recipes.train(
         "spam-lora", "finetune.spam-lora", recipe, "labelled",
-        lambda generator, device: checkpoint.load(Path("models/base"), str(device)),
-        [Path("models/base")], params, NullTracker(), Path("models/base"),
+        lambda generator, device: checkpoint.load(folder, str(device)),
+        [folder], params, NullTracker(), folder,
     )  # fmt: skip
 
 
@@ -146,6 +147,38 @@ def test_train_chooses_thresholds_on_validation_and_the_predictor_uses_them(by: 
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("name", ["lora", "ia3", "prefix", "prompt", "bottleneck"])
+def test_train_stores_an_adapter_without_its_base_that_loads_as_the_whole_model(name: str, project: Path) -> None:
+    """The same recipe in both forms: equal weights, and all files of the whole folder again from the small one."""
+    settings = {"name": name} | plugins.example("tuners", name)
+    key = "merged" if "merged" in settings else "with_base"
+    task = {"name": "classify", "max_tokens": 40}
+    train(params_of(task, settings))
+    (project / "models/spam-lora").rename(project / "models/whole")
+    train(params_of(task, settings | {key: False}))
+    assert not list((project / "models/spam-lora").rglob("model.safetensors"))
+    checkpoint.write_whole(Path("models/spam-lora"), Path("models/again"))
+    assert files.sha256_of(Path("models/again")) == files.sha256_of(Path("models/whole"))
+    loaded, whole = (checkpoint.load(Path("models") / name).state_dict() for name in ("spam-lora", "whole"))
+    assert all(torch.equal(loaded[key], value) for key, value in whole.items())
+
+
+@pytest.mark.usefixtures("project")
+def test_train_names_no_base_for_an_adapter_over_an_adapter() -> None:
+    """Lost otherwise: peft would be sent to a folder without weights."""
+    task, lora = {"name": "classify", "max_tokens": 40}, {"name": "lora"} | plugins.example("tuners", "lora")
+    train(params_of(task, lora | {"merged": False}))
+    Path("models/spam-lora").rename("models/first")
+    params = params_of(task, lora)
+    recipe = params.finetune["spam-lora"].model_copy(update={"start": "first"})
+    params.finetune["spam-lora"] = recipe
+    train(params, "first")
+    config = files.read_json(Path("models/spam-lora/adapter/adapter_config.json"))
+    assert config["base_model_name_or_path"] is None
+    assert checkpoint.load(Path("models/spam-lora")).score is not None
+
+
+@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("accumulate", "batch_warmup_steps", "epochs"), [(1, 0, 4.0), (2, 0, 8.0), (4, 3, 9 * 16 / 12)]
 )
@@ -164,7 +197,7 @@ def test_train_counts_records_and_epochs(accumulate: int, batch_warmup_steps: in
 @pytest.mark.usefixtures("project")
 def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     """Lost otherwise: the first long message would end the run with an error about positions."""
-    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
+    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam", "with_base": True}
     with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, task.max_tokens is 40; use fewer"):
         train(params_of({"name": "classify", "max_tokens": 40}, tuner))
 

@@ -27,7 +27,7 @@ from pipeline.studies.guess import reading
 from pipeline.studies.guess.columns import Columns
 from pipeline.studies.guess.encoding import detect as encoding_of
 from pipeline.studies.guess.inputs import Inputs, find
-from pipeline.studies.guess.picker import Ask, Roles, Wishes
+from pipeline.studies.guess.picker import Ask, Roles, Wishes, is_meta
 from pipeline.studies.guess.reading import Format
 from pipeline.studies.guess.roles import choose
 from pipeline.studies.guess.texts import labels_of
@@ -270,7 +270,23 @@ def _sentences(chosen: Roles, columns: Columns) -> list[str]:
     unused = [name for name in columns.by_name if name not in used and not name.endswith(".0")]
     if unused:
         told.append(f"not used: {', '.join(repr(name[:40]) for name in unused[:8])}")
-    return told
+    return told + _further_texts(chosen, columns)
+
+
+def _further_texts(chosen: Roles, columns: Columns) -> list[str]:
+    """A sentence that offers a template where the rows hold texts in other columns too."""
+    text = chosen.columns.get("text")
+    others = [
+        name
+        for name, column in columns.by_name.items()
+        if name not in chosen.columns.values() and not is_meta(column) and "{" not in name and not name.endswith(".0")
+        and column.is_text(columns.looked) and not column.is_label(columns.looked)
+    ]  # fmt: skip
+    if text is None or not others:
+        return []
+    parts = sorted([text, others[0]], key=list(columns.by_name).index)
+    template = "\\n\\n".join(f"{{{name}}}" for name in parts)
+    return [f'{others[0][:40]!r} holds texts too; to read both: text: "{template}" (columns)']
 
 
 def _labels(chosen: Roles, columns: Columns, inputs: Inputs, form: Format) -> tuple[dict[str, str], bool, list[str]]:
