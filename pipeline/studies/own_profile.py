@@ -5,7 +5,6 @@ result (sizing.py). Nothing is trained, and no out of a stage is touched.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,6 +78,11 @@ def apply(names: list[str], guessed: Guess, force: bool, base: Base | None = Non
 
 def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
     """Changes by dotted path: the file as the source, and only the recipes over its records."""
+    if guessed.label_form != "one":
+        raise UserError(
+            f"{place}: holds several labels a row, and the recipes of these profiles answer with one; write the source "
+            "with `tohum try DATA --write`, and set task multi_label, loss binary_cross_entropy and measure multi_label"
+        )
     kept = ["base", *(name for name, recipe in raw["finetune"].items() if recipe["data"] == guessed.kind)]
     changes: dict[str, Any] = {"download.sources": workspace.sources(place, guessed, _STATE_IT)}
     for section in ("finetune", "evaluations", "search"):
@@ -146,8 +150,8 @@ def _row_bounds(surveyed: Survey, texts: bool) -> list[Setting]:
         bounds += [Setting(path, n // 2, "half of the different texts") for path in paths]
     if not surveyed.labels:
         return bounds
-    counts = Counter(surveyed.labels.values())
-    share = min(counts.values()) / counts.total()
+    counts = surveyed.label_counts()
+    share = min(counts.values()) / len(surveyed.labels)
     reason = f"half of the share of the rarest label, {share:.1%}"
     bound = round(share / 2, 4)
     return bounds + [

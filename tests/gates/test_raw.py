@@ -330,3 +330,30 @@ def test_gate_admits_the_columns_that_sources_add_and_no_other(tmp_path: Path) -
     assert failed(judged(made, tmp_path)) == {"found_type"}
     made.sources["made"]["columns"] = {"documents": ["group", "region"]}
     assert failed(judged(made, tmp_path)) == {"found_type"}
+
+
+def test_gate_counts_every_label_of_records_with_several(tmp_path: Path) -> None:
+    """Lost otherwise: every set of labels would count as a label, and rare sets would stop the data."""
+    made = Raw()
+    made.sources["made"]["label_form"] = "several"
+    for i, row in enumerate(made.rows["labelled"]):
+        row["label"] = ["[]", '["a"]', '["b"]', '["a", "b"]'][i % 4] if i else '["a", "rare"]'
+    verdict = judged(made, tmp_path)
+    shares = {row["label"]: row["label_records"] for row in verdict["profile"]["labels"]}
+    assert shares == {"a": 13, "b": 12, "rare": 1}
+    assert failed(verdict) == {"label_share"}
+    made.rows["labelled"][0]["label"] = '["a"]'
+    assert not failed(judged(made, tmp_path))
+
+
+def test_gate_asks_no_share_of_numbers_but_two_different_ones(tmp_path: Path) -> None:
+    made = Raw()
+    made.sources["made"]["label_form"] = "number"
+    for i, row in enumerate(made.rows["labelled"]):
+        row["label"] = str(i / 4)
+    verdict = judged(made, tmp_path)
+    assert not failed(verdict)
+    assert verdict["profile"]["labels"] == []
+    for row in made.rows["labelled"]:
+        row["label"] = "3"
+    assert failed(judged(made, tmp_path)) == {"n_labels"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import config
+from pipeline.config.recipe import Part
 from pipeline.data import conversations
 from pipeline.errors import UserError
 from pipeline.gates import samples
@@ -310,3 +311,40 @@ def test_slices_mask_personal_data(tmp_path: Path) -> None:
             row["agent"] = "ayse.yilmaz@example.com"
     [row] = samples.profile(SETTINGS, made.write(tmp_path))["slices"].rows
     assert "ayse.yilmaz" not in row["value"]
+
+
+@pytest.mark.parametrize(
+    ("task", "cells", "expected"),
+    [
+        ("multi_label", ['["ham"]', '["ham", "spam"]'], {"ham", "spam"}),
+        ("regress", ["1", "2.5"], set()),
+        ("classify", ['["ham"]', '["ham", "spam"]'], {'["ham"]', '["ham", "spam"]'}),
+    ],
+)
+def test_classes_count_labels_as_the_recipes_tasks_read_them(
+    task: str, cells: list[str], expected: set[str], tmp_path: Path
+) -> None:
+    """Lost otherwise: each set of labels, or each number, would be a class, and rare ones would stop the data."""
+    made = Samples(Tokens(Raw()))
+    for rows in made.rows["labelled"].values():
+        for i, row in enumerate(rows):
+            row["label"] = cells[i % 2]
+    recipe = RECIPES["spam-full"].model_copy(update={"task": Part.model_validate({"name": task, "max_tokens": 96})})
+    frames = samples.profile(SETTINGS, made.write(tmp_path), {"spam-full": recipe})
+    assert {row["label"] for row in frames["classes"].rows} == expected
+    if task == "multi_label":
+        train = next(row for row in frames["classes"].rows if (row["split"], row["label"]) == ("train", "ham"))
+        assert train["class_share"] == 1.0
+    assert all(row["left_out"] == 0 for row in frames["examples"].rows)
+
+
+def test_left_out_counts_records_whose_label_is_no_list_or_no_number(tmp_path: Path) -> None:
+    made = Samples(Tokens(Raw()))
+    recipes = {
+        name: RECIPES["spam-full"].model_copy(update={"task": Part.model_validate({"name": name, "max_tokens": 96})})
+        for name in ("multi_label", "regress")
+    }
+    frame = samples.profile(SETTINGS, made.write(tmp_path), recipes)["examples"]
+    reasons = {row["task"].split()[0]: row["reasons"] for row in frame.rows if row["split"] == "train"}
+    size = len(made.rows["labelled"]["train"])
+    assert reasons == {"multi_label": f"not_a_list {size}", "regress": f"not_a_number {size}"}

@@ -190,7 +190,7 @@ def _labels(settings: "Settings", file: Path, labelled: Profiler) -> dict[str, F
     forms = _label_forms(file.parent, labelled)
     if labelled.row and (n_labels := labelled.labels.number()):
         fewest = math.ceil(settings.labels.min_share * labelled.row)
-        if forms == {"number"}:
+        if "number" in forms:
             listed, rare, other = dict[str, int](), Rest(0, 0, 0), Rest(0, 0, 0)
         elif "several" in forms:
             n_labels, listed, rare, other = _several_labels(file, fewest)

@@ -17,8 +17,11 @@ def labelled(picker: Picker) -> Roles | None:
         if picker.wishes.kind == "labelled":
             picker.refuse("no column looks like a label")
         return None
-    if label.several > 0.5 * label.seen:
-        picker.refuse(f"column {label.name!r} has several labels in a row, which is not supported yet")
+    if label.several > 0.5 * label.seen and not label.is_label_sets:
+        picker.refuse(
+            f"column {label.name!r} has lists of {len(label.members):,} different texts; expected a few labels that "
+            "repeat"
+        )
     if (template := _template(picker)) is not None:
         return Roles("labelled", {"text": template.text, "label": label.name})
     text = picker.wished(picker.wishes.text) or _text(picker, {label.name})
