@@ -1,4 +1,4 @@
-"""The measurements of a comparison: what each process is asked, and its results, kept by a fingerprint.
+"""The measurements of a comparison: a job for each process, and its results, kept by a fingerprint.
 
 Each measurement is a process of its own (comparison_worker.py), one per core at a time. Its result is a file below the
 comparison's folder, under a hash of everything that decides it: model, samples, job, code, torch. An interrupted

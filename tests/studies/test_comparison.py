@@ -212,6 +212,7 @@ def test_which_on_shuffled_labels_says_not_to_fine_tune_and_continues_with_kept_
     shuffled = random.Random(5).sample(labels, len(labels))
     write_csv(tmp_path / "noise.csv", [("text", "label"), *zip(texts, shuffled, strict=True)])
     (tmp_path / "params.yaml").write_bytes((ROOT / "infra/profiles/embedded.yaml").read_bytes())
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     words = [sys.executable, "-m", "pipeline.cli", "--project", str(tmp_path), "which", str(tmp_path / "noise.csv")]
     words += ["--base", str(base), "--minutes", "5"]
     first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
