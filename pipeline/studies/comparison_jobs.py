@@ -1,4 +1,4 @@
-"""The measurements of a comparison: what each process is asked, and its results, kept by a fingerprint.
+"""The measurements of a comparison: a job for each process, and its results, kept by a fingerprint.
 
 Each measurement is a process of its own (comparison_worker.py), one per core at a time. Its result is a file below the
 comparison's folder, under a hash of everything that decides it: model, samples, job, code, torch. An interrupted
@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ SPEED, SMALL_MODEL = "speed", "small model"
 """Names of jobs."""
 _SHORT_ANSWER = 8
 """Median tokens of an answer up to which it is expected to the letter."""
+_MOST_BYTES = 20
+"""Bytes a weight of full fine-tuning: weight, gradient, two moments and the best weights so far, float32."""
 Job = dict[str, Any]
 Results = dict[str, dict[str, Any]]
 """Name of a job -> name of a row -> its figures."""
@@ -111,6 +114,10 @@ def measure_speed(subject: Subject) -> Speed:
     job = {"do": "speed", "names": [SPEED], "base": str(subject.base.folder), "recipes": recipes}
     figures = run({SPEED: job}, subject)[SPEED][SPEED]
     reasons = {method: short(reason) for method, reason in figures["reasons"].items()}
+    memory = _MOST_BYTES * subject.base.parameters * cores()
+    if memory > 0.8 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        figures["full"] = None
+        reasons["full"] = f"needs about {memory / 2**30:.0f} GiB of memory in {cores()} processes side by side"
     return Speed(figures["loading"], figures["forward_token"], figures["lora"], figures["full"], reasons)
 
 
