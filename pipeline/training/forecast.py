@@ -201,7 +201,7 @@ def _batches(
 
 
 def _recorded(recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, words: Path) -> tuple[Task, list[Batch], int]:
-    """The task, some micro-batches, drawn at random, and the number of examples. Raises UserError: none, or invalid limits."""
+    """Task, micro-batches drawn at random, and number of examples. Raises UserError: none, or invalid limits."""
     context = TaskContext(
         Tokenizer.load(words), shape.context_length, training_labels(kind), f"params.yaml: {where}.task"
     )
