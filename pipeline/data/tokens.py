@@ -227,7 +227,7 @@ def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
     if vocabulary.unknown is not None:
         meta["n_unknown_tokens"] = unknown
     files.write_json(folder / "meta.json", meta)
-    if len(rejected) == n_documents:
+    if n_documents and len(rejected) == n_documents:
         raise UserError(
             f"{source}: none of its {n_documents} documents can be encoded ({_listed(reasons)}); choose another "
             "vocabulary under tokenize in params.yaml"
