@@ -13,7 +13,7 @@ A template is untrusted code: it runs in jinja2's ImmutableSandboxedEnvironment,
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -240,7 +240,7 @@ class _Names:
         import re
 
         self.pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None
-        self.every = [(name, re.compile(f"(?={re.escape(name)})")) for name in names]
+        self.names = list(names)
         self.beginnings = {name[:length] for name in names for length in range(1, len(name))}
         self.ends = {name[length:] for name in names for length in range(1, len(name))}
         self.longest = max(map(len, names), default=0)
@@ -255,13 +255,21 @@ class _Names:
         """Places in a text where a guard keeps it from spelling a marker, alone or with what stands around it."""
         places = set()
         if self.pattern is not None and self.pattern.search(text):
-            places |= {match.start() + 1 for _, pattern in self.every for match in pattern.finditer(text)}
+            places |= {at + 1 for name in self.names if name in text for at in _starts(text, name)}
         begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
         for length in range(1, self.longest):
             # templates trim texts, so both the whole and the trimmed text may meet the template's own
             places |= {at - length + 1 for at in {end, len(text)} if text[max(at - length, 0) : at] in self.beginnings}
             places |= {at + length - 1 for at in {begin, 0} if text[at : at + length] in self.ends}
         return {place for place in places if 0 <= place <= len(text)}
+
+
+def _starts(text: str, name: str) -> Iterator[int]:
+    """Every place at which a name begins in a text, overlapping ones too."""
+    at = text.find(name)
+    while at >= 0:
+        yield at
+        at = text.find(name, at + 1)
 
 
 class _Guard:
