@@ -35,6 +35,8 @@ class Baseline:
     """Held-out records."""
     by_record: tuple[float, ...]
     """1 for each record that it labels right, else 0; empty where not kept."""
+    majority: float | None = None
+    """Accuracy of the most frequent training label; None where not kept."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -123,7 +125,8 @@ def _method(name: str, seeds: Sequence[Mapping[str, Any]], base: float | None) -
     first, training = seeds[0], [model["training"] for model in seeds]
     score = _score(first)
     measure, _, counted = _BY_RECORD[score]
-    details = [model.get("details", {}).get(measure, {}) for model in seeds]
+    measured = [model.get("details", {}) for model in seeds]
+    details = [shown.get(measure) or shown.get("multi_label", {}) for shown in measured]
     losses = [model["metrics"]["loss_nats"] for model in seeds if "loss_nats" in model["metrics"]]
     baseline = first["metrics"].get("baseline_accuracy") if score == "accuracy" else None
     epochs = [summary["epochs"] for summary in training if "epochs" in summary]
@@ -143,7 +146,12 @@ def _method(name: str, seeds: Sequence[Mapping[str, Any]], base: float | None) -
         training_records=int(training[0].get("records", 0)),
         baseline=None
         if baseline is None
-        else Baseline(baseline, records, _numbers(details[0].get("baseline_by_record", ""))),
+        else Baseline(
+            baseline,
+            records,
+            _numbers(details[0].get("baseline_by_record", "")),
+            first["metrics"].get("majority_accuracy"),
+        ),
     )
 
 

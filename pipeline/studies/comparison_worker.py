@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+import yaml
 
 from pipeline import baseline, config, files, integrity
 from pipeline.config import plugins
@@ -32,6 +33,7 @@ from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 from pipeline.paths import MODELS, SAMPLES, TOKENIZER, WORK
 from pipeline.studies import in_context, neighbours
+from pipeline.studies.comparison_plan import template_of
 from pipeline.studies.sizing import TRY
 from pipeline.studies.workspace import fit, repro
 from pipeline.tokenizer import Tokenizer
@@ -180,7 +182,7 @@ def prompts(  # noqa: PLR0913 - each decides the result
         scored = in_context.answer_score(score)
         said = in_context.answers(model, tokenizer, made, answer_tokens)
         each = [scored(text, row) for text, row in zip(said, asked, strict=True)]
-        note = "own chat template" if tokenizer.chat_template else "Alpaca's template"
+        note = {"model": "own chat template", "chat": "chat template"}.get(template_of(tokenizer), "Alpaca's template")
     if len(asked) < len(test) and kind == "labelled":
         note += f"; {len(asked)} of {len(test)} records, by the budget"
     return {name: _figures(each, began, seedless=not shots, note=note)}
@@ -283,15 +285,13 @@ def _scored(subject: Subject, score: str, answer_tokens: int, held_out: int) -> 
 
 
 def scratch(project: str, kind: Kind) -> dict[str, Any]:
-    """Pretrains the small model of a try on the records' texts; `train` fine-tunes it afterwards."""
-    folder = Path(project)
-    import yaml
-
-    raw = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    """Pretrains the small model of a try on the texts; `train` fine-tunes it afterwards by the sized recipe."""
     began = _cpu_seconds()
-    fit(folder, raw, kind, TRY)
-    repro(folder, "pretrain")
-    return {"scratch": {"base": str(MODELS / "base"), "seconds": _cpu_seconds() - began}}
+    raw = yaml.safe_load((Path(project) / "params.yaml").read_text(encoding="utf-8"))
+    sized = fit(Path(project), raw, kind, TRY)
+    repro(Path(project), "pretrain")
+    recipe = sized["finetune"]["scratch"]
+    return {"scratch": {"base": str(MODELS / "base"), "recipe": recipe, "seconds": _cpu_seconds() - began}}
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {

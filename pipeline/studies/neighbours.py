@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
-from pipeline.prompts.templates import without_middle
+from pipeline.prompts.vocabulary import without_middle
 from pipeline.tokenizer import Tokenizer
 
 NEIGHBOURS = (1, 3, 5, 9, 15)
