@@ -212,6 +212,7 @@ def _source_parts(params: "Params") -> Parts:
     return {
         "data/sources": sorted({source.name for source in sources.values()}),
         "data/formats": sorted({one.format.name for one in settings if hasattr(one, "format")}),
+        "data/augment": sorted({part.name for one in settings for part in getattr(one, "augment", [])}),
     }
 
 

@@ -13,12 +13,15 @@ class ByteTokenizer:
         self.special = {name: 256 + i for i, name in enumerate(names)}
         self.vocab_size = 256 + len(names)
         self.end_of_text = self.special["<|endoftext|>"]
+        self.chat_template = None
         self.pad = self.special.get("<|pad|>", self.end_of_text)
         self.text_prefix: tuple[int, ...] = ()
         self.text_suffix: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
+
+    encode_after_special = encode
 
     def decode(self, ids: Any) -> str:
         return self.decode_bytes(ids).decode(errors="replace")

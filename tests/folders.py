@@ -9,16 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.recipe import KINDS
-from pipeline.data.records import CONTENT, SCHEMAS, record_id
+from pipeline.data.records import CONTENT, added_columns, record_id, schema
 from pipeline.files import write_json, write_table
 from tests.fakes import ByteTokenizer
 
 
 def write_raw(folder: Path, **kinds: list[dict[str, Any]]) -> Path:
-    """The four parquet files. A record needs its content columns; the rest is filled in."""
+    """The four parquet files. A record needs its content columns; the rest is filled in, and others are kept."""
     for kind in KINDS:
         rows = [_completed(kind, number, row) for number, row in enumerate(kinds.get(kind, []))]
-        write_table(folder / f"{kind}.parquet", pa.Table.from_pylist(rows, schema=SCHEMAS[kind]))
+        added = added_columns(kind, dict.fromkeys(name for row in rows for name in row))
+        write_table(folder / f"{kind}.parquet", pa.Table.from_pylist(rows, schema=schema(kind, added)))
     return folder
 
 
@@ -33,7 +34,9 @@ def write_tokens(raw: Path, folder: Path, dtype: str = "uint16") -> Path:
     index = documents.select(["id", "source", "language", "split"])
     index = index.append_column("start", pa.array(np.cumsum(lengths, dtype=np.int64) - lengths))
     index = index.append_column("length", pa.array(lengths)).append_column("bytes", pa.array(lengths - 1))
-    write_table(folder / "index.parquet", index.append_column("bits", documents["bits"]))
+    for name in ("bits", *added_columns("documents", documents.column_names)):
+        index = index.append_column(name, documents[name])
+    write_table(folder / "index.parquet", index)
     write_json(
         folder / "meta.json",
         {

@@ -10,7 +10,9 @@ from tests.fakes import ByteTokenizer, instruction, labelled
 from tests.models import network
 from tests.variants import build
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 TOKENIZER = ByteTokenizer()
 MESSAGES = [
     labelled("ödül kazandın", "spam", source="trusted"), labelled("akşama gel", "ham", source="trusted"),

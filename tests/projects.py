@@ -18,7 +18,14 @@ def small(folder: Path) -> None:
         recipe["task"] |= {"max_tokens": 16} | (
             {"max_prompt_tokens": 12} if "max_prompt_tokens" in recipe["task"] else {}
         )
-    raw["compute"] = {"device": "cpu", "threads": 1, "precision": "float32", "compile": False}
+    raw["compute"] = {
+        "device": "cpu",
+        "threads": 1,
+        "precision": "float32",
+        "compile": False,
+        "checkpoint_activations": False,
+        "weights": "float32",
+    }
     raw["tokenize"]["vocab_size"] = 300
     raw["runtime"]["tracking"]["enabled"] = False
     Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.baseline import STRENGTHS, BesideBaseline, LabelledTexts, fit
+from pipeline.baseline import (
+    RIDGE_STRENGTHS,
+    STRENGTHS,
+    BesideBaseline,
+    LabelledTexts,
+    beside,
+    fit,
+    fit_numbers,
+    fit_sets,
+)
 
 TRAIN = LabelledTexts(["ödül kazandın", "akşama gel", "bedava ödül", "yarın gel"] * 5, ["spam", "ham"] * 10)
 
@@ -50,3 +59,61 @@ def test_beside_baseline_says_which_is_better(changes: dict[str, float], verdict
 @pytest.mark.parametrize("broken", [{"baseline_accuracy": float("nan")}, None])
 def test_beside_baseline_is_none_when_it_was_not_measured(broken: dict[str, Any] | None) -> None:
     assert BesideBaseline.of({"accuracy": 0.9, "examples": 10.0} if broken is None else metrics(**broken)) is None
+
+
+def test_fit_sets_agrees_with_scikit_learns_one_vs_rest_classifier() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    texts = [f"{word} {other} haberi" for word in ("ev", "iş", "okul") for other in ("kira", "maaş", "sınav")] * 3
+    labels = [[word for word in ("ev", "iş", "maaş") if word in text] for text in texts]
+    baseline = fit_sets((texts, labels), ([], []), texts)
+    features, binary = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), MultiLabelBinarizer()
+    theirs = OneVsRestClassifier(LogisticRegression(C=STRENGTHS[0], max_iter=1000, random_state=0))
+    theirs.fit(features.fit_transform(texts), binary.fit_transform(labels))
+    expected = binary.inverse_transform(theirs.predict(features.transform(texts)))
+    assert [sorted(chosen) for chosen in baseline.labels] == [sorted(chosen) for chosen in expected]
+    assert baseline.strength == STRENGTHS[0]
+
+
+def test_fit_sets_answers_with_the_most_frequent_set_when_there_is_no_word_or_no_label() -> None:
+    assert fit_sets((["1", "2", "3"], [["a"], ["a"], []]), ([], []), ["4"]).labels == [["a"]]
+    assert fit_sets((["bir söz", "iki söz"], [[], []]), ([], []), ["üç söz"]).labels == [[]]
+
+
+def test_fit_sets_gives_every_text_a_label_that_all_training_texts_have() -> None:
+    baseline = fit_sets((["ev kira", "iş maaş"], [["a", "b"], ["a"]]), (["ev kira"], [["a", "b", "new"]]), ["ev kira"])
+    assert "a" in baseline.labels[0]
+
+
+def test_fit_numbers_agrees_with_scikit_learns_ridge_and_takes_the_best_strength_on_validation() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    scale = {"kötü": 1.0, "orta": 3.0, "iyi": 5.0}
+    texts = [f"{word} bir {other}" for word in scale for other in ("film", "kitap", "oyun", "gün")]
+    targets = [scale[text.split()[0]] for text in texts]
+    held_out = ["iyi bir gün", "kötü bir oyun"]
+    baseline = fit_numbers((texts, targets), (texts, targets), held_out)
+    assert baseline.strength == min(RIDGE_STRENGTHS)  # the training texts themselves are fitted best by the weakest
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    model = Ridge(alpha=baseline.strength).fit(features.fit_transform(texts), targets)
+    assert baseline.values == pytest.approx(model.predict(features.transform(held_out)).tolist(), abs=1e-4)
+    assert baseline.mean == pytest.approx(3.0)
+    assert fit_numbers((["1", "2"], [1.0, 4.0]), ([], []), ["3"]).values == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("closer", "words"),
+    [((40, 5), "the model is better"), ((5, 40), "do not fine-tune"), ((5, 5), "the baseline is cheaper")],
+)
+def test_beside_ridge_says_which_is_better_by_a_sign_test(closer: tuple[int, int], words: str) -> None:
+    metrics = {"rmse": 1.0, "baseline_rmse": 1.2, "mean_rmse": 2.0, "examples": 50.0}
+    metrics |= {"model_closer": float(closer[0]), "baseline_closer": float(closer[1])}
+    compared = beside(metrics)
+    assert compared is not None
+    assert words in compared.sentence
+    assert (compared.chance_of_no_gain < 0.025) == (words == "the model is better")
+    assert beside(metrics | {"rmse": float("nan")}) is None

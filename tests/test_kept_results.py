@@ -11,7 +11,9 @@ import pytest
 from pipeline import closure, kept_results
 from pipeline.config.recipe import Compute
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 
 
 def measured(folder: Path, key: str, measure: Callable[[], kept_results.Result]) -> kept_results.Result:

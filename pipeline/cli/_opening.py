@@ -48,6 +48,10 @@ def opening(subject: Subject, params: Params, recipe: str | None) -> list[str]:
 
 def _taught(task: TaskSpec) -> str:
     """The task in words."""
+    if task.name == "multi_label":
+        return f"it answers a text with any of {len(task.outputs)} labels: {', '.join(task.outputs)}."
+    if task.name == "regress":
+        return f"it answers a text with a number; those that it learned from have the mean {task.mean:.6g}."
     if task.labels:
         return f"a classifier; it answers a text with one of {len(task.labels)} labels: {', '.join(task.labels)}."
     if task.name == "chat":

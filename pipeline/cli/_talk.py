@@ -3,18 +3,19 @@
 import secrets
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import torch
 
-from pipeline import config, files
+from pipeline import config, files, foreign
 from pipeline.cli._opening import opening
 from pipeline.data.conversations import Earlier, Turn
-from pipeline.evaluation import Subject, label_probabilities, open_subject
+from pipeline.evaluation import Subject, open_subject, text_scores
 from pipeline.inference.answers import Sampling, stream_answer
 from pipeline.paths import MODELS
 from pipeline.seeds import seed_for
-from pipeline.tasks import Labelling, Request
+from pipeline.tasks import Request, Scoring
 
 
 def talk(name: str, sampling: Sampling, seed: int | None) -> None:
@@ -60,9 +61,16 @@ def _open(name: str) -> tuple[Subject, str | None]:
 
         folder = download(name, params)
         own = MODELS / folder.name
-        same = own.is_dir() and files.sha256_of(own) == files.sha256_of(folder)
+        same = own.is_dir() and _same_model(own, folder)
         return open_subject(folder.name, params.compute, folder.parent), folder.name if same else None
     return open_subject(name, params.compute), name
+
+
+def _same_model(own: Path, registered: Path) -> bool:
+    """Whether a folder of this project is the registered one; that one has all weights, ours perhaps not."""
+    if (own / foreign.BASE).is_file():
+        own, registered = own / "adapter", registered / "adapter"
+    return registered.is_dir() and files.sha256_of(own) == files.sha256_of(registered)
 
 
 def _answer(
@@ -73,11 +81,9 @@ def _answer(
 
 
 def answer_to(subject: Subject, request: Request, sampling: Sampling, generator: torch.Generator) -> Iterator[str]:
-    """The answer to a request, in pieces of whole characters: a label with its probability, or text."""
+    """The answer to a request, in pieces of whole characters: labels with probabilities, a number, or text."""
     task = subject.tasks[0]
-    if isinstance(task, Labelling):
-        probabilities = label_probabilities(subject, task, [request.text], 1)[0]
-        best = int(probabilities.argmax())
-        yield f"{task.labels[best]} ({float(probabilities[best]):.3f})"
+    if isinstance(task, Scoring):
+        yield task.shown(task.answers(text_scores(subject, task, [request.text], 1))[0])
         return
     yield from stream_answer(subject.model, task, request, sampling, generator)

@@ -31,7 +31,11 @@ AGAIN = "finished stages and the state of a training are kept in .tohum/try; the
     "tohum try messages.csv --base inputs/SmolLM2-135M-Instruct.Q4_1",
 )
 @click.argument("data", type=UserPath(), metavar="DATA", nargs=-1, required=True)
-@click.option("--text", metavar="COLUMN", help="Column of the text; of the question with --kind instructions.")
+@click.option(
+    "--text",
+    metavar="COLUMN",
+    help="Column of the text, or of the question with --kind instructions; several: '{title}\\n{body}'.",
+)
 @click.option("--label", metavar="COLUMN", help="Column of the label; of the answer with --kind instructions.")
 @click.option("--kind", type=click.Choice(get_args(Kind)), help="Kind of the records.")
 @click.option("--base", type=UserPath(), metavar="FOLDER", help="A released model's folder: compare methods on it.")

@@ -41,8 +41,12 @@ def check(raw: Any, name: str = "params.yaml") -> Params:
     from pipeline.config import compatibility, search_space
 
     params: Params = validated(Params, raw, "", name)
+    above: list[str] = []
     for source, entry in params.download.sources.items():
-        entry.settings("data/sources", f"download.sources.{source}")
+        settings = entry.settings("data/sources", f"download.sources.{source}")
+        if (of := getattr(settings, "of", None)) is not None and of not in above:
+            raise UserError(f"{name}: download.sources.{source}.of is {of!r}; one of the sources above it: {above}")
+        above.append(source)
     recipes: dict[str, Recipe] = {"pretrain": params.pretrain}
     recipes |= {f"finetune.{model}": recipe for model, recipe in params.finetune.items()}
     for where, recipe in recipes.items():

@@ -2,11 +2,14 @@
 
 A part declares in its `Settings`, as class variables that are read without importing the file:
 
-    tasks:      reads (record kinds), emits (tokens or classes), head (language or classes)
+    tasks:      reads (record kinds), emits (tokens, classes, labels or number), head (language or classes), measures
+                (what validation can keep weights by)
     losses:     takes (what a task may emit), roles (reference)
     any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
-    weighting:  reads (record kinds; without it any), by_example (true: a weight depends on its own example alone)
+                freezes (false: every weight is trained)
+    weighting:  reads (record kinds; without it any), takes (what a task may emit; without it anything), by_example
+                (true: a weight depends on its own example alone)
 """
 
 from collections.abc import Iterator
@@ -29,7 +32,7 @@ def check(params: Params, name: str) -> None:
         UserError: names the recipe, the value, and values that fit.
     """
     for where, recipe, kind in recipes(params):
-        for fault in faults(where, recipe, kind, params):
+        for fault in [*faults(where, recipe, kind, params), *_of_compute(where, recipe, params)]:
             raise UserError(f"{name}: {fault}")
     for fault in [*_of_references(params), *_of_merges(params)]:
         raise UserError(f"{name}: {fault}")
@@ -51,11 +54,31 @@ def declared(recipe: Recipe, axis: str, name: str, otherwise: Any = None) -> Any
 def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[str]:
     """The reasons why a recipe cannot work, in words."""
     yield from _of_records(where, recipe, kind)
+    yield from _of_outputs(where, recipe)
+    yield from _of_validation(where, recipe)
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
+    yield from _of_storage(where, recipe, params)
     if isinstance(recipe, Finetune):
         yield from _of_start(where, recipe, params)
+
+
+def _of_compute(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
+    """Memory is saved only in ways that the recipe's gradients allow."""
+    compute = params.compute
+    if not recipe.schedule.steps:
+        return
+    if compute.weights == "nf4" and not declared(recipe, "tuner", "freezes", True):
+        yield (
+            f"compute.weights is nf4, and {where}.tuner.name is {recipe.tuner.name!r}, which trains every weight: "
+            "4-bit weights cannot be trained; take lora or another adapter there, or set compute.weights to float32"
+        )
+    if recipe.privacy is not None and compute.checkpoint_activations:
+        yield (
+            f"compute.checkpoint_activations is true, and {where} has privacy, whose examples pass one by one: there "
+            "is nothing to save; set it to false"
+        )
 
 
 def _of_records(where: str, recipe: Recipe, kind: Kind) -> Iterator[str]:
@@ -78,14 +101,30 @@ def _reads(axis: str, name: str, kind: Kind) -> frozenset[str]:
     return reads
 
 
-def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
-    """The loss takes the task's outputs, and its reference gives the same."""
-    emits, takes = declared(recipe, "task", "emits"), declared(recipe, "loss", "takes")
-    if emits not in takes:
+def _of_outputs(where: str, recipe: Recipe) -> Iterator[str]:
+    """Loss and weighting take what the task emits."""
+    emits = declared(recipe, "task", "emits")
+    for axis in ("loss", "weighting"):
+        takes = declared(recipe, axis, "takes")
+        if takes is not None and emits not in takes:
+            yield (
+                f"{where}.{axis}.name is {getattr(recipe, axis).name!r}, which takes {', '.join(sorted(takes))}, and "
+                f"task {recipe.task.name!r} gives {emits}; one of: {', '.join(_taking(axis, emits))}"
+            )
+
+
+def _of_validation(where: str, recipe: Recipe) -> Iterator[str]:
+    """Weights are kept by a measure of the task."""
+    keep, measures = recipe.validation.keep, declared(recipe, "task", "measures", ())
+    if not isinstance(keep, str) and keep.measure not in measures:
         yield (
-            f"{where}.loss.name is {recipe.loss.name!r}, which takes {', '.join(sorted(takes))}, and task "
-            f"{recipe.task.name!r} gives {emits}; choose another loss"
+            f"{where}.validation.keep.measure is {keep.measure!r}, and task {recipe.task.name!r} has "
+            f"{', '.join(measures) or 'none'}; {'one of those, or ' if measures else ''}keep: best"
         )
+
+
+def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
+    """The loss fits accumulation, privacy and weighting, and its reference gives the same outputs."""
     if not getattr(recipe.part("loss", where), "by_example", True):
         if recipe.schedule.accumulate > 1:
             yield (
@@ -118,11 +157,18 @@ def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
         )
 
 
+def _taking(axis: str, emits: str) -> list[str]:
+    """The variants on an axis that take what a task emits."""
+    classes = {name: plugins.settings_class(AXES[axis], name) for name in plugins.choices(AXES[axis])}
+    return [name for name, settings in classes.items() if emits in getattr(settings, "takes", {emits})]
+
+
 def _has_classes(model: str, params: Params) -> bool:
     if model in params.merge:
         merge = params.merge[model]
         return any(_has_classes(part, params) for part in (merge.first, merge.second))
-    return model in params.finetune and declared(params.finetune[model], "task", "head") == "classes"
+    recipe = params.finetune.get(model)
+    return recipe is not None and all(declared(recipe, "task", name) == "classes" for name in ("head", "emits"))
 
 
 def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
@@ -136,6 +182,32 @@ def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
     depth = _depth(recipe.start, params)
     if recipe.depth is not None and depth is not None and recipe.depth > depth:
         yield f"{where}.depth is {recipe.depth}, and {recipe.start!r} has {depth} blocks; lower it"
+
+
+def _of_storage(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
+    """A model folder that holds an adapter only has models/base as base: the stages that read models depend on it."""
+    tuner = recipe.part("tuner", where)
+    key = next((key for key in ("merged", "with_base") if getattr(tuner, key, True) is False), None)
+    if key is None:
+        return
+    setting = f"{where}.tuner.{key} is false, which stores the adapter without its base"
+    if not isinstance(recipe, Finetune):
+        yield f"{setting}, and pretrain makes the base of all other models; set it to true"
+    elif recipe.start != "base":
+        yield (
+            f"{setting}, and `from` is {recipe.start!r}; only `base` is a dependency of every stage that would read "
+            "this model: set it to true, or `from` to base"
+        )
+    elif params.compute.weights == "nf4":
+        yield (
+            f"{setting}, and compute.weights is nf4: a reader of the adapter would need the same 4-bit weights; set "
+            "it to true, or compute.weights to bfloat16"
+        )
+    elif recipe.depth is not None:
+        yield (
+            f"{setting}, and depth is {recipe.depth}: no folder has the base with so few blocks; set it to true, or "
+            "depth to null"
+        )
 
 
 def _adds(model: str, params: Params) -> str | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.recipe import Compute, Finetune, Merge, Part, Pretrain
-from pipeline.config.section import Positive, Section, Share
+from pipeline.config.section import Count, Positive, Section, Share
 
 
 class Tracking(Section):
@@ -49,6 +49,52 @@ class Source(Part):
     """Basis on which people's words may be used: synthetic, public-domain, licence, consent, contract..."""
     weight: Annotated[float, Field(gt=0, le=1)]
     """Share of the source's records that is kept, chosen by a stable hash of the record."""
+
+
+class ChatModel(Section):
+    """A chat model that a source asks while it is read: an OpenAI-compatible endpoint, or a model folder."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+.*|\$[A-Za-z_][A-Za-z0-9_]*)$")] | None
+    """Address before /chat/completions, which mostly ends in /v1; $NAME: the address is secret and held by the
+    environment variable NAME, and only this name is written anywhere; null: the model folder answers."""
+    model: str | None
+    """The endpoint's name of the model; null with a folder."""
+    key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None
+    """Environment variable that holds the API key; null: none is sent."""
+    folder: str | None
+    """A model folder, such as models/chat-lora or one beside the project, whose task cuts prompts to its
+    max_prompt_tokens; null with an endpoint."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    """SHA-256 of the folder's files (an error names the one found); null with an endpoint."""
+    temperature: Annotated[float, Field(ge=0)]
+    """Temperature of the sampling; 0: the likeliest token each time."""
+    max_tokens: Positive
+    """Longest answer in tokens."""
+    seed: int
+    """Seed of the sampling; another one asks anew."""
+    retries: Count
+    """Further requests after a failed one, with pauses of 1, 2, 4, ... seconds (at most 60) or as the server says."""
+    timeout_s: Annotated[float, Field(gt=0)]
+    """Seconds without a byte from the server after which a request has failed."""
+    concurrency: Positive
+    """Requests at once."""
+
+    @model_validator(mode="after")
+    def _is_one_of_the_two(self) -> "ChatModel":
+        if (self.endpoint is None) == (self.folder is None):
+            raise ValueError("name an endpoint or a folder, and set the other to null")
+        if self.endpoint is not None and (self.model is None or self.sha256 is not None):
+            raise ValueError("an endpoint needs the name of its model, and sha256: null")
+        if self.folder is not None and (self.model is not None or self.key is not None):
+            raise ValueError("a folder takes model: null and key: null")
+        return self
+
+
+class Augmentation(Part):
+    """A kind of changed copies: a file of pipeline/data/augment by name, and its settings."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the records that get such a copy, chosen by a stable hash of the record."""
 
 
 class Download(Section):
@@ -251,7 +297,7 @@ class Params(Section):
             for model in dict.fromkeys([*self.lineage(recipe.start), *self.lineage(recipe.reference)]):
                 earlier = self.pretrain if model == "base" else self.finetune.get(model)
                 kind = "documents" if model == "base" else getattr(earlier, "data", None)
-                if earlier is not None and earlier.schedule.steps and kind == recipe.data:
+                if earlier is not None and earlier.schedule.trains and kind == recipe.data:
                     raise ValueError(
                         f"finetune.{name}.privacy: its `from` or `reference` is or comes from {model!r}, trained on "
                         f"the same {recipe.data} outside of this budget; name another model, or set privacy to null"

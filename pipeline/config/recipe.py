@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.config import plugins
 from pipeline.config.section import Count, Positive, Section, Share, validated
+from pipeline.errors import UserError
 
 Kind = Literal["documents", "labelled", "instructions", "preferences"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -47,6 +48,12 @@ class Compute(Section):
     """Precision of activations (autocast); weights and optimizer states are float32."""
     compile: bool
     """Whether models are compiled (torch.compile)."""
+    checkpoint_activations: bool
+    """Whether training keeps only the input of each block and computes the rest again in the backward pass (Chen et al.
+    2016): a third more time, the same bits, and of the activations about one block's instead of all."""
+    weights: Literal["float32", "bfloat16", "nf4"]
+    """Precision in which training holds frozen weights (QLoRA, Dettmers et al. 2023, for nf4: 4 bits, by the extra
+    `nf4`); trained weights are float32. A merged model has the rounded weights that it was trained with."""
 
 
 class Model(Section):
@@ -138,8 +145,10 @@ class Schedule(Section):
 
     shape: Literal["cosine", "linear", "trapezoid", "constant"]
     """Shape of the learning rate after its warm-up."""
-    steps: Count
-    """Optimizer updates; 0 keeps the initial weights."""
+    steps: Count | None = None
+    """Optimizer updates; 0 keeps the initial weights. Either `steps` or `epochs`."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training examples; as many updates as they take are counted when training starts."""
     warmup_steps: Count
     """Updates of linear warm-up."""
     final_share: Share
@@ -152,6 +161,29 @@ class Schedule(Section):
     clip_norm: Annotated[float, Field(ge=0)]
     """Largest gradient norm; 0: no clipping."""
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is any update."""
+        return self.steps != 0
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates. Raises UserError for epochs, whose updates are known once the examples are."""
+        if self.steps is None:
+            raise UserError(
+                f"schedule.epochs is {self.epochs:g}, and the number of updates is needed before the examples are "
+                "read; write schedule.steps instead"
+            )
+        return self.steps
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> "Schedule":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"steps is {self.steps} and epochs {self.epochs}; expected one of them: steps: 120, or epochs: 3"
+            )
+        return self
+
     @model_validator(mode="after")
     def _has_a_batch_to_grow_to(self) -> "Schedule":
         if self.batch_warmup_steps and self.accumulate == 1:
@@ -162,6 +194,13 @@ class Schedule(Section):
         return self
 
 
+class KeptBy(Section):
+    """The weights with the best value of a measure on the validation batches; the loss decides between equal ones."""
+
+    measure: Literal["accuracy", "f1", "exact_match", "rmse", "mae"]
+    """A measure of the recipe's task (pipeline/training/validation.py)."""
+
+
 class Validation(Section):
     """Validation during training, early stopping, and the choice of weights."""
 
@@ -170,9 +209,10 @@ class Validation(Section):
     batches: Positive
     """Batches of a validation."""
     patience: Count
-    """Validations without a better loss before training stops; 0: no early stopping."""
-    keep: Literal["last", "best"]
-    """Weights that are kept: the last, or the best (lowest validation loss)."""
+    """Validations without a better loss (or measure) before training stops; 0: no early stopping."""
+    keep: Literal["last", "best"] | KeptBy
+    """Weights that are kept: the last; the best (lowest validation loss); or, as `{measure: accuracy}`, those with the
+    best value of a measure of the task. Early stopping and `tohum search` follow the same."""
 
 
 class Privacy(Section):

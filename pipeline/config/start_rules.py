@@ -60,8 +60,12 @@ def faults(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
 def _of_unchanged(where: str, recipe: Recipe, start: InitialWeights) -> Iterator[str]:
     if where != "pretrain" or start.kind == "scratch":
         yield f"{where}.task.name is 'unchanged', which copies open weights; it is for pretrain with a start of them"
-    elif recipe.schedule.steps:
-        yield f"{where}.task.name is 'unchanged' and schedule.steps {recipe.schedule.steps}; set steps to 0"
+    elif recipe.schedule.trains:
+        steps, epochs = recipe.schedule.steps, recipe.schedule.epochs
+        length = (
+            f"epochs {epochs:g}; write steps: 0 instead" if epochs is not None else f"steps {steps}; set steps to 0"
+        )
+        yield f"{where}.task.name is 'unchanged' and schedule.{length}"
 
 
 def _of_task(where: str, recipe: Recipe, kind: str, reads: str) -> Iterator[str]:

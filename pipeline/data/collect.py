@@ -8,7 +8,7 @@ id) is below the weight are kept, so equal records are kept or left out together
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,8 @@ from pipeline.data.records import CONSENT, CONTENT, SCHEMAS, TEXTS, record_id, s
 from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 
+PASSAGES = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("id", "source", "passage")])
+"""The passage that a synthesised instruction is about, by the record's id."""
 REJECTIONS = pa.schema(
     [
         ("source", pa.string()),
@@ -47,12 +49,12 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     """Reads every source and replaces the folder `out`; on any error `out` stays as it was.
 
     Writes documents, labelled, instructions and preferences .parquet (each always, maybe with no row; see
-    records.schema), provenance.json, ledger.json, rejections.parquet and truth.json. Equal inputs give equal
-    bytes.
+    records.schema), provenance.json, ledger.json, rejections.parquet and truth.json, and where a source has passages
+    beside its records passages.parquet. Equal inputs give equal bytes.
 
     Returns:
         {source: {"rows": {kind: {"rows_in", "kept", "rejected", "sampled_out"}}, "reasons": {kind: {reason:
-        n}}}}.
+        n}}}}, and "notes" of a source that has some.
 
     Raises:
         UserError: no source, or a source that cannot be read.
@@ -68,17 +70,19 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
         with ExitStack() as stack:
             writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", schemas[kind])) for kind in KINDS}
             rejections = stack.enter_context(_Writer(folder / "rejections.parquet", REJECTIONS))
+            passages = _Passages(folder / "passages.parquet", stack)
             for entry, source in download.sources.items():
                 log = RowLog(entry, lambda rows: rejections.write(_table_of(rows)))
                 counts = _Counts()
                 bar = tqdm(desc=entry, unit=" rows", disable=None if progress else True, leave=False)
                 with bar:
-                    for kind, table in _read(entry, source, schemas, log, counts):
-                        writers[kind].write(table)
+                    for kind, table in _read(entry, download.sources, schemas, log, counts):
+                        passages.write(table)
+                        writers[kind].write(table.select(schemas[kind].names))
                         bar.update(len(table))
                 log.flush()
-                summary[entry] = _summary(entry, log, counts)
-                provenance[entry] = _provenance(entry, source, counts, added[entry])
+                summary[entry] = _summary(entry, log, counts) | ({"notes": log.notes} if log.notes else {})
+                provenance[entry] = _provenance(entry, source, counts, added[entry]) | log.provenance
                 truth[entry] = _truth(entry, source)
         write_json(folder / "provenance.json", {"sources": provenance})
         rows = {entry: counted["rows"] for entry, counted in summary.items()}
@@ -101,6 +105,7 @@ def describe(summary: dict[str, Any]) -> str:
         for kind, reasons in counted["reasons"].items():
             counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
             lines.append(f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)")
+    lines += [f"{entry}: {note}" for entry, counted in summary.items() for note in counted.get("notes", ())]
     return "\n".join(lines)
 
 
@@ -148,9 +153,26 @@ class _Writer:
         self.held, self.rows, self.bytes = [self.schema.empty_table()], 0, 0
 
 
+class _Passages:
+    """Writer of passages.parquet; the file is made when the first passage comes."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path, self._stack = path, stack
+        self._writer: _Writer | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Writes the passages of a table of records, if it has any."""
+        if "passage" in table.column_names:
+            self._writer = self._writer or self._stack.enter_context(_Writer(self._path, PASSAGES))
+            self._writer.write(table.select(PASSAGES.names).cast(PASSAGES))
+
+
 def _added(entry: str, source: Source) -> dict[Kind, tuple[str, ...]]:
     """The columns that a source adds to its kind of records."""
     settings = source.settings("data/sources", f"download.sources.{entry}")
+    module = plugins.load("data/sources", source.name)
+    if hasattr(module, "adds"):
+        return dict(module.adds(settings))
     if not getattr(settings, "columns", None):
         return {}
     shape = Shape.of(settings, f"download.sources.{entry}")
@@ -158,10 +180,17 @@ def _added(entry: str, source: Source) -> dict[Kind, tuple[str, ...]]:
 
 
 def _read(
-    entry: str, source: Source, schemas: dict[Kind, pa.Schema], log: RowLog, counts: _Counts
+    entry: str, sources: Mapping[str, Source], schemas: dict[Kind, pa.Schema], log: RowLog, counts: _Counts
 ) -> Iterator[tuple[Kind, pa.Table]]:
+    """A source's records that its weight keeps, with id and source, and `passage` where the source has it."""
+    source = sources[entry]
     settings = source.settings("data/sources", f"download.sources.{entry}")
-    for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log):
+
+    def records_of(name: str) -> Iterator[tuple[Kind, pa.Table]]:
+        return _read(name, sources, schemas, RowLog(name), _Counts())
+
+    others = (records_of,) if hasattr(settings, "of") else ()
+    for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log, *others):
         records = _completed(table, kind, entry, source.consent, schemas[kind])
         if source.weight < 1:
             within = [_place(entry, identity) < source.weight for identity in records.column("id").to_pylist()]
@@ -193,7 +222,8 @@ def _completed(table: pa.Table, kind: Kind, entry: str, consent: str, whole: pa.
     if CONSENT in whole.names:
         added[CONSENT] = pc.fill_null(table.column(CONSENT), consent)
     arrays = [added[name] if name in added else table.column(name) for name in whole.names]
-    return pa.Table.from_arrays(arrays, names=whole.names).cast(whole)
+    completed = pa.Table.from_arrays(arrays, names=whole.names).cast(whole)
+    return completed.append_column("passage", table["passage"]) if "passage" in table.column_names else completed
 
 
 def _place(entry: str, identity: str) -> float:
@@ -236,6 +266,7 @@ def _provenance(entry: str, source: Source, counts: _Counts, added: dict[Kind, t
         "rows": {kind: n for kind, n in counts.kept.items() if n},
         **({"columns": {kind: list(columns) for kind, columns in added.items()}} if added else {}),
         **({"consents": dict(sorted(counts.consents.items()))} if counts.consents else {}),
+        **({} if (form := getattr(settings, "label_form", "one")) == "one" else {"label_form": form}),
     }
 
 

@@ -63,6 +63,18 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """Restrictions of a deduplication; arrays of shape (records)."""
+
+    absent: npt.NDArray[np.bool_]
+    """Records that are neither removed nor compared with."""
+    families: npt.NDArray[np.int64]
+    """Records with equal numbers are no duplicates of each other within a split."""
+    last: npt.NDArray[np.bool_]
+    """Records that are decided after the others of their split, so that they never remove one of them."""
+
+
+@dataclass(frozen=True)
 class Removals:
     """The records to remove, ascending by row; arrays of shape (records)."""
 
@@ -75,6 +87,18 @@ class Removals:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def joined(self, other: "Removals") -> "Removals":
+        """Both, by row; no record is in both."""
+        rows = np.concatenate([self.rows, other.rows])
+        order = np.argsort(rows)
+        return Removals(
+            rows[order],
+            np.concatenate([self.of, other.of])[order],
+            np.concatenate([self.reasons, other.reasons])[order],
+            np.concatenate([self.exact, other.exact])[order],
+            np.concatenate([self.similarities, other.similarities])[order],
+        )
 
     def __iter__(self) -> Iterator[Removal]:
         for row, of, reason, exact, similarity in zip(
@@ -92,6 +116,7 @@ def removals(  # noqa: PLR0913 - columns of one table, each optional one by name
     besides: Sequence[bytes] | None = None,
     pinned: npt.NDArray[np.bool_] | None = None,
     folder: Path | None = None,
+    scope: Scope | None = None,
 ) -> Removals:
     """The records to remove, by row.
 
@@ -105,6 +130,7 @@ def removals(  # noqa: PLR0913 - columns of one table, each optional one by name
         pinned: whether the source pinned the record to its split; None: no record. The validation and test sets of a
             source are benchmarks for which others report figures, so duplicates inside them stay.
         folder: for temporary files; None: the system's temporary folder.
+        scope: records that are left aside or are decided last; None: all are compared.
 
     Clean samples give none with `across_splits=True`.
     """
@@ -112,9 +138,12 @@ def removals(  # noqa: PLR0913 - columns of one table, each optional one by name
     assert forms.texts == len(splits), "one split per text"
     collected = _Collected()
     for rows, form_of in forms.families():
-        family = _Family(forms, splits, across_splits, besides, pinned)
-        order = np.argsort(_GUARD[splits[rows]], kind="stable")
+        family = _Family(forms, splits, across_splits, besides, pinned, scope)
+        places = _GUARD[splits[rows]]
+        order = np.argsort(places if scope is None else 2 * places + scope.last[rows], kind="stable")
         for row, form in zip(rows[order].tolist(), form_of[order].tolist(), strict=True):
+            if scope is not None and scope.absent[row]:
+                continue
             if (removal := family.decide(row, form)) is not None:
                 collected.add(removal)
     return collected.sorted()
@@ -149,15 +178,16 @@ class _Collected:
 class _Family:
     """The kept records of one family, and the decision on its next record."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the columns of `removals`
         self,
         forms: Forms,
         splits: npt.NDArray[np.uint8],
         across: bool,
         besides: Sequence[bytes] | None,
         pinned: npt.NDArray[np.bool_] | None,
+        scope: Scope | None,
     ) -> None:
-        self.forms = forms
+        self.forms, self._scoped = forms, scope
         self._splits, self._across, self._besides, self._pinned = splits, across, besides, pinned
         self._kept: defaultdict[int, list[int]] = defaultdict(list)  # form -> rows
         # (bucket, scope) -> forms with a kept row
@@ -194,6 +224,8 @@ class _Family:
         """Whether `row` duplicates the kept record `of`, given that their texts are equal or near."""
         if self._splits[row] != self._splits[of]:
             return self._across
+        if self._scoped is not None and self._scoped.families[row] == self._scoped.families[of]:
+            return False
         if self._pinned is not None and self._pinned[row] and self._splits[row] != _TRAIN:
             return False
         return self._besides is None or self._besides[row] == self._besides[of]

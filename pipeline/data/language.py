@@ -30,7 +30,7 @@ _ENGLISH_WORDS = """
     up about out many then them these so some would him has who where why you i my me our us no yes
     does did
 """
-_FUNCTION_WORDS = {
+FUNCTION_WORDS = {
     "tr": frozenset(_TURKISH_WORDS.split()),
     "en": frozenset(_ENGLISH_WORDS.split()),
 }
@@ -77,7 +77,7 @@ def guess(text: str) -> str:
     text_words = words(fold(text[:_LETTERS_SEEN], "tr"))
     if not text_words:
         return "und"
-    score = {language: sum(word in known for word in text_words) for language, known in _FUNCTION_WORDS.items()}
+    score = {language: sum(word in known for word in text_words) for language, known in FUNCTION_WORDS.items()}
     # Turkish folding maps I to ı, so the English pronoun is the word ı here.
     score["en"] += sum(word == "ı" for word in text_words)
     lower = text[:_LETTERS_SEEN].replace("I", "i").lower()

@@ -7,6 +7,7 @@ without an entry.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.config.recipe import Kind
 
@@ -35,6 +36,10 @@ class RowLog:
     accepted: Counter[Kind] = field(default_factory=Counter)
     reasons: Counter[tuple[Kind, str]] = field(default_factory=Counter)
     """Rejected rows per kind and reason."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Facts that are known once the source was read, added to its entry of provenance.json."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the source for the person who started the stage."""
     _held: list[RejectedRow] = field(default_factory=list)
 
     def accept(self, kind: Kind, n: int = 1) -> None:

@@ -55,8 +55,10 @@ GROUP, TIME, CONSENT = "group", "time", "consent"
 ROLES = (GROUP, TIME, CONSENT)
 """Added columns with a meaning. group: records of one group belong together (customer, thread, document); time: ISO
 8601 in UTC to the second, as `2024-05-31T08:00:00Z`; consent: the basis on which the record may be used."""
+TWIN = "twin_of"
+"""Added column of the source `augmented`: id of the record that a twin, a changed copy for training, was made of."""
 RESERVED = frozenset(
-    {"messages", "tools", "functions", "extra", "start", "length", "bytes", *ROLES}
+    {TWIN, "messages", "tools", "functions", "extra", "start", "length", "bytes", *ROLES}
     | {name for schema in SCHEMAS.values() for name in schema.names}
 )
 """Names that no further column may have."""

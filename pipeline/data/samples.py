@@ -25,17 +25,22 @@ from pipeline.data.contamination import (
     COMPARED,
     REASONS,
     Removals,
+    Scope,
     besides_of,
     compared_columns,
     removals,
     texts_of,
 )
 from pipeline.data.placement import Placement, numbered, placement
-from pipeline.data.records import SPLITS
+from pipeline.data.records import SPLITS, TWIN
 from pipeline.data.shard_writer import write_documents
 from pipeline.data.tables import Writer, batches, existing, writing
+from pipeline.data.twins import ORPHAN, OUTSIDE, Twins
+from pipeline.data.unencodable import UNENCODABLE, refusing, rejected_rows
+from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 from pipeline.integrity import write_manifest
+from pipeline.tokenizer import Tokenizer
 
 REMOVED = pa.schema(
     [
@@ -61,25 +66,31 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
 
     Returns:
         Row counts: {kind: {"rows_in": n, "kept": {split: n}, "removed": {reason: n}}}, with "split" of a kind that is
-        split by group or time (`Placement.rule`).
+        split by group or time (`Placement.rule`), and "twins" of a kind that has them (twins.py).
 
     Raises:
         UserError: a file is missing, tokens that belong to other documents, or no document left to train on.
     """
     counts: dict[str, Any] = {}
+    vocabulary = refusing(tokens)
     with replace_folder(out) as folder:
         with writing(folder / "removed.parquet", REMOVED) as writer:
             for kind in KINDS:
                 path = existing(raw / f"{kind}.parquet", "download")
                 places = placement(path, params.split)
-                removed = _removals(params, kind, path, places, folder, progress)
+                removed, twins = _deduplicated(params, kind, path, places, folder, progress)
                 places.kept[removed.rows] = False
-                counts[kind] = _counts(kind, places, removed)
+                rejected = _rejected(kind, path, places, tokens, vocabulary)
+                places.kept[rejected] = False
+                counts[kind] = _counts(kind, places, removed, twins, None if vocabulary is None else len(rejected))
                 if kind == "documents":
                     write_documents(folder / kind, tokens, path, places, counts[kind])
                 else:
                     _write_records(folder / kind, path, places)
                 _write_removed(writer, kind, path, places, removed)
+                if twins:
+                    _write_left_out(writer, kind, path, places, np.concatenate([removed.rows, rejected]))
+                _write_rejected(writer, kind, path, places, rejected)
         write_json(folder / "ledger.json", counts)
         write_manifest(folder)
     return counts
@@ -87,14 +98,17 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
 
 def describe(counts: dict[str, Any]) -> str:
     """The result of `sample` as a text table."""
-    lines = [f"{'kind':<13} {'rows in':>10} " + " ".join(f"{name:>13}" for name in (*SPLITS, *REASONS))]
+    refused = any(UNENCODABLE in counted["removed"] for counted in counts.values())
+    reasons = (*REASONS, *([UNENCODABLE] if refused else []))
+    lines = [f"{'kind':<13} {'rows in':>10} " + " ".join(f"{name:>13}" for name in (*SPLITS, *reasons))]
     for kind, counted in counts.items():
         numbers = [
             *(counted["kept"][split] for split in SPLITS),
-            *(counted["removed"][reason] for reason in REASONS),
+            *(counted["removed"].get(reason, 0) for reason in reasons),
         ]
         lines.append(f"{kind:<13} {counted['rows_in']:>10,} " + " ".join(f"{number:>13,}" for number in numbers))
     lines += [f"{kind} {_rule(counted['split'])}" for kind, counted in counts.items() if "split" in counted]
+    lines += [f"{kind} {_twins(counted['twins'])}" for kind, counted in counts.items() if "twins" in counted]
     return "\n".join([*lines, "removed records, each with the kept one: data/samples/removed.parquet"])
 
 
@@ -108,8 +122,26 @@ def _rule(rule: dict[str, Any]) -> str:
     return words
 
 
-def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
+def _twins(twins: dict[str, Any]) -> str:
+    """The twins of one kind, in words."""
+    left_out = f"{twins[OUTSIDE]:,} of held-out records and {twins[ORPHAN]:,} of removed ones left out"
+    return f"twins: {twins['kept']:,} in training, {twins['share_of_training']:.1%} of it; {left_out}"
+
+
+def _deduplicated(  # noqa: PLR0913 - the inputs of one kind's pass
     params: Params, kind: Kind, path: Path, places: Placement, scratch: Path, progress: bool
+) -> tuple[Removals, dict[str, Any]]:
+    """The removals of one kind, and the counts of its twins; empty where it has none."""
+
+    def find(scope: Scope | None) -> Removals:
+        return _removals(params, kind, path, places, scratch, progress, scope)
+
+    twins = Twins.read(path)
+    return (find(None), {}) if twins is None else twins.deduplicated(places, find)
+
+
+def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
+    params: Params, kind: Kind, path: Path, places: Placement, scratch: Path, progress: bool, scope: Scope | None
 ) -> Removals:
     texts = tqdm(
         texts_of(kind, batches(path, compared_columns(kind))),
@@ -128,20 +160,39 @@ def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
         besides=besides,
         pinned=places.pinned,
         folder=scratch,
+        scope=scope,
     )
 
 
-def _counts(kind: Kind, places: Placement, removed: Removals) -> dict[str, Any]:
+def _rejected(
+    kind: Kind, path: Path, places: Placement, tokens: Path, vocabulary: Tokenizer | None
+) -> npt.NDArray[np.int64]:
+    """Rows that the vocabulary cannot encode, of those that deduplication keeps."""
+    rows = rejected_rows(kind, path, tokens, vocabulary)
+    if len(rows) and rows[-1] >= len(places):
+        raise UserError(f"{tokens}: has rejected rows that {path} lacks; run `dvc repro tokenize`")
+    return rows[places.kept[rows]]
+
+
+def _counts(
+    kind: Kind, places: Placement, removed: Removals, twins: dict[str, Any], rejected: int | None
+) -> dict[str, Any]:
+    """Row counts; `rejected`: records that cannot be encoded, None where the vocabulary encodes every text."""
     # np.bincount would widen each entry to eight bytes.
     kept = [int(np.count_nonzero(places.kept & (places.splits == split))) for split in range(len(SPLITS))]
     reasons = [int(np.count_nonzero(removed.reasons == reason)) for reason in range(len(REASONS))]
-    counts = {
+    counts: dict[str, Any] = {
         "rows_in": len(places),
         "kept": dict(zip(SPLITS, kept, strict=True)),
-        "removed": dict(zip(REASONS, reasons, strict=True)),
+        "removed": dict(zip(REASONS, reasons, strict=True))
+        | {name: twins[name] for name in (OUTSIDE, ORPHAN) if twins}
+        | ({} if rejected is None else {UNENCODABLE: rejected}),
+        **({"twins": twins} if twins else {}),
         **({"split": places.rule} if places.rule else {}),
     }
-    assert len(places) == sum(kept) + sum(reasons), f"{kind}: rows in are kept or removed, got {counts}"
+    assert len(places) == sum(kept) + sum(counts["removed"].values()), (
+        f"{kind}: rows in are kept or removed, got {counts}"
+    )
     return counts
 
 
@@ -174,9 +225,53 @@ def _write_removed(writer: Writer, kind: Kind, path: Path, places: Placement, re
             "of": names.take(pa.array(np.searchsorted(twins, removed.of[inside]))).combine_chunks(),
             "similarity": removed.similarities[inside],
             "origin": [row["origin"] for row in rows],
-            "text": ["\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT] for row in rows],
+            "text": [_excerpt(kind, row) for row in rows],
         }
         writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _write_left_out(writer: Writer, kind: Kind, path: Path, places: Placement, removed: npt.NDArray[np.int64]) -> None:
+    """Writes the twins that were left out, each with its record."""
+    left_out = ~places.kept
+    left_out[removed] = False
+    for first, batch in numbered(batches(path, ["id", TWIN, "origin", *COMPARED[kind]])):
+        rows = np.flatnonzero(left_out[first : first + len(batch)])
+        splits = places.names(first, first + len(batch)).take(pa.array(rows)).to_pylist()
+        found = batch.take(pa.array(rows)).to_pylist()
+        columns = {
+            "kind": [kind] * len(found),
+            "id": [row["id"] for row in found],
+            "split": splits,
+            "reason": [ORPHAN if split == "train" else OUTSIDE for split in splits],
+            "of": [row[TWIN] for row in found],
+            "similarity": [None] * len(found),
+            "origin": [row["origin"] for row in found],
+            "text": [_excerpt(kind, row) for row in found],
+        }
+        writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _write_rejected(writer: Writer, kind: Kind, path: Path, places: Placement, rows: npt.NDArray[np.int64]) -> None:
+    """Writes the rows of removed.parquet for records that the vocabulary cannot encode."""
+    for first, batch in numbered(batches(path, ["id", *COMPARED[kind], "origin"])):
+        at = rows[slice(*np.searchsorted(rows, [first, first + len(batch)]).tolist())] - first
+        if len(at):
+            records = batch.take(pa.array(at)).to_pylist()
+            columns = {
+                "kind": [kind] * len(records),
+                "id": [record["id"] for record in records],
+                "split": places.names(first, first + len(batch)).take(pa.array(at)),
+                "reason": [UNENCODABLE] * len(records),
+                "of": [None] * len(records),
+                "similarity": [None] * len(records),
+                "origin": [record["origin"] for record in records],
+                "text": [_excerpt(kind, record) for record in records],
+            }
+            writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _excerpt(kind: Kind, record: dict[str, Any]) -> str:
+    return "\n".join(filter(None, (record[name] for name in COMPARED[kind])))[:_EXCERPT]
 
 
 def _ids_of(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Array]:

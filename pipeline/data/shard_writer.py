@@ -36,9 +36,9 @@ def write_documents(folder: Path, tokens: Path, documents: Path, places: Placeme
         counts: rows_in, kept per split and removed per reason.
 
     Raises:
-        UserError: a file is missing, tokens that belong to other documents, or no document left to train on.
+        UserError: a file is missing, tokens that belong to other documents, or of some documents none left to train on.
     """
-    if not counts["kept"]["train"]:
+    if counts["rows_in"] and not counts["kept"]["train"]:
         raise UserError(
             f"documents: none is left to train on (rows in {counts['rows_in']}, kept {counts['kept']}, "
             f"removed {counts['removed']}); add documents under download.sources, or lower "

@@ -7,7 +7,8 @@ no old one, and a larger share moves records from training into that share only.
 By time: the latest records of a kind are test, those before them validation. Both splits begin at the time that brings
 their number of records nearest to their shares; records of one time are in one split. New data moves the cut points.
 
-A split that the source pinned takes precedence. A record without a group or a time is split by the hash of its content.
+A split that the source pinned takes precedence. A record without a group or a time is split by the hash of its content,
+a twin (column `twin_of`) as the record that it was made of.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config.params import Split
-from pipeline.data.records import GROUP, TIME
+from pipeline.data.records import GROUP, TIME, TWIN
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 
@@ -67,6 +68,8 @@ class Splits:
     """Column that decides, group or time; null: the records' ids, as for a kind that has no such column."""
     cuts: CutPoints | None = None
     """With key `time`."""
+    twins: bool = False
+    """Whether the kind has twins."""
 
     @classmethod
     def of(cls, path: Path, split: Split) -> "Splits":
@@ -77,19 +80,21 @@ class Splits:
         Raises:
             UserError: by time, with fewer different times than splits.
         """
-        key = _KEYS[split.by]
-        if key is None or key not in pq.read_schema(path).names:
-            return cls(split, None)
-        return cls(split, key, _cut_points(path, split) if key == TIME else None)
+        key, names = _KEYS[split.by], pq.read_schema(path).names
+        if key is None or key not in names:
+            return cls(split, None, twins=TWIN in names)
+        return cls(split, key, _cut_points(path, split) if key == TIME else None, TWIN in names)
 
     @property
     def columns(self) -> list[str]:
         """The columns that `column` reads."""
-        return ["id", "split", *([self.key] if self.key else [])]
+        return ["id", "split", *([self.key] if self.key else []), *([TWIN] if self.twins else [])]
 
     def column(self, batch: pa.RecordBatch) -> pa.Array:
         """The split of each record of a batch, a string column without nulls."""
-        keys = batch["id"] if self.key is None or self.cuts else pc.coalesce(batch[self.key], batch["id"])
+        keys = pc.coalesce(batch[TWIN], batch["id"]) if self.twins else batch["id"]
+        if self.key is not None and self.cuts is None:
+            keys = pc.coalesce(batch[self.key], keys)
         by_hash = resolve_column(keys, batch["split"], self.split)
         if self.cuts is None:
             return by_hash

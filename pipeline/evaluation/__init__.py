@@ -8,26 +8,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow.parquet as pq
 from torch import Tensor
 
 from pipeline import closure, files, integrity, kept_results
-from pipeline.baseline import Baseline, LabelledTexts, fit
+from pipeline.baseline import Baseline, LabelledTexts, NumbersBaseline, SetsBaseline, fit, fit_numbers, fit_sets
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
 from pipeline.config.section import Section
+from pipeline.data.label_cells import labels_of
 from pipeline.errors import UserError
 from pipeline.inference import answers
 from pipeline.inference.answers import Sampling
-from pipeline.inference.labels import probabilities
+from pipeline.inference.labels import scores
 from pipeline.model import checkpoint
 from pipeline.model.device import autocast, lowered, set_up
 from pipeline.model.gpt import GPT
 from pipeline.paths import MODELS, SAMPLES
-from pipeline.tasks import Answering, Labelling, Request, Task, open_tasks
+from pipeline.tasks import Answering, Labelling, Request, Scoring, Task, open_tasks
 from pipeline.tokenizer import Tokenizer
 
 
@@ -54,6 +55,16 @@ class Subject(NamedTuple):
             f"evaluations.{self.name}.measures.{measure}: {self.name} was not trained on labels; remove this measure"
         )
 
+    def scoring(self, measure: str, name: str) -> Scoring:
+        """The task of this name, which answers with labels or a number. Raises UserError if the model has none."""
+        for task in self.tasks:
+            if isinstance(task, Scoring) and task.spec.name == name:
+                return task
+        raise UserError(
+            f"evaluations.{self.name}.measures.{measure}: {self.name} was not trained with task {name}; remove this "
+            "measure"
+        )
+
     def answering(self, measure: str) -> Answering:
         """The task that answers questions. Raises UserError if the model has none, naming the measure."""
         for task in self.tasks:
@@ -67,6 +78,7 @@ class Subject(NamedTuple):
 Measured = tuple[dict[str, float], dict[str, Any]]
 """Metrics and details."""
 Measure = Callable[[Any, Subject], Measured]
+Target = TypeVar("Target")
 
 
 def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
@@ -86,18 +98,49 @@ def baseline_labels(subject: Subject, split: str) -> Baseline:
     Raises:
         UserError: a damaged file.
     """
+    return Baseline(**_kept_baseline(subject, {"split": split}, lambda: _fit_baseline(subject, split)._asdict()))
+
+
+def baseline_sets(subject: Subject, split: str) -> SetsBaseline:
+    """Label sets of TF-IDF with a logistic regression a label; otherwise as `baseline_labels`."""
+
+    def fitted() -> dict[str, Any]:
+        train, validation, held_out = _texts_of(subject, split, lambda cell: list(labels_of(cell)))
+        return fit_sets(train, validation, held_out[0])._asdict()
+
+    return SetsBaseline(**_kept_baseline(subject, {"split": split, "labels": "several"}, fitted))
+
+
+def baseline_numbers(subject: Subject, split: str) -> NumbersBaseline:
+    """Numbers of TF-IDF with ridge regression; otherwise as `baseline_labels`."""
+
+    def fitted() -> dict[str, Any]:
+        train, validation, held_out = _texts_of(subject, split, float)
+        return fit_numbers(train, validation, held_out[0])._asdict()
+
+    return NumbersBaseline(**_kept_baseline(subject, {"split": split, "labels": "number"}, fitted))
+
+
+def _kept_baseline(subject: Subject, settings: dict[str, Any], fitted: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The fields of a baseline, fitted or kept from an earlier evaluation of the same samples."""
     if subject.kept is None:
-        return _fit_baseline(subject, split)
+        return fitted()
     code = _code_of("bag_of_words", subject)
-    key = kept_results.key_of("baseline", subject.samples, code, {"split": split}, subject.compute)
+    key = kept_results.key_of("baseline", subject.samples, code, settings, subject.compute)
     result = kept_results.read(subject.kept, key)
     if result is not None:
         integrity.require_intact(subject.samples / "labelled")
-        return Baseline(**result[1])
-    baseline = _fit_baseline(subject, split)
+        return result[1]
+    baseline = fitted()
     if _code_of("bag_of_words", subject) == code:  # else an edit came while it ran
-        kept_results.keep(subject.kept, key, ({}, baseline._asdict()))
+        kept_results.keep(subject.kept, key, ({}, baseline))
     return baseline
+
+
+def _texts_of(subject: Subject, split: str, target: Callable[[str], Target]) -> list[tuple[list[str], list[Target]]]:
+    """Texts and targets of the training, the validation and one more split."""
+    rows = [records(subject, "labelled", name) for name in ("train", "validation", split)]
+    return [([row["text"] for row in part], [target(row["label"]) for row in part]) for part in rows]
 
 
 def _fit_baseline(subject: Subject, split: str) -> Baseline:
@@ -196,10 +239,15 @@ def _code_of(measure: str, subject: Subject) -> closure.Code:
     return closure.code([__name__], {"evaluation": [measure], "tasks": tasks})
 
 
+def text_scores(subject: Subject, task: Scoring, texts: Sequence[str], batch_size: int) -> Tensor:
+    """scores_NC of a task that answers with labels or a number, in the precision of the params, float32 on the CPU."""
+    requests = [Request(text) for text in texts]
+    return scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+
+
 def label_probabilities(subject: Subject, task: Labelling, texts: Sequence[str], batch_size: int) -> Tensor:
     """probabilities_NC of the labels in the precision of the params, float32 on the CPU."""
-    requests = [Request(text) for text in texts]
-    return probabilities(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+    return text_scores(subject, task, texts, batch_size).softmax(-1)
 
 
 def greedy_answers(

@@ -14,6 +14,7 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, baseline_labels, by_record, label_probabilities, records
+from pipeline.tasks import Labelling
 
 
 class Settings(Section):
@@ -28,9 +29,11 @@ class Settings(Section):
 
 
 def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
-    """accuracy (overall and by language), macro_f1, class_loss_nats, examples (held-out records); with a baseline
-    baseline_accuracy, majority_accuracy (the most frequent training label for all), only_model_right and
-    only_baseline_right (records); details: confusion matrix, F1 by label, up to 50 wrong answers, score by record.
+    """accuracy (overall and by language), macro_f1, class_loss_nats, examples (held-out records); with thresholds
+    chosen on validation argmax_accuracy and argmax_macro_f1 (without them), and with costs mean_cost and
+    argmax_mean_cost; with a baseline baseline_accuracy, majority_accuracy (the most frequent training label for all),
+    only_model_right and only_baseline_right (records); details: confusion matrix, F1 by label, up to 50 wrong answers,
+    score by record.
 
     Raises:
         UserError: a model without labels, or a label that it was not trained on.
@@ -45,22 +48,21 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             f"{subject.name} knows {labels}"
         )
     probabilities_NC = label_probabilities(subject, task, [row["text"] for row in rows], settings.batch_size)
-    guesses = [labels[int(p.argmax())] for p in probabilities_NC]
-    confusion = {true: dict.fromkeys(labels, 0) for true in labels}
-    for row, guess in zip(rows, guesses, strict=True):
-        confusion[row["label"]][guess] += 1
+    guesses = [labels[index] for index in task.indices(probabilities_NC)]
+    confusion = confusion_of(rows, guesses, labels)
     right = [row["label"] == guess for row, guess in zip(rows, guesses, strict=True)]
     nats = [
         -math.log(max(float(p[labels.index(row["label"])]), 1e-30))
         for row, p in zip(rows, probabilities_NC, strict=True)
     ]
     scores = {label: f1(confusion, label) for label in labels}
+    plain = [labels[int(index)] for index in probabilities_NC.argmax(1)]
     metrics = {
         "accuracy": sum(right) / len(rows),
         "macro_f1": sum(scores.values()) / len(labels),
         "class_loss_nats": sum(nats) / len(rows),
         "examples": float(len(rows)),
-    }
+    } | _beside_argmax(task, rows, guesses, plain)
     for language in sorted({row["language"] for row in rows}):
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == language]
         metrics[f"accuracy_{language}"] = sum(chosen) / len(chosen)
@@ -97,6 +99,37 @@ def _beside_baseline(
         "only_baseline_right": float(pairs[False, True]),
     }
     return metrics, by_record(baseline_right)
+
+
+def _beside_argmax(
+    task: Labelling, rows: Sequence[dict[str, Any]], guesses: Sequence[str], plain: Sequence[str]
+) -> dict[str, float]:
+    """Figures of the plain argmax beside those of the chosen thresholds, and costs; empty without thresholds."""
+    if task.spec.thresholds is None:
+        return {}
+    true = [row["label"] for row in rows]
+    confusion = confusion_of(rows, plain, task.labels)
+    figures = {
+        "argmax_accuracy": sum(truth == label for truth, label in zip(true, plain, strict=True)) / len(rows),
+        "argmax_macro_f1": sum(f1(confusion, label) for label in task.labels) / len(task.labels),
+    }
+    if task.spec.costs is None:
+        return figures
+    costs = {
+        name: sum(task.spec.costs.get(truth, {}).get(label, 0.0) for truth, label in zip(true, labels, strict=True))
+        for name, labels in (("mean_cost", guesses), ("argmax_mean_cost", plain))
+    }
+    return figures | {name: total / len(rows) for name, total in costs.items()}
+
+
+def confusion_of(
+    rows: Sequence[dict[str, Any]], guesses: Sequence[str], labels: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """True label -> answered label -> number of records."""
+    confusion = {true: dict.fromkeys(labels, 0) for true in labels}
+    for row, guess in zip(rows, guesses, strict=True):
+        confusion[row["label"]][guess] += 1
+    return confusion
 
 
 def f1(confusion: dict[str, dict[str, int]], label: str) -> float:

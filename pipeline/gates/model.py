@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import integrity
-from pipeline.baseline import BesideBaseline
+from pipeline.baseline import BesideBaseline, beside
 from pipeline.config.params import Bound
 from pipeline.config.section import Section, Share
 from pipeline.errors import UserError
@@ -42,7 +42,8 @@ class Baseline(Section):
     """A language model whose loss is not below the unigram entropy of its test text."""
     labelled: Literal["block", "warn", "ignore"]
     """A classifier that is not right significantly more often than TF-IDF with logistic regression, on the same records
-    (McNemar's exact test, 5 % with both directions)."""
+    (McNemar's exact test, 5 % with both directions), or a regression that is not closer more often than TF-IDF with
+    ridge regression (sign test)."""
 
 
 class Settings(Section):
@@ -124,9 +125,9 @@ def _baseline_rows(name: str, settings: Baseline, frames: Mapping[str, Frame]) -
         )
         condition = _with(settings.documents, zero(f"{key}.documents"))
         rows.append(("entropy", "nats_above_unigram", condition, words, UNIGRAM))
-    beside = BesideBaseline.of(_numbers(frames["baseline"]))
-    if beside is not None and settings.labelled != "ignore":
-        words = f"the model beats its baseline: {beside.sentence}"
+    compared = beside(_numbers(frames["baseline"]))
+    if compared is not None and settings.labelled != "ignore":
+        words = f"the model beats its baseline: {compared.sentence}"
         condition = _with(settings.labelled, at_most(ERROR_RATE / 2, f"{key}.labelled"))
         rows.append(("baseline", "chance_of_no_gain", condition, words, NO_GAIN))
     return rows
@@ -138,9 +139,11 @@ def _with(consequence: str, condition: Condition) -> Condition:
 
 def _baseline(metrics: Mapping[str, float]) -> Frame:
     """The model beside the baseline on the same records; no row where that was not measured."""
-    frame = Frame((), (*BesideBaseline._fields, "chance_of_no_gain"))
-    if beside := BesideBaseline.of(metrics):
-        frame.add(beside._asdict() | {"chance_of_no_gain": beside.chance_of_no_gain})
+    compared = beside(metrics)
+    fields = BesideBaseline._fields if compared is None else compared._fields
+    frame = Frame((), (*fields, "chance_of_no_gain"))
+    if compared is not None:
+        frame.add(compared._asdict() | {"chance_of_no_gain": compared.chance_of_no_gain})
     return frame
 
 

@@ -2,7 +2,7 @@
 
 `profile` reads data/raw once, in batches, every text column of every record kind; `EXPECTATIONS` is the table of
 conditions: schema, nulls, encoding, lengths, language, exact duplicates, labels, personal data, licence and consent,
-and row counts that add up.
+row counts that add up, and synthesised answers that stand in their passages.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import Expectation, Frame, Row, at_least, at_most, equals, reaches, suite, warning, zero
-from pipeline.gates.profiles import records
+from pipeline.gates.profiles import grounding, records
 from pipeline.gates.profiles.personal import FINDERS
 from pipeline.gates.profiles.texts import ENCODING
 
@@ -78,6 +78,15 @@ class Labels(Section):
     """Texts that occur under two labels."""
 
 
+class Grounding(Section):
+    """Answers that a model wrote about passages, compared with these word by word (gates/profiles/grounding.py)."""
+
+    min_share: Share
+    """Least share of an answer's content words that occur in its passage; its numbers and names must all occur."""
+    max_ungrounded_share: Share
+    """Most answers of one source below that."""
+
+
 class Settings(Section):
     """gates.raw: the bounds of every expectation that has one."""
 
@@ -94,6 +103,7 @@ class Settings(Section):
     """Records of one kind that spell a chat marker as text (harmless, but odd in a corpus): a warning."""
     max_rejected_share: Annotated[float, Field(ge=0, le=1)]
     """Share of a source's rows of one kind that its reader rejected."""
+    grounding: Grounding
 
 
 LANGUAGE = reaches("min_document_share", "gates.raw.language.min_share")
@@ -253,16 +263,32 @@ EXPECTATIONS: list[Row] = [
         "the reader rejected few rows",
         "{rejected} of {rows_in} rows of source {source} were rejected, a share of {rejected_share}",
     ),
+    (
+        "grounding",
+        "ungrounded_share",
+        at_most("grounding.max_ungrounded_share"),
+        "answers about a passage stand in it",
+        "{ungrounded} of {answers} answers of source {source} do not stand in their passage, a share of "
+        "{ungrounded_share}",
+    ),
+    (
+        "grounding",
+        "without_record",
+        zero(COLLECT),
+        "every passage belongs to a record",
+        "{without_record} passages of source {source} belong to no record",
+    ),
 ]
 
 
 def profile(settings: Settings, data: Path) -> dict[str, Frame]:
-    """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger.
+    """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger, grounding.
 
     Raises:
         UserError: a file of data/raw is missing.
     """
-    return records.profile(settings, data / "raw")
+    raw = data / "raw"
+    return records.profile(settings, raw) | {"grounding": grounding.profile(settings.grounding, raw)}
 
 
 def expectations(settings: Settings) -> list[Expectation]:

@@ -17,6 +17,7 @@ from pipeline import integrity
 from pipeline.config.params import Deduplicate
 from pipeline.config.recipe import KINDS, Finetune, Kind
 from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.data.label_cells import labels_of
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import (
     MOST_EXAMPLES,
@@ -107,7 +108,7 @@ IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
-TORN = at_most("max_split_groups", "split.by: group, or gates.samples.max_split_groups")
+IN_SEVERAL = at_most("max_split_groups", "split.by: group, or gates.samples.max_split_groups")
 UNORDERED = at_most("max_out_of_order", "the source's split, or gates.samples.max_out_of_order")
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
 # Frame, column, condition (with the setting below gates.samples that holds the bound), condition and values in words.
@@ -136,7 +137,7 @@ EXPECTATIONS: list[Row] = [
     (
         "groups",
         "split_groups",
-        TORN,
+        IN_SEVERAL,
         "no group has records in two splits: a model may know a held-out customer or thread by other records",
         "{split_groups} of {groups} groups have records in more than one split",
     ),
@@ -243,7 +244,7 @@ def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | No
         "time_order": added.time_order(samples),
         "splits": _splits(settings, samples),
         "documents": _documents(settings, samples),
-        "classes": _classes(samples),
+        "classes": _classes(samples, _label_form(recipes or {})),
         "lengths": _lengths(settings, samples),
         "examples": _examples(samples, recipes or {}),
         "account": _account(samples),
@@ -294,12 +295,24 @@ def _documents(settings: Settings, samples: Samples) -> Frame:
     return frame
 
 
-def _classes(samples: Samples) -> Frame:
+def _label_form(recipes: Mapping[str, Finetune]) -> str | None:
+    """How the recipes' tasks read labels: `labels` (also without any recipe), else `label_sets` or `numbers`."""
+    tasks = {name: recipe for name, recipe in recipes.items() if recipe.data == "labelled"}
+    forms = {getattr(recipe.part("task", f"finetune.{name}"), "form", None) for name, recipe in tasks.items()}
+    return next((form for form in ("labels", "label_sets", "numbers") if form in forms), "labels")
+
+
+def _classes(samples: Samples, form: str | None) -> Frame:
+    """Records of every label by split; a record with several labels counts for each, a number for none."""
     counts_of = dict.fromkeys(("class_share", "in_train"), "class_records")
     frame = Frame(("split", "label"), ("class_records", "class_share", "in_train"), counts=counts_of, kind="labelled")
-    counts = samples.counts("labelled", "label")
+    cells = samples.counts("labelled", "label")
+    counts: Counter[tuple[str, str]] = Counter()
+    for (split, cell), n in cells.items() if form != "numbers" else ():
+        for label in labels_of(cell) if form == "label_sets" else (cell,):
+            counts[split, label] += n
     labels = sorted({label for _, label in counts})
-    examples = _unseen_in_train(samples, counts)
+    examples = _unseen_in_train(samples, counts, form) if form != "numbers" else {}
     for split, size in samples.sizes["labelled"].items():
         rarest = [label for _, _, label in sorted((counts["train", of] > 0, counts[split, of], of) for of in labels)]
         listed, more = (rarest[:MOST_VALUES], rarest[MOST_VALUES:]) if size else ([], [])
@@ -326,15 +339,18 @@ def _classes(samples: Samples) -> Frame:
     return frame
 
 
-def _unseen_in_train(samples: Samples, counts: Counter[tuple[str, str]]) -> dict[tuple[str, str], list[Example]]:
+def _unseen_in_train(
+    samples: Samples, counts: Counter[tuple[str, str]], form: str | None
+) -> dict[tuple[str, str], list[Example]]:
     """Examples of the first records whose label does not occur in train, by split and label."""
     examples: dict[tuple[str, str], list[Example]] = {}
     row = shown = 0
     for split, batch in samples.batches("labelled", ["label"]):
         for place, label in enumerate(batch["label"].to_pylist(), row):
-            if shown < MOST_EXAMPLES and not counts["train", label]:
-                examples.setdefault((split, label), []).append(samples.example("labelled", place))
-                shown += 1
+            for one in labels_of(label) if form == "label_sets" else (label,):
+                if shown < MOST_EXAMPLES and not counts["train", one]:
+                    examples.setdefault((split, one), []).append(samples.example("labelled", place))
+                    shown += 1
         row += len(batch)
     return examples
 
@@ -419,8 +435,9 @@ def _coverage(samples: Samples) -> Frame:
         sampled: Counter[str] = Counter()
         for (_, source), n in samples.counts(kind, "source").items():
             sampled[source] += n
-        for source, count in sorted(samples.admitted(kind).items()):
-            if count:
+        twins = samples.row_counts.get(kind, {}).get("twins", {}).get("left_out", {})  # never meant to be sampled
+        for source, admitted in sorted(samples.admitted(kind).items()):
+            if count := admitted - twins.get(source, 0):
                 frame.add(
                     {
                         "source": source,

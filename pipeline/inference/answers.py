@@ -11,6 +11,7 @@ import torch
 from pipeline.inference.generation import generate, stream
 from pipeline.model.gpt import GPT
 from pipeline.tasks import Request, Task
+from pipeline.tokenizer.streaming import TextStream
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def answer(
     """
     outputs = generate(
         model, [task.prompt(request) for request in requests], max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop={task.stop},
+        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task),
         generator=generator,
     )  # fmt: skip
     return [task.answer(task.tokenizer.decode(ids)) for ids in outputs]
@@ -54,19 +55,17 @@ def stream_answer(
     model: GPT, task: Task, request: Request, sampling: Sampling, generator: torch.Generator
 ) -> Iterator[str]:
     """The answer to a request in pieces of whole characters; arguments and errors as of `answer`."""
-    waiting, opening = b"", True
+    text, opening = TextStream(task.tokenizer), True
     for token in stream(
         model, task.prompt(request), max_tokens=sampling.max_tokens, temperature=sampling.temperature,
-        top_k=sampling.top_k, top_p=sampling.top_p, stop={task.stop}, generator=generator,
+        top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task), generator=generator,
     ):  # fmt: skip
-        waiting += task.tokenizer.decode_bytes([token])
-        try:
-            piece = waiting.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if error.end < len(waiting) or error.reason != "unexpected end of data":  # no later byte can complete it
-                piece = waiting.decode("utf-8", errors="replace")
-            else:
-                continue
-        yield task.answer(piece) if opening else piece
-        waiting, opening = b"", False
-    yield waiting.decode("utf-8", errors="replace")
+        if piece := text.add(token):
+            yield task.answer(piece) if opening else piece
+            opening = False
+    yield text.rest()
+
+
+def _ends(task: Task) -> set[int]:
+    """The ids that end an answer: the task's, and end-of-text, which a model with a chat template may give instead."""
+    return {task.stop, task.tokenizer.end_of_text}

@@ -1,6 +1,7 @@
-"""Class probabilities of a classifier, by a classification head (classify) or by label words (cloze).
+"""Scores of tasks whose answer is read at the end of a text: by a head (classify, multi_label, regress) or by label
+words (cloze).
 
-Evaluation, serving and chat all use them from here, so a text gets the same label in each.
+Evaluation, serving and chat all use them from here, so a text gets the same answer in each.
 """
 
 from collections.abc import Sequence
@@ -8,23 +9,27 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.model.gpt import GPT
-from pipeline.tasks import Labelling, Request, padded
+from pipeline.tasks import Labelling, Request, Scoring, padded
 
 
 @torch.no_grad()
-def probabilities(
+def scores(
     model: GPT,
-    task: Labelling,
+    task: Scoring,
     requests: Sequence[Request],
     batch_size: int,
     precision: AbstractContextManager[Any] | None = None,
-) -> torch.Tensor:
-    """probabilities_NC of the task's labels, float32 on the CPU; requests of like length share a batch."""
+) -> Tensor:
+    """scores_NC in the order of the task's outputs, before softmax or sigmoid, float32 on the CPU.
+
+    Requests of like length share a batch.
+    """
     rows = [task.prompt(request) for request in requests]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    probabilities_NC = torch.zeros(len(rows), len(task.labels))
+    scores_NC = torch.zeros(len(rows), len(task.spec.outputs))
     device = next(model.parameters()).device
     for first in range(0, len(rows), batch_size):
         part = order[first : first + batch_size]
@@ -32,5 +37,16 @@ def probabilities(
         lengths_B = torch.tensor([len(rows[i]) for i in part], device=device)
         with precision or nullcontext():
             scores_BC = task.class_scores(model, inputs_BT, lengths_B)
-        probabilities_NC[part] = scores_BC.float().softmax(-1).cpu()
-    return probabilities_NC
+        scores_NC[part] = scores_BC.float().cpu()
+    return scores_NC
+
+
+def probabilities(
+    model: GPT,
+    task: Labelling,
+    requests: Sequence[Request],
+    batch_size: int,
+    precision: AbstractContextManager[Any] | None = None,
+) -> Tensor:
+    """probabilities_NC of the task's labels, of which one is right; arguments as of `scores`."""
+    return scores(model, task, requests, batch_size, precision).softmax(-1)

@@ -1,4 +1,4 @@
-"""Predictions of a model folder, as the registry serves them: a label with its score, or text.
+"""Predictions of a model folder, as the registry serves them: labels with their probabilities, a number, or text.
 
     answer(Path("models/spam-lora"), ["Free prize!"])       -> [{"label": "spam", "score": 0.98}]
     answer(Path("models/chat-lora"), ["Where is Ayşe?"])    -> [{"completion": "..."}]
@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
-from pipeline.inference import answers
+from pipeline.inference import answers, labels
 from pipeline.inference.answers import Sampling
-from pipeline.inference.labels import probabilities
 from pipeline.model import checkpoint
 from pipeline.seeds import seed_for
-from pipeline.tasks import Labelling, Request, open_tasks
+from pipeline.tasks import Request, Scoring, open_tasks
 from pipeline.tokenizer import Tokenizer
 
 GENERATION: dict[str, int | float] = {
@@ -46,32 +45,40 @@ class Predictor:
     def answer(
         self, texts: Sequence[str | Request], params: Mapping[str, int | float] | None = None
     ) -> list[dict[str, Any]]:
-        """One answer per text or request, in order: `label` and `score` (its probability), or `completion`.
+        """One answer per text or request, in order.
+
+        `label` and `score` (its probability); `labels` and `probabilities` (multi_label); `value` (regress); or
+        `completion`.
 
         Raises:
             UserError: a text that is no string, an unknown or impossible setting.
         """
         requests = [_request(row, text) for row, text in enumerate(texts)]
-        if isinstance(self.task, Labelling):
-            return self._labels(self.task, requests)
+        if isinstance(self.task, Scoring):
+            return [
+                {key: value for key, value in row.items() if key != "probabilities" or "score" not in row}
+                for row in self.scored(requests)
+            ]
         settings = GENERATION | dict(params or {})
         if unknown := sorted(set(settings) - set(GENERATION)):
             raise UserError(f"unknown settings {unknown}; one of: {', '.join(GENERATION)}")
         return [{"completion": text} for text in self._completions(requests, settings)]
 
     def probabilities(self, requests: Sequence[Request]) -> list[dict[str, float]]:
-        """Label -> probability of every request, for a model that answers with a label. Raises UserError otherwise."""
-        if not isinstance(self.task, Labelling):
+        """Label -> probability of every request, for a model that answers with labels. Raises UserError otherwise."""
+        if not self.task.spec.labels:
             raise UserError(f"this model's task is {self.task.spec.name}, which has no labels")
-        rows = probabilities(self._model, self.task, requests, _BATCH_SIZE).tolist()
-        return [dict(zip(self.task.labels, row, strict=True)) for row in rows]
+        return [row["probabilities"] for row in self.scored(requests)]
 
-    def _labels(self, task: Labelling, requests: Sequence[Request]) -> list[dict[str, Any]]:
-        best = probabilities(self._model, task, requests, _BATCH_SIZE).max(dim=-1)
-        return [
-            {"label": task.labels[index], "score": score}
-            for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+    def scored(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        """The whole answer to every request, probabilities included, of a model that answers with labels or a number.
+
+        Raises:
+            UserError: a model that answers in text.
+        """
+        if not isinstance(self.task, Scoring):
+            raise UserError(f"this model's task is {self.task.spec.name}, which has no labels")
+        return self.task.answers(labels.scores(self._model, self.task, requests, _BATCH_SIZE))
 
     def _completions(self, requests: Sequence[Request], settings: Mapping[str, int | float]) -> list[str]:
         greedy = settings["temperature"] == 0

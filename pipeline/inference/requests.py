@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.inference.predictor import GENERATION, Predictor
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
-from pipeline.tasks import Labelling
+from pipeline.tasks import Scoring
 
 TEXT = "text"
 INPUT, HISTORY = "input", "history"
@@ -27,7 +27,10 @@ def columns(task: TaskSpec) -> dict[str, bool]:
 
 
 def answers(predictor: Predictor, table: Any, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """One answer per row: `label`, `score` and the `probabilities` of all labels, or `completion`.
+    """One answer per row.
+
+    `label`, `score` and the `probabilities` of all labels; `labels` and `probabilities` (multi_label); `value`
+    (regress); or `completion`.
 
     Args:
         predictor: a loaded model.
@@ -38,13 +41,9 @@ def answers(predictor: Predictor, table: Any, settings: Mapping[str, Any] | None
         UserError: other columns, a missing text or one that is no string, an impossible setting.
     """
     requests = _requests(table, columns(predictor.task.spec))
-    if not isinstance(predictor.task, Labelling):
-        return predictor.answer(requests, _settings(settings or {}))
-    rows = []
-    for shares in predictor.probabilities(requests):
-        label = max(shares, key=shares.__getitem__)
-        rows.append({"label": label, "score": shares[label], "probabilities": shares})
-    return rows
+    if isinstance(predictor.task, Scoring):
+        return predictor.scored(requests)
+    return predictor.answer(requests, _settings(settings or {}))
 
 
 def _requests(table: Any, known: Mapping[str, bool]) -> list[Request]:

@@ -60,10 +60,14 @@ def merge(name: str, chosen: Merge, models: Path) -> dict[str, float]:
         merged,
         models / name,
         tokenizer=models / chosen.of,
-        labels=None if merged.score is None else next(list(task.labels) for task in tasks if task.labels),
+        labels=None if merged.score is None else next(list(task.outputs) for task in tasks if task.outputs),
         metadata=specs.written(tasks),
     )
     return figures
+
+
+HEADS = frozenset({"classify", "multi_label", "regress"})
+"""Tasks whose answers are the outputs of a linear head; merged heads must answer the same task."""
 
 
 def merged_tasks(tasks: Sequence[Sequence[TaskSpec]], where: str) -> list[TaskSpec]:
@@ -79,7 +83,9 @@ def merged_tasks(tasks: Sequence[Sequence[TaskSpec]], where: str) -> list[TaskSp
         for other in merged:
             keys = ["labels"] if other.labels and spec.labels else []
             keys += ["template"] if other.template and spec.template else []
-            if other.name == spec.name and spec.labels:  # how a text is read decides its label
+            keys += ["name"] if {other.name, spec.name} <= HEADS else []
+            keys += ["mean", "deviation"] if other.name == spec.name == "regress" else []
+            if other.name == spec.name and spec.outputs:  # how a text is read decides its label
                 keys += ["pattern", "verbalizers", "max_tokens", "max_prompt_tokens"]
             for key in keys:
                 _require_equal(key, getattr(other, key), getattr(spec, key), where)
@@ -88,7 +94,8 @@ def merged_tasks(tasks: Sequence[Sequence[TaskSpec]], where: str) -> list[TaskSp
             merged.append(spec)
         for place in places:
             merged[place] = _with_the_larger_limits(merged[place], spec)
-    return merged
+    # thresholds were chosen on the scores of one of the models; those of the merged one are others
+    return [task.model_copy(update={"thresholds": None, "decided_by": None}) for task in merged]
 
 
 def _with_the_larger_limits(spec: TaskSpec, other: TaskSpec) -> TaskSpec:

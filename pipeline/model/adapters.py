@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline.model.gpt import GPT
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+ADDED = ("PREFIX_TUNING", "PROMPT_TUNING", "BOTTLENECK")
+"""Types of adapters that stay beside the weights (`peft_type` in the config)."""
 
 
 class VirtualTokens(nn.Module, ABC):
@@ -137,7 +139,7 @@ def attach(model: "GPT", folder: Path) -> None:
         return
     config = foreign.read_object(folder / CONFIG)
     kind = config.get("peft_type")
-    if kind not in ("PREFIX_TUNING", "PROMPT_TUNING", "BOTTLENECK"):
+    if kind not in ADDED:
         if not isinstance(kind, str | None):
             raise UserError(f"{folder / CONFIG}: peft_type is {shown(kind)}, expected a name such as LORA; {AGAIN}")
         return

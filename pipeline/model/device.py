@@ -79,7 +79,7 @@ def lowered(model: GPT, compute: Compute) -> Iterator[None]:
         for module in model.modules()
         if getattr(module, "magnitude", None) is None
         for child in module.children()
-        if isinstance(child, nn.Linear)
+        if isinstance(child, nn.Linear) and "weight" in dict(child.named_parameters(recurse=False))
     }
     try:
         for child, weight in exact.items():

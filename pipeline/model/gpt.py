@@ -31,10 +31,11 @@ Randomness: weights come from an explicit generator. Dropout draws from torch's 
 other); training seeds that before every update.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ from pipeline.config.recipe import HEADLESS
 from pipeline.errors import UserError
 from pipeline.model.adapters import VirtualTokens
 from pipeline.model.attention import attend, attend_with_weights
-from pipeline.model.cache import KeyValue, Past, past_of, starts_text
+from pipeline.model.cache import KeyValue, KVCache, KVRecorder, Past, past_of, starts_text
 from pipeline.model.capture import Capture
 from pipeline.model.config import ModelConfig
 from pipeline.model.cpu.activations import gelu, swiglu
@@ -214,6 +215,10 @@ class GPT(nn.Module):
         """Trained virtual tokens before every text."""
         self.capture: Capture | None = None
         """Values to record in the next passes (`capturing`)."""
+        self.shares_weights = False
+        """Copies of the model have the same weights, not copies of them (`__deepcopy__`)."""
+        self.checkpoints_activations = False
+        """Blocks keep only their input for the gradient (memory.py)."""
         with torch.device("meta"):
             self.embed = _embedding(config.vocab_size, config.d_model)
             learned = config.family == "gpt2"
@@ -227,6 +232,15 @@ class GPT(nn.Module):
         self.tie()
         if generator is not None:
             self._initialise(generator, zero_projections)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GPT":
+        """A copy; with `shares_weights` merging an adapter into it, in place, takes no memory for a second model."""
+        if getattr(self, "shares_weights", False):
+            memo |= {id(parameter): parameter for parameter in self.parameters()}
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     def tie(self) -> None:
         """Makes `head` share the weight of `embed` if the config ties them."""
@@ -281,7 +295,7 @@ class GPT(nn.Module):
 
         x = self._embedded(layout.flatten(tokens), layout.positions)
         for layer, block in enumerate(self.blocks):
-            x = block(self._recorded(layer, x), attention_inputs[layer])
+            x = self._block(block, self._recorded(layer, x), attention_inputs[layer])
         x = self._recorded(self.config.n_layers, self.final_norm(x))
 
         if cache is not None:
@@ -389,6 +403,17 @@ class GPT(nn.Module):
             inputs._replace(rope=rope, past=past, capture=self.capture) for inputs in (layout.inputs, layout.last)
         )
         return [every] * (self.config.n_layers - 1) + [last]
+
+    def _block(self, block: nn.Module, x: Tensor, inputs: AttentionInputs) -> Tensor:
+        """A block's output; in training with activation checkpointing its inner values are computed again later."""
+        records = self.capture is not None or isinstance(inputs.past, KVCache | KVRecorder)
+        if self.checkpoints_activations and self.training and torch.is_grad_enabled() and not records:
+            from torch.utils.checkpoint import checkpoint  # imports torch's compiler when it runs
+
+            y: Tensor = checkpoint(block, x, inputs, use_reentrant=False)
+        else:
+            y = block(x, inputs)
+        return y
 
     def _recorded(self, layer: int, x: Tensor) -> Tensor:
         if self.capture is not None:

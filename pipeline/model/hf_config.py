@@ -3,7 +3,7 @@
 Options of transformers that this network does not compute are refused, never ignored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,6 +41,16 @@ _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "arcee": {"hidden_act": ("relu2",), "partial_rotary_factor": (None, 1.0)},
     "nanochat": {"hidden_act": ("relu2",), "partial_rotary_factor": (None, 1.0)},
 }
+
+
+PROBLEM_TYPES = {"multi_label": "multi_label_classification", "regress": "regression"}
+"""Task -> `problem_type` of its head in transformers; other heads answer with one label."""
+
+
+def problem_type(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """`problem_type` of config.json from the content of tohum.json; {} for a head that answers with one label."""
+    names = [task.get("name") for task in (metadata or {}).get("tasks") or ()]
+    return next(({"problem_type": PROBLEM_TYPES[name]} for name in names if name in PROBLEM_TYPES), {})
 
 
 def exported_config(

@@ -7,10 +7,15 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from pipeline import files, foreign
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
-from pipeline.model import library_folder, weights
+from pipeline.foreign import BASE
+from pipeline.model import checkpoint, library_folder, weights
+from pipeline.model.adapter_folder import Origin, snapshot
+from pipeline.model.gpt import GPT
 from pipeline.model.inspection import inspect
 
 _LICENCE = re.compile(r"^(?:license|- Licence): *[\"']?([A-Za-z0-9][\w.+-]*)", re.MULTILINE)
@@ -46,7 +51,7 @@ def pin(folder: Path) -> str:
 
 def released(folder: Path) -> Released:
     """Facts about the model in a folder. Raises UserError where the folder could not be a start."""
-    _inspect(folder)
+    _check(folder)
     headers = weights.folder_headers(folder)
     types: dict[str, int] = {}
     for header in headers.values():
@@ -64,8 +69,8 @@ def released(folder: Path) -> Released:
     )
 
 
-def _inspect(folder: Path) -> None:
-    """Checks a folder of one of our families, or of another one that transformers computes."""
+def _check(folder: Path) -> None:
+    """Checks a folder of one of our families, or of another architecture that transformers computes."""
     if library_folder.is_library(folder):
         library_folder.inspect(folder)
     else:
@@ -98,7 +103,12 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
     folder = Path(start.path) if start.kind == "folder" else _download(start.path, start.revision, cache)
     if not folder.is_dir():
         raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}; no such folder")
-    _inspect(folder)
+    if (folder / BASE).is_file():
+        raise UserError(
+            f"{folder}: holds an adapter only, and pretrain.start needs all weights; write them with `tohum export "
+            f"{folder.name} --folder FOLDER` in the adapter's own project"
+        )
+    _check(folder)
     hashes = foreign.hashes(folder)
     found, lists = foreign.pin(hashes), cache / "pins"
     if start.sha256 is None:
@@ -113,6 +123,28 @@ def fetch(start: InitialWeights, cache: Path) -> Path:
     if not (lists / f"{found}.json").is_file():
         files.write_json(lists / f"{found}.json", hashes)
     return folder
+
+
+def origin(start: InitialWeights, model: GPT | None, cache: Path) -> Origin | None:
+    """The entry of origin.json for a model that was made from open weights; None from scratch.
+
+    Args:
+        start: the start of its recipe; the weights are there.
+        model: compared number by number with the open weights; None: it was trained.
+        cache: where downloads are kept.
+    """
+    if start.kind == "scratch" or start.path is None or start.sha256 is None:
+        return None
+    hub = start.kind == "hub" and start.revision is not None
+    folder = snapshot(start.path, start.revision or "", cache) if hub else Path(start.path)
+    unchanged = False
+    if model is not None:
+        ours, theirs = model.state_dict(), checkpoint.load(folder).state_dict()
+        unchanged = ours.keys() == theirs.keys() and all(torch.equal(ours[key].cpu(), theirs[key]) for key in theirs)
+    return Origin(
+        repository=start.path if hub else None, revision=start.revision if hub else None,
+        sha256=start.sha256.lower(), licence=start.licence, unchanged=unchanged,
+    )  # fmt: skip
 
 
 def _difference(pinned: str, hashes: Mapping[str, str], lists: Path) -> str:

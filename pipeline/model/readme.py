@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.foreign import BASE
 from pipeline.model.adapters import CONFIG
 from pipeline.tokenizer.export import InputFormat
 
@@ -25,11 +26,19 @@ from transformers import pipeline
 {use}
 ```
 """
+_HEADS = ("classify", "multi_label", "regress")
+"""Tasks that answer by a classification head."""
 _PIPELINES = {
     "classify": (
         "classifier",
         "text-classification",
         'rows = classifier(["a text", "another text"], batch_size=2, truncation=True, top_k=None)  # every probability',
+    ),
+    "regress": (
+        "regressor",
+        "text-classification",
+        'rows = regressor(["a text", "another text"], batch_size=2, truncation=True)\n'
+        'numbers = [MEAN + DEVIATION * row["score"] for row in rows]',
     ),
     "chat": (
         "answerer",
@@ -48,6 +57,25 @@ _CLASSIFY = """
 Answers with a label. The tokenizer ends every text with the end-of-text token, which the classification head reads.
 The model was trained on texts of at most {limit} tokens, that one included. Longer ones are cut: Tohum leaves out the
 middle of a text, `truncation=True` its end, so that labels of longer texts may differ.
+"""
+
+_DECIDED = """
+The label is the one whose probability is largest relative to its threshold in `tohum.json`: {thresholds}. They were
+chosen on validation records for {by}; `text-classification` gives probabilities and the likeliest label.
+"""
+
+_MULTI_LABEL = """
+Answers with any number of {count} labels: each whose probability (the sigmoid of its score) reaches its threshold,
+{thresholds}. The tokenizer ends every text with the end-of-text token, which the head reads. The model was trained on
+texts of at most {limit} tokens, that one included; Tohum leaves out the middle of a longer text, `truncation=True` its
+end.
+"""
+
+_REGRESS = """
+Answers with a number. The head's output is in standard deviations from the mean of the training targets, so the number
+is `{mean} + {deviation} * score`. The tokenizer ends every text with the end-of-text token, which the head reads. The
+model was trained on texts of at most {limit} tokens, that one included; Tohum leaves out the middle of a longer text,
+`truncation=True` its end.
 """
 
 _CLOZE = """
@@ -90,24 +118,42 @@ lm-eval, rolling perplexity adds that token by itself: `add_bos_token=False`.
 """
 
 _ADAPTER = """
-{role}
-peft needs the model that the adapter was trained on: `base_model_name_or_path` of `adapter/adapter_config.json` is its
-path from the folder `adapter`. Labels and tokenizer are those of this folder.
+{role}peft needs the model that the adapter was trained on: `base_model_name_or_path` of \
+`adapter/adapter_config.json` is {place}. Labels and tokenizer are those of this folder.
 
 ```python
 import json
 from pathlib import Path
 
 from peft import PeftModel
-from transformers import AutoConfig, AutoTokenizer, {kind}
+from transformers import {imports}
 
 folder = Path("FOLDER")
 adapter = folder / "adapter"
-base = adapter / json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+{base}
 config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-model = PeftModel.from_pretrained({kind}.from_pretrained(base, config=config), adapter)
-```
+model = PeftModel.from_pretrained({load}, adapter)
+{use}```
 """
+# (place, base, load): the base is a folder beside this one, or a repository at a commit
+_BESIDE = (
+    "its\npath from the folder `adapter`",
+    'base = adapter / json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]',
+    "{kind}.from_pretrained(base, config=config)",
+)
+_REPOSITORY = (
+    "its\nrepository and `revision` its commit",
+    'named = json.loads((adapter / "adapter_config.json").read_text())\n'
+    'base, commit = named["base_model_name_or_path"], named["revision"]',
+    '{kind}.from_pretrained(base, revision=commit, config=config, dtype="float32")',
+)
+_UNMERGED = """
+This folder holds no weights but the adapter: `base.json` names the base model by its hash. Tohum completes it when it
+reads the folder; `from_pretrained` of transformers alone finds no weights here. `tohum export MODEL --folder FOLDER`
+writes it with all weights.
+"""
+_MERGE = "model = model.merge_and_unload()\n"
+_GENERATION = "model.generation_config = GenerationConfig.from_pretrained(folder)\n"
 _MERGED = "The weights include the adapter that was trained; `adapter/` has it for peft."
 _VIRTUAL = (
     "The virtual tokens in `adapter/` are a part of this model, and its weights do not include them: transformers\n"
@@ -116,7 +162,11 @@ _VIRTUAL = (
 _BOTTLENECK = """
 The bottleneck layers in `adapter/` are a part of this model, and its weights do not include them: only Tohum reads it.
 """
-_JOINED = {"chat": r"`instruction\ninput`", "alpaca": r"`instruction\n\n### Input:\ninput`"}
+_JOINED = {
+    "chat": r"`instruction\ninput`",
+    "model": r"`instruction\ninput`",
+    "alpaca": r"`instruction\n\n### Input:\ninput`",
+}
 
 
 def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapter: Path) -> str:
@@ -133,20 +183,51 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
     head = _HEAD.format(family=family) + words
     if not config:
         return head + code
+    slim = (adapter.parent / BASE).is_file()
+    if slim:
+        head += _UNMERGED
     if config["peft_type"] == "BOTTLENECK":
         return head + _BOTTLENECK
     virtual = "num_virtual_tokens" in config
     role = _VIRTUAL if virtual else _MERGED
-    kind = "AutoModelForSequenceClassification" if task["name"] == "classify" else "AutoModelForCausalLM"
-    named = config.get("base_model_name_or_path") is not None
-    return head + ("" if virtual else code) + (_ADAPTER.format(role=role, kind=kind) if named else f"\n{role}\n")
+    if config.get("base_model_name_or_path") is None:
+        return head + ("" if virtual else code) + f"\n{role}\n"
+    if not slim:
+        return head + ("" if virtual else code) + _peft_code(task, config, f"{role}\n", "")
+    return head + _peft_code(task, config, "", "" if virtual else _use(task, code))
+
+
+def _peft_code(task: Mapping[str, Any], config: Mapping[str, Any], role: str, use: str) -> str:
+    """The code that opens the adapter in peft; `use`: lines after it."""
+    kind = "AutoModelForSequenceClassification" if task["name"] in _HEADS else "AutoModelForCausalLM"
+    place, base, load = _REPOSITORY if config.get("revision") is not None else _BESIDE
+    imports = ["AutoConfig", "AutoTokenizer", kind] + [name for name in ("GenerationConfig", "pipeline") if name in use]
+    return _ADAPTER.format(
+        role=role, place=place, base=base, load=load.format(kind=kind), imports=", ".join(imports), use=use
+    )
+
+
+def _use(task: Mapping[str, Any], code: str) -> str:
+    """The merged model in place of the folder in the code that uses a whole folder by itself."""
+    lines = code.strip().removeprefix("```python\n").removesuffix("```").splitlines()
+    kept = [line for line in lines if not line.startswith(("from transformers import", "tokenizer, model ="))]
+    use = "\n".join(kept).strip().replace('model="FOLDER"', "model=model, tokenizer=tokenizer")
+    return f"{_MERGE}{'' if task['name'] in _HEADS else _GENERATION}\n{use}\n"
 
 
 def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
     """The task in words, and the code that uses the folder by itself."""
     match task["name"]:
         case "classify":
-            return _CLASSIFY.format(limit=limit), _pipeline("classify")
+            return _CLASSIFY.format(limit=limit) + _decided(task), _pipeline("classify")
+        case "multi_label":
+            shown = _shown(task.get("thresholds") or {}) or "0.5"
+            words = _MULTI_LABEL.format(limit=limit, count=len(task["labels"]), thresholds=shown)
+            return words, _pipeline("classify")
+        case "regress":
+            mean, deviation = repr(task["mean"]), repr(task["deviation"])
+            code = _pipeline("regress").replace("MEAN", mean).replace("DEVIATION", deviation)
+            return _REGRESS.format(limit=limit, mean=mean, deviation=deviation), code
         case "cloze":
             pattern, words = (json.dumps(task[key], ensure_ascii=False) for key in ("pattern", "verbalizers"))
             said = _CLOZE.format(limit=limit, count=len(task["verbalizers"]), pattern=pattern)
@@ -156,6 +237,18 @@ def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
             said = _CHAT.format(template=template, joined=_JOINED[template], limit=limit, prompt=_most(task))
             return said, _pipeline("chat")
     return _COMPLETE.format(limit=limit, prompt=_most(task)), _pipeline("complete")
+
+
+def _decided(task: Mapping[str, Any]) -> str:
+    """The decision rule of a classifier; empty for the plain argmax."""
+    if not task.get("thresholds"):
+        return ""
+    by = {"f1": "the highest macro-averaged F1", "cost": "the lowest mean cost"}[task["decided_by"]]
+    return _DECIDED.format(thresholds=_shown(task["thresholds"]), by=by)
+
+
+def _shown(thresholds: Mapping[str, float]) -> str:
+    return ", ".join(f"{label} {value:.4g}" for label, value in thresholds.items())
 
 
 def _most(task: Mapping[str, Any]) -> str:

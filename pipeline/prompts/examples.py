@@ -1,23 +1,25 @@
 """Records as training examples in token ids, or the reason why a record makes none. No torch.
 
 Tasks make their examples here, and the samples gate asks the same functions, so training meets no record that the gate
-did not count. A task's `Settings.form` names the function: answers or labels.
+did not count. A task's `Settings.form` names the function: answers, labels, label_sets or numbers.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.data import label_cells
 from pipeline.prompts import templates
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
-from pipeline.prompts.templates import Vocabulary
+from pipeline.prompts.vocabulary import Vocabulary
+from pipeline.tokenizer.chat_template import RefusedConversationError
 
 
 class Reason(NamedTuple):
     """Why a record makes no example: counted at the samples gate, left out of training."""
 
     code: str
-    """answer_too_long or unknown_label."""
+    """answer_too_long, refused_by_template, unknown_label, not_a_list or not_a_number."""
     detail: str
     """The value found and the bound, in words."""
 
@@ -44,15 +46,23 @@ def answer_example(
     assert spec.template is not None
     assert spec.max_tokens is not None
     assert spec.max_prompt_tokens is not None
-    prompt = templates.prompt(tokenizer, spec.template, Request.of_record(record), spec.max_prompt_tokens)
-    answer = templates.answer(tokenizer, spec.template, record["output"])
+    try:
+        prompt = templates.prompt(
+            tokenizer,
+            spec.template,
+            Request.of_record(record),
+            spec.max_prompt_tokens,
+            learns_earlier=learns_earlier,
+        )
+        answer = templates.answer(tokenizer, spec.template, record["output"])
+    except RefusedConversationError as error:
+        return Reason("refused_by_template", str(error))
     if len(prompt.ids) + len(answer) > spec.max_tokens:
         return Reason(
             "answer_too_long",
             f"its prompt has {len(prompt.ids)} tokens and its answer {len(answer)}; max_tokens is {spec.max_tokens}",
         )
-    learned = prompt.learned if learns_earlier else [False] * len(prompt.ids)
-    return AnswerExample(prompt.ids + answer, learned + [True] * len(answer))
+    return AnswerExample(prompt.ids + answer, prompt.learned + [True] * len(answer))
 
 
 def label_index(labels: Sequence[str], record: Mapping[str, Any]) -> int | Reason:
@@ -62,6 +72,23 @@ def label_index(labels: Sequence[str], record: Mapping[str, Any]) -> int | Reaso
     except ValueError:
         known = ", ".join(labels)
         return Reason("unknown_label", f"label {record['label']!r} is not in the training split: {known}")
+
+
+def label_indices(labels: Sequence[str], record: Mapping[str, Any]) -> list[int] | Reason:
+    """The class indices of a record with several labels, ascending; empty where it has none."""
+    cell = record["label"]
+    several = label_cells.several_in(cell)
+    if several is None:
+        return Reason("not_a_list", f"label is {cell!r:.60}; expected a JSON list of labels: label_form: several")
+    if unknown := [label for label in several if label not in labels]:
+        return Reason("unknown_label", f"label {unknown[0]!r} is not in the training split: {', '.join(labels)}")
+    return sorted(labels.index(label) for label in several)
+
+
+def target_number(record: Mapping[str, Any]) -> float | Reason:
+    """The number in a record's label."""
+    number = label_cells.number_in(record["label"])
+    return Reason("not_a_number", f"label is {record['label']!r:.60}; expected a number") if number is None else number
 
 
 def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> Reason | None:
@@ -75,7 +102,11 @@ def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapp
     """
     made: Any = None
     if form == "answers":
-        made = answer_example(tokenizer, spec, record, learns_earlier=True)
+        made = answer_example(tokenizer, spec, record, learns_earlier=spec.name == "chat")
     elif form == "labels":
         made = label_index(spec.labels or (), record)
+    elif form == "label_sets":
+        made = label_indices(spec.labels or (), record)
+    elif form == "numbers":
+        made = target_number(record)
     return made if isinstance(made, Reason) else None

@@ -8,17 +8,17 @@ are read too.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline import files
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import Positive, Section, Share
 from pipeline.errors import UserError
 
 FILE = "tohum.json"
-TEMPLATE_NAMES = ("chat", "alpaca")
-"""The templates of pipeline/prompts/templates.py."""
+TEMPLATE_NAMES = ("chat", "alpaca", "model")
+"""The templates of pipeline/prompts/templates.py; `model`: the chat template in the folder's tokenizer files."""
 VERSION = 2
 
 
@@ -28,7 +28,18 @@ class TaskSpec(Section):
     name: str
     """File of pipeline/tasks."""
     labels: tuple[str, ...] | None = None
-    """classify and cloze: the classes, in the order of their scores."""
+    """classify, cloze and multi_label: the classes, in the order of their scores."""
+    thresholds: dict[str, Share] | None = None
+    """Label -> threshold, chosen on validation. classify: the answer is the label whose probability is largest relative
+    to its threshold; multi_label: every label whose probability reaches its threshold. None: argmax, or 0.5."""
+    decided_by: Literal["f1", "cost"] | None = None
+    """What the thresholds were chosen for: the highest macro-averaged F1, or the lowest mean cost."""
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    """classify: true label -> answered label -> cost of that answer; pairs that are not named cost nothing."""
+    mean: float | None = None
+    """regress: mean of the training targets; the model's output is in standard deviations from it."""
+    deviation: Annotated[float, Field(gt=0)] | None = None
+    """regress: standard deviation of the training targets."""
     template: str | None = None
     """instruct and chat: the prompt template (pipeline/prompts/templates.py)."""
     pattern: str | None = None
@@ -40,10 +51,20 @@ class TaskSpec(Section):
     max_prompt_tokens: Positive | None = None
     """Longest prompt in tokens; a longer one is cut. None: three quarters of `max_tokens`."""
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of a head's scores, in their order; empty for a task without any."""
+        return ("value",) if self.mean is not None else self.labels or ()
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answer is generated text; else it is read from scores: labels or a number."""
+        return not self.labels and self.mean is None
+
     def within(self, room: int) -> "TaskSpec":
         """The spec with both limits filled in, for a model whose context has `room` tokens."""
         most = min(self.max_tokens or room, room)
-        if self.labels:  # a label takes no room after the prompt, or room that its task has left already
+        if not self.generates:  # a label or number takes no room after the prompt, or room that its task has left
             return self.model_copy(update={"max_tokens": most})
         prompt = self.max_prompt_tokens or max(1, most * 3 // 4)
         # one token of the context is left for an answer
@@ -53,12 +74,16 @@ class TaskSpec(Section):
     def _has_what_its_task_needs(self) -> "TaskSpec":
         needed = {
             "classify": ("labels", "max_tokens"),
+            "multi_label": ("labels", "max_tokens"),
+            "regress": ("mean", "deviation", "max_tokens"),
             "cloze": ("labels", "max_tokens", "pattern", "verbalizers"),
             "instruct": ("template",),
             "chat": ("template",),
         }.get(self.name, ())
-        if missing := [key for key in needed if not getattr(self, key)]:
+        if missing := [key for key in needed if getattr(self, key) in (None, "", (), {})]:
             raise ValueError(f"task {self.name} needs {', '.join(missing)}")
+        if self.thresholds is not None and set(self.thresholds) != set(self.labels or ()):
+            raise ValueError(f"thresholds {self.thresholds} do not name exactly the labels {self.labels}")
         if self.template is not None and self.template not in TEMPLATE_NAMES:
             raise ValueError(f"template is {self.template!r}; one of: {', '.join(TEMPLATE_NAMES)}")
         if self.max_tokens and self.max_prompt_tokens and self.max_prompt_tokens > self.max_tokens:

@@ -1,25 +1,20 @@
 """Prompt templates and the one cut: token ids of conversations and answers.
 
+`chat` and `alpaca` are written here; `model` is the chat template of the folder that training starts from
+(pipeline/prompts/folder_template.py).
+
 User text is encoded as ordinary text; only a template places special tokens, so no message can contain one. A prompt
 longer than its limit is cut the same way everywhere: the oldest turns go first, then the middle of the last question,
 then the middle of the system message; never a marker.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from pipeline.errors import UserError
+from pipeline.prompts import folder_template
 from pipeline.prompts.request import Request
-
-
-class Vocabulary(Protocol):
-    """The part of a tokenizer that prompts need."""
-
-    special: dict[str, int]
-    end_of_text: int
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of ordinary text."""
+from pipeline.prompts.vocabulary import Prompt, Vocabulary, without_middle
 
 
 class Fragment(NamedTuple):
@@ -41,14 +36,6 @@ class Template(NamedTuple):
     """System message -> the prefix of the first turn."""
     opens: str
     """Prefix of the answer."""
-
-
-class Prompt(NamedTuple):
-    """The ids of a prompt."""
-
-    ids: list[int]
-    learned: list[bool]
-    """Per id: whether it belongs to an earlier answer that training learns."""
 
 
 def _chat(instruction: str, given: str) -> list[Fragment]:
@@ -80,6 +67,8 @@ def _alpaca(instruction: str, given: str) -> list[Fragment]:
     ]
 
 
+FOLDERS_OWN = "model"
+"""The template of the folder that training starts from."""
 TEMPLATES = {
     # An answer starts with a space, as in Llama 2's layout: a word inside running text has that space in its token, and
     # adapters that leave the vocabulary's rows frozen can only produce tokens that pretraining taught. For the
@@ -89,23 +78,30 @@ TEMPLATES = {
 }
 
 
-def prompt(tokenizer: Vocabulary, template: str, request: Request, limit: int) -> Prompt:
+def prompt(
+    tokenizer: Vocabulary, template: str, request: Request, limit: int, *, learns_earlier: bool = False
+) -> Prompt:
     """The prompt of a request, at most `limit` tokens.
 
     Args:
         tokenizer: the model's vocabulary.
-        template: a name in TEMPLATES.
+        template: a name in TEMPLATES, or `model`.
         request: the question, after the earlier messages.
         limit: more than the `markers` of the template.
+        learns_earlier: whether `learned` marks the answers of earlier turns; else it marks nothing.
 
     Raises:
-        UserError: the vocabulary lacks a special token of the template (use `alpaca`).
+        UserError: the vocabulary lacks a special token or a chat template (use `alpaca`), or its template refuses the
+            conversation.
     """
+    if template == FOLDERS_OWN:
+        return folder_template.prompt(tokenizer, request, limit, learns_earlier=learns_earlier)
     layout, (system, turns) = TEMPLATES[template], request.earlier
     before = layout.system(system) if system else []
     last = layout.question(request.question, request.input)
     earlier = [
-        (layout.question(turn.question, ""), answer(tokenizer, template, turn.answer), turn.learned) for turn in turns
+        (layout.question(turn.question, ""), answer(tokenizer, template, turn.answer), turn.learned and learns_earlier)
+        for turn in turns
     ]
     pieces = [_encoded(tokenizer, template, fragments) for fragments, _, _ in earlier]
     sizes = [len(piece) + len(ids) for piece, (_, ids, _) in zip(pieces, earlier, strict=True)]
@@ -126,27 +122,33 @@ def prompt(tokenizer: Vocabulary, template: str, request: Request, limit: int) -
 
 def markers(tokenizer: Vocabulary, template: str) -> int:
     """The most tokens that the markers of one turn with system message and input take; errors as of `prompt`."""
+    if template == FOLDERS_OWN:
+        return folder_template.markers(tokenizer)
     layout = TEMPLATES[template]
     fragments = [*layout.system("x"), *layout.question("x", "x")]
     return sum(len(_encoded(tokenizer, template, [part])) for part in fragments if part.kind == "marker")
 
 
 def answer(tokenizer: Vocabulary, template: str, output: str) -> list[int]:
-    """Ids of an answer, the end-of-text token that ends it included."""
+    """Ids of an answer, the token that ends it included; errors as of `prompt`."""
+    if template == FOLDERS_OWN:
+        return folder_template.answer(tokenizer, output)
     return [*tokenizer.encode(TEMPLATES[template].opens + output), tokenizer.end_of_text]
 
 
-def answer_text(template: str, text: str) -> str:
+def opens(tokenizer: Vocabulary, template: str) -> str:
+    """The prefix of an answer's text."""
+    return folder_template.template_of(tokenizer).turn.opens if template == FOLDERS_OWN else TEMPLATES[template].opens
+
+
+def answer_text(tokenizer: Vocabulary, template: str, text: str) -> str:
     """A generated text (or its first piece) without the prefix of an answer."""
-    return text.removeprefix(TEMPLATES[template].opens)
+    return text.removeprefix(opens(tokenizer, template))
 
 
-def without_middle(ids: list[int], most: int) -> list[int]:
-    """The ids, without their middle if there are more than `most`."""
-    if len(ids) <= most:
-        return ids
-    head = most // 2
-    return ids[:head] + ids[len(ids) - (most - head) :]
+def end_of_answer(tokenizer: Vocabulary, template: str) -> int:
+    """The id that ends an answer."""
+    return folder_template.template_of(tokenizer).turn.end if template == FOLDERS_OWN else tokenizer.end_of_text
 
 
 def _joined(pieces: Sequence[list[int]], said: Sequence[tuple[list[int], bool]]) -> Prompt:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import files, integrity
+from pipeline import files, foreign, integrity
 from pipeline.config.params import Params
 from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, TRAINING
 from pipeline.prompts import spec as specs
@@ -49,6 +49,10 @@ class Facts:
     """git commit and DVC hashes."""
     training: dict[str, float] = field(default_factory=dict)
     """reports/training/<model>.json."""
+    base: dict[str, Any] = field(default_factory=dict)
+    """base.json of a folder that holds an adapter only."""
+    open_weights: dict[str, Any] = field(default_factory=dict)
+    """origin.json of models/base: the open weights that all models were made from."""
 
 
 def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Facts:
@@ -79,6 +83,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
         sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
         training=_training(TRAINING / f"{model}.json"),
+        base=_read(folder / foreign.BASE), open_weights=_read(models / "base" / foreign.ORIGIN),
     )  # fmt: skip
 
 
@@ -118,15 +123,29 @@ def render(facts: Facts, name: str) -> str:
         "## Costs\n\n" + _costs(facts.runs),
         "## Limits\n\n" + _limits(facts),
         "## Origin\n\n" + _table(["", ""], ([key, f"`{value}`"] for key, value in
-                                            ({"model sha256": facts.sha256} | facts.tags).items())),
+                                            (_hashes_of(facts) | facts.tags).items())),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _hashes_of(facts: Facts) -> dict[str, str]:
+    """The model's hash; of an adapter the base's too, and of open weights their repository, commit, hash, licence."""
+    rows = {"model sha256": facts.sha256}
+    if facts.base:
+        rows |= {"stored as": "adapter only", "base": facts.base["name"], "base sha256": facts.base["sha256"]}
+    names = {"repository": "open weights", "revision": "commit", "sha256": "sha256", "licence": "licence"}
+    for key, name in names.items():
+        if facts.open_weights.get(key):
+            rows[name if key == "repository" else f"open weights {name}"] = str(facts.open_weights[key])
+    return rows
 
 
 def _summary(facts: Facts) -> str:
     kind = {
         "classify": "Classifier",
         "cloze": "Classifier by words",
+        "multi_label": "Classifier with several labels a text",
+        "regress": "Regression model",
         "instruct": "Instruction follower",
         "chat": "Chat model",
     }.get(facts.tasks[0].name, "Language model")
@@ -171,7 +190,27 @@ def _sources(sources: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for key, entry in sorted(sources.items())
     )
-    return _table(["source", "address", "licence", "consent", "records", "sha256"], rows)
+    table = _table(["source", "address", "licence", "consent", "records", "sha256"], rows)
+    return "\n".join([table, "", *(f"- {line}" for line in lines)]) if (lines := _made_from_others(sources)) else table
+
+
+def _made_from_others(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each source whose records a model or an augmentation made of another source's."""
+    lines = []
+    for key, entry in sorted(sources.items()):
+        details = entry.get("details", {})
+        if twins := details.get("twins"):
+            words = ", ".join(f"{n:,} by {name}" for name, n in twins.items())
+            lines.append(
+                f"{key}: {sum(twins.values()):,} changed copies ({words}) of the {details['records']:,} records of "
+                f"{details['of']}, {details['share_of_records']:.0%} of their number; in training only."
+            )
+        elif models := details.get("models"):
+            lines.append(
+                f"{key}: questions and answers written by {', '.join(models)} ({details['asked']}), prompts "
+                f"`{details['prompts_sha256'][:12]}`; compared with their passages by the raw gate."
+            )
+    return lines
 
 
 def _consent(entry: Mapping[str, Any]) -> Any:
@@ -221,11 +260,32 @@ def _limits(facts: Facts) -> str:
             "- Trained with differential privacy of each example of its last recipe, epsilon "
             f"{facts.training['epsilon']:.2f} at delta {facts.training['delta']:g}; none against anyone with the seed."
         )
-    if any(spec.labels for spec in facts.tasks):
-        lines.append("- Always answers with one of its labels; the score is not calibrated.")
-    if any(not spec.labels for spec in facts.tasks):
+    lines += [line for spec in facts.tasks if (line := _decision(spec))]
+    if any(spec.generates for spec in facts.tasks):
         lines.append("- May make false statements; its answers are not filtered.")
     return "\n".join(lines)
+
+
+def _decision(task: TaskSpec) -> str:
+    """How a task decides its answer from its scores; empty for one that generates text."""
+    shown = ", ".join(f"{label} {threshold:.3g}" for label, threshold in (task.thresholds or {}).items())
+    chosen = {"f1": "the highest F1", "cost": "the lowest mean cost"}.get(task.decided_by or "", "")
+    if task.name == "regress":
+        return (
+            f"- Always answers with a number; those that it learned from have the mean {task.mean:.6g} and the "
+            f"standard deviation {task.deviation:.6g}. It states no uncertainty."
+        )
+    if not task.labels:
+        return ""
+    if task.name == "multi_label":
+        limits = f"its threshold, chosen on validation for {chosen}: {shown}" if shown else "0.5"
+        return f"- Answers with every label whose probability reaches {limits}; probabilities are not calibrated."
+    if shown:
+        return (
+            f"- Always answers with one of its labels, the one whose probability is largest relative to its threshold, "
+            f"chosen on validation for {chosen}: {shown}; the score is not calibrated."
+        )
+    return "- Always answers with one of its labels; the score is not calibrated."
 
 
 def _hashes(model: str, stage: str) -> dict[str, str]:

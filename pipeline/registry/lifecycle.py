@@ -23,6 +23,7 @@ from pipeline.registry.store import (
     CANDIDATE,
     CHAMPION,
     MODEL,
+    STORED,
     VERSION,
     Store,
     reachable,
@@ -174,7 +175,7 @@ class Registry(Store):
     def _known(self, facts: Facts) -> ModelVersion | None:
         """The newest version of this model with all files as registered; None if there is none."""
         for version in self.versions(facts.model):
-            if version.tags.get(MODEL) == facts.sha256:
+            if facts.sha256 in (version.tags.get(MODEL), version.tags.get(STORED)):
                 try:
                     self.verify(version)
                     return version

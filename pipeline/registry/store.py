@@ -20,6 +20,8 @@ from pipeline.tracking import artifact_store
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 MODEL, VERSION = "model_sha256", "version_sha256"
+STORED = "tohum.stored_sha256"
+"""Tag of a version whose model is stored in its project as an adapter only: SHA-256 of that folder."""
 APPROVED = "tohum.approved_sha256"
 CACHE = REGISTRY
 

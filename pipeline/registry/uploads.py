@@ -16,7 +16,7 @@ from pipeline.registry import contents
 from pipeline.registry.card import Facts
 from pipeline.registry.contents import Contents
 from pipeline.registry.packing import pack
-from pipeline.registry.store import MODEL, VERSION, Store
+from pipeline.registry.store import MODEL, STORED, VERSION, Store
 from pipeline.tracking import artifact_location, lineage
 
 _DESCRIPTION = 4900  # MLflow's column holds 5000 characters
@@ -45,6 +45,8 @@ def create(store: Store, name: str, facts: Facts, folder: Path) -> ModelVersion:
         client.create_registered_model(name)  # exists already, or the next call raises the reason
     tags = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": facts.model, **facts.tags}
     tags |= {f"gate.{gate}": lineage.verdict_summary(v) for gate, v in facts.gates.items()}
+    if sealed.model_sha256 != facts.sha256:
+        tags[STORED] = facts.sha256
     if uid := facts.runs.get(facts.stages[-1], {}).get("run_uid"):
         tags["tohum.run_uid"] = uid
     if len(card) > _DESCRIPTION:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.baseline import BesideBaseline
+from pipeline.baseline import BesideBaseline, beside
 from pipeline.significance import wilson
 
 _COUNTED = {"accuracy": "examples", "exact_match": "instructions"}
@@ -37,5 +37,8 @@ def interval(metrics: Mapping[str, float], score: str) -> str:
 
 def baseline_sentence(metrics: Mapping[str, float]) -> str:
     """The model beside its baseline in a sentence; empty where that was not measured."""
-    beside = BesideBaseline.of(metrics)
-    return "" if beside is None else f"Beside the baseline: {beside.sentence} (McNemar's exact test)."
+    compared = beside(metrics)
+    if compared is None:
+        return ""
+    test = "McNemar's exact test" if isinstance(compared, BesideBaseline) else "sign test"
+    return f"Beside the baseline: {compared.sentence} ({test})."

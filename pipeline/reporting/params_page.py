@@ -24,6 +24,7 @@ PART_FOLDERS = {
     "rule": "merging",
     "sources": "data/sources",
     "format": "data/formats",
+    "augment": "data/augment",
     "measures": "evaluation",
     "gates": "gates",
 }

@@ -98,7 +98,7 @@ def changes(recipe: Pretrain, best: Proposal, rule: ScalingRule) -> dict[str, An
         "schedule.accumulate": accumulate,
         "schedule.batch_warmup_steps": 0,
         "schedule.steps": steps,
-        "schedule.warmup_steps": round(old.warmup_steps * steps / max(1, old.steps)),
+        "schedule.warmup_steps": round(old.warmup_steps * steps / max(1, old.updates)),
         "validation.every": max(1, steps // 4),
     }
 

@@ -208,7 +208,7 @@ def run(jobs: Mapping[str, Job], subject: Subject) -> Results:
 
 def _keys(jobs: Sequence[Job], subject: Subject) -> list[str]:
     """A fingerprint of everything that decides each job's result."""
-    folders = (*AXES.values(), "evaluation", "data/sources", "data/formats")
+    folders = (*AXES.values(), "evaluation", "data/sources", "data/formats", "data/augment")
     shared = {
         "code": closure.code([WORKER], {folder: plugins.choices(folder) for folder in folders}),
         "samples": files.sha256_of(FOLDER / SAMPLES),

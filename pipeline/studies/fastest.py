@@ -82,7 +82,7 @@ def study(seconds: float, apply: bool) -> None:
     wanted = list(settings(params.compute))
     print(f"times {len(wanted)} settings, {words(expected_s(wanted, seconds))}; params.yaml stays as it is", flush=True)
     tried, failed = trials(wanted, seconds)
-    steps = params.pretrain.schedule.steps
+    steps = params.pretrain.schedule.updates
     best = proposal(tried, params.compute, steps)
     console = Console()
     console.print(table(tried, steps, best))
@@ -135,7 +135,7 @@ def settings(present: Compute) -> Iterator[Compute]:
     for number, precision, compiled in itertools.product(threads[-1:] if cuda else threads, precisions, compiles):
         device = "cuda" if cuda else "cpu"
         values = {"device": device, "threads": number, "precision": precision, "compile": compiled}
-        compute = Compute.model_validate(values)
+        compute = Compute.model_validate(present.model_dump() | values)
         if compute not in yielded:
             yielded.append(compute)
             yield compute

@@ -47,6 +47,8 @@ def probe_params(data: Path, guessed: Guess) -> dict[str, Any]:
             f"{data}: holds {guessed.kind}; methods are compared on labelled texts (text, label) or on instructions "
             "(instruction, output)"
         )
+    if guessed.label_form != "one":
+        raise UserError(f"{data}: holds several labels a row; methods are compared on one label a text: use tohum try")
     raw = params(data, guessed)
     raw["compute"]["threads"], raw["runtime"]["progress"] = 1, False  # recipes run side by side
     task, measures = _COMPARED[guessed.kind]

@@ -66,7 +66,7 @@ def _trial(  # noqa: PLR0913 - the factors of one trial
     params: Params, seed: int, heads: int, tokens: float, rate: float = 1.0, batch: float = 1.0
 ) -> Trial:
     """A trial of so many heads, and factors of the tokens, rates and batch of params.yaml."""
-    recipe, steps = params.pretrain, params.pretrain.schedule.steps
+    recipe, steps = params.pretrain, params.pretrain.schedule.updates
     windows = recipe.part("ordering", "pretrain").batch_size
     size = max(1, round(windows * batch))
     scaled = max(1, round(steps * tokens * windows / size))

@@ -39,6 +39,7 @@ from pipeline.tracking.tracker import NullTracker
 from pipeline.training import state as states
 from pipeline.training.recipe import Built, build
 from pipeline.training.run import DivergedError
+from pipeline.training.validation import ERRORS, error_of, measure_of
 
 STORE = SEARCHES
 _LOSS = "validation_loss_nats"
@@ -53,7 +54,8 @@ class SearchTrial:
     """complete, pruned or failed."""
     values: dict[str, Any]
     loss: float
-    """Validation loss in nats of the weights that the recipe keeps; of a pruned trial the last one measured."""
+    """Validation loss in nats of the weights that the recipe keeps, or the error of the measure that it keeps them by
+    (1 - accuracy); of a pruned trial the last one measured."""
     seconds: float
     reason: str
     """The reason of a failure or divergence; empty otherwise."""
@@ -72,7 +74,7 @@ class RecipeSearch:
             raise UserError(f"params.yaml: search has no {name!r}; one of: {', '.join(params.search) or 'none yet'}")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space, self.params, self._name = search_space.read(params, name), params, name
-        self.settings = self.space.settings
+        self.settings, self._measure = self.space.settings, measure_of(self.space.recipe.validation)
         self._inputs = lineage.input_hashes(self.space.where.replace(".", "@"), params)
         self._inputs = {f"dvc.in.{path}": digest for path, digest in self._inputs.items()}
         self.key = self._fingerprint()
@@ -84,6 +86,13 @@ class RecipeSearch:
             pruner=MedianPruner(self.settings.pruner.startup_trials, self.settings.pruner.warmup_validations),
             load_if_exists=True,
         )
+
+    @property
+    def figure(self) -> str:
+        """The value that is minimised, for tables: `loss, nats`, `1 - accuracy` or `rmse`."""
+        if self._measure is None:
+            return "loss, nats"
+        return self._measure if self._measure in ERRORS else f"1 - {self._measure}"
 
     def trials(self) -> list[SearchTrial]:
         """The finished trials in their order, without killed ones."""
@@ -109,7 +118,8 @@ class RecipeSearch:
                 for number in self._left():
                     self._trial(number, uid)
                     if losses := self._losses():
-                        run.log({f"best_{_LOSS}": min(losses)}, number + 1)
+                        name = f"best_{_LOSS}" if self._measure is None else "best_error"
+                        run.log({name: min(losses)}, number + 1)
 
     def _left(self) -> Iterator[int]:
         """The numbers of the trials that are left, with a bar."""
@@ -142,7 +152,10 @@ class RecipeSearch:
         self._study.tell(asked, loss, state=ended)
 
     def _train(self, asked: optuna.Trial, run: NullTracker) -> float | None:
-        """Validation loss of the weights that the recipe would keep with these values; None for a pruned trial."""
+        """Validation loss (or error of the measure) of the weights that the recipe would keep with these values.
+
+        None for a pruned trial.
+        """
         values = self._values(asked.params)
         run.params(values)
         recipe = self.space.drawn(values)
@@ -152,7 +165,7 @@ class RecipeSearch:
         start = inputs_of(self._name, recipe)
         built = build(self.space.where, recipe, start.kind, start.load, self.params, start.tokenizer, start.reference)
         built, recipe = self._compared(built, recipe)
-        reports = _Reports(run, asked, recipe.schedule.steps)
+        reports = _Reports(run, asked, built.parts.schedule.updates, self._measure)
         params = self.params.model_copy(update={"runtime": self.params.runtime.model_copy(update={"progress": False})})
         try:
             progress = built.trainer(recipe, params, reports, f"search.{self.space.name}").run(None)  # not continued
@@ -162,9 +175,9 @@ class RecipeSearch:
             asked.set_user_attr("reason", str(error))
             run.tag(**{"tohum.error": str(error)})
             return None
-        loss = progress.best_loss if recipe.validation.keep == "best" else float(progress.curve[-1][_LOSS])
-        run.record["loss_nats"] = loss
-        return loss
+        followed = float(progress.curve[-1][_LOSS]) if recipe.validation.keep == "last" else progress.best_error
+        run.record["loss_nats" if self._measure is None else "error"] = followed
+        return followed
 
     def _compared(self, built: Built, recipe: Recipe) -> tuple[Built, Recipe]:
         """The trial with the recipe's own validation examples, at any batch size."""
@@ -218,10 +231,10 @@ class RecipeSearch:
 
 
 class _Reports:
-    """A log that passes metrics on, reports every validation loss to optuna, and ends a trial that optuna prunes."""
+    """A log that passes metrics on, reports every validation to optuna, and ends a trial that optuna prunes."""
 
-    def __init__(self, run: NullTracker, trial: optuna.Trial, steps: int) -> None:
-        self.record = run.record
+    def __init__(self, run: NullTracker, trial: optuna.Trial, steps: int, measure: str | None) -> None:
+        self.record, self._measure = run.record, measure
         self._run, self._trial, self._steps, self._validations = run, trial, steps, 0
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -231,7 +244,9 @@ class _Reports:
             return
         if not math.isfinite(loss):
             raise DivergedError(f"the validation loss is {loss} at step {step}")
-        self._trial.report(loss, self._validations)
+        name = self._measure
+        error = loss if name is None else error_of(name, metrics[f"validation_{name}"])
+        self._trial.report(error, self._validations)
         self._validations += 1
         if step != self._steps and self._trial.should_prune():  # after the last step nothing is saved any more
             raise optuna.TrialPruned

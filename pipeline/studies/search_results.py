@@ -24,7 +24,10 @@ def apply(search: RecipeSearch) -> None:
     values = {f"{search.space.where}.{path}": value for path, value in best.values.items()}
     difference = edit.change(config.PARAMS, values)
     missing = search.settings.trials - len(search.trials())
-    print(f"{search.title}: trial {best.number}, {best.loss:.4f} nats" + f"; {missing} trials to go" * (missing > 0))
+    print(
+        f"{search.title}: trial {best.number}, {search.figure} {best.loss:.4f}"
+        + f"; {missing} trials to go" * (missing > 0)
+    )
     print(difference or "params.yaml has these values already")
     plan.show()
 
@@ -33,7 +36,7 @@ def show(search: RecipeSearch) -> None:
     """Prints the best trials, and how all of them ended. Raises UserError if none is complete."""
     trials = search.trials()
     best = sorted((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.loss)
-    table = Table("trial", "loss, nats", *search.space.dimensions, "seconds", title=search.title)
+    table = Table("trial", search.figure, *search.space.dimensions, "seconds", title=search.title)
     for trial in best[:SHOWN]:
         values = [str(trial.values[path]) for path in search.space.dimensions]
         table.add_row(str(trial.number), f"{trial.loss:.4f}", *values, f"{trial.seconds:.1f}")

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import plugins
 from pipeline.config.params import Source, Split
 from pipeline.config.recipe import Kind
+from pipeline.data.label_cells import labels_of
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import CONTENT, SPLITS, TEXTS, record_id
 from pipeline.data.split import split_of
@@ -42,7 +43,7 @@ class Survey:
     sizes: dict[Kind, dict[str, int]] = field(default_factory=dict)
     """Kind -> record id -> UTF-8 bytes of its text."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Record id -> label."""
+    """Record id -> label cell (pipeline/data/label_cells.py)."""
     answers: dict[str, int] = field(default_factory=dict)
     """Record id -> UTF-8 bytes of its answer."""
     rows: Counter[Kind] = field(default_factory=Counter)
@@ -55,6 +56,10 @@ class Survey:
     def repeated(self) -> float:
         """The largest share of a kind's records that repeat another one."""
         return max(1 - len(self.sizes[kind]) / rows for kind, rows in self.rows.items())
+
+    def label_counts(self) -> Counter[str]:
+        """Number of records of every label; a record with several counts for each."""
+        return Counter(label for cell in self.labels.values() for label in labels_of(cell))
 
     def splits(self, kind: Kind, split: Split) -> dict[str, list[str]]:
         """Split -> the ids of its records."""
@@ -122,7 +127,7 @@ def _require_enough(surveyed: Survey) -> None:
         )
     if surveyed.kind != "labelled":
         return
-    counts = Counter(surveyed.labels.values())
+    counts = surveyed.label_counts()
     if len(counts) < 2:
         raise UserError(
             f"{surveyed.place}: every record has the label {next(iter(counts))!r}; expected two labels or more: name "
@@ -160,7 +165,7 @@ def choose_split(surveyed: Survey) -> Split:
         if filled and not any(name == "train" for name, _ in missing):
             usable = usable or split
     if usable is None:
-        label, n = min(Counter(surveyed.labels.values()).items(), key=lambda pair: pair[1], default=("", 0))
+        label, n = min(surveyed.label_counts().items(), key=lambda pair: pair[1], default=("", 0))
         raise UserError(
             f"{surveyed.place}: no split leaves records of every label to train on; the rarest label "
             f"{label!r} has {n} records: add records of it, or take it out"
@@ -172,10 +177,10 @@ def _missing(surveyed: Survey, split: Split) -> list[tuple[str, str]]:
     """(split, label) where a split lacks a label that it should have."""
     if surveyed.kind != "labelled":
         return []
-    counts = Counter(surveyed.labels.values())
+    counts = surveyed.label_counts()
     missing = []
     for name, identities in surveyed.splits("labelled", split).items():
-        present = {surveyed.labels[identity] for identity in identities}
+        present = {label for identity in identities for label in labels_of(surveyed.labels[identity])}
         expected = {label for label, n in counts.items() if name == "train" or n >= _EVERYWHERE}
         missing += [(name, label) for label in sorted(expected - present)]
     return missing

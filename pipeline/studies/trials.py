@@ -117,7 +117,7 @@ def _at(raw: dict[str, Any], path: str, trial: Trial) -> tuple[dict[str, Any], s
 def tokens_of(recipe: Pretrain) -> int:
     """Tokens that a recipe trains on, unless it stops early."""
     schedule = recipe.schedule
-    windows = sum(len(micro_batches(schedule, step)) for step in range(schedule.steps))
+    windows = sum(len(micro_batches(schedule, step)) for step in range(schedule.updates))
     return windows * int(recipe.part("ordering", "pretrain").batch_size) * recipe.model.context_length
 
 

@@ -9,6 +9,7 @@ import copy
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     raw["evaluations"] = {name: raw["evaluations"][name] for name in ("base", *keep)}
     for evaluation in raw["evaluations"].values():
         evaluation["thresholds"] = {}
+    if guessed.label_form == "several":
+        _take_several_labels(raw, keep)
     raw["evaluations"]["base"]["measures"]["perplexity"]["max_documents"] = 200
     if guessed.kind != "labelled":
         raw["evaluations"]["base"]["measures"].pop("bag_of_words")
@@ -97,6 +100,21 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     raw["register"]["models"], raw["search"] = [], {}
     raw["runtime"]["tracking"]["enabled"] = False
     return raw
+
+
+def _take_several_labels(raw: dict[str, Any], recipes: Sequence[str]) -> None:
+    """Turns classifiers into multi-label ones."""
+    raw["evaluations"]["base"]["measures"].pop("bag_of_words")
+    for name in recipes:
+        task = raw["finetune"][name]["task"]
+        raw["finetune"][name]["task"] = {
+            "name": "multi_label",
+            "max_tokens": task["max_tokens"],
+            "decide": {"by": "f1"},
+        }
+        raw["finetune"][name]["loss"] = {"name": "binary_cross_entropy"}
+        measures = raw["evaluations"][name]["measures"]
+        raw["evaluations"][name]["measures"] = {"multi_label": measures["classification"]}
 
 
 def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
@@ -114,7 +132,9 @@ def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
     if "instruction" in guessed.columns:
         texts["own-questions"] = {"text": guessed.columns["instruction"]}
     documents = {
-        name: entry | {"kind": "documents", "columns": columns, "labels": {}} for name, columns in texts.items()
+        name: {k: v for k, v in entry.items() if k != "label_form"}
+        | {"kind": "documents", "columns": columns, "labels": {}}
+        for name, columns in texts.items()
     }
     return {"own": entry} | documents
 
@@ -188,16 +208,16 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
 
 
 def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
-    """Split and vocabulary."""
+    """Split, and the vocabulary where there is text that it is learned from."""
+    texts = surveyed.sizes.get("documents", {})
     split = choose_split(surveyed)
     n = len(surveyed.sizes[surveyed.kind])
-    text_bytes = sum(surveyed.sizes["documents"].values())
     held = f"{n:,} different {surveyed.kind}"
     return [
         sizing.Setting("split.validation", split.validation, held),
         sizing.Setting("split.test", split.test, held),
         sizing.Setting("split.seed", split.seed, "the first that leaves records in every split, of every label"),
-        sizing.vocabulary(text_bytes, budget),
+        *([sizing.vocabulary(sum(texts.values()), budget)] if texts else []),
     ]
 
 

@@ -3,7 +3,8 @@
 A file has `build(settings, context) -> Task`, the task of a recipe, and `of(spec, tokenizer) -> Task`, the task of a
 trained model from its folder's tohum.json. Training, evaluation, serving and chat take prompt and answer from here.
 
-Shapes: B examples, T positions, N predicted positions of a batch, D model width, V vocabulary, C classes.
+Shapes: B examples, T positions, N predicted positions of a batch, D model width, V vocabulary, C classes or outputs of
+a head.
 """
 
 from abc import ABC, abstractmethod
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +20,12 @@ from pipeline.config import plugins
 from pipeline.contracts import Batch, Predictions, per_example
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.prompts import examples, templates
+from pipeline.prompts import examples, templates, thresholds
 from pipeline.prompts import spec as specs
 from pipeline.prompts.examples import Reason
 from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.vocabulary import without_middle
 from pipeline.tokenizer import Tokenizer
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
     "Predictions",
     "Reason",
     "Request",
+    "Scoring",
+    "ScoringHead",
     "Task",
     "TaskContext",
     "TaskSpec",
@@ -59,6 +64,8 @@ class TaskContext(NamedTuple):
     """The distinct labels of the training split, sorted; empty if records have none."""
     where: str = "params.yaml: task"
     """The task's section of params.yaml, for errors."""
+    label_cells: Sequence[str] = ()
+    """The label column of the training split, a cell per record (pipeline/data/label_cells.py)."""
 
 
 class Task(ABC):
@@ -101,25 +108,48 @@ class Task(ABC):
         return text
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
-        """losses_B: mean cross-entropy in nats over each example's positions; 0 for an example without any."""
-        predictions = self.predictions(model, batch)
+        """losses_B: the mean of `losses_of` over each example's positions; 0 for an example without any."""
+        return self.losses_of(self.predictions(model, batch))
+
+    def losses_of(self, predictions: Predictions) -> Tensor:
+        """losses_B of predictions: cross-entropy in nats, unless a task says otherwise."""
         return per_example(token_losses(predictions.scores_NC, predictions.targets_N), predictions)
 
+    def decisions(self, scores_NC: Tensor) -> Tensor:
+        """The answer at every position without thresholds, in the form of the targets: the likeliest choice."""
+        return scores_NC.argmax(-1)
 
-class Labelling(Task):
-    """A task that answers with one of its labels."""
+    def with_decision(self, _scores_NC: Tensor, _targets_N: Tensor) -> TaskSpec:
+        """The spec with the decision thresholds that fit validation records best; the same without any to choose."""
+        return self.spec
 
-    def __init__(self, spec: TaskSpec, tokenizer: Tokenizer) -> None:
-        super().__init__(spec, tokenizer)
-        self.labels = list(spec.labels or ())
 
-    def example(self, record: Mapping[str, Any]) -> tuple[list[int], int] | Reason:
-        """Ids of the prompt, and the class index."""
-        index = examples.label_index(self.labels, record)
-        return index if isinstance(index, Reason) else (self.prompt(Request(record["text"])), index)
+class Scoring(Task):
+    """A task whose answer is read from scores at the end of the prompt: labels or a number."""
 
-    def collate(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
-        """inputs_BT padded on the right, lengths_B, targets_B."""
+    @abstractmethod
+    def target(self, record: Mapping[str, Any]) -> Any:
+        """The target of a labelled record in the form that the loss takes, or the Reason why it has none."""
+
+    @abstractmethod
+    def class_scores(self, model: GPT, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """scores_BC in the order of `spec.outputs`, before softmax or sigmoid, for prompts padded on the right."""
+
+    @abstractmethod
+    def answers(self, scores_NC: Tensor) -> list[dict[str, Any]]:
+        """The answers in the form that the predictor, the registry and chat give, for float32 scores on the CPU."""
+
+    @abstractmethod
+    def shown(self, answer: Mapping[str, Any]) -> str:
+        """One of `answers` as a line of text."""
+
+    def example(self, record: Mapping[str, Any]) -> tuple[list[int], Any] | Reason:
+        """Ids of the prompt, and the target."""
+        target = self.target(record)
+        return target if isinstance(target, Reason) else (self.prompt(Request(record["text"])), target)
+
+    def collate(self, examples: Sequence[tuple[list[int], Any]]) -> Batch:
+        """inputs_BT padded on the right, lengths_B, targets_B (multi_label: targets_BC)."""
         rows = [ids for ids, _ in examples]
         return {
             "inputs": padded(rows, self.tokenizer.pad),
@@ -128,14 +158,89 @@ class Labelling(Task):
         }
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """The class scores of every text."""
+        """The scores of every text."""
         scores_BC = self.class_scores(model, batch["inputs"], batch["lengths"])
         rows_B = torch.arange(len(scores_BC), device=scores_BC.device)
         return Predictions(scores_BC, batch["targets"], rows_B, len(scores_BC))
 
-    @abstractmethod
+
+class Labelling(Scoring):
+    """A task that answers with one of its labels."""
+
+    def __init__(self, spec: TaskSpec, tokenizer: Tokenizer) -> None:
+        super().__init__(spec, tokenizer)
+        self.labels = list(spec.labels or ())
+
+    def target(self, record: Mapping[str, Any]) -> int | Reason:
+        """The class index."""
+        return examples.label_index(self.labels, record)
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """The decision thresholds in the order of `labels`; None: argmax."""
+        chosen = self.spec.thresholds
+        return None if chosen is None else [chosen[label] for label in self.labels]
+
+    def with_decision(self, scores_NC: Tensor, targets_N: Tensor) -> TaskSpec:
+        """The spec with the thresholds that have the highest macro-averaged F1, or the lowest mean cost."""
+        if self.spec.decided_by is None:
+            return self.spec
+        true_N, n_labels = targets_N.numpy(), len(self.labels)
+        costs_CC = thresholds.cost_matrix(self.spec.costs or {}, self.labels)
+
+        def objective(answers_N: thresholds.Indices) -> float:
+            if self.spec.decided_by == "cost":
+                return -thresholds.mean_cost(true_N, answers_N, costs_CC)
+            return thresholds.macro_f1(true_N, answers_N, n_labels)
+
+        chosen = thresholds.for_one_label(scores_NC.double().softmax(-1).numpy(), objective)
+        return self.spec.model_copy(update={"thresholds": dict(zip(self.labels, chosen, strict=True))})
+
+    def indices(self, probabilities_NC: Tensor) -> list[int]:
+        """The class index that is answered to each text, by the decision thresholds where there are some."""
+        table_NC = np.asarray(probabilities_NC, np.float64)
+        answered: list[int] = thresholds.answered(table_NC, self.thresholds).tolist()
+        return answered
+
+    def answers(self, scores_NC: Tensor) -> list[dict[str, Any]]:
+        """`label`, its probability `score`, and the `probabilities` of all labels."""
+        probabilities_NC = scores_NC.softmax(-1)
+        return [
+            {
+                "label": self.labels[index],
+                "score": row[index],
+                "probabilities": dict(zip(self.labels, row, strict=True)),
+            }
+            for index, row in zip(self.indices(probabilities_NC), probabilities_NC.tolist(), strict=True)
+        ]
+
+    def shown(self, answer: Mapping[str, Any]) -> str:
+        """The label with its probability."""
+        return f"{answer['label']} ({answer['score']:.3f})"
+
+
+class ScoringHead(Scoring):
+    """A task with a linear head on the hidden state of the text's last token (transformers' `score`)."""
+
+    def prompt(self, request: Request) -> list[int]:
+        """Ids of the text between the vocabulary's own tokens ([CLS], [SEP]); without any after it, end-of-text.
+
+        A long text loses its middle.
+        """
+        assert self.spec.max_tokens is not None
+        before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix or (self.tokenizer.end_of_text,)
+        most = self.spec.max_tokens - len(before) - len(after)
+        return [*before, *without_middle(self.tokenizer.encode(request.text), most), *after]
+
+    def prepare(self, model: GPT, generator: torch.Generator) -> None:
+        """Adds a new `score` head unless the model already has one of as many outputs."""
+        outputs = len(self.spec.outputs)
+        if model.score is None or model.score.out_features != outputs:
+            model.add_score(outputs, generator)
+
     def class_scores(self, model: GPT, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
-        """scores_BC before softmax, in the order of `labels`, for prompts padded on the right."""
+        """scores_BC of the head."""
+        return model.classify(inputs_BT, torch.arange(inputs_BT.shape[1], device=inputs_BT.device) < lengths_B[:, None])
 
 
 class Answering(Task):
@@ -148,7 +253,13 @@ class Answering(Task):
     def opens(self) -> str:
         """The prefix of an answer's text."""
         assert self.spec.template is not None
-        return templates.TEMPLATES[self.spec.template].opens
+        return templates.opens(self.tokenizer, self.spec.template)
+
+    @property
+    def stop(self) -> int:
+        """The id that ends an answer: end-of-text, or the folder's end of a turn with its own template."""
+        assert self.spec.template is not None
+        return templates.end_of_answer(self.tokenizer, self.spec.template)
 
     def prompt(self, request: Request) -> list[int]:
         """Ids of the conversation up to the answer."""
@@ -159,7 +270,7 @@ class Answering(Task):
     def answer(self, text: str) -> str:
         """The answer in a generated text (or its first piece)."""
         assert self.spec.template is not None
-        return templates.answer_text(self.spec.template, text)
+        return templates.answer_text(self.tokenizer, self.spec.template, text)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""

@@ -4,43 +4,76 @@ The head is transformers' `score`, so the trained folder loads as <Family>ForSeq
 with the end-of-text token, whose hidden state the head reads. Texts longer than `max_tokens` lose their middle.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
-import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.model.gpt import GPT
-from pipeline.prompts.templates import without_middle
-from pipeline.tasks import Labelling, Request, TaskContext, TaskSpec, require_room
+from pipeline.tasks import Labelling, ScoringHead, TaskContext, TaskSpec, require_room
 from pipeline.tokenizer import Tokenizer
 
 
+class Decide(Section):
+    """The rule that decides the label from the probabilities; its thresholds are chosen on the validation split."""
+
+    by: Literal["argmax", "f1", "cost"]
+    """argmax: the likeliest label; f1: thresholds with the highest macro-averaged F1, for rare labels; cost: thresholds
+    with the lowest mean cost."""
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    """By cost: true label -> answered label -> cost of that answer; pairs that are not named cost nothing."""
+
+    @model_validator(mode="after")
+    def _has_costs_to_weigh(self) -> "Decide":
+        if (self.by == "cost") != bool(self.costs):
+            raise ValueError(f"by is {self.by} and costs {self.costs}; costs go with by: cost, and only with it")
+        if wrong := [label for label, row in (self.costs or {}).items() if label in row]:
+            raise ValueError(f"costs.{wrong[0]} names {wrong[0]}, a right answer, which costs nothing; remove it")
+        return self
+
+
 class Settings(Section):
-    """Length limit."""
+    """Length limit and decision rule."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
     head: ClassVar[str] = "classes"
     emits: ClassVar[str] = "classes"
     form: ClassVar[str] = "labels"
+    measures: ClassVar[tuple[str, ...]] = ("accuracy", "f1")
     max_tokens: Positive = Field(examples=[24])
     """Longest text in tokens, the end-of-text token included; at most the model's context_length."""
+    decide: Decide = Field(
+        default=Decide(by="argmax"),
+        examples=[
+            {"by": "argmax"},
+            {"by": "f1"},
+            {"by": "cost", "costs": {"ham": {"spam": 5.0}, "spam": {"ham": 1.0}}},
+        ],
+    )
+    """The rule that decides the label from the probabilities."""
 
 
 def build(settings: Settings, context: TaskContext) -> "Classify":
     """The task for the labels of `context`.
 
     Raises:
-        UserError: fewer than two labels, or max_tokens exceeds the context_length.
+        UserError: fewer than two labels, max_tokens exceeds the context_length, or costs of unknown labels.
     """
     if len(context.labels) < 2:
         labels = ", ".join(context.labels) or "none"
         raise UserError(f"data/samples/labelled/train.parquet: labels found: {labels}; two or more are expected")
     require_room(settings.max_tokens, context)
+    costs = settings.decide.costs or {}
+    if unknown := sorted({*costs, *(label for row in costs.values() for label in row)} - set(context.labels)):
+        raise UserError(
+            f"{context.where}.decide.costs names {', '.join(unknown)}; the labels of the data are "
+            f"{', '.join(context.labels)}"
+        )
     most = settings.max_tokens
-    spec = TaskSpec(name="classify", labels=tuple(context.labels), max_tokens=most, max_prompt_tokens=most)
+    spec = TaskSpec(
+        name="classify", labels=tuple(context.labels), max_tokens=most, max_prompt_tokens=most,
+        decided_by=None if settings.decide.by == "argmax" else settings.decide.by, costs=settings.decide.costs,
+    )  # fmt: skip
     return Classify(spec, context.tokenizer)
 
 
@@ -49,21 +82,5 @@ def of(spec: TaskSpec, tokenizer: Tokenizer) -> "Classify":
     return Classify(spec, tokenizer)
 
 
-class Classify(Labelling):
+class Classify(ScoringHead, Labelling):
     """Cross-entropy over the labels of the training split."""
-
-    def prompt(self, request: Request) -> list[int]:
-        """Ids of the text between the vocabulary's own tokens ([CLS], [SEP]); without any after it, end-of-text."""
-        assert self.spec.max_tokens is not None
-        before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix or (self.tokenizer.end_of_text,)
-        ids = without_middle(self.tokenizer.encode(request.text), self.spec.max_tokens - len(before) - len(after))
-        return [*before, *ids, *after]
-
-    def prepare(self, model: GPT, generator: torch.Generator) -> None:
-        """Adds a new `score` head unless the model already has one of as many classes."""
-        if model.score is None or model.score.out_features != len(self.labels):
-            model.add_score(len(self.labels), generator)
-
-    def class_scores(self, model: GPT, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
-        """scores_BC of the classification head."""
-        return model.classify(inputs_BT, torch.arange(inputs_BT.shape[1], device=inputs_BT.device) < lengths_B[:, None])

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
-from pipeline.prompts.templates import without_middle
+from pipeline.prompts.vocabulary import without_middle
 from pipeline.tasks import Labelling, Request, TaskContext, TaskSpec, require_room
 from pipeline.tokenizer import Tokenizer
 
@@ -29,6 +29,7 @@ class Settings(Section):
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "classes"
     form: ClassVar[str] = "labels"
+    measures: ClassVar[tuple[str, ...]] = ("accuracy", "f1")
     pattern: str = Field(examples=["{text} It is{label}"])
     """Prompt with {text} once and {label} at its end: "{text} This message is{label}"."""
     verbalizers: dict[str, str] = Field(examples=[{"ham": "h", "spam": "s"}, {"ham": " message", "spam": " spam"}])

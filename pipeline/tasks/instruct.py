@@ -20,8 +20,10 @@ class Settings(Section):
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "tokens"
     form: ClassVar[str] = "answers"
-    template: Literal["chat", "alpaca"] = Field(examples=["chat", "alpaca"])
-    """chat: special tokens mark the turns; alpaca: plain headings."""
+    measures: ClassVar[tuple[str, ...]] = ("exact_match",)
+    template: Literal["chat", "alpaca", "model"] = Field(examples=["chat", "alpaca"])
+    """chat: special tokens mark the turns; alpaca: plain headings; model: the chat template of the folder that the
+    tokenizer was adopted from (`tokenize.method: folder`), with its end of a turn."""
     max_tokens: Positive = Field(examples=[64])
     """Longest prompt with its answer in tokens; at most the model's context_length."""
     max_prompt_tokens: Positive = Field(examples=[54])

@@ -20,7 +20,7 @@ from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.tokenizer import adopted, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES
-from pipeline.tokenizer.chat_template import ChatTemplate
+from pipeline.tokenizer.chat_template import ChatTemplate, without_first_blank
 from pipeline.tokenizer.checks import MOST_IDS
 from pipeline.tokenizer.encoders import BytePairs, Characters, Encoder, Ids
 from pipeline.tokenizer.library import Library
@@ -66,6 +66,8 @@ class Tokenizer:
         text_prefix, text_suffix: ids that an adopted vocabulary's post-processor puts before and after one text: BERT
             ([CLS],) and ([SEP],), T5 () and (</s>,), Gemma (<bos>,) and (); of our own vocabularies () and ().
         lossless: whether decode(encode(text)) == text; not with normalizers, WordPiece, Unigram.
+        sums_bytes: whether the decoded text is the sum of the tokens' bytes; else the vocabulary has its own decoder.
+        refuses: whether there are texts that it cannot encode.
         unknown: id of text that has no token; None where there is no such text, or it cannot be encoded.
         vocab_size: largest id + 1.
         method: as in params.yaml.
@@ -82,7 +84,9 @@ class Tokenizer:
         self.text_prefix: tuple[int, ...] = tuple(facts.get("text_prefix", ()))
         self.text_suffix: tuple[int, ...] = tuple(facts.get("text_suffix", ()))
         self.lossless: bool = encoder.lossless
+        self.refuses: bool = encoder.refuses
         self.unknown: int | None = encoder.unknown
+        self.sums_bytes: bool = encoder.sums_bytes
         self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
         self.vocab_size: int = max(self._table) + 1
 
@@ -128,6 +132,16 @@ class Tokenizer:
         ids: list[int] = self._encoder.encode([text])[0].tolist()
         return ids
 
+    def encode_after_special(self, text: str) -> list[int]:
+        """`encode` of a text that follows a special token: some vocabularies put a blank before a whole text only."""
+        ids: list[int] = self._encoder_after_special.encode([text])[0].tolist()
+        return ids
+
+    @cached_property
+    def _encoder_after_special(self) -> Encoder:
+        data = without_first_blank(self._files[TOKENIZER]) if isinstance(self._encoder, Library) else None
+        return self._encoder if data is None else Library(data, self.special, [self.end_of_text])
+
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """`encode` of each text, in parallel threads; uint32 [n_tokens] each."""
         return self._encoder.encode(texts)
@@ -136,12 +150,19 @@ class Tokenizer:
         """`encode_batch` of UTF-8 texts, the fastest for a corpus, a few hundred texts at a time."""
         return self._encoder.encode_utf8(texts)
 
+    def library_ids(self, text: str) -> list[int]:
+        """Ids that the tokenizers library gives by the folder's tokenizer.json, special tokens in the text matched."""
+        return list(self._library.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _library(self) -> Any:
+        return adopted.as_published(self._files[TOKENIZER])
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The decoded bytes; U+FFFD for an id without a token, its name for a special token."""
         ids = [int(number) for number in ids]
-        text = self._encoder.decode(ids)
-        if text is not None:
-            return text.encode("utf-8")
+        if not self.sums_bytes:
+            return self._encoder.decode(ids).encode("utf-8")
         return b"".join(self._table.get(number, _UNKNOWN) for number in ids)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -126,7 +126,7 @@ def _settings(content: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
 
 def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, bytes], name: str) -> Adopted:
     added = require_tokens(raw, name)
-    whole = _whole(content[FILES[0]])
+    whole = as_published(content[FILES[0]])
     special = {token["content"]: token["id"] for token in added if library.is_control(token)}
     special |= _named(settings, whole, special)
     prefix, suffix = _around(whole)
@@ -143,7 +143,7 @@ def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, b
     return Adopted(special, end, pad, prefix, suffix, size, ranks, pattern, normalizer, content)
 
 
-def _whole(data: bytes) -> Any:
+def as_published(data: bytes) -> Any:
     """The vocabulary as the tokenizers library reads it, without limits of length."""
     from tokenizers import Tokenizer
 
@@ -157,11 +157,11 @@ def _named(settings: Mapping[str, Any], whole: Any, special: Mapping[str, int]) 
     """Special tokens that only the settings name; transformers matches them in text as it does added tokens."""
     listed = settings.get("additional_special_tokens")
     values = [settings.get(key) for key in _ROLES] + (listed if isinstance(listed, list) else [])
-    texts = [text for value in values if (text := _text_of(value)) and text not in special]
+    texts = [text for value in values if (text := text_of(value)) and text not in special]
     return {text: number for text in texts if (number := whole.token_to_id(text)) is not None}
 
 
-def _text_of(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """The text of a token that is written as itself or as an object with its flags."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None
@@ -312,7 +312,7 @@ def _roles(
     """
 
     def role(key: str) -> str | None:
-        text = _text_of(settings.get(key))
+        text = text_of(settings.get(key))
         return text if text in special else None
 
     last = [text for text, number in special.items() if suffix and number == suffix[-1]]

@@ -2,7 +2,7 @@
 
     template = tokenizer.chat_template               # None for a folder without one
     pieces = template.render([{"role": "user", "content": "x"}], add_generation_prompt=True)
-    ids = template.encode(pieces, tokenizer.encode)
+    ids = template.encode(pieces, tokenizer)
 
 Two differences, both on purpose. A special token that a message spells stays text: only the template's own text is
 matched to special tokens. And `strftime_now` is not defined, so a template that prints the date prints its own default:
@@ -13,9 +13,9 @@ A template is untrusted code: it runs in jinja2's ImmutableSandboxedEnvironment,
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.errors import UserError
 from pipeline.foreign import shown
@@ -24,6 +24,16 @@ Message = Mapping[str, Any]
 """role, content, and whatever else a template reads (tool_calls, ...)."""
 PROBE = "yanıt"
 """An answer of which no template changes a letter."""
+
+
+class TextEncoder(Protocol):
+    """The part of a tokenizer that encodes a rendered conversation."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ordinary text."""
+
+    def encode_after_special(self, text: str) -> list[int]:
+        """Ids of ordinary text that follows a special token."""
 
 
 class Marker(NamedTuple):
@@ -102,11 +112,14 @@ class ChatTemplate:
         )
         return [Piece(guarded.without_guards(piece.text), piece.marker) for piece in self._split(text)]
 
-    def encode(self, pieces: Sequence[Piece], encode: Callable[[str], list[int]]) -> list[int]:
-        """The ids of rendered pieces; `encode` is that of the tokenizer."""
+    def encode(self, pieces: Sequence[Piece], tokenizer: TextEncoder) -> list[int]:
+        """The ids of rendered pieces, which begin a prompt or follow a special token."""
         ids: list[int] = []
         for piece in pieces:
-            ids += encode(piece.text) if piece.marker is None else [piece.marker.number]
+            if piece.marker is not None:
+                ids.append(piece.marker.number)
+            else:
+                ids += tokenizer.encode_after_special(piece.text) if ids else tokenizer.encode(piece.text)
         return ids
 
     @cached_property
@@ -203,6 +216,21 @@ def rest_after(opening: Sequence[Piece], whole: Sequence[Piece]) -> list[Piece] 
         return None
     remainder = same.text[len(last.text) :]
     return [*([Piece(remainder)] if remainder else []), *whole[len(opening) :]]
+
+
+def without_first_blank(tokenizer_json: bytes) -> bytes | None:
+    """tokenizer.json for a text that follows a special token; None where that is encoded like any other.
+
+    Metaspace of the tokenizers library with `prepend_scheme: first` puts a blank only before a text that begins the
+    input (Llama 2, Mistral).
+    """
+    raw = json.loads(tokenizer_json)
+    steps = raw.get("pre_tokenizer") or {}
+    inner = steps.get("pretokenizers", [steps])
+    first = [step for step in inner if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first"]
+    for step in first:
+        step["prepend_scheme"] = "never"
+    return json.dumps(raw).encode() if first else None
 
 
 class _Names:

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import files
+from pipeline.errors import UserError
 from pipeline.tokenizer import vocabulary
-from pipeline.tokenizer.adopted import FILES
+from pipeline.tokenizer.adopted import FILES, text_of
+from pipeline.tokenizer.library import kind_of
 
 if TYPE_CHECKING:
     from pipeline.tokenizer import Tokenizer
 
 _TOKENIZER, _SETTINGS, _MAP, _JINJA = FILES
+
+_KEPT_ROLES = ("unk_token", "sep_token", "cls_token", "mask_token")
 
 _ROLES = (
     "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
@@ -47,6 +51,8 @@ CHAT_TEMPLATES = {
     ),
 }
 """Template of a task -> its `chat_template`."""
+FOLDERS_OWN = "model"
+"""Template of a task that keeps the chat template of the adopted folder, with its own special tokens."""
 _OPENING_SPACE = ("chat",)
 """Templates whose answers are trained with a space before them; decoding removes it, as in Llama 2's tokenizer."""
 
@@ -64,7 +70,9 @@ class InputFormat:
     side: Literal["left", "right"]
     """Where batches are padded and long texts truncated: left for models that generate, right for classifiers."""
     template: str | None = None
-    """Chat template, one of CHAT_TEMPLATES; None: texts, no messages."""
+    """Chat template, one of CHAT_TEMPLATES, or FOLDERS_OWN; None: texts, no messages."""
+    ends: tuple[int, ...] = ()
+    """Ids that end an answer, the usual one first: `eos_token_id` of generation_config.json; (): not a generator."""
 
 
 def first_task(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: in
     """
     end = tokenizer.end_of_text
     match task["name"]:
-        case "classify":
+        case "classify" | "multi_label" | "regress":
             after = tokenizer.text_suffix or (end,)
             return InputFormat(tokenizer.text_prefix, after, task["max_tokens"], "right")
         case "cloze":
@@ -92,11 +100,28 @@ def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: in
             )
             return InputFormat((end, *opening), tuple(closing), task["max_prompt_tokens"], "left")
         case "instruct" | "chat":
-            return InputFormat((), (), context_length, "left", task["template"])
+            ends = _ends(tokenizer) if task["template"] == FOLDERS_OWN else (end,)
+            return InputFormat((), (), context_length, "left", task["template"], ends)
         case "unchanged":
             around = tokenizer.text_prefix, tokenizer.text_suffix
-            return InputFormat(*(around if any(around) else ((end,), ())), context_length, "left")
-    return InputFormat((end,), (), context_length, "left")
+            before, after = around if any(around) else ((end,), ())
+        case _:
+            before, after = (end,), ()
+    template = FOLDERS_OWN if tokenizer.method == "folder" and tokenizer.chat_template is not None else None
+    ends = (end,) if template is None else tuple(dict.fromkeys((end, *_ends(tokenizer))))
+    return InputFormat(before, after, context_length, "left", template, ends)
+
+
+def _ends(tokenizer: "Tokenizer") -> tuple[int, ...]:
+    """The end of a turn in the folder's chat template, its eos_token and end-of-text, without repetitions."""
+    template = tokenizer.chat_template
+    assert template is not None
+    eos = template.markers.get(template.variables.get("eos_token", ""))
+    try:
+        turn = [template.turn.end]
+    except UserError:  # a language model keeps its folder's template as it is, also one that cannot be trained on
+        turn = []
+    return tuple(dict.fromkeys([*turn, *([eos.number] if eos else []), tokenizer.end_of_text]))
 
 
 def write(folder: Path, tokenizer: "Tokenizer", input_format: InputFormat) -> None:
@@ -105,17 +130,19 @@ def write(folder: Path, tokenizer: "Tokenizer", input_format: InputFormat) -> No
     A special token's name in a text stays text (`split_special_tokens`), except where a chat template has to place
     special tokens by their names.
     """
-    raw, template = json.loads((folder / _TOKENIZER).read_bytes()), _template(folder, tokenizer, input_format)
+    raw, template = json.loads((folder / _TOKENIZER).read_bytes()), _template(tokenizer, input_format)
     raw |= {"truncation": None, "padding": None, "post_processor": _post_processor(tokenizer, input_format)}
-    if input_format.template in _OPENING_SPACE:
+    if not _is_sum_of_bytes(raw.get("decoder")):
+        pass  # a vocabulary's own decoder, which may strip a space itself (Llama 2), stays as it is
+    elif input_format.template in _OPENING_SPACE:
         strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
         raw["decoder"] = {"type": "Sequence", "decoders": [*_decoders(raw.get("decoder")), strip]}
     else:
         raw["decoder"] = _without_strip(raw.get("decoder"))
-    if isinstance(raw["model"].get("merges"), list):
-        raw["model"].setdefault("type", "BPE")  # older files leave it out, and not every reader infers it
+    raw["model"].setdefault("type", kind_of(raw["model"]))  # older files leave it out, and not every reader infers it
+    settings = _settings(tokenizer, input_format, template) | _roles(folder, tokenizer)
     _replace(folder / _TOKENIZER, raw)
-    _replace(folder / _SETTINGS, _settings(tokenizer, input_format, template))
+    _replace(folder / _SETTINGS, settings)
     for name in (_MAP, _JINJA):  # an adopted vocabulary's: they would overrule tokenizer_config.json
         (folder / name).unlink(missing_ok=True)
 
@@ -130,31 +157,23 @@ def pad_token(tokenizer: "Tokenizer", input_format: InputFormat) -> str | None:
     names = {number: text for text, number in tokenizer.special.items()}
     if tokenizer.pad not in input_format.after:
         return names[tokenizer.pad]
-    return next((text for text, number in tokenizer.special.items() if number not in input_format.after), None)
+    taken = {*input_format.after, tokenizer.unknown}  # unknown text in a padded batch would count as padding
+    return next((text for text, number in tokenizer.special.items() if number not in taken), None)
 
 
 def vocabulary_part(tokenizer_json: bytes) -> dict[str, Any]:
     """The parts of a tokenizer.json that are equal for all models of one vocabulary."""
     raw: dict[str, Any] = json.loads(tokenizer_json)
-    raw["decoder"] = _without_strip(raw.get("decoder"))
+    if _is_sum_of_bytes(raw.get("decoder")):
+        raw["decoder"] = _without_strip(raw.get("decoder"))
     return {key: value for key, value in raw.items() if key not in ("post_processor", "truncation", "padding")}
 
 
-def _template(folder: Path, tokenizer: "Tokenizer", input_format: InputFormat) -> str | None:
-    """The chat template: the task's; for a language model on an adopted vocabulary, that of the adopted folder."""
-    if input_format.template is not None:
-        return CHAT_TEMPLATES[input_format.template]
-    if tokenizer.method != "folder" or not _is_language_model(tokenizer, input_format):
-        return None
-    if (folder / _JINJA).is_file():
-        return (folder / _JINJA).read_text(encoding="utf-8")
-    settings = json.loads((folder / _SETTINGS).read_bytes()) if (folder / _SETTINGS).is_file() else {}
-    template = settings.get("chat_template")
-    return template if isinstance(template, str) else None
-
-
-def _is_language_model(tokenizer: "Tokenizer", input_format: InputFormat) -> bool:
-    return (input_format.before, input_format.after) == ((tokenizer.end_of_text,), ())
+def _template(tokenizer: "Tokenizer", input_format: InputFormat) -> str | None:
+    """The chat template: the task's, or that of the adopted folder."""
+    if input_format.template == FOLDERS_OWN:
+        return tokenizer.chat_template.source if tokenizer.chat_template is not None else None
+    return None if input_format.template is None else CHAT_TEMPLATES[input_format.template]
 
 
 def _settings(tokenizer: "Tokenizer", input_format: InputFormat, template: str | None) -> dict[str, Any]:
@@ -175,7 +194,29 @@ def _settings(tokenizer: "Tokenizer", input_format: InputFormat, template: str |
         settings["pad_token"] = pad
     if template is not None:
         settings["chat_template"] = template
+    if input_format.template == FOLDERS_OWN and tokenizer.chat_template is not None:
+        # the template may name them, and other programs stop at its eos_token
+        own = {
+            role: text for role, text in tokenizer.chat_template.variables.items() if role in ("bos_token", "eos_token")
+        }
+        settings |= {role: text for role, text in own.items() if text in tokenizer.special}
+        kept = (*own.values(), pad)
+        settings["additional_special_tokens"] = [text for text in tokenizer.special if text not in kept]
     return settings
+
+
+def _roles(folder: Path, tokenizer: "Tokenizer") -> dict[str, str]:
+    """Roles of special tokens that an adopted vocabulary has beside end-of-text and padding: those of BERT, <unk>."""
+    if tokenizer.method != "folder":
+        return {}
+    settings = [json.loads((folder / name).read_bytes()) for name in (_MAP, _SETTINGS) if (folder / name).is_file()]
+    written = {key: text_of(file.get(key)) for file in settings for key in _KEPT_ROLES if text_of(file.get(key))}
+    roles = {key: text for key, text in written.items() if text is not None and text in tokenizer.special}
+    if tokenizer.unknown is not None and tokenizer.unknown in tokenizer.special.values():
+        roles["unk_token"] = _shown(tokenizer, tokenizer.unknown)
+    if tokenizer.text_prefix:
+        roles["bos_token"] = _shown(tokenizer, tokenizer.text_prefix[0])
+    return roles
 
 
 def _post_processor(tokenizer: "Tokenizer", input_format: InputFormat) -> dict[str, Any] | None:
@@ -197,7 +238,14 @@ def _post_processor(tokenizer: "Tokenizer", input_format: InputFormat) -> dict[s
 
 
 def _shown(tokenizer: "Tokenizer", number: int) -> str:
-    return tokenizer.decode([number])
+    """A token as in tokenizer.json, where the library's decoder would leave parts of it out (`▁`, `##`)."""
+    names = {special: text for text, special in tokenizer.special.items()}
+    return names[number] if number in names else tokenizer.decode([number])
+
+
+def _is_sum_of_bytes(decoder: Mapping[str, Any] | None) -> bool:
+    """Whether a decoder joins bytes or characters, so that a Strip in it is that of an earlier export."""
+    return bool(decoder) and all(step["type"] in ("ByteLevel", "Fuse") for step in _decoders(decoder))
 
 
 def _decoders(decoder: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -35,6 +35,7 @@ from pipeline.tracking import dvc_hash
 CODE = ("pipeline/", "stages/", f"{CODE_OF_STAGES.as_posix()}/")
 TICKETS = DATA / "tickets"
 _LEDGER = RAW / "ledger.json"
+_BASE = MODELS / "base"  # of a model that is stored as an adapter only
 # The data that the stages without a recipe of their own read.
 _INPUTS = {
     "download": [INPUTS],
@@ -87,11 +88,11 @@ def stage_inputs(stage: str, params: Params) -> list[Path]:
     verb, _, name = stage.partition("@")
     if verb == "finetune" and (recipe := params.finetune.get(name)):
         start, reference, ticket = MODELS / recipe.start, MODELS / recipe.reference, f"{recipe.data}.json"
-        return [start, reference, SAMPLES / recipe.data, TICKETS / "samples" / ticket]
+        return [_BASE, start, reference, SAMPLES / recipe.data, TICKETS / "samples" / ticket]
     if verb == "merge" and (merge := params.merge.get(name)):
-        return [MODELS / merge.of, MODELS / merge.first, MODELS / merge.second]
+        return [_BASE, MODELS / merge.of, MODELS / merge.first, MODELS / merge.second]
     if verb == "evaluate" and name in params.evaluations:
-        return [MODELS / name, SAMPLES]
+        return [_BASE, MODELS / name, SAMPLES]
     if verb == "validate-model" and name in params.evaluations:
         return [EVALUATION / name / "metrics.json"]
     return _INPUTS.get(stage, [])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import integrity
 from pipeline.config.recipe import Kind
 from pipeline.contracts import Examples
+from pipeline.data.label_cells import labels_of
 from pipeline.data.shards import Shard, windows
 from pipeline.errors import UserError
 from pipeline.paths import SAMPLES
@@ -83,16 +84,27 @@ class FewShot(NamedTuple):
 
     per_label: int
     seed: int
+    form: str | None = None
+    """`form` of the task's settings: label_sets (a record counts for each of its labels) or numbers (records have no
+    label); any other reads one label."""
 
     def draw(self, table: pa.Table) -> np.ndarray:
         """Rows of `per_label` records of each label (of all, without labels), drawn by the seed, in order."""
         rng = np.random.default_rng(seed_for(self.seed, "few"))
-        labels = np.array(
-            table["label"].to_pylist() if "label" in table.column_names else [""] * len(table), dtype=object
-        )
-        numbers = [np.flatnonzero(labels == label) for label in sorted(set(labels.tolist()))]
-        chosen = [rng.choice(rows, min(self.per_label, len(rows)), replace=False) for rows in numbers]
-        return np.sort(np.concatenate(chosen)) if chosen else np.arange(len(table))
+        chosen = [rng.choice(rows, min(self.per_label, len(rows)), replace=False) for rows in self._groups(table)]
+        return np.unique(np.concatenate(chosen)) if chosen else np.arange(len(table))
+
+    def _groups(self, table: pa.Table) -> list[np.ndarray]:
+        """Rows of each label, in the order of the labels; one group without labels."""
+        if self.form == "numbers" or "label" not in table.column_names:
+            return [np.arange(len(table))] if len(table) else []
+        cells = table["label"].to_pylist()
+        labels_of_rows = [labels_of(cell) if self.form == "label_sets" else (cell,) for cell in cells]
+        rows: dict[str, list[int]] = {}
+        for row, labels in enumerate(labels_of_rows):
+            for label in labels:
+                rows.setdefault(label, []).append(row)
+        return [np.array(rows[label]) for label in sorted(rows)]
 
 
 def load_examples(
@@ -115,8 +127,9 @@ def load_examples(
 
 
 def training_labels(kind: Kind) -> list[str]:
-    """The distinct labels of the training split, sorted; empty for records without labels."""
-    return sorted(set(_read(kind, "train", ["label"])["label"].to_pylist())) if kind == "labelled" else []
+    """The label cells of the training split, one per record; empty for records without labels."""
+    labels: list[str] = _read(kind, "train", ["label"])["label"].to_pylist() if kind == "labelled" else []
+    return labels
 
 
 def _read(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:

@@ -37,6 +37,7 @@ class Parts:
     weighting: Weighting
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    """In updates (schedule.resolved)."""
     compute: Compute
     seed: int
     gradients: "Gradients | None" = None
@@ -70,7 +71,7 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
     """Trains `model` in place from update `start` to the last of the schedule, yielding after each update."""
     trained = [p for group in parts.optimizer.param_groups for p in group["params"]]
     device = trained[0].device
-    for number in range(start, parts.schedule.steps):
+    for number in range(start, parts.schedule.updates):
         if not model.training:  # calling train() takes 3 % of a small model's update
             model.train()
         factor = learning_rate_factor(parts.schedule, number)
@@ -96,7 +97,7 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
 
 def _trains(group: dict[str, Any], parts: Parts, number: int) -> bool:
     """Whether this parameter group is trained at update `number` (gradual unfreezing)."""
-    return bool(number >= group["begins"] * parts.schedule.steps)
+    return bool(number >= group["begins"] * parts.schedule.updates)
 
 
 def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:
@@ -148,11 +149,27 @@ def mean_loss(model: GPT, parts: Parts, examples: Examples, batches: int) -> flo
     return float(sum(float(losses_B.sum()) for losses_B in losses) / sum(map(len, losses)))
 
 
-def _losses_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
-    """losses_B of consecutive batches of the examples, at most `batches`."""
+@torch.no_grad()
+def scores_and_targets(model: GPT, parts: Parts, examples: Examples) -> tuple[Tensor, Tensor]:
+    """scores_NC, float32, and targets_N of all examples of a task that answers with scores, on the CPU."""
     model.eval()
+    batches = batches_in_order(model, parts, examples, len(examples))
+    with autocast(parts.compute):
+        made = [parts.task.predictions(model, batch) for batch in batches]
+    return torch.cat([p.scores_NC.float().cpu() for p in made]), torch.cat([p.targets_N.cpu() for p in made])
+
+
+def batches_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Batch]:
+    """Consecutive batches of the examples, at most `batches`."""
     size = parts.ordering.batch_size
     for first in range(0, min(len(examples), batches * size), size):
         chosen = [examples[i] for i in range(first, min(first + size, len(examples)))]
+        yield on_device(parts.task.collate(chosen), model)
+
+
+def _losses_in_order(model: GPT, parts: Parts, examples: Examples, batches: int) -> Iterator[Tensor]:
+    """losses_B of consecutive batches of the examples, at most `batches`."""
+    model.eval()
+    for batch in batches_in_order(model, parts, examples, batches):
         with autocast(parts.compute):
-            yield parts.task.losses(model, on_device(parts.task.collate(chosen), model)).float()
+            yield parts.task.losses(model, batch).float()

@@ -72,7 +72,7 @@ def build(  # noqa: PLR0913 - a recipe with its built parts and two splits
             f"params.yaml: {where}.weighting.name is {recipe.weighting.name}; with privacy a weight may depend on its "
             "own example alone (by_example), or clipping bounds nothing; use uniform, classes or focal"
         )
-    sigma = _noise_multiplier(recipe.privacy, size / n, recipe.schedule.steps, where)
+    sigma = _noise_multiplier(recipe.privacy, size / n, parts.schedule.updates, where)
     return Private(recipe.privacy, sigma, n, parts, _reached_weights(model, parts, probe))
 
 

@@ -15,28 +15,30 @@ import pyarrow.csv
 import torch
 from torch import Tensor
 
-from pipeline import closure, files, integrity
+from pipeline import closure, files, foreign, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Kind, Recipe
+from pipeline.config.recipe import AXES, Compute, Finetune, Kind, Pretrain, Recipe
 from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
-from pipeline.model import checkpoint
+from pipeline.model import adapter_folder, checkpoint, memory, open_weights
 from pipeline.model.adapters import has_additions
 from pipeline.model.compilation import compiled
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
 from pipeline.model.layers import keep_layers
-from pipeline.paths import MODELS, SAMPLES, TRAINING
+from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TRAINING
 from pipeline.prompts import spec as specs
+from pipeline.prompts.spec import TaskSpec
 from pipeline.seeds import seed_for
 from pipeline.tasks import Task, TaskContext
 from pipeline.tokenizer import Tokenizer
+from pipeline.training import footprint, forecast
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
-from pipeline.training.loop import Parts
+from pipeline.training.loop import Parts, scores_and_targets
 from pipeline.training.run import Log, Progress, Trainer
-from pipeline.training.schedule import micro_batches
+from pipeline.training.schedule import micro_batches, resolved
 
 if TYPE_CHECKING:
     from pipeline.training.private import Private
@@ -59,6 +61,9 @@ class TrainingTracker(Log, Protocol):
     def model(self, folder: Path, metrics: dict[str, float]) -> None:
         """Logs the trained model with its metrics."""
 
+    record: dict[str, Any]
+    """Figures of the run that differ from run to run."""
+
     def continue_in(self, state: Path) -> None:
         """Continues the interrupted run whose state is in this folder, if there is one."""
 
@@ -75,8 +80,28 @@ class Built:
     validation: Examples
     private: "Private | None" = None
 
+    def require_memory(self, where: str, recipe: Recipe, compute: Compute) -> int:
+        """The expected peak in MiB. Raises UserError if it is more than the machine has."""
+        ordering, n = self.parts.ordering, len(self.train)
+        batches = forecast.sampled(
+            self.task,
+            self.train,
+            lambda micro: ordering.rows(n, micro, recipe.seed),
+            (self.parts.schedule.steps or 0) * self.parts.schedule.accumulate,
+        )
+        if not batches:
+            return 0
+        expected = forecast.of_parts(recipe, compute, self.model, batches)
+        available = footprint.machine_bytes()
+        if compute.device == "cuda":
+            available = torch.cuda.mem_get_info()[1]
+        footprint.require_memory(where, expected, available, compute)
+        return round(expected.total / footprint.MIB)
+
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
-        """The trainer of these parts; compiles the model if the params enable it."""
+        """The trainer of these parts; lowers and compiles the model as the params say."""
+        if self.parts.schedule.steps:
+            memory.prepare(self.model, params.compute)
         compiled(self.model, params.compute)
         return Trainer(
             self.model, self.parts, self.train, self.validation, recipe.validation, params.runtime, run, name
@@ -119,6 +144,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
         settings = {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}
         print(_trained_share(name, built.model))
+        run.record["expected_memory_mib"] = built.require_memory(where, recipe, params.compute)
         key = states.fingerprint(settings, inputs, code)
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
@@ -145,7 +171,9 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     require_usable(where, model, tokenizer)
-    context = TaskContext(tokenizer, model.config.context_length, training_labels(kind), f"params.yaml: {where}.task")
+    cells = training_labels(kind)
+    task_where = f"params.yaml: {where}.task"
+    context = TaskContext(tokenizer, model.config.context_length, sorted(set(cells)), task_where, cells)
     task: Task = _part(recipe, "task", where, context)
     tuner = _part(recipe, "tuner", where)
     if (depth := getattr(recipe, "depth", None)) is not None:
@@ -156,7 +184,8 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_trainable(where, recipe.tuner.name, model)
     _require_room(where, model, task)
     few = getattr(recipe, "few", None)
-    few_shot = None if few is None else FewShot(few, recipe.seed)
+    form = getattr(recipe.part("task", where), "form", None)
+    few_shot = None if few is None else FewShot(few, recipe.seed, form)
     train_set = load_examples(task, kind, "train", model.room(), few_shot)
     validation_set = load_examples(task, kind, "validation", model.room())
     for split, examples in (("train", train_set), ("validation", validation_set)):
@@ -246,13 +275,14 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _parts(recipe: Recipe, where: str, task: Task, learner: Learner, tuner: Any) -> Parts:
+    ordering = _part(recipe, "ordering", where, learner)
     return Parts(
         task=task,
         losses=_part(recipe, "loss", where, learner).losses,
-        ordering=_part(recipe, "ordering", where, learner),
+        ordering=ordering,
         weighting=_part(recipe, "weighting", where, learner),
         optimizer=_part(recipe, "optimizer", where, tuner.groups(learner.model)),
-        schedule=recipe.schedule,
+        schedule=resolved(recipe.schedule, len(learner.examples), ordering.batch_size),
         compute=learner.compute,
         seed=recipe.seed,
     )
@@ -286,6 +316,7 @@ def _summary(progress: Progress, built: Built) -> dict[str, float]:
         "train_loss_nats": last["train_loss_nats"],
         "validation_loss_nats": last["validation_loss_nats"],
         "best_validation_loss_nats": progress.best_loss,
+        **progress.best_measures,
         "tokens": progress.tokens,
         "parameters": total,
         "trainable_parameters": trainable,
@@ -293,24 +324,61 @@ def _summary(progress: Progress, built: Built) -> dict[str, float]:
     } | (built.private.spent(progress.step) if built.private else {})
 
 
-def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
-    """Writes the model folder (merged, with `adapter/` if the tuner has one), the summary, which it returns, and the
-    curve.
+def with_decision(built: Built) -> TaskSpec:
+    """The task's record with decision thresholds chosen on the validation split, where the task has some to choose."""
+    task = built.task
+    if task.spec.decided_by is None:
+        return task.spec
+    spec = task.with_decision(*scores_and_targets(built.model, built.parts, built.validation))
+    shown = ", ".join(f"{label} {threshold:.3g}" for label, threshold in (spec.thresholds or {}).items())
+    print(f"thresholds with the best {spec.decided_by} on {len(built.validation):,} validation records: {shown}")
+    return spec
+
+
+def _base(recipe: Recipe, compute: Compute) -> adapter_folder.Base | None:
+    """The base of a recipe's adapter; None where no folder has its weights: of a shallower model, or of another
+    adapter.
     """
+    if not isinstance(recipe, Finetune) or recipe.depth is not None:
+        return None
+    folder = MODELS / recipe.start
+    if adapter_folder.read(folder) is not None:
+        return None
+    # with nf4 weights the whole model is stored (pipeline/config/compatibility.py)
+    return adapter_folder.describe(folder, "bfloat16" if compute.weights == "bfloat16" else "float32")
+
+
+def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
+    """Writes the model folder (with `adapter/` if the tuner has one), the summary, which it returns, and the curve."""
+    memory.restore(built.model)
+    built.model.shares_weights = True  # merging changes the weights of a model that is not used again
     summary = _summary(progress, built)
-    model, tuner, task = built.model, built.tuner, built.task
+    model, tuner, spec = built.model, built.tuner, with_decision(built)
     weights = example_weights(built.train, built.parts.weighting.memory)
-    start = getattr(recipe, "start", None)
-    # relative to <MODELS>/<name>/adapter; no folder has the base of a shallower model
-    base = f"../../{start}" if isinstance(start, str) and getattr(recipe, "depth", None) is None else None
+    base = _base(recipe, built.parts.compute) if tuner.state(model) else None
+    plain = tuner.merge(model) if tuner.whole else model
+
+    def write_adapter(folder: Path) -> None:
+        tuner.save_adapter(model, folder, None if base is None else base.peft_name)
+        adapter_folder.add_revision(folder, base)
+
+    def write_more(folder: Path) -> None:
+        if weights is not None:
+            files.write_table(folder / WEIGHTS, weights)
+        if isinstance(recipe, Pretrain):
+            origin = open_weights.origin(recipe.start, None if progress.step else plain, DOWNLOADS)
+            if origin is not None:
+                files.write_json(folder / foreign.ORIGIN, origin.model_dump())
+
     checkpoint.save(
-        tuner.merge(model),
+        plain,
         MODELS / name,
         tokenizer=tokenizer_folder,
-        labels=None if model.score is None else list(task.spec.labels or ()),  # cloze has labels without a head
-        metadata=specs.written([task.spec.within(model.room())]),
-        adapter=(lambda folder: tuner.save_adapter(model, folder, base)) if tuner.state(model) else None,
-        more=None if weights is None else lambda folder: files.write_table(folder / WEIGHTS, weights),
+        labels=None if model.score is None else list(spec.outputs),  # cloze has labels without a head
+        metadata=specs.written([spec.within(model.room())]),
+        adapter=write_adapter if tuner.state(model) else None,
+        base=None if tuner.whole else base,
+        more=write_more,
     )
     curve = TRAINING / f"{name}.csv"
     with files.replacing(curve) as path:

@@ -27,9 +27,13 @@ from pipeline.training import state as states
 from pipeline.training import tensors as named
 from pipeline.training.interruption import StopRequest, deferred_signals
 from pipeline.training.loop import Parts, Step, fit, mean_loss
+from pipeline.training.validation import validate
 
 SAVING_SHARE = 20
 """Saving by time takes at most one part in this many of the training time."""
+
+
+_BEST = ("best_loss", "best_error", "best_error_loss")
 
 
 @contextmanager
@@ -65,24 +69,36 @@ class Progress:
     step: int = 0
     best_step: int = 0
     best_loss: float = math.inf
+    """Lowest validation loss, nats."""
+    best_error: float = math.inf
+    """Lowest value of what weights are kept by: the loss, or the error of a measure (validation.py)."""
+    best_error_loss: float = math.inf
+    """Validation loss at that step."""
     since_best: int = 0
     losses: list[float] = field(default_factory=list)
     """Training losses since the last validation, nats."""
     curve: list[dict[str, float]] = field(default_factory=list)
-    """Step, train_loss_nats and validation_loss_nats of every validation."""
+    """Step, train_loss_nats, validation_loss_nats and the measure that weights are kept by, of every validation."""
     stopped_early: bool = False
     tokens: int = 0
 
+    @property
+    def best_measures(self) -> dict[str, float]:
+        """The measure that weights are kept by at the best step, as best_validation_<measure>; empty for the loss."""
+        best = next((point for point in self.curve if point["step"] == self.best_step), {})
+        losses = ("validation_loss_nats",)
+        return {f"best_{k}": v for k, v in best.items() if k.startswith("validation_") and k not in losses}
+
     def as_json(self) -> dict[str, Any]:
-        """Strict JSON: an infinite best loss (none yet) becomes null."""
-        return self.__dict__ | {"best_loss": None if math.isinf(self.best_loss) else self.best_loss}
+        """Strict JSON: infinite best values (none yet) become null."""
+        return self.__dict__ | {name: None for name in _BEST if math.isinf(getattr(self, name))}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Progress":
         """The progress from `as_json`. Raises ValueError for any other value."""
         try:
-            best = math.inf if value["best_loss"] is None else value["best_loss"]
-            progress = TypeAdapter(cls).validate_python(value | {"best_loss": best})
+            best = {name: math.inf if value[name] is None else value[name] for name in _BEST}
+            progress = TypeAdapter(cls).validate_python(value | best)
         except (KeyError, ValidationError) as error:
             raise ValueError(f"not the progress of a training: {str(error).splitlines()[-1]}") from None
         if progress.as_json() != value:
@@ -134,7 +150,7 @@ class Trainer:
         if state is not None:
             self._resume(state)
         resumed_at, began = self.progress.step, time.perf_counter()
-        if not self.parts.schedule.steps:  # open weights or a champion used as they are: validated, not trained
+        if not self.parts.schedule.trains:  # open weights or a champion used as they are: validated, not trained
             self.progress.losses = [mean_loss(self.model, self.parts, self.train, self.cadence.batches)]
             self._validate(state_of=0)
         elif not self.progress.stopped_early:
@@ -150,7 +166,7 @@ class Trainer:
 
     def _updates(self, state: states.State | None, began: float) -> None:
         """Runs the remaining updates; logs, validates and saves between them."""
-        steps = self.parts.schedule.steps
+        steps = self.parts.schedule.updates
         shown = None if self.runtime.progress else True
         bar = tqdm(total=steps, initial=self.progress.step, desc=self.name, unit="step", disable=shown)
         with bar, _no_garbage_collection(), self._saving_at_the_end(state) as stop:
@@ -223,7 +239,8 @@ class Trainer:
 
     def _validate(self, state_of: int) -> None:
         progress = self.progress
-        loss = mean_loss(self.model, self.parts, self.validation, self.cadence.batches)
+        validated = validate(self.model, self.parts, self.validation, self.cadence)
+        loss, measures = validated.loss, {f"validation_{name}": value for name, value in validated.measures.items()}
         if not math.isfinite(loss):
             raise DivergedError(
                 f"{self.name}: the validation loss is {loss} at step {state_of}; lower optimizer.learning_rate or look "
@@ -231,12 +248,14 @@ class Trainer:
             )
         gc.collect()  # the collector is off during updates; here the device waits anyway
         mean = sum(progress.losses) / len(progress.losses)
-        progress.curve.append({"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss})
+        progress.curve.append({"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss} | measures)
         progress.losses = []
-        self.log.log({"validation_loss_nats": loss}, state_of)
-        if loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.since_best = loss, state_of, 0
-            if self.cadence.keep == "best":
+        self.log.log({"validation_loss_nats": loss} | measures, state_of)
+        progress.best_loss = min(progress.best_loss, loss)
+        if (validated.error, loss) < (progress.best_error, progress.best_error_loss):
+            progress.best_error, progress.best_error_loss = validated.error, loss
+            progress.best_step, progress.since_best = state_of, 0
+            if self.cadence.keep != "last":
                 self._best = {k: p.detach().clone() for k, p in self._trained()}
         else:
             progress.since_best += 1
@@ -288,8 +307,8 @@ class Trainer:
             saved = Progress.from_json(progress)
         except ValueError as error:
             return str(error)
-        if not 0 < saved.step <= self.parts.schedule.steps:
-            return f"step {saved.step} is beyond the {self.parts.schedule.steps} steps of the schedule"
+        if not 0 < saved.step <= self.parts.schedule.updates:
+            return f"step {saved.step} is beyond the {self.parts.schedule.updates} steps of the schedule"
         expected = self._tensors(best=dict(self._trained()))
         expected = {name: value for name, value in expected.items() if not name.startswith("optimizer.")}
         return named.mismatch(

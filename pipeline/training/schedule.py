@@ -18,7 +18,7 @@ def learning_rate_factor(schedule: Schedule, step: int) -> float:
     """Learning rate of update `step` (from 0) as a share of the peak, in (0, 1]."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
-    after = max(1, schedule.steps - schedule.warmup_steps)
+    after = max(1, schedule.updates - schedule.warmup_steps)
     progress = min(1.0, (step - schedule.warmup_steps + 1) / after)
     floor = schedule.final_share
     match schedule.shape:
@@ -30,6 +30,25 @@ def learning_rate_factor(schedule: Schedule, step: int) -> float:
             return floor + (1 - floor) * min(1.0, (1 - progress) / COOLDOWN)
         case "cosine":
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def resolved(schedule: Schedule, n_examples: int, batch_size: int) -> Schedule:
+    """The schedule in updates: of epochs, the fewest updates whose examples are at least so many passes over all.
+
+    Args:
+        schedule: in steps or epochs.
+        n_examples: of the training split, at least 1.
+        batch_size: examples of a micro-batch.
+    """
+    if schedule.epochs is None:
+        return schedule
+    wanted = math.ceil(schedule.epochs * n_examples / batch_size - 1e-9)  # micro-batches
+    grown = _cumulative(schedule.accumulate, schedule.batch_warmup_steps)
+    if grown[-1] >= wanted:
+        steps = next(step for step, done in enumerate(grown) if done >= wanted)
+    else:
+        steps = len(grown) - 1 + math.ceil((wanted - grown[-1]) / schedule.accumulate)
+    return schedule.model_copy(update={"steps": max(1, steps), "epochs": None})
 
 
 def micro_batches(schedule: Schedule, step: int) -> range:

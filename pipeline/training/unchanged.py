@@ -1,12 +1,14 @@
 """The base model of task `unchanged`: open weights, copied as they are."""
 
+from pathlib import Path
+
 import torch
 
-from pipeline import files, integrity
+from pipeline import files, foreign, integrity
 from pipeline.config.params import Params
-from pipeline.model import checkpoint
+from pipeline.model import checkpoint, open_weights
 from pipeline.model.device import set_up
-from pipeline.paths import MODELS, SAMPLES, TOKENIZER, TRAINING
+from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TOKENIZER, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import Tokenizer
@@ -34,7 +36,13 @@ def copy_start(load: Load, params: Params, run: TrainingTracker) -> None:
         require_usable("pretrain", model, Tokenizer.load(TOKENIZER))
         task = TaskSpec(name="unchanged").within(model.room())
         folder = MODELS / "base"
-        checkpoint.save(model, folder, tokenizer=TOKENIZER, metadata=specs.written([task]))
+
+        def write_origin(place: Path) -> None:
+            origin = open_weights.origin(params.pretrain.start, model, DOWNLOADS)
+            if origin is not None:
+                files.write_json(place / foreign.ORIGIN, origin.model_dump())
+
+        checkpoint.save(model, folder, tokenizer=TOKENIZER, metadata=specs.written([task]), more=write_origin)
         summary = {"steps": 0, "parameters": model.num_parameters(), "trainable_parameters": 0, "trainable_share": 0.0}
         curve = TRAINING / "base.csv"
         files.write_text(curve, CURVE)

@@ -22,6 +22,9 @@ class Settings(Section):
     additions: ClassVar[bool] = True
     width: Positive = Field(examples=[4])
     """Features of the bottleneck, the adapter's hidden layer."""
+    with_base: bool = Field(examples=[True])
+    """Whether the model folder holds the base's weights too; false: the adapter only, with the name and the hash of its
+    base."""
 
 
 def build(settings: Settings) -> "Bottlenecks":
@@ -33,7 +36,7 @@ class Bottlenecks(Adapter):
     """Inserts and saves the adapters."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.whole = settings, settings.with_base
 
     def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
         """Inserts the adapters: W_down from normal(0, 0.02), W_up zero."""

@@ -1,5 +1,7 @@
 """Full training: every weight is trained; for pretraining and full fine-tuning."""
 
+from typing import ClassVar
+
 import torch
 
 from pipeline.config.section import Section
@@ -9,6 +11,8 @@ from pipeline.tuners import Encode, Tuner
 
 class Settings(Section):
     """No settings."""
+
+    freezes: ClassVar[bool] = False
 
 
 def build(_settings: Settings) -> "Full":

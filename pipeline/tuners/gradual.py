@@ -4,7 +4,7 @@ Howard & Ruder 2018: section 3.3 unfreezes one more layer group at a time from t
 every lower layer the learning rate of the one above divided by 2.6.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from pipeline.tuners import Encode, Tuner, group
 class Settings(Section):
     """Speed of unfreezing, and the learning rates of lower layers."""
 
+    freezes: ClassVar[bool] = False
     unfrozen_after: Share = Field(examples=[0.5, 0.0])
     """Share of the run after which all layers are trained; 0: all from the start, with discriminative rates only."""
     rate_divisor: float = Field(ge=1, examples=[2.6])

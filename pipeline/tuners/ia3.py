@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config.section import Section
+from pipeline.model.adapter_folder import ia3_merge
 from pipeline.model.adapters import replace_module
 from pipeline.model.adapters import sites as last_projections
 from pipeline.model.gpt import GPT
@@ -31,12 +33,16 @@ _KEYS_AND_VALUES = re.compile(r"^(k|v|key|value|[kv]_proj|[kv]_lin|qkv|qkv_proj|
 
 
 class Settings(Section):
-    """No settings: the paper fixes the placement of the vectors."""
+    """Form of the model folder; the paper fixes the placement of the vectors."""
+
+    merged: bool = Field(examples=[True])
+    """Whether the model folder holds all weights, the vectors merged in; false: the adapter only, with the name and the
+    hash of its base, which is merged when the folder is read."""
 
 
-def build(_settings: Settings) -> "IA3":
-    """The tuner."""
-    return IA3()
+def build(settings: Settings) -> "IA3":
+    """The tuner of these settings."""
+    return IA3(settings)
 
 
 class Scaled(nn.Module):
@@ -58,17 +64,17 @@ class Scaled(nn.Module):
         y: Tensor = self.base(x * self.scale) if self.inputs else self.base(x) * self.scale
         return y
 
-    @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The projection with the vector multiplied into its weight."""
-        self.base.weight.mul_(self.scale if self.inputs else self.scale[:, None])
-        if self.base.bias is not None and not self.inputs:
-            self.base.bias.mul_(self.scale)
+        ia3_merge(self.base, self.scale, self.inputs)
         return self.base
 
 
 class IA3(Adapter):
     """Inserts, saves and merges the vectors."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.whole = settings.merged
 
     def insert(self, model: GPT, _generator: torch.Generator, _encode: Encode) -> None:
         """Inserts vectors of ones; nothing is random."""

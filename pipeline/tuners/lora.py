@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.foreign import read_json
+from pipeline.model.adapter_folder import MIN_NORM, lora_merged, lora_scale, own_name
 from pipeline.model.adapters import replace_module
 from pipeline.model.gpt import GPT
 from pipeline.model.weights import read_tensors
@@ -31,7 +32,6 @@ from pipeline.tuners import (
     chosen_projections,
     head_tensors,
     modules_to_save,
-    own_name,
     peft_place,
     peft_targets,
     projections,
@@ -55,15 +55,14 @@ class Settings(Section):
     targets: list[str] = Field(min_length=1, examples=[["attention", "mlp"]])
     """Projections with an update: those of `attention`, of the `mlp`, or by name as in transformers (`q_proj`,
     `query`)."""
+    merged: bool = Field(examples=[True])
+    """Whether the model folder holds all weights, the updates merged in; false: the adapter only, with the name and the
+    hash of its base, which is merged when the folder is read."""
 
 
 def build(settings: Settings) -> "LoRA":
     """The tuner of these settings."""
     return LoRA(settings)
-
-
-# A row of zeros (pruned weights) has no direction; it stays zero.
-_MIN_NORM = 1e-30
 
 
 class LoRALinear(nn.Module):
@@ -72,7 +71,7 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Linear, settings: Settings) -> None:
         super().__init__()
         self.base, self.rank = base, settings.rank
-        self.scale = settings.alpha / (math.sqrt(settings.rank) if settings.rank_stabilised else settings.rank)
+        self.scale = lora_scale(settings.alpha, settings.rank, settings.rank_stabilised)
         self.dropout = nn.Dropout(settings.dropout)
         device = base.weight.device
         self.lora_A = nn.Parameter(torch.zeros(settings.rank, base.in_features, device=device))
@@ -99,8 +98,8 @@ class LoRALinear(nn.Module):
             return torch.addmm(y.flatten(0, -2), low_rank.flatten(0, -2), scaled_B.t()).view_as(y)
         update = F.linear(low_rank, scaled_B)
         # The norms are constants in the gradient: DoRA, section 4.3, half the memory, the same scores.
-        scale = self.magnitude / self._row_norms().detach().clamp(min=_MIN_NORM)
-        scaled = (F.linear(x, self.base.weight) + update) * scale
+        scale = self.magnitude / self._row_norms().detach().clamp(min=MIN_NORM)
+        scaled = (F.linear(x, self.base.weight.to(x.dtype)) + update) * scale
         return scaled if self.base.bias is None else scaled + self.base.bias
 
     def _weight(self) -> Tensor:
@@ -115,10 +114,7 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The projection with the update added to its weight."""
-        weight = self._weight()
-        if self.magnitude is not None:
-            weight *= (self.magnitude / self._row_norms().clamp(min=_MIN_NORM))[:, None]
-        self.base.weight.copy_(weight)
+        self.base.weight.copy_(lora_merged(self.base.weight, self.lora_A, self.lora_B, self.scale, self.magnitude))
         return self.base
 
 
@@ -126,7 +122,7 @@ class LoRA(Adapter):
     """Inserts, saves and merges the low-rank updates."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.whole = settings, settings.merged
 
     def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
         """Inserts an update into every chosen projection."""
@@ -194,7 +190,7 @@ def load_adapter(model: GPT, folder: Path) -> None:
     settings = Settings(
         rank=config["r"], alpha=config["lora_alpha"], dropout=config["lora_dropout"],
         rank_stabilised=config.get("use_rslora", False), decompose=config.get("use_dora", False),
-        targets=["attention", "mlp"],
+        targets=["attention", "mlp"], merged=True,
     )  # fmt: skip
     model.requires_grad_(False)
     for key in sorted(tensors):

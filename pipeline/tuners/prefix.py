@@ -29,6 +29,9 @@ class Settings(Section):
     """Number of virtual tokens; they take up as much of the model's context."""
     hidden: Positive | None = Field(examples=[8, None])
     """Width of the hidden layer of the MLP that computes keys and values; null: they are trained directly."""
+    with_base: bool = Field(examples=[True])
+    """Whether the model folder holds the base's weights too; false: the adapter only, with the name and the hash of its
+    base."""
 
 
 def build(settings: Settings) -> "PrefixTuning":
@@ -61,7 +64,7 @@ class PrefixTuning(Adapter):
     """Inserts and saves the prefix."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.whole = settings, settings.with_base
 
     def insert(self, model: GPT, generator: torch.Generator, _encode: Encode) -> None:
         """Adds a prefix of normal(0, 0.02) parameters to the model."""

@@ -26,6 +26,9 @@ class Settings(Section):
     """Number of virtual tokens; they take up as much of the model's context."""
     text: str = Field(examples=["abc"])
     """Text whose token embeddings initialise the virtual tokens: the task in a few words."""
+    with_base: bool = Field(examples=[True])
+    """Whether the model folder holds the base's weights too; false: the adapter only, with the name and the hash of its
+    base."""
 
 
 def build(settings: Settings) -> "Prompt":
@@ -37,7 +40,7 @@ class Prompt(Adapter):
     """Inserts and saves the virtual tokens."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.whole = settings, settings.with_base
 
     def insert(self, model: GPT, _generator: torch.Generator, encode: Encode) -> None:
         """Adds the virtual tokens to the model; nothing is random.

@@ -16,6 +16,7 @@ class Settings(Section):
     """One weight per label."""
 
     by_example: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = frozenset({"classes"})
     reads: ClassVar[frozenset[str]] = frozenset({"labelled"})
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(examples=[{"ham": 1.0, "spam": 3.0}])
     """Label -> weight; every label has one."""

@@ -18,6 +18,7 @@ class Settings(Section):
     """Strength of the focus."""
 
     by_example: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = frozenset({"tokens", "classes", "labels"})
     gamma: float = Field(ge=0, examples=[2.0])
     """Exponent; 0 gives equal weights, the paper uses 2."""
 

@@ -79,7 +79,9 @@ def updates(precision: str) -> Callable[[], None]:
     from pipeline.model.device import autocast, set_up
     from pipeline.model.gpt import GPT
 
-    compute = Compute(device="cpu", threads=1, precision=precision, compile=False)
+    compute = Compute(
+        device="cpu", threads=1, precision=precision, compile=False, checkpoint_activations=False, weights="float32"
+    )
     set_up(compute)
     shape = ModelConfig(**config.load().pretrain.model.model_dump(), vocab_size=VOCABULARY)
     model = GPT(shape, torch.Generator().manual_seed(1)).train()

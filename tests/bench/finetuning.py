@@ -1,9 +1,13 @@
 """Fine-tuning beside peft with transformers' Trainer, and TRL's SFTTrainer: speed and memory.
 
     python -m tests.bench.finetuning [--rounds 5] [--only ours,trainer]
+    python -m tests.bench.finetuning --smollm2 FOLDER --instructions FILE --tasks instruct --sizes smollm2
+    python -m tests.bench.finetuning --minilm FOLDER --messages train.csv --tasks classify --sizes minilm
 
 Prints JSON. Two cases, LoRA on the instruction recipe and full fine-tuning on the classification recipe, each on two
-sizes of network. Every contestant is a process of its own, with the same start weights (a model folder of ours), the
+sizes of network; with folders of open weights LoRA on those too: SmolLM2 on a JSON file of instructions (instruction,
+input, output), MiniLM, an encoder that transformers computes in both, on a CSV file of messages (Label, Text). Every
+contestant is a process of its own, with the same start weights (a model folder of ours), the
 same examples in the same order as the same token ids, batch size, updates, AdamW, clipping, trained parameters, float32
 and threads; they take turns of a few updates, and the median turn counts. The peer pads to the longest of the batch and
 neither logs, saves nor evaluates. Tokens are real ones: padding does not count. Memory is the most that a process ever
@@ -24,7 +28,7 @@ from typing import Any
 
 from tests.bench.turns import InOrder, Turns, compare, end, peak_mib
 
-WARM, TURN = 3, {"embedded": 10, "10M": 3}
+WARM, TURN = 3, {"embedded": 10, "10M": 3, "smollm2": 2, "minilm": 5}
 SIZES: dict[str, dict[str, Any]] = {
     "embedded": {},
     "10M": {"n_layers": 7, "n_heads": 5, "n_kv_heads": 5, "head_dim": 64, "d_model": 320, "d_ff": 960},
@@ -35,6 +39,13 @@ CONTESTANTS = {
     "classify": ("ours", "trainer"),
 }
 RATES = {"instruct": 5e-3, "classify": 1e-3}
+OPEN = {"smollm2": "instruct", "minilm": "classify"}
+"""Open weights -> their task."""
+LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "rank_stabilised": False, "decompose": False, "dropout": 0.0}
+PROJECTIONS = {
+    "smollm2": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "minilm": ["query", "value"],
+}
 BETAS, EPSILON, CLIP = (0.9, 0.95), 1e-8, 1.0
 MEASURED = 64  # examples of loss_nats
 
@@ -47,8 +58,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--only", default="", help="contestants, separated by commas; all by default")
-    parser.add_argument("--sizes", default=",".join(SIZES), help="of %(default)s")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="of %(default)s, smollm2, minilm")
     parser.add_argument("--tasks", default=",".join(RECIPES), help="of %(default)s")
+    for name in OPEN:
+        parser.add_argument(f"--{name}", type=Path, help="model folder (tohum adopt)")
+    parser.add_argument("--instructions", type=Path, help="JSON file for smollm2")
+    parser.add_argument("--messages", type=Path, help="CSV file for minilm")
     parser.add_argument("--threads", type=int, help="of torch; compute.threads by default")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--case", type=Path, help=argparse.SUPPRESS)
@@ -60,7 +75,8 @@ def main() -> None:
     if importlib.util.find_spec("trl") is None:
         found["trl"] = "not installed"
     with tempfile.TemporaryDirectory() as folder:
-        made = make(Path(folder), options.rounds, options.threads)
+        made = {} if options.smollm2 or options.minilm else make(Path(folder), options.rounds, options.threads)
+        made |= make_open(Path(folder), options)
         for name, path in made.items():
             task, size = name.split(", ")
             if task in options.tasks.split(",") and size in options.sizes.split(","):
@@ -116,7 +132,59 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
                 "task": task, "model": str(where), "examples": examples, "warm": WARM, "turn": TURN[size],
                 "updates": WARM + rounds * TURN[size], "threads": threads or params.compute.threads,
                 "batch": recipe.part("ordering", "").batch_size, "rate": RATES[task],
+                "part": recipe.part("task", "").model_dump(),
+                "lora": recipe.part("tuner", "").model_dump() if task == "instruct" else None,
+                "targets": PROJECTIONS["smollm2"],
             }))  # fmt: skip
+    return cases
+
+
+def make_open(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
+    """As `make`, for the folders of open weights on the command line."""
+    import csv
+
+    import torch
+
+    from pipeline import config
+    from pipeline.config import plugins
+    from pipeline.model import checkpoint
+    from pipeline.tasks import TaskContext
+    from pipeline.tokenizer import Tokenizer
+
+    cases = {}
+    for name, task in OPEN.items():
+        source = getattr(options, name)
+        if source is None:
+            continue
+        vocabulary, model = Tokenizer.load(source), checkpoint.load(source)
+        if task == "instruct":
+            rows = [{"history": "", **row} for row in json.loads(options.instructions.read_text(encoding="utf-8"))]
+            part = {"template": "alpaca", "max_tokens": 256, "max_prompt_tokens": 128}
+        else:
+            with options.messages.open(encoding="utf-8", newline="") as opened:
+                named = {"0": "ham", "1": "spam"}
+                rows = [
+                    {"text": row["Text"], "label": named.get(row["Label"], row["Label"])}
+                    for row in csv.DictReader(opened)
+                ]
+            part = {"max_tokens": 128}
+            model.add_score(2, torch.Generator().manual_seed(2))
+        labels = ["ham", "spam"] if task == "classify" else []
+        learned = plugins.load("tasks", task).build(
+            plugins.settings_class("tasks", task)(**part), TaskContext(vocabulary, model.config.context_length, labels)
+        )
+        (folder / f"vocabulary-{name}").mkdir()
+        vocabulary.save(folder / f"vocabulary-{name}")
+        where = folder / f"{task}-{name}"
+        checkpoint.save(model, where, tokenizer=folder / f"vocabulary-{name}", labels=labels or None)
+        examples = [made for row in rows if isinstance(made := learned.example(row), tuple)]
+        cases[f"{task}, {name}"] = folder / f"{task}-{name}.json"
+        cases[f"{task}, {name}"].write_text(json.dumps({
+            "task": task, "model": str(where), "examples": examples, "warm": WARM, "turn": TURN[name],
+            "updates": WARM + options.rounds * TURN[name], "batch": 8 if task == "instruct" else 16,
+            "threads": options.threads or config.load().compute.threads, "rate": 5e-4, "part": part,
+            "lora": LORA | {"targets": PROJECTIONS[name]}, "targets": PROJECTIONS[name],
+        }))  # fmt: skip
     return cases
 
 
@@ -160,6 +228,7 @@ def ours(case: Any) -> dict[str, Any]:
     from pipeline.model import checkpoint
     from pipeline.model.device import set_up
     from pipeline.optimizers import adamw
+    from pipeline.tasks import TaskContext
     from pipeline.tokenizer import Tokenizer
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
@@ -169,8 +238,13 @@ def ours(case: Any) -> dict[str, Any]:
     recipe = params.finetune[RECIPES[case.task]]
     model = checkpoint.load(Path(case.model))
     vocabulary = Tokenizer.load(Path(case.model))
-    learned, _ = task_of(case.task, recipe, vocabulary, model.config.context_length)
-    tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", ""))
+    labels = ["ham", "spam"] if case.task == "classify" else []
+    learned = plugins.load("tasks", case.task).build(
+        plugins.settings_class("tasks", case.task)(**case.part),
+        TaskContext(vocabulary, model.config.context_length, labels),
+    )
+    name = "full" if case.lora is None else "lora"
+    tuner = plugins.load("tuners", name).build(plugins.settings_class("tuners", name)(**(case.lora or {})))
     learned.prepare(model, torch.Generator().manual_seed(3))
     tuner.apply(model, torch.Generator().manual_seed(3), vocabulary.encode)
     settings = adamw.Settings(
@@ -202,19 +276,16 @@ def peer(name: str, case: Any) -> dict[str, Any]:
     vocabulary = transformers.AutoTokenizer.from_pretrained(case.model)
     model.config.pad_token_id = vocabulary.pad_token_id
     model.config.use_cache = False
-    if case.task == "instruct":
+    if case.lora is not None:
         import peft
 
-        from pipeline import config
-
-        of = config.load().finetune[RECIPES["instruct"]].part("tuner", "")
-        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         model = peft.get_peft_model(
             model,
             peft.LoraConfig(
-                r=of.rank, lora_alpha=of.alpha, lora_dropout=of.dropout, target_modules=targets, task_type="CAUSAL_LM"
+                r=case.lora["rank"], lora_alpha=case.lora["alpha"], lora_dropout=case.lora["dropout"],
+                target_modules=case.targets, task_type="CAUSAL_LM" if case.task == "instruct" else "SEQ_CLS",
             ),
-        )
+        )  # fmt: skip
     before = loss(case, model, score_of(model))
     trainer = (trl_trainer if name.startswith("trl") else plain_trainer)(name, case, model, vocabulary)
     lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
@@ -247,7 +318,7 @@ def labelled(case: Any) -> list[dict[str, Any]]:
     """The examples as the trainers take them."""
     if case.task == "classify":
         return [{"input_ids": ids, "label": label} for ids, label in case.examples]
-    return [{"input_ids": ids, "labels": [-100] * n + ids[n:]} for ids, n in case.examples]
+    return [{"input_ids": ids, "labels": targets} for ids, targets in case.examples]
 
 
 def plain_trainer(name: str, case: Any, model: Any, vocabulary: Any) -> Any:
@@ -292,13 +363,13 @@ def loss(case: Any, model: Any, score: Any) -> float:
     found = []
     model.eval()
     with torch.no_grad():
-        for ids, n in case.examples[:MEASURED]:
+        for ids, target in case.examples[:MEASURED]:
             ids_BT = torch.tensor([ids])
             logits = score(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
             if case.task == "classify":
-                found.append(F.cross_entropy(logits, torch.tensor([n])))
+                found.append(F.cross_entropy(logits, torch.tensor([target])))
             else:
-                found.append(F.cross_entropy(logits[0, n - 1 : -1], ids_BT[0, n:]))
+                found.append(F.cross_entropy(logits[0, :-1], torch.tensor(target[1:])))
     model.train()
     return float(torch.stack(found).mean())
 

@@ -40,7 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     def tohum(batch: int, precision: str = "float32") -> Callable[[], Any]:
         draws = torch.Generator().manual_seed(3)
-        compute = Compute(device="cpu", threads=options.threads, precision=precision, compile=False)
+        compute = Compute(
+            device="cpu",
+            threads=options.threads,
+            precision=precision,
+            compile=False,
+            checkpoint_activations=False,
+            weights="float32",
+        )
 
         def run() -> Any:
             with lowered(ours, compute):

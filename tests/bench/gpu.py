@@ -193,7 +193,12 @@ def ours(
 ) -> Iterator[Any]:
     """The project's own loop, batches made as it makes them or `prepared` once."""
     compute = Compute(
-        device=device, threads=8 if device == "cuda" else 1, precision="bfloat16", compile=device == "cuda"
+        device=device,
+        threads=8 if device == "cuda" else 1,
+        precision="bfloat16",
+        compile=device == "cuda",
+        checkpoint_activations=False,
+        weights="float32",
     )
     set_up(compute)
     model = compiled(GPT(config, torch.Generator(device).manual_seed(1)), compute)

@@ -68,7 +68,9 @@ def errors(family: str, precision: str, broken: bool) -> dict[str, dict[str, flo
 
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # running eager code instead would prove nothing
     exact, eager, fast = (
-        Compute(device="cpu", threads=1, precision=used, compile=compiles)
+        Compute(
+            device="cpu", threads=1, precision=used, compile=compiles, checkpoint_activations=False, weights="float32"
+        )
         for used, compiles in (("float32", False), (precision, False), (precision, True))
     )
     set_up(fast)

@@ -162,7 +162,14 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     from pipeline.weighting import uniform
 
     precision = "bfloat16" if "bf16" in name else "float32"
-    compute = Compute(device="cpu", threads=case.threads, precision=precision, compile="compiled" in name)
+    compute = Compute(
+        device="cpu",
+        threads=case.threads,
+        precision=precision,
+        compile="compiled" in name,
+        checkpoint_activations=False,
+        weights="float32",
+    )
     set_up(compute)
     rate = 1.5 * RATE if case.broken and name == "ours-compiled" else RATE
     settings = adamw.Settings(learning_rate=rate, weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-8)

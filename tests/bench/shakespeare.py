@@ -204,7 +204,9 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
             return batch_rows(windows, run.batch, step, seed) * run.context + begins
 
     precision = "bfloat16" if device == "cuda" or has_bfloat16() else "float32"
-    compute = Compute(device=device, threads=1, precision=precision, compile=True)
+    compute = Compute(
+        device=device, threads=1, precision=precision, compile=True, checkpoint_activations=False, weights="float32"
+    )
     set_up(compute)
     # About as many weights as nanoGPT's: three matrices of 384 or 408 for its two of 512 (1,024 for 1,536), a head of
     # its own; the small one has one key-value head for four.

@@ -16,7 +16,7 @@ from pipeline.paths import CODE as ROOT
 RAW: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
 READS = {
     "next_token": "documents", "classify": "labelled", "cloze": "labelled", "instruct": "instructions",
-    "chat": "instructions", "unchanged": "no recipe of `finetune`",
+    "chat": "instructions", "unchanged": "no recipe of `finetune`", "multi_label": "labelled", "regress": "labelled",
 }  # fmt: skip
 ADDITIONS = ("prompt", "prefix", "bottleneck")
 STARTS = {"base": {"name": "full"}, "spam-full": {"name": "full"}} | {
@@ -48,7 +48,8 @@ def test_check_accepts_a_recipe_exactly_where_its_parts_fit(task: str, kind: str
     """A new task or loss is tried with everything that is there."""
     for start, loss in product(STARTS, plugins.choices("losses")):
         raw = params(task, kind, start, loss)
-        if READS.get(task, kind) == kind and not start.startswith("with-"):
+        emits, takes = plugins.settings_class("tasks", task).emits, plugins.settings_class("losses", loss).takes  # type: ignore[attr-defined]
+        if READS.get(task, kind) == kind and not start.startswith("with-") and emits in takes:
             config.check(raw)
             continue
         with pytest.raises(UserError) as caught:
@@ -63,6 +64,7 @@ def part(folder: str, name: str, **changes: Any) -> dict[str, Any]:
 
 INSTRUCT, ATTENTION = part("tasks", "instruct"), part("losses", "attention")
 SCHEDULE = RAW["finetune"]["spam-lora"]["schedule"]
+VALIDATION = RAW["finetune"]["spam-lora"]["validation"]
 PRIVACY = {"epsilon": 8.0, "delta": 1e-5, "clip_norm": 1.0}
 NO_ROOM = part("tasks", "chat", max_tokens=64, max_prompt_tokens=64)
 CASES: list[tuple[dict[str, Any], str]] = [
@@ -79,6 +81,25 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"from": "with-prompt", "reference": "with-prompt"},
         "tried.from is 'with-prompt', whose tuner 'prompt' keeps virtual tokens",
+    ),
+    (
+        {"loss": part("losses", "squared_error")},
+        "tried.loss.name is 'squared_error', which takes number, and task 'classify' gives classes; one of: "
+        "adversarial, attention, cross_entropy, distill",
+    ),
+    (
+        {
+            "task": part("tasks", "regress"),
+            "loss": part("losses", "squared_error"),
+            "weighting": part("weighting", "classes"),
+        },
+        "tried.weighting.name is 'classes', which takes classes, and task 'regress' gives number; one of: reweight, "
+        "uniform",
+    ),
+    (
+        {"validation": VALIDATION | {"keep": {"measure": "exact_match"}}},
+        "tried.validation.keep.measure is 'exact_match', and task 'classify' has accuracy, f1; one of those, or keep: "
+        "best",
     ),
     ({"depth": 5}, "tried.depth is 5, and 'base' has 4 blocks"),
     (
@@ -111,6 +132,18 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"task": part("tasks", "cloze", pattern="{label} {text}")}, "expected {text} once and {label} once, at the end"),
     ({"task": part("tasks", "cloze", verbalizers={"a": "x", "b": "x"})}, "a different word for each of the labels"),
+    (
+        {"from": "spam-full", "reference": "spam-full", "tuner": part("tuners", "lora", merged=False)},
+        "tried.tuner.merged is false, which stores the adapter without its base, and `from` is 'spam-full'; only",
+    ),
+    (
+        {"depth": 2, "tuner": part("tuners", "ia3", merged=False)},
+        "tried.tuner.merged is false, which stores the adapter without its base, and depth is 2: no folder has",
+    ),
+    (
+        {"from": "spam-full", "reference": "spam-full", "tuner": part("tuners", "prefix", with_base=False)},
+        "tried.tuner.with_base is false, which stores the adapter without its base, and `from` is 'spam-full'; only",
+    ),
     (
         {"reference": "other", "loss": part("losses", "distill")},
         "finetune.tried: its `from` or `reference` is made with 'tried' itself",
@@ -148,6 +181,34 @@ def test_check_refuses_recipes_from_a_base_whose_pretraining_left_additions() ->
         config.check(raw)
 
 
+def test_check_refuses_an_adapter_without_its_base_over_weights_of_4_bits() -> None:
+    """A reader would need the library and the hardware of the training to have the same model."""
+    raw = params("classify", "labelled", "base", "cross_entropy", {"tuner": part("tuners", "lora", merged=False)})
+    raw["compute"]["weights"] = "nf4"
+    for recipe in (raw["pretrain"], *(recipe for name, recipe in raw["finetune"].items() if name != "tried")):
+        recipe["tuner"] = part("tuners", "lora")
+    with pytest.raises(UserError, match=r"tried.tuner.merged is false, .* and compute.weights is nf4: a reader"):
+        config.check(raw)
+
+
+def test_check_refuses_a_base_that_is_stored_as_an_adapter_only() -> None:
+    """All other models stand on models/base, and its open weights are no dependency of their stages."""
+    raw = copy.deepcopy(RAW)
+    raw["pretrain"]["tuner"] = part("tuners", "lora", merged=False)
+    with pytest.raises(UserError, match=r"pretrain.tuner.merged is false, .* and pretrain makes the base of all other"):
+        config.check(raw)
+
+
+def test_check_accepts_a_recipe_and_a_merge_from_a_model_that_is_stored_as_an_adapter_only() -> None:
+    """Their stages depend on models/base too, so its adapter is always completed."""
+    raw = params("classify", "labelled", "base", "cross_entropy", {"tuner": part("tuners", "lora", merged=False)})
+    raw["finetune"]["next"] = raw["finetune"]["spam-full"] | {"from": "tried", "reference": "tried"}
+    rule = {"name": "linear", "scales": [1.0, 1.0]}
+    raw["merge"] = {"both": {"of": "base", "first": "spam-full", "second": "tried", "rule": rule}}
+    raw["evaluations"] |= dict.fromkeys(("both", "next"), raw["evaluations"]["spam-full"])
+    config.check(raw)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -169,4 +230,15 @@ def test_check_refuses_a_search_whose_trials_cannot_work() -> None:
     trial = RAW["search"]["spam-lora"]
     raw["search"] = {"tried": trial | {"space": {"depth": {"choices": [2, 99]}}}}
     with pytest.raises(UserError, match=r"search.tried.space.depth: 99 is refused; .*depth is 99"):
+        config.check(raw)
+
+
+def test_check_refuses_4_bit_weights_where_a_recipe_trains_them() -> None:
+    """Lost otherwise: the run would end at the first training stage, after the data stages."""
+    raw = copy.deepcopy(RAW)
+    raw["compute"]["weights"] = "nf4"
+    with pytest.raises(UserError, match=r"compute\.weights is nf4, and pretrain\.tuner\.name is 'full'"):
+        config.check(raw)
+    raw["pretrain"]["schedule"]["steps"] = 0  # open weights as they are
+    with pytest.raises(UserError, match=r"finetune\.spam-full\.tuner\.name is 'full', which trains every weight"):
         config.check(raw)

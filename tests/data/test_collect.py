@@ -21,7 +21,7 @@ from pipeline.config.params import Download
 from pipeline.config.recipe import KINDS
 from pipeline.data import collect as module
 from pipeline.data.collect import collect, describe
-from pipeline.data.records import SCHEMAS, record_id
+from pipeline.data.records import SCHEMAS, record_id, schema
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
 
@@ -275,3 +275,50 @@ def test_collect_keeps_the_old_folder_on_a_really_full_disk(tmp_path):
     assert "File too large" in done.stderr
     assert (out / "old").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inputs", "raw"]
+
+
+def test_collect_keeps_added_columns_of_all_sources_and_fills_consent(tmp_path):
+    """A column that one source adds is null in the others; consent is always stated."""
+    (tmp_path / "a.csv").write_text("text,label,who,basis,region\na,x,m1,contract,ege\nb,x,,,\n")
+    (tmp_path / "b.csv").write_text("text,label,product\nc,x,p\n")
+    own = {"text": "text", "label": "label", "group": "who", "consent": "basis", "extra": ["region"]}
+    out = tmp_path / "raw"
+    collect(
+        download(
+            a=source(tmp_path / "a.csv", columns=own, consent="consent"),
+            b=source(tmp_path / "b.csv", columns={"extra": ["product"]}),
+            c=source(tmp_path / "b.csv", kind="documents"),
+        ),
+        out,
+        progress=False,
+    )
+    table = read(out, "labelled.parquet")
+    assert table.schema.equals(schema("labelled", ["group", "consent", "region", "product"]))
+    assert [[row[name] for name in ("text", "group", "consent", "product", "region")] for row in table.to_pylist()] == [
+        ["a", "m1", "contract", None, "ege"],
+        ["b", None, "consent", None, None],
+        ["c", None, "synthetic", "p", None],
+    ]
+    assert table["id"].to_pylist()[0] == record_id("labelled", "a", "x")
+    assert read(out, "documents.parquet").schema.equals(SCHEMAS["documents"])
+    stated = {entry: {key: value for key, value in sources.items() if key in ("columns", "consents", "consent")}
+              for entry, sources in read(out, "provenance.json")["sources"].items()}  # fmt: skip
+    assert stated == {
+        "a": {
+            "consent": "consent",
+            "consents": {"consent": 1, "contract": 1},
+            "columns": {"labelled": ["group", "consent", "region"]},
+        },
+        "b": {"consent": "synthetic", "columns": {"labelled": ["product"]}},
+        "c": {"consent": "synthetic"},
+    }
+
+
+def test_collect_counts_consents_of_the_records_that_a_weight_keeps(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,basis\n" + "".join(f"message {k},x,contract\n" for k in range(500)))
+    out = tmp_path / "raw"
+    entry = source(tmp_path / "a.csv", columns={"consent": "basis"}, weight=0.5)
+    summary = collect(download(a=entry), out, progress=False)
+    kept = summary["a"]["rows"]["labelled"]["kept"]
+    assert 150 < kept < 350
+    assert read(out, "provenance.json")["sources"]["a"]["consents"] == {"contract": kept}

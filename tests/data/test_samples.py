@@ -197,3 +197,39 @@ def test_sample_names_a_missing_file(folders: tuple[Path, Path, Path], tmp_path:
     (tmp_path / missing).unlink()
     with pytest.raises(UserError, match=f"{Path(missing).name}: no such file; `dvc repro"):
         sample(params(), tmp_path / "raw", tmp_path / "tokens", tmp_path / "samples", progress=False)
+
+
+def test_sample_keeps_added_columns_and_says_how_it_split(tmp_path: Path) -> None:
+    """Evaluation by slice and weighting by column read them; a split that falls back to the hash must be told."""
+    documents = [{"text": f"Belge {n}", "group": f"g{n % 7}" if n < 60 else None} for n in range(80)]
+    labelled = [{"text": f"Mesaj {n}", "label": "ham", "group": f"g{n % 7}", "region": "ege"} for n in range(60)]
+    raw = write_raw(tmp_path / "raw", documents=documents, labelled=labelled)
+    by_group = params()
+    by_group = by_group.model_copy(update={"split": by_group.split.model_copy(update={"by": "group", "seed": 3})})
+    out = tmp_path / "samples"
+    ledger = sample(by_group, raw, write_tokens(raw, tmp_path / "tokens"), out, progress=False)
+    of_split: dict[str, set[str]] = {}
+    for split in SPLITS:
+        rows = pq.read_table(out / "labelled" / f"{split}.parquet").to_pylist()
+        assert {row["region"] for row in rows} == {"ege"}
+        index = pq.read_table(out / "documents" / f"{split}.parquet").to_pylist()
+        of_split[split] = {row["group"] for row in [*rows, *index] if row["group"]}
+    assert sum(map(len, of_split.values())) == 7, "a group is in one split, of all kinds"
+    assert min(map(len, of_split.values())) > 0
+    assert ledger["documents"]["split"] == {"by": "group", "without_group": 20}
+    assert "split" not in ledger["instructions"]
+    assert "documents split by group; 20 records without a group by the hash of their content" in describe(ledger)
+    assert "labelled split by group\n" in describe(ledger)
+
+
+def test_sample_by_time_names_its_cut_points(tmp_path: Path) -> None:
+    documents = [{"text": f"Belge {n}", "split": "train"} for n in range(5)]
+    labelled = [{"text": f"Mesaj {n}", "label": "ham", "time": f"2024-01-{n + 1:02}T00:00:00Z"} for n in range(20)]
+    raw = write_raw(tmp_path / "raw", documents=documents, labelled=labelled)
+    by_time = params()
+    by_time = by_time.model_copy(update={"split": by_time.split.model_copy(update={"by": "time"})})
+    ledger = sample(by_time, raw, write_tokens(raw, tmp_path / "tokens"), tmp_path / "samples", progress=False)
+    assert ledger["labelled"]["kept"] == {"train": 12, "validation": 4, "test": 4}
+    words = "labelled split by time: validation from 2024-01-13T00:00:00Z, test from 2024-01-17T00:00:00Z"
+    assert words in describe(ledger)
+    assert read_json(tmp_path / "samples" / "ledger.json")["labelled"]["split"]["by"] == "time"

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline import files
 from pipeline.config.params import Split, Tokenize
-from pipeline.data.records import SCHEMAS, record_id
+from pipeline.data.placement import placement
+from pipeline.data.records import SCHEMAS, record_id, schema
 from pipeline.data.split import resolve
 from pipeline.data.tokens import INDEX, describe, tokenize
 from pipeline.errors import UserError
@@ -205,3 +206,23 @@ def test_tokenize_leaves_no_file_on_a_full_disk(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         tokenize(method(), SPLIT, source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["documents.parquet"]
+
+
+@pytest.mark.parametrize("by", ["group", "time"])
+def test_tokenize_copies_added_columns_and_splits_as_the_samples_stage_does(tmp_path: Path, by: Any) -> None:
+    """Otherwise the vocabulary learns from held-out documents."""
+    source = documents(tmp_path / "plain.parquet", texts(60))
+    rows = pq.read_table(source).to_pylist()
+    for i, row in enumerate(rows):
+        row |= {"group": f"g{i % 30}", "time": f"2024-01-{i % 20 + 1:02}T00:00:00Z", "region": None if i % 2 else "ege"}
+    whole = schema("documents", ["group", "time", "region"])
+    pq.write_table(pa.Table.from_pylist(rows, schema=whole), tmp_path / "documents.parquet")
+    split = SPLIT.model_copy(update={"by": by})
+    tokenize(method("characters"), split, tmp_path / "documents.parquet", tmp_path / "tokens")
+    index = pq.read_table(tmp_path / "tokens/index.parquet")
+    assert index.schema.names == [*INDEX.names, "group", "time", "region"]
+    for name in ("group", "time", "region"):
+        assert index[name].to_pylist() == [row[name] for row in rows]
+    places = placement(tmp_path / "documents.parquet", split)
+    assert index["split"].to_pylist() == places.names(0, len(places)).to_pylist()
+    assert len(set(index["split"].to_pylist())) == 3

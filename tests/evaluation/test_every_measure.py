@@ -11,6 +11,7 @@ import pytest
 from pipeline import files
 from pipeline.config import plugins
 from pipeline.evaluation import Subject
+from pipeline.prompts.spec import TaskSpec
 from pipeline.tasks import open_task
 from tests.evaluation.test_measures import COMPUTE, TOKENIZER, write_documents, write_labelled
 from tests.models import network
@@ -21,6 +22,8 @@ MEASURES = variants("evaluation")
 SECRET = "code is 493 027 518"  # the example pattern of measure `exposure`
 TEXTS = ["kısa", f"the {SECRET}, he said", "orta boy bir ışık"]
 MESSAGES = [("ödül kazandın", "spam", "tr"), ("akşama gel", "ham", "tr"), ("a prize for you", "spam", "en")]
+EV = TaskSpec(name="multi_label", labels=("ev", "iş"), max_tokens=16, max_prompt_tokens=16)
+NUMBER = TaskSpec(name="regress", mean=2.0, deviation=1.0, max_tokens=16, max_prompt_tokens=16)
 TASKS = (
     open_task(changed(SPAM, max_tokens=16, max_prompt_tokens=16), TOKENIZER),  # type: ignore[arg-type]
     open_task(changed(ANSWERS, template="alpaca", max_tokens=120, max_prompt_tokens=100), TOKENIZER),  # type: ignore[arg-type]
@@ -49,11 +52,21 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     return Subject("m", model, TOKENIZER, TASKS, tmp_path, COMPUTE)  # type: ignore[arg-type]  # a tokenizer of bytes
 
 
+CELLS = {"multi_label": (["[]", '["ev", "iş"]', '["ev"]'], EV), "regression": (["1", "2.5", "4"], NUMBER)}
+"""Measure -> label cells of the records, and the task that it measures."""
+
+
 @pytest.mark.parametrize("variant", MEASURES, ids=str)
 def test_every_measure_gives_finite_metrics_twice_the_same_and_details_as_json(
     variant: Variant, subject: Subject
 ) -> None:
     """Lost otherwise: an evaluation would end in an error, or two clean runs would differ."""
+    if variant.name in CELLS:
+        cells, spec = CELLS[variant.name]
+        rows = [(text, cell, code) for (text, _, code), cell in zip(MESSAGES, cells, strict=True)]
+        write_labelled(subject.samples / "labelled", rows)
+        model = network("llama", labels=len(spec.outputs), vocab_size=TOKENIZER.vocab_size, context_length=128).eval()
+        subject = subject._replace(model=model, tasks=(open_task(spec, subject.tokenizer),))
     settings = plugins.settings_class("evaluation", variant.name)(**variant.settings)
     measure = plugins.load("evaluation", variant.name).measure
     (metrics, details), again = measure(settings, subject), measure(settings, subject)

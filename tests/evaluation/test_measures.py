@@ -26,7 +26,9 @@ from pipeline.tasks import open_task
 from tests.fakes import ByteTokenizer
 from tests.specs import ANSWERS, SPAM, changed
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 TOKENIZER = ByteTokenizer()
 SHAPE = Model(
     family="llama", n_layers=2, n_heads=2, n_kv_heads=2, head_dim=4, d_model=8, d_ff=16, context_length=16,
@@ -36,8 +38,8 @@ SHAPE = Model(
 
 def subject(samples: Path, spec: TaskSpec = TEXT) -> Subject:
     model = GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(3))
-    if spec.labels:
-        model.add_score(len(spec.labels), torch.Generator().manual_seed(4))
+    if spec.outputs:
+        model.add_score(len(spec.outputs), torch.Generator().manual_seed(4))
     words: Any = TOKENIZER  # a fake one, which knows bytes alone
     return Subject("m", model.eval(), words, (open_task(spec, words),), samples, COMPUTE)
 
@@ -110,7 +112,7 @@ def test_perplexity_gives_the_bits_of_a_uniform_model(tmp_path: Path) -> None:
 
 
 def write_labelled(folder: Path, rows: list[tuple[str, str, str]]) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     table = pa.table(
         {
             "text": [r[0] for r in rows],

@@ -99,6 +99,21 @@ def _lost(made: Raw) -> None:
     made.rows["documents"].pop()
 
 
+MILL = "The mill was built in 1874 by Ada Moss. It burned down in the winter of 1901."
+
+
+def _invented_answer(made: Raw) -> None:
+    for _ in range(9):
+        made.add_answer("Ada Moss built the mill in 1874.", MILL)
+    made.add_answer("A shepherd sold three golden carpets near the harbour.", MILL)
+    made.add_answer("It burned down in the summer of 1987.", MILL)
+
+
+def _lost_record(made: Raw) -> None:
+    made.add_answer("Ada Moss built it.", MILL)
+    made.passages.append({"id": "0" * 16, "source": "made", "passage": MILL})
+
+
 # column that must fail -> what breaks it. A second column may fail with it where one cause breaks both.
 CASES: list[tuple[set[str], Callable[[Raw], Any]]] = [
     ({"found_type"}, _wrong_type),
@@ -133,6 +148,8 @@ CASES: list[tuple[set[str], Callable[[Raw], Any]]] = [
     ({"kept"}, _lost),
     ({"rejected"}, _unlisted_rejection),
     ({"rejected_share"}, _mostly_rejected),
+    ({"ungrounded_share"}, _invented_answer),
+    ({"without_record"}, _lost_record),
 ]
 
 
@@ -161,6 +178,20 @@ def test_every_expectation_has_a_failing_input() -> None:
 
 def test_gate_passes_clean_records(tmp_path: Path) -> None:
     assert judged(Raw(), tmp_path)["passed"]
+
+
+def test_gate_passes_answers_that_stand_in_their_passages_and_shows_the_others(tmp_path: Path) -> None:
+    made = Raw()
+    for _ in range(10):
+        made.add_answer("Ada Moss built the mill in 1874.", MILL)
+    made.add_answer("Somebody called Zoe Quill built it in 1999.", MILL)
+    verdict = judged(made, tmp_path)
+    assert verdict["passed"]
+    _invented_answer(made)
+    shown = str(entry(judged(made, tmp_path / "other"), "ungrounded_share")["offenders"])
+    assert "not 1999, Zoe, Quill" in shown
+    assert "golden carpets" in shown
+    assert "Ada Moss built the mill" not in shown
 
 
 def test_gate_passes_without_labelled_records(tmp_path: Path) -> None:
@@ -256,7 +287,9 @@ def test_gate_lists_a_bounded_number_of_labels_and_languages(tmp_path: Path, mon
 
 
 def test_gate_tells_measured_values_and_bounds_of_every_rule(tmp_path: Path) -> None:
-    results = judged(Raw(), tmp_path)["results"]
+    made = Raw()
+    made.add_answer("Ada Moss built the mill.", MILL)
+    results = judged(made, tmp_path)["results"]
     for result in results:
         assert result["measured"], result["column"]
         for row in result["measured"]:
@@ -297,3 +330,30 @@ def test_gate_admits_the_columns_that_sources_add_and_no_other(tmp_path: Path) -
     assert failed(judged(made, tmp_path)) == {"found_type"}
     made.sources["made"]["columns"] = {"documents": ["group", "region"]}
     assert failed(judged(made, tmp_path)) == {"found_type"}
+
+
+def test_gate_counts_every_label_of_records_with_several(tmp_path: Path) -> None:
+    """Lost otherwise: every set of labels would count as a label, and rare sets would stop the data."""
+    made = Raw()
+    made.sources["made"]["label_form"] = "several"
+    for i, row in enumerate(made.rows["labelled"]):
+        row["label"] = ["[]", '["a"]', '["b"]', '["a", "b"]'][i % 4] if i else '["a", "rare"]'
+    verdict = judged(made, tmp_path)
+    shares = {row["label"]: row["label_records"] for row in verdict["profile"]["labels"]}
+    assert shares == {"a": 13, "b": 12, "rare": 1}
+    assert failed(verdict) == {"label_share"}
+    made.rows["labelled"][0]["label"] = '["a"]'
+    assert not failed(judged(made, tmp_path))
+
+
+def test_gate_asks_no_share_of_numbers_but_two_different_ones(tmp_path: Path) -> None:
+    made = Raw()
+    made.sources["made"]["label_form"] = "number"
+    for i, row in enumerate(made.rows["labelled"]):
+        row["label"] = str(i / 4)
+    verdict = judged(made, tmp_path)
+    assert not failed(verdict)
+    assert verdict["profile"]["labels"] == []
+    for row in made.rows["labelled"]:
+        row["label"] = "3"
+    assert failed(judged(made, tmp_path)) == {"n_labels"}

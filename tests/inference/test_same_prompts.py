@@ -26,7 +26,9 @@ from pipeline.tasks import Answering, Labelling, Reason, Task, TaskContext
 from tests import variants
 from tests.models import network
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 CONTEXT = 96
 SETTINGS: dict[str, dict[str, Any]] = {
     "next_token": {"mask_documents": False, "logits_at_once": None},

@@ -30,7 +30,9 @@ from tests.specs import ANSWERS as CHAT
 from tests.specs import SPAM, TEXT, WORDS, changed, labels_of, written
 from tests.variants import Variant
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 BASE = Path("models/base")
 
 

@@ -62,7 +62,7 @@ def test_linear_equals_two_lora_adapters_at_once() -> None:
     base, ids_BT = network("qwen3").eval(), torch.arange(12).view(2, 6)
 
     def with_lora(model: GPT, target: str) -> tuple[GPT, Any]:
-        fields = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "rank_stabilised": False, "decompose": False}
+        fields = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "rank_stabilised": False, "decompose": False, "merged": True}
         model, tuner = copy.deepcopy(model), variants.build("tuners", "lora", **fields, targets=[target])
         generator = torch.Generator().manual_seed(7)
         tuner.apply(model, generator, list)

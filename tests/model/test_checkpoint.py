@@ -178,7 +178,9 @@ def test_save_refuses_an_unmerged_adapter(tmp_path: Path) -> None:
     """Lost otherwise: the folder would miss what the adapter learned."""
     model = ours_of("llama")
     lora = plugins.load("tuners", "lora")
-    settings = lora.Settings(rank=1, alpha=1.0, dropout=0.0, targets=["mlp"], rank_stabilised=False, decompose=False)
+    settings = lora.Settings(
+        rank=1, alpha=1.0, dropout=0.0, targets=["mlp"], rank_stabilised=False, decompose=False, merged=True
+    )
     lora.build(settings).apply(model, torch.Generator(), list)
     with pytest.raises(ValueError, match="merge the adapter before saving"):
         checkpoint.save(model, tmp_path / "m")

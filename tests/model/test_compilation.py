@@ -17,7 +17,9 @@ from pipeline.model.compilation import compiled
 from pipeline.paths import CODE
 from tests.models import network
 
-COMPILE = Compute(device="cpu", threads=1, precision="float32", compile=True)
+COMPILE = Compute(
+    device="cpu", threads=1, precision="float32", compile=True, checkpoint_activations=False, weights="float32"
+)
 
 
 def test_compiled_refuses_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +62,9 @@ from pipeline.model.device import set_up
 from pipeline.model.compilation import compiled
 from tests.models import network
 
-compute = Compute(device="cpu", threads=1, precision="float32", compile=True)
+compute = Compute(
+    device="cpu", threads=1, precision="float32", compile=True, checkpoint_activations=False, weights="float32"
+)
 set_up(compute)
 model = network(family="qwen3")
 torch.optim.AdamW(model.parameters())  # as in a stage; imports torch's compiler, which looks for its cache

@@ -9,7 +9,9 @@ from pipeline.model.device import autocast, lowered, set_up
 from pipeline.tuners.lora import LoRALinear, Settings
 from tests.models import network
 
-CPU = Compute(device="cpu", threads=1, precision="float32", compile=False)
+CPU = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 
 
 def test_set_up_names_a_missing_gpu() -> None:
@@ -37,7 +39,8 @@ def test_lowered_gives_the_bits_of_autocast(family: str, decompose: bool) -> Non
     """Beside an adapter that reads the float32 weight too, and a head that shares its weight with the embedding."""
     model = network(family=family, tie_embeddings=True).eval()
     adapter = Settings(
-        rank=2, alpha=4.0, dropout=0.0, targets=["mlp"], rank_stabilised=False, decompose=decompose
+        rank=2, alpha=4.0, dropout=0.0, targets=["mlp"], rank_stabilised=False, decompose=decompose,
+        merged=True,
     )  # fmt: skip
     model.blocks[0].mlp.up = LoRALinear(model.blocks[0].mlp.up, adapter)
     model.blocks[0].mlp.up.initialise(torch.Generator().manual_seed(5))

@@ -11,10 +11,10 @@ import torch
 
 from pipeline import tokenizer as vocabularies
 from pipeline.inference.predictor import Predictor
-from pipeline.model import checkpoint
+from pipeline.model import adapter_folder, checkpoint, readme
 from pipeline.model.gpt import GPT
 from pipeline.prompts.spec import TEXT, TaskSpec
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import Tokenizer, export
 from pipeline.tuners import Adapter
 from tests import variants
 from tests.models import shape
@@ -24,6 +24,8 @@ CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=40, max_
 TASKS = {
     "next_token": TEXT.within(160),
     "classify": CLASSIFY,
+    "multi_label": TaskSpec(name="multi_label", labels=("ev", "iş", "çöp"), max_tokens=40, max_prompt_tokens=40),
+    "regress": TaskSpec(name="regress", mean=-3.25, deviation=1.5, max_tokens=40, max_prompt_tokens=40),
     "cloze": TaskSpec(
         name="cloze",
         labels=("ham", "spam"),
@@ -82,7 +84,7 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
     name: str, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = TASKS[name]
-    labels = labels_of(task) if task.name == "classify" else None  # cloze has labels and no head
+    labels = None if task.name == "cloze" else list(task.outputs) or None  # cloze has labels and no head
     folder = tmp_path / "model"
     checkpoint.save(network(words, len(labels or [])), folder, tokenizer=words, labels=labels, metadata=written([task]))
     monkeypatch.chdir("/")
@@ -93,19 +95,19 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
         best, other = variables["rows"][0]
         assert (best["label"], best["score"]) == (expected["label"], pytest.approx(expected["score"], abs=1e-5))
         assert best["score"] + other["score"] == pytest.approx(1)
+    elif name == "multi_label":
+        shares = {row["label"]: row["score"] for row in variables["rows"][0]}
+        assert shares == pytest.approx(expected["probabilities"], abs=1e-5)
+    elif name == "regress":
+        assert variables["numbers"][0] == pytest.approx(expected["value"], abs=1e-4)
     else:
         made = {"cloze": "label", "next_token": "text"}.get(name, "answer")
         assert variables[made] == expected[RESULTS[name]]
 
 
-@pytest.mark.parametrize("task", [TASKS["next_token"], CLASSIFY], ids=["next_token", "classify"])
-@pytest.mark.parametrize("variant", ADAPTERS, ids=str)
-def test_the_code_of_an_adapter_gives_the_models_scores_from_any_folder(
-    variant: variants.Variant, task: TaskSpec, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lost otherwise: the base's path held only in the project's root, and labels were LABEL_0 and LABEL_1."""
-    tuner, labels = variant.build(), labels_of(task)
-    models = tmp_path / "models"
+def save_tuned(models: Path, variant: variants.Variant, task: TaskSpec, words: Path, whole: bool) -> None:
+    """models/base, and models/tuned with an adapter of random weights; not whole: without the base's weights."""
+    tuner, labels = variant.build(), labels_of(task) if task.name == "classify" else None
     checkpoint.save(network(words, 0), models / "base", tokenizer=words, metadata=written([TEXT]))
     model = checkpoint.load(models / "base")
     if labels:
@@ -116,9 +118,80 @@ def test_the_code_of_an_adapter_gives_the_models_scores_from_any_folder(
         for parameter in tuner.groups(model)[0]["params"]:
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     checkpoint.save(
-        tuner.merge(model.eval()), models / "tuned", tokenizer=words, labels=labels, metadata=written([task]),
+        tuner.merge(model.eval()) if whole else model, models / "tuned",
+        tokenizer=words, labels=labels, metadata=written([task]),
         adapter=lambda folder: tuner.save_adapter(model, folder, "../../base"),
+        base=None if whole else adapter_folder.describe(models / "base"),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("tuner", ["lora", "ia3"])
+def test_the_code_of_an_adapter_without_its_base_gives_the_predictors_answer(
+    tuner: str, name: str, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text in, answer out; transformers alone finds no weights there, and the README says so."""
+    import transformers
+
+    task = TASKS[name]
+    save_tuned(tmp_path, next(v for v in ADAPTERS if v.name == tuner), task, words, whole=False)
+    folder = tmp_path / "tuned"
+    assert "from_pretrained` of transformers alone finds no weights here" in (folder / "README.md").read_text()
+    with pytest.raises(OSError, match="no file named"):
+        transformers.AutoModelForCausalLM.from_pretrained(folder)
+    monkeypatch.chdir("/")
+    variables = code(folder, 0)
+    text = "a question" if name in ("chat", "alpaca") else "a text"
+    expected = Predictor(folder).answer([text])[0]
+    if name == "classify":
+        best = variables["rows"][0][0]
+        assert (best["label"], best["score"]) == (expected["label"], pytest.approx(expected["score"], abs=1e-5))
+    else:
+        made = {"cloze": "label", "next_token": "text"}.get(name, "answer")
+        assert variables[made] == expected[RESULTS[name]]
+
+
+@pytest.mark.parametrize("variant", [v for v in ADAPTERS if v.name in ("prefix", "prompt", "bottleneck")], ids=str)
+def test_the_code_of_an_adapter_without_its_base_gives_the_scores_of_virtual_tokens(
+    variant: variants.Variant, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tuned(tmp_path, variant, TASKS["next_token"], words, whole=False)
+    folder = tmp_path / "tuned"
+    if variant.name == "bottleneck":
+        assert "```" not in (folder / "README.md").read_text()
+        return
+    monkeypatch.chdir("/")
+    made = code(folder, 0)
+    inputs = made["tokenizer"]("a text", return_tensors="pt")
+    scores = made["model"].eval()(**inputs).logits[:, -inputs["input_ids"].shape[1] :]
+    torch.testing.assert_close(scores, checkpoint.load(folder)(inputs["input_ids"]), atol=1e-4, rtol=0)
+
+
+def test_the_readme_names_repository_and_commit_of_an_unchanged_base(tmp_path: Path, words: Path) -> None:
+    """An adapter over open weights can be given away without the base's folder."""
+    variant = next(v for v in ADAPTERS if v.name == "lora")
+    save_tuned(tmp_path, variant, TASKS["next_token"], words, whole=False)
+    path = tmp_path / "tuned/adapter/adapter_config.json"
+    named = {"base_model_name_or_path": "org/name", "revision": "0" * 40}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    tokenizer = Tokenizer.load(words)
+    task = written([TASKS["next_token"]])["tasks"][0]
+    text = readme.text(task, "llama", export.describe(tokenizer, task, 160), path.parent)
+    assert "is its\nrepository and `revision` its commit." in text
+    assert 'from_pretrained(base, revision=commit, config=config, dtype="float32")' in text
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        compile(block, "README.md", "exec")
+
+
+@pytest.mark.parametrize("task", [TASKS["next_token"], CLASSIFY], ids=["next_token", "classify"])
+@pytest.mark.parametrize("variant", ADAPTERS, ids=str)
+def test_the_code_of_an_adapter_gives_the_models_scores_from_any_folder(
+    variant: variants.Variant, task: TaskSpec, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: the base's path held only in the project's root, and labels were LABEL_0 and LABEL_1."""
+    labels = labels_of(task)
+    models = tmp_path / "models"
+    save_tuned(models, variant, task, words, whole=True)
     moved = shutil.move(models, tmp_path / "elsewhere")
     folder = Path(moved) / "tuned"
     config = json.loads((folder / "adapter/adapter_config.json").read_text())

@@ -15,7 +15,7 @@ from pipeline.model.gpt import GPT
 from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer
 from tests.models import shape
-from tests.specs import labels_of, written
+from tests.specs import written
 
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "arcee", "nanochat")
 WITH_HEAD = [family for family in FAMILIES if family not in HEADLESS]
@@ -30,6 +30,11 @@ TEXTS = [
 ]
 CHAT_TEXTS = TEXTS[:-1]  # a chat template places special tokens by name, so transformers matches them in texts too
 CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam", "çöp"), max_tokens=40, max_prompt_tokens=40)
+MULTI_LABEL = TaskSpec(
+    name="multi_label", labels=("ev", "iş", "çöp"), max_tokens=40, max_prompt_tokens=40,
+    thresholds={"ev": 0.5, "iş": 0.2, "çöp": 0.9}, decided_by="f1",
+)  # fmt: skip
+REGRESS = TaskSpec(name="regress", mean=3.0, deviation=1.5, max_tokens=40, max_prompt_tokens=40)
 CLOZE = TaskSpec(
     name="cloze",
     labels=("ham", "spam"),
@@ -59,7 +64,7 @@ def exported(folder: Path, words: Path, family: str, task: TaskSpec) -> Path:
     tokenizer = Tokenizer.load(words)
     size = {"vocab_size": tokenizer.vocab_size, "context_length": 128, "tie_embeddings": False}
     model = GPT(shape(family, **size), torch.Generator().manual_seed(3))
-    labels = labels_of(task) if task.name == "classify" else None  # cloze has labels and no head
+    labels = None if task.name == "cloze" else list(task.outputs) or None  # cloze has labels and no head
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
@@ -88,6 +93,35 @@ def test_a_classifier_gives_the_predictors_labels_and_scores(family: str, tmp_pa
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     alone = [int(model(**tokenizer(text, return_tensors="pt")).logits.argmax()) for text in TEXTS]
     assert [model.config.id2label[number] for number in alone] == [answer["label"] for answer in ours]
+
+
+@pytest.mark.parametrize("family", WITH_HEAD)
+def test_a_multi_label_model_gives_the_predictors_probabilities(family: str, tmp_path: Path, words: Path) -> None:
+    """Lost otherwise: with the problem type of one label transformers would take a softmax over the labels."""
+    from transformers import pipeline
+
+    folder = exported(tmp_path / "model", words, family, MULTI_LABEL)
+    ours = Predictor(folder).answer(TEXTS)
+    assert MULTI_LABEL.thresholds is not None
+    for answer in ours:
+        chosen = [label for label, p in answer["probabilities"].items() if p >= MULTI_LABEL.thresholds[label]]
+        assert answer["labels"] == chosen
+    assert len({round(answer["probabilities"]["ev"], 3) for answer in ours}) == len(TEXTS)
+    theirs = pipeline("text-classification", model=str(folder), top_k=None)(TEXTS, batch_size=len(TEXTS))
+    for rows, answer in zip(theirs, ours, strict=True):
+        assert {row["label"]: row["score"] for row in rows} == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", WITH_HEAD)
+def test_a_regression_model_gives_the_predictors_values(family: str, tmp_path: Path, words: Path) -> None:
+    """The output of transformers is standardised; its problem type keeps a sigmoid away."""
+    from transformers import pipeline
+
+    folder = exported(tmp_path / "model", words, family, REGRESS)
+    ours = [answer["value"] for answer in Predictor(folder).answer(TEXTS)]
+    theirs = pipeline("text-classification", model=str(folder))(TEXTS, batch_size=len(TEXTS))
+    assert [3.0 + 1.5 * row["score"] for row in theirs] == pytest.approx(ours, abs=1e-4)
+    assert max(ours) - min(ours) > 1.5  # more than the sigmoid's range
 
 
 @pytest.mark.parametrize("family", WITH_HEAD)

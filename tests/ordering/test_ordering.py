@@ -13,7 +13,9 @@ from tests.fakes import ByteTokenizer
 from tests.models import network
 from tests.variants import Variant, build, variants
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 
 
 class Examples(list[int]):

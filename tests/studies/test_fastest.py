@@ -18,7 +18,17 @@ from tests.projects import small
 
 
 def compute(**changes: object) -> Compute:
-    return Compute.model_validate({"device": "cpu", "threads": 1, "precision": "float32", "compile": False} | changes)
+    return Compute.model_validate(
+        {
+            "device": "cpu",
+            "threads": 1,
+            "precision": "float32",
+            "compile": False,
+            "checkpoint_activations": False,
+            "weights": "float32",
+        }
+        | changes
+    )
 
 
 def timing(setting: Compute, first_s: float, step_s: float, tokens: int = 100, spread: float = 0.0) -> fastest.Timing:

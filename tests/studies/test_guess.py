@@ -304,3 +304,37 @@ def test_lenient_opens_every_bound_of_the_gates() -> None:
     assert opened["tokens"]["bytes_per_token"] == {"at_least": 0.0, "at_most": 10.0**9}
     assert opened["samples"]["min_records"] == {"train": 0, "validation": 0, "test": 0}
     assert opened["samples"]["overlap"]["near"] == raw["gates"]["samples"]["overlap"]["near"]
+
+
+def test_guess_offers_a_template_where_two_columns_hold_texts(tmp_path: Path) -> None:
+    rows = [{"title": f"Konu {i} neden böyle", "body": f"Bu {i} numaralı uzun bir iletinin metni, hep böyle sürer",
+             "topic": "ab"[i % 2], "region": ("ege", "doğu")[i % 2], "no": str(i)} for i in range(30)]  # fmt: skip
+    (tmp_path / "a.csv").write_text(csv_of(rows), encoding="utf-8")
+    offer = r"""'title' holds texts too; to read both: text: "{title}\n\n{body}" (columns)"""
+    guessed = guess(tmp_path / "a.csv", Wishes(label="topic"))
+    assert guessed.columns == {"text": "body", "label": "topic"}
+    assert offer in guessed.sentences
+    for row in rows:
+        del row["title"]
+    (tmp_path / "b.csv").write_text(csv_of(rows), encoding="utf-8")
+    assert not any(
+        "to read both" in sentence for sentence in guess(tmp_path / "b.csv", Wishes(label="topic")).sentences
+    )
+
+
+def test_guess_takes_a_template_of_the_user_for_the_text(tmp_path: Path) -> None:
+    rows = [{"konu": f"Konu {i}", "metin": f"Bu {i} numaralı ileti, hep böyle sürer", "tür": "ab"[i % 2]}
+            for i in range(30)]  # fmt: skip
+    (tmp_path / "a.csv").write_text(csv_of(rows), encoding="utf-8")
+    guessed = guess(tmp_path / "a.csv", Wishes(text=r"{konu}\n{metin}"))
+    assert guessed.columns == {"text": "{konu}\n{metin}", "label": "tür"}
+    assert not guessed.rejected
+    assert guessed.running_text() == {"text": "{konu}\n{metin}"}
+    assert not any("not used" in sentence or "to read both" in sentence for sentence in guessed.sentences)
+    config.check(params(INPUTS / "a.csv", guessed))
+    documents = guess(tmp_path / "a.csv", Wishes(text="{konu} {metin}", kind="documents"))
+    assert documents.columns == {"text": "{konu} {metin}"}
+    with pytest.raises(UserError, match="no column 'title'; columns found: konu, metin, tür"):
+        guess(tmp_path / "a.csv", Wishes(text="{title} {metin}"))
+    with pytest.raises(UserError, match=r"has a single \{"):
+        guess(tmp_path / "a.csv", Wishes(text="{konu"))

@@ -24,6 +24,7 @@ from pipeline.studies.search import STORE, RecipeSearch, SearchTrial
 from pipeline.studies.search_results import apply, show
 from pipeline.tracking import sender, stage
 from pipeline.training import run as training
+from pipeline.training import validation
 from stages import finetune
 from tests import searches
 from tests.searches import RANK, RATE
@@ -156,7 +157,7 @@ def test_search_continues_after_a_diverged_trial(enter: Callable[..., Path]) -> 
 
 def test_search_continues_after_a_failed_trial(enter: Callable[..., Path]) -> None:
     """Some combinations only the data refuses: here virtual tokens that leave no room for a message."""
-    prompts = [{"name": "prompt", "virtual_tokens": n, "text": "ödül"} for n in (2, 20)]
+    prompts = [{"name": "prompt", "virtual_tokens": n, "text": "ödül", "with_base": True} for n in (2, 20)]
     enter(space={"tuner": {"choices": prompts}})
     trials = ran().trials()
     assert {t.values["tuner"]["virtual_tokens"]: t.state for t in trials if t.state != "pruned"} == {
@@ -175,13 +176,13 @@ def test_search_validates_all_batch_sizes_on_the_same_examples(
     """Lost otherwise: a larger batch is also measured on more messages, and wins or loses by them."""
     enter(trials=3, space={"ordering.batch_size": {"choices": [4, 7, 16]}})
     seen = set()
-    measure = training.mean_loss
+    measure = validation.mean_loss
 
     def spy(model: Any, parts: Any, examples: Any, batches: int) -> float:
         seen.add((parts.ordering.batch_size, min(len(examples), batches * parts.ordering.batch_size)))
         return measure(model, parts, examples, batches)
 
-    monkeypatch.setattr(training, "mean_loss", spy)
+    monkeypatch.setattr(validation, "mean_loss", spy)
     ran()
     assert len({size for size, _ in seen}) > 1
     assert {count for _, count in seen} == {16}
@@ -299,3 +300,20 @@ def test_search_records_every_trial_as_a_child_run(enter: Callable[..., Path]) -
         if trial.state == "complete":
             assert child.data.metrics["loss_nats"] == trial.loss == min(m.value for m in history)
     assert not (folder / "reports").exists()
+
+
+def test_search_ranks_trials_by_the_measure_that_the_recipe_keeps_weights_by(
+    enter: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: the search would choose the lowest loss for a recipe that is kept by its accuracy."""
+    enter(trials=2)
+    edit.change(Path("params.yaml"), {"finetune.spam-lora.validation.keep": {"measure": "accuracy"}})
+    found = ran()
+    assert found.figure == "1 - accuracy"
+    errors = [trial.loss for trial in found.trials() if trial.state == "complete"]
+    assert errors
+    sixteenths = [error * 16 for error in errors]  # a validation has 16 records
+    assert sixteenths == [pytest.approx(round(number)) for number in sixteenths]
+    assert found.best().loss == min(errors)
+    show(found)
+    assert "1 - accuracy" in capsys.readouterr().out

@@ -32,11 +32,19 @@ RECORDS: list[dict[str, Any]] = [
     WINDOWS[1] | MESSAGES[1] | instruction("Kim?", "Ayşe", given="Ayşe geldi.", chosen="Ayşe", rejected="o"),
 ]
 TASKS = [task for task in variants.variants("tasks") if task.name != "unchanged"]  # it has no examples
-CONTEXT = TaskContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"])  # type: ignore[arg-type]
+CONTEXT = TaskContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"], label_cells=["1", "2.5"])  # type: ignore[arg-type]
+LABELS = {"multi_label": ('["ham", "spam"]', "[]"), "regress": ("1", "2.5")}
+"""Label cells of the two records for tasks that read another form than one label."""
 
 
 def model() -> GPT:
     return GPT(ModelConfig(**SHAPE.model_dump(), vocab_size=TOKENIZER.vocab_size), torch.Generator().manual_seed(1))
+
+
+def records_of(variant: Variant) -> list[dict[str, Any]]:
+    """The two records, with labels in the form that the task reads."""
+    cells = LABELS.get(variant.name, ("spam", "ham"))
+    return [record | {"label": cell} for record, cell in zip(RECORDS, cells, strict=True)]
 
 
 def made(name: str, **changes: Any) -> Any:
@@ -49,7 +57,7 @@ def test_every_task_gives_a_loss_per_example_and_lowers_it(variant: Variant) -> 
     torch.manual_seed(0)
     network, learned = model(), variant.build(CONTEXT)
     learned.prepare(network, torch.Generator().manual_seed(2))
-    batch = learned.collate([learned.example(record) for record in RECORDS])
+    batch = learned.collate([learned.example(record) for record in records_of(variant)])
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     before = learned.losses(network, batch)
     assert before.shape == (2,)
@@ -65,7 +73,7 @@ def test_every_task_gives_an_example_the_same_loss_alone_and_in_a_batch(variant:
     """Padding would otherwise change the loss of an example beside a longer one."""
     network, learned = model().eval(), variant.build(CONTEXT)
     learned.prepare(network, torch.Generator().manual_seed(2))
-    examples = [learned.example(record) for record in RECORDS]
+    examples = [learned.example(record) for record in records_of(variant)]
     together = learned.losses(network, learned.collate(examples))
     alone = torch.cat([learned.losses(network, learned.collate([example])) for example in examples])
     assert torch.allclose(together, alone, atol=1e-6)
@@ -76,9 +84,12 @@ def test_every_task_has_predictions_that_give_its_losses(variant: Variant) -> No
     """Lost otherwise: a teacher would be compared at other positions than those that are trained."""
     network, learned = model().eval(), variant.build(CONTEXT)
     learned.prepare(network, torch.Generator().manual_seed(2))
-    batch = learned.collate([learned.example(record) for record in RECORDS])
+    batch = learned.collate([learned.example(record) for record in records_of(variant)])
     predictions = learned.predictions(network, batch)
-    losses = per_example(token_losses(predictions.scores_NC, predictions.targets_N), predictions)
+    losses = learned.losses_of(predictions)
+    if variant.name not in LABELS:
+        by_hand = per_example(token_losses(predictions.scores_NC, predictions.targets_N), predictions)
+        torch.testing.assert_close(losses, by_hand)
     torch.testing.assert_close(learned.losses(network, batch), losses)
 
 
@@ -180,7 +191,7 @@ def test_every_task_of_a_trained_model_asks_as_in_training(variant: Variant) -> 
             continue
         assert prompt == learned.prompt(Request(text))
         if hasattr(plugins.settings_class("tasks", variant.name), "form"):
-            example = learned.example({"text": text, "label": "ham"} | instruction(text, "x"))
+            example = learned.example(records_of(variant)[1] | {"text": text} | instruction(text, "x"))
             assert example[0][: len(prompt)] == prompt
 
 

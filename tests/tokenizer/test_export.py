@@ -13,7 +13,9 @@ from pipeline.prompts import templates
 from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tasks import IGNORED, Request, open_task
 from pipeline.tokenizer import Tokenizer, export
+from tests.prompts import chat_templates
 from tests.specs import written
+from tests.tokenizer import foreign
 
 TEXTS = ["Ayşe İzmir'de yaşıyor.", "", " iki  boşluk\n", "<|endoftext|>", "ışık 2024 👍"]
 CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=24, max_prompt_tokens=24)
@@ -196,3 +198,113 @@ def test_adopt_reads_a_tokenizer_json_without_a_model_type(words: Path, tmp_path
     ours, theirs = exported(tmp_path / "kept", tmp_path / "model", TEXT)
     assert theirs("Ayşe")["input_ids"] == [ours.end_of_text, *Tokenizer.load(words).encode("Ayşe")]
     assert json.loads((tmp_path / "model/tokenizer.json").read_text())["model"]["type"] == "BPE"
+
+
+FOREIGN = {
+    "wordpiece": "bert", "unigram": "t5", "byte_fallback": "gemma", "missing_bytes": "llama", "roberta": "roberta",
+    "prefix_space": "gpt2", "clip": "clip", "wordlevel": "llama",
+}  # fmt: skip
+"""Kind of vocabulary -> model_type of the folder, by which AutoTokenizer could choose another class."""
+
+
+@pytest.mark.parametrize("task", ["classify", "unchanged"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_write_gives_the_ids_of_an_adopted_vocabulary(kind: str, task: str, tmp_path: Path) -> None:
+    """Lost otherwise: a tuned BERT reads other ids in transformers than it was tuned on, or without [CLS] and [SEP]."""
+    from transformers import AutoTokenizer
+
+    vocabularies.adopt(foreign.write(kind, tmp_path / "theirs")).save(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": FOREIGN[kind]}), encoding="utf-8")
+    decoder = json.loads((tmp_path / "model" / "tokenizer.json").read_bytes())["decoder"]
+    tokenizer = Tokenizer.load(tmp_path / "model")
+    input_format = export.describe(tokenizer, {"name": task, "max_tokens": 99}, 99)
+    export.write(tmp_path / "model", tokenizer, input_format)
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "model"), Tokenizer.load(tmp_path / "model")
+    assert (input_format.before, input_format.after) == {
+        "classify": (ours.text_prefix, ours.text_suffix or (ours.end_of_text,)),
+        "unchanged": (ours.text_prefix, ours.text_suffix) if foreign.AROUND.get(kind) else ((ours.end_of_text,), ()),
+    }[task]
+    for text in ["Işık gün don't  köfte", "a b", "  x ", "日本語 [x]", *foreign.lines(20)]:
+        ids = ours.encode(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+        assert theirs(text)["input_ids"] == [*input_format.before, *ids, *input_format.after]
+        assert theirs.decode(ids) == ours.decode(ids) == tokenizer.decode(ids)
+    assert theirs.eos_token_id == ours.end_of_text
+    assert ours.unknown in (theirs.unk_token_id, None)
+    assert theirs.pad_token_id is None or theirs.pad_token_id not in {*input_format.after, ours.unknown}
+    assert json.loads((tmp_path / "model" / "tokenizer.json").read_bytes())["decoder"] == decoder
+
+
+def test_write_keeps_the_roles_of_an_encoder(tmp_path: Path) -> None:
+    """Lost otherwise: transformers' fill-mask finds no mask token in a tuned BERT."""
+    from transformers import AutoTokenizer
+
+    vocabularies.adopt(foreign.write("wordpiece", tmp_path / "model")).save(tmp_path / "model")
+    tokenizer = Tokenizer.load(tmp_path / "model")
+    for task in ("classify", "unchanged"):  # an export of an export too
+        export.write(tmp_path / "model", tokenizer, export.describe(tokenizer, {"name": task, "max_tokens": 9}, 9))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert (theirs.cls_token, theirs.sep_token, theirs.mask_token, theirs.pad_token) == (
+        "[CLS]", "[SEP]", "[MASK]", "[PAD]",
+    )  # fmt: skip
+
+
+def folder_of(style: str, path: Path, task: TaskSpec) -> tuple[Tokenizer, Any]:
+    """A released vocabulary with a chat template of its own, as a model of this task is exported."""
+    vocabularies.adopt(chat_templates.folder(chat_templates.STYLES[style], path / "theirs")).save(path / "words")
+    return exported(path / "words", path / "model", task)
+
+
+@pytest.mark.parametrize("style", ["smollm2", "gemma", "mistral"])
+def test_write_keeps_the_folders_template_and_tokens_for_template_model(style: str, tmp_path: Path) -> None:
+    """Its bos_token and eos_token too, since the template names them; and the end of a turn ends an answer."""
+    task = CHAT.model_copy(update={"template": "model"})
+    ours, theirs = folder_of(style, tmp_path, task)
+    released = chat_templates.STYLES[style]
+    assert theirs.chat_template == released.template
+    assert (theirs.eos_token, theirs.bos_token) == (released.eos, released.bos)
+    messages = [{"role": "user", "content": "Kaç?"}]
+    prompt = open_task(task, ours).prompt(Request.of_messages(messages))
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt
+    ends = export.describe(ours, export.first_task(written([task])), 256).ends
+    assert ends[0] == open_task(task, ours).stop
+    assert ours.special[released.eos] in ends
+
+
+@pytest.mark.parametrize("style", ["smollm2", "gemma", "mistral"])
+def test_write_replaces_the_folders_template_and_end_for_any_other(style: str, tmp_path: Path) -> None:
+    """Lost otherwise: other programs would ask an alpaca model in the template of the model it was tuned from."""
+    task = CHAT.model_copy(update={"template": "alpaca"})
+    ours, theirs = folder_of(style, tmp_path, task)
+    assert theirs.chat_template == export.CHAT_TEMPLATES["alpaca"]
+    assert theirs.eos_token_id == theirs.bos_token_id == ours.end_of_text == open_task(task, ours).stop
+    messages = [{"role": "user", "content": "Kaç?"}]
+    prompt = open_task(task, ours).prompt(Request.of_messages(messages))
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompt
+    assert export.describe(ours, export.first_task(written([task])), 256).ends == (ours.end_of_text,)
+
+
+def test_write_ends_answers_of_a_released_chat_model_at_its_turns_too(tmp_path: Path) -> None:
+    """`base` is the released model unchanged: its template is kept, so its answers end as that says."""
+    ours, theirs = folder_of("gemma", tmp_path, TEXT.within(256))
+    assert theirs.chat_template == chat_templates.GEMMA
+    assert theirs.bos_token == "<bos>"
+    ends = export.describe(ours, export.first_task(written([TEXT.within(256)])), 256).ends
+    assert {ours.special["<end_of_turn>"], ours.end_of_text} <= set(ends)
+
+
+def test_saved_model_says_in_generation_config_where_an_answer_ends(tmp_path: Path) -> None:
+    from pipeline.model import checkpoint
+    from tests.models import network
+
+    vocabularies.adopt(chat_templates.folder(chat_templates.STYLES["gemma"], tmp_path / "theirs")).save(
+        tmp_path / "words"
+    )
+    model = network("llama", vocab_size=Tokenizer.load(tmp_path / "words").vocab_size)
+    for template, ends in {"model": ["<end_of_turn>", "<eos>"], "alpaca": "<eos>"}.items():
+        task = TaskSpec(name="chat", template=template, max_tokens=16, max_prompt_tokens=12)
+        checkpoint.save(model, tmp_path / template, tokenizer=tmp_path / "words", metadata=written([task]))
+        special = Tokenizer.load(tmp_path / template).special
+        written_ends = json.loads((tmp_path / template / "generation_config.json").read_text())["eos_token_id"]
+        assert written_ends == (special[ends] if isinstance(ends, str) else [special[name] for name in ends])
+        assert (tmp_path / template / "README.md").read_text().count(f"by the template {template}") == 1

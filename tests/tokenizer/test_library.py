@@ -20,21 +20,11 @@ TEXT = st.one_of(
     st.text(st.sampled_from(" \n\r\t\u00a0\u2581'sSſtlLdaA1½٣éı\u0301/.!İ中👍##"), max_size=40),
     st.lists(st.sampled_from([*foreign.WORDS, "  ", "\u2581\u2581", "<0x41>"]), max_size=15).map(" ".join),
 )
-AROUND = {
-    "wordpiece": (["[CLS]"], ["[SEP]"]),
-    "roberta": (["[CLS]"], ["[SEP]"]),
-    "unigram": ([], ["</s>"]),
-    "byte_fallback": (["<s>"], []),
-    "clip": ([], ["<|endoftext|>"]),
-}
 
 
 @pytest.fixture(scope="module", params=foreign.KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-_ADOPTED: dict[str, tuple[Tokenizer, tokenizers.Tokenizer]] = {}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +77,7 @@ def test_encode_gives_no_special_token(both: tuple[Tokenizer, tokenizers.Tokeniz
 def test_adopt_reads_the_tokens_around_a_text(kind: str, both: tuple[Tokenizer, tokenizers.Tokenizer]) -> None:
     """An encoder would read texts without the tokens that its head stands on."""
     ours, _ = both
-    before, after = AROUND.get(kind, ([], []))
+    before, after = foreign.AROUND.get(kind, ([], []))
     assert ours.text_prefix == tuple(ours.special[name] for name in before)
     assert ours.text_suffix == tuple(ours.special[name] for name in after)
 
@@ -100,7 +90,9 @@ def test_adopt_says_which_vocabularies_are_lossless(kind: str, both: tuple[Token
 def test_encode_refuses_a_text_that_needs_a_missing_byte(tmp_path: Path) -> None:
     """tiktoken panics there, and the tokenizers library drops the byte."""
     ours = tokenizer.adopt(foreign.write("missing_bytes", tmp_path))
-    with pytest.raises(UnencodableError, match=r"byte 0xe0 of character 'अ' \(U\+0905\) at position 2 has no token"):
+    with pytest.raises(
+        UnencodableError, match=r"byte 0xe0 of character 'अ' \(U\+0905\) at position 2 of the text has no token"
+    ):
         ours.encode("ı अ")
     with pytest.raises(UnencodableError, match="byte 0x00"):
         ours.encode_batch(["a", "b\x00"])

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from pipeline.contracts import groups
+from pipeline.errors import UserError
 from pipeline.tasks import Reason
 from pipeline.training.examples import FewShot, Records, Subset
 
@@ -48,3 +51,19 @@ def test_records_leave_out_what_makes_no_example_before_few_are_drawn() -> None:
     assert whole.left_out == {"odd": 5}
     assert len(few) == 3
     assert few.column("source") == [f"s{few[i]}" for i in range(3)]
+
+
+def test_records_column_has_empty_texts_where_a_record_has_no_value() -> None:
+    """A column that a source adds may have empty cells; a mixture sorts and names its values."""
+
+    class Whole:
+        def example(self, record: dict[str, Any]) -> Any:
+            return record["text"]
+
+    task: Any = Whole()
+    records = Records(pa.table({"text": ["a", "b", "c"], "region": ["ege", None, "doğu"]}), task)
+    assert records.column("region") == ["ege", "", "doğu"]
+    members = groups(records, "region", ["ege", "doğu"], "ordering.shares")
+    assert {name: rows.tolist() for name, rows in members.items()} == {"ege": [0], "doğu": [2]}
+    with pytest.raises(UserError, match=r"names marmara; column 'region' holds , doğu, ege"):
+        groups(records, "region", ["marmara"], "ordering.shares")

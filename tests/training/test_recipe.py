@@ -8,11 +8,13 @@ import torch
 import yaml
 
 from pipeline import config, files, tokenizer
+from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.evaluation import open_subject
 from pipeline.files import write_table
 from pipeline.inference.labels import probabilities
+from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
 from pipeline.tasks import Request
@@ -28,8 +30,8 @@ CLOZE = {
 }  # fmt: skip
 TUNERS: list[dict[str, Any]] = [
     {"name": "full"},
-    {"name": "bottleneck", "width": 2},
-    {"name": "prompt", "virtual_tokens": 4, "text": "spam"},
+    {"name": "bottleneck", "width": 2, "with_base": True},
+    {"name": "prompt", "virtual_tokens": 4, "text": "spam", "with_base": True},
 ]
 
 
@@ -54,22 +56,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def params_of(task: dict[str, Any], tuner: dict[str, Any]) -> Params:
+def params_of(task: dict[str, Any], tuner: dict[str, Any], loss: str = "cross_entropy") -> Params:
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
     raw["runtime"]["progress"], raw["search"] = False, {}
     chosen = raw["finetune"]["spam-lora"]
-    chosen |= {"task": task, "tuner": tuner}
+    chosen |= {"task": task, "tuner": tuner, "loss": {"name": loss}}
     chosen["schedule"] |= {"steps": 3, "warmup_steps": 1}
     chosen["validation"] |= {"every": 2}
     return config.check(raw)
 
 
-def train(params: Params) -> None:
-    recipe = params.finetune["spam-lora"]
+def train(params: Params, start: str = "base") -> None:
+    recipe, folder = params.finetune["spam-lora"], Path("models") / start
     recipes.train(
         "spam-lora", "finetune.spam-lora", recipe, "labelled",
-        lambda generator, device: checkpoint.load(Path("models/base"), str(device)),
-        [Path("models/base")], params, NullTracker(), Path("models/base"),
+        lambda generator, device: checkpoint.load(folder, str(device)),
+        [folder], params, NullTracker(), folder,
     )  # fmt: skip
 
 
@@ -84,6 +86,105 @@ def test_train_writes_a_model_that_can_be_loaded_and_classifies(task: dict[str, 
     found = probabilities(subject.model, subject.labelling("m"), [Request("ödül 1"), Request("akşam 2" * 40)], 2)
     assert found.shape == (2, 2)
     torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
+def relabel(cells: list[str]) -> None:
+    """Replaces the labels of both splits."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for split in ("train", "validation"):
+        path = Path(f"data/samples/labelled/{split}.parquet")
+        table = pq.ParquetFile(path).read()
+        place = table.column_names.index("label")
+        write_table(path, table.set_column(place, table.schema.field("label"), pa.array(cells)))
+
+
+HEAD_TASKS = {
+    "multi_label": (['["hediye", "kısa"]', "[]", '["kısa"]'] * 4, "binary_cross_entropy", {"decide": {"by": "f1"}}),
+    "regress": ([str(number / 2) for number in range(12)], "squared_error", {}),
+}
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("tuner", TUNERS, ids=lambda tuner: tuner["name"])
+@pytest.mark.parametrize("name", HEAD_TASKS)
+def test_train_writes_a_model_that_answers_with_several_labels_or_a_number(name: str, tuner: dict[str, Any]) -> None:
+    """From labels in the records to answers of the folder, with the weights that training left."""
+    cells, loss, settings = HEAD_TASKS[name]
+    relabel(cells)
+    params = params_of({"name": name, "max_tokens": 40} | settings, tuner, loss)
+    train(params)
+    predictor = Predictor(Path("models/spam-lora"))
+    answers = predictor.answer(["ödül 1", "akşam 2" * 40])
+    if name == "regress":
+        assert predictor.task.spec.mean == pytest.approx(2.75)
+        assert all(-20 < answer["value"] < 25 for answer in answers)
+        return
+    assert predictor.task.spec.labels == ("hediye", "kısa")
+    assert set(predictor.task.spec.thresholds or {}) == {"hediye", "kısa"}
+    assert all(set(answer["probabilities"]) == {"hediye", "kısa"} for answer in answers)
+
+
+@pytest.mark.usefixtures("project")
+def test_train_refuses_labels_that_are_no_numbers_when_the_task_is_regression() -> None:
+    with pytest.raises(UserError, match=r"label 'ham' is no number, which task regress needs; write label_form: numbe"):
+        train(params_of({"name": "regress", "max_tokens": 40}, {"name": "full"}, "squared_error"))
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("by", ["f1", "cost"])
+def test_train_chooses_thresholds_on_validation_and_the_predictor_uses_them(by: str) -> None:
+    costs = {"costs": {"ham": {"spam": 9.0}, "spam": {"ham": 1.0}}} if by == "cost" else {}
+    train(params_of({"name": "classify", "max_tokens": 40, "decide": {"by": by} | costs}, {"name": "full"}))
+    predictor = Predictor(Path("models/spam-lora"))
+    thresholds = predictor.task.spec.thresholds
+    assert thresholds is not None
+    assert sum(thresholds.values()) == pytest.approx(1)
+    texts = [f"ödül {number}" for number in range(12)]
+    for answer, row in zip(predictor.answer(texts), predictor.probabilities([Request(t) for t in texts]), strict=True):
+        assert answer["label"] == ("spam" if row["spam"] >= thresholds["spam"] else "ham")
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [(name, "float32") for name in ("lora", "ia3", "prefix", "prompt", "bottleneck")] + [("lora", "bfloat16")],
+)
+def test_train_stores_an_adapter_without_its_base_that_loads_as_the_whole_model(
+    name: str, weights: str, project: Path
+) -> None:
+    """The same recipe in both forms: equal weights, and all files of the whole folder again from the small one.
+
+    With frozen weights in bfloat16 the model is that of the rounded base, and so it must be when it is read.
+    """
+    settings = {"name": name} | plugins.example("tuners", name)
+    key = "merged" if "merged" in settings else "with_base"
+    task = {"name": "classify", "max_tokens": 40}
+    for form in ("whole", "spam-lora"):
+        params = params_of(task, settings | {key: form == "whole"})
+        train(params.model_copy(update={"compute": params.compute.model_copy(update={"weights": weights})}))
+        (project / "models/spam-lora").rename(project / "models" / form)
+    assert not list((project / "models/spam-lora").rglob("model.safetensors"))
+    checkpoint.write_whole(Path("models/spam-lora"), Path("models/again"))
+    assert files.sha256_of(Path("models/again")) == files.sha256_of(Path("models/whole"))
+    loaded, whole = (checkpoint.load(Path("models") / name).state_dict() for name in ("spam-lora", "whole"))
+    assert all(torch.equal(loaded[key], value) for key, value in whole.items())
+
+
+@pytest.mark.usefixtures("project")
+def test_train_names_no_base_for_an_adapter_over_an_adapter() -> None:
+    """Lost otherwise: peft would be sent to a folder without weights."""
+    task, lora = {"name": "classify", "max_tokens": 40}, {"name": "lora"} | plugins.example("tuners", "lora")
+    train(params_of(task, lora | {"merged": False}))
+    Path("models/spam-lora").rename("models/first")
+    params = params_of(task, lora)
+    recipe = params.finetune["spam-lora"].model_copy(update={"start": "first"})
+    params.finetune["spam-lora"] = recipe
+    train(params, "first")
+    config = files.read_json(Path("models/spam-lora/adapter/adapter_config.json"))
+    assert config["base_model_name_or_path"] is None
+    assert checkpoint.load(Path("models/spam-lora")).score is not None
 
 
 @pytest.mark.usefixtures("project")
@@ -105,7 +206,7 @@ def test_train_counts_records_and_epochs(accumulate: int, batch_warmup_steps: in
 @pytest.mark.usefixtures("project")
 def test_train_refuses_virtual_tokens_that_leave_no_room() -> None:
     """Lost otherwise: the first long message would end the run with an error about positions."""
-    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam"}
+    tuner = {"name": "prompt", "virtual_tokens": 20, "text": "spam", "with_base": True}
     with pytest.raises(UserError, match=r"leave room for 28 of 48 tokens, task.max_tokens is 40; use fewer"):
         train(params_of({"name": "classify", "max_tokens": 40}, tuner))
 

@@ -27,7 +27,9 @@ from pipeline.training.loop import Parts, fit, mean_loss
 from pipeline.training.run import DivergedError, Progress, Trainer
 from pipeline.weighting.uniform import Uniform
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 SHAPE = Model(
     family="llama", n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, d_model=16, d_ff=32, context_length=16,
     dropout=0.1, tie_embeddings=True, bias=False, rope_theta=10000.0, norm_epsilon=1e-5, logit_softcap=None,

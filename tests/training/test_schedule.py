@@ -2,14 +2,16 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 
 from pipeline.config.recipe import Schedule
-from pipeline.training.schedule import learning_rate_factor, micro_batches
+from pipeline.errors import UserError
+from pipeline.training.schedule import learning_rate_factor, micro_batches, resolved
 
 
-def schedule(shape: str, **changes: float) -> Schedule:
+def schedule(shape: str, **changes: Any) -> Schedule:
     fields = {
         "shape": shape,
         "steps": 100,
@@ -55,6 +57,36 @@ def test_micro_batches_grow_evenly_and_each_number_comes_once() -> None:
     steep = [micro_batches(schedule("constant", accumulate=5, batch_warmup_steps=2), step) for step in range(4)]
     assert [len(numbers) for numbers in steep] == [3, 5, 5, 5]
     assert micro_batches(schedule("constant", accumulate=3), 7) == range(21, 24)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "accumulate", "batch_warmup_steps", "steps"),
+    [(1, 10, 1, 0, 10), (3, 16, 1, 0, 19), (0.5, 16, 1, 0, 4), (2, 16, 4, 0, 4), (2, 16, 4, 8, 7), (0.01, 16, 1, 0, 1)],
+)
+def test_resolved_takes_the_fewest_updates_that_make_the_epochs(
+    epochs: float, batch_size: int, accumulate: int, batch_warmup_steps: int, steps: int
+) -> None:
+    """Of 100 examples; a growing batch counts what it draws."""
+    changes = {"steps": None, "epochs": epochs, "accumulate": accumulate, "batch_warmup_steps": batch_warmup_steps}
+    given = schedule("cosine", **changes)
+    made = resolved(given, 100, batch_size)
+    assert (made.updates, made.epochs) == (steps, None)
+    drawn = micro_batches(made, steps).start * batch_size
+    assert drawn >= epochs * 100
+    assert steps == 1 or micro_batches(made, steps - 1).start * batch_size < epochs * 100
+    assert given.trains
+    with pytest.raises(UserError, match=r"schedule.epochs is .*; write schedule.steps instead"):
+        _ = given.updates
+
+
+def test_resolved_leaves_a_schedule_in_steps_as_it_is() -> None:
+    assert resolved(schedule("cosine"), 7, 3) == schedule("cosine")
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 3}, {"steps": None}, {"steps": None, "epochs": 0}])
+def test_schedule_refuses_both_lengths_none_and_no_epoch(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected one of them: steps: 120, or epochs: 3|greater than 0"):
+        schedule("cosine", **changes)
 
 
 def test_schedule_refuses_a_batch_warm_up_without_accumulation() -> None:

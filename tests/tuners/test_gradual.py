@@ -11,7 +11,9 @@ from pipeline.tuners.gradual import Settings, build
 from pipeline.weighting.uniform import Uniform
 from tests.models import network
 
-COMPUTE = Compute(device="cpu", threads=1, precision="float32", compile=False)
+COMPUTE = Compute(
+    device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
+)
 SCHEDULE = Schedule(
     shape="constant", steps=8, warmup_steps=0, final_share=1.0, accumulate=1, batch_warmup_steps=0, clip_norm=1.0
 )  # fmt: skip

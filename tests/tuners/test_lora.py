@@ -23,7 +23,7 @@ def model_of(family: str, score: bool = False) -> GPT:
     return network(family, labels=3 if score else 0).eval()
 
 
-PLAIN = {"rank_stabilised": False, "decompose": False}
+PLAIN = {"rank_stabilised": False, "decompose": False, "merged": True}
 
 
 def tuned(model: GPT, targets: tuple[str, ...] = ("attention", "mlp"), **variant: bool):
@@ -151,7 +151,9 @@ def test_load_adapter_refuses_adapters_that_do_not_fit(tmp_path: Path) -> None:
 def test_lora_scales_by_the_root_of_the_rank_and_keeps_row_norms_when_so_set() -> None:
     """Lost otherwise: the settings would be names without their mathematics (rsLoRA eq. 5, DoRA eq. 5)."""
     base = torch.nn.Linear(6, 5)
-    settings = Settings(rank=4, alpha=8.0, dropout=0.9, targets=["mlp"], rank_stabilised=True, decompose=False)
+    settings = Settings(
+        rank=4, alpha=8.0, dropout=0.9, targets=["mlp"], rank_stabilised=True, decompose=False, merged=True
+    )
     assert LoRALinear(base, settings).scale == 4.0
     decomposed = LoRALinear(base, settings.model_copy(update={"decompose": True}))
     decomposed.initialise(torch.Generator().manual_seed(0))

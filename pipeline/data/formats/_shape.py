@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.config.recipe import Kind
 from pipeline.data.formats._template import Template, is_template
+from pipeline.data.label_cells import LabelForm
 from pipeline.data.records import CONTENT, RESERVED, ROLES, TIME
 from pipeline.errors import UserError
 
@@ -59,6 +60,8 @@ class Shape:
     split: str | None
     further: dict[str, str] = field(default_factory=dict)
     """Further columns that records keep: ours -> the file's."""
+    label_form: LabelForm = "one"
+    label_separator: str | None = None
 
     def __post_init__(self) -> None:
         messages = [MESSAGES] if self.kind in ("documents", "instructions") else []
@@ -81,10 +84,23 @@ class Shape:
             raise ValueError(f"columns names messages, which replace {', '.join(CONTENT[self.kind])}; keep one of them")
         if self.labels and self.kind != "labelled":
             raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
+        self._require_a_label_form()
         if self.split is not None and "split" in self.columns:
             raise ValueError("split pins every record and columns.split reads it from a column; keep one of them")
         if self.language != "auto" and "language" in self.columns:
             raise ValueError("language is given twice, in language and in columns.language; write language: auto")
+
+    def _require_a_label_form(self) -> None:
+        """Raises ValueError where label_form, label_separator and labels contradict each other."""
+        if self.label_form != "one" and self.kind != "labelled":
+            raise ValueError(f"label_form {self.label_form} is for kind labelled, found kind {self.kind}; remove it")
+        if self.label_separator is not None and (self.label_form != "several" or not self.label_separator.strip(" ")):
+            raise ValueError(
+                f"label_separator is {self.label_separator!r} and label_form {self.label_form}; expected a sign that "
+                "is no space, with label_form several"
+            )
+        if self.labels and self.label_form == "number":
+            raise ValueError("labels names labels, and label_form is number; write labels: {}")
 
     @classmethod
     def of(cls, settings: Any, where: str) -> "Shape":
@@ -102,8 +118,10 @@ class Shape:
                 f"columns.{several[0]} is {columns[several[0]]!r}; expected one column of the file, or of several a "
                 'template such as "{title}\\n\\n{body}"'
             )
-        labels, language, split = settings.labels, settings.language, settings.split
-        return cls(where, settings.kind, columns, labels, language, split, further)
+        return cls(
+            where, settings.kind, columns, settings.labels, settings.language, settings.split, further,
+            getattr(settings, "label_form", "one"), getattr(settings, "label_separator", None),
+        )  # fmt: skip
 
     @cached_property
     def templates(self) -> dict[str, Template]:

@@ -2,7 +2,7 @@
 
 Blank lines and empty documents are no records. A file read whole and uncut keeps every byte of its text; else line ends
 at a record's edges are stripped. Cuts are made, in this order of preference, at the end of a paragraph, a line, a
-sentence or a word.
+sentence or a word. `columns: {group: file}` makes the records of a file one group (`split.by: group`).
 """
 
 import re
@@ -17,6 +17,7 @@ from pipeline.data.formats._shape import BadRow, Row, Shape
 from pipeline.data.formats._text import MAX_RECORD_BYTES, File, body, line_parts, lines
 from pipeline.errors import UserError
 
+_BY_FILE = {"group": "file"}
 _SENTENCE = re.compile(r"[.!?…][\"'”’)]?\s")
 
 
@@ -45,11 +46,17 @@ def rows(file: File, settings: Settings, shape: Shape) -> Iterator[Row]:
     Raises:
         UserError: undecodable or binary file, or a shape other than documents of one text column.
     """
-    if shape.kind != "documents" or shape.columns or shape.further:
+    if shape.kind != "documents" or shape.columns not in ({}, _BY_FILE) or shape.further:
         raise UserError(
             f"{shape.where}: format txt reads documents and has no columns; found kind {shape.kind}, "
-            f"columns {shape.columns}; expected kind: documents and columns: {{}}"
+            f"columns {shape.columns | shape.further}; expected kind: documents and columns: {{}} or {{group: file}}"
         )
+    added = (file.name,) if shape.columns else ()
+    for number, row in _documents(file, settings):
+        yield number, row if isinstance(row, BadRow) else (*row, *added)
+
+
+def _documents(file: File, settings: Settings) -> Iterator[Row]:
     collected = _Document(settings)
     # Documents that are cut may have lines of any length, which come in parts; a whole one must fit into memory.
     parts = line_parts(file, settings.encoding) if settings.max_characters else lines(file, settings.encoding)

@@ -1,10 +1,10 @@
 """Validation of rows: every value is checked, none is altered, invalid rows are rejected and logged with a reason.
 
 A field must be text: numbers are not converted to text, null is not converted to "", and "NA" stays "NA". Exceptions: a
-label that is a number or a boolean is accepted where `labels` names it, also as a list of one; an `input` that is null
-or missing is empty; a list of messages is read as a conversation, or as the running text of a document. Cells of a
-column template and of added columns may be numbers, booleans or dates, which become text; an empty cell of an added
-column is null, but a `time` is required.
+label that is a number or a boolean is accepted where `labels` names it, also as a list of one (several labels and
+numbers: `label_form`); an `input` that is null or missing is empty; a list of messages is read as a conversation, or as
+the running text of a document. Cells of a column template and of added columns may be numbers, booleans or dates, which
+become text; an empty cell of an added column is null, but a `time` is required.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.recipe import Kind
-from pipeline.data import conversations, message_shapes
+from pipeline.data import conversations, label_cells, message_shapes
 from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, TOOLS, BadRow, Field, Row, Shape
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import SPLITS, TEXTS, TIME, schema
@@ -179,17 +179,55 @@ def _value(field: Field, value: Any, shape: Shape) -> str | BadRow | None:
     if value is ABSENT or (value is None and field.ours in OPTIONAL):
         return ""
     if field.ours == "label":
-        if isinstance(value, list) and len(value) != 1:
-            return BadRow("several_labels", f"{field.theirs} is a list of {len(value)}; expected one label")
-        value = label_text(value[0] if isinstance(value, list) else value, shape.labels)
+        return _label(field, value, shape)
     if (fault := _fault(field, value)) is not None:
         return fault
-    if field.ours == "label" and shape.labels:
+    if field.ours == "split" and value not in SPLITS:
+        return BadRow("unknown_split", f"{field.theirs} is {value!r:.40}; one of: {', '.join(SPLITS)}")
+    return str(value)
+
+
+def _label(field: Field, value: Any, shape: Shape) -> str | BadRow:
+    """The label cell of a row (pipeline/data/label_cells.py), or the reason why the row is rejected."""
+    if shape.label_form == "number":
+        number = label_cells.number_of(value)
+        if number is None:
+            return BadRow("not_a_number", f"{field.theirs} is {value!r:.40}; expected a finite number such as 3.5")
+        return label_cells.number_cell(number)
+    if shape.label_form == "several":
+        return _several_labels(field, value, shape)
+    if isinstance(value, list) and len(value) != 1:
+        return BadRow(
+            "several_labels",
+            f"{field.theirs} is a list of {len(value)}; expected one label, or label_form: several (multi_label)",
+        )
+    return _one_label(field, value[0] if isinstance(value, list) else value, shape)
+
+
+def _several_labels(field: Field, value: Any, shape: Shape) -> str | BadRow:
+    """The labels of a list, of a JSON list in a text, or of a text with separators; none is allowed."""
+    listed = value
+    if isinstance(value, str):
+        listed = label_cells.several_in(value.strip())
+        if listed is None and shape.label_separator is not None:
+            listed = [part.strip() for part in value.split(shape.label_separator) if part.strip()]
+    if not isinstance(listed, list):
+        return BadRow(
+            "not_a_list", f"{field.theirs} is {value!r:.40}; expected a list of labels, or text and a label_separator"
+        )
+    labels = [_one_label(field, label, shape) for label in listed]
+    bad = next((label for label in labels if isinstance(label, BadRow)), None)
+    return bad or label_cells.several_cell(label for label in labels if isinstance(label, str))
+
+
+def _one_label(field: Field, value: Any, shape: Shape) -> str | BadRow:
+    value = label_text(value, shape.labels)
+    if (fault := _fault(field, value)) is not None:
+        return fault
+    if shape.labels:
         if value not in shape.labels:
             return BadRow("unknown_label", f"{field.theirs} is {value!r:.40}; one of: {', '.join(shape.labels)}")
         return shape.labels[value]
-    if field.ours == "split" and value not in SPLITS:
-        return BadRow("unknown_split", f"{field.theirs} is {value!r:.40}; one of: {', '.join(SPLITS)}")
     return str(value)
 
 
@@ -213,7 +251,7 @@ def _time(field: Field, value: Any) -> str | BadRow:
             moment = datetime.combine(moment, time())
         if isinstance(moment, datetime):
             moment = moment.astimezone(UTC) if moment.tzinfo else moment
-            return moment.replace(tzinfo=None, microsecond=0).isoformat() + "Z"
+            return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
     except (ValueError, OverflowError):
         pass
     return BadRow(

@@ -39,6 +39,11 @@ class Settings(Section):
     """Our column -> the dataset's, where names differ, with templates, roles and `extra` as in `files`."""
     labels: dict[str, str]
     """The dataset's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""
+    label_form: Literal["one", "several", "number"] = "one"
+    """Content of the label column: one label, several (a list, or text with `label_separator`; for multi_label), or
+    a number (for task regress)."""
+    label_separator: str | None = None
+    """With several labels in one text: what stands between them, such as a comma; null: labels are lists."""
     language: Annotated[str, Field(pattern="^(auto|[a-z]{2,3})$")]
     """ISO 639-1, und, or auto: guessed for each record."""
     split: Literal["train", "validation", "test"] | None

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from pipeline.config.recipe import Finetune, Kind
+from pipeline.data.label_cells import distinct_labels
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates.profiles.splits import Samples
 from pipeline.prompts.examples import reason
@@ -42,7 +43,12 @@ def _left_out(samples: Samples, name: str, recipe: Finetune) -> Iterator[LeftOut
     kind = recipe.data
     settings = recipe.part("task", f"finetune.{name}")
     labels = sorted({label for split, label in samples.counts(kind, "label") if split == "train"})
+    form = getattr(settings, "form", None)
+    if form == "label_sets":
+        labels = distinct_labels(labels)
     fields = {key: value for key, value in settings.model_dump().items() if key in TaskSpec.model_fields}
+    if form == "numbers":  # mean and deviation are irrelevant here
+        fields |= {"mean": 0.0, "deviation": 1.0}
     spec = TaskSpec(name=recipe.task.name, labels=tuple(labels), **fields)
     row = 0
     found = {
@@ -52,7 +58,7 @@ def _left_out(samples: Samples, name: str, recipe: Finetune) -> Iterator[LeftOut
     for split, batch in samples.batches(kind, samples.columns(kind)):
         tally, reasons = found[split].left_out, found[split].reasons
         for record in batch.to_pylist():
-            fault = reason(getattr(settings, "form", None), samples.tokenizer, spec, record)
+            fault = reason(form, samples.tokenizer, spec, record)
             if fault is not None:
                 reasons[fault.code] += 1
                 if tally.count < MOST_EXAMPLES:

@@ -1,6 +1,7 @@
 """Profile tables of data/raw: records, languages, labels, sources and row counts."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
@@ -15,12 +16,14 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.external import DiskArray, group_starts, in_order
+from pipeline.data.label_cells import labels_of
 from pipeline.data.records import schema
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
 from pipeline.gates.profiles import texts as _texts
 from pipeline.gates.profiles.scan import COUNTS, Profiler
+from pipeline.gates.profiles.values import MOST_VALUES, Rest
 
 if TYPE_CHECKING:
     from pipeline.gates.raw import Settings
@@ -180,12 +183,19 @@ def _language(settings: "Settings", documents: Profiler, code: str, count: int) 
 
 
 def _labels(settings: "Settings", file: Path, labelled: Profiler) -> dict[str, Frame]:
+    """Shares of the labels, and of all of them number and contradictions; numbers (regression) have no shares."""
     columns = ("label_records", "label_share")
     balance = Frame(("label",), columns, counts={"label_share": "label_records"}, kind="labelled")
     label_set = Frame((), ("n_labels", "contradictions"), kind="labelled")
+    forms = _label_forms(file.parent, labelled)
     if labelled.row and (n_labels := labelled.labels.number()):
         fewest = math.ceil(settings.labels.min_share * labelled.row)
-        listed, rare, other = labelled.labels.rarest(file, "label", fewest)
+        if "number" in forms:
+            listed, rare, other = dict[str, int](), Rest(0, 0, 0), Rest(0, 0, 0)
+        elif "several" in forms:
+            n_labels, listed, rare, other = _several_labels(file, fewest)
+        else:
+            listed, rare, other = labelled.labels.rarest(file, "label", fewest)
         for label, count in sorted(listed.items()):
             balance.add({"label": label, "label_records": count, "label_share": count / labelled.row})
         for rest, words in ((rare, "rarer than that"), (other, "not rarer than that")):
@@ -195,6 +205,27 @@ def _labels(settings: "Settings", file: Path, labelled: Profiler) -> dict[str, F
                 balance.add({"label": name, "label_records": rest.records, "label_share": share})
         label_set.add({"n_labels": n_labels, "contradictions": labelled.contradictions(file)})
     return {"labels": balance, "label_set": label_set}
+
+
+def _label_forms(raw: Path, labelled: Profiler) -> set[str]:
+    """The forms of the label column of the sources that have labelled records (`label_form`)."""
+    stated = files.read_json(raw / "provenance.json")["sources"]
+    return {stated.get(source, {}).get("label_form", "one") for source in labelled.sources}
+
+
+def _several_labels(file: Path, fewest: int) -> tuple[int, dict[str, int], Rest, Rest]:
+    """Number of distinct labels of records with several, and the rarest of them as of `DistinctValues.rarest`."""
+    counts: Counter[str] = Counter()
+    for batch in batches(file, ["label"], _BATCH):
+        for cell in batch["label"].to_pylist():
+            counts.update(labels_of(cell or ""))
+    order = sorted(counts, key=lambda label: (counts[label], label))
+    rest = [counts[label] for label in order[MOST_VALUES:]]
+    rare, other = (
+        Rest(len(part), sum(part), min(part, default=0))
+        for part in ([n for n in rest if n < fewest], [n for n in rest if n >= fewest])
+    )
+    return len(counts), {label: counts[label] for label in order[:MOST_VALUES]}, rare, other
 
 
 def _sources(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:

@@ -19,14 +19,16 @@ import yaml
 
 from pipeline.config.recipe import Kind
 from pipeline.data.formats._shape import BadRow, Shape
+from pipeline.data.formats._template import Template, is_template
 from pipeline.data.formats._text import File
+from pipeline.data.label_cells import LabelForm
 from pipeline.data.ledger import RowLog
 from pipeline.errors import UserError
 from pipeline.studies.guess import reading
 from pipeline.studies.guess.columns import Columns
 from pipeline.studies.guess.encoding import detect as encoding_of
 from pipeline.studies.guess.inputs import Inputs, find
-from pipeline.studies.guess.picker import Ask, Roles, Wishes
+from pipeline.studies.guess.picker import Ask, Roles, Wishes, is_meta
 from pipeline.studies.guess.reading import Format
 from pipeline.studies.guess.roles import choose
 from pipeline.studies.guess.texts import labels_of
@@ -65,6 +67,8 @@ class Guess:
     """Rows that a run would reject, of those that were read as records: reason -> number."""
     coded: bool = False
     """Whether the file's labels are numbers or booleans, which params.yaml has to name."""
+    label_form: LabelForm = "one"
+    """With kind labelled: one label a row, or several (lists of labels)."""
 
     def entry(self, place: Path) -> dict[str, Any]:
         """The source below download.sources; `place`: the file, or one beside it, in inputs/."""
@@ -76,6 +80,7 @@ class Guess:
             "licence": "not stated in a try", "consent": "not stated in a try",
             "weight": 1.0, **path, "sha256": None, "kind": self.kind, "columns": self.columns,
             "labels": self.labels if self.coded else {}, "language": "auto", "split": None, "format": self.format,
+            **({} if self.label_form == "one" else {"label_form": self.label_form}),
         }  # fmt: skip
 
     def block(self, place: Path) -> str:
@@ -99,6 +104,7 @@ class Guess:
         guessed = {
             "kind": self.kind, "format": self.format, "encoding": self.encoding, "columns": self.columns,
             "labels": list(self.labels.values()), "rows": self.rows,
+            **({} if self.label_form == "one" else {"label_form": self.label_form}),
         }  # fmt: skip
         return printable(json.dumps(guessed, ensure_ascii=False))
 
@@ -147,7 +153,8 @@ def _guess(paths: list[Path], wishes: Wishes) -> Guess:
     labels, coded, named = _labels(chosen, columns, inputs, form)
     told += [*_sentences(chosen, columns), *named]
     guessed = Guess(
-        chosen.kind, form, chosen.columns, tuple(told), encoding, labels, columns.rows, inputs, coded=coded
+        chosen.kind, form, chosen.columns, tuple(told), encoding, labels, columns.rows, inputs, coded=coded,
+        label_form=_label_form(chosen, columns),
     )  # fmt: skip
     rejected, shown = _rejected(guessed)
     return replace(guessed, rejected=rejected, sentences=tuple(map(printable, (*told, *shown))))
@@ -260,11 +267,34 @@ def _sentences(chosen: Roles, columns: Columns) -> list[str]:
     more = "" if columns.whole else " or more"
     told = [f"{columns.rows:,}{more} rows: kind {chosen.kind} (kind)", *chosen.sentences]
     told += [f"{role} is column {name!r} (columns.{role})" for role, name in chosen.columns.items()]
-    used = set(chosen.columns.values())
+    used = {name for theirs in chosen.columns.values() for name in _names(theirs)}
     unused = [name for name in columns.by_name if name not in used and not name.endswith(".0")]
     if unused:
         told.append(f"not used: {', '.join(repr(name[:40]) for name in unused[:8])}")
-    return told
+    return told + _further_texts(chosen, columns)
+
+
+def _names(theirs: str) -> tuple[str, ...]:
+    """The columns of the file that one of ours is made of."""
+    return Template(theirs).columns if is_template(theirs) else (theirs,)
+
+
+def _further_texts(chosen: Roles, columns: Columns) -> list[str]:
+    """A sentence that offers a template where the rows hold texts in other columns too."""
+    text = chosen.columns.get("text")
+    if text is None or is_template(text):
+        return []
+    others = [
+        name
+        for name, column in columns.by_name.items()
+        if name not in chosen.columns.values() and not is_meta(column) and "{" not in name and not name.endswith(".0")
+        and column.is_text(columns.looked) and not column.is_label(columns.looked)
+    ]  # fmt: skip
+    if not others:
+        return []
+    parts = sorted([text, others[0]], key=list(columns.by_name).index)
+    template = "\\n\\n".join(f"{{{name}}}" for name in parts)
+    return [f'{others[0][:40]!r} holds texts too; to read both: text: "{template}" (columns)']
 
 
 def _labels(chosen: Roles, columns: Columns, inputs: Inputs, form: Format) -> tuple[dict[str, str], bool, list[str]]:
@@ -272,6 +302,10 @@ def _labels(chosen: Roles, columns: Columns, inputs: Inputs, form: Format) -> tu
     if chosen.kind != "labelled":
         return {}, False, []
     column = columns.by_name[chosen.columns["label"]]
+    if column.is_label_sets:
+        names = sorted(column.members)
+        listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+        return {name: name for name in names}, False, [f"several of {len(names)} labels a row: {listed} (label_form)"]
     coded = labels_of(column)
     if coded:
         names = class_names(inputs.files[0], form, chosen.columns["label"])
@@ -281,6 +315,12 @@ def _labels(chosen: Roles, columns: Columns, inputs: Inputs, form: Format) -> tu
     listed = ", ".join(f"{code} ({name})" if code != name else code for code, name in list(labels.items())[:10])
     told = f"{len(labels)} labels: {listed}{', ...' if len(labels) > 10 else ''}"
     return labels, bool(coded), [told + (" (labels)" if coded else "")]
+
+
+def _label_form(chosen: Roles, columns: Columns) -> LabelForm:
+    """Whether rows have one label or several."""
+    several = chosen.kind == "labelled" and columns.by_name[chosen.columns["label"]].is_label_sets
+    return "several" if several else "one"
 
 
 def class_names(file: File, form: Format, column: str) -> list[str]:
@@ -308,7 +348,9 @@ def _rejected(guessed: Guess) -> tuple[dict[str, int], list[str]]:
     rejected: list[Any] = []
     log = RowLog("guess", rejected.extend)
     labels = guessed.labels if guessed.coded else {}
-    shape = Shape("download.sources.own", guessed.kind, guessed.columns, labels, "und", None)
+    shape = Shape(
+        "download.sources.own", guessed.kind, guessed.columns, labels, "und", None, label_form=guessed.label_form
+    )
     for file in guessed.inputs.files[:_CHECKED_FILES]:
         try:
             shaped = islice(reading.shaped(file, guessed.format, shape), _CHECKED)

@@ -50,6 +50,8 @@ class Column:
     lists: int = 0
     several: int = 0
     """Lists of other than one element."""
+    members: Counter[str] = field(default_factory=Counter)
+    """Short texts in lists of texts -> how often; empty once they are more than labels can be."""
 
     def add(self, value: Any) -> None:
         """Counts one value."""
@@ -71,6 +73,8 @@ class Column:
             return
         self.lists += 1
         self.several += len(value) != 1
+        if all(isinstance(member, str) for member in value) and len(self.members) <= MOST_LABELS:
+            self.members.update(member for member in value if len(member) <= 60)
         if len(value) == 1 and isinstance(value[0], str | int | float):
             self._count(value[0])
 
@@ -130,6 +134,12 @@ class Column:
         short = all(len(str(value)) <= 60 for value in self.values)
         whole = all(not isinstance(value, float) or value.is_integer() for value in self.values)
         return short and whole and (2 * kinds <= self.seen) and self.words <= 5 * max(self.texts, 1)
+
+    @property
+    def is_label_sets(self) -> bool:
+        """Whether the values are lists of labels, some of several (multi-label classification)."""
+        few = 1 <= len(self.members) <= MOST_LABELS and 2 * len(self.members) <= self.seen
+        return self.lists > 0.5 * self.seen and self.several > 0.05 * self.seen and few
 
     @property
     def _is_boolean(self) -> bool:

@@ -93,3 +93,16 @@ def test_txt_reads_a_line_of_any_length_where_it_is_cut(read, tmp_path):
     assert sum(row["text"].count("söz") for row in rows) == 10_000_000
     assert (rows[0]["origin"], rows[-1]["origin"], rows[-1]["text"]) == ("a.txt:1", "a.txt:5", "son")
     assert peak < 250 << 20
+
+
+def test_txt_makes_the_records_of_a_file_one_group(read, tmp_path):
+    """Lost otherwise: pieces of one document in training and test."""
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("one\n\ntwo\n")
+    form = TXT | {"documents": "paragraph"}
+    rows = read.read(f"{tmp_path}/*.txt", "documents", format=form, columns={"group": "file"})
+    assert [(row["text"], row["group"]) for row in rows] == [
+        ("one", "a.txt"), ("two", "a.txt"), ("one", "b.txt"), ("two", "b.txt")
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"found kind documents, columns \{'group': 'name'\}; expected .*group: file"):
+        read("a.txt", "text", "documents", format=form, columns={"group": "name"})

@@ -222,6 +222,74 @@ def test_files_reject_labels_that_are_not_one_label(read, value, reason):
     assert read.reasons() == [(1, reason)]
 
 
+@pytest.mark.parametrize(
+    ("value", "separator", "label"),
+    [
+        ('["b", "a", "b"]', None, '["a", "b"]'),
+        ("[]", None, "[]"),
+        ('"[\\"ş\\"]"', None, '["ş"]'),
+        ('"b; a ;; b"', ";", '["a", "b"]'),
+        ('""', ";", "[]"),
+        ('["a;b"]', ";", '["a;b"]'),
+    ],
+)
+def test_files_read_several_labels_of_lists_and_of_text_with_separators(read, value, separator, label):
+    rows = read(
+        "a.jsonl", f'{{"text": "a", "label": {value}}}\n', format=JSONL, label_form="several", label_separator=separator
+    )
+    assert [row["label"] for row in rows] == [label]
+
+
+def test_files_name_several_labels_as_params_name_them(read):
+    rows = read(
+        "a.jsonl", '{"text": "a", "label": [1, 2]}\n', format=JSONL, label_form="several", labels={"1": "b", "2": "a"}
+    )
+    assert [row["label"] for row in rows] == ['["a", "b"]']
+
+
+@pytest.mark.parametrize(("value", "label"), [("3", "3"), ("3.50", "3.5"), ('" -2e3 "', "-2000"), ("0.1", "0.1")])
+def test_files_read_numbers_and_their_text_as_one_spelling(read, value, label):
+    """Equal numbers must give equal records, whatever the file writes."""
+    rows = read("a.jsonl", f'{{"text": "a", "label": {value}}}\n', format=JSONL, label_form="number")
+    assert [row["label"] for row in rows] == [label]
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "reason"),
+    [
+        ("several", '"a, b"', "not_a_list"),
+        ("several", "null", "not_a_list"),
+        ("several", '["a", 3]', "not_text"),
+        ("several", '["a", " "]', "empty"),
+        ("number", '"3,5"', "not_a_number"),
+        ("number", "true", "not_a_number"),
+        ("number", '"nan"', "not_a_number"),
+        ("number", '"1_000"', "not_a_number"),
+        ("number", "null", "not_a_number"),
+        ("number", "[1]", "not_a_number"),
+    ],
+)
+def test_files_reject_labels_that_are_no_list_or_no_number(read, form, value, reason):
+    good = '["a"]' if form == "several" else "1"
+    lines = f'{{"text": "a", "label": {value}}}\n{{"text": "b", "label": {good}}}\n'
+    read("a.jsonl", lines, format=JSONL, label_form=form)
+    assert read.reasons() == [(1, reason)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("documents", {"label_form": "several"}, "label_form several is for kind labelled"),
+        ("labelled", {"label_separator": ","}, "with label_form several"),
+        ("labelled", {"label_form": "several", "label_separator": " "}, "a sign that is no space"),
+        ("labelled", {"label_form": "number", "labels": {"1": "one"}}, "labels names labels, and label_form is number"),
+    ],
+)
+def test_files_settings_refuse_label_forms_that_contradict_other_settings(read, kind, changes, words):
+    with pytest.raises(ValueError, match=words):
+        read("a.jsonl", "{}", kind, format=JSONL, **changes)
+
+
 ASKED, SAID, WORSE = (
     {"role": r, "content": c} for r, c in (("user", "Kim?"), ("assistant", "Ayşe"), ("assistant", "?"))
 )

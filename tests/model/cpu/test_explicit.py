@@ -146,7 +146,9 @@ from tests.models import network
 explicit._BLOCK, linear._LEAST = 4, 8
 found, graphs = [], []
 for compile in (False, True):
-    compute = Compute(device="cpu", threads=1, precision="bfloat16", compile=compile)
+    compute = Compute(
+        device="cpu", threads=1, precision="bfloat16", compile=compile, checkpoint_activations=False, weights="float32"
+    )
     model = compiled(network(family=FAMILY, context_length=32, vocab_size=60), compute).train()
     for length in range(13, 25):
         ids = torch.arange(2 * length).view(2, length)
