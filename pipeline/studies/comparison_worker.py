@@ -27,6 +27,7 @@ from pipeline.config.section import validated
 from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject
+from pipeline.inference.embeddings import Embedder
 from pipeline.model import checkpoint
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
@@ -129,10 +130,11 @@ def nearest(kind: Kind, base: str, limit: int, score: str, held_out: int) -> dic
     splits = {name: rows(kind, name) for name in ("train", "validation", "test")}
     splits["test"] = splits["test"][:held_out]
     began = _cpu_seconds()
-    model, tokenizer = _loaded(base)
+    set_up(config.load().compute)
+    embedder = Embedder(Path(base))
+    embedder.max_tokens = min(embedder.max_tokens, limit)
     vectors = {
-        name: neighbours.embeddings(model, tokenizer, [_asked(kind, row) for row in found], limit)
-        for name, found in splits.items()
+        name: torch.from_numpy(embedder.embed([_asked(kind, row) for row in found])) for name, found in splits.items()
     }
     if kind == "instructions":
         _, index_N1 = neighbours.nearest(vectors["test"], vectors["train"], 1)
@@ -149,7 +151,9 @@ def nearest(kind: Kind, base: str, limit: int, score: str, held_out: int) -> dic
 
     tried = [k for k in neighbours.NEIGHBOURS if k <= len(labels)]
     k = max(tried, key=lambda k: sum(right("validation", k)))
-    return {"neighbours": _figures(right("test", k), began, seedless=True, note=f"k {k}, on mean embeddings")}
+    return {
+        "neighbours": _figures(right("test", k), began, seedless=True, note=f"k {k}, on {embedder.pooling} embeddings")
+    }
 
 
 def _asked(kind: Kind, row: Mapping[str, Any]) -> str:
