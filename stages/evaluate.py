@@ -21,7 +21,7 @@ def main() -> None:
             integrity.write_json(folder / "details.json", details, beside=[folder / "metrics.json"])
         run.log(metrics)
         run.model(MODELS / name, metrics)
-        width = max(map(len, metrics))
+        width = max(map(len, metrics), default=0)
         print(f"{name}:")
         print("\n".join(f"  {key:<{width}}  {value:.4f}" for key, value in sorted(metrics.items())))
 

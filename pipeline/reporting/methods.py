@@ -35,6 +35,8 @@ class Baseline:
     """Held-out records."""
     by_record: tuple[float, ...]
     """1 for each record that it labels right, else 0; empty where not kept."""
+    majority: float | None = None
+    """Accuracy of the most frequent training label; None where not kept."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -144,7 +146,12 @@ def _method(name: str, seeds: Sequence[Mapping[str, Any]], base: float | None) -
         training_records=int(training[0].get("records", 0)),
         baseline=None
         if baseline is None
-        else Baseline(baseline, records, _numbers(details[0].get("baseline_by_record", ""))),
+        else Baseline(
+            baseline,
+            records,
+            _numbers(details[0].get("baseline_by_record", "")),
+            first["metrics"].get("majority_accuracy"),
+        ),
     )
 
 

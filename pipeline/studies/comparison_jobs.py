@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 
 from pipeline import closure, files
 from pipeline.config import plugins
@@ -65,7 +64,7 @@ class Subject:
         """The task of every recipe."""
         if self.kind == "labelled":
             return {"name": "classify", "max_tokens": self.limits.max_tokens}
-        template = "chat" if "<|assistant|>" in self.vocabulary.special else "alpaca"
+        template = comparison_plan.template_of(self.vocabulary)
         limits = {"max_tokens": self.limits.max_tokens, "max_prompt_tokens": self.limits.max_prompt_tokens}
         return {"name": "chat" if self.sizes.turns else "instruct", "template": template, **limits}
 
@@ -163,9 +162,8 @@ def second_jobs(subject: Subject, plan: Plan, chosen: Mapping[str, int], results
             jobs[seeded(method, seed)] = subject.training(method, recipe)
     small = results[SMALL_MODEL]["scratch"]
     if "missing" not in small:
-        raw = yaml.safe_load((FOLDER / SCRATCH / "params.yaml").read_text(encoding="utf-8"))
         for seed in SEEDS:
-            recipe = raw["finetune"]["scratch"] | {"seed": seed}
+            recipe = small["recipe"] | {"seed": seed}
             jobs[seeded("scratch", seed)] = subject.training("scratch", recipe, SCRATCH, small["base"])
     return jobs
 

@@ -168,7 +168,7 @@ def recipe(  # noqa: PLR0913 - each is one axis of a recipe
         rank = setting["rank"]
         tuner = {
             "name": "lora", "rank": rank, "alpha": 2.0 * rank, "rank_stabilised": False, "decompose": False,
-            "dropout": 0.0, "targets": ["attention", "mlp"],
+            "dropout": 0.0, "targets": ["attention", "mlp"], "merged": False,
         }  # fmt: skip
     steps = sizes["steps"]
     return {

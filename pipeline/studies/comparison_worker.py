@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+import yaml
 
 from pipeline import baseline, config, files, integrity
 from pipeline.config import plugins
@@ -26,12 +27,14 @@ from pipeline.config.section import validated
 from pipeline.entry import entry
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject
+from pipeline.inference.embeddings import Embedder
 from pipeline.model import checkpoint
 from pipeline.model.device import set_up
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 from pipeline.paths import MODELS, SAMPLES, TOKENIZER, WORK
 from pipeline.studies import in_context, neighbours
+from pipeline.studies.comparison_plan import template_of
 from pipeline.studies.sizing import TRY
 from pipeline.studies.workspace import fit, repro
 from pipeline.tokenizer import Tokenizer
@@ -127,10 +130,11 @@ def nearest(kind: Kind, base: str, limit: int, score: str, held_out: int) -> dic
     splits = {name: rows(kind, name) for name in ("train", "validation", "test")}
     splits["test"] = splits["test"][:held_out]
     began = _cpu_seconds()
-    model, tokenizer = _loaded(base)
+    set_up(config.load().compute)
+    embedder = Embedder(Path(base))
+    embedder.max_tokens = min(embedder.max_tokens, limit)
     vectors = {
-        name: neighbours.embeddings(model, tokenizer, [_asked(kind, row) for row in found], limit)
-        for name, found in splits.items()
+        name: torch.from_numpy(embedder.embed([_asked(kind, row) for row in found])) for name, found in splits.items()
     }
     if kind == "instructions":
         _, index_N1 = neighbours.nearest(vectors["test"], vectors["train"], 1)
@@ -147,7 +151,9 @@ def nearest(kind: Kind, base: str, limit: int, score: str, held_out: int) -> dic
 
     tried = [k for k in neighbours.NEIGHBOURS if k <= len(labels)]
     k = max(tried, key=lambda k: sum(right("validation", k)))
-    return {"neighbours": _figures(right("test", k), began, seedless=True, note=f"k {k}, on mean embeddings")}
+    return {
+        "neighbours": _figures(right("test", k), began, seedless=True, note=f"k {k}, on {embedder.pooling} embeddings")
+    }
 
 
 def _asked(kind: Kind, row: Mapping[str, Any]) -> str:
@@ -180,7 +186,7 @@ def prompts(  # noqa: PLR0913 - each decides the result
         scored = in_context.answer_score(score)
         said = in_context.answers(model, tokenizer, made, answer_tokens)
         each = [scored(text, row) for text, row in zip(said, asked, strict=True)]
-        note = "own chat template" if tokenizer.chat_template else "Alpaca's template"
+        note = {"model": "own chat template", "chat": "chat template"}.get(template_of(tokenizer), "Alpaca's template")
     if len(asked) < len(test) and kind == "labelled":
         note += f"; {len(asked)} of {len(test)} records, by the budget"
     return {name: _figures(each, began, seedless=not shots, note=note)}
@@ -283,15 +289,13 @@ def _scored(subject: Subject, score: str, answer_tokens: int, held_out: int) -> 
 
 
 def scratch(project: str, kind: Kind) -> dict[str, Any]:
-    """Pretrains the small model of a try on the records' texts; `train` fine-tunes it afterwards."""
-    folder = Path(project)
-    import yaml
-
-    raw = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    """Pretrains the small model of a try on the texts; `train` fine-tunes it afterwards by the sized recipe."""
     began = _cpu_seconds()
-    fit(folder, raw, kind, TRY)
-    repro(folder, "pretrain")
-    return {"scratch": {"base": str(MODELS / "base"), "seconds": _cpu_seconds() - began}}
+    raw = yaml.safe_load((Path(project) / "params.yaml").read_text(encoding="utf-8"))
+    sized = fit(Path(project), raw, kind, TRY)
+    repro(Path(project), "pretrain")
+    recipe = sized["finetune"]["scratch"]
+    return {"scratch": {"base": str(MODELS / "base"), "recipe": recipe, "seconds": _cpu_seconds() - began}}
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -2,7 +2,7 @@
 
 Labelled texts are classified by their label words (Brown et al. 2020, section 2.4): the label with the highest
 log p(label | prompt), summed over its tokens. Instructions are answered greedily, in the model's own chat template
-where it has one (the examples are earlier turns), else in Alpaca's layout.
+where it has one, else in Alpaca's layout; the examples are earlier turns.
 
 The part that all prompts begin with, instruction and examples, is computed once for our own families.
 
@@ -16,12 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.data.conversations import Earlier, Turn
 from pipeline.errors import UserError
 from pipeline.inference.generation import generate
 from pipeline.model.cache import KeyValue, KVRecorder
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
+from pipeline.prompts import templates
+from pipeline.prompts.request import Request
 from pipeline.prompts.vocabulary import without_middle
+from pipeline.studies.comparison_plan import template_of
 from pipeline.tokenizer import Tokenizer
 
 SHOTS = (0, 4, 8)
@@ -30,6 +34,8 @@ NAMES = {0: "zero-shot", 4: "4-shot", 8: "8-shot"}
 """Number of examples -> name of the method."""
 _BATCH_TOKENS = 2048
 _NEXT_SECTION = "\n\n### "
+_UNCUT = 1 << 20
+"""Limit of a prompt, in tokens, with which no turn is dropped."""
 Record = Mapping[str, Any]
 """A row of data/samples."""
 
@@ -123,42 +129,26 @@ def answer_prompts(
     """Prompts of questions, after examples as earlier turns.
 
     Args:
-        tokenizer: its chat template lays the prompt out; without one Alpaca's headings do.
+        tokenizer: of the model.
         shown: instructions with answers, the examples.
         rows: instructions to be answered.
         limit: tokens of a question; a longer one loses its middle.
     """
-    template = tokenizer.chat_template
-    if template is None:
-        start = "".join(f"{_alpaca(row, tokenizer, limit)}{row['output']}\n\n" for row in shown)
-        return [[*tokenizer.text_prefix, *tokenizer.encode(start + _alpaca(row, tokenizer, limit))] for row in rows]
-    turns = [
-        message
-        for row in shown
-        for message in (
-            {"role": "user", "content": _question(row, tokenizer, limit)},
-            {"role": "assistant", "content": row["output"]},
-        )
-    ]
-    return [
-        template.encode(
-            template.render(
-                [*turns, {"role": "user", "content": _question(row, tokenizer, limit)}], add_generation_prompt=True
-            ),
-            tokenizer,
-        )
-        for row in rows
-    ]
+    template = template_of(tokenizer)
+    before = [] if template == "model" else list(tokenizer.text_prefix)
+    turns = tuple(Turn(_question(row, tokenizer, limit), row["output"]) for row in shown)
+    prompts = []
+    for row in rows:
+        request = Request(_question(row, tokenizer, limit), "", Earlier("", turns))
+        made = templates.prompt(tokenizer, template, request, _UNCUT, learns_earlier=False)
+        prompts.append([*before, *made.ids])
+    return prompts
 
 
 def _question(row: Record, tokenizer: Tokenizer, limit: int) -> str:
-    text = f"{row['instruction']}\n{row['input']}" if row["input"] else str(row["instruction"])
+    text = Request(row["instruction"], row["input"]).text
     ids = tokenizer.encode(text)
     return text if len(ids) <= limit else tokenizer.decode(without_middle(ids, limit))
-
-
-def _alpaca(row: Record, tokenizer: Tokenizer, limit: int) -> str:
-    return f"### Instruction:\n{_question(row, tokenizer, limit)}\n\n### Response:\n"
 
 
 def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[str]:
@@ -168,7 +158,8 @@ def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], 
         UserError: a prompt that is longer than the model's context.
     """
     _require_room(model, prompts, max_tokens)
-    stop = {tokenizer.end_of_text, *_turn_end(tokenizer)}
+    template = template_of(tokenizer)
+    stop = {tokenizer.end_of_text, templates.end_of_answer(tokenizer, template)}
     shared, past = _shared(model, prompts)
     texts = [""] * len(prompts)
     for rows in _batches([shared + len(prompt) + max_tokens for prompt in prompts]):
@@ -177,17 +168,9 @@ def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], 
             stop=stop, prefix=past,
         )  # fmt: skip
         for i, ids in zip(rows, said, strict=True):
-            texts[i] = tokenizer.decode(ids).split(_NEXT_SECTION)[0].strip()
+            text = templates.answer_text(tokenizer, template, tokenizer.decode(ids))
+            texts[i] = text.split(_NEXT_SECTION)[0].strip()
     return texts
-
-
-def _turn_end(tokenizer: Tokenizer) -> list[int]:
-    if tokenizer.chat_template is None:
-        return []
-    try:
-        return [tokenizer.chat_template.turn.end]
-    except UserError:  # it ends an answer with no token of its own
-        return []
 
 
 def _require_room(model: GPT, prompts: Sequence[Sequence[int]], more: int) -> None:

@@ -19,6 +19,7 @@ from pipeline.paths import INPUTS, REPORTS, RUNS, WORK
 from pipeline.reporting import report
 from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
 from pipeline.reporting.methods import Cost, Method, agreement, cost, methods
+from pipeline.significance import wilson
 from pipeline.studies import needs
 from pipeline.studies.guess import guess
 from pipeline.studies.probe import BUDGET, FULL, probe_params
@@ -151,6 +152,9 @@ def scores_table(ranked: list[Method], comparison: Comparison | None) -> Table:
     baseline = next((method.baseline for method in ranked if method.baseline is not None), None)
     if baseline is not None:
         table.add_column("beside TF-IDF")
+        if baseline.majority is not None:
+            share = wilson(baseline.majority, baseline.records)
+            table.add_row("majority", f"{baseline.majority:.3f}", _interval(share))
         mean, interval = f"{baseline.accuracy:.3f}", _interval(baseline.interval)
         table.add_row("TF-IDF", mean, interval, end_section=True)
     for method in ranked:

@@ -230,5 +230,6 @@ def test_which_on_shuffled_labels_says_not_to_fine_tune_and_continues_with_kept_
     prediction = json.loads((folder / ".tohum/which.json").read_text(encoding="utf-8"))
     assert {"lora", "TF-IDF"} <= prediction["means"].keys()
     again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.stdout.rpartition("held-out")[2] == first.stdout.rpartition("held-out")[2]
+    assert again.stdout.partition("accuracy, ")[2] == first.stdout.partition("accuracy, ")[2]
+    assert set(kept) == set((tmp_path / comparison_jobs.RESULTS).glob("*.json"))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -15,6 +15,7 @@ from pipeline.model.gpt import GPT
 from pipeline.studies import in_context
 from tests.model import library_models
 from tests.models import network
+from tests.tokenizer import foreign
 
 TOKENIZER = vocabularies.train(["Text: ham or spam? Label: spam, ham. Classify each text as one. " * 20], 300, "gpt2")
 PROMPTS = [[7, 3, 9, 4, 11], [7, 3, 9, 8], [7, 3, 9, 5, 12, 13, 2]]
@@ -102,10 +103,12 @@ ASKED = [
 ]
 
 
-def test_answer_prompts_without_a_chat_template_have_alpacas_headings() -> None:
-    (ids,) = in_context.answer_prompts(TOKENIZER, ASKED[:1], ASKED[1:], 30)
-    assert TOKENIZER.decode(ids) == (
-        "### Instruction:\nWhere?\n\n### Response:\nHome\n\n### Instruction:\nAdd\n1, 2\n\n### Response:\n"
+def test_answer_prompts_without_a_chat_template_have_the_headings_of_alpaca(tmp_path: Path) -> None:
+    foreign.write("prefix_space", tmp_path)
+    vocabulary = vocabularies.adopt(tmp_path)
+    (ids,) = in_context.answer_prompts(vocabulary, ASKED[:1], ASKED[1:], 30)
+    assert vocabulary.decode(ids).replace(" ", "") == (
+        "###Instruction:\nWhere?\n\n###Response:\nHome<|endoftext|>###Instruction:\nAdd\n1,2\n\n###Response:\n"
     )
 
 
