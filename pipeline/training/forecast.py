@@ -1,20 +1,21 @@
 """Peak memory and seconds of a training stage that has not run, from its settings, its data and a timing of its blocks.
 
-    python -m pipeline.training.forecast pretrain|finetune.RECIPE
+    python -m pipeline.training.forecast pretrain|finetune.RECIPE ...
 
-prints them as JSON, in a process of its own: it needs torch, and `tohum plan` does not.
+prints a line of JSON for each, in a process of its own: it needs torch, and `tohum plan` does not.
 
-Seconds: an update of the recipe's own parts is timed here on networks of its shape with one block and with two; what
-the second block adds counts for each further one. Where the records are there, batches are made of them by the recipe's
-task; else of random ids of the greatest length. Memory: footprint.py, with the largest of those batches.
+Seconds: an update of the recipe's own parts is timed here on networks of its shape with one block and with a few more;
+what they add counts for each further one. A neighbour only makes a time longer, so the shortest of three counts. Where
+the records are there, batches are made of them by the recipe's task; else of random ids of the greatest length. Memory:
+footprint.py, with the largest of those batches.
 """
 
 import itertools
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ from pipeline.training.schedule import resolved
 _PREFIX = "forecast: "
 _SAMPLED = 32  # micro-batches whose sizes are looked at
 _WARM_UP, _TIMED = 1, 3
+_FURTHER = 4  # blocks more of the second network where the recipe's is deep: an error of a time counts less
 _BYTES_A_SECOND = 2e8  # loading, hashing and saving of a model together
 
 
@@ -58,8 +60,8 @@ class Timing(NamedTuple):
     forward: float
     step: float
 
-    def deeper(self, other: "Timing", n: int) -> "Timing":
-        """Of a network with n further blocks, where `other` has one more than this."""
+    def deeper(self, other: "Timing", n: float) -> "Timing":
+        """Of a deeper network: n times as many blocks more than this one as `other` has."""
         return Timing(*(a + n * max(0.0, b - a) for a, b in zip(self, other, strict=True)))
 
 
@@ -115,17 +117,20 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
     padded = shape.family not in FAMILIES
     timed = sorted(batches, key=lambda batch: sizes(batch, padded).tokens)[len(batches) // 2]
     timings, totals = [], []
-    for n_layers in (least, least + 1):
+    most = least + (_FURTHER if depth > 2 * _FURTHER else 1)
+    for n_layers in (least, most):
         model = _network(shape, n_layers, folder).to(device)
         counts, timing = _timed(model, task, recipe, where, compute, timed)
         timings.append(timing)
         totals.append(counts)
     first, second = totals
-    counts = footprint.Counts(*(a + (depth - least) * (b - a) for a, b in zip(first, second, strict=True)))
+    counts = footprint.Counts(
+        *(a + (depth - least) * (b - a) // (most - least) for a, b in zip(first, second, strict=True))
+    )
     config = shape.model_copy(update={"n_layers": depth})
     size = _largest(recipe, batches, padded)
     expected = footprint.footprint(config, counts, recipe.optimizer.name, compute, size)
-    timing = timings[0].deeper(timings[1], depth - least)
+    timing = timings[0].deeper(timings[1], (depth - least) / (most - least))
     loading = 4 * counts.total / _BYTES_A_SECOND
     return {
         "memory_mib": round(expected.total / footprint.MIB),
@@ -182,21 +187,12 @@ def _batches(
     recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, folder: Path | None
 ) -> tuple[Task | None, list[Batch], int]:
     """Task, micro-batches and number of the recipe's own examples; without records, or a vocabulary, random ids."""
-    ordering = recipe.part("ordering", where)
-    size: int = ordering.batch_size
     words = folder if folder is not None and (folder / "tohum-tokenizer.json").is_file() else TOKENIZER
     split = SAMPLES / kind
     if split.exists() and (words / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(words)
-        context = TaskContext(tokenizer, shape.context_length, training_labels(kind), f"params.yaml: {where}.task")
-        task: Task = plugins.load("tasks", recipe.task.name).build(recipe.part("task", where), context)
-        examples = load_examples(task, kind, "train", shape.context_length)
-        if len(examples):
-            order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
-            size = min(size, len(examples))
-            starts = itertools.islice(range(0, len(examples) - size + 1, size), _SAMPLED)
-            batches = [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
-            return task, batches, len(examples)
+        with suppress(UserError):  # no record of this kind yet, or limits that the stage itself will refuse
+            return _recorded(recipe, kind, where, shape, words)
+    size = recipe.part("ordering", where).batch_size
     longest = recipe.task.model_dump().get("max_tokens") or shape.context_length
     ids_BT = torch.randint(0, shape.vocab_size, (size, longest), generator=torch.Generator().manual_seed(1))
     if _declared(recipe, "task", "head") == "classes":
@@ -204,10 +200,26 @@ def _batches(
     return None, [{"inputs": ids_BT, "targets": ids_BT}], size
 
 
+def _recorded(recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, words: Path) -> tuple[Task, list[Batch], int]:
+    """Task, some micro-batches, drawn at random, and number of the examples. Raises UserError: none, invalid limits."""
+    context = TaskContext(
+        Tokenizer.load(words), shape.context_length, training_labels(kind), f"params.yaml: {where}.task"
+    )
+    task: Task = plugins.load("tasks", recipe.task.name).build(recipe.part("task", where), context)
+    examples = load_examples(task, kind, "train", shape.context_length)
+    if not len(examples):
+        raise UserError(f"{where}: the train split gives no example")
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
+    size = min(recipe.part("ordering", where).batch_size, len(examples))
+    starts = itertools.islice(range(0, len(examples) - size + 1, size), _SAMPLED)
+    batches = [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
+    return task, batches, len(examples)
+
+
 def _timed(  # noqa: PLR0913 - a network and everything that its update consists of
     model: GPT, task: Task | None, recipe: Recipe, where: str, compute: Compute, batch: Batch
 ) -> tuple[footprint.Counts, Timing]:
-    """The weights of a network with the recipe's tuner, and the median times of one micro-batch of it."""
+    """The weights of a network with the recipe's tuner, and the shortest times of one micro-batch of it."""
     generator = torch.Generator().manual_seed(1)
     if task is not None:
         task.prepare(model, generator)
@@ -221,7 +233,7 @@ def _timed(  # noqa: PLR0913 - a network and everything that its update consists
     counts = _counts(model)
     memory.prepare(model, compute)
     runs = list(itertools.islice(_runs(model, task, optimizer, compute, batch), _WARM_UP + _TIMED))[_WARM_UP:]
-    return counts, Timing(*(statistics.median(times) for times in zip(*runs, strict=True)))
+    return counts, Timing(*(min(times) for times in zip(*runs, strict=True)))
 
 
 def _counts(model: GPT) -> footprint.Counts:
@@ -272,8 +284,15 @@ def _declared(recipe: Recipe, axis: str, name: str) -> Any:
 
 
 def main() -> None:
-    """Prints the forecast of the recipe named on the command line."""
-    print(_PREFIX + json.dumps(forecast(sys.argv[1], params_file.load())))
+    """Prints the forecasts of the recipes named on the command line; none where a recipe cannot be built yet."""
+    params = params_file.load()
+    for where in sys.argv[1:]:
+        try:
+            made = forecast(where, params)
+        except UserError as error:
+            print(f"{where}: {error}", file=sys.stderr)
+            continue
+        print(_PREFIX + json.dumps({"where": where} | made), flush=True)
 
 
 if __name__ == "__main__":

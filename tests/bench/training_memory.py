@@ -5,8 +5,8 @@
 A project of its own with the embedded world and a base of SmolLM2-135M's shape (random weights; `--model`: a folder of
 your own, such as SmolLM2 or MiniLM, whose vocabulary is adopted). Every case is a finetune stage, a process of its own
 under the guard, as `dvc repro` runs it. Peak memory (ru_maxrss) and seconds are those of its run record: imports,
-loading and saving of the model included. `forecast`: the figures of `tohum plan` before the stage ran, as measured over
-forecast.
+loading and saving of the model included. `memory_over_expected`: measured over what the stage expected before it began;
+with `--forecast` also `seconds_over_forecast`, over the time that `tohum plan` would show.
 """
 
 import argparse
@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="a model folder instead of the random one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16, help="examples of a batch")
+    parser.add_argument("--forecast", action="store_true", help="time the forecasts too")
     parser.add_argument("--keep", type=Path, help="where the project goes, and stays")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
@@ -125,23 +126,30 @@ def measured(project: Path, case: str, options: argparse.Namespace) -> dict[str,
     write_params(project, recipe, compute, options)
     run(project, f"finetune {recipe}")
     record = files.read_json(project / f"reports/runs/finetune@{recipe}.json")
+    over = {"memory_over_expected": round(record["peak_memory_mib"] / record["expected_memory_mib"], 3)}
+    if options.forecast:
+        foretold = run(project, f"finetune.{recipe}", "pipeline.training.forecast")
+        line = next(line for line in foretold.splitlines() if line.startswith("forecast: "))
+        seconds = json.loads(line.removeprefix("forecast: "))["seconds"]
+        over["seconds_over_forecast"] = round(record["seconds_total"] / seconds, 3)
     loss = files.read_json(project / f"reports/training/{recipe}.json")["validation_loss_nats"]
     return {
         "peak_mib": round(record["peak_memory_mib"]),
         "seconds": record["seconds_total"],
         "seconds_update": round(record["training_seconds"] / STEPS, 2),
         "validation_loss_nats": round(loss, 5),
-    }
+    } | over
 
 
-def run(project: Path, stage: str) -> None:
-    """Runs one stage. Raises SystemExit if it fails."""
+def run(project: Path, stage: str, module: str = "") -> str:
+    """Runs one stage, or another module, and returns its output. Raises SystemExit if it fails."""
     guard = str(ROOT / "pipeline/orchestration/guard.py")
-    command = [sys.executable, "-P", guard, *f"stages.{stage}".split()]
+    command = [sys.executable, "-P", guard, *([module, stage] if module else f"stages.{stage}".split())]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{stage}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
 
 
 if __name__ == "__main__":
