@@ -22,7 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # With it `python -m` does not find the modules of the working folder.
 unexport PYTHONSAFEPATH
 
-.PHONY: help setup repro test test-open torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
+.PHONY: help setup setup-open repro test test-open torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,10 +37,16 @@ setup: .venv/.ready .venv/bin/tohum ## the virtual environment from requirements
 	$(INSTALL) requirements.lock
 	touch $@
 
+setup-open: setup .venv/.ready-open ## transformers too, which computes models of every other architecture
+
 .venv/bin/tohum: pipeline/cli/tohum.sh .venv/.ready
 	install -m 755 $< $@
 
 .venv/.ready-test: infra/locks/test.lock .venv/.ready
+	$(INSTALL) $<
+	touch $@
+
+.venv/.ready-open: infra/locks/open.lock .venv/.ready
 	$(INSTALL) $<
 	touch $@
 
@@ -76,7 +82,7 @@ format: .venv/.ready-check ## formats the code and applies automatic fixes
 
 lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, and what tests and checks add to it
 	$(RESOLVE) -o requirements.lock
-	for extra in test check; do \
+	for extra in open test check; do \
 	  $(RESOLVE) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
 	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit 1; done
 
@@ -86,13 +92,14 @@ plan profile search ui prefect worker flow register report chat which try fastes
 
 OPTIONS_search = $(RECIPE) $(if $(APPLY),--apply)
 OPTIONS_chat = $(MODEL)
-OPTIONS_which = $(DATA)
+OPTIONS_which = $(DATA) $(BASE_OF)
 quoted = '$(subst ','\'',$(1))'
+BASE_OF = $(if $(BASE),--base $(call quoted,$(patsubst ~/%,$(HOME)/%,$(BASE))))
 PLACE = $(if $(DATA),$(call quoted,$(patsubst ~/%,$(HOME)/%,$(DATA))))
 COLUMNS_OF = $(if $(TEXT),--text $(call quoted,$(TEXT))) $(if $(LABEL),--label $(call quoted,$(LABEL))) \
   $(if $(KIND),--kind $(KIND))
 OPTIONS_try = $(PLACE) $(COLUMNS_OF) $(if $(GUESS),--guess) $(if $(WRITE),--write)
-OPTIONS_profile = $(NAME) $(if $(PLACE),--data $(PLACE)) $(COLUMNS_OF) $(if $(FORCE),--force)
+OPTIONS_profile = $(NAME) $(if $(PLACE),--data $(PLACE)) $(BASE_OF) $(COLUMNS_OF) $(if $(FORCE),--force)
 OPTIONS_fastest = $(if $(APPLY),--apply)
 OPTIONS_budget = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FLOPS),--flops $(FLOPS)) $(if $(APPLY),--apply)
 OPTIONS_fsck = $(if $(MEND),--mend)

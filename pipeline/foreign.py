@@ -1,8 +1,9 @@
 """Untrusted model and tokenizer folders: files are checked before they are read, and hashed to one pin.
 
 Offers `members` (the files of a model folder that are read), `read_bytes`, `read_json` and `read_object` (bounded in
-size and nesting), `whole` (an integer within bounds) and `pin` (one SHA-256 of all of a folder's files). Nothing here
-runs code or reads tensors. Every refusal is one UserError: file, found, expected, next step.
+size and nesting), `whole` (an integer within bounds), `pin` (one SHA-256 of all of a folder's files) and
+`weights_sha256` (of its network's). Nothing here runs code or reads tensors. Every refusal is one UserError: file,
+found, expected, next step.
 """
 
 import hashlib
@@ -190,6 +191,17 @@ def pin(content: Mapping[str, str]) -> str:
 def hashes(folder: Path) -> dict[str, str]:
     """Relative name -> SHA-256 of the `members` of a model folder."""
     return {name: files.sha256_of(path) for name, path in members(folder).items()}
+
+
+def weights_sha256(folder: Path) -> str:
+    """One SHA-256 of the files of a model folder that decide its network: config.json, weights and their index.
+
+    An adapter in the folder is left out: it is merged into the weights, or is none of the base's.
+    """
+    content = hashes(folder)
+    chosen = [name for name in content if name.endswith((".safetensors", ".safetensors.index.json"))]
+    chosen = ["config.json", *(name for name in chosen if not name.startswith("adapter/"))]
+    return pin({name: content[name] for name in chosen if name in content})
 
 
 def _require_shallow(value: Any, path: Path) -> None:

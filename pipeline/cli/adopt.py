@@ -1,4 +1,4 @@
-"""Makes a released model a start of pretraining or fine-tuning: a GGUF file or a Hugging Face folder.
+"""Makes a released model, GGUF file or folder, ready to start from.
 
 A GGUF file becomes a Hugging Face folder, FOLDER or else inputs/<its name>: weights dequantised, config, tokenizer,
 chat template, and a README with its licence and how it was quantised. A folder stays as it is. Both are checked, and
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 GROUP = "Try your own data"
 ORDER = 22
 _SHOWN = {
-    "layers": ("num_hidden_layers", "n_layer"),
-    "width": ("hidden_size", "n_embd", "d_model"),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "width": ("hidden_size", "n_embd", "d_model", "dim"),
     "context": ("max_position_embeddings", "n_positions"),
     "vocabulary": ("vocab_size",),
 }
@@ -50,7 +50,7 @@ def command(path: Path, folder: Path | None, bfloat16: bool) -> None:
     vocabulary = adopt(folder)
     template = "with a chat template" if vocabulary.chat_template else "without a chat template"
     click.echo(f"  tokenizer   {vocabulary.vocab_size:,} ids, {len(vocabulary.special)} special tokens, {template}")
-    click.echo("\nFor params.yaml (pretrain.schedule.steps: 0 keeps the weights as they are):\n")
+    click.echo("\nFor params.yaml (with pretrain.task: {name: unchanged} the weights stay as they are):\n")
     click.echo(_params(folder, model, adopted.pin(folder)))
 
 

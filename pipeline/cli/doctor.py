@@ -1,9 +1,9 @@
 """Lists what crashes left behind, and checks the environment.
 
 Looks at temporary files and folders, DVC's locks, processes whose guard was killed, records not delivered to MLflow,
-saved training states, free space, and the environment against requirements.lock. With --mend everything that no living
-process uses is cleaned up; a possible only copy is never removed. Damage inside files is found by
-`tohum fsck`. Exits with 1 if something is left to mend.
+saved training states, models without their base, free space, and the environment against requirements.lock. With
+--mend everything that no living process uses is cleaned up; a possible only copy is never removed. Damage inside files
+is found by `tohum fsck`. Exits with 1 if something is left to mend.
 """
 
 from pathlib import Path

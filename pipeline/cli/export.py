@@ -1,8 +1,9 @@
 """Writes a model for other programs: a file for llama.cpp (GGUF), or a folder with all weights.
 
 MODEL is a folder below models/; for llama.cpp a language model, chat or instruction model of family gpt2, llama,
-mistral, qwen2, qwen3 or arcee. For transformers and peft the folder itself is the export, and its README.md has the
-code; a model that is stored as an adapter only gets its weights with --folder.
+mistral, qwen2, qwen3 or arcee. Beside the GGUF file is its Modelfile: `ollama create NAME -f chat-lora.Modelfile`. For
+transformers and peft the folder itself is the export, and its README.md has the code; a model that is stored as an
+adapter only gets its weights with --folder.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ ORDER = 34
 
 @verb("tohum export chat-lora --gguf chat-lora.gguf", "tohum export spam-lora --folder spam-lora")
 @click.argument("model")
-@click.option("--gguf", type=UserPath(), help="The file to write.")
+@click.option("--gguf", type=UserPath(), help="The file to write, with a Modelfile for Ollama beside it.")
 @click.option("--folder", type=UserPath(), help="The folder to write: all weights, the adapter merged where it merges.")
 def command(model: str, gguf: Path | None, folder: Path | None) -> None:
     """Writes the file, the folder, or both."""
@@ -30,6 +31,7 @@ def command(model: str, gguf: Path | None, folder: Path | None) -> None:
     if gguf is not None:
         gguf_format.write(MODELS / model, gguf)
         click.echo(f"{gguf}: {model}, float32, {gguf.stat().st_size:,} bytes")
+        _write_modelfile(MODELS / model, gguf)
     if folder is not None:
         if folder.exists():
             raise UserError(f"{folder}: is there already; name a new folder, or remove this one")
@@ -38,3 +40,19 @@ def command(model: str, gguf: Path | None, folder: Path | None) -> None:
         checkpoint.write_whole(MODELS / model, folder)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         click.echo(f"{folder}: {model} with all weights, float32, {size:,} bytes")
+
+
+def _write_modelfile(folder: Path, gguf: Path) -> None:
+    """Writes the Modelfile beside the GGUF file, or says why Ollama's language has no such chat template."""
+    from pipeline import files
+    from pipeline.errors import UserError
+    from pipeline.model import ollama
+
+    try:
+        content = ollama.modelfile(folder, gguf)
+    except UserError as error:
+        click.echo(str(error))
+        return
+    path = gguf.with_suffix(".Modelfile")
+    files.write_text(path, content)
+    click.echo(f"{path}: for Ollama: ollama create {folder.name} -f {path}")

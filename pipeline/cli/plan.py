@@ -1,7 +1,9 @@
 """Shows which stages `dvc repro` would run, why, and for how long.
 
-Nothing is run or written. Minutes and memory are from each stage's last run; a stage that never ran has a question
-mark. Exits with 1 where a file that a stage would read is missing.
+Nothing of the project is run or written. Minutes and memory are from each stage's last run; a training that never ran
+with these settings is foretold from its shape, its records and a short timing, kept in .tohum; any other stage that
+never ran has a question mark. Exits with 1 where a file that a stage would read is missing, or where a training cannot
+fit in this machine's memory.
 """
 
 import click

@@ -59,7 +59,7 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
-    yield from _of_storage(where, recipe)
+    yield from _of_storage(where, recipe, params)
     if isinstance(recipe, Finetune):
         yield from _of_start(where, recipe, params)
 
@@ -184,7 +184,7 @@ def _of_start(where: str, recipe: Finetune, params: Params) -> Iterator[str]:
         yield f"{where}.depth is {recipe.depth}, and {recipe.start!r} has {depth} blocks; lower it"
 
 
-def _of_storage(where: str, recipe: Recipe) -> Iterator[str]:
+def _of_storage(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     """A model folder that holds an adapter only has models/base as base: the stages that read models depend on it."""
     tuner = recipe.part("tuner", where)
     key = next((key for key in ("merged", "with_base") if getattr(tuner, key, True) is False), None)
@@ -197,6 +197,11 @@ def _of_storage(where: str, recipe: Recipe) -> Iterator[str]:
         yield (
             f"{setting}, and `from` is {recipe.start!r}; only `base` is a dependency of every stage that would read "
             "this model: set it to true, or `from` to base"
+        )
+    elif params.compute.weights == "nf4":
+        yield (
+            f"{setting}, and compute.weights is nf4: a reader of the adapter would need the same 4-bit weights; set "
+            "it to true, or compute.weights to bfloat16"
         )
     elif recipe.depth is not None:
         yield (

@@ -55,14 +55,15 @@ class ChatModel(Section):
     """A chat model that a source asks while it is read: an OpenAI-compatible endpoint, or a model folder."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+.*|\$[A-Za-z_][A-Za-z0-9_]*)$")] | None
-    """Address before /chat/completions, such as https://llm.example.org/v1; $NAME: the address is secret and held by
-    the environment variable NAME, and only this name is written anywhere; null: the model folder answers."""
+    """Address before /chat/completions, which mostly ends in /v1; $NAME: the address is secret and held by the
+    environment variable NAME, and only this name is written anywhere; null: the model folder answers."""
     model: str | None
     """The endpoint's name of the model; null with a folder."""
     key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None
     """Environment variable that holds the API key; null: none is sent."""
     folder: str | None
-    """A model folder, such as models/chat-lora or one beside the project; null with an endpoint."""
+    """A model folder, such as models/chat-lora or one beside the project, whose task cuts prompts to its
+    max_prompt_tokens; null with an endpoint."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     """SHA-256 of the folder's files (an error names the one found); null with an endpoint."""
     temperature: Annotated[float, Field(ge=0)]

@@ -54,7 +54,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
 
     Returns:
         {source: {"rows": {kind: {"rows_in", "kept", "rejected", "sampled_out"}}, "reasons": {kind: {reason:
-        n}}}}.
+        n}}}}, and "notes" of a source that has some.
 
     Raises:
         UserError: no source, or a source that cannot be read.
@@ -81,7 +81,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
                         writers[kind].write(table.select(schemas[kind].names))
                         bar.update(len(table))
                 log.flush()
-                summary[entry] = _summary(entry, log, counts)
+                summary[entry] = _summary(entry, log, counts) | ({"notes": log.notes} if log.notes else {})
                 provenance[entry] = _provenance(entry, source, counts, added[entry]) | log.provenance
                 truth[entry] = _truth(entry, source)
         write_json(folder / "provenance.json", {"sources": provenance})
@@ -105,6 +105,7 @@ def describe(summary: dict[str, Any]) -> str:
         for kind, reasons in counted["reasons"].items():
             counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
             lines.append(f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)")
+    lines += [f"{entry}: {note}" for entry, counted in summary.items() for note in counted.get("notes", ())]
     return "\n".join(lines)
 
 

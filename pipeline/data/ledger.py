@@ -38,6 +38,8 @@ class RowLog:
     """Rejected rows per kind and reason."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Facts that are known once the source was read, added to its entry of provenance.json."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the source for the person who started the stage."""
     _held: list[RejectedRow] = field(default_factory=list)
 
     def accept(self, kind: Kind, n: int = 1) -> None:

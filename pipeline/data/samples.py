@@ -36,8 +36,11 @@ from pipeline.data.records import SPLITS, TWIN
 from pipeline.data.shard_writer import write_documents
 from pipeline.data.tables import Writer, batches, existing, writing
 from pipeline.data.twins import ORPHAN, OUTSIDE, Twins
+from pipeline.data.unencodable import UNENCODABLE, refusing, rejected_rows
+from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 from pipeline.integrity import write_manifest
+from pipeline.tokenizer import Tokenizer
 
 REMOVED = pa.schema(
     [
@@ -69,6 +72,7 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
         UserError: a file is missing, tokens that belong to other documents, or no document left to train on.
     """
     counts: dict[str, Any] = {}
+    vocabulary = refusing(tokens)
     with replace_folder(out) as folder:
         with writing(folder / "removed.parquet", REMOVED) as writer:
             for kind in KINDS:
@@ -76,14 +80,17 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
                 places = placement(path, params.split)
                 removed, twins = _deduplicated(params, kind, path, places, folder, progress)
                 places.kept[removed.rows] = False
-                counts[kind] = _counts(kind, places, removed, twins)
+                rejected = _rejected(kind, path, places, tokens, vocabulary)
+                places.kept[rejected] = False
+                counts[kind] = _counts(kind, places, removed, twins, None if vocabulary is None else len(rejected))
                 if kind == "documents":
                     write_documents(folder / kind, tokens, path, places, counts[kind])
                 else:
                     _write_records(folder / kind, path, places)
                 _write_removed(writer, kind, path, places, removed)
                 if twins:
-                    _write_left_out(writer, kind, path, places, removed)
+                    _write_left_out(writer, kind, path, places, np.concatenate([removed.rows, rejected]))
+                _write_rejected(writer, kind, path, places, rejected)
         write_json(folder / "ledger.json", counts)
         write_manifest(folder)
     return counts
@@ -91,11 +98,13 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
 
 def describe(counts: dict[str, Any]) -> str:
     """The result of `sample` as a text table."""
-    lines = [f"{'kind':<13} {'rows in':>10} " + " ".join(f"{name:>13}" for name in (*SPLITS, *REASONS))]
+    refused = any(UNENCODABLE in counted["removed"] for counted in counts.values())
+    reasons = (*REASONS, *([UNENCODABLE] if refused else []))
+    lines = [f"{'kind':<13} {'rows in':>10} " + " ".join(f"{name:>13}" for name in (*SPLITS, *reasons))]
     for kind, counted in counts.items():
         numbers = [
             *(counted["kept"][split] for split in SPLITS),
-            *(counted["removed"][reason] for reason in REASONS),
+            *(counted["removed"].get(reason, 0) for reason in reasons),
         ]
         lines.append(f"{kind:<13} {counted['rows_in']:>10,} " + " ".join(f"{number:>13,}" for number in numbers))
     lines += [f"{kind} {_rule(counted['split'])}" for kind, counted in counts.items() if "split" in counted]
@@ -155,7 +164,20 @@ def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
     )
 
 
-def _counts(kind: Kind, places: Placement, removed: Removals, twins: dict[str, Any]) -> dict[str, Any]:
+def _rejected(
+    kind: Kind, path: Path, places: Placement, tokens: Path, vocabulary: Tokenizer | None
+) -> npt.NDArray[np.int64]:
+    """Rows that the vocabulary cannot encode, of those that deduplication keeps."""
+    rows = rejected_rows(kind, path, tokens, vocabulary)
+    if len(rows) and rows[-1] >= len(places):
+        raise UserError(f"{tokens}: has rejected rows that {path} lacks; run `dvc repro tokenize`")
+    return rows[places.kept[rows]]
+
+
+def _counts(
+    kind: Kind, places: Placement, removed: Removals, twins: dict[str, Any], rejected: int | None
+) -> dict[str, Any]:
+    """Row counts; `rejected`: records that cannot be encoded, None where the vocabulary encodes every text."""
     # np.bincount would widen each entry to eight bytes.
     kept = [int(np.count_nonzero(places.kept & (places.splits == split))) for split in range(len(SPLITS))]
     reasons = [int(np.count_nonzero(removed.reasons == reason)) for reason in range(len(REASONS))]
@@ -163,7 +185,8 @@ def _counts(kind: Kind, places: Placement, removed: Removals, twins: dict[str, A
         "rows_in": len(places),
         "kept": dict(zip(SPLITS, kept, strict=True)),
         "removed": dict(zip(REASONS, reasons, strict=True))
-        | {name: twins[name] for name in (OUTSIDE, ORPHAN) if twins},
+        | {name: twins[name] for name in (OUTSIDE, ORPHAN) if twins}
+        | ({} if rejected is None else {UNENCODABLE: rejected}),
         **({"twins": twins} if twins else {}),
         **({"split": places.rule} if places.rule else {}),
     }
@@ -207,10 +230,10 @@ def _write_removed(writer: Writer, kind: Kind, path: Path, places: Placement, re
         writer.write(pa.table(columns, schema=REMOVED))
 
 
-def _write_left_out(writer: Writer, kind: Kind, path: Path, places: Placement, removed: Removals) -> None:
+def _write_left_out(writer: Writer, kind: Kind, path: Path, places: Placement, removed: npt.NDArray[np.int64]) -> None:
     """Writes the twins that were left out, each with its record."""
     left_out = ~places.kept
-    left_out[removed.rows] = False
+    left_out[removed] = False
     for first, batch in numbered(batches(path, ["id", TWIN, "origin", *COMPARED[kind]])):
         rows = np.flatnonzero(left_out[first : first + len(batch)])
         splits = places.names(first, first + len(batch)).take(pa.array(rows)).to_pylist()
@@ -228,8 +251,27 @@ def _write_left_out(writer: Writer, kind: Kind, path: Path, places: Placement, r
         writer.write(pa.table(columns, schema=REMOVED))
 
 
-def _excerpt(kind: Kind, row: dict[str, Any]) -> str:
-    return "\n".join(filter(None, (row[name] for name in COMPARED[kind])))[:_EXCERPT]
+def _write_rejected(writer: Writer, kind: Kind, path: Path, places: Placement, rows: npt.NDArray[np.int64]) -> None:
+    """Writes the rows of removed.parquet for records that the vocabulary cannot encode."""
+    for first, batch in numbered(batches(path, ["id", *COMPARED[kind], "origin"])):
+        at = rows[slice(*np.searchsorted(rows, [first, first + len(batch)]).tolist())] - first
+        if len(at):
+            records = batch.take(pa.array(at)).to_pylist()
+            columns = {
+                "kind": [kind] * len(records),
+                "id": [record["id"] for record in records],
+                "split": places.names(first, first + len(batch)).take(pa.array(at)),
+                "reason": [UNENCODABLE] * len(records),
+                "of": [None] * len(records),
+                "similarity": [None] * len(records),
+                "origin": [record["origin"] for record in records],
+                "text": [_excerpt(kind, record) for record in records],
+            }
+            writer.write(pa.table(columns, schema=REMOVED))
+
+
+def _excerpt(kind: Kind, record: dict[str, Any]) -> str:
+    return "\n".join(filter(None, (record[name] for name in COMPARED[kind])))[:_EXCERPT]
 
 
 def _ids_of(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Array]:

@@ -92,7 +92,7 @@ class Shard:
         return self.ids[self.starts[row] : self.starts[row] + self.lengths[row]]
 
     def index(self) -> pa.Table:
-        """The whole index (id, source, language, split, start, length, bytes, bits), read from disk."""
+        """The whole index (id, source, language, split, start, length, bytes, bits, added columns), read from disk."""
         return pq.ParquetFile(self.index_file).read()
 
 

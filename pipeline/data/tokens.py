@@ -5,8 +5,11 @@
     data/tokens/index.parquet   id, source, language, split (resolved), start, length (ids, end-of-text
                                 included), bytes (UTF-8 bytes of the text), bits, and the columns that
                                 sources add to documents (pipeline.data.records)
-    data/tokens/meta.json       dtype, vocab_size, n_documents, n_tokens, end_of_text
+    data/tokens/meta.json       dtype, vocab_size, n_documents, n_tokens, end_of_text; refuses and n_rejected where
+                                the vocabulary cannot encode every text; n_unknown_tokens where it has a token of
+                                unknown text
     data/tokens/tokenizer/      see pipeline.tokenizer
+    data/tokens/rejections.parquet  documents that the vocabulary cannot encode, if there are any
     data/tokens/manifest.json   see pipeline.integrity
 
 Two streamed passes, one that trains on the training split and one that encodes all documents, in bounded memory.
@@ -28,6 +31,7 @@ from pipeline.config.params import Split, Tokenize
 from pipeline.data.records import added_columns
 from pipeline.data.split import Splits
 from pipeline.data.tables import batches
+from pipeline.data.unencodable import Rejection, encode_documents, write_rejections
 from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.adopted import pin
@@ -67,8 +71,8 @@ def tokenize(settings: Tokenize, split: Split, documents: Path, out: Path, progr
         progress: shows a bar on standard error.
 
     Returns:
-        meta.json's content with `bytes_per_token` and `tokens_per_word` (by language; words between ASCII
-        white space, end-of-text not counted).
+        meta.json's content with `bytes_per_token`, `tokens_per_word` (by language; words between ASCII
+        white space, end-of-text not counted) and `rejected` (documents that cannot be encoded, by reason).
 
     Raises:
         UserError: no documents, none to train on, settings that do not fit the method, an unreadable vocabulary.
@@ -88,10 +92,17 @@ def describe(summary: dict[str, Any], settings: Tokenize) -> str:
     asked = settings.vocab_size or 0
     fewer = f" ({asked:,} asked; the text has no more pairs)" if asked > summary["vocab_size"] else ""
     words = ", ".join(f"{language} {n:.2f}" for language, n in summary["tokens_per_word"].items())
+    lines = []
+    if "n_unknown_tokens" in summary:
+        share = summary["n_unknown_tokens"] / max(summary["n_tokens"], 1)
+        lines.append(f"\n  unknown tokens: {summary['n_unknown_tokens']:,}, a share of {share:.4f}")
+    if summary["rejected"]:
+        n, reasons = sum(summary["rejected"].values()), _listed(summary["rejected"])
+        lines.append(f"\n  rejected documents: {n:,} ({reasons}); data/tokens/rejections.parquet")
     return (
         f"tokenize: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens, "
         f"vocabulary {summary['vocab_size']:,}{fewer}\n"
-        f"  bytes per token {summary['bytes_per_token']:.2f}; tokens per word: {words}"
+        f"  bytes per token {summary['bytes_per_token']:.2f}; tokens per word: {words}" + "".join(lines)
     )
 
 
@@ -175,9 +186,10 @@ def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
     dtype = np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4")
     words: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
-    start = n_bytes = 0
     splits, schema = Splits.of(source, split), _schema(source)
     copied = [name for name in schema.names if name not in INDEX.names or name in _COPIED]
+    rejected: list[tuple[int, str, Rejection]] = []
+    start = n_bytes = rows = unknown = 0
     with (
         (folder / "ids.bin").open("wb") as ids,
         pq.ParquetWriter(folder / "index.parquet", schema, compression="zstd") as writer,
@@ -185,7 +197,11 @@ def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
         waiting: list[pa.RecordBatch] = []
         for batch in _shown(source, list(dict.fromkeys([*copied, *splits.columns, "text"])), n_documents, progress):
             texts = Utf8.column(batch["text"].cast(pa.string()))
-            encoded = vocabulary.encode_utf8(texts)
+            encoded, rejections = encode_documents(vocabulary, texts)
+            rejected += [(rows, batch["id"][rejection.row].as_py(), rejection) for rejection in rejections]
+            rows += len(encoded)
+            if vocabulary.unknown is not None:
+                unknown += sum(int(np.count_nonzero(ids == vocabulary.unknown)) for ids in encoded)
             lengths = np.array([len(text_ids) + 1 for text_ids in encoded], dtype=np.int64)
             _joined(encoded, lengths, vocabulary.end_of_text, dtype).tofile(ids)
             for language, first, last in _runs(batch["language"].to_pylist()):
@@ -205,9 +221,26 @@ def _encode_all(  # noqa: PLR0913 - the inputs of one pass over the documents
         "n_tokens": start,
         "end_of_text": vocabulary.end_of_text,
     }
+    reasons = write_rejections(folder, rejected)
+    if vocabulary.refuses:
+        meta |= {"refuses": True, "n_rejected": len(rejected)}
+    if vocabulary.unknown is not None:
+        meta["n_unknown_tokens"] = unknown
     files.write_json(folder / "meta.json", meta)
+    if n_documents and len(rejected) == n_documents:
+        raise UserError(
+            f"{source}: none of its {n_documents} documents can be encoded ({_listed(reasons)}); choose another "
+            "vocabulary under tokenize in params.yaml"
+        )
     fertility = {key: tokens[key] / words[key] for key in sorted(words) if words[key]}
-    return {**meta, "bytes_per_token": n_bytes / max(sum(tokens.values()), 1), "tokens_per_word": fertility}
+    measured = {"bytes_per_token": n_bytes / max(sum(tokens.values()), 1), "tokens_per_word": fertility}
+    return {**meta, **measured, "rejected": reasons}
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    """The most frequent reasons with their numbers of documents."""
+    most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason}: {n:,}" for reason, n in most[:3]) + (", ..." if len(most) > 3 else "")
 
 
 def _joined(encoded: list[Ids], lengths: np.ndarray, end_of_text: int, dtype: np.dtype) -> np.ndarray:

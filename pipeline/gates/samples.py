@@ -108,7 +108,7 @@ IN_TRAIN = at_least(1, "no bound: pin or add records of that label to train")
 MEND = "sample.decontaminate: true removes it from the less guarded split"
 VERBATIM = f"no held-out text occurs word for word in another split; {MEND}"
 FOLDED = f"no held-out text occurs in another split apart from case and spaces; {MEND}"
-TORN = at_most("max_split_groups", "split.by: group, or gates.samples.max_split_groups")
+IN_SEVERAL = at_most("max_split_groups", "split.by: group, or gates.samples.max_split_groups")
 UNORDERED = at_most("max_out_of_order", "the source's split, or gates.samples.max_out_of_order")
 NEAR = f"no near duplicate of a held-out text occurs in another split; {MEND}"
 # Frame, column, condition (with the setting below gates.samples that holds the bound), condition and values in words.
@@ -137,7 +137,7 @@ EXPECTATIONS: list[Row] = [
     (
         "groups",
         "split_groups",
-        TORN,
+        IN_SEVERAL,
         "no group has records in two splits: a model may know a held-out customer or thread by other records",
         "{split_groups} of {groups} groups have records in more than one split",
     ),

@@ -14,14 +14,15 @@ from pipeline.errors import UserError
 
 
 def main() -> None:
-    """Answers until standard input ends. Raises UserError for a model that answers with labels."""
+    """Answers until standard input ends. Raises UserError for a model that does not answer in text."""
     from pipeline.inference.predictor import Predictor
-    from pipeline.tasks import Labelling
+    from pipeline.tasks import Scoring
 
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     predictor = Predictor(folder)
-    if isinstance(predictor.task, Labelling):
-        raise UserError(f"{folder}: its task is {predictor.task.spec.name}, which answers with labels; expected text")
+    if isinstance(predictor.task, Scoring):
+        task = predictor.task.spec.name
+        raise UserError(f"{folder}: its task is {task}, which answers with labels or a number; expected text")
     for line in sys.stdin:
         answers = predictor.answer(json.loads(line), settings)
         print(json.dumps([answer["completion"] for answer in answers]), flush=True)

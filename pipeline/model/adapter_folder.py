@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,16 +27,17 @@ from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, BASE, ORIGIN, shown, whole
 from pipeline.model.adapters import ADDED, CONFIG, TENSORS
 from pipeline.model.gpt import GPT
+from pipeline.model.hf_config import labels_in
 from pipeline.model.hf_format import exported_name, internal_name
 from pipeline.model.inspection import verify
-from pipeline.model.weights import INDEX, headers, read_tensors, require_floats
+from pipeline.model.library import LibraryModel
+from pipeline.model.weights import headers, read_tensors, require_floats
 from pipeline.paths import DOWNLOADS
 
 ADAPTER = "adapter"
 MIN_NORM = 1e-30
 """Lower bound of a row's norm: a row of zeros (pruned weights) has no direction; it stays zero."""
-_HEAD = re.compile(r"base_model\.(model\.)?score\.weight")
-_PEFT = "base_model.model."
+_PEFT = re.compile(r"^base_model\.(model\.)?")
 
 
 class Origin(Section):
@@ -61,6 +62,8 @@ class Base(Section):
     """Name in the graph: the folder beside the adapter's."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """SHA-256 of its weights and config.json."""
+    weights: Literal["float32", "bfloat16"]
+    """Precision that the frozen weights had in training (compute.weights): the adapter belongs to the rounded ones."""
     origin: Origin | None
     """The open weights that the base was made from; null: trained from scratch."""
 
@@ -72,22 +75,12 @@ class Base(Section):
         return f"../../{self.name}"  # relative to <models>/<recipe>/adapter
 
 
-def describe(folder: Path) -> Base:
-    """The base.json entry of a model folder, from its files."""
+def describe(folder: Path, weights: Literal["float32", "bfloat16"] = "float32") -> Base:
+    """The content of base.json for a base in `folder`, from its files; `weights`: its precision in training."""
     origin = None
     if (folder / ORIGIN).is_file():
         origin = validated(Origin, foreign.read_object(folder / ORIGIN), "", str(folder / ORIGIN))
-    return Base(name=folder.name, sha256=weights_sha256(folder), origin=origin)
-
-
-def weights_sha256(folder: Path) -> str:
-    """One SHA-256 of the files that decide the network: config.json, weights and their index."""
-    chosen = {
-        name: path
-        for name, path in foreign.members(folder).items()
-        if (name.endswith(".safetensors") and not name.startswith(f"{ADAPTER}/")) or name in ("config.json", INDEX)
-    }
-    return foreign.pin({name: files.sha256_of(path) for name, path in chosen.items()})
+    return Base(name=folder.name, sha256=foreign.weights_sha256(folder), weights=weights, origin=origin)
 
 
 def read(folder: Path) -> Base | None:
@@ -114,7 +107,7 @@ def find(folder: Path, base: Base) -> Path:
     restore = f"`dvc checkout models/{base.name}`, or `dvc pull models/{base.name}` from a remote"
     if (beside / "config.json").is_file():
         verify(beside)
-        sha256 = weights_sha256(beside)
+        sha256 = foreign.weights_sha256(beside)
         if sha256 == base.sha256:
             return beside
         fault = (
@@ -172,12 +165,33 @@ def merge_into(model: GPT, folder: Path) -> None:
             f"{folder / ADAPTER / CONFIG}: peft_type is {shown(kind)}, expected one of: {', '.join(kinds)}; {AGAIN}"
         )
     merges = kinds[kind]
-    tensors = {key: value.to(torch.float32) for key, value in read_tensors(path).items()}
-    heads = [key for key in tensors if _HEAD.fullmatch(key)]
-    for key in heads:
-        _add_head(model, tensors.pop(key), f"{path}: {key}")
+    # virtual tokens have names without the prefix, and so has a bottleneck
+    tensors = {_PEFT.sub("", key): value.to(torch.float32) for key, value in read_tensors(path).items()}
+    raw = foreign.read_object(folder / "config.json")
+    _add_head(model, len(labels_in(raw, str(folder / "config.json")) or ()), tensors, path)
+    if merges is None and (odd := [key for key in header_of if _PEFT.match(key) and _PEFT.sub("", key) in tensors]):
+        raise UserError(
+            f"{path}: {shown(odd[0])} is no weight of a classification head of {folder / 'config.json'}; {AGAIN}"
+        )
     if merges is not None:
         merges(model, _by_projection(tensors, model, path), config, path)
+
+
+def library_name(model: GPT, name: str) -> str:
+    """The name of one of our modules or weights in transformers."""
+    return name.removeprefix("net.") if isinstance(model, LibraryModel) else exported_name(model.config.family, name)
+
+
+def own_name(model: GPT, name: str) -> str:
+    """The inverse of `library_name`."""
+    return f"net.{name}" if isinstance(model, LibraryModel) else internal_name(model.config.family, name)
+
+
+def head_weights(model: GPT) -> dict[str, Tensor]:
+    """The classification head's weights by their names in transformers; {} without one."""
+    if isinstance(model, LibraryModel):
+        return dict(model.head_weights()) if model.is_classifier else {}
+    return {} if model.score is None else {"score.weight": model.score.weight}
 
 
 def lora_scale(alpha: float, rank: int, rank_stabilised: bool) -> float:
@@ -212,16 +226,19 @@ def ia3_merge(projection: nn.Linear, scale: Tensor, inputs: bool) -> None:
         projection.bias.mul_(scale)
 
 
-def _add_head(model: GPT, weight: Tensor, where: str) -> None:
-    """Adds the classification head [C, D]."""
-    if weight.dim() != 2 or weight.shape[1] != model.config.d_model:
-        raise UserError(
-            f"{where} has shape {tuple(weight.shape)}, expected (classes, {model.config.d_model}); use the base model "
-            "the adapter was made for"
-        )
-    with torch.device("meta"):
-        model.score = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    model.score.weight = nn.Parameter(weight)
+def _add_head(model: GPT, labels: int, tensors: dict[str, Tensor], path: Path) -> None:
+    """Gives the model a classification head of so many labels with the weights that are taken out of `tensors`."""
+    if labels and (model.score is None or model.score.out_features != labels):
+        model.add_score(labels, torch.Generator())  # its weights are replaced at once
+    for name, weight in head_weights(model).items() if labels else ():
+        value = tensors.pop(name, None)
+        if value is None or value.shape != weight.shape:
+            raise UserError(
+                f"{path}: the head's {name} is {None if value is None else list(value.shape)}, a {model.config.family} "
+                f"model with {labels} labels needs {list(weight.shape)}; use the config.json and the base model the "
+                "adapter was made for"
+            )
+        weight.data.copy_(value)
 
 
 def _by_projection(tensors: Mapping[str, Tensor], model: GPT, path: Path) -> dict[str, dict[str, Tensor]]:
@@ -229,9 +246,9 @@ def _by_projection(tensors: Mapping[str, Tensor], model: GPT, path: Path) -> dic
     parts: dict[str, dict[str, Tensor]] = {}
     known = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for key, value in tensors.items():
-        exported, _, part = key.removeprefix(_PEFT).removesuffix(".weight").rpartition(".")
-        name = internal_name(model.config.family, exported)
-        if not key.startswith(_PEFT) or name not in known:
+        exported, _, part = key.removesuffix(".weight").rpartition(".")
+        name = own_name(model, exported)
+        if name not in known:
             raise UserError(
                 f"{path}: {shown(key)} has no place in a {model.config.family} model; use the base model the adapter "
                 "was made for"
@@ -275,7 +292,7 @@ def _merge_ia3(model: GPT, parts: Mapping[str, Mapping[str, Tensor]], config: Ma
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
         out, inputs = linear.weight.shape
-        of_inputs = f".{exported_name(model.config.family, name)}".endswith(tuple(f".{end}" for end in scaled_inputs))
+        of_inputs = f".{library_name(model, name)}".endswith(tuple(f".{end}" for end in scaled_inputs))
         _require_shapes(own, {"ia3_l": (1, inputs) if of_inputs else (out, 1)}, name, path)
         ia3_merge(linear, own["ia3_l"].flatten(), of_inputs)
 

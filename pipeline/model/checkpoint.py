@@ -21,8 +21,8 @@ from torch import Tensor
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.foreign import AGAIN, BASE
-from pipeline.model import adapter_folder, library_folder, readme, weights
+from pipeline.foreign import BASE
+from pipeline.model import adapter_folder, library_folder, memory, readme, weights
 from pipeline.model.adapter_folder import ADAPTER, Base
 from pipeline.model.adapters import attach, has_additions
 from pipeline.model.config import ModelConfig
@@ -125,6 +125,9 @@ def write_whole(folder: Path, target: Path) -> None:
         model = _completed(folder, base)
         if isinstance(model, LibraryModel):
             library_folder.write(model, temporary, labels(folder), _special_tokens(folder))
+            for name in ("config.json", "generation_config.json"):  # written by the library, without our keys
+                if (folder / name).is_file():
+                    shutil.copyfile(folder / name, temporary / name)
         else:
             _write_weights(model, temporary)
         metadata = foreign.read_object(folder / "tohum.json") if (folder / "tohum.json").is_file() else None
@@ -194,13 +197,11 @@ def _completed(folder: Path, base: Base) -> GPT:
             f"{folder}: its base {place} has virtual tokens or bottleneck adapters, which are not part of its weights; "
             "train the adapter from a model that has none"
         )
+    if base.weights != "float32":  # the adapter was trained beside rounded weights
+        model.requires_grad_(False)
+        memory.lower(model, base.weights)
+        memory.restore(model)
     adapter_folder.merge_into(model, folder)
-    rows = 0 if model.score is None else model.score.out_features
-    if rows != len(labels(folder) or ()):
-        raise UserError(
-            f"{folder / 'config.json'}: id2label names {len(labels(folder) or ())} classes, the head in "
-            f"{ADAPTER}/ has {rows} rows; {AGAIN}"
-        )
     model.tie()
     return model
 

@@ -24,6 +24,7 @@ from pipeline.model.gpt import GPT
 from pipeline.model.hf_format import exported_tensors, internal_name, is_transposed
 from pipeline.model.rotary import frequencies
 from pipeline.tokenizer import OURS, RANKS, SETTINGS, TOKENIZER, Tokenizer, export, vocabulary
+from pipeline.tokenizer.gguf_vocabulary import QWEN2, TEKKEN
 from pipeline.tokenizer.pretokenizer import DIGITS_GPT2, PATTERNS
 
 ARCHITECTURES = {
@@ -44,6 +45,8 @@ _PRETOKENIZERS = {
     PATTERNS["cl100k_base"].tiktoken: "llama-bpe",
     PATTERNS["o200k_base"].tiktoken: "gpt-4o",
     DIGITS_GPT2: "smollm",
+    QWEN2: "qwen2",
+    TEKKEN: "tekken",
 }
 _GENERATION = re.compile(r"\{% (end)?generation %\}")
 _ALL_FLOAT32 = 0  # general.file_type
@@ -101,12 +104,15 @@ def _pretokenizer(folder: Path) -> str:
     """llama.cpp's name of the pre-tokenizer of the folder's vocabulary."""
     facts = foreign.read_object(folder / OURS)
     name = _PRETOKENIZERS.get(str(facts.get("pattern")))
-    if name is not None and facts.get("normalizer") is None:
+    # llama.cpp composes no letters, not even for Qwen, whose own tokenizer does: a text of decomposed letters gets
+    # other ids there, as in every GGUF file of Qwen
+    if name is not None and (facts.get("normalizer") is None or name == "qwen2"):
         return name
     reason = "it composes letters first (NFC), which llama.cpp does not" if name else "llama.cpp has none like it"
     raise UserError(
         f"{folder}: cannot be written as GGUF: no pre-tokenizer of llama.cpp splits every text as this vocabulary's: "
-        f"{reason}; those of tokenize.pattern gpt2, cl100k_base and o200k_base and of SmolLM2 can be written"
+        f"{reason}; those of tokenize.pattern gpt2, cl100k_base and o200k_base and of SmolLM2, Qwen and Mistral Nemo "
+        "can be written"
     )
 
 
@@ -136,7 +142,7 @@ def _add_vocabulary(writer: Any, folder: Path, pretokenizer: str, size: int, tas
     import gguf
 
     tokenizer = Tokenizer.load(folder)
-    ranks = vocabulary.parse_ranks((folder / RANKS).read_bytes(), str(folder / RANKS))
+    ranks = vocabulary.parse_ranks((folder / RANKS).read_bytes(), str(folder / RANKS), complete=False)
     names = {rank: vocabulary.spelled(token) for token, rank in ranks.items()}
     names |= {number: text for text, number in tokenizer.special.items()}
     special, kinds = set(tokenizer.special.values()), gguf.TokenType

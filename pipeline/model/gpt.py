@@ -31,10 +31,11 @@ Randomness: weights come from an explicit generator. Dropout draws from torch's 
 other); training seeds that before every update.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +215,8 @@ class GPT(nn.Module):
         """Trained virtual tokens before every text."""
         self.capture: Capture | None = None
         """Values to record in the next passes (`capturing`)."""
+        self.shares_weights = False
+        """Copies of the model have the same weights, not copies of them (`__deepcopy__`)."""
         self.checkpoints_activations = False
         """Blocks keep only their input for the gradient (memory.py)."""
         with torch.device("meta"):
@@ -229,6 +232,15 @@ class GPT(nn.Module):
         self.tie()
         if generator is not None:
             self._initialise(generator, zero_projections)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GPT":
+        """A copy; with `shares_weights` merging an adapter into it, in place, takes no memory for a second model."""
+        if getattr(self, "shares_weights", False):
+            memo |= {id(parameter): parameter for parameter in self.parameters()}
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     def tie(self) -> None:
         """Makes `head` share the weight of `embed` if the config ties them."""

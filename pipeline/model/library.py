@@ -1,7 +1,7 @@
 """Models of any architecture that transformers computes, behind the interface of `GPT`.
 
 Our own families are the fast path; everything else (BERT, DistilBERT, T5, Gemma, Phi, ...) is computed by transformers,
-an optional extra (`pip install 'tohum[open]'`). Tasks, tuners, training, evaluation and serving use a `LibraryModel` as
+an optional extra (`make setup-open`). Tasks, tuners, training, evaluation and serving use a `LibraryModel` as
 they use a `GPT`:
 
     decoder          predicts the next token; a classifier reads the last one        Gemma, Phi, OPT, GPT-NeoX

@@ -20,7 +20,7 @@ from pipeline.model import weights
 from pipeline.model.hf_format import FAMILIES
 from pipeline.model.library import CLASSIFIER, Architecture, LibraryModel, require_equal_logits
 
-INSTALL = "pip install 'tohum[open]'"
+INSTALL = "run `make setup-open`"
 
 
 def is_library(folder: Path) -> bool:
@@ -96,6 +96,27 @@ def load(folder: Path, device: str = "cpu") -> LibraryModel:
     return model
 
 
+def random(folder: Path, n_layers: int | None) -> LibraryModel:
+    """A random model of a folder's shape with so many blocks, to be timed (None: all, without storage)."""
+    import transformers
+
+    path = folder / "config.json"
+    kind = architecture(foreign.read_object(path), path)
+    settings = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    auto: Any = {
+        "decoder": transformers.AutoModelForCausalLM,
+        "encoder": transformers.AutoModel,
+        "encoder_decoder": transformers.AutoModelForSeq2SeqLM,
+    }[kind]
+    if n_layers is None:
+        with torch.device("meta"):
+            return LibraryModel(auto.from_config(settings), kind)
+    for name in ("num_hidden_layers", "decoder_layers", "num_decoder_layers", "layer_types"):
+        if (value := getattr(settings, name, None)) is not None:
+            setattr(settings, name, value[:n_layers] if isinstance(value, list) else n_layers)
+    return LibraryModel(auto.from_config(settings), kind)
+
+
 def write(
     model: LibraryModel,
     folder: Path,
@@ -106,11 +127,11 @@ def write(
     """Writes config.json, generation_config.json and the weights, as transformers does.
 
     Args:
-        model: plain, without an adapter inside.
+        model: plain; an adapter may be inside where no weights are written.
         folder: is there.
         labels: class names of a classifier.
         special: ids of eos_token and pad_token in the folder's tokenizer files.
-        all_weights: false: none, as for a folder that holds an adapter only; the model may have its adapter inside.
+        all_weights: false: none, as for a folder that holds an adapter only.
     """
     config = model.net.config
     if labels is not None:
@@ -124,9 +145,9 @@ def write(
             model.net.generation_config.eos_token_id = special["eos_token"]
             model.net.generation_config.pad_token_id = config.pad_token_id
     config._name_or_path = ""  # a path of this machine otherwise
-    weights_of: dict[str, Any] = {} if all_weights else {"state_dict": {}}
+    tensors: dict[str, Any] | None = None if all_weights else {}
     with quiet():
-        model.net.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB", **weights_of)
+        model.net.save_pretrained(folder, state_dict=tensors, safe_serialization=True, max_shard_size="1000GB")
     if not all_weights:
         (folder / weights.WEIGHTS).unlink(missing_ok=True)
 

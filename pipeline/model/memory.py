@@ -125,13 +125,14 @@ class FrozenLinear(nn.Linear):
         return _linear(self, weight_OI)
 
 
-class FrozenEmbedding(nn.Module):
+class FrozenEmbedding(nn.Embedding):
     """An embedding whose frozen weight is kept in bfloat16; its rows are float32."""
 
     def __init__(self, base: nn.Embedding, weight_VD: nn.Parameter) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # nn.Embedding's own would draw a weight
         self.weight, self.padding_idx = weight_VD, base.padding_idx
         self.num_embeddings, self.embedding_dim = base.num_embeddings, base.embedding_dim
+        self.train(base.training)
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] -> [..., D]."""
@@ -139,11 +140,9 @@ class FrozenEmbedding(nn.Module):
 
     def plain(self, weight_VD: nn.Parameter) -> nn.Embedding:
         """The embedding with this weight."""
-        with torch.device("meta"):
-            layer = nn.Embedding(1, 1)
-        layer.num_embeddings, layer.embedding_dim = self.num_embeddings, self.embedding_dim
-        layer.weight, layer.padding_idx = weight_VD, self.padding_idx
-        return layer
+        table: nn.Embedding = nn.Embedding.from_pretrained(weight_VD, padding_idx=self.padding_idx)  # type: ignore[no-untyped-call]  # torch's
+        table.weight = weight_VD  # one parameter for an embedding and its tied head
+        return table.train(self.training)
 
 
 class NF4Linear(nn.Linear):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.orchestration import environment, leftovers, temporaries
+from pipeline.orchestration import bases, environment, leftovers, temporaries
 from pipeline.orchestration.leftovers import Diagnosis
 
 Check = Callable[[Path], list[Diagnosis]]
@@ -17,6 +17,7 @@ CHECKS: dict[str, Check] = {
     "tracking": leftovers.undelivered,
     "training states": leftovers.states,
     "set aside": leftovers.set_aside,
+    "adapters": bases.adapters,
     "disk": environment.disk,
     "programs": environment.programs,
     "packages": environment.packages,

@@ -1,18 +1,20 @@
 """The plan of a run: the stages that `dvc repro` would run and why, and their time, memory and disk.
 
-Reasons come from DVC's own status, old and new values from dvc.lock and params.yaml, minutes and memory from the record
-of each stage's last run (reports/runs), disk from the sizes in dvc.lock. A stage that never ran has a question mark.
+Reasons come from DVC's own status, old and new values from dvc.lock and params.yaml, minutes and memory from the
+record of each stage's last run (reports/runs), disk from the sizes in dvc.lock. A training that never ran with these
+settings is foretold from its shape, its records and a timing on this machine (forecasts.py), and refused where it does
+not fit in memory. Any other stage that never ran has a question mark.
 """
 
 import glob
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import config, files
-from pipeline.orchestration import code_changes, graph
+from pipeline.orchestration import code_changes, forecasts, graph
 from pipeline.paths import DVC_LOCK, RUNS
 
 LOCK = DVC_LOCK
@@ -32,6 +34,8 @@ class PlannedStage:
     disk_bytes: int | None
     missing: tuple[str, ...] = ()
     """Missing inputs: a path, and the setting that names it."""
+    refusal: str | None = None
+    """The reason, in words, why its training cannot fit in this machine's memory."""
 
 
 def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) -> list[PlannedStage]:
@@ -145,6 +149,27 @@ def _record(stage: str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def foretold(table: list[PlannedStage], locked: dict[str, Any], params: dict[str, Any]) -> list[PlannedStage]:
+    """The rows with the costs of trainings as their settings now make them: by the last run, or by a forecast."""
+    costs: dict[str, tuple[float, float, str | None]] = {}
+    unknown = []
+    for row in table:
+        if row.action in ("run", "may run") and forecasts.is_training(row.stage):
+            last = forecasts.last_run(row.stage, _record(row.stage), locked.get(row.stage, {}), params)
+            if last is None:
+                unknown.append(row.stage)
+            else:
+                costs[row.stage] = (*last, None)
+    for stage, made in forecasts.foretell(unknown, params).items():
+        costs[stage] = (made["seconds"], made["memory_mib"], made["refusal"])
+    return [
+        replace(row, seconds=costs[row.stage][0], memory_mib=costs[row.stage][1], refusal=costs[row.stage][2])
+        if row.stage in costs
+        else row
+        for row in table
+    ]
+
+
 def render(table: list[PlannedStage], free_bytes: int) -> str:
     """The plan as text: a line per stage that is touched, then the sums."""
     touched = [row for row in table if row.action != "cached"]
@@ -160,6 +185,7 @@ def render(table: list[PlannedStage], free_bytes: int) -> str:
     if cached:
         lines.append(f"cached: {len(cached)} of {len(table)} ({', '.join(cached)})")
     lines += _sums(touched, free_bytes)
+    lines += [f"refused: {row.refusal}" for row in touched if row.refusal is not None]
     lines += [f"missing: {path}, which {row.stage} reads" for row in touched for path in row.missing]
     return "\n".join(lines)
 
@@ -181,7 +207,9 @@ def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
         unknown = len(running) - len(known)
         yield f"expected: {minutes}" + (f", {unknown} never run" if unknown else "")
         memory = [row.memory_mib for row in running if row.memory_mib is not None]
-        yield f"peak memory of the largest stage: {f'{max(memory):.0f} MiB' if memory else '?'}"
+        largest = max(running, key=lambda row: row.memory_mib or 0.0)
+        named = f" ({largest.stage})" if memory else ""
+        yield f"peak memory of the largest stage: {f'{max(memory):.0f} MiB' if memory else '?'}{named}"
     sizes = [row.disk_bytes for row in touched if row.disk_bytes is not None]
     needed = "?" if touched and not sizes else f"about {sum(sizes) / 2**30:.2f} GiB"
     yield f"disk: {needed} needed, {free_bytes / 2**30:.1f} GiB free"
@@ -190,7 +218,10 @@ def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
 
 
 def show(targets: Sequence[str] = ()) -> int:
-    """Prints the plan of these stages and their upstream stages, or of the graph; 1 where an input is missing, else 0.
+    """Prints the plan of these stages and their upstream stages, or of the graph.
+
+    Returns:
+        1 where an input is missing or a training cannot fit in memory, else 0.
 
     Raises:
         UserError: a params.yaml or dvc.yaml that is not valid, or a target that names no stage.
@@ -198,9 +229,10 @@ def show(targets: Sequence[str] = ()) -> int:
     config.load()
     wanted = graph.read(restorable=True)
     wanted = wanted.only(targets) if targets else wanted
-    planned = rows(wanted, read_yaml(LOCK).get("stages") or {}, read_yaml(config.PARAMS))
+    locked, params = read_yaml(LOCK).get("stages") or {}, read_yaml(config.PARAMS)
+    planned = foretold(rows(wanted, locked, params), locked, params)
     print(render(planned, shutil.disk_usage(".").free))
-    return 1 if any(row.missing for row in planned) else 0
+    return 1 if any(row.missing or row.refusal for row in planned) else 0
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -190,7 +190,27 @@ def _sources(sources: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for key, entry in sorted(sources.items())
     )
-    return _table(["source", "address", "licence", "consent", "records", "sha256"], rows)
+    table = _table(["source", "address", "licence", "consent", "records", "sha256"], rows)
+    return "\n".join([table, "", *(f"- {line}" for line in lines)]) if (lines := _made_from_others(sources)) else table
+
+
+def _made_from_others(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each source whose records a model or an augmentation made of another source's."""
+    lines = []
+    for key, entry in sorted(sources.items()):
+        details = entry.get("details", {})
+        if twins := details.get("twins"):
+            words = ", ".join(f"{n:,} by {name}" for name, n in twins.items())
+            lines.append(
+                f"{key}: {sum(twins.values()):,} changed copies ({words}) of the {details['records']:,} records of "
+                f"{details['of']}, {details['share_of_records']:.0%} of their number; in training only."
+            )
+        elif models := details.get("models"):
+            lines.append(
+                f"{key}: questions and answers written by {', '.join(models)} ({details['asked']}), prompts "
+                f"`{details['prompts_sha256'][:12]}`; compared with their passages by the raw gate."
+            )
+    return lines
 
 
 def _consent(entry: Mapping[str, Any]) -> Any:

@@ -92,25 +92,51 @@ def sized(raw: Mapping[str, Any], sizes: Sizes, budget: Budget) -> list[Setting]
     Raises:
         UserError: an empty split, text or records that are too few or too long, with the one thing to change.
     """
+    _require_records(sizes)
+    recipes = {name: recipe for name, recipe in raw["finetune"].items() if recipe["data"] == sizes.kind}
+    virtual = max((recipe["tuner"].get("virtual_tokens", 0) for recipe in recipes.values()), default=0)
+    room = min(budget.context_length - virtual, _room(sizes, virtual)) if recipes else 0
+    limits = _limits(sizes, budget, virtual, room) if recipes else []
+    context = _context(sizes, budget, limits[0].value + virtual if limits else 0)
+    settings = [context, *_pretraining(sizes, budget, context.value)]
+    return settings + (_of_recipes(raw, recipes, limits, sizes, budget) if recipes else [])
+
+
+def sized_on_base(raw: Mapping[str, Any], sizes: Sizes, budget: Budget, context_length: int) -> list[Setting]:
+    """As `sized`, for recipes that start from a released model as it is: the records' settings alone.
+
+    Args:
+        raw: params.
+        sizes: of the data, in tokens of the released model.
+        budget: bounds.
+        context_length: of the released model.
+    """
+    _require_records(sizes)
+    recipes = {name: recipe for name, recipe in raw["finetune"].items() if recipe["data"] == sizes.kind}
+    limits = _limits(sizes, budget, 0, min(budget.context_length, context_length))
+    return _of_recipes(raw, recipes, limits, sizes, budget)
+
+
+def _require_records(sizes: Sizes) -> None:
     if empty := [name for name, n in sizes.records.items() if not n]:
         raise UserError(
             f"the {' and the '.join(empty)} split holds none of the {sum(sizes.records.values())} {sizes.kind} that "
             "are left after duplicates and near-duplicates were removed (data/samples/removed.parquet); add records "
             "that differ"
         )
-    recipes = {name: recipe for name, recipe in raw["finetune"].items() if recipe["data"] == sizes.kind}
-    virtual = max((recipe["tuner"].get("virtual_tokens", 0) for recipe in recipes.values()), default=0)
-    limits = _limits(sizes, budget, virtual) if recipes else []
-    context = _context(sizes, budget, limits[0].value + virtual if limits else 0)
-    settings = [context, *_pretraining(sizes, budget, context.value)]
-    if limits:
-        most = min(int(recipe["ordering"]["batch_size"]) for recipe in recipes.values())
-        settings += [*limits, *_finetuning(sizes, budget, limits[0].value, most)]
-    if recipes and sizes.turns:
+
+
+def _of_recipes(
+    raw: Mapping[str, Any], recipes: Mapping[str, Any], limits: list[Setting], sizes: Sizes, budget: Budget
+) -> list[Setting]:
+    """Limits, batch sizes, updates, task and measure of the recipes."""
+    most = min(int(recipe["ordering"]["batch_size"]) for recipe in recipes.values())
+    settings = [*limits, *_finetuning(sizes, budget, limits[0].value, most)]
+    if sizes.turns:
         settings.append(
             Setting("finetune.*.task.name", "chat", "conversations of several turns; every answer is learned")
         )
-    if recipes and sizes.kind == "instructions":
+    if sizes.kind == "instructions":
         settings.append(_answer_measure(raw["evaluations"][next(iter(recipes))]["measures"], sizes))
     return settings
 
@@ -129,9 +155,8 @@ def _answer_measure(measures: Mapping[str, Any], sizes: Sizes) -> Setting:
     )
 
 
-def _limits(sizes: Sizes, budget: Budget, virtual: int) -> list[Setting]:
-    """The longest example of fine-tuning in tokens, and of instructions the longest prompt."""
-    room = min(budget.context_length - virtual, _room(sizes, virtual))
+def _limits(sizes: Sizes, budget: Budget, virtual: int, room: int) -> list[Setting]:
+    """The longest example of fine-tuning in tokens, at most `room`, and of instructions the longest prompt."""
     n = len(sizes.lengths)
     if sizes.kind == "labelled":
         limit = _eights(int(np.quantile(sizes.lengths, 0.99)), 24, room)

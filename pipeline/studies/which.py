@@ -6,8 +6,9 @@ The probe trains every method with few steps and predicts their ranking; the tab
 
 import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -107,17 +108,40 @@ def _last(advised: Advice | None) -> str:
 
 
 def scored(ranked: list[Method]) -> list[str]:
-    """A sentence on how well the last probe predicted this ranking; none where no probe of such records ran."""
+    """A sentence on how well the last probe or comparison predicted this; none where none of such records ran."""
     if not PREDICTION.exists():
         return []
     predicted = files.read_json(PREDICTION)
+    if predicted.get("score") != ranked[0].score:
+        return []
+    if "means" in predicted:
+        return _scored_means(predicted, ranked)
     value, names = agreement(predicted["ranking"], ranked)
-    if value != value or predicted.get("score") != ranked[0].score:
+    if value != value:
         return []
     return [
         f"The probe of {predicted['data']} predicted this ranking of {len(names)} methods with a rank correlation of "
         f"{value:+.2f} (1: exactly, 0: not at all)."
     ]
+
+
+def _scored_means(predicted: Mapping[str, Any], ranked: list[Method]) -> list[str]:
+    """A sentence on the scores that a comparison beside a released model predicted."""
+    measured = {method.name: method.mean / method.highest for method in ranked}
+    pairs = [
+        f"{name} {predicted['means'][name]:.3f} (measured {mean:.3f})"
+        for name, mean in measured.items()
+        if name in predicted["means"]
+    ]
+    if not pairs:
+        return []
+    text = f"The comparison on {predicted['data']} predicted {', '.join(pairs)}"
+    take = predicted["take"]
+    if take in measured:
+        best = max(measured, key=lambda name: measured[name])
+        return [f"{text}; it advised {take}, {'the best here' if best == take else f'and {best} is best here'}."]
+    simple = f"{take} ({predicted['means'][take]:.3f}) and not to fine-tune" if take else "nothing"
+    return [f"{text}; it advised {simple}."]
 
 
 def scores_table(ranked: list[Method], comparison: Comparison | None) -> Table:

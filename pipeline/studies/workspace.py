@@ -212,16 +212,16 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
 
 
 def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
-    """Split and vocabulary."""
+    """Split, and the vocabulary where there is text that it is learned from."""
+    texts = surveyed.sizes.get("documents", {})
     split = choose_split(surveyed)
     n = len(surveyed.sizes[surveyed.kind])
-    text_bytes = sum(surveyed.sizes["documents"].values())
     held = f"{n:,} different {surveyed.kind}"
     return [
         sizing.Setting("split.validation", split.validation, held),
         sizing.Setting("split.test", split.test, held),
         sizing.Setting("split.seed", split.seed, "the first that leaves records in every split, of every label"),
-        sizing.vocabulary(text_bytes, budget),
+        *([sizing.vocabulary(sum(texts.values()), budget)] if texts else []),
     ]
 
 
@@ -236,10 +236,11 @@ def print_duration(raw: dict[str, Any], sizes: Sizes, beside: int = 1) -> None:
         )
 
 
-def repro(folder: Path, *targets: str) -> None:
+def repro(folder: Path, *targets: str, quiet: bool = False) -> None:
     """Runs `dvc repro` of these stages, or the whole graph, in a project made by `workspace`.
 
-    An interrupt ends dvc and its stage, whose training saves its state first.
+    An interrupt ends dvc and its stage, whose training saves its state first. `quiet` shows the output only where a
+    stage fails.
 
     Raises:
         UserError: a stage failed; its own output names the reason.
@@ -250,15 +251,21 @@ def repro(folder: Path, *targets: str) -> None:
         print(line)
     # -P: the guard's folder must not shadow the standard library
     command = [sys.executable, "-P", str(GUARD), "dvc", "repro", "--quiet", *targets]
-    process = subprocess.Popen(command, cwd=folder)
+    output = subprocess.PIPE if quiet else None
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=output, stderr=subprocess.STDOUT if quiet else None, text=True
+    )
     try:
-        code = process.wait()
+        shown, _ = process.communicate()
+        code = process.returncode
     except KeyboardInterrupt:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GUARD_STOPS_S)
         raise
     if code:
+        if shown:
+            print(shown, flush=True)
         raise UserError(f"a stage failed; its error is above (work folder {folder})")
 
 

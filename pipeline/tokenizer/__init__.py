@@ -67,6 +67,7 @@ class Tokenizer:
             ([CLS],) and ([SEP],), T5 () and (</s>,), Gemma (<bos>,) and (); of our own vocabularies () and ().
         lossless: whether decode(encode(text)) == text; not with normalizers, WordPiece, Unigram.
         sums_bytes: whether the decoded text is the sum of the tokens' bytes; else the vocabulary has its own decoder.
+        refuses: whether there are texts that it cannot encode.
         unknown: id of text that has no token; None where there is no such text, or it cannot be encoded.
         vocab_size: largest id + 1.
         method: as in params.yaml.
@@ -83,6 +84,7 @@ class Tokenizer:
         self.text_prefix: tuple[int, ...] = tuple(facts.get("text_prefix", ()))
         self.text_suffix: tuple[int, ...] = tuple(facts.get("text_suffix", ()))
         self.lossless: bool = encoder.lossless
+        self.refuses: bool = encoder.refuses
         self.unknown: int | None = encoder.unknown
         self.sums_bytes: bool = encoder.sums_bytes
         self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
@@ -147,6 +149,14 @@ class Tokenizer:
     def encode_utf8(self, texts: Utf8) -> list[Ids]:
         """`encode_batch` of UTF-8 texts, the fastest for a corpus, a few hundred texts at a time."""
         return self._encoder.encode_utf8(texts)
+
+    def library_ids(self, text: str) -> list[int]:
+        """Ids that the tokenizers library gives by the folder's tokenizer.json, special tokens in the text matched."""
+        return list(self._library.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _library(self) -> Any:
+        return adopted.as_published(self._files[TOKENIZER])
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The decoded bytes; U+FFFD for an id without a token, its name for a special token."""

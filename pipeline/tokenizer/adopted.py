@@ -126,7 +126,7 @@ def _settings(content: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
 
 def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, bytes], name: str) -> Adopted:
     added = require_tokens(raw, name)
-    whole = _whole(content[FILES[0]])
+    whole = as_published(content[FILES[0]])
     special = {token["content"]: token["id"] for token in added if library.is_control(token)}
     special |= _named(settings, whole, special)
     prefix, suffix = _around(whole)
@@ -143,7 +143,7 @@ def _adopted(raw: dict[str, Any], settings: dict[str, Any], content: dict[str, b
     return Adopted(special, end, pad, prefix, suffix, size, ranks, pattern, normalizer, content)
 
 
-def _whole(data: bytes) -> Any:
+def as_published(data: bytes) -> Any:
     """The vocabulary as the tokenizers library reads it, without limits of length."""
     from tokenizers import Tokenizer
 

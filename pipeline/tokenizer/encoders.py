@@ -23,7 +23,13 @@ Normalizer = Literal["NFC"] | None
 
 
 class UnencodableError(UserError):
-    """A text that a vocabulary has no ids for; the message names the byte or character."""
+    """A text that a vocabulary has no ids for: `reason` names the byte or character, the message its place too."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(
+            f"{detail}; remove it from the text, or take a vocabulary that has it (tokenize in params.yaml)"
+        )
+        self.reason = reason
 
 
 class Encoder(Protocol):
@@ -33,6 +39,8 @@ class Encoder(Protocol):
     """Whether decoding gives every encoded text back."""
     sums_bytes: bool = True
     """Whether the text of ids is the sum of their bytes in `table`; else `decode` gives it."""
+    refuses: bool = False
+    """Whether there are texts without ids."""
     unknown: int | None = None
     """Id of text that the vocabulary has no token for."""
 
@@ -63,6 +71,7 @@ class BytePairs(Encoder):
         self._encoding = Encoding("tohum", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
         self.lossless = normalizer is None
         missing = missing_bytes(ranks)  # tiktoken panics on a text that needs one
+        self.refuses = bool(missing)
         self._missing = re.compile(b"[%b]" % re.escape(missing)) if missing else None
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
@@ -89,11 +98,7 @@ class BytePairs(Encoder):
         assert self._missing is not None
         utf8 = text.encode("utf-8", "replace")
         if found := self._missing.search(utf8):
-            at = len(utf8[: found.start()].decode("utf-8", "ignore"))
-            raise UnencodableError(
-                f"byte {utf8[found.start()]:#04x} of character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} "
-                "has no token"
-            )
+            raise without_token(text, len(utf8[: found.start()].decode("utf-8", "ignore")), utf8[found.start()])
 
     @cached_property
     def _corpus(self) -> fast.CorpusEncoder | None:
@@ -108,6 +113,8 @@ class BytePairs(Encoder):
 
 class Characters(Encoder):
     """Character-level encoder: one id per character, in the order of `alphabet`."""
+
+    refuses = True
 
     def __init__(self, alphabet: str) -> None:
         self._alphabet = alphabet
@@ -125,15 +132,23 @@ class Characters(Encoder):
         unknown = np.flatnonzero(self._points[ids] != points)
         if len(unknown):
             at = int(unknown[0])
-            raise UnencodableError(
-                f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} of the text has no id; expected one "
-                f"of the vocabulary's {len(self._alphabet)} characters; for any text use tokenize.method train"
-            )
+            raise without_token(text, at)
         return np.asarray(ids, dtype=np.uint32)
 
     def table(self) -> dict[int, bytes]:
         """See Encoder."""
         return {number: letter.encode("utf-8") for number, letter in enumerate(self._alphabet)}
+
+
+def without_token(text: str, at: int, byte: int | None = None) -> UnencodableError:
+    """The error for the character at a position of a text, or for a byte of it, that has no token."""
+    character = f"character {text[at]!r} (U+{ord(text[at]):04X})"
+    if byte is None:
+        return UnencodableError(f"no token for {character}", f"{character} at position {at} of the text has no token")
+    reason = f"byte {byte:#04x}"
+    return UnencodableError(
+        f"no token for {reason}", f"{reason} of {character} at position {at} of the text has no token"
+    )
 
 
 def missing_bytes(ranks: Mapping[bytes, int]) -> bytes:

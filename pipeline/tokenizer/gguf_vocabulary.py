@@ -20,11 +20,11 @@ from pipeline.tokenizer.pretokenizer import PATTERNS
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6
 """Token types of GGUF (gguf.TokenType)."""
 _MOST_TOKENS = 1 << 22
-_QWEN2 = (
+QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_TEKKEN = "|".join(
+TEKKEN = "|".join(
     [
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
@@ -52,10 +52,10 @@ _PRETOKENIZERS: dict[str, tuple[dict[str, Any], bool]] = {
     "starcoder": (_DIGITS, False),
     "llama-bpe": (_split(PATTERNS["cl100k_base"].huggingface), True),
     "llama3": (_split(PATTERNS["cl100k_base"].huggingface), True),
-    "qwen2": (_split(_QWEN2), False),
-    "deepseek-r1-qwen": (_split(_QWEN2), False),
+    "qwen2": (_split(QWEN2), False),
+    "deepseek-r1-qwen": (_split(QWEN2), False),
     "gpt-4o": (_split(PATTERNS["o200k_base"].huggingface), True),
-    "tekken": (_split(_TEKKEN), True),
+    "tekken": (_split(TEKKEN), True),
 }
 _COMPOSED = ("qwen2", "deepseek-r1-qwen")
 _BEGINS_TEXT = ("llama-bpe", "llama3", "tekken")

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.foreign import shown
 from pipeline.tokenizer import vocabulary
-from pipeline.tokenizer.encoders import Encoder, Ids, UnencodableError, joined
+from pipeline.tokenizer.encoders import Encoder, Ids, UnencodableError, joined, missing_bytes, without_token
 from pipeline.tokenizer.pretokenizer import flat, parts
 
 _BLANK = "\u2581"  # SentencePiece's visible blank
@@ -45,8 +45,9 @@ class Library(Encoder):
         self._bytes = byte_table(raw, special)
         self.lossless = self._bytes is not None and not raw.get("normalizer")
         self.sums_bytes = self._bytes is not None
-        written, unknown, self._unreachable = _without_control(raw, special, reserved)
-        self.unknown = unknown
+        written, self.unknown, self._unreachable = _without_control(raw, special, reserved)
+        complete = self._bytes is not None and not missing_bytes(dict.fromkeys(self._bytes.values(), 0))
+        self.refuses = bool(self._unreachable) and not complete
         self._names = {number: token.encode("utf-8") for token, number in _entries(raw["model"])}
         self._tokenizer = Tokenizer.from_str(json.dumps(written))
 
@@ -59,7 +60,7 @@ class Library(Encoder):
         all_ids = [joined([next(encoded) for _ in text_parts]) for text_parts in cut]
         for text, ids in zip(texts, all_ids, strict=True):
             if self._unreachable and np.isin(ids, self._unreachable_ids).any():
-                raise UnencodableError(self._fault(text))
+                raise self._fault(text)
         return all_ids
 
     def table(self) -> dict[int, bytes]:
@@ -98,17 +99,16 @@ class Library(Encoder):
         except BaseException as error:
             if not _is_refusal(error):
                 raise
-            raise UnencodableError(f"the tokenizers library cannot encode it ({shown(error)})") from None
+            reason = "the tokenizers library cannot encode it"
+            raise UnencodableError(reason, f"{reason}: {shown(error)}") from None
 
-    def _fault(self, text: str) -> str:
-        """Names the first character that has no token."""
+    def _fault(self, text: str) -> UnencodableError:
+        """The error that names the first character, or byte of it, that has no token."""
         for at, letter in enumerate(text):
-            ids = self._ids(letter)
-            if not self._unreachable.isdisjoint(ids):
-                missing = [byte for byte in letter.encode() if not self._has(byte)] if self._bytes is not None else []
-                thing = f"byte {missing[0]:#04x} of character" if missing else "character"
-                return f"{thing} {letter!r} (U+{ord(letter):04X}) at position {at} has no token"
-        return "it has a part without a token"
+            if not self._unreachable.isdisjoint(self._ids(letter)):
+                missing = [byte for byte in letter.encode() if not self._has(byte)] if self.sums_bytes else []
+                return without_token(text, at, *missing[:1])
+        return UnencodableError("no token for a part of the text", "a part of the text has no token")
 
     def _has(self, byte: int) -> bool:
         return bytes([byte]) in set((self._bytes or {}).values())

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline import closure, files, foreign, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Finetune, Kind, Pretrain, Recipe
+from pipeline.config.recipe import AXES, Compute, Finetune, Kind, Pretrain, Recipe
 from pipeline.contracts import Examples, Learner
 from pipeline.errors import UserError
 from pipeline.model import adapter_folder, checkpoint, memory, open_weights
@@ -33,6 +33,7 @@ from pipeline.prompts.spec import TaskSpec
 from pipeline.seeds import seed_for
 from pipeline.tasks import Task, TaskContext
 from pipeline.tokenizer import Tokenizer
+from pipeline.training import footprint, forecast
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
 from pipeline.training.loop import Parts, scores_and_targets
@@ -60,6 +61,9 @@ class TrainingTracker(Log, Protocol):
     def model(self, folder: Path, metrics: dict[str, float]) -> None:
         """Logs the trained model with its metrics."""
 
+    record: dict[str, Any]
+    """Figures of the run that differ from run to run."""
+
     def continue_in(self, state: Path) -> None:
         """Continues the interrupted run whose state is in this folder, if there is one."""
 
@@ -76,9 +80,27 @@ class Built:
     validation: Examples
     private: "Private | None" = None
 
+    def require_memory(self, where: str, recipe: Recipe, compute: Compute) -> int:
+        """The expected peak in MiB. Raises UserError if it is more than the machine has."""
+        ordering, n = self.parts.ordering, len(self.train)
+        batches = forecast.sampled(
+            self.task,
+            self.train,
+            lambda micro: ordering.rows(n, micro, recipe.seed),
+            (self.parts.schedule.steps or 0) * self.parts.schedule.accumulate,
+        )
+        if not batches:
+            return 0
+        expected = forecast.of_parts(recipe, compute, self.model, batches)
+        available = footprint.machine_bytes()
+        if compute.device == "cuda":
+            available = torch.cuda.mem_get_info()[1]
+        footprint.require_memory(where, expected, available, compute)
+        return round(expected.total / footprint.MIB)
+
     def trainer(self, recipe: Recipe, params: Params, run: Log, name: str) -> Trainer:
         """The trainer of these parts; lowers and compiles the model as the params say."""
-        if recipe.schedule.steps:
+        if self.parts.schedule.steps:
             memory.prepare(self.model, params.compute)
         compiled(self.model, params.compute)
         return Trainer(
@@ -122,6 +144,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         built = build(where, recipe, kind, load, params, tokenizer_folder, reference)
         settings = {"recipe": recipe.model_dump(mode="json"), "compute": params.compute.model_dump()}
         print(_trained_share(name, built.model))
+        run.record["expected_memory_mib"] = built.require_memory(where, recipe, params.compute)
         key = states.fingerprint(settings, inputs, code)
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
@@ -312,23 +335,27 @@ def with_decision(built: Built) -> TaskSpec:
     return spec
 
 
-def _base(recipe: Recipe) -> adapter_folder.Base | None:
+def _base(recipe: Recipe, compute: Compute) -> adapter_folder.Base | None:
     """The base of a recipe's adapter; None where no folder has its weights: of a shallower model, or of another
     adapter.
     """
     if not isinstance(recipe, Finetune) or recipe.depth is not None:
         return None
     folder = MODELS / recipe.start
-    return None if adapter_folder.read(folder) is not None else adapter_folder.describe(folder)
+    if adapter_folder.read(folder) is not None:
+        return None
+    # with nf4 weights the whole model is stored (pipeline/config/compatibility.py)
+    return adapter_folder.describe(folder, "bfloat16" if compute.weights == "bfloat16" else "float32")
 
 
 def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
     """Writes the model folder (with `adapter/` if the tuner has one), the summary, which it returns, and the curve."""
     memory.restore(built.model)
+    built.model.shares_weights = True  # merging changes the weights of a model that is not used again
     summary = _summary(progress, built)
     model, tuner, spec = built.model, built.tuner, with_decision(built)
     weights = example_weights(built.train, built.parts.weighting.memory)
-    base = _base(recipe) if tuner.state(model) else None
+    base = _base(recipe, built.parts.compute) if tuner.state(model) else None
     plain = tuner.merge(model) if tuner.whole else model
 
     def write_adapter(folder: Path) -> None:

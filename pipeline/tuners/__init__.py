@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from pipeline import files
 from pipeline.errors import UserError
+from pipeline.model.adapter_folder import head_weights, library_name
 from pipeline.model.adapters import CONFIG, TENSORS
 from pipeline.model.gpt import GPT
-from pipeline.model.hf_format import exported_name, internal_name
 from pipeline.model.library import LibraryModel, attention_part
 from pipeline.model.weights import write_tensors
 
@@ -149,16 +149,6 @@ def part_of_block(model: GPT, name: str) -> Literal["attention", "mlp"]:
     return "attention" if name.split(".")[2] == "attention" else "mlp"
 
 
-def library_name(model: GPT, name: str) -> str:
-    """The name of one of our modules or weights in transformers."""
-    return name.removeprefix("net.") if isinstance(model, LibraryModel) else exported_name(model.config.family, name)
-
-
-def own_name(model: GPT, name: str) -> str:
-    """The inverse of `library_name`."""
-    return f"net.{name}" if isinstance(model, LibraryModel) else internal_name(model.config.family, name)
-
-
 def chosen_projections(model: GPT, targets: Sequence[str]) -> list[str]:
     """The projections that `targets` name: `attention`, `mlp`, or a projection's name in transformers (`q_proj`).
 
@@ -210,9 +200,7 @@ def peft_place(model: GPT, name: str) -> str:
 
 def head_tensors(model: GPT) -> dict[str, Tensor]:
     """The classification head's weights by their names in transformers; {} without one."""
-    if isinstance(model, LibraryModel):
-        return {name: weight.detach() for name, weight in model.head_weights()} if model.is_classifier else {}
-    return {} if model.score is None else {"score.weight": model.score.weight.detach()}
+    return {name: weight.detach() for name, weight in head_weights(model).items()}
 
 
 def require_own_family(model: GPT, tuner: str) -> None:

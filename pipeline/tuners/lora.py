@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
 from pipeline.foreign import read_json
-from pipeline.model.adapter_folder import MIN_NORM, lora_merged, lora_scale
+from pipeline.model.adapter_folder import MIN_NORM, lora_merged, lora_scale, own_name
 from pipeline.model.adapters import replace_module
 from pipeline.model.gpt import GPT
 from pipeline.model.weights import read_tensors
@@ -32,7 +32,6 @@ from pipeline.tuners import (
     chosen_projections,
     head_tensors,
     modules_to_save,
-    own_name,
     peft_place,
     peft_targets,
     projections,

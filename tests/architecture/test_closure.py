@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline import closure, syntax
+from pipeline.config.check import check
 from pipeline.config.recipe import AXES
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
@@ -119,9 +121,32 @@ def test_a_comment_a_docstring_or_an_unused_file_changes_no_stage(project: Path)
     for path in project.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         path.write_text(f"{text}\n# a comment\n", encoding="utf-8")
-    for folder in (*AXES.values(), "evaluation", "merging", "data/sources", "data/formats", "gates", "model"):
+    for folder in (
+        *AXES.values(),
+        "evaluation",
+        "merging",
+        "data/sources",
+        "data/formats",
+        "data/augment",
+        "gates",
+        "model",
+    ):
         (project / "pipeline" / folder / "unused.py").write_text("UNUSED = 1\n", encoding="utf-8")
     assert closure.stages(params_of("merged"), dvc_yaml(), project) == before
+
+
+def test_closure_of_download_holds_the_named_augmentations_and_the_prompts_of_its_sources() -> None:
+    """A changed prompt or augmentation would otherwise leave old records in place."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    rights = {"licence": "CC0-1.0", "consent": "synthetic", "weight": 1.0}
+    noise = [{"name": "typos", "share": 1.0, "rate": 0.1}, {"name": "paraphrase", "share": 1.0, "templates": None}]
+    twins = {"name": "augmented", **rights, "of": "world", "kind": "labelled", "seed": 1, "augment": noise}
+    raw["download"]["sources"]["noisy"] = twins
+    code = closure.stages(check(raw), dvc_yaml())["download"]
+    assert {f"pipeline/data/augment/{name}" for name in ("typos.py", "paraphrase.py", "paraphrases.yaml")} <= set(code)
+    assert "pipeline/data/augment/back_translation.py" not in code
+    assert not [path for path in code if "question_prompts" in path or "_chat" in path]
+    assert not [path for path in closure.stages(params_of("embedded"), dvc_yaml())["download"] if "augment" in path]
 
 
 def test_no_closure_holds_exempt_code() -> None:
@@ -144,7 +169,16 @@ def test_every_exemption_names_a_module_and_a_reason() -> None:
 def test_every_call_of_plugins_load_is_for_a_folder_that_closures_know(path: Path) -> None:
     """A part taken by a name that the owner does not see would change without making anything stale."""
     text = path.read_text(encoding="utf-8")
-    known = {syntax.AXES, *AXES.values(), "evaluation", "merging", "gates", "data/sources", "data/formats"}
+    known = {
+        syntax.AXES,
+        *AXES.values(),
+        "evaluation",
+        "merging",
+        "gates",
+        "data/sources",
+        "data/formats",
+        "data/augment",
+    }
     loads = syntax.read(path).loads  # a folder that cannot be read from the source is a UserError
     assert set(loads) <= known
     relative = path.relative_to(ROOT).as_posix()

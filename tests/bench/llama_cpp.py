@@ -2,6 +2,7 @@
 
     npm install --prefix FOLDER node-llama-cpp                 # has llama.cpp in prebuilt binaries
     python -m tests.bench.llama_cpp --node FOLDER [--model models/chat-lora ...]
+    python -m tests.bench.llama_cpp --node FOLDER --adopt FILE.gguf   # a released file beside the folder made of it
 
 Without `--model`, random models: one per family, and one per pre-tokenizer that gguf_format.py names. Their likeliest
 tokens are often nearly equal, and llama.cpp keeps its KV cache in half precision, so some long answers part ways.
@@ -19,8 +20,10 @@ import torch
 
 from pipeline import tokenizer as vocabularies
 from pipeline.inference.generation import generate
-from pipeline.model import checkpoint, gguf_format
+from pipeline.model import checkpoint, gguf_adoption, gguf_format
 from pipeline.model.gpt import GPT
+from pipeline.prompts import templates
+from pipeline.prompts.request import Request
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.adopted import PROBES
 from tests.models import shape
@@ -39,6 +42,7 @@ MODELS = {
     "arcee": ("arcee", "gpt2"),
     "smollm": ("llama", "smollm2"),
 }
+QUESTIONS = ("Where is Ankara?", "Name three colours.", "2 + 2 =", "Write a short poem about rain.", "Ankara nerede?")
 PROGRAM = """
 import {getLlama, LlamaLogLevel} from "node-llama-cpp"; import fs from "fs";
 const [file, cases] = process.argv.slice(2);
@@ -52,7 +56,7 @@ for (const prompt of given.prompts) {
   await sequence.clearHistory();
   const answer = [];
   for await (const token of sequence.evaluate(prompt, {temperature: 0})) {
-    if (token === given.stop || answer.length >= given.most) break;
+    if (given.stop.includes(token) || answer.length >= given.most) break;
     answer.push(token);
   }
   answers.push(answer);
@@ -92,32 +96,53 @@ def texts(number: int) -> list[str]:
 
 def compare(folder: Path, node: Path, scratch: Path) -> dict[str, int]:
     """Texts with other ids and prompts with other greedy answers in llama.cpp than here."""
-    tokenizer, model = Tokenizer.load(folder), checkpoint.load(folder)
     gguf_format.write(folder, scratch / "model.gguf")
-    given, context, most = texts(6000), model.config.context_length, 24
-    prompts = [[tokenizer.end_of_text, *tokenizer.encode(text)][: context // 2] for text in given[:40]]
-    cases: dict[str, Any] = {"texts": given, "prompts": prompts, "context": context, "most": most}
-    (scratch / "cases.json").write_text(json.dumps(cases | {"stop": tokenizer.end_of_text}), encoding="utf-8")
-    (scratch / "program.mjs").write_text(PROGRAM, encoding="utf-8")
-    if not (scratch / "node_modules").is_symlink():  # node looks for packages beside the program
-        (scratch / "node_modules").symlink_to((node / "node_modules").resolve())
-    command = ["node", "program.mjs", "model.gguf", "cases.json"]
-    subprocess.run(command, cwd=scratch, check=True)
-    theirs = json.loads((scratch / "answers.json").read_text(encoding="utf-8"))
-    greedy = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": {tokenizer.end_of_text}}
+    return beside(scratch / "model.gguf", folder, node, scratch)
+
+
+def compare_adopted(file: Path, node: Path, scratch: Path) -> dict[str, int]:
+    """As `compare`, for a released GGUF file and the folder that `tohum adopt` makes of it."""
+    folder = gguf_adoption.adopt(file, scratch / "adopted").folder
+    return beside(file.resolve(), folder, node, scratch)
+
+
+def beside(file: Path, folder: Path, node: Path, scratch: Path) -> dict[str, int]:
+    """A GGUF file in llama.cpp beside the folder of the same model here; prompts of a chat model are chats."""
+    tokenizer, model = Tokenizer.load(folder), checkpoint.load(folder)
+    all_texts, context, most = texts(6000), min(model.config.context_length, 512), 24
+    stop = {tokenizer.end_of_text}
+    prompts = [[tokenizer.end_of_text, *tokenizer.encode(text)][: context // 2] for text in all_texts[:40]]
+    if tokenizer.chat_template is not None:
+        prompts = [templates.prompt(tokenizer, "model", Request(text), context // 2).ids for text in QUESTIONS]
+        stop = {templates.end_of_answer(tokenizer, "model")}
+    theirs = in_llama_cpp(
+        file, {"texts": all_texts, "prompts": prompts, "context": context, "most": most}, stop, node, scratch
+    )
+    greedy = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "stop": stop}
     ours = generate(model, prompts, max_tokens=most, **greedy)  # type: ignore[arg-type]
-    ids = tokenizer.encode_batch(given)
+    ids = tokenizer.encode_batch(all_texts)
     return {
-        "texts": len(given),
+        "texts": len(all_texts),
         "other_ids": sum(a.tolist() != b for a, b in zip(ids, theirs["ids"], strict=True)),
         "prompts": len(prompts),
         "other_answers": sum(a != b for a, b in zip(ours, theirs["answers"], strict=True)),
     }
 
 
+def in_llama_cpp(file: Path, cases: dict[str, Any], stop: set[int], node: Path, scratch: Path) -> Any:
+    """Ids of the texts and greedy answers to the prompts, by llama.cpp."""
+    (scratch / "cases.json").write_text(json.dumps(cases | {"stop": sorted(stop)}), encoding="utf-8")
+    (scratch / "program.mjs").write_text(PROGRAM, encoding="utf-8")
+    if not (scratch / "node_modules").is_symlink():  # node looks for packages beside the program
+        (scratch / "node_modules").symlink_to((node / "node_modules").resolve())
+    subprocess.run(["node", "program.mjs", str(file), "cases.json"], cwd=scratch, check=True)
+    return json.loads((scratch / "answers.json").read_text(encoding="utf-8"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--node", type=Path, help="folder with node_modules/node-llama-cpp")
+    parser.add_argument("--adopt", type=Path, action="append", default=[], help="a GGUF file; may be repeated")
     parser.add_argument("--model", type=Path, action="append", default=[], help="a model folder; may be repeated")
     options = parser.parse_args()
     if options.node is None:
@@ -125,8 +150,11 @@ def main() -> None:
         return
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
+        for path in options.adopt:
+            (Path(scratch) / path.stem).mkdir()
+            results[path.name] = compare_adopted(path, options.node, Path(scratch) / path.stem)
         folders = {path.name: path for path in options.model}
-        if not folders:
+        if not folders and not results:
             folders = {name: random_model(Path(scratch) / name, *of) for name, of in MODELS.items()}
         for name, folder in folders.items():
             results[name] = compare(folder, options.node, Path(scratch))

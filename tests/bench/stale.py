@@ -21,7 +21,7 @@ from typing import Any
 
 VARIANTS = (
     "tasks", "losses", "tuners", "weighting", "ordering", "optimizers", "merging", "evaluation", "data/sources",
-    "data/formats", "gates",
+    "data/formats", "data/augment", "gates",
 )  # fmt: skip
 """Folders in which a file is a choice in params.yaml."""
 COMMENTED = ("model/gpt.py", "tokenizer/encoders.py", "training/private.py", "inference/cuda_graph.py", "contracts.py")

@@ -181,6 +181,16 @@ def test_check_refuses_recipes_from_a_base_whose_pretraining_left_additions() ->
         config.check(raw)
 
 
+def test_check_refuses_an_adapter_without_its_base_over_weights_of_4_bits() -> None:
+    """A reader would need the library and the hardware of the training to have the same model."""
+    raw = params("classify", "labelled", "base", "cross_entropy", {"tuner": part("tuners", "lora", merged=False)})
+    raw["compute"]["weights"] = "nf4"
+    for recipe in (raw["pretrain"], *(recipe for name, recipe in raw["finetune"].items() if name != "tried")):
+        recipe["tuner"] = part("tuners", "lora")
+    with pytest.raises(UserError, match=r"tried.tuner.merged is false, .* and compute.weights is nf4: a reader"):
+        config.check(raw)
+
+
 def test_check_refuses_a_base_that_is_stored_as_an_adapter_only() -> None:
     """All other models stand on models/base, and its open weights are no dependency of their stages."""
     raw = copy.deepcopy(RAW)

@@ -14,8 +14,10 @@ from pipeline import files, tokenizer
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.collect import PASSAGES, REJECTIONS
 from pipeline.data.records import CONTENT, SPLITS, added_columns, record_id, schema
+from pipeline.data.unencodable import REJECTIONS_FILE, UNENCODABLE_SCHEMA
 from pipeline.gates import _expectations, _verdict
 from pipeline.gates._rules import Expectation, Frame
+from pipeline.tokenizer.encoders import UnencodableError
 
 CHARACTERS = {"at_least": 10, "at_most": 2000}
 GATES: dict[str, Any] = {
@@ -35,6 +37,8 @@ GATES: dict[str, Any] = {
         "min_documents": 10,
         "bytes_per_token": {"at_least": 1.5, "at_most": 12.0},
         "outliers": {"below": 1.2, "min_tokens": 16, "max_share": 0.0},
+        "max_unknown_share": 0.1,
+        "max_rejected_share": 0.0,
         "max_unused_vocabulary_share": 0.8,
         "round_trip_documents": 1000,
         "max_spelled_specials": 0,
@@ -166,11 +170,14 @@ class Raw:
 class Tokens:
     """data/tokens in the making, for the documents of a Raw."""
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: Raw, vocabulary: Path | None = None) -> None:
+        """`vocabulary`: folder of a published one; None: trained on the documents."""
         self.raw = raw
         texts = [row["text"] for row in raw.rows["documents"]]
-        self.tokenizer = tokenizer.train(iter(texts), 400, "gpt2")
-        self.ids = [[*self.tokenizer.encode(text), self.tokenizer.end_of_text] for text in texts]
+        adopted = vocabulary and tokenizer.adopt(vocabulary)
+        self.tokenizer = adopted or tokenizer.train(iter(texts), 400, "gpt2")
+        self.rejected: list[dict[str, Any]] = []
+        self.ids = [[*self._ids(row, text), self.tokenizer.end_of_text] for row, text in enumerate(texts)]
         self.index = [
             {
                 "id": row["id"],
@@ -192,6 +199,14 @@ class Tokens:
             "end_of_text": self.tokenizer.end_of_text,
         }
 
+    def _ids(self, row: int, text: str) -> list[int]:
+        try:
+            return self.tokenizer.encode(text)
+        except UnencodableError as error:
+            identity = self.raw.rows["documents"][row]["id"]
+            self.rejected.append({"row": row, "id": identity, "reason": error.reason, "detail": str(error)})
+            return []
+
     def write(self, data: Path) -> Path:
         """Writes `<data>/raw` and `<data>/tokens`; returns `data`."""
         self.raw.write(data)
@@ -200,6 +215,8 @@ class Tokens:
         np.array([number for ids in self.ids for number in ids], "<u2").tofile(folder / "ids.bin")
         pq.write_table(pa.Table.from_pylist(self.index, schema=INDEX), folder / "index.parquet")
         files.write_json(folder / "meta.json", self.meta)
+        if self.rejected:
+            pq.write_table(pa.Table.from_pylist(self.rejected, schema=UNENCODABLE_SCHEMA), folder / REJECTIONS_FILE)
         self.tokenizer.save(folder / "tokenizer")
         return data
 

@@ -63,7 +63,7 @@ def _long_answer(made: Samples) -> None:
     made.rows["instructions"]["train"][0]["output"] = "uzun cevap " * 60
 
 
-def _torn_group(kind: Any) -> Callable[[Samples], None]:
+def _group_in_two_splits(kind: Any) -> Callable[[Samples], None]:
     """Every record is of a group of its own, but one customer's are in training and test."""
 
     def spoil(made: Samples) -> None:
@@ -118,8 +118,8 @@ CASES: list[tuple[str, Callable[[Samples], Any], dict[str, Any]]] = [
     ("folded_overlap", _leak("documents", lambda text: text.replace(" ", "  ", 3)), {}),
     ("folded_overlap", _leak("labelled", lambda text: text.swapcase()), {}),
     ("near_overlap", _longer_test_text, {}),
-    ("split_groups", _torn_group("documents"), {}),
-    ("split_groups", _torn_group("labelled"), {}),
+    ("split_groups", _group_in_two_splits("documents"), {}),
+    ("split_groups", _group_in_two_splits("labelled"), {}),
     ("out_of_order", _pinned_in_the_past, {}),
     ("records", _no_validation, {}),
     ("tokens", lambda made: None, {"min_document_tokens": {"train": 10**6, "validation": 1, "test": 1}}),
@@ -234,9 +234,9 @@ def test_gate_lists_labels_unseen_in_train_first_when_there_are_many(
     assert [record["row"] for record in found["records"]] == ["test test0"], "one example, as MOST_EXAMPLES says"
 
 
-def test_gate_names_a_torn_group_with_the_record_in_the_other_split(tmp_path: Path) -> None:
+def test_gate_names_a_group_in_two_splits_with_the_record_in_the_other(tmp_path: Path) -> None:
     made = Samples(Tokens(Raw()))
-    _torn_group("labelled")(made)
+    _group_in_two_splits("labelled")(made)
     found = entry(judged(made, tmp_path), "split_groups")
     assert found["count"] == 1
     [record] = found["records"]
@@ -244,9 +244,9 @@ def test_gate_names_a_torn_group_with_the_record_in_the_other_split(tmp_path: Pa
     assert "(same group: train:1, " in record["text"]
 
 
-def test_gate_passes_torn_groups_up_to_the_bound(tmp_path: Path) -> None:
+def test_gate_passes_groups_in_two_splits_up_to_the_bound(tmp_path: Path) -> None:
     made = Samples(Tokens(Raw()))
-    _torn_group("labelled")(made)
+    _group_in_two_splits("labelled")(made)
     assert "split_groups" not in failed(judged(made, tmp_path, max_split_groups=1))
 
 
@@ -301,6 +301,16 @@ def test_slices_count_each_value_of_an_added_column_by_split(tmp_path: Path, mon
     monkeypatch.setattr(added, "_MOST_COUNTED", 1)
     [others, _] = samples.profile(SETTINGS, data)["slices"].rows
     assert (others["value"], others["train"]) == ("others", sizes["train"] - sizes["train"] // 3)
+
+
+def test_slices_mask_personal_data(tmp_path: Path) -> None:
+    """The page of a gate is shown to people who may not see the records."""
+    made = Samples(Tokens(Raw()))
+    for rows in made.rows["labelled"].values():
+        for row in rows:
+            row["agent"] = "ayse.yilmaz@example.com"
+    [row] = samples.profile(SETTINGS, made.write(tmp_path))["slices"].rows
+    assert "ayse.yilmaz" not in row["value"]
 
 
 @pytest.mark.parametrize(

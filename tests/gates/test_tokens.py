@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.gates import tokens
 from tests.gates.builders import GATES, Raw, Tokens, entry, failed, verdict_on
+from tests.tokenizer import foreign
 
 SETTINGS = tokens.Settings.model_validate(GATES["tokens"])
 EXPECTATIONS = tokens.expectations(SETTINGS)
@@ -88,8 +89,76 @@ def test_gate_warns_of_a_spelled_special_token(tmp_path: Path) -> None:
     assert "<|endoftext|>" in entry(verdict, "spelled_specials")["records"][0]["text"]
 
 
+@pytest.fixture(scope="module", params=["wordpiece", "unigram", "byte_fallback", "clip"])
+def changing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary of another model that changes text, trained on the documents too."""
+    texts = [row["text"] for row in Raw().rows["documents"]]
+    return foreign.write(request.param, tmp_path_factory.mktemp(request.param), texts)
+
+
+def _foreign_verdict(made: Tokens, data: Path, **changed: Any) -> dict[str, Any]:
+    """Of small vocabularies: without the bounds on how well they compress."""
+    open_bounds = {
+        "bytes_per_token": {"at_least": 0.1, "at_most": 99.0},
+        "outliers": {"below": 0.1, "min_tokens": 9, "max_share": 1.0},
+        "max_unused_vocabulary_share": 1.0,
+    }
+    return judged(made, data, **open_bounds, **changed)
+
+
+def test_gate_passes_a_vocabulary_that_changes_text(changing: Path, tmp_path: Path) -> None:
+    """BERT lowers its text, so its documents are not what their ids decode to, and are right."""
+    made = Tokens(Raw(), changing)
+    assert not made.tokenizer.lossless
+    assert failed(_foreign_verdict(made, tmp_path)) == set()
+
+
+def test_gate_fails_on_other_ids_than_the_librarys(changing: Path, tmp_path: Path) -> None:
+    """Lost otherwise: nothing would compare the ids of a vocabulary whose text cannot be read back."""
+    made = Tokens(Raw(), changing)
+    first = made.ids[9][0]
+    made.ids[9][0] = next(number for number in made.ids[9] if number != first)
+    verdict = _foreign_verdict(made, tmp_path)
+    assert failed(verdict) == {"other_ids"}
+    assert entry(verdict, "other_ids")["offenders"]
+
+
+def test_gate_skips_the_librarys_ids_of_a_text_with_a_special_token(tmp_path: Path) -> None:
+    """The library finds a special token in such a text; here no text becomes one."""
+    raw = Raw()
+    raw.add("documents", "The letter from the river said [SEP] to the house.")
+    made = Tokens(raw, foreign.write("wordpiece", tmp_path / "words", [row["text"] for row in raw.rows["documents"]]))
+    assert failed(_foreign_verdict(made, tmp_path / "data")) == {"spelled_specials"}
+
+
+def test_gate_fails_on_unknown_text(tmp_path: Path) -> None:
+    """Lost otherwise: an English vocabulary reads a Turkish corpus as [UNK] [UNK] [UNK], and the model learns that."""
+    made = Tokens(Raw(), foreign.write("wordlevel", tmp_path / "words"))
+    verdict = _foreign_verdict(made, tmp_path / "data")
+    assert failed(verdict) == {"unknown_share"}
+    assert not verdict["passed"]
+    assert entry(verdict, "unknown_share")["offenders"]
+    assert entry(verdict, "unknown_share")["params_key"] == "gates.tokens.max_unknown_share"
+
+
+def test_gate_fails_on_documents_that_cannot_be_encoded(tmp_path: Path) -> None:
+    """Lost otherwise: documents vanish without a word."""
+    raw, texts = Raw(), [row["text"] for row in Raw().rows["documents"]]
+    raw.add("documents", "The letter from the river was written in \u0905\u0906 with the house.")
+    made = Tokens(raw, foreign.write("missing_bytes", tmp_path / "words", texts))
+    verdict = _foreign_verdict(made, tmp_path / "data")
+    assert failed(verdict) == {"rejected_share"}
+    assert "byte 0xe0 of character" in entry(verdict, "rejected_share")["records"][0]["text"]
+    assert _foreign_verdict(made, tmp_path / "data", max_rejected_share=0.1)["passed"]
+
+
+FOREIGN_COLUMNS = {"other_ids", "unknown_share", "rejected_share"}
+"""Columns that only another model's vocabulary can fail; each has a test above."""
+
+
 def test_every_expectation_has_a_failing_input() -> None:
-    assert {expectation.column for expectation in EXPECTATIONS} == {case[0] for case in CASES} | {"spelled_specials"}
+    tested = {case[0] for case in CASES} | {"spelled_specials"} | FOREIGN_COLUMNS
+    assert {expectation.column for expectation in EXPECTATIONS} == tested
     assert len({(expectation.expectation, expectation.column) for expectation in EXPECTATIONS}) == len(EXPECTATIONS)
 
 

@@ -172,7 +172,7 @@ def test_load_reads_the_downloaded_open_weights_of_an_unchanged_base(
         ("adapter/adapter_config.json", {"rank_pattern": {"q": 3}}, "sets rank_pattern, expected LoRA of one rank"),
         ("adapter/adapter_config.json", {"use_dora": True}, "have shapes"),
         ("adapter/adapter_config.json", {"peft_type": "VERA"}, "peft_type is 'VERA'"),
-        ("config.json", {"id2label": {"0": "ham"}, "label2id": {"ham": 0}}, "id2label names 1 classes"),
+        ("config.json", {"id2label": {"0": "ham"}, "label2id": {"ham": 0}}, r"is \[2, 16\], a llama model with 1 la"),
     ],
 )  # fmt: skip
 def test_load_refuses_a_damaged_or_hostile_folder(

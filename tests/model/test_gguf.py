@@ -218,6 +218,7 @@ def test_export_writes_the_file_of_a_model_by_name(
     saved(Path("models/base"), words, "llama")
     assert tohum("export", "base", "--gguf", "out/base.gguf") == 0
     assert "out/base.gguf: base, float32" in capsys.readouterr().out
+    assert Path("out/base.Modelfile").read_text().startswith("FROM ./base.gguf")
     assert fields(Path("out/base.gguf"))["general.architecture"] == "llama"
     with pytest.raises(UserError, match="models/bose: no such model; one of: base"):
         tohum("export", "bose", "--gguf", "x.gguf")

@@ -15,15 +15,19 @@ import pytest
 import torch
 
 from pipeline import tokenizer as vocabularies
+from pipeline.data.conversations import Earlier, Turn
 from pipeline.errors import UserError
 from pipeline.model import checkpoint, gguf_format, gguf_header, open_weights
 from pipeline.model.gguf_adoption import adopt
 from pipeline.model.gpt import GPT
+from pipeline.prompts import templates
+from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TEXT, TaskSpec
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import Tokenizer, gguf_vocabulary
 from tests.commands import tohum
 from tests.models import shape
 from tests.open_models import open_models, smollm2_gguf
+from tests.prompts import chat_templates
 from tests.specs import written
 
 TEXTS = ["Ayşe'nin ışığı 12345  x\n\n!", "a\n b", "çiğ köfte 👍", "I'LL x=1\t y"]
@@ -31,11 +35,21 @@ CHAT = TaskSpec(name="instruct", template="chat", max_tokens=64, max_prompt_toke
 
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k_base", "o200k_base"])
-def words(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def every_words(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small vocabulary with one of the named patterns."""
-    folder = tmp_path_factory.mktemp("words") / "tokenizer"
+    return trained(tmp_path_factory.mktemp("words") / "tokenizer", request.param)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small vocabulary with GPT-2's pattern."""
+    return trained(tmp_path_factory.mktemp("words") / "tokenizer", "gpt2")
+
+
+def trained(folder: Path, pattern: str) -> Path:
+    """A small vocabulary, saved."""
     texts = ["Ayşe İzmir'de yaşıyor. Merhaba dünya, 2024 free prize! " * 20]
-    vocabularies.train(texts, 320, request.param).save(folder)
+    vocabularies.train(texts, 320, pattern).save(folder)
     return folder
 
 
@@ -51,13 +65,13 @@ def exported(folder: Path, words: Path, family: str, task: TaskSpec = TEXT, **ch
     return folder / "model.gguf"
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "arcee"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3", "arcee"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_adopt_gives_back_the_weights_and_ids_that_were_written(
-    family: str, tied: bool, tmp_path: Path, words: Path
+    family: str, tied: bool, tmp_path: Path, every_words: Path
 ) -> None:
     """Lost otherwise: rows of queries and keys in another order compute another model, without any error."""
-    path = exported(tmp_path, words, family, tie_embeddings=tied)
+    path = exported(tmp_path, every_words, family, tie_embeddings=tied)
     adoption = adopt(path, tmp_path / "adopted")
     before, after = checkpoint.load(tmp_path / "model"), checkpoint.load(tmp_path / "adopted")
     assert adoption.precision == "float32"
@@ -67,6 +81,51 @@ def test_adopt_gives_back_the_weights_and_ids_that_were_written(
     ours, theirs = Tokenizer.load(tmp_path / "model"), Tokenizer.load(tmp_path / "adopted")
     for text in TEXTS:
         assert ours.encode(text) == theirs.encode(text)
+
+
+@pytest.mark.parametrize("style", ["qwen", "llama3", "smollm2"])
+def test_adopt_gives_back_a_released_vocabulary(style: str, tmp_path: Path) -> None:
+    """Ids, special tokens and chat of a model that was adopted, tuned and exported as GGUF."""
+    vocabularies.adopt(chat_templates.folder(chat_templates.STYLES[style], tmp_path / "theirs")).save(
+        tmp_path / "words"
+    )
+    path = exported(tmp_path, tmp_path / "words", "llama", CHAT.model_copy(update={"template": "model"}))
+    adopt(path, tmp_path / "adopted")
+    ours, theirs = Tokenizer.load(tmp_path / "model"), Tokenizer.load(tmp_path / "adopted")
+    assert ours.special == theirs.special
+    request = Request("Where is Ayşe?\n\nışık 12345 👍", "", Earlier("", (Turn("a", "b"),)))
+    for text in TEXTS:
+        assert ours.encode(text) == theirs.encode(text)
+    assert templates.prompt(ours, "model", request, 99).ids == templates.prompt(theirs, "model", request, 99).ids
+    assert templates.end_of_answer(ours, "model") == templates.end_of_answer(theirs, "model")
+
+
+def test_adopt_rebuilds_a_sentencepiece_vocabulary_from_its_scores(tmp_path: Path) -> None:
+    """Llama 2's kind: the file has scores and no merges; pieces, bytes and blanks must come out as before."""
+    style = chat_templates.STYLES["mistral_every_blank"]
+    theirs = vocabularies.adopt(chat_templates.folder(style, tmp_path / "theirs"))
+    raw = json.loads((tmp_path / "theirs/tokenizer.json").read_text())
+    merged = ["".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in raw["model"]["merges"]]
+    names = {number: token for token, number in raw["model"]["vocab"].items()}
+    names |= {token["id"]: token["content"] for token in raw["added_tokens"]}
+    tokens = [names[number] for number in range(len(names))]
+    special = {token["content"]: gguf.TokenType.CONTROL for token in raw["added_tokens"]} | {"<unk>": 2}
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [-float(merged.index(token)) if token in merged else -1e6 for token in tokens],
+        "tokenizer.ggml.token_type": [int(special.get(token, 6 if token.startswith("<0x") else 1)) for token in tokens],
+        "tokenizer.ggml.bos_token_id": tokens.index("<s>"),
+        "tokenizer.ggml.eos_token_id": tokens.index("</s>"),
+    }
+    (tmp_path / "made").mkdir()
+    for name, content in gguf_vocabulary.tokenizer_files(metadata, "x.gguf").items():
+        (tmp_path / "made" / name).write_bytes(content)
+    ours = vocabularies.adopt(tmp_path / "made")
+    for text in [*TEXTS, "Where is Ayşe? yaşıyor", "é日 ", "  two  blanks"]:
+        assert ours.encode(text) == theirs.encode(text)
+        assert ours.decode(ours.encode(text)) == theirs.decode(theirs.encode(text))
+    assert ours.text_prefix == (tokens.index("<s>"),)
 
 
 def test_adopt_gives_the_logits_of_transformers_own_reader(tmp_path: Path, words: Path) -> None:
@@ -85,14 +144,17 @@ def test_adopt_gives_the_logits_of_transformers_own_reader(tmp_path: Path, words
     torch.testing.assert_close(model.logits(model.hidden(ids)), expected, atol=4e-5, rtol=1e-4)
 
 
-def quantised(path: Path) -> Path:
-    """The file with its matrices quantised where their rows have whole blocks."""
+def quantised(path: Path, **more: Any) -> Path:
+    """The file with its matrices quantised where their rows have whole blocks, and with other metadata."""
     reader, target = gguf.GGUFReader(path), path.with_name("quantised.gguf")
-    writer = gguf.GGUFWriter(target, "llama")
+    writer, keys = gguf.GGUFWriter(target, "llama"), [name.replace("__", ".") for name in more]
     for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
+        if not name.startswith("GGUF.") and name not in ("general.architecture", *keys):
             inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(name, field.contents(), field.types[0], inner)
+    for key, value in zip(keys, more.values(), strict=True):
+        kind = gguf.GGUFValueType.get_type(value)
+        writer.add_key_value(key, value, kind, gguf.GGUFValueType.INT32 if isinstance(value, list) else None)
     kinds = gguf.GGMLQuantizationType
     for number, entry in enumerate(reader.tensors):
         values = np.array(entry.data)
@@ -108,6 +170,40 @@ def quantised(path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return target
+
+
+def test_adopt_takes_a_llama_with_a_sliding_window_for_mistral(tmp_path: Path, words: Path) -> None:
+    """Lost otherwise: attention would reach back further than the model was trained to."""
+    path = quantised(exported(tmp_path, words, "llama"), llama__attention__sliding_window=32)
+    adopt(path, tmp_path / "adopted")
+    config = json.loads((tmp_path / "adopted/config.json").read_text())
+    assert (config["model_type"], config["sliding_window"]) == ("mistral", 32)
+    assert config["architectures"] == ["MistralForCausalLM"]
+    assert checkpoint.load(tmp_path / "adopted").config.family == "mistral"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("llama__expert_count", 8, "it is a mixture of experts"),
+        ("llama__rope__scaling__type", "yarn", r"its rotary positions are scaled \('yarn'\)"),
+        ("llama__attention__causal", False, "its attention is not causal"),
+        ("llama__attention__head_count", [2, 2], "its layers have different numbers of heads"),
+        ("llama__rope__dimension_count", 4, "rope.dimension_count is 4 and a head has 8 dimensions"),
+        ("llama__attention__scale", 0.5, "a setting that is not read here"),
+        ("split__count", 3, "is one of 3 parts of a model"),
+        ("tokenizer__ggml__model", "t5", "tokenizer.ggml.model is 't5'"),
+        ("tokenizer__ggml__bos_token_id", 99999, "bos_token_id is 99999, expected a whole number from 0 to"),
+        ("tokenizer__ggml__token_type", [1, 1], "expected one int for each of the"),
+        ("general__alignment", 3, "general.alignment is 3"),
+    ],
+)
+def test_adopt_refuses_settings_that_a_folder_cannot_express(
+    key: str, value: Any, sentence: str, tmp_path: Path, words: Path
+) -> None:
+    path = quantised(exported(tmp_path, words, "llama"), **{key: value})
+    with pytest.raises(UserError, match=sentence):
+        adopt(path, tmp_path / "adopted")
 
 
 def test_adopt_says_licence_origin_and_quantisation_in_the_readme(tmp_path: Path, words: Path) -> None:

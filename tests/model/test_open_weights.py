@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
@@ -45,6 +46,38 @@ def test_fetch_refuses_weights_that_are_not_pinned(saved: Path, tmp_path: Path) 
         open_weights.fetch(start(path=str(tmp_path / "x"), sha256=pin), tmp_path)
     with pytest.raises(UserError, match="open weights need kind folder or hub"):
         open_weights.fetch(start(kind="scratch"), tmp_path)
+
+
+def test_origin_is_unchanged_only_for_equal_numbers(saved: Path, tmp_path: Path) -> None:
+    """Lost otherwise: an adapter's config would send peft to weights that the adapter was not trained on."""
+    assert open_weights.origin(start(kind="scratch"), network(), tmp_path) is None
+    snapshot = tmp_path / "models--org--name/snapshots" / ("a" * 40)
+    shutil.copytree(saved, snapshot)
+    hub = start(kind="hub", path="org/name", revision="a" * 40, sha256=open_weights.pin(saved))
+    model = checkpoint.load(saved)
+    origin = open_weights.origin(hub, model, tmp_path)
+    assert origin is not None
+    assert (origin.repository, origin.revision, origin.licence) == ("org/name", "a" * 40, "MIT")
+    assert origin.unchanged
+    with torch.no_grad():
+        model.blocks[1].norm1.weight[3] += 1e-6
+    changed = open_weights.origin(hub, model, tmp_path)
+    assert changed is not None
+    assert not changed.unchanged
+    trained = open_weights.origin(hub, None, tmp_path)
+    assert trained is not None
+    assert not trained.unchanged
+    local = start(path=str(saved), sha256=open_weights.pin(saved))
+    folder = open_weights.origin(local, checkpoint.load(saved), tmp_path)
+    assert folder is not None
+    assert folder.repository is None  # a path of this machine says nothing elsewhere
+
+
+def test_fetch_refuses_a_folder_that_holds_an_adapter_only(saved: Path, tmp_path: Path) -> None:
+    """Its base would be looked for beside it, wherever it lies."""
+    (saved / "base.json").write_text("{}")
+    with pytest.raises(UserError, match=r"saved: holds an adapter only, .*`tohum export saved --folder FOLDER`"):
+        open_weights.fetch(start(path=str(saved)), tmp_path)
 
 
 def change_rope(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The registry: the served model is the reviewed one, byte for byte, and answers as the checkpoint does."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -350,6 +351,20 @@ def test_render_shows_the_baseline_and_the_amount_of_training(project: Registry)
     assert "the baseline alone on 2: cannot tell which is better, and the baseline is cheaper (McNemar's exact" in card
     assert "| accuracy | 0.96 | 0.865 to 0.989 | >= 0.95 |" in card
     assert "0.2 epochs of 9,599 records, 153,600 tokens in finetune@spam-full." in card
+
+
+def test_render_names_records_that_a_model_or_an_augmentation_made(project: Registry) -> None:
+    make_model("spam-full", seed=3)
+    facts = model_card.gather("spam-full", params(), "0" * 64)
+    twins = {"of": "sms", "records": 200, "twins": {"case": 40, "typos": 60}, "share_of_records": 0.5}
+    answers = {"models": ["tiny-1"], "asked": "llm.example.org", "prompts_sha256": "ab" * 32}
+    made = {"noisy": {"name": "augmented", "details": twins}, "faq": {"name": "synthesised", "details": answers}}
+    card = model_card.render(dataclasses.replace(facts, sources=made), "tohum-spam-full")
+    assert (
+        "- noisy: 100 changed copies (40 by case, 60 by typos) of the 200 records of sms, 50% of their number;" in card
+    )
+    assert "- faq: questions and answers written by tiny-1 (llm.example.org), prompts `abababababab`" in card
+    assert "changed copies" not in model_card.render(facts, "tohum-spam-full")
 
 
 def test_render_names_both_models_of_a_merge(project: Registry) -> None:

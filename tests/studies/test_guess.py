@@ -320,3 +320,21 @@ def test_guess_offers_a_template_where_two_columns_hold_texts(tmp_path: Path) ->
     assert not any(
         "to read both" in sentence for sentence in guess(tmp_path / "b.csv", Wishes(label="topic")).sentences
     )
+
+
+def test_guess_takes_a_template_of_the_user_for_the_text(tmp_path: Path) -> None:
+    rows = [{"konu": f"Konu {i}", "metin": f"Bu {i} numaralı ileti, hep böyle sürer", "tür": "ab"[i % 2]}
+            for i in range(30)]  # fmt: skip
+    (tmp_path / "a.csv").write_text(csv_of(rows), encoding="utf-8")
+    guessed = guess(tmp_path / "a.csv", Wishes(text=r"{konu}\n{metin}"))
+    assert guessed.columns == {"text": "{konu}\n{metin}", "label": "tür"}
+    assert not guessed.rejected
+    assert guessed.running_text() == {"text": "{konu}\n{metin}"}
+    assert not any("not used" in sentence or "to read both" in sentence for sentence in guessed.sentences)
+    config.check(params(INPUTS / "a.csv", guessed))
+    documents = guess(tmp_path / "a.csv", Wishes(text="{konu} {metin}", kind="documents"))
+    assert documents.columns == {"text": "{konu} {metin}"}
+    with pytest.raises(UserError, match="no column 'title'; columns found: konu, metin, tür"):
+        guess(tmp_path / "a.csv", Wishes(text="{title} {metin}"))
+    with pytest.raises(UserError, match=r"has a single \{"):
+        guess(tmp_path / "a.csv", Wishes(text="{konu"))

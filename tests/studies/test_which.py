@@ -79,6 +79,24 @@ def test_show_ends_with_not_to_fine_tune_when_the_baseline_is_better(
     assert "A note." in page
 
 
+@pytest.mark.parametrize(("take", "advised"), [
+    ("lora", "it advised lora, and full is best here."), ("full", "it advised full, the best here."),
+    ("TF-IDF", "it advised TF-IDF (0.990) and not to fine-tune."),
+])  # fmt: skip
+def test_show_scores_a_comparison_beside_a_released_model(
+    project: Path, take: str, advised: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: a user would never learn how far few updates are from a full run."""
+    means = {"TF-IDF": 0.99, "lora": 0.96, "full": 0.9}
+    prediction = {"data": "own.csv", "score": "accuracy", "ranking": list(means), "means": means, "take": take}
+    files.write_json(project / which.PREDICTION, prediction)
+    which.show(Path())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"The comparison on own.csv predicted full 0.900 (measured 0.960), lora 0.960 (measured 0.910); {advised}"
+    ) in shown
+
+
 @pytest.mark.parametrize("predicted", [{"score": "chrf"}, {}])
 def test_show_scores_no_probe_of_other_records(
     project: Path, predicted: dict[str, str], capsys: pytest.CaptureFixture[str]

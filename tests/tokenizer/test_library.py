@@ -90,7 +90,9 @@ def test_adopt_says_which_vocabularies_are_lossless(kind: str, both: tuple[Token
 def test_encode_refuses_a_text_that_needs_a_missing_byte(tmp_path: Path) -> None:
     """tiktoken panics there, and the tokenizers library drops the byte."""
     ours = tokenizer.adopt(foreign.write("missing_bytes", tmp_path))
-    with pytest.raises(UnencodableError, match=r"byte 0xe0 of character 'अ' \(U\+0905\) at position 2 has no token"):
+    with pytest.raises(
+        UnencodableError, match=r"byte 0xe0 of character 'अ' \(U\+0905\) at position 2 of the text has no token"
+    ):
         ours.encode("ı अ")
     with pytest.raises(UnencodableError, match="byte 0x00"):
         ours.encode_batch(["a", "b\x00"])

@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 
 from pipeline.config.params import ChatModel
 from pipeline.config.section import Section
-from pipeline.data.augment import Changed, Context, Original
 from pipeline.data.formats._shape import BadRow
+from pipeline.data.originals import Changed, Context, Original
 from pipeline.data.sources._passages import unwritable
 
 if TYPE_CHECKING:
-    from pipeline.data.sources._chat import Answer, Refusal
+    from pipeline.data.sources._kept_answers import Answer, Refusal
     from pipeline.data.sources._prompts import Templates
 
 _AT_ONCE = 256
@@ -87,7 +87,7 @@ class BackTranslation:
 
 
 def _translation(answer: "Answer | Refusal") -> str | BadRow:
-    from pipeline.data.sources._chat import Refusal
+    from pipeline.data.sources._kept_answers import Refusal
 
     if isinstance(answer, Refusal):
         return BadRow("refused", answer.detail)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.config.section import Section
-from pipeline.data.augment import Changed, Context, Original
+from pipeline.data.originals import Changed, Context, Original
 
 _DOTTED = ("tr", "az")
 Form = Literal["lower", "upper", "title"]

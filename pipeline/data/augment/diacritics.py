@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.config.section import Section
-from pipeline.data.augment import Changed, Context, Original
+from pipeline.data.originals import Changed, Context, Original
 
 _DOTS = str.maketrans("ıİ", "iI")  # Unicode does not decompose ı, and İ only into I and a dot
 _WORD = re.compile(r"\S+")

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
-from pipeline.data.augment import Changed, Context, Original
+from pipeline.data.originals import Changed, Context, Original
 
 
 class Settings(Section):

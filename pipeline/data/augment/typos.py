@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.config.section import Section
-from pipeline.data.augment import Changed, Context, Original
+from pipeline.data.originals import Changed, Context, Original
 
 _ROWS = {
     "tr": ("qwertyuıopğü", "asdfghjklşi", "zxcvbnmöç"),

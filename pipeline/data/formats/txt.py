@@ -2,7 +2,7 @@
 
 Blank lines and empty documents are no records. A file read whole and uncut keeps every byte of its text; else line ends
 at a record's edges are stripped. Cuts are made, in this order of preference, at the end of a paragraph, a line, a
-sentence or a word. `columns: {group: file}` makes the records of a file one group, so that no split tears it apart.
+sentence or a word. `columns: {group: file}` makes the records of a file one group (`split.by: group`).
 """
 
 import re

@@ -5,22 +5,20 @@ named by the hash of (prompt, model, settings) and written when it arrives: an i
 missing ones, and a rerun asks nothing. The key is read from its environment variable, sent, and written nowhere.
 """
 
-import hashlib
 import json
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
-from pipeline import files
 from pipeline.config.params import ChatModel
+from pipeline.data.sources._kept_answers import Answer, Kept, Refusal
 from pipeline.errors import UserError
 
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
@@ -33,61 +31,12 @@ _LONGEST_STATED_PAUSE_S = 300.0
 _DETAIL = 200
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An answer as received; `text` is empty where the model gave none."""
-
-    text: str
-    model: str
-    """Name of the model as the server states it; of a folder, its SHA-256."""
-    finish: str
-    """Reason of the end: `stop`, `length` where max_tokens cut it, or another word of the server's."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A prompt that the server refused for itself; not kept, so that a rerun asks again."""
-
-    detail: str
-
-
 class _TransientError(Exception):
     """A failed attempt that is worth a retry, and the pause that the server asks for in seconds."""
 
     def __init__(self, reason: str, pause_s: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
-
-
-class Kept:
-    """Received answers, a file each, by prompt, model and settings."""
-
-    def __init__(self, folder: Path, model: ChatModel) -> None:
-        """`folder`: where they are kept; `model`: its settings that decide the answer."""
-        decisive = {"endpoint", "model", "sha256", "temperature", "max_tokens", "seed"}
-        self._folder, self._settings = folder, model.model_dump(include=decisive)
-        self._writing = threading.Lock()
-
-    def key(self, prompt: str) -> str:
-        """SHA-256 of prompt, model and settings."""
-        text = json.dumps({"prompt": prompt, **self._settings}, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-    def get(self, prompt: str) -> Answer | None:
-        """The kept answer to a prompt; None where there is none, or a damaged file."""
-        try:
-            return Answer(**json.loads(self._path(prompt).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
-    def put(self, prompt: str, answer: Answer) -> None:
-        """Keeps an answer, atomically; ASCII, since an answer may hold halves of surrogate pairs."""
-        with self._writing:
-            files.write_text(self._path(prompt), json.dumps(asdict(answer), sort_keys=True, indent=1) + "\n")
-
-    def _path(self, prompt: str) -> Path:
-        key = self.key(prompt)
-        return self._folder / key[:2] / f"{key}.json"
 
 
 def stated_address(model: ChatModel) -> str:
@@ -112,7 +61,7 @@ def answers(model: ChatModel, prompts: Iterable[str], kept: Path, where: str) ->
     """
     store = Kept(kept, model)
     if model.folder is not None:
-        from pipeline.data.sources._folder_model import answers_of_folder  # imports _chat itself
+        from pipeline.data.sources._folder_model import answers_of_folder
 
         yield from answers_of_folder(model, prompts, store, where)
         return

@@ -10,7 +10,7 @@ from typing import IO
 
 from pipeline import foreign
 from pipeline.config.params import ChatModel
-from pipeline.data.sources._chat import Answer, Kept
+from pipeline.data.sources._kept_answers import Answer, Kept
 from pipeline.errors import UserError
 from pipeline.paths import CODE
 

@@ -251,7 +251,7 @@ def _time(field: Field, value: Any) -> str | BadRow:
             moment = datetime.combine(moment, time())
         if isinstance(moment, datetime):
             moment = moment.astimezone(UTC) if moment.tzinfo else moment
-            return moment.replace(tzinfo=None, microsecond=0).isoformat() + "Z"
+            return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
     except (ValueError, OverflowError):
         pass
     return BadRow(

@@ -17,8 +17,8 @@ from pipeline.config.section import Section
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.data.augment import Original
     from pipeline.data.ledger import RowLog
+    from pipeline.data.originals import Original
 
 _CHANGED = {"labelled": "text", "instructions": "instruction", "preferences": "instruction"}
 """The column that a twin changes."""
@@ -57,7 +57,7 @@ def read(
     from collections import Counter
 
     from pipeline.config import plugins
-    from pipeline.data.augment import Context
+    from pipeline.data.originals import Context
     from pipeline.errors import UserError
 
     known = {_number(row) for table in _tables(settings, records) for row in table["id"].to_pylist()}
@@ -74,8 +74,10 @@ def read(
             yield settings.kind, _table(rows, settings.kind, log)
     if not twins:
         raise UserError(f"download.sources.{entry}: no text of source {settings.of} was changed; see its augment")
-    made = dict(sorted(twins.items()))
-    log.provenance |= {"details": {"of": settings.of, "records": originals, "twins": made, "seed": settings.seed}}
+    made, share = dict(sorted(twins.items())), twins.total() / originals
+    log.provenance["details"] = {"of": settings.of, "records": originals, "twins": made, "share_of_records": share}
+    words = ", ".join(f"{n:,} by {name}" for name, n in made.items())
+    log.notes.append(f"{twins.total():,} twins of {originals:,} records of source {settings.of} ({words})")
 
 
 def adds(settings: Settings) -> "dict[Kind, tuple[str, ...]]":
@@ -112,7 +114,7 @@ class _Chosen:
 
     def originals(self) -> "Iterator[Original]":
         """Their texts. Records that are pinned to validation or test, and twins, get no twin."""
-        from pipeline.data.augment import Original
+        from pipeline.data.originals import Original
         from pipeline.data.records import TWIN
         from pipeline.seeds import seed_for
 

@@ -36,8 +36,8 @@ class Settings(Section):
     columns: Columns
     """Our column -> the file's, where names differ, or a template of several for a text, `"{title}\\n\\n{body}"`, in
     which a line is left out where all of its columns are empty. language and split may also be read from a column. A
-    file of instructions or preferences may lack `input`, which is then empty. Records also keep `group` (a customer, a
-    thread: what must not be in two splits), `time` (ISO 8601), `consent` (the basis of each record; empty: the
+    file of instructions or preferences may lack `input`, which is then empty. Records also keep `group` (a unit that
+    belongs in one split: customer, thread), `time` (ISO 8601), `consent` (the basis of each record; empty: the
     source's) and further columns: `{group: customer, time: created_at, extra: [region, product]}`."""
     labels: dict[str, str]
     """The file's label -> ours; empty takes labels as they are, else a label that is not named here is rejected."""

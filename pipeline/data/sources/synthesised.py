@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.data.ledger import RowLog
-    from pipeline.data.sources._chat import Answer, Refusal
+    from pipeline.data.sources._kept_answers import Answer, Refusal
     from pipeline.data.sources._prompts import Templates
 
 _TABLE_ROWS = 64
@@ -77,6 +77,7 @@ def read(
     import hashlib
 
     from pipeline.data.sources import _chat, _prompts
+    from pipeline.data.sources._kept_answers import Answer
     from pipeline.errors import UserError
     from pipeline.paths import ANSWERS, PACKAGE
 
@@ -97,7 +98,7 @@ def read(
                 continue
             batch.append(_record(passage, pair, f"{passage['origin']}#{line}", settings))
             kept += 1
-        if not isinstance(answer, _chat.Refusal):
+        if isinstance(answer, Answer):
             digest.update(answer.text.encode("utf-8", "surrogatepass"))
             models.add(answer.model)
         digest.update(f"\0{number}\n".encode())
@@ -114,8 +115,10 @@ def read(
             f"from where they were fetched, or if other answers are meant, write the new hash to {where}.sha256"
         )
     asked = _chat.as_provenance(settings.ask, templates.sha256, models)
-    passage = settings.model_dump(include={"passage_characters", "passages", "pairs", "passage_as_input"})
-    log.provenance |= {"sha256": sha256, "details": asked | passage}
+    cut = settings.model_dump(include={"passage_characters", "passages", "pairs", "passage_as_input"})
+    if settings.sha256 is None:
+        log.notes.append(f"sha256 of the answers is {sha256}; {where}.sha256 pins them")
+    log.provenance |= {"sha256": sha256, "details": asked | cut}
     if batch:
         yield "instructions", _table(batch, log)
 
@@ -173,7 +176,7 @@ def _beside(
 def _rows(answer: "Answer | Refusal") -> Iterator[tuple[int, Any]]:
     """Line number and pair, or the reason of rejection."""
     from pipeline.data.formats._shape import BadRow
-    from pipeline.data.sources._chat import Refusal
+    from pipeline.data.sources._kept_answers import Refusal
     from pipeline.data.sources._passages import pairs
 
     if isinstance(answer, Refusal):

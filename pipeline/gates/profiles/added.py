@@ -12,6 +12,7 @@ from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.records import GROUP, RESERVED, ROLES, SPLITS, TIME, added_columns
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
 from pipeline.gates.profiles.splits import Samples
+from pipeline.gates.profiles.texts import excerpt
 
 MOST_VALUES = 50
 """Values of a column that are listed; the rarer ones are added up."""
@@ -46,11 +47,11 @@ def _groups(samples: Samples, kind: Kind, folder: Path) -> tuple[int, Tally]:
         if not len(starts):
             continue
         first, last = (ends.reduceat(part[:, 1], starts) for ends in (np.minimum, np.maximum))
-        torn = starts[first != last]
-        tally.count += len(torn)
+        several = starts[first != last]
+        tally.count += len(several)
         # the last record of a group, in a held-out split, and the first one, in an earlier file
-        ends = np.append(starts, len(part))[np.searchsorted(starts, torn) + 1] - 1
-        shown = np.concatenate([shown, part[np.column_stack([ends, torn]), 2].astype(np.int64)])
+        ends = np.append(starts, len(part))[np.searchsorted(starts, several) + 1] - 1
+        shown = np.concatenate([shown, part[np.column_stack([ends, several]), 2].astype(np.int64)])
         shown = shown[np.argsort(shown[:, 0])][:MOST_EXAMPLES]
     for held, other in shown.tolist():
         example, twin = samples.example(kind, held), samples.example(kind, other)
@@ -99,7 +100,10 @@ def _times(samples: Samples, kind: Kind) -> dict[str, list[str]]:
 
 
 def slices(samples: Samples) -> Frame:
-    """Per kind, added column and value, the number of records in each split; groups and times are not listed."""
+    """Per kind, added column and value, the number of records in each split; groups and times are not listed.
+
+    Personal data in a value is masked, as the table is shown on a page.
+    """
     frame = Frame(("kind", "column", "value"), SPLITS)
     for kind in KINDS:
         for column in _columns(samples, kind):
@@ -109,12 +113,14 @@ def slices(samples: Samples) -> Frame:
             total = Counter[str]()
             for (_, value), n in counts.items():
                 total[value] += n
-            listed = sorted(total, key=lambda value: (-total[value], value))[:MOST_VALUES]
+            ordered = sorted(total, key=lambda value: (-total[value], value))
+            listed, rest = ordered[:MOST_VALUES], ordered[MOST_VALUES:]
             for value in sorted(listed):
-                frame.add({"kind": kind, "column": column, "value": value, **{s: counts[s, value] for s in SPLITS}})
-            if rest := len(total) - len(listed):
-                sums = {s: sum(counts[s, value] for value in total if value not in listed) for s in SPLITS}
-                frame.add({"kind": kind, "column": column, "value": f"{rest:,} more values", **sums})
+                sizes = {split: counts[split, value] for split in SPLITS}
+                frame.add({"kind": kind, "column": column, "value": excerpt(value), **sizes})
+            if rest:
+                sizes = {split: sum(counts[split, value] for value in rest) for split in SPLITS}
+                frame.add({"kind": kind, "column": column, "value": f"{len(rest):,} more values", **sizes})
     return frame
 
 

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.data.external import DiskArray, in_order
 from pipeline.data.tables import batches
+from pipeline.data.unencodable import REJECTIONS_FILE, UNENCODABLE_SCHEMA
 from pipeline.errors import UserError
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 
@@ -122,8 +124,11 @@ class TokenFolder:
             yield first + at, chunk[at].astype(np.int64)
 
     def specials(self) -> Iterator[tuple[int, Int64s, Int64s]]:
-        """Chunk by chunk: the position after it, and positions and values of its special tokens."""
-        special = np.array(sorted({*self.specials_by_name.values(), self.end_of_text}))
+        """Chunk by chunk: the position after it, and positions and values of its special tokens.
+
+        The token of unknown text comes out of text, so it is none of them.
+        """
+        special = np.array(sorted({*self.specials_by_name.values(), self.end_of_text} - {self.tokenizer.unknown}))
         least, most = special[0], special[-1]
         for first, chunk in self.ids.chunks():
             at = np.flatnonzero((chunk >= least) & (chunk <= most))
@@ -147,6 +152,21 @@ class TokenFolder:
         if (ids >= self.vocab_size).any():
             return b""  # reported by the expectation on ids_outside_vocabulary; there is no text to decode
         return bytes(self.tokenizer.decode_bytes(ids.tolist()))
+
+    def library_agrees(self, text: str, start: int, length: int) -> bool:
+        """Whether a document's ids are those that the tokenizers library gives for its text.
+
+        True also where the library finds a special token in the text, which the vocabulary here never does.
+        """
+        expected = self.tokenizer.library_ids(text)
+        if not (set(self.specials_by_name.values()) - {self.tokenizer.unknown}).isdisjoint(expected):
+            return True
+        return bool(np.array_equal(self.ids.read(start, start + max(length - 1, 0)), expected))
+
+    def rejections(self) -> pa.Table:
+        """The documents that the vocabulary cannot encode: row, id, reason, detail."""
+        path = self.index.with_name(REJECTIONS_FILE)
+        return pq.ParquetFile(path).read() if path.exists() else UNENCODABLE_SCHEMA.empty_table()
 
     def tally(self, tally: Tally, rows: Sequence[int], fault: Callable[[int], str]) -> None:
         """Adds documents to a tally; `fault` describes a row and is called for shown documents only."""

@@ -19,6 +19,7 @@ import yaml
 
 from pipeline.config.recipe import Kind
 from pipeline.data.formats._shape import BadRow, Shape
+from pipeline.data.formats._template import Template, is_template
 from pipeline.data.formats._text import File
 from pipeline.data.label_cells import LabelForm
 from pipeline.data.ledger import RowLog
@@ -266,23 +267,30 @@ def _sentences(chosen: Roles, columns: Columns) -> list[str]:
     more = "" if columns.whole else " or more"
     told = [f"{columns.rows:,}{more} rows: kind {chosen.kind} (kind)", *chosen.sentences]
     told += [f"{role} is column {name!r} (columns.{role})" for role, name in chosen.columns.items()]
-    used = set(chosen.columns.values())
+    used = {name for theirs in chosen.columns.values() for name in _names(theirs)}
     unused = [name for name in columns.by_name if name not in used and not name.endswith(".0")]
     if unused:
         told.append(f"not used: {', '.join(repr(name[:40]) for name in unused[:8])}")
     return told + _further_texts(chosen, columns)
 
 
+def _names(theirs: str) -> tuple[str, ...]:
+    """The columns of the file that one of ours is made of."""
+    return Template(theirs).columns if is_template(theirs) else (theirs,)
+
+
 def _further_texts(chosen: Roles, columns: Columns) -> list[str]:
     """A sentence that offers a template where the rows hold texts in other columns too."""
     text = chosen.columns.get("text")
+    if text is None or is_template(text):
+        return []
     others = [
         name
         for name, column in columns.by_name.items()
         if name not in chosen.columns.values() and not is_meta(column) and "{" not in name and not name.endswith(".0")
         and column.is_text(columns.looked) and not column.is_label(columns.looked)
     ]  # fmt: skip
-    if text is None or not others:
+    if not others:
         return []
     parts = sorted([text, others[0]], key=list(columns.by_name).index)
     template = "\\n\\n".join(f"{{{name}}}" for name in parts)

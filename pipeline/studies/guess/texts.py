@@ -1,5 +1,6 @@
 """Labelled texts and documents: the columns of texts and labels."""
 
+from pipeline.data.formats._template import Template, is_template
 from pipeline.studies.guess.columns import Column
 from pipeline.studies.guess.names import is_code_of
 from pipeline.studies.guess.picker import Picker, Roles, is_meta, is_named
@@ -21,6 +22,8 @@ def labelled(picker: Picker) -> Roles | None:
             f"column {label.name!r} has lists of {len(label.members):,} different texts; expected a few labels that "
             "repeat"
         )
+    if (template := _template(picker)) is not None:
+        return Roles("labelled", {"text": template.text, "label": label.name})
     text = picker.wished(picker.wishes.text) or _text(picker, {label.name})
     if text is None:
         return None
@@ -29,6 +32,8 @@ def labelled(picker: Picker) -> Roles | None:
 
 def documents(picker: Picker) -> Roles | None:
     """The column of texts without labels; of files with conversations only, these."""
+    if (template := _template(picker)) is not None:
+        return Roles("documents", {"text": template.text})
     wished = picker.wished(picker.wishes.text)
     talks = [c for c in picker.all.values() if c.is_conversation]
     if wished is None and talks and not picker.texts():
@@ -39,12 +44,30 @@ def documents(picker: Picker) -> Roles | None:
     return None if text is None else Roles("documents", {"text": text.name})
 
 
+def _template(picker: Picker) -> Template | None:
+    """The template that the user sets for the text; None for a column or nothing. Refuses one of unknown columns.
+
+    A shell passes `\\n` as two characters, which are a line break here.
+    """
+    if picker.wishes.text is None or not is_template(picker.wishes.text):
+        return None
+    template = Template(picker.wishes.text.replace("\\n", "\n"))
+    try:
+        unknown = [name for name in template.columns if name not in picker.all]
+    except ValueError as error:
+        picker.refuse(str(error))
+    if unknown:
+        picker.refuse(f"no column {unknown[0]!r}")
+    return template
+
+
 def _label(picker: Picker) -> Column | None:
     """The column with the best evidence for a label; of a code and its name, the name."""
-    text = picker.wishes.text
+    template = _template(picker)
+    texts = (picker.wishes.text,) if template is None else template.columns
     pool = {}
     for name, column in picker.all.items():
-        if name == text or name.removesuffix(".0") != name:
+        if name in texts or name.removesuffix(".0") != name:
             continue
         if (value := _label_evidence(picker, column)) is not None:
             pool[name] = value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
@@ -180,3 +181,16 @@ def test_conversations_keep_added_columns(read: Any) -> None:
     text = json.dumps({"log": said, "thread": 5}) + "\n"
     (row,) = read("a.jsonl", text, "instructions", columns={"messages": "log", "group": "thread"}, format=JSONL)
     assert (row["output"], row["group"]) == ("Ayşe", "5")
+
+
+@pytest.mark.parametrize("unit", ["s", "ns"])
+@pytest.mark.parametrize("zone", [None, "+03:00"])
+def test_files_read_times_of_parquet_to_the_second(read: Any, tmp_path: Path, unit: str, zone: str | None) -> None:
+    """Times compare as texts, so all must have one form."""
+    moment = pa.array([1717140000], pa.int64()).cast(pa.timestamp("s")).cast(pa.timestamp(unit, zone))
+    if unit == "ns":
+        moment = pa.compute.add(moment, pa.scalar(123, pa.duration("ns")))
+    table = pa.table({"text": ["a"], "label": ["x"], "at": moment})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (row,) = read.read(str(tmp_path / "a.parquet"), format={"name": "parquet"}, columns={"time": "at"})
+    assert row["time"] == "2024-05-31T07:20:00Z"

@@ -9,7 +9,7 @@ import torch
 
 from pipeline import foreign, tokenizer
 from pipeline.config.params import ChatModel
-from pipeline.data.sources import _chat
+from pipeline.data.sources import _chat, _kept_answers
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
@@ -77,9 +77,9 @@ def test_answers_of_a_folder_are_refused_when_it_classifies(tmp_path, capfd):
 
 
 def test_kept_answers_are_asked_again_when_a_file_is_damaged(folder, tmp_path):
-    kept = _chat.Kept(tmp_path, asked(folder))
-    kept.put("a", _chat.Answer("ışık \ud83d", "m", "stop"))
-    assert kept.get("a") == _chat.Answer("ışık \ud83d", "m", "stop")
+    kept = _kept_answers.Kept(tmp_path, asked(folder))
+    kept.put("a", _kept_answers.Answer("ışık \ud83d", "m", "stop"))
+    assert kept.get("a") == _kept_answers.Answer("ışık \ud83d", "m", "stop")
     (file,) = tmp_path.rglob("*.json")
     assert json.loads(file.read_text())["model"] == "m"
     for content in (b"", b"{", b"[]", b'{"text": "x"}', b"\xff"):

@@ -1,0 +1,299 @@
+"""Peak memory and seconds of a training stage that has not run, from its settings, its data and a timing of its blocks.
+
+    python -m pipeline.training.forecast pretrain|finetune.RECIPE ...
+
+prints a line of JSON for each, in a process of its own: it needs torch, and `tohum plan` does not.
+
+Seconds: an update of the recipe's own parts is timed here on networks of its shape with one block and with a few more;
+what they add counts for each further one. A neighbour only makes a time longer, so the shortest of three counts. Where
+the records are there, batches are made of them by the recipe's task; else of random ids of the greatest length. Memory:
+footprint.py, with the largest of those batches.
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline import config as params_file
+from pipeline import foreign
+from pipeline.config import plugins
+from pipeline.config.compatibility import recipes
+from pipeline.config.params import Params
+from pipeline.config.recipe import AXES, Compute, Finetune, Kind, Recipe
+from pipeline.contracts import Batch, Examples
+from pipeline.entry import entry
+from pipeline.errors import UserError
+from pipeline.model import library_folder, memory
+from pipeline.model.config import ModelConfig
+from pipeline.model.device import autocast, set_up
+from pipeline.model.gpt import GPT
+from pipeline.model.hf_config import model_config
+from pipeline.model.hf_format import FAMILIES
+from pipeline.model.library import LibraryModel
+from pipeline.paths import MODELS, SAMPLES, TOKENIZER
+from pipeline.tasks import IGNORED, Task, TaskContext
+from pipeline.tokenizer import Tokenizer
+from pipeline.training import footprint
+from pipeline.training.examples import load_examples, training_labels
+from pipeline.training.schedule import resolved
+
+_PREFIX = "forecast: "
+_SAMPLED = 32  # micro-batches whose sizes are looked at
+_WARM_UP, _TIMED = 1, 3
+_FURTHER = 4  # blocks more of the second network where the recipe's is deep: an error of a time counts less
+_BYTES_A_SECOND = 2e8  # loading, hashing and saving of a model together
+
+
+class Timing(NamedTuple):
+    """Seconds of one micro-batch: an update without its optimizer step, a pass without gradients, the step."""
+
+    update: float
+    forward: float
+    step: float
+
+    def deeper(self, other: "Timing", n: float) -> "Timing":
+        """Of a deeper network: n times as many blocks more than this one as `other` has."""
+        return Timing(*(a + n * max(0.0, b - a) for a, b in zip(self, other, strict=True)))
+
+
+def sizes(batch: Batch, padded: bool) -> footprint.BatchShape:
+    """The sizes of a micro-batch; `padded`: padding is computed too (a model of transformers)."""
+    inputs, targets = batch["inputs"], batch["targets"]
+    tokens, predicted = inputs.numel(), 0
+    if "lengths" in batch:  # one output a text
+        tokens = tokens if padded else int(batch["lengths"].sum())
+    elif targets.shape == inputs.shape:
+        wanted_BT = targets != IGNORED
+        predicted = int(wanted_BT.sum())
+        tokens = tokens if padded else int((wanted_BT.flip(1).cumsum(1) > 0).sum())
+    return footprint.BatchShape(tokens, predicted, inputs.shape[1])
+
+
+def of_parts(recipe: Recipe, compute: Compute, model: GPT, batches: list[Batch]) -> footprint.Footprint:
+    """The footprint of a training whose model and examples are there."""
+    size = _largest(recipe, batches, isinstance(model, LibraryModel))
+    return footprint.footprint(model.config, _counts(model), recipe.optimizer.name, compute, size)
+
+
+def sampled(task: Task, examples: Examples, rows: Callable[[int], Any], number: int) -> list[Batch]:
+    """The first micro-batches, at most `number` and 32; `rows` gives the examples of each."""
+    drawn = (rows(micro) for micro in range(min(number, _SAMPLED)))
+    return [task.collate([examples[int(i)] for i in chosen]) for chosen in drawn if len(chosen)]
+
+
+def _largest(recipe: Recipe, batches: list[Batch], padded: bool) -> footprint.BatchShape:
+    size = max((sizes(batch, padded) for batch in batches), key=lambda size: (size.tokens, size.predicted))
+    most = recipe.task.model_dump().get("logits_at_once")
+    return size if most is None else size._replace(predicted=min(size.predicted, most))
+
+
+def forecast(where: str, params: Params) -> dict[str, Any]:
+    """Peak MiB and seconds of the recipe at `where`, and the reason why it would be refused (null: none).
+
+    Raises:
+        UserError: the architecture is not known yet: open weights that are not here.
+    """
+    began = time.perf_counter()
+    recipe, kind = next((recipe, kind) for path, recipe, kind in recipes(params) if path == where)
+    compute = params.compute.model_copy(update={"compile": False})
+    device = set_up(compute)
+    folder = start_folder(params, recipe)
+    shape = _shape(params, folder)
+    depth = getattr(recipe, "depth", None) or shape.n_layers
+    least = _least_blocks(recipe, where)
+    task, batches, n_examples = _batches(recipe, kind, where, shape, folder)
+    recipe = recipe.model_copy(
+        update={"schedule": resolved(recipe.schedule, n_examples, recipe.part("ordering", where).batch_size)}
+    )
+    padded = shape.family not in FAMILIES
+    timed = sorted(batches, key=lambda batch: sizes(batch, padded).tokens)[len(batches) // 2]
+    timings, totals = [], []
+    most = least + (_FURTHER if depth > 2 * _FURTHER else 1)
+    for n_layers in (least, most):
+        model = _network(shape, n_layers, folder).to(device)
+        counts, timing = _timed(model, task, recipe, where, compute, timed)
+        timings.append(timing)
+        totals.append(counts)
+    first, second = totals
+    counts = footprint.Counts(
+        *(a + (depth - least) * (b - a) // (most - least) for a, b in zip(first, second, strict=True))
+    )
+    config = shape.model_copy(update={"n_layers": depth})
+    size = _largest(recipe, batches, padded)
+    expected = footprint.footprint(config, counts, recipe.optimizer.name, compute, size)
+    timing = timings[0].deeper(timings[1], (depth - least) / (most - least))
+    loading = 4 * counts.total / _BYTES_A_SECOND
+    return {
+        "memory_mib": round(expected.total / footprint.MIB),
+        "parts_mib": {name: round(value / footprint.MIB) for name, value in expected._asdict().items()},
+        "seconds": round(_seconds(recipe, timing) + loading + time.perf_counter() - began, 1),
+        "seconds_update": round(recipe.schedule.accumulate * timing.update + timing.step, 4),
+        "batch": size._asdict(),
+        "from_records": task is not None,
+        "refusal": footprint.refusal(where, expected, footprint.machine_bytes(), params.compute),
+    }
+
+
+def start_folder(params: Params, recipe: Recipe) -> Path | None:
+    """The folder of the model that a recipe starts from, or of the one at the root of its graph; None: from scratch."""
+    if isinstance(recipe, Finetune):
+        for name in reversed(params.lineage(recipe.start)):
+            if (MODELS / name / "config.json").is_file():
+                return MODELS / name
+    start = params.pretrain.start
+    if start.kind == "scratch":
+        return None
+    if start.kind == "hub" or not (Path(str(start.path)) / "config.json").is_file():
+        raise UserError(f"params.yaml: pretrain.start.path is {start.path!r}, which is not on this machine yet")
+    return Path(str(start.path))
+
+
+def _shape(params: Params, folder: Path | None) -> ModelConfig:
+    if folder is None:
+        size = params.tokenize.vocab_size
+        if (TOKENIZER / "tokenizer.json").is_file() or size is None:
+            size = Tokenizer.load(TOKENIZER).vocab_size
+        return ModelConfig(**params.pretrain.model.model_dump(), vocab_size=size)
+    path = folder / "config.json"
+    raw = foreign.read_object(path)
+    if library_folder.is_library(folder):
+        return library_folder.random(folder, None).config
+    return model_config(raw, str(path))
+
+
+def _network(shape: ModelConfig, n_layers: int, folder: Path | None) -> GPT:
+    if shape.family not in FAMILIES:
+        assert folder is not None
+        return library_folder.random(folder, n_layers)
+    return GPT(shape.model_copy(update={"n_layers": n_layers}), torch.Generator().manual_seed(1))
+
+
+def _least_blocks(recipe: Recipe, where: str) -> int:
+    """The fewest blocks that the recipe's tuner takes."""
+    settings = recipe.part("tuner", where)
+    return max(1, int(getattr(settings, "last", 0)), int(getattr(settings, "first", 0)))
+
+
+def _batches(
+    recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, folder: Path | None
+) -> tuple[Task | None, list[Batch], int]:
+    """Task, micro-batches and number of the recipe's own examples; without records, or a vocabulary, random ids."""
+    words = folder if folder is not None and (folder / "tohum-tokenizer.json").is_file() else TOKENIZER
+    split = SAMPLES / kind
+    if split.exists() and (words / "tokenizer.json").is_file():
+        with suppress(UserError):  # no record of this kind yet, or limits that the stage itself will refuse
+            return _recorded(recipe, kind, where, shape, words)
+    size = recipe.part("ordering", where).batch_size
+    longest = recipe.task.model_dump().get("max_tokens") or shape.context_length
+    ids_BT = torch.randint(0, shape.vocab_size, (size, longest), generator=torch.Generator().manual_seed(1))
+    if _declared(recipe, "task", "head") == "classes":
+        return None, [{"inputs": ids_BT, "targets": ids_BT[:, 0], "lengths": torch.full((size,), longest)}], size
+    return None, [{"inputs": ids_BT, "targets": ids_BT}], size
+
+
+def _recorded(recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, words: Path) -> tuple[Task, list[Batch], int]:
+    """Task, micro-batches drawn at random, and number of examples. Raises UserError: none, or invalid limits."""
+    context = TaskContext(
+        Tokenizer.load(words), shape.context_length, training_labels(kind), f"params.yaml: {where}.task"
+    )
+    task: Task = plugins.load("tasks", recipe.task.name).build(recipe.part("task", where), context)
+    examples = load_examples(task, kind, "train", shape.context_length)
+    if not len(examples):
+        raise UserError(f"{where}: the train split gives no example")
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
+    size = min(recipe.part("ordering", where).batch_size, len(examples))
+    starts = itertools.islice(range(0, len(examples) - size + 1, size), _SAMPLED)
+    batches = [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
+    return task, batches, len(examples)
+
+
+def _timed(  # noqa: PLR0913 - a network and everything that its update consists of
+    model: GPT, task: Task | None, recipe: Recipe, where: str, compute: Compute, batch: Batch
+) -> tuple[footprint.Counts, Timing]:
+    """The weights of a network with the recipe's tuner, and the shortest times of one micro-batch of it."""
+    generator = torch.Generator().manual_seed(1)
+    if task is not None:
+        task.prepare(model, generator)
+    elif _declared(recipe, "task", "head") == "classes":
+        model.add_score(2, generator)
+    tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", where))
+    tuner.apply(model, generator, lambda _: [0])
+    optimizer = plugins.load("optimizers", recipe.optimizer.name).build(
+        recipe.part("optimizer", where), tuner.groups(model)
+    )
+    counts = _counts(model)
+    memory.prepare(model, compute)
+    runs = list(itertools.islice(_runs(model, task, optimizer, compute, batch), _WARM_UP + _TIMED))[_WARM_UP:]
+    return counts, Timing(*(min(times) for times in zip(*runs, strict=True)))
+
+
+def _counts(model: GPT) -> footprint.Counts:
+    return footprint.Counts(model.num_parameters(), model.num_parameters(trainable=True), model.embed.weight.numel())
+
+
+def _runs(
+    model: GPT, task: Task | None, optimizer: torch.optim.Optimizer, compute: Compute, batch: Batch
+) -> Iterator[Timing]:
+    """The times of one micro-batch, again and again."""
+    while True:
+        model.train()
+        began = time.perf_counter()
+        with autocast(compute):
+            losses = _losses(model, task, batch)
+        losses.mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        updated = time.perf_counter()
+        with autocast(compute):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        stepped = time.perf_counter()
+        model.eval()
+        with torch.no_grad(), autocast(compute):
+            _losses(model, task, batch)
+        yield Timing(updated - began, time.perf_counter() - stepped, stepped - updated)
+
+
+def _losses(model: GPT, task: Task | None, batch: Batch) -> Tensor:
+    if task is not None:
+        return task.losses(model, batch)
+    if "lengths" in batch:
+        return model.classify(batch["inputs"]).float().square().sum(-1)
+    logits = model.logits(model.hidden(batch["inputs"])).float()
+    return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), reduction="none")
+
+
+def _seconds(recipe: Recipe, timing: Timing) -> float:
+    """Seconds of all updates and validations."""
+    schedule, validation = recipe.schedule, recipe.validation
+    assert schedule.steps is not None  # resolved
+    updates = schedule.steps * (schedule.accumulate * timing.update + timing.step)
+    validations = -(-schedule.steps // validation.every) if schedule.steps else 1
+    return updates + validations * validation.batches * timing.forward
+
+
+def _declared(recipe: Recipe, axis: str, name: str) -> Any:
+    return getattr(plugins.settings_class(AXES[axis], getattr(recipe, axis).name), name, None)
+
+
+def main() -> None:
+    """Prints the forecasts of the recipes named on the command line; none where a recipe cannot be built yet."""
+    params = params_file.load()
+    for where in sys.argv[1:]:
+        try:
+            made = forecast(where, params)
+        except UserError as error:
+            print(f"{where}: {error}", file=sys.stderr)
+            continue
+        print(_PREFIX + json.dumps({"where": where} | made), flush=True)
+
+
+if __name__ == "__main__":
+    entry(main, again="nothing is kept of it")
