@@ -18,6 +18,7 @@ from pipeline.config.recipe import Kind
 from pipeline.data.collect import collect
 from pipeline.data.samples import sample
 from pipeline.data.tokens import tokenize
+from pipeline.errors import UserError
 from pipeline.paths import INPUTS, WORK
 from pipeline.studies import released, sizing, workspace
 from pipeline.studies.guess import Guess
