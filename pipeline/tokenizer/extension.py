@@ -66,6 +66,8 @@ def extend(data: bytes, special: Mapping[str, int], first: int, size: int, texts
     model = raw["model"]
     as_pairs = any(not isinstance(merge, str) for merge in model["merges"])
     model["merges"] += [[left, right] if as_pairs else f"{left} {right}" for left, right in merges]
+    # The library numbers an added token after the vocabulary unless it finds it there.
+    model["vocab"] |= {token["content"]: token["id"] for token in raw.get("added_tokens") or []}
     model["vocab"] |= {left + right: first + at for at, (left, right) in enumerate(merges)}
     return Extension(vocabulary.to_json(raw), parts)
 
