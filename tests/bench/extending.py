@@ -37,9 +37,8 @@ def nats_per_byte(model: GPT, vocabulary: Tokenizer, text: str, window: int) -> 
 
 def read(path: Path) -> str:
     """A UTF-8 text, maybe gzipped."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        return str(file.read())
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:
