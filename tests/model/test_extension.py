@@ -5,9 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
+<<<<<<< HEAD
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.extension import extend
+=======
+from pipeline import config, tokenizer
+from pipeline.errors import UserError
+from pipeline.model import checkpoint
+from pipeline.model.extension import extend
+from pipeline.paths import CODE as ROOT
+from pipeline.tokenizer import Tokenizer
+from pipeline.training import start
+from tests import hostile
+>>>>>>> 9032dc3dd1ebc23806708af15a9c557a6b5e2895
 from tests.model import library_models
 from tests.models import network
 
@@ -62,3 +73,27 @@ def test_extend_grows_models_of_transformers(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(model.embed.weight[61], old[7:10].mean(0))
     model.net.save_pretrained(tmp_path / "grown")
     assert len(checkpoint.load(tmp_path / "grown").embed.weight) == 63
+<<<<<<< HEAD
+=======
+
+
+def test_start_gives_open_weights_the_rows_of_an_extended_vocabulary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretraining would refuse the vocabulary as too large for its model."""
+    made = hostile.good(tmp_path / "model", 0)
+    base = tokenizer.adopt(made)
+    tokenizer.extend(made, None, base.vocab_size + 9, ["çiçekler gülümsüyor"] * 9).save(tmp_path / "tokenizer")
+    monkeypatch.setattr(start, "TOKENIZER", tmp_path / "tokenizer")
+    recipe = config.load(ROOT / "params.yaml").pretrain
+    folder = {"kind": "folder", "path": str(made)}
+    with pytest.raises(UserError, match=r"if you trust these, write ([0-9a-f]{64})$") as error:
+        start.start(recipe.model_copy(update={"start": recipe.start.model_copy(update=folder)}))
+    pinned = recipe.start.model_copy(update=folder | {"sha256": str(error.value)[-64:]})
+    load, _ = start.start(recipe.model_copy(update={"start": pinned}))
+    model, old = load(torch.Generator(), torch.device("cpu")), checkpoint.load(made)
+    parts = Tokenizer.load(tmp_path / "tokenizer").parts
+    assert model.config.vocab_size == max(old.config.vocab_size, base.vocab_size + 9)
+    for number, pieces in parts.items():
+        torch.testing.assert_close(model.embed.weight[number], old.embed.weight[list(pieces)].mean(0))
+>>>>>>> 9032dc3dd1ebc23806708af15a9c557a6b5e2895
