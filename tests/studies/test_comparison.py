@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
 from pipeline.studies import comparison_jobs, comparison_project, comparison_table, comparison_worker
 from pipeline.studies.comparison_plan import Limits, Plan, Trials
+from tests.commands import tohum
 from tests.model import library_models
 from tests.models import network
 from tests.own_files import labelled, write_csv
@@ -157,6 +159,9 @@ PLAN = Plan(
 )  # fmt: skip
 
 
+BASE = comparison_project.Base(Path("bert"), "bert", "encoder", 9, "", "", None, 512, 32)
+
+
 def figures(right: list[float], loss: float = 1.0, **more: Any) -> dict[str, Any]:
     return {
         "values": [sum(right) / len(right)], "by_record": right, "seconds": 2.0, "peak_memory_mib": 300.0,
@@ -177,8 +182,7 @@ def test_chosen_trials_follow_validation_not_the_held_out_records() -> None:
 
 
 def test_rows_say_why_a_method_is_missing() -> None:
-    base = comparison_project.Base(Path("bert"), "bert", "encoder", 9, "", "", None, 512, 32)
-    subject = comparison_jobs.Subject("labelled", base, "accuracy", None, PLAN.limits, {}, None)  # type: ignore[arg-type]
+    subject = comparison_jobs.Subject("labelled", BASE, "accuracy", None, PLAN.limits, {}, None)  # type: ignore[arg-type]
     results: comparison_jobs.Results = {
         "TF-IDF": {"majority": figures([0.0, 1.0]), "TF-IDF": figures([1.0, 1.0])},
         "neighbours": {"neighbours": figures([1.0, 1.0])},
@@ -202,6 +206,30 @@ def test_rows_say_why_a_method_is_missing() -> None:
 def test_read_base_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder; --base takes a model folder"):
         comparison_project.read_base(tmp_path / "none")
+
+
+def test_command_refuses_a_budget_without_a_model_and_a_model_without_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_csv(tmp_path / "own.csv", labelled(20))
+    for verb in ("which", "try"):
+        assert tohum(verb, str(own), "--minutes", "3") == 2
+        assert "--minutes needs --base FOLDER" in capsys.readouterr().err
+    assert tohum("which", "--base", str(tmp_path)) == 2
+    assert "--base needs FILE, the records to compare methods on" in capsys.readouterr().err
+
+
+def test_speed_leaves_out_full_fine_tuning_that_memory_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: two processes of a large model would end the machine, not only the comparison."""
+    measured = {"loading": 1.0, "forward_token": 0.0, "lora": 0.1, "full": 0.2, "reasons": {}}
+    monkeypatch.setattr(comparison_jobs, "run", lambda _jobs, _subject: {"speed": {"speed": measured.copy()}})
+    monkeypatch.setattr(comparison_jobs, "cores", lambda: 2)
+    task = comparison_jobs.Subject("labelled", BASE, "accuracy", None, PLAN.limits, {}, None)  # type: ignore[arg-type]
+    assert comparison_jobs.measure_speed(task).full == 0.2
+    large = replace(task, base=replace(BASE, parameters=10**12))
+    speed = comparison_jobs.measure_speed(large)
+    assert (speed.lora, speed.full) == (0.1, None)
+    assert speed.reasons["full"] == "needs about 37,253 GiB of memory in 2 processes side by side"
 
 
 @pytest.mark.slow
