@@ -135,10 +135,6 @@ def _params(data: Path, guessed: Guess, base: Base) -> dict[str, Any]:
     raw["pretrain"]["schedule"] |= {"steps": 0, "warmup_steps": 0}
     measures = {"bag_of_words": {"split": "test"}} if guessed.kind == "labelled" else {}
     raw["finetune"], raw["evaluations"] = {}, {"base": {"measures": measures, "thresholds": {}}}
-    raw["waivers"] = [{
-        "gate": "tokens", "expectation": "expect_column_values_to_be_between", "column": "changed_texts",
-        "reason": "a vocabulary that folds letter case does not give texts back byte for byte", "until": "2100-01-01",
-    }]  # fmt: skip
     return raw
 
 
