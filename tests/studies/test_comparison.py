@@ -129,6 +129,34 @@ def test_prompts_ask_the_first_records_with_examples(project: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("score", ["exact_match", "chrf"])
+def test_instructions_are_scored_by_prompts_neighbours_and_training(project: Path, score: str) -> None:
+    """Lost otherwise: a comparison on questions would end with an error after minutes."""
+    import pyarrow as pa
+
+    names = SCHEMAS["instructions"].names
+    for split, part in (("train", ROWS[:24]), ("validation", ROWS[24:32]), ("test", ROWS[32:40])):
+        rows = [
+            dict.fromkeys(names, "") | {"id": text, "instruction": text, "output": label, "language": "tr"}
+            for text, label in part
+        ]
+        table = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], SCHEMAS["instructions"])
+        write_table(Path(f"data/samples/instructions/{split}.parquet"), table)
+    base = own_base(project)
+    with_vocabulary(base)
+    shared = {"kind": "instructions", "base": str(base), "limit": 60, "score": score, "held_out": 6}
+    row = measure("neighbours", ["neighbours"], **shared)["neighbours"]
+    assert (len(row["by_record"]), row["note"]) == (6, "answer of the most similar training question")
+    row = measure("prompts", ["4-shot"], shots=4, answer_tokens=8, **shared)["4-shot"]
+    assert len(row["by_record"]) == 6
+    assert all(0 <= value <= 1 for value in row["by_record"])
+    task = {"name": "instruct", "template": "chat", "max_tokens": 96, "max_prompt_tokens": 80}
+    sizes = {"batch_size": 8, "steps": 4, "validation_batches": 1}
+    made = comparison_project.recipe("instructions", "lora", 1, task, {"learning_rate": 0.01, "rank": 2}, sizes)
+    inputs = {"project": ".", "base": str(base), "score": score, "answer_tokens": 8, "held_out": 6}
+    assert len(measure("train", ["lora"], name="lora", recipe=made, **inputs)["lora"]["by_record"]) == 6
+
+
 def test_train_gives_the_reason_where_a_model_cannot_be_trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: one method that does not exist for an architecture would end the comparison of all others."""
     base = library_base("t5", "unigram", project, monkeypatch)
