@@ -111,7 +111,7 @@ def test_every_profile_stands_in_the_table_of_profiles() -> None:
 
 def test_every_profile_that_a_document_applies_exists() -> None:
     named = [line.split()[2:] for line in commands(ALL) if re.match(r"tohum profile [a-z]", line)]
-    options = ("--data", "--text", "--label", "--kind")  # their value is the next word
+    options = ("--data", "--base", "--text", "--label", "--kind")  # their value is the next word
     names = {
         word
         for words in named

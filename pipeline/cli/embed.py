@@ -1,4 +1,4 @@
-"""Writes the embeddings of a file's texts, one vector of length 1 a text: for search, clustering and neighbours.
+"""Writes the embeddings of a file's texts, one vector a text.
 
 MODEL is the name of a model of this pipeline, or a model folder: one of ours, of transformers or of
 sentence-transformers. FILE is txt (a text a line), csv, jsonl or parquet. OUT ends in .parquet (columns id, text,

@@ -1,4 +1,4 @@
-"""Writes a model for other programs: a file for llama.cpp (GGUF), or a folder with all weights.
+"""Writes a model as a GGUF file, or as a folder with all weights.
 
 MODEL is a folder below models/; for llama.cpp a language model, chat or instruction model of family gpt2, llama,
 mistral, qwen2, qwen3 or arcee. Beside the GGUF file is its Modelfile: `ollama create NAME -f chat-lora.Modelfile`. For

@@ -67,7 +67,7 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
 def _of_compute(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     """Memory is saved only in ways that the recipe's gradients allow."""
     compute = params.compute
-    if not recipe.schedule.steps:
+    if not recipe.schedule.trains:
         return
     if compute.weights == "nf4" and not declared(recipe, "tuner", "freezes", True):
         yield (

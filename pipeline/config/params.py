@@ -128,16 +128,19 @@ class Split(Section):
 class Tokenize(Section):
     """The tokenizer: trained on this project's documents, a named preset, or adopted from files."""
 
-    method: Literal["train", "gpt2", "cl100k_base", "o200k_base", "ranks", "folder", "characters"]
-    """`train`: byte-level BPE trained here; `characters`: a token a character; the others: adopted from files."""
+    method: Literal["train", "gpt2", "cl100k_base", "o200k_base", "ranks", "folder", "extend", "characters"]
+    """`train`: byte-level BPE trained here; `characters`: a token a character; `extend`: adopted from a folder, with
+    merges learned from the training split after its own; the others: adopted from files."""
     vocab_size: Positive | None
-    """With `train`: number of token ids, the 256 bytes and the special tokens included; null otherwise."""
+    """With `train`: number of token ids, the 256 bytes and the special tokens included; with `extend`: that of old and
+    new tokens together; null otherwise."""
     pattern: Literal["gpt2", "cl100k_base", "o200k_base"] | None
     """With `train` and `ranks`: the pre-tokenizer's pattern; null otherwise."""
     path: str | None
-    """With `ranks` and the presets: a tiktoken ranks file; with `folder`: a folder that holds tokenizer.json."""
+    """With `ranks` and the presets: a tiktoken ranks file; with `folder` and `extend`: a folder that holds
+    tokenizer.json."""
     sha256: str | None
-    """SHA-256 of the file at `path`, or with `folder` of all the tokenizer's files; null: not checked."""
+    """SHA-256 of the file at `path`, or with `folder` and `extend` of all the tokenizer's files; null: not checked."""
 
 
 class Deduplicate(Section):

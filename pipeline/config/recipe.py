@@ -53,7 +53,13 @@ class Compute(Section):
     2016): a third more time, the same bits, and of the activations about one block's instead of all."""
     weights: Literal["float32", "bfloat16", "nf4"]
     """Precision in which training holds frozen weights (QLoRA, Dettmers et al. 2023, for nf4: 4 bits, by the extra
-    `nf4`); trained weights are float32. A merged model has the rounded weights that it was trained with."""
+    `nf4`); trained weights are float32. A model with its adapter merged in has the rounded weights that it was trained
+    with; an adapter without its base (`merged: false`) is merged into the exact ones."""
+
+
+def saves_memory(compute: Compute) -> bool:
+    """Whether training shall take less memory, at the cost of time."""
+    return compute.checkpoint_activations or compute.weights != "float32"
 
 
 class Model(Section):

@@ -14,6 +14,7 @@ a twin (column `twin_of`) as the record that it was made of.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal, cast
 
@@ -117,10 +118,12 @@ class Splits:
 
 
 def _cut_points(path: Path, split: Split) -> CutPoints:
-    """The cut points of the records that are not pinned."""
+    """The cut points of the records that are not pinned; twins do not count."""
     seconds = [np.empty(0, np.int64)]
-    for batch in batches(path, [TIME, "split"]):
-        times = batch[TIME].filter(batch["split"].is_null()).drop_null()
+    empty = ["split", *([TWIN] if TWIN in pq.read_schema(path).names else [])]
+    for batch in batches(path, [TIME, *empty]):
+        counted = reduce(pc.and_, (batch[name].is_null() for name in empty))
+        times = batch[TIME].filter(counted).drop_null()
         seconds.append(times.cast(pa.timestamp("s", "UTC")).cast(pa.int64()).to_numpy())
     moments, counts = np.unique(np.concatenate(seconds), return_counts=True)
     n, end = int(counts.sum()), len(moments)

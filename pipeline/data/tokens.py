@@ -54,7 +54,12 @@ _COPIED = ("id", "source", "language", "bits")
 _ROWS = 512  # documents read, encoded and written at a time
 _GROUP = 1 << 14  # rows of one row group of the index
 # Per method: keys that it needs in params.yaml, and further keys that it accepts.
-_NEEDS = {"train": ("vocab_size", "pattern"), "ranks": ("pattern", "path"), "folder": ("path",)}
+_NEEDS = {
+    "train": ("vocab_size", "pattern"),
+    "ranks": ("pattern", "path"),
+    "folder": ("path",),
+    "extend": ("vocab_size", "path"),
+}
 _MAY = {"train": (), "characters": ()}
 _LEARNED = ("train", "characters", "extend")
 """Methods that learn from the documents."""
@@ -150,6 +155,12 @@ def _vocabulary(settings: Tokenize, source: Path, split: Split, scratch: Path) -
         case "folder":
             assert path is not None
             return _pinned(settings, path, tokenizer.adopt(path, settings.sha256))
+        case "extend":
+            assert path is not None
+            assert settings.vocab_size is not None
+            _pinned(settings, path, tokenizer.adopt(path, settings.sha256))
+            texts = _training_texts(source, split)
+            return tokenizer.extend(path, settings.sha256, settings.vocab_size, texts)
         case name:
             return tokenizer.preset(name, path, settings.sha256, add_specials=True)
 

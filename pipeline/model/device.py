@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config.recipe import Compute
+from pipeline.config.recipe import Compute, saves_memory
 from pipeline.errors import UserError
 from pipeline.model.compilation import keep_compiled_code
-from pipeline.model.cpu.memory import keep_freed_memory
+from pipeline.model.cpu.memory import keep_freed_memory, return_freed_memory
 from pipeline.model.cpu.startup import leave_out_compiler
 from pipeline.model.gpt import GPT
 
@@ -31,7 +31,10 @@ def set_up(compute: Compute) -> torch.device:
         torch.set_deterministic_debug_mode("error")
         # No code here reads memory before it writes it; filling it first costs 5 % of an update.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
-        keep_freed_memory()
+        if saves_memory(compute):
+            return_freed_memory()
+        else:
+            keep_freed_memory()
     if compute.compile:
         keep_compiled_code()
     else:

@@ -113,7 +113,7 @@ class _Cursor:
     def value(self) -> Any:
         kind = self.number("I")
         if kind != _ARRAY:
-            return self.one(kind)
+            return self.scalar(kind)
         inner = self.number("I")
         length = self.count("a list of a length of", _MOST_ELEMENTS)
         if inner not in (*_SCALARS, _TEXT):
@@ -124,7 +124,7 @@ class _Cursor:
         self.at += struct.calcsize(f"<{length}{_SCALARS[inner]}")
         return list(values)
 
-    def one(self, kind: int) -> Any:
+    def scalar(self, kind: int) -> Any:
         if kind == _TEXT:
             return self.text()
         if kind not in _SCALARS:

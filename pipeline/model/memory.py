@@ -82,6 +82,9 @@ def lower(model: nn.Module, weights: str) -> None:
             replace_module(model, name, FrozenLinear(layer, lowered))
         else:
             replace_module(model, name, FrozenEmbedding(layer, lowered))
+    for parameter in model.parameters():  # a weight that stays would keep the whole file of weights in memory
+        if parameter.untyped_storage().nbytes() > parameter.numel() * parameter.element_size():
+            parameter.data = parameter.data.clone()
     if weights == "nf4" and not quantised:
         raise UserError(
             "params.yaml: compute.weights is nf4, and this recipe freezes no projection: 4-bit weights cannot be "

@@ -152,6 +152,11 @@ This folder holds no weights but the adapter: `base.json` names the base model b
 reads the folder; `from_pretrained` of transformers alone finds no weights here. `tohum export MODEL --folder FOLDER`
 writes it with all weights.
 """
+_CLASSES = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+}
 _MERGE = "model = model.merge_and_unload()\n"
 _GENERATION = "model.generation_config = GenerationConfig.from_pretrained(folder)\n"
 _MERGED = "The weights include the adapter that was trained; `adapter/` has it for peft."
@@ -199,7 +204,7 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
 
 def _peft_code(task: Mapping[str, Any], config: Mapping[str, Any], role: str, use: str) -> str:
     """The code that opens the adapter in peft; `use`: lines after it."""
-    kind = "AutoModelForSequenceClassification" if task["name"] in _HEADS else "AutoModelForCausalLM"
+    kind = _CLASSES.get(str(config.get("task_type")), _CLASSES["SEQ_CLS" if task["name"] in _HEADS else "CAUSAL_LM"])
     place, base, load = _REPOSITORY if config.get("revision") is not None else _BESIDE
     imports = ["AutoConfig", "AutoTokenizer", kind] + [name for name in ("GenerationConfig", "pipeline") if name in use]
     return _ADAPTER.format(

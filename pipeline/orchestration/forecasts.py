@@ -73,7 +73,7 @@ def last_run(
     if _costs(before) != _costs(now) or old.get("compute", params.get("compute")) != params.get("compute"):
         return None
     was, will = (recipe.get("schedule", {}).get("steps", 0) for recipe in (before, now))
-    if was != will and not (was and updates):
+    if was != will and not (was and will and updates):
         return None
     scale = will / was if was != will else 1.0
     return seconds + (updates or 0.0) * (scale - 1.0), peak
@@ -84,6 +84,7 @@ def _costs(recipe: Mapping[str, Any]) -> dict[str, Any]:
     schedule, optimizer = recipe.get("schedule", {}), recipe.get("optimizer", {})
     return {name: value for name, value in recipe.items() if name not in _FREE} | {
         "accumulate": schedule.get("accumulate"),
+        "epochs": schedule.get("epochs"),
         "optimizer": optimizer.get("name"),
     }
 

@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.model.library_folder import is_library
 from pipeline.paths import CODE
 from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.templates import FOLDERS_OWN
 from pipeline.registry import contents
 from pipeline.registry.card import Facts
 
@@ -89,7 +90,8 @@ def _save(folder: Path, target: Path, task: TaskSpec) -> None:
     from importlib.metadata import version
 
     example = [{"text": "Where does Ayşe live?" if task.template else "Merhaba"}]
-    served = (*_SERVED_WITH, "transformers") if is_library(folder) else _SERVED_WITH
+    served: tuple[str, ...] = (*_SERVED_WITH, "transformers") if is_library(folder) else _SERVED_WITH
+    served += ("jinja2",) if task.template == FOLDERS_OWN else ()
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *served)]
     with warnings.catch_warnings():
         # MLflow recommends type hints although a signature is given, and resets filters, but not this function.

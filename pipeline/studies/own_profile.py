@@ -78,11 +78,6 @@ def apply(names: list[str], guessed: Guess, force: bool, base: Base | None = Non
 
 def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
     """Changes by dotted path: the file as the source, and only the recipes over its records."""
-    if guessed.label_form != "one":
-        raise UserError(
-            f"{place}: holds several labels a row, and the recipes of these profiles answer with one; write the source "
-            "with `tohum try DATA --write`, and set task multi_label, loss binary_cross_entropy and measure multi_label"
-        )
     kept = ["base", *(name for name, recipe in raw["finetune"].items() if recipe["data"] == guessed.kind)]
     changes: dict[str, Any] = {"download.sources": workspace.sources(place, guessed, _STATE_IT)}
     for section in ("finetune", "evaluations", "search"):
@@ -91,7 +86,10 @@ def _own(raw: Mapping[str, Any], place: Path, guessed: Guess) -> dict[str, Any]:
             changes |= {f"{section}.{name}": profiles.REMOVED for name in removed}
         elif removed:
             changes[section] = {}
-    if guessed.kind != "labelled" and "bag_of_words" in raw["evaluations"]["base"]["measures"]:
+    if guessed.label_form == "several":
+        changes |= workspace.several_labels(raw, kept[1:])
+    one_label = guessed.kind == "labelled" and guessed.label_form == "one"
+    if not one_label and "bag_of_words" in raw["evaluations"]["base"]["measures"]:
         changes["evaluations.base.measures.bag_of_words"] = profiles.REMOVED
     changes["register.models"] = [name for name in raw["register"]["models"] if name in kept]
     return changes

@@ -9,13 +9,14 @@ import copy
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import files
+from pipeline.config import profiles
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
 from pipeline.orchestration import dvc_lock
@@ -89,7 +90,8 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     for evaluation in raw["evaluations"].values():
         evaluation["thresholds"] = {}
     if guessed.label_form == "several":
-        _take_several_labels(raw, keep)
+        raw["evaluations"]["base"]["measures"].pop("bag_of_words")
+        profiles.change(raw, several_labels(raw, keep))
     raw["evaluations"]["base"]["measures"]["perplexity"]["max_documents"] = 200
     if guessed.kind != "labelled":
         raw["evaluations"]["base"]["measures"].pop("bag_of_words")
@@ -102,19 +104,21 @@ def params(data: Path, guessed: Guess) -> dict[str, Any]:
     return raw
 
 
-def _take_several_labels(raw: dict[str, Any], recipes: Sequence[str]) -> None:
-    """Turns classifiers into multi-label ones."""
-    raw["evaluations"]["base"]["measures"].pop("bag_of_words")
+def several_labels(raw: Mapping[str, Any], recipes: Sequence[str]) -> dict[str, Any]:
+    """Changes by dotted path that turn classifiers into multi-label ones, with thresholds chosen on validation."""
+    changes: dict[str, Any] = {}
     for name in recipes:
-        task = raw["finetune"][name]["task"]
-        raw["finetune"][name]["task"] = {
-            "name": "multi_label",
-            "max_tokens": task["max_tokens"],
-            "decide": {"by": "f1"},
+        task, measures = raw["finetune"][name]["task"], raw["evaluations"][name]["measures"]
+        if task["name"] != "classify":
+            continue
+        settings = {"name": "multi_label", "max_tokens": task["max_tokens"], "decide": {"by": "f1"}}
+        others = {measure: fields for measure, fields in measures.items() if measure != "classification"}
+        changes |= {
+            f"finetune.{name}.task": settings,
+            f"finetune.{name}.loss": {"name": "binary_cross_entropy"},
+            f"evaluations.{name}.measures": {"multi_label": measures["classification"]} | others,
         }
-        raw["finetune"][name]["loss"] = {"name": "binary_cross_entropy"}
-        measures = raw["evaluations"][name]["measures"]
-        raw["evaluations"][name]["measures"] = {"multi_label": measures["classification"]}
+    return changes
 
 
 def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ and tokenizer_config.json (equal ids in transformers, but for special tokens wri
 matches), and tohum-tokenizer.json, the facts that `load` needs beside the ranks.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from pipeline import files, foreign
 from pipeline.errors import UserError
-from pipeline.tokenizer import adopted, trainer, vocabulary
+from pipeline.tokenizer import adopted, extension, trainer, vocabulary
 from pipeline.tokenizer.adopted import FILES
 from pipeline.tokenizer.chat_template import ChatTemplate, without_first_blank
 from pipeline.tokenizer.checks import MOST_IDS
@@ -66,6 +67,7 @@ class Tokenizer:
         text_prefix, text_suffix: ids that an adopted vocabulary's post-processor puts before and after one text: BERT
             ([CLS],) and ([SEP],), T5 () and (</s>,), Gemma (<bos>,) and (); of our own vocabularies () and ().
         lossless: whether decode(encode(text)) == text; not with normalizers, WordPiece, Unigram.
+        parts: of each id that `extend` added, the old ids that it is made of.
         sums_bytes: whether the decoded text is the sum of the tokens' bytes; else the vocabulary has its own decoder.
         refuses: whether there are texts that it cannot encode.
         unknown: id of text that has no token; None where there is no such text, or it cannot be encoded.
@@ -86,6 +88,9 @@ class Tokenizer:
         self.lossless: bool = encoder.lossless
         self.refuses: bool = encoder.refuses
         self.unknown: int | None = encoder.unknown
+        self.parts: dict[int, tuple[int, ...]] = {
+            facts["extended_from"] + at: tuple(map(int, ids.split())) for at, ids in enumerate(facts.get("parts", ()))
+        }
         self.sums_bytes: bool = encoder.sums_bytes
         self._table = encoder.table() | {number: text.encode("utf-8") for text, number in self.special.items()}
         self.vocab_size: int = max(self._table) + 1
@@ -254,16 +259,55 @@ def adopt(folder: Path, sha256: str | None = None, *, add_specials: bool = False
     if add_specials:
         special = _appended(special, taken.vocab_size)
         content[TOKENIZER] = adopted.with_tokens(content[TOKENIZER], special)
-    facts: dict[str, Any] = {"method": "folder", "special": special, "end_of_text": taken.end_of_text}
+    return _of_adopted(taken, special, content, {})
+
+
+def _of_adopted(
+    taken: adopted.Adopted, special: Mapping[str, int], content: dict[str, bytes], more: Mapping[str, Any]
+) -> Tokenizer:
+    """A tokenizer of adopted files; `more`: further facts."""
+    facts: dict[str, Any] = {"method": "folder", "special": dict(special), "end_of_text": taken.end_of_text, **more}
     facts["pad"] = PAD if PAD in special else taken.pad
     around = {"text_prefix": list(taken.text_prefix), "text_suffix": list(taken.text_suffix)}
     facts |= {name: ids for name, ids in around.items() if ids}
     if taken.ranks is None:
         facts["engine"] = "tokenizers"
-        return _made(_encoder(facts, content, Path(folder)), facts, content)
+        return _made(_encoder(facts, content, Path()), facts, content)
     content[RANKS] = vocabulary.dump_ranks(taken.ranks)
     facts |= {"engine": "tiktoken", "pattern": taken.pattern, "normalizer": taken.normalizer}
     return _made(BytePairs(taken.ranks, str(taken.pattern), taken.normalizer), facts, content)
+
+
+def extend(folder: Path, sha256: str | None, size: int, texts: Iterable[str]) -> Tokenizer:
+    """The adopted vocabulary of a folder with merges for other text after its own (pipeline.tokenizer.extension).
+
+    Args:
+        folder: as of `adopt`; a byte-level BPE.
+        sha256: as of `adopt`.
+        size: ids in all, more than the folder's vocabulary has; texts with too few distinct pairs give fewer.
+        texts: read once, as a stream.
+
+    Raises:
+        UserError: as `adopt`; another model than byte-level BPE; no room for new ids; no text.
+    """
+    base = adopt(folder, sha256)
+    path = folder / TOKENIZER
+    content = {name: data for name, data in base._files.items() if name in FILES}
+    model = json.loads(content[TOKENIZER])["model"]
+    if not base.sums_bytes:
+        raise UserError(
+            f"{path}: its model {model.get('type')} is no byte-level BPE, and tokenize.method extend adds merges; set "
+            "tokenize.method to folder, or start from a model with a byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM2)"
+        )
+    if size <= base.vocab_size:
+        raise UserError(
+            f"params.yaml: tokenize.vocab_size is {size}, and {path} has {base.vocab_size} ids already; expected more: "
+            "the old and the new ones"
+        )
+    made = extension.extend(content[TOKENIZER], base.special, base.vocab_size, size, texts)
+    taken = adopted.of_content(content | {TOKENIZER: made.data}, str(path))
+    parts = {"extended_from": base.vocab_size, "parts": [" ".join(map(str, ids)) for ids in made.parts]}
+    return _of_adopted(taken, taken.special, dict(taken.content), parts)
 
 
 def _byte_pairs(

@@ -95,15 +95,21 @@ class Adopted:
 def read(folder: Path, sha256: str | None = None) -> Adopted:
     """Reads the vocabulary in `folder`; arguments and errors as of pipeline.tokenizer.adopt."""
     path = folder / FILES[0]
-    data = foreign.read_bytes(_existing(path))
+    _existing(path)
     members = [folder / name for name in FILES if os.path.lexists(folder / name)]
     content = {member.name: foreign.read_bytes(foreign.regular(member, folder)) for member in members}
     if sha256 is not None:
         _require_pinned(folder, content, sha256.lower())
-    raw = foreign.require_object(foreign.parsed(data, path), path)
-    settings = _settings(content, folder)
+    return of_content(content, str(path))
+
+
+def of_content(content: dict[str, bytes], name: str) -> Adopted:
+    """The vocabulary in the files of a folder; `name`: of its tokenizer.json, for errors. Raises UserError."""
+    path = Path(name)
+    raw = foreign.require_object(foreign.parsed(content[FILES[0]], path), path)
+    settings = _settings(content, path.parent)
     try:
-        return _adopted(raw, settings, content, str(path))
+        return _adopted(raw, settings, content, name)
     except UserError:
         raise
     except Exception as error:  # the libraries raise bare Exceptions for unreadable files

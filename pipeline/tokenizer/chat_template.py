@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.errors import UserError
 from pipeline.foreign import shown
+from pipeline.tokenizer.guards import Guard, Names, texts
 
 Message = Mapping[str, Any]
 """role, content, and whatever else a template reads (tool_calls, ...)."""
@@ -104,7 +105,7 @@ class ChatTemplate:
         Raises:
             RefusedConversationError: the template does not accept the conversation, or fails on it.
         """
-        guarded = _Guard(self._names, [*_texts(messages), *_texts(tools)])
+        guarded = Guard(self._names, [*texts(messages), *texts(tools)])
         text = self._rendered(
             [{key: guarded.value(value) for key, value in message.items()} for message in messages],
             None if tools is None else [guarded.value(tool) for tool in tools],
@@ -150,8 +151,8 @@ class ChatTemplate:
         return Turn(opens + rest[place].text.partition(PROBE)[0], end.number)
 
     @cached_property
-    def _names(self) -> "_Names":
-        return _Names(list(self.markers))
+    def _names(self) -> Names:
+        return Names(list(self.markers))
 
     @cached_property
     def _template(self) -> Any:
@@ -231,72 +232,6 @@ def without_first_blank(tokenizer_json: bytes) -> bytes | None:
     for step in first:
         step["prepend_scheme"] = "never"
     return json.dumps(raw).encode() if first else None
-
-
-class _Names:
-    """Search for the names of markers in a text."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        import re
-
-        self.pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None
-        self.every = [(name, re.compile(f"(?={re.escape(name)})")) for name in names]
-        self.beginnings = {name[:length] for name in names for length in range(1, len(name))}
-        self.ends = {name[length:] for name in names for length in range(1, len(name))}
-        self.longest = max(map(len, names), default=0)
-
-    def occurrences(self, text: str) -> list[tuple[str, int, int]]:
-        """Name, begin and end of each, leftmost first."""
-        if self.pattern is None:
-            return []
-        return [(match[0], match.start(), match.end()) for match in self.pattern.finditer(text)]
-
-    def guards(self, text: str) -> set[int]:
-        """Places in a text where a guard keeps it from spelling a marker, alone or with what stands around it."""
-        places = set()
-        if self.pattern is not None and self.pattern.search(text):
-            places |= {match.start() + 1 for _, pattern in self.every for match in pattern.finditer(text)}
-        begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
-        for length in range(1, self.longest):
-            # templates trim texts, so both the whole and the trimmed text may meet the template's own
-            places |= {at - length + 1 for at in {end, len(text)} if text[max(at - length, 0) : at] in self.beginnings}
-            places |= {at + length - 1 for at in {begin, 0} if text[at : at + length] in self.ends}
-        return {place for place in places if 0 <= place <= len(text)}
-
-
-class _Guard:
-    """A character that no text of a conversation has, put into names of markers that its texts spell."""
-
-    def __init__(self, names: _Names, texts: Sequence[str]) -> None:
-        self.names = names
-        used = set().union(*texts)
-        self.letter = next(letter for letter in map(chr, range(0xE000, 0x10FFFE)) if letter not in used)
-
-    def value(self, value: Any) -> Any:
-        """The value with guards in its texts."""
-        if isinstance(value, str):
-            return self._guarded(value)
-        if isinstance(value, Mapping):
-            return {key: self.value(item) for key, item in value.items()}
-        return [self.value(item) for item in value] if isinstance(value, list | tuple) else value
-
-    def without_guards(self, text: str) -> str:
-        """The text as it was."""
-        return text.replace(self.letter, "")
-
-    def _guarded(self, text: str) -> str:
-        for place in sorted(self.names.guards(text), reverse=True):
-            text = text[:place] + self.letter + text[place:]
-        return text
-
-
-def _texts(value: Any) -> list[str]:
-    """Every text in a nested value."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for item in value.values() for text in _texts(item)]
-    return [text for item in value for text in _texts(item)] if isinstance(value, list | tuple) else []
 
 
 def _object(data: bytes | None) -> dict[str, Any]:

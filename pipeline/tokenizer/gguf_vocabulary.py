@@ -209,13 +209,15 @@ def _sentencepiece(
 def _merges(types: Sequence[int], scores: Sequence[float], vocab: Mapping[str, int]) -> list[tuple[str, str]]:
     """The pairs that make each token, the best score first, as `generate_merges` of transformers orders them."""
     plain = {token: number for token, number in vocab.items() if types[number] not in (CONTROL, UNKNOWN, BYTE)}
-    found = []
+    merges = []
     for token, number in plain.items():
         pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         inside = [pair for pair in pairs if pair[0] in plain and pair[1] in plain]
-        found += [(scores[number], *pair) for pair in sorted(inside, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))]
-    found.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
-    return [(left, right) for _, left, right in found]
+        merges += [
+            (scores[number], *pair) for pair in sorted(inside, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+        ]
+    merges.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
+    return [(left, right) for _, left, right in merges]
 
 
 def _roles(metadata: Mapping[str, Any], tokens: Sequence[str], name: str) -> dict[str, int]:

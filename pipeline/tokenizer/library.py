@@ -178,6 +178,11 @@ def _entries(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     return iter(vocab.items())
 
 
+def hidden(raw: Mapping[str, Any], special: Mapping[str, int]) -> dict[str, Any]:
+    """A tokenizer.json of which no control token can be matched in text."""
+    return _without_control(raw, special, ())[0]
+
+
 def _without_control(
     raw: Mapping[str, Any], special: Mapping[str, int], reserved: Collection[int]
 ) -> tuple[dict[str, Any], int | None, frozenset[int]]:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline import foreign
 from pipeline.config.recipe import Finetune, Pretrain
-from pipeline.model import checkpoint, open_weights
+from pipeline.model import checkpoint, extension, open_weights
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TOKENIZER
@@ -20,6 +20,8 @@ from pipeline.training.recipe import Load
 
 def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
     """Start of pretraining: fresh weights, or open ones, which are fetched if they are not here yet.
+
+    Open ones get rows for the tokens that the vocabulary adds to theirs (`tokenize.method: extend`).
 
     Raises:
         UserError: open weights that are not there, cannot be fetched, or differ from their pin.
@@ -32,7 +34,13 @@ def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
 
     def load(generator: torch.Generator, device: torch.device) -> GPT:
         if recipe.start.kind != "scratch":
-            return checkpoint.load(folder, str(device))
+<<<<<<< HEAD
+            return extension.extend(checkpoint.load(folder, str(device)), Tokenizer.load(TOKENIZER).parts)
+=======
+            # a missing vocabulary is named where the recipe is built
+            parts = Tokenizer.load(TOKENIZER).parts if TOKENIZER.exists() else {}
+            return extension.extend(checkpoint.load(folder, str(device)), parts)
+>>>>>>> 9032dc3dd1ebc23806708af15a9c557a6b5e2895
         vocabulary = Tokenizer.load(TOKENIZER).vocab_size
         config = ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary)
         return GPT(config, generator, recipe.start.zero_projections).to(device)

@@ -79,7 +79,7 @@ def measured(tuner: dict[str, Any], count: int, shape: dict[str, Any]) -> dict[s
             lambda generator, device: checkpoint.load(MODELS / "base", str(device)),
             [MODELS / "base"], params, NullTracker(), MODELS / "base",
         )  # fmt: skip
-        _dvc("add", "--quiet", f"models/{name}")
+    _dvc("add", "--quiet", *(f"models/{name}" for name in params.finetune))
     every = _sizes()
     return {
         "recipes": count, "tuner": tuner, "base_parameters": _parameters(shape),

@@ -180,3 +180,13 @@ def test_splits_are_by_record_where_a_kind_has_no_such_column(tmp_path: Path) ->
         split = Split(by=by, seed=1, validation=0.2, test=0.2)
         assert placed(path, split) == by_record
         assert placement(path, split).rule == {}
+
+
+def test_splits_by_time_put_a_twin_beside_its_record_and_do_not_count_it(tmp_path: Path) -> None:
+    """Counted, the twins of late records would move the cut points, and a share of test with them."""
+    rows = days(*range(1, 21))
+    twins = [row | {"twin_of": f"{number:016x}"} for number, row in enumerate(rows) if number < 5]
+    split = Split(by="time", seed=1, validation=0.2, test=0.2)
+    found = placed(stored(tmp_path, [*rows, *twins, *twins], ("time", "twin_of")), split)
+    assert Counter(found[:20]) == {"train": 12, "validation": 4, "test": 4}
+    assert set(found[20:]) == {"train"}

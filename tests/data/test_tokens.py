@@ -17,6 +17,7 @@ from pipeline.data.split import resolve
 from pipeline.data.tokens import INDEX, describe, tokenize
 from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer.adopted import pin
 from pipeline.tokenizer.utf8 import Utf8
 
 SPLIT = Split(by="record", seed=1, validation=0.2, test=0.2)
@@ -138,6 +139,28 @@ def test_tokenize_requires_a_pinned_vocabulary_of_the_user(tmp_path: Path) -> No
     assert (tmp_path / "out/ids.bin").is_file()
 
 
+def test_tokenize_extends_a_vocabulary_by_the_training_split(tmp_path: Path) -> None:
+    """New tokens learned from held-out text would flatter it; without a pin DVC would not notice another base."""
+    made = texts()
+    pinned = dict.fromkeys(range(701), "train") | dict.fromkeys(range(1, 701, 2), "test")
+    given = [text.replace("gün", "qwqw") if i % 2 else text.upper() for i, text in enumerate(made)]
+    source = documents(tmp_path / "documents.parquet", given, pinned)
+    tokenize(method("train", vocab_size=270), SPLIT, documents(tmp_path / "a.parquet", made[:20]), tmp_path / "base")
+    folder = tmp_path / "base/tokenizer"
+    (folder / "tohum-tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"sha256 is null; DVC does not watch"):
+        tokenize(method("extend", vocab_size=300, path=str(folder)), SPLIT, source, tmp_path / "out")
+    settings = method("extend", vocab_size=300, path=str(folder), sha256=pin(folder))
+    assert tokenize(settings, SPLIT, source, tmp_path / "out")["vocab_size"] == 300
+    extended, base = Tokenizer.load(tmp_path / "out/tokenizer"), Tokenizer.load(folder)
+    assert extended.special == base.special
+    assert len(extended.encode("ÇAY İÇTI")) < len(base.encode("ÇAY İÇTI"))
+    assert not any("qw" in extended.decode([number]) for number in extended.parts)
+    ids = np.fromfile(tmp_path / "out/ids.bin", dtype="<u2")
+    assert ids.max() >= base.vocab_size
+    assert not set(ids.tolist()) & (set(extended.special.values()) - {extended.end_of_text})
+
+
 def test_tokenize_characters_cover_held_out_documents(tmp_path: Path) -> None:
     """The character benchmark would stop at a letter that stands in one held-out line only."""
     given = ["abc", "abd", "ab$"]
@@ -161,6 +184,7 @@ def test_tokenize_counts_words_by_language(tmp_path: Path) -> None:
     [
         (method(vocab_size=None), "tokenize.vocab_size is null; method train needs it"),
         (method("folder"), "tokenize.path is null; method folder needs it"),
+        (method("extend", path="x"), "tokenize.vocab_size is null; method extend needs it"),
         (method("gpt2", vocab_size=2048), "tokenize.vocab_size is 2048; with method gpt2 it is null"),
         (method("characters", path="x"), "tokenize.path is 'x'; with method characters it is null"),
         (method(vocab_size=200), "tokenize.vocab_size is 200"),

@@ -287,6 +287,7 @@ def test_slices_count_each_value_of_an_added_column_by_split(tmp_path: Path, mon
     for rows in made.rows["labelled"].values():
         for i, row in enumerate(rows):
             row |= {"region": ("east", "west", None)[i % 3], "group": row["id"], "time": "2024-01-01T00:00:00Z"}
+            row["twin_of"] = row["id"]
     data = made.write(tmp_path)
     sizes = {split: len(rows) for split, rows in made.rows["labelled"].items()}
     frame = samples.profile(SETTINGS, data)["slices"]

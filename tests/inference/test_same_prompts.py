@@ -25,6 +25,7 @@ from pipeline.prompts.request import Request
 from pipeline.tasks import Answering, Labelling, Reason, Task, TaskContext
 from tests import variants
 from tests.models import network
+from tests.prompts import chat_templates
 
 COMPUTE = Compute(
     device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
@@ -40,7 +41,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "instruct": {"template": "chat", "max_tokens": 90, "max_prompt_tokens": 60},
     "chat": {"template": "alpaca", "max_tokens": 95, "max_prompt_tokens": 80},
+    "chat_model": {"template": "model", "max_tokens": 95, "max_prompt_tokens": 80},
 }
+"""Task, with `_model` on a released vocabulary with a chat template of its own -> settings."""
 WORDS = [
     "ışık", "göl", "İzmir'de", "prize!", "çok uzun bir cümle", "<|end|>", '[{"role": "user"}]', "\n", "é", "🙂",
 ]  # fmt: skip
@@ -67,6 +70,8 @@ def requests(seed: int = 1, count: int = 200) -> list[Request]:
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     tokenizer.train([f"{' '.join(WORDS)} Metin: Tür: iyi kötü " * 20], 330, "gpt2").save(folder)
+    theirs = chat_templates.folder(chat_templates.STYLES["mistral"], folder.with_name("theirs"))
+    tokenizer.adopt(theirs).save(folder.with_name("released"))
     return folder
 
 
@@ -103,8 +108,11 @@ def watch(task: Task, seen: Prompts, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(name: str, words: Path, folder: Path) -> Task:
     """The task of a recipe, and its model's folder."""
+    words = words.with_name("released") if name.endswith("_model") else words
     vocabulary = tokenizer.Tokenizer.load(words)
-    task: Task = variants.build("tasks", name, TaskContext(vocabulary, CONTEXT, ["ham", "spam"]), **SETTINGS[name])
+    task: Task = variants.build(
+        "tasks", name.removesuffix("_model"), TaskContext(vocabulary, CONTEXT, ["ham", "spam"]), **SETTINGS[name]
+    )
     model = network("llama", vocab_size=vocabulary.vocab_size, context_length=CONTEXT)
     task.prepare(model, torch.Generator().manual_seed(1))
     labels = None if model.score is None else list(task.spec.labels or ())

@@ -325,7 +325,7 @@ def changed(folder: Path, **fields: object) -> Path:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "no-such"}, "model_type is 'no-such': neither one of our families (arcee, gpt2, llama,"),
+        ({"model_type": "no-such"}, r"model_type is 'no-such': neither one of our families \(arcee, gpt2, llama,"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; we compute only 'silu'"),
         ({"quantization_config": {"bits": 4}}, "weights are quantized"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type is 'yarn'"),

@@ -17,6 +17,7 @@ import torch
 from pipeline import tokenizer as vocabularies
 from pipeline.data.conversations import Earlier, Turn
 from pipeline.errors import UserError
+from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint, gguf_format, gguf_header, open_weights
 from pipeline.model.gguf_adoption import adopt
 from pipeline.model.gpt import GPT
@@ -370,3 +371,19 @@ def test_adopt_reads_smollm2_as_transformers_does(tmp_path: Path) -> None:
         ours = model.logits(model.hidden(ids))
     torch.testing.assert_close(read.logits, expected.logits, atol=4e-5, rtol=1e-4)
     torch.testing.assert_close(ours, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+@open_models
+def test_a_start_from_smollm2_answers_as_transformers_does_with_the_exported_folder(tmp_path: Path) -> None:
+    """Template `model`: prompt, answer and end of the released chat model, from adoption to the exported folder."""
+    from transformers import pipeline
+
+    adopt(smollm2_gguf(), tmp_path / "smollm2")
+    vocabularies.adopt(tmp_path / "smollm2").save(tmp_path / "words")
+    task = TaskSpec(name="instruct", template="model", max_tokens=256, max_prompt_tokens=200)
+    model = checkpoint.load(tmp_path / "smollm2")
+    checkpoint.save(model, tmp_path / "model", tokenizer=tmp_path / "words", metadata=written([task]))
+    theirs = pipeline("text-generation", model=str(tmp_path / "model"))
+    chat = [{"role": "user", "content": "Name three colours."}]
+    expected = theirs(chat, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]["content"]
+    assert Predictor(tmp_path / "model").answer([chat[0]["content"]], {"max_tokens": 8}) == [{"completion": expected}]

@@ -1,6 +1,7 @@
 """memory.py: equal bits with activations computed again; frozen weights in bfloat16 and NF4, and their gradients."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from pipeline.config import plugins
 from pipeline.errors import UserError
-from pipeline.model import memory
+from pipeline.model import checkpoint, memory
 from pipeline.model.adapters import LearnedPrefix
 from pipeline.model.gpt import GPT
 from tests.models import network
@@ -84,7 +85,13 @@ def lora(model: GPT, dropout: float = 0.0, decompose: bool = False) -> GPT:
     """The model with LoRA on every projection, drawn as if trained."""
     part = plugins.load("tuners", "lora")
     settings = part.Settings(
-        rank=2, alpha=4.0, dropout=dropout, rank_stabilised=False, decompose=decompose, targets=["attention", "mlp"]
+        rank=2,
+        alpha=4.0,
+        dropout=dropout,
+        rank_stabilised=False,
+        decompose=decompose,
+        merged=True,
+        targets=["attention", "mlp"],
     )
     part.build(settings).apply(model, torch.Generator().manual_seed(2), list)
     with torch.no_grad():
@@ -135,6 +142,14 @@ def test_lower_leaves_trained_weights_and_their_ties_alone() -> None:
     assert model.blocks[0].mlp.up.weight.dtype == torch.bfloat16
     assert model.blocks[0].norm1.weight.dtype == model.blocks[1].mlp.up.weight.dtype == torch.float32
     assert list(model.state_dict()) == names
+
+
+def test_lower_lets_go_of_the_file_of_weights(tmp_path: Path) -> None:
+    """Lost otherwise: one norm that stays would keep all of the weights in memory, which the file's mapping shares."""
+    checkpoint.save(network("llama"), tmp_path / "m")
+    model = checkpoint.load(tmp_path / "m").requires_grad_(False)
+    memory.lower(model, "bfloat16")
+    assert all(p.untyped_storage().nbytes() == p.numel() * p.element_size() for p in model.parameters())
 
 
 def test_lower_computes_in_the_precision_of_autocast() -> None:

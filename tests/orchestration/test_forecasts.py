@@ -34,6 +34,7 @@ def changed(**parts: Any) -> dict[str, Any]:
         ({"seed": 2, "optimizer": {"name": "adamw", "learning_rate": 1e-4}}, (60.0, 700.0)),
         ({"schedule": {"steps": 300, "accumulate": 1}}, (160.0, 700.0)),
         ({"schedule": {"steps": 100, "accumulate": 4}}, None),
+        ({"schedule": {"steps": None, "epochs": 2, "accumulate": 1}}, None),
         ({"ordering": {"name": "shuffled", "batch_size": 64}}, None),
         ({"tuner": {"name": "lora"}}, None),
         ({"optimizer": {"name": "muon", "learning_rate": 1e-3}}, None),

@@ -82,3 +82,28 @@ def test_within_fills_in_the_limits_of_a_context() -> None:
 def test_parsed_refuses_damaged_records_and_newer_ones(content: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parsed(content, PATH)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "multi_label", "max_tokens": 8}, "task multi_label needs labels"),
+        ({"name": "regress", "mean": 0.0, "max_tokens": 8}, "task regress needs deviation"),
+        ({"name": "regress", "mean": 0.0, "deviation": 0.0, "max_tokens": 8}, "greater than 0"),
+        (
+            {"name": "classify", "labels": ["a", "b"], "thresholds": {"a": 0.5}, "max_tokens": 8},
+            "do not name exactly the labels",
+        ),
+    ],
+)
+def test_parsed_refuses_heads_without_what_they_need(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parsed({"version": 2, "tasks": [fields]}, Path("tohum.json"))
+
+
+def test_a_regression_has_one_output_and_generates_no_text() -> None:
+    (spec,) = parsed(
+        {"version": 2, "tasks": [{"name": "regress", "mean": 0.0, "deviation": 2.0, "max_tokens": 90}]},
+        Path("tohum.json"),
+    )
+    assert (spec.outputs, spec.generates, spec.within(40).max_tokens) == (("value",), False, 40)

@@ -17,6 +17,7 @@ from pipeline.registry import MODEL, Registry, admission
 from pipeline.registry import card as model_card
 from pipeline.tuners.lora import LoRA
 from tests import variants
+from tests.commands import tohum
 from tests.registries import evaluate, make_model, params, register
 from tests.specs import SPAM, labels_of, written
 
@@ -67,6 +68,20 @@ def test_register_makes_one_version_with_all_weights_that_answers_alike(project:
     assert predictor.answer(moved, TEXTS) == predictor.answer(Path("models/spam-lora"), TEXTS)
     assert _talk._same_model(Path("models/spam-lora"), folder)
     assert not _talk._same_model(Path("models/spam-lora"), Path("models/base"))
+
+
+def test_export_writes_the_folder_that_merged_true_stores(
+    project: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The way to a model that transformers reads alone."""
+    target = tmp_path / "exported"
+    assert tohum("export", "spam-lora", "--folder", str(target)) == 0
+    assert files.sha256_of(target) == files.sha256_of(Path("models/whole"))
+    assert "spam-lora with all weights, float32" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is there already; name a new folder"):
+        tohum("export", "spam-lora", "--folder", str(target))
+    with pytest.raises(UserError, match="models/spam: no such model"):
+        tohum("export", "spam", "--folder", str(tmp_path / "other"))
 
 
 def test_the_card_names_the_base_and_the_open_weights(project: Registry) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.external import DiskArray, group_starts, in_order
-from pipeline.data.records import GROUP, RESERVED, ROLES, SPLITS, TIME, added_columns
+from pipeline.data.records import GROUP, RESERVED, ROLES, SPLITS, TIME, TWIN, added_columns
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
 from pipeline.gates.profiles.splits import Samples
 from pipeline.gates.profiles.texts import excerpt
@@ -100,14 +100,14 @@ def _times(samples: Samples, kind: Kind) -> dict[str, list[str]]:
 
 
 def slices(samples: Samples) -> Frame:
-    """Per kind, added column and value, the number of records in each split; groups and times are not listed.
+    """Per kind, added column and value, the number of records in each split; groups, times and twins are not listed.
 
     Personal data in a value is masked, as the table is shown on a page.
     """
     frame = Frame(("kind", "column", "value"), SPLITS)
     for kind in KINDS:
         for column in _columns(samples, kind):
-            if column in (GROUP, TIME) or not samples.records(kind):
+            if column in (GROUP, TIME, TWIN) or not samples.records(kind):
                 continue
             counts = _counts(samples, kind, column)
             total = Counter[str]()
