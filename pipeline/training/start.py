@@ -34,13 +34,9 @@ def start(recipe: Pretrain) -> tuple[Load, list[Path]]:
 
     def load(generator: torch.Generator, device: torch.device) -> GPT:
         if recipe.start.kind != "scratch":
-<<<<<<< HEAD
-            return extension.extend(checkpoint.load(folder, str(device)), Tokenizer.load(TOKENIZER).parts)
-=======
             # a missing vocabulary is named where the recipe is built
             parts = Tokenizer.load(TOKENIZER).parts if TOKENIZER.exists() else {}
             return extension.extend(checkpoint.load(folder, str(device)), parts)
->>>>>>> 9032dc3dd1ebc23806708af15a9c557a6b5e2895
         vocabulary = Tokenizer.load(TOKENIZER).vocab_size
         config = ModelConfig(**recipe.model.model_dump(), vocab_size=vocabulary)
         return GPT(config, generator, recipe.start.zero_projections).to(device)

@@ -5,11 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-<<<<<<< HEAD
-from pipeline.errors import UserError
-from pipeline.model import checkpoint
-from pipeline.model.extension import extend
-=======
 from pipeline import config, tokenizer
 from pipeline.errors import UserError
 from pipeline.model import checkpoint
@@ -18,7 +13,6 @@ from pipeline.paths import CODE as ROOT
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import start
 from tests import hostile
->>>>>>> 9032dc3dd1ebc23806708af15a9c557a6b5e2895
 from tests.model import library_models
 from tests.models import network
 
@@ -73,8 +67,6 @@ def test_extend_grows_models_of_transformers(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(model.embed.weight[61], old[7:10].mean(0))
     model.net.save_pretrained(tmp_path / "grown")
     assert len(checkpoint.load(tmp_path / "grown").embed.weight) == 63
-<<<<<<< HEAD
-=======
 
 
 def test_start_gives_open_weights_the_rows_of_an_extended_vocabulary(
@@ -96,4 +88,3 @@ def test_start_gives_open_weights_the_rows_of_an_extended_vocabulary(
     assert model.config.vocab_size == max(old.config.vocab_size, base.vocab_size + 9)
     for number, pieces in parts.items():
         torch.testing.assert_close(model.embed.weight[number], old.embed.weight[list(pieces)].mean(0))
->>>>>>> 9032dc3dd1ebc23806708af15a9c557a6b5e2895
