@@ -116,7 +116,7 @@ def measure_speed(subject: Subject) -> Speed:
     memory = _MOST_BYTES * subject.base.parameters * cores()
     if memory > 0.8 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         figures["full"] = None
-        reasons["full"] = f"needs about {memory / 2**30:.0f} GiB of memory in {cores()} processes side by side"
+        reasons["full"] = f"needs about {memory / 2**30:,.0f} GiB of memory in {cores()} processes side by side"
     return Speed(figures["loading"], figures["forward_token"], figures["lora"], figures["full"], reasons)
 
 

@@ -35,7 +35,7 @@ from pipeline.model.library import LibraryModel
 from pipeline.paths import MODELS, SAMPLES, TOKENIZER, WORK
 from pipeline.studies import in_context, neighbours
 from pipeline.studies.comparison_plan import template_of
-from pipeline.studies.sizing import TRY
+from pipeline.studies.comparison_project import SMALL
 from pipeline.studies.workspace import fit, repro
 from pipeline.tokenizer import Tokenizer
 from pipeline.training.loop import fit as updates
@@ -292,7 +292,7 @@ def scratch(project: str, kind: Kind) -> dict[str, Any]:
     """Pretrains the small model of a try on the texts; `train` fine-tunes it afterwards by the sized recipe."""
     began = _cpu_seconds()
     raw = yaml.safe_load((Path(project) / "params.yaml").read_text(encoding="utf-8"))
-    sized = fit(Path(project), raw, kind, TRY)
+    sized = fit(Path(project), raw, kind, SMALL)
     repro(Path(project), "pretrain")
     recipe = sized["finetune"]["scratch"]
     return {"scratch": {"base": str(MODELS / "base"), "recipe": recipe, "seconds": _cpu_seconds() - began}}

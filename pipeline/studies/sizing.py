@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
 from pipeline.studies.sizes import Sizes
+from pipeline.studies.survey import HELD_OUT
 
 LIMIT = "finetune.*.task.max_tokens"
 """Setting of the longest example of fine-tuning."""
@@ -57,6 +58,8 @@ class Budget:
     """Passes over the records, within the bounds above."""
     tokens: int
     """Most tokens of one training."""
+    tested: int = HELD_OUT
+    """Records wanted in the test split."""
 
 
 TRY = Budget(1024, 128, (512, 2048), 512, (150, 600), (150, 300), 4, 3, 400_000)

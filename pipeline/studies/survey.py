@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 
 _MOST_BYTES = 20 << 20
 """Bytes of text that are read of each source."""
-_HELD_OUT = 50
+HELD_OUT = 50
 """Records wanted in the validation split and in the test split."""
 _SHARES = (0.05, 0.2)
 """Smallest and largest share of each of them."""
@@ -140,19 +140,23 @@ def _require_enough(surveyed: Survey) -> None:
         )
 
 
-def choose_split(surveyed: Survey) -> Split:
+def choose_split(surveyed: Survey, test: int = HELD_OUT) -> Split:
     """Split shares that leave about 50 records to validate and to test on, and a seed that serves every label.
 
-    The share is 50 records' worth, within 5 % and 20 %. The seed is the first with which every split of every kind has
-    records, the training split every label, and the other splits every label of eight records or more, if one of the
-    first 200 has; else the last condition is dropped. No score enters the choice.
+    Each share is so many records' worth, within 5 % and 20 %. The seed is the first with which every split of every
+    kind has records, the training split every label, and the other splits every label of eight records or more, if one
+    of the first 200 has; else the last condition is dropped. No score enters the choice.
+
+    Args:
+        surveyed: the records.
+        test: records wanted in the test split.
 
     Raises:
         UserError: a label that is too rare to be in the training split.
     """
     fewest = min(len(sizes) for sizes in surveyed.sizes.values())
-    share = round(min(_SHARES[1], max(_SHARES[0], _HELD_OUT / fewest)), 2)
-    candidates = [Split(by="record", seed=seed, validation=share, test=share) for seed in range(1, _SEEDS + 1)]
+    share, tested = (round(min(_SHARES[1], max(_SHARES[0], n / fewest)), 2) for n in (HELD_OUT, test))
+    candidates = [Split(by="record", seed=seed, validation=share, test=tested) for seed in range(1, _SEEDS + 1)]
     usable: Split | None = None
     for split in candidates:
         filled = all(

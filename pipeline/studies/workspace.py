@@ -195,7 +195,7 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
     sizing.apply(raw, settings, kind)
     print("settings by the data (the others as in profile embedded):", flush=True)
     print("\n".join(sizing.described(settings)), flush=True)
-    sizes = estimated(surveyed, choose_split(surveyed))
+    sizes = estimated(surveyed, choose_split(surveyed, budget.tested))
     rough = copy.deepcopy(raw)
     with contextlib.suppress(UserError):  # three bytes a token is a guess; the measured sizes decide
         sizing.apply(rough, sizing.sized(rough, sizes, budget), kind)
@@ -214,7 +214,7 @@ def fit(folder: Path, raw: dict[str, Any], kind: Kind, budget: Budget, beside: i
 def by_survey(surveyed: Survey, budget: Budget) -> list[sizing.Setting]:
     """Split, and the vocabulary where there is text that it is learned from."""
     texts = surveyed.sizes.get("documents", {})
-    split = choose_split(surveyed)
+    split = choose_split(surveyed, budget.tested)
     n = len(surveyed.sizes[surveyed.kind])
     held = f"{n:,} different {surveyed.kind}"
     return [

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
 from pipeline.studies import comparison_jobs, comparison_project, comparison_table, comparison_worker
 from pipeline.studies.comparison_plan import Limits, Plan, Trials
+from tests.commands import tohum
 from tests.model import library_models
 from tests.models import network
 from tests.own_files import labelled, write_csv
@@ -127,6 +129,34 @@ def test_prompts_ask_the_first_records_with_examples(project: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("score", ["exact_match", "chrf"])
+def test_instructions_are_scored_by_prompts_neighbours_and_training(project: Path, score: str) -> None:
+    """Lost otherwise: a comparison on questions would end with an error after minutes."""
+    import pyarrow as pa
+
+    names = SCHEMAS["instructions"].names
+    for split, part in (("train", ROWS[:24]), ("validation", ROWS[24:32]), ("test", ROWS[32:40])):
+        rows = [
+            dict.fromkeys(names, "") | {"id": text, "instruction": text, "output": label, "language": "tr"}
+            for text, label in part
+        ]
+        table = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], SCHEMAS["instructions"])
+        write_table(Path(f"data/samples/instructions/{split}.parquet"), table)
+    base = own_base(project)
+    with_vocabulary(base)
+    shared = {"kind": "instructions", "base": str(base), "limit": 60, "score": score, "held_out": 6}
+    row = measure("neighbours", ["neighbours"], **shared)["neighbours"]
+    assert (len(row["by_record"]), row["note"]) == (6, "answer of the most similar training question")
+    row = measure("prompts", ["4-shot"], shots=4, answer_tokens=8, **shared)["4-shot"]
+    assert len(row["by_record"]) == 6
+    assert all(0 <= value <= 1 for value in row["by_record"])
+    task = {"name": "instruct", "template": "chat", "max_tokens": 96, "max_prompt_tokens": 80}
+    sizes = {"batch_size": 8, "steps": 4, "validation_batches": 1}
+    made = comparison_project.recipe("instructions", "lora", 1, task, {"learning_rate": 0.01, "rank": 2}, sizes)
+    inputs = {"project": ".", "base": str(base), "score": score, "answer_tokens": 8, "held_out": 6}
+    assert len(measure("train", ["lora"], name="lora", recipe=made, **inputs)["lora"]["by_record"]) == 6
+
+
 def test_train_gives_the_reason_where_a_model_cannot_be_trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: one method that does not exist for an architecture would end the comparison of all others."""
     base = library_base("t5", "unigram", project, monkeypatch)
@@ -157,6 +187,9 @@ PLAN = Plan(
 )  # fmt: skip
 
 
+BASE = comparison_project.Base(Path("bert"), "bert", "encoder", 9, "", "", None, 512, 32)
+
+
 def figures(right: list[float], loss: float = 1.0, **more: Any) -> dict[str, Any]:
     return {
         "values": [sum(right) / len(right)], "by_record": right, "seconds": 2.0, "peak_memory_mib": 300.0,
@@ -177,8 +210,7 @@ def test_chosen_trials_follow_validation_not_the_held_out_records() -> None:
 
 
 def test_rows_say_why_a_method_is_missing() -> None:
-    base = comparison_project.Base(Path("bert"), "bert", "encoder", 9, "", "", None, 512, 32)
-    subject = comparison_jobs.Subject("labelled", base, "accuracy", None, PLAN.limits, {}, None)  # type: ignore[arg-type]
+    subject = comparison_jobs.Subject("labelled", BASE, "accuracy", None, PLAN.limits, {}, None)  # type: ignore[arg-type]
     results: comparison_jobs.Results = {
         "TF-IDF": {"majority": figures([0.0, 1.0]), "TF-IDF": figures([1.0, 1.0])},
         "neighbours": {"neighbours": figures([1.0, 1.0])},
@@ -202,6 +234,30 @@ def test_rows_say_why_a_method_is_missing() -> None:
 def test_read_base_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder; --base takes a model folder"):
         comparison_project.read_base(tmp_path / "none")
+
+
+def test_command_refuses_a_budget_without_a_model_and_a_model_without_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_csv(tmp_path / "own.csv", labelled(20))
+    for verb in ("which", "try"):
+        assert tohum(verb, str(own), "--minutes", "3") == 2
+        assert "--minutes needs --base FOLDER" in capsys.readouterr().err
+    assert tohum("which", "--base", str(tmp_path)) == 2
+    assert "--base needs FILE, the records to compare methods on" in capsys.readouterr().err
+
+
+def test_speed_leaves_out_full_fine_tuning_that_memory_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: two processes of a large model would end the machine, not only the comparison."""
+    measured = {"loading": 1.0, "forward_token": 0.0, "lora": 0.1, "full": 0.2, "reasons": {}}
+    monkeypatch.setattr(comparison_jobs, "run", lambda _jobs, _subject: {"speed": {"speed": measured.copy()}})
+    monkeypatch.setattr(comparison_jobs, "cores", lambda: 2)
+    task = comparison_jobs.Subject("labelled", BASE, "accuracy", None, PLAN.limits, {}, None)  # type: ignore[arg-type]
+    assert comparison_jobs.measure_speed(task).full == 0.2
+    large = replace(task, base=replace(BASE, parameters=10**12))
+    speed = comparison_jobs.measure_speed(large)
+    assert (speed.lora, speed.full) == (0.1, None)
+    assert speed.reasons["full"] == "needs about 37,253 GiB of memory in 2 processes side by side"
 
 
 @pytest.mark.slow

@@ -65,6 +65,12 @@ def test_choose_split_gives_each_split_records_of_every_label(tmp_path: Path, n:
         assert {surveyed.labels[identity] for identity in identities} == {"iyi", "kötü"}
 
 
+def test_choose_split_holds_out_more_where_more_is_wanted(tmp_path: Path) -> None:
+    """A comparison of methods needs more test records than a try, to tell their scores apart."""
+    split = choose_split(surveyed_csv(tmp_path, labelled(1000)), 200)
+    assert (split.validation, split.test) == (0.05, 0.2)
+
+
 def test_choose_split_leaves_a_rare_label_to_training(tmp_path: Path) -> None:
     """Lost otherwise: a record of validation has a label that the classifier does not know, and training stops."""
     rows = [*labelled(60), ("biricik metin", "ender"), ("ikinci biricik", "nadir")]
