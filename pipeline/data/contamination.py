@@ -243,14 +243,14 @@ class _Family:
 
 def texts_of(kind: Kind, batches: Iterable[pa.RecordBatch]) -> Iterator[Text]:
     """Compared fields and language of each record of a kind, from batches with these columns and, where the kind has
-    one, `history`: part of a question that follows earlier ones.
+    one, `history`: part of a question that follows earlier ones, empty where none do.
     """
     for batch in batches:
         columns = [batch.column(name).to_pylist() for name in COMPARED[kind]]
         fields = list(zip(*columns, strict=True))
         if "history" in batch.schema.names:
             histories = batch.column("history").to_pylist()
-            fields = [(*own, history) if history else own for own, history in zip(fields, histories, strict=True)]
+            fields = [(*own, history or "") for own, history in zip(fields, histories, strict=True)]
         yield from zip(fields, batch.column("language").to_pylist(), strict=True)
 
 

@@ -1,6 +1,7 @@
 """If these fail, a record is in two splits or in none, a training text is not the one that was admitted, or
 two runs on equal input give other bytes."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,24 @@ def test_sample_writes_empty_files_for_kinds_without_records(tmp_path: Path) -> 
     assert pq.read_table(tmp_path / "samples" / "labelled" / "train.parquet").schema.equals(SCHEMAS["labelled"])
     assert (tmp_path / "samples" / "documents" / "test.bin").stat().st_size == 0
     assert "documents" in describe(ledger)
+
+
+def test_sample_takes_questions_with_and_without_earlier_turns(tmp_path: Path) -> None:
+    """Lost otherwise: a file of single questions and conversations stops the stage with a traceback."""
+    turns = json.dumps([{"role": "user", "content": "Merhaba!"}, {"role": "assistant", "content": "Merhaba."}])
+    rows = [
+        {
+            "instruction": f"Soru {i}: {i * 7919} nedir?",
+            "input": "",
+            "output": f"{i} numaralı yanıt",
+            "history": turns if i % 2 else "",
+        }
+        for i in range(30)
+    ]
+    raw = write_raw(tmp_path / "raw", **records() | {"instructions": [*rows, rows[1] | {"output": "başka"}]})
+    tokens = write_tokens(raw, tmp_path / "tokens")
+    counts = sample(params(), raw, tokens, tmp_path / "samples", progress=False)["instructions"]
+    assert sum(counts["kept"].values()) + sum(counts["removed"].values()) == 31
 
 
 def test_sample_keeps_the_old_folder_without_training_documents(tmp_path: Path) -> None:
