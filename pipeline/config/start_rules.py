@@ -12,6 +12,13 @@ from typing import Any, get_args
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Finetune, InitialWeights, Model, Recipe
 
+_ENCODERS = frozenset({
+    "big_bird", "data2vec-text", "electra", "ernie", "esm", "esmc", "fnet", "funnel", "gte", "jina_embeddings_v3",
+    "layoutlm", "longformer", "luke", "mpnet", "mra", "neomme", "nystromformer", "perceiver", "reformer", "roformer",
+    "tapas", "xlm", "xmod", "yoso",
+})  # fmt: skip
+"""Encoders of transformers whose names do not hold `bert` (tests/model/test_library.py compares with the library)."""
+_DECODERS = frozenset({"bert-generation", "modernbert-decoder"})
 OWN = get_args(Model.model_fields["family"].annotation)
 
 
@@ -24,15 +31,15 @@ def architecture(start: InitialWeights) -> tuple[str, str] | None:
         return None
     try:
         raw = json.loads((Path(start.path) / "config.json").read_bytes())
-        kind, names = raw["model_type"], raw.get("architectures") or [""]
+        kind, first = raw["model_type"], str((raw.get("architectures") or [""])[0])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not isinstance(kind, str) or kind in OWN:
         return None
     if raw.get("is_encoder_decoder") is True:
         return kind, "encoder_decoder"
-    decodes = str(names[0]).endswith(("ForCausalLM", "LMHeadModel"))
-    return kind, "decoder" if decodes else "encoder"
+    encodes = ("bert" in kind and kind not in _DECODERS) or kind in _ENCODERS
+    return kind, "encoder" if encodes and not first.endswith(("ForCausalLM", "LMHeadModel")) else "decoder"
 
 
 def faults(where: str, recipe: Recipe, params: Params) -> Iterator[str]:

@@ -102,7 +102,8 @@ class LibraryModel(GPT):
         """The language head; None in a classifier and in an encoder."""
         if self.is_classifier or self.architecture == "encoder":
             return None
-        head: nn.Module | None = self.net.get_output_embeddings()  # type: ignore[no-untyped-call]  # the library's
+        net: Any = self.net
+        head: nn.Module | None = net.get_output_embeddings()
         return head
 
     @property
@@ -357,8 +358,10 @@ class LibraryModel(GPT):
         return states
 
     def _decode(self, ids_BT: Tensor, encoded: Tensor, mask_BT: Tensor, **cache: Any) -> Any:
-        decoder: Any = self.net.get_decoder()  # type: ignore[no-untyped-call]  # the library's
-        return decoder(input_ids=ids_BT, encoder_hidden_states=encoded, encoder_attention_mask=mask_BT, **cache)
+        net: Any = self.net
+        return net.get_decoder()(
+            input_ids=ids_BT, encoder_hidden_states=encoded, encoder_attention_mask=mask_BT, **cache
+        )
 
     def _rest(self) -> list[tuple[str, nn.Parameter]]:
         """Weights of the base outside of token embeddings and blocks, by name in the base."""
@@ -401,7 +404,8 @@ def library_config(net: "PreTrainedModel", architecture: Architecture) -> Librar
         head_dim=size("head_dim", "d_kv", otherwise=max(width // heads, 1)),
         d_model=width,
         d_ff=size("intermediate_size", "n_inner", "d_ff", "hidden_dim", "encoder_ffn_dim", otherwise=4 * width),
-        context_length=size("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", otherwise=512),
+        context_length=_positions(net)
+        or size("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", otherwise=512),
         dropout=0.0,
         tie_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
         bias=True,
@@ -438,6 +442,14 @@ def require_equal_logits(model: LibraryModel) -> None:
             f"from transformers' by {float((ours - theirs).abs().max()):.3g}; use it for task classify, or start from "
             "another architecture"
         )
+
+
+def _positions(net: "PreTrainedModel") -> int | None:
+    """Positions of a table that keeps rows for padding, which take none of a text (RoBERTa); None without one."""
+    for name, module in net.base_model.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return None
 
 
 def attention_part(name: str) -> bool:

@@ -20,6 +20,11 @@ from pipeline.model import weights
 from pipeline.model.hf_format import FAMILIES
 from pipeline.model.library import CLASSIFIER, Architecture, LibraryModel, require_equal_logits
 
+_COUNTS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers",
+    "num_local_experts", "num_experts",
+)  # fmt: skip
+"""Keys of config.json that count parts of the network."""
 INSTALL = "run `make setup-open`"
 
 
@@ -45,8 +50,17 @@ def inspect(folder: Path) -> None:
         )
     if raw.get("quantization_config"):
         raise UserError(f"{path}: the weights are quantized; start from the plain (bfloat16 or float32) weights")
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder}: has adapter_config.json beside its weights, which transformers would add to them where peft is "
+            "installed; merge the adapter into the weights first, or remove the file"
+        )
     architecture(raw, path)
     headers = weights.folder_headers(folder)
+    for key in _COUNTS:  # the library would build as many before it looks at the weights
+        value = raw.get(key)
+        if isinstance(value, int) and not 0 <= value <= 10 * len(headers):
+            raise UserError(f"{path}: {key} is {shown(value)}, and the weights have {len(headers)} tensors; {AGAIN}")
     weights.require_floats({name: header for name, header in headers.items() if header.dtype != "I64"}, folder)
 
 
@@ -86,6 +100,11 @@ def load(folder: Path, device: str = "cpu") -> LibraryModel:
     raw = foreign.read_object(folder / "config.json")
     kind = architecture(raw, folder / "config.json")
     net = _read(folder, raw, kind)
+    if kind == "encoder_decoder" and not isinstance(net.config.decoder_start_token_id, int):
+        raise UserError(
+            f"{folder / 'config.json'}: decoder_start_token_id is {shown(net.config.decoder_start_token_id)}, expected "
+            f"the id that its decoder starts with; {AGAIN}"
+        )
     model = LibraryModel(net, kind)
     for name, value in net.named_parameters():
         weights.require_finite(value.detach(), name, folder)
@@ -136,7 +155,7 @@ def write(
     config = model.net.config
     if labels is not None:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-        config.problem_type = config.problem_type or "single_label_classification"
+        config.problem_type = "single_label_classification"
     if "pad_token" in special:
         config.pad_token_id = special["pad_token"]
     if model.architecture != "encoder" and "eos_token" in special:
@@ -175,7 +194,7 @@ def _read(folder: Path, raw: Mapping[str, Any], kind: Architecture) -> Any:
             if info["missing_keys"] and all("pooler" in name for name in info["missing_keys"]):
                 # a masked language model's folder: a pooler would be random; a classifier adds and trains its own
                 net, info = auto.from_pretrained(folder, add_pooling_layer=False, **settings)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a damaged config makes the library raise
         raise UserError(f"{folder}: transformers cannot read it: {str(error)[:300]}; {AGAIN}") from None
     problems = [
         f"{problem}: {', '.join(sorted(map(str, info[key]))[:5])} ({len(info[key])})"

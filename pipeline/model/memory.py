@@ -82,8 +82,8 @@ def lower(model: nn.Module, weights: str) -> None:
             replace_module(model, name, FrozenLinear(layer, lowered))
         else:
             replace_module(model, name, FrozenEmbedding(layer, lowered))
-    for parameter in model.parameters():  # a weight that stays would keep the whole file of weights in memory
-        if parameter.untyped_storage().nbytes() > parameter.numel() * parameter.element_size():
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32 and parameter.data_ptr():  # one that stays keeps the whole mapped file
             parameter.data = parameter.data.clone()
     if weights == "nf4" and not quantised:
         raise UserError(

@@ -18,7 +18,8 @@ from pipeline.data.shards import Shard, windows
 from pipeline.errors import UserError
 from pipeline.paths import SAMPLES
 from pipeline.seeds import seed_for
-from pipeline.tasks import Reason, Task
+from pipeline.tasks import Reason, Task, TaskContext
+from pipeline.tokenizer import Tokenizer
 
 
 class PackedWindows:
@@ -130,6 +131,12 @@ def training_labels(kind: Kind) -> list[str]:
     """The label cells of the training split, one per record; empty for records without labels."""
     labels: list[str] = _read(kind, "train", ["label"])["label"].to_pylist() if kind == "labelled" else []
     return labels
+
+
+def task_context(kind: Kind, tokenizer: Tokenizer, context_length: int, where: str) -> TaskContext:
+    """Everything that a recipe's task is built from besides its settings; `where`: the recipe's path in params.yaml."""
+    cells = training_labels(kind)
+    return TaskContext(tokenizer, context_length, sorted(set(cells)), f"params.yaml: {where}.task", cells)
 
 
 def _read(kind: Kind, split: str, columns: list[str] | None = None) -> pa.Table:

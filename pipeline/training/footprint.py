@@ -93,11 +93,14 @@ class Footprint(NamedTuple):
     best: float
     activations: float
     logits: float
+    conversion: float = 0.0
+    """Weights in both precisions, before the first update and after the last, where frozen ones are lowered."""
 
     @property
     def total(self) -> float:
-        """The expected peak."""
-        return sum(self)
+        """The expected peak: of an update, or of the conversion."""
+        kept = self.process + self.gradients + self.optimizer + self.best
+        return max(sum(self) - self.conversion, kept + self.conversion)
 
     def shown(self) -> str:
         """The parts in MiB, the largest first: `activations 2,117, weights 513, ...`."""
@@ -130,7 +133,10 @@ def footprint(config: ModelConfig, counts: Counts, optimizer: str, compute: Comp
     logits = 3 * 4.0 * batch.predicted * config.vocab_size + 3 * stream
     states = _MATRIX_STATES.get(optimizer, _STATES)
     trained = 4.0 * counts.trained
-    return Footprint(process, held, trained, states * trained, trained, pieces * activations, pieces * logits)
+    conversion = 0.0 if compute.weights == "float32" else 4.0 * counts.total + held
+    return Footprint(
+        process, held, trained, states * trained, trained, pieces * activations, pieces * logits, conversion
+    )
 
 
 def saved_per_token(config: ModelConfig, precision: str, longest: int) -> float:

@@ -40,10 +40,10 @@ from pipeline.model.hf_config import model_config
 from pipeline.model.hf_format import FAMILIES
 from pipeline.model.library import LibraryModel
 from pipeline.paths import MODELS, SAMPLES, TOKENIZER
-from pipeline.tasks import IGNORED, Task, TaskContext
+from pipeline.tasks import IGNORED, Task
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint
-from pipeline.training.examples import load_examples, training_labels
+from pipeline.training.examples import load_examples, task_context
 from pipeline.training.schedule import resolved
 
 _PREFIX = "forecast: "
@@ -108,6 +108,8 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
     device = set_up(compute)
     folder = start_folder(params, recipe)
     shape = _shape(params, folder)
+    if recipe.schedule.steps == 0:
+        return _copied(shape, folder)
     depth = getattr(recipe, "depth", None) or shape.n_layers
     least = _least_blocks(recipe, where)
     task, batches, n_examples = _batches(recipe, kind, where, shape, folder)
@@ -140,6 +142,18 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
         "batch": size._asdict(),
         "from_records": task is not None,
         "refusal": footprint.refusal(where, expected, footprint.machine_bytes(), params.compute),
+    }
+
+
+def _copied(shape: ModelConfig, folder: Path | None) -> dict[str, Any]:
+    """The forecast of a recipe without an update: its weights are read and written."""
+    total = footprint.count(shape).total
+    if folder is not None and library_folder.is_library(folder):
+        total = library_folder.random(folder, None).num_parameters()
+    return {
+        "memory_mib": round((footprint.PROCESS + footprint.LIBRARY + 4.0 * total) / footprint.MIB),
+        "seconds": round(2 * 4 * total / _BYTES_A_SECOND, 1),
+        "refusal": None,
     }
 
 
@@ -202,9 +216,7 @@ def _batches(
 
 def _recorded(recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, words: Path) -> tuple[Task, list[Batch], int]:
     """Task, micro-batches drawn at random, and number of examples. Raises UserError: none, or invalid limits."""
-    context = TaskContext(
-        Tokenizer.load(words), shape.context_length, training_labels(kind), f"params.yaml: {where}.task"
-    )
+    context = task_context(kind, Tokenizer.load(words), shape.context_length, where)
     task: Task = plugins.load("tasks", recipe.task.name).build(recipe.part("task", where), context)
     examples = load_examples(task, kind, "train", shape.context_length)
     if not len(examples):

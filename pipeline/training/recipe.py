@@ -31,11 +31,11 @@ from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.seeds import seed_for
-from pipeline.tasks import Task, TaskContext
+from pipeline.tasks import Task
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint, forecast
 from pipeline.training import state as states
-from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, training_labels
+from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, task_context
 from pipeline.training.loop import Parts, scores_and_targets
 from pipeline.training.run import Log, Progress, Trainer
 from pipeline.training.schedule import micro_batches, resolved
@@ -171,10 +171,7 @@ def build(  # noqa: PLR0913 - as `train`, without its outputs
     _require_intact(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     require_usable(where, model, tokenizer)
-    cells = training_labels(kind)
-    task_where = f"params.yaml: {where}.task"
-    context = TaskContext(tokenizer, model.config.context_length, sorted(set(cells)), task_where, cells)
-    task: Task = _part(recipe, "task", where, context)
+    task: Task = _part(recipe, "task", where, task_context(kind, tokenizer, model.config.context_length, where))
     tuner = _part(recipe, "tuner", where)
     if (depth := getattr(recipe, "depth", None)) is not None:
         keep_layers(model, depth)

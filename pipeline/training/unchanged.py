@@ -42,7 +42,11 @@ def copy_start(load: Load, params: Params, run: TrainingTracker) -> None:
             if origin is not None:
                 files.write_json(place / foreign.ORIGIN, origin.model_dump())
 
-        checkpoint.save(model, folder, tokenizer=TOKENIZER, metadata=specs.written([task]), more=write_origin)
+        labels = None
+        if model.score is not None:  # a released classifier
+            labels = checkpoint.labels(open_weights.fetch(params.pretrain.start, DOWNLOADS))
+        content = specs.written([task])
+        checkpoint.save(model, folder, tokenizer=TOKENIZER, labels=labels, metadata=content, more=write_origin)
         summary = {"steps": 0, "parameters": model.num_parameters(), "trainable_parameters": 0, "trainable_share": 0.0}
         curve = TRAINING / "base.csv"
         files.write_text(curve, CURVE)

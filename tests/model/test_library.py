@@ -226,6 +226,9 @@ def test_pooler_of_a_masked_language_model_is_trained_with_the_head(tmp_path: Pa
         ({"model_type": "vit", "architectures": ["ViTModel"]}, "neither a decoder, an encoder nor"),
         ({"auto_map": {"AutoModel": "code.Model"}}, "no code of a model folder is run"),
         ({"quantization_config": {"bits": 4}}, "the weights are quantized"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and the weights have"),
+        ({"num_attention_heads": 0}, "transformers cannot read it"),
+        ({"hidden_size": "32"}, "transformers cannot read it"),
         ({"num_hidden_layers": 3}, "tensors do not fit config.json; missing"),
         ({"intermediate_size": 48}, "tensors do not fit config.json; other shape|transformers cannot read it"),
     ],
@@ -298,3 +301,54 @@ def test_missing_library_is_said_with_the_command_that_installs_it(tmp_path: Pat
         "sys.exit(2)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=CODE, check=False).returncode == 0
+
+
+def test_params_and_loader_agree_on_what_every_architecture_reads(tmp_path: Path) -> None:
+    """Lost otherwise: a recipe is refused, or accepted, for another kind of model than the one that is loaded."""
+    from transformers.models.auto import modeling_auto as auto
+
+    from pipeline.config import start_rules
+    from pipeline.config.recipe import InitialWeights
+    from pipeline.model import library_folder
+
+    start = InitialWeights(
+        kind="folder", path=str(tmp_path), revision=None, sha256=None, licence=None, zero_projections=False
+    )
+    kinds = {*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES} - set(start_rules.OWN)
+    for kind in kinds - set(auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+        for classes in ([], ["SomeModel"], ["SomeForSequenceClassification"], ["SomeForCausalLM"]):
+            if classes == ["SomeForCausalLM"] and kind not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+                continue
+            raw = {"model_type": kind, "architectures": classes}
+            (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+            expected = library_folder.architecture(raw, tmp_path / "config.json")
+            assert start_rules.architecture(start) == (kind, expected), raw
+
+
+def test_positions_of_padding_are_none_of_a_text(tmp_path: Path) -> None:
+    """Lost otherwise: a text of 513 tokens in RoBERTa is an index error."""
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.RobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=18, **sizes)
+    transformers.RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    model = checkpoint.load(tmp_path / "roberta")
+    assert model.room() == 16
+    model.hidden(torch.full((1, model.room()), 5))
+
+
+def test_load_refuses_an_adapter_beside_the_weights(tmp_path: Path) -> None:
+    """Lost otherwise: the same pinned folder is another model where peft is installed."""
+    folder = written("bert", tmp_path / "bert")
+    (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"has adapter_config\.json beside its weights"):
+        checkpoint.load(folder)
+
+
+def test_classifier_tuned_from_a_multi_label_one_is_no_multi_label_one(tmp_path: Path) -> None:
+    """Lost otherwise: transformers answers with sigmoids where the model was trained with a softmax."""
+    model = load("bert", tmp_path)
+    model.net.config.problem_type = "multi_label_classification"
+    model.add_score(3, torch.Generator().manual_seed(2))
+    checkpoint.save(model, tmp_path / "tuned", labels=LABELS)
+    assert json.loads((tmp_path / "tuned/config.json").read_text())["problem_type"] == "single_label_classification"
