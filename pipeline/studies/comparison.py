@@ -23,6 +23,7 @@ from pipeline.studies.comparison_jobs import Subject
 from pipeline.studies.comparison_plan import Plan
 from pipeline.studies.comparison_project import FOLDER
 from pipeline.studies.guess import Guess
+from pipeline.studies.released import read_base
 
 PREDICTION = WORK / "which.json"
 _RECORDS_A_MINUTE, _MINUTES = 200, (1.0, 6.0)
@@ -44,7 +45,7 @@ def run(data: Path, guessed: Guess, folder: Path, minutes: float | None) -> Reco
         UserError: a file or model that cannot be used, or a stage that failed.
     """
     print(f"{data}: guessed\n" + "\n".join(f"  {sentence}" for sentence in guessed.sentences))
-    base = comparison_project.read_base(folder)
+    base = read_base(folder.resolve())
     if minutes is None:
         minutes = round(min(_MINUTES[1], max(_MINUTES[0], guessed.rows / _RECORDS_A_MINUTE)), 1)
     print(

@@ -24,7 +24,8 @@ from pipeline.orchestration.process import beside, cores
 from pipeline.paths import SAMPLES, TOKENIZER, WORK
 from pipeline.studies import comparison_plan, comparison_project
 from pipeline.studies.comparison_plan import SEEDS, Limits, Plan, Speed
-from pipeline.studies.comparison_project import FOLDER, SCRATCH, Base
+from pipeline.studies.comparison_project import FOLDER, SCRATCH
+from pipeline.studies.released import Base, template_of
 from pipeline.studies.sizes import Sizes, measured
 from pipeline.tokenizer import Tokenizer
 
@@ -64,7 +65,7 @@ class Subject:
         """The task of every recipe."""
         if self.kind == "labelled":
             return {"name": "classify", "max_tokens": self.limits.max_tokens}
-        template = comparison_plan.template_of(self.vocabulary)
+        template = template_of(self.vocabulary)
         limits = {"max_tokens": self.limits.max_tokens, "max_prompt_tokens": self.limits.max_prompt_tokens}
         return {"name": "chat" if self.sizes.turns else "instruct", "template": template, **limits}
 

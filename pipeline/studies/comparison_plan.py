@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.config.recipe import Kind
-from pipeline.errors import UserError
 from pipeline.studies.sizes import Sizes
-from pipeline.tokenizer import Tokenizer
 
 METHODS = ("lora", "full")
 """Trained methods of the released model, the cheaper first."""
@@ -126,17 +124,6 @@ def limits(kind: Kind, sizes: Sizes, context_length: int, around: int) -> Limits
 
 def _eights(value: int, low: int, high: int) -> int:
     return max(min(low, high), min(high, -(-value // 8) * 8))
-
-
-def template_of(tokenizer: Tokenizer) -> str:
-    """The template of prompts and recipes: the folder's own chat template, our markers, or plain headings."""
-    if tokenizer.chat_template is not None:
-        try:
-            _ = tokenizer.chat_template.turn
-        except UserError:  # answers cannot be told in it
-            return "alpaca"
-        return "model"
-    return "chat" if "<|assistant|>" in tokenizer.special else "alpaca"
 
 
 def settings(method: str, width: int) -> tuple[dict[str, Any], ...]:

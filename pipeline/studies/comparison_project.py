@@ -7,22 +7,20 @@ split of the same records.
 
 import contextlib
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.config import start_rules
 from pipeline.config.params import Split
-from pipeline.config.recipe import InitialWeights, Kind
+from pipeline.config.recipe import Kind
 from pipeline.errors import UserError
-from pipeline.model import open_weights
 from pipeline.paths import INPUTS, WORK
 from pipeline.studies import workspace
 from pipeline.studies.guess import Guess
+from pipeline.studies.released import Base
 from pipeline.studies.sizing import TRY
 from pipeline.studies.survey import choose_split, survey
-from pipeline.tokenizer import adopted
 
 FOLDER = WORK / "which"
 SCRATCH = "scratch"
@@ -33,63 +31,8 @@ KINDS: dict[Kind, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Base:
-    """A released model to start from."""
-
-    folder: Path
-    """Absolute."""
-    family: str
-    architecture: str
-    """decoder, encoder or encoder_decoder."""
-    parameters: int
-    sha256: str
-    tokenizer_sha256: str
-    licence: str | None
-    context_length: int
-    width: int
-    """d_model."""
-
-    @property
-    def generates(self) -> bool:
-        """Whether it has a language head."""
-        return self.architecture != "encoder"
-
-    @property
-    def described(self) -> str:
-        """Family, kind and size in words."""
-        kind = self.architecture.replace("_", "-")
-        return f"{self.family}, {kind}, {self.parameters / 1e6:.1f} M weights"
-
-
-def read_base(folder: Path) -> Base:
-    """Facts about a model folder. Raises UserError where it could not be a start."""
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; --base takes a model folder in the Hugging Face layout (config.json, "
-            "safetensors, tokenizer.json); `tohum adopt` makes one of a GGUF file"
-        )
-    released = open_weights.released(folder)
-    start = InitialWeights(
-        kind="folder", path=str(folder), revision=None, sha256=None, licence=None, zero_projections=False
-    )
-    architecture = start_rules.architecture(start)
-    return Base(
-        folder.resolve(), released.family, architecture[1] if architecture else "decoder", released.parameters,
-        released.sha256, adopted.pin(folder), released.licence, _size(released.config, _CONTEXT, 512),
-        _size(released.config, _WIDTH, 384),
-    )  # fmt: skip
-
-
 SMALL = replace(TRY, tested=200)
 """Bounds of the small model; so many held-out records tell differences of a few per cent."""
-_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-_WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
-
-
-def _size(raw: dict[str, Any], names: tuple[str, ...], otherwise: int) -> int:
-    """The first of these keys of config.json that is a number."""
-    return next((int(raw[name]) for name in names if isinstance(raw.get(name), int)), otherwise)
 
 
 def make(data: Path, guessed: Guess, base: Base) -> dict[str, Any]:
@@ -100,6 +43,8 @@ def make(data: Path, guessed: Guess, base: Base) -> dict[str, Any]:
     """
     if guessed.kind not in KINDS:
         raise UserError(f"{data}: holds {guessed.kind}; methods are compared on {' or on '.join(KINDS.values())}")
+    if guessed.label_form != "one":
+        raise UserError(f"{data}: holds several labels a row; methods are compared on one label a text: use tohum try")
     raw = _params(data, guessed, base)
     workspace.workspace(data, guessed, FOLDER, raw)
     with contextlib.chdir(FOLDER):

@@ -34,8 +34,8 @@ from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 from pipeline.paths import MODELS, SAMPLES, TOKENIZER, WORK
 from pipeline.studies import in_context, neighbours
-from pipeline.studies.comparison_plan import template_of
 from pipeline.studies.comparison_project import SMALL
+from pipeline.studies.released import template_of
 from pipeline.studies.workspace import fit, repro
 from pipeline.tokenizer import Tokenizer
 from pipeline.training.loop import fit as updates

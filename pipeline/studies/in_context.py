@@ -25,7 +25,7 @@ from pipeline.model.library import LibraryModel
 from pipeline.prompts import templates
 from pipeline.prompts.request import Request
 from pipeline.prompts.vocabulary import without_middle
-from pipeline.studies.comparison_plan import template_of
+from pipeline.studies.released import template_of
 from pipeline.tokenizer import Tokenizer
 
 SHOTS = (0, 4, 8)

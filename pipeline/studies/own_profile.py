@@ -109,7 +109,7 @@ def _on_base(place: Path, guessed: Guess, base: Base) -> dict[str, Any]:
         )
     name, recipe, measures = released.lora_recipe(guessed.kind, base)
     entry = workspace.sources(place, guessed, _STATE_IT)["own"]
-    return base.changes | {
+    changes: dict[str, Any] = base.changes | {
         "download.sources": {"own": entry},
         "finetune": {name: recipe},
         "evaluations": {
@@ -122,6 +122,11 @@ def _on_base(place: Path, guessed: Guess, base: Base) -> dict[str, Any]:
         "gates.tokens.max_unused_vocabulary_share": 1.0,
         "gates.samples.min_document_tokens": {"train": 0, "validation": 0, "test": 0},
     }  # fmt: skip
+    if guessed.label_form == "several":
+        made = {"finetune": {name: recipe}, "evaluations": changes["evaluations"]}
+        profiles.change(made, workspace.several_labels(made, [name]))
+        changes |= made
+    return changes
 
 
 def _measured(raw: dict[str, Any], kind: Kind) -> Sizes:

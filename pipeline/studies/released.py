@@ -8,7 +8,10 @@ from pipeline.config import start_rules
 from pipeline.config.recipe import InitialWeights, Kind
 from pipeline.errors import UserError
 from pipeline.model import open_weights
-from pipeline.tokenizer import adopt, adopted
+from pipeline.tokenizer import Tokenizer, adopt, adopted
+
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+_WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Base:
     """decoder, encoder or encoder_decoder."""
     parameters: int
     context_length: int
+    width: int
+    """d_model."""
     sha256: str
     tokenizer_sha256: str
     licence: str | None
-    chat_template: bool
-    """Whether its tokenizer has one."""
+    template: str
+    """Prompt template of recipes on it."""
 
     @property
     def generates(self) -> bool:
@@ -68,12 +73,27 @@ def read_base(folder: Path) -> Base:
         kind="folder", path=str(folder), revision=None, sha256=None, licence=None, zero_projections=False
     )
     known = start_rules.architecture(start)
-    lengths = ("max_position_embeddings", "n_positions", "n_ctx")
-    length = next((released.config[name] for name in lengths if isinstance(released.config.get(name), int)), 512)
     return Base(
-        folder, released.family, known[1] if known else "decoder", released.parameters, length, released.sha256,
-        adopted.pin(folder), released.licence, vocabulary.chat_template is not None,
+        folder, released.family, known[1] if known else "decoder", released.parameters,
+        _size(released.config, _CONTEXT, 512), _size(released.config, _WIDTH, 384), released.sha256,
+        adopted.pin(folder), released.licence, template_of(vocabulary),
     )  # fmt: skip
+
+
+def template_of(tokenizer: Tokenizer) -> str:
+    """The template of prompts and recipes: the folder's own chat template, our markers, or plain headings."""
+    if tokenizer.chat_template is not None:
+        try:
+            _ = tokenizer.chat_template.turn
+        except UserError:  # answers cannot be told in it
+            return "alpaca"
+        return "model"
+    return "chat" if "<|assistant|>" in tokenizer.special else "alpaca"
+
+
+def _size(raw: dict[str, Any], names: tuple[str, ...], otherwise: int) -> int:
+    """The first of these keys of config.json that is a number."""
+    return next((int(raw[name]) for name in names if isinstance(raw.get(name), int)), otherwise)
 
 
 def lora_recipe(kind: Kind, base: Base) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -85,9 +105,8 @@ def lora_recipe(kind: Kind, base: Base) -> tuple[str, dict[str, Any], dict[str, 
         name, task = "label-lora", {"name": "classify", "max_tokens": 128}
         measures: dict[str, Any] = {"classification": {"split": "test", "batch_size": 64, "baseline": "bag_of_words"}}
     else:
-        template = "model" if base.chat_template else "alpaca"
         name = "answer-lora"
-        task = {"name": "instruct", "template": template, "max_tokens": 256, "max_prompt_tokens": 192}
+        task = {"name": "instruct", "template": base.template, "max_tokens": 256, "max_prompt_tokens": 192}
         measures = {"exact_match": {"split": "test", "batch_size": 32, "max_tokens": 32, "max_records": None}}
     recipe = {
         "from": "base", "reference": "base", "data": kind, "depth": None, "few": None, "seed": 1, "privacy": None,

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.files import write_table
 from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
-from pipeline.studies import comparison_jobs, comparison_project, comparison_table, comparison_worker
+from pipeline.studies import comparison_jobs, comparison_project, comparison_table, comparison_worker, released
 from pipeline.studies.comparison_plan import Limits, Plan, Trials
 from tests.commands import tohum
 from tests.model import library_models
@@ -187,7 +187,7 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-BASE = comparison_project.Base(Path("bert"), "bert", "encoder", 9, "", "", None, 512, 32)
+BASE = released.Base(Path("bert"), "bert", "encoder", 9, 512, 32, "", "", None, "alpaca")
 
 
 def figures(right: list[float], loss: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def test_rows_say_why_a_method_is_missing() -> None:
 
 def test_read_base_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder; --base takes a model folder"):
-        comparison_project.read_base(tmp_path / "none")
+        released.read_base(tmp_path / "none")
 
 
 def test_command_refuses_a_budget_without_a_model_and_a_model_without_records(
