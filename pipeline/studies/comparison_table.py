@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.reporting.recommendation import Recommendation, Row
 from pipeline.studies import speed
@@ -20,7 +23,7 @@ from pipeline.studies.comparison_jobs import (
 )
 from pipeline.studies.comparison_plan import METHODS, SEEDS, Plan, Speed
 
-_COLUMNS = ("method", "mean", "95 %", "spread", "beside the simple", "CPU s", "MiB", "trained weights")
+_COLUMNS = ("method", "mean", "95 %", "spread", "beside simple", "CPU s", "MiB", "weights")
 
 
 def rows(subject: Subject, plan: Plan, chosen: Mapping[str, int], results: Results) -> list[Row]:
@@ -95,24 +98,29 @@ def expectation(plan: Plan, speeds: Speed) -> str:
     )
 
 
-def table(shown: Sequence[Row], recommended: Recommendation, score: str, records: int) -> Table:
-    """Score with interval and spread, verdict and cost of every method; the reason where it was not measured."""
+def table(shown: Sequence[Row], recommended: Recommendation, score: str, records: int) -> Group:
+    """Score with interval and spread, verdict and cost of every method, in 80 columns; below them the settings.
+
+    A method that was not measured has its reason there.
+    """
     scale, digits = (100, 1) if score == "chrf" else (1, 3)
-    made = Table(title=f"{score}, {records:,} held-out records")
+    made = Table(title=f"{score}, {records:,} held-out records", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in _COLUMNS:
-        made.add_column(name, no_wrap=True)
-    made.add_column("settings", overflow="fold")
+        made.add_column(name, no_wrap=True, justify="left" if name in _COLUMNS[:1] else "right")
+    notes = []
     for row, after in zip(shown, [*shown[1:], None], strict=True):
         ends = after is not None and row.simple and not after.simple
+        if row.missing or row.note:
+            notes.append(Text(f"{row.name}: {row.missing or row.note}", style="dim"))
         if row.missing:
-            made.add_row(row.name, *[""] * (len(_COLUMNS) - 1), row.missing, end_section=ends, style="dim")
+            made.add_row(row.name, "-", end_section=ends, style="dim")
             continue
         low, high = (f"{scale * bound:.{digits - 1}f}" for bound in row.interval)
         spread = f"{np.std(row.values, ddof=1) * scale:.{digits}f}" if len(row.values) > 1 else ""
         made.add_row(
             row.name, f"{row.mean * scale:.{digits}f}", f"{low} to {high}", spread,
             recommended.verdicts.get(row.name, ""), f"{row.seconds:.0f}" if row.seconds >= 1 else "< 1",
-            f"{row.peak_memory_mib:.0f}", f"{row.trained:,}" if row.trained else "", row.note, end_section=ends,
+            f"{row.peak_memory_mib:.0f}", f"{row.trained:,}" if row.trained else "", end_section=ends,
             style="bold" if row.name == recommended.take else "",
         )  # fmt: skip
-    return made
+    return Group(made, *notes)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -274,8 +275,9 @@ def test_which_on_shuffled_labels_says_not_to_fine_tune_and_continues_with_kept_
     first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
     shown = " ".join(first.stdout.split())
+    assert "…" not in first.stdout  # nothing is cut in 80 columns
     for name in ("majority", "TF-IDF", "neighbours", "zero-shot", "4-shot", "8-shot", "lora", "full", "scratch"):
-        assert f"│ {name} " in shown
+        assert re.search(rf"^ *{name} +[-0-9]", first.stdout, re.M), first.stdout
     assert "Do not fine-tune" in shown.rpartition("prediction.")[2]
     folder = tmp_path / comparison_project.FOLDER
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / comparison_jobs.RESULTS).glob("*.json")}
