@@ -152,6 +152,10 @@ This folder holds no weights but the adapter: `base.json` names the base model b
 reads the folder; `from_pretrained` of transformers alone finds no weights here. `tohum export MODEL --folder FOLDER`
 writes it with all weights.
 """
+_ROUNDED = """
+The adapter was trained beside a base rounded to bfloat16, and Tohum rounds the base again before it adds the adapter.
+peft adds it to the exact weights, so that its scores differ slightly.
+"""
 _CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
@@ -191,6 +195,8 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
     slim = (adapter.parent / BASE).is_file()
     if slim:
         head += _UNMERGED
+        if json.loads((adapter.parent / BASE).read_bytes()).get("weights") == "bfloat16":
+            head += _ROUNDED
     if config["peft_type"] == "BOTTLENECK":
         return head + _BOTTLENECK
     virtual = "num_virtual_tokens" in config

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline import files
 from pipeline import tokenizer as vocabularies
 from pipeline.inference.predictor import Predictor
 from pipeline.model import adapter_folder, checkpoint, readme
@@ -163,6 +164,18 @@ def test_the_code_of_an_adapter_without_its_base_gives_the_scores_of_virtual_tok
     inputs = made["tokenizer"]("a text", return_tensors="pt")
     scores = made["model"].eval()(**inputs).logits[:, -inputs["input_ids"].shape[1] :]
     torch.testing.assert_close(scores, checkpoint.load(folder)(inputs["input_ids"]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("weights", "said"), [("bfloat16", True), ("float32", False)])
+def test_the_readme_says_that_peft_adds_an_adapter_to_the_exact_weights(
+    weights: Any, said: bool, tmp_path: Path, words: Path
+) -> None:
+    """Lost otherwise: scores that differ between Tohum and peft look like a damaged adapter."""
+    save_tuned(tmp_path, next(v for v in ADAPTERS if v.name == "lora"), CLASSIFY, words, whole=False)
+    files.write_json(tmp_path / "tuned/base.json", adapter_folder.describe(tmp_path / "base", weights).model_dump())
+    tokenizer, task = Tokenizer.load(words), written([CLASSIFY])["tasks"][0]
+    text = readme.text(task, "llama", export.describe(tokenizer, task, 160), tmp_path / "tuned/adapter")
+    assert ("peft adds it to the exact weights" in text) == said
 
 
 def test_the_readme_names_repository_and_commit_of_an_unchanged_base(tmp_path: Path, words: Path) -> None:
