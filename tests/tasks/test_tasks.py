@@ -168,6 +168,19 @@ def test_a_task_refuses_more_tokens_than_the_context(variant: Variant) -> None:
         variant.build(CONTEXT, max_tokens=65)
 
 
+@pytest.mark.parametrize("name", ["classify", "multi_label", "regress"])
+def test_a_task_with_a_head_refuses_a_limit_that_leaves_no_room_for_a_text(name: str) -> None:
+    """Lost otherwise: nearly the whole text is kept, and a batch has sequences beyond the limit."""
+    tokenizer = ByteTokenizer()
+    tokenizer.text_prefix, tokenizer.text_suffix = (1,), (2,)
+    context = CONTEXT._replace(tokenizer=tokenizer)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"max_tokens is 2, and the vocabulary puts 2 tokens .* to 3 or more"):
+        variants.build("tasks", name, context, max_tokens=2)
+    assert len(variants.build("tasks", name, context, max_tokens=3).prompt(Request("uzun bir metin"))) == 3
+    folder = open_task(made("classify").spec.within(1), tokenizer)  # type: ignore[arg-type]
+    assert folder.prompt(Request("uzun bir metin")) == [1, 2]
+
+
 @pytest.mark.parametrize("variant", [v for v in TASKS if "max_prompt_tokens" in v.settings], ids=str)
 def test_a_task_refuses_limits_that_leave_no_room(variant: Variant) -> None:
     with pytest.raises(UserError, match="is 64 and max_tokens 64, which leaves no room for an answer"):
