@@ -142,9 +142,9 @@ def _tuned(folder: Path, base_folder: Path, base: GPT, where: str) -> GPT:
         )
     if LibraryModel in (type(base), type(model)) and model.score is not None:
         raise UserError(
-            f"{where}: {name} is a classifier that transformers computes; its network is named and built otherwise than "
-            f"that of {of}, so the two cannot be merged; merge models without a classification head, or of one of our "
-            "own families"
+            f"{where}: {name} is a classifier that transformers computes; its network is named and built otherwise "
+            f"than that of {of}, so the two cannot be merged; merge models without a classification head, or of one of "
+            "our own families"
         )
     ours, theirs = base.config.model_dump(), model.config.model_dump()
     differences = [f"{key} {theirs[key]!r} instead of {ours[key]!r}" for key in ours if theirs[key] != ours[key]]
