@@ -271,6 +271,32 @@ def test_write_keeps_the_folders_template_and_tokens_for_template_model(style: s
     assert ours.special[released.eos] in ends
 
 
+@pytest.mark.parametrize("prefix", ["", "<s>"])
+def test_write_leaves_out_a_bos_token_that_the_folder_of_a_template_lacks(prefix: str, tmp_path: Path) -> None:
+    """Lost otherwise: `{{ bos_token }}` is nothing in training, and a token in the exported folder."""
+    released = chat_templates.STYLES["mistral"]._replace(bos=None)
+    path = chat_templates.folder(released, tmp_path / "theirs")
+    if prefix:  # a post-processor's token, which is no bos_token either
+        raw = json.loads((path / "tokenizer.json").read_text())
+        number = next(token["id"] for token in raw["added_tokens"] if token["content"] == prefix)
+        raw["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": prefix, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {prefix: {"id": prefix, "ids": [number], "tokens": [prefix]}},
+        }
+        (path / "tokenizer.json").write_text(json.dumps(raw))
+    vocabularies.adopt(path).save(tmp_path / "words")
+    task = CHAT.model_copy(update={"template": "model"})
+    messages = [{"role": "user", "content": "Kaç?"}]
+    trained = open_task(task, Tokenizer.load(tmp_path / "words")).prompt(Request.of_messages(messages))
+    ours, theirs = exported(tmp_path / "words", tmp_path / "model", task)
+    assert len(ours.text_prefix) == len(prefix and [prefix])
+    assert theirs.bos_token is None
+    assert open_task(task, ours).prompt(Request.of_messages(messages)) == trained
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == trained
+
+
 @pytest.mark.parametrize("style", ["smollm2", "gemma", "mistral"])
 def test_write_replaces_the_folders_template_and_end_for_any_other(style: str, tmp_path: Path) -> None:
     """Lost otherwise: other programs would ask an alpaca model in the template of the model it was tuned from."""
