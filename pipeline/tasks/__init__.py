@@ -104,9 +104,14 @@ class Task(ABC):
         """The id that ends an answer."""
         return self.tokenizer.end_of_text
 
+    @property
+    def opens(self) -> str:
+        """The prefix of an answer's text, which is no part of the answer."""
+        return ""
+
     def answer(self, text: str) -> str:
-        """The answer in a generated text (or its first piece)."""
-        return text
+        """The answer in a generated text, or in the first piece of one that is longer than `opens`."""
+        return text.removeprefix(self.opens)
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: the mean of `losses_of` over each example's positions; 0 for an example without any."""
@@ -267,11 +272,6 @@ class Answering(Task):
         assert self.spec.template is not None
         assert self.spec.max_prompt_tokens is not None
         return templates.prompt(self.tokenizer, self.spec.template, request, self.spec.max_prompt_tokens).ids
-
-    def answer(self, text: str) -> str:
-        """The answer in a generated text (or its first piece)."""
-        assert self.spec.template is not None
-        return templates.answer_text(self.tokenizer, self.spec.template, text)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
