@@ -312,3 +312,10 @@ def test_next_token_gives_the_same_losses_when_head_and_loss_are_compiled(
         network.zero_grad()
     for plain, fused in zip(*found, strict=True):
         torch.testing.assert_close(fused, plain)
+
+
+def test_unchanged_cuts_the_beginning_of_a_long_text_and_keeps_the_vocabularys_own_tokens() -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.text_prefix, tokenizer.text_suffix = (1,), (2,)
+    task = open_task(parsed(written([made("unchanged").spec.within(8)]), Path("tohum.json"))[0], tokenizer)  # type: ignore[arg-type]
+    assert task.prompt(Request("abcdefgh")) == [1, *b"efgh", 2]

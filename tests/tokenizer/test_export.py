@@ -217,6 +217,7 @@ def test_write_gives_the_ids_of_an_adopted_vocabulary(kind: str, task: str, tmp_
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": FOREIGN[kind]}), encoding="utf-8")
     decoder = json.loads((tmp_path / "model" / "tokenizer.json").read_bytes())["decoder"]
     tokenizer = Tokenizer.load(tmp_path / "model")
+    unchanged = open_task(TaskSpec(name="unchanged").within(4000), tokenizer)
     input_format = export.describe(tokenizer, {"name": task, "max_tokens": 99}, 99)
     export.write(tmp_path / "model", tokenizer, input_format)
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "model"), Tokenizer.load(tmp_path / "model")
@@ -228,6 +229,7 @@ def test_write_gives_the_ids_of_an_adopted_vocabulary(kind: str, task: str, tmp_
         ids = ours.encode(text)
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids
         assert theirs(text)["input_ids"] == [*input_format.before, *ids, *input_format.after]
+        assert task != "unchanged" or unchanged.prompt(Request(text)) == theirs(text)["input_ids"]
         assert theirs.decode(ids) == ours.decode(ids) == tokenizer.decode(ids)
     assert theirs.eos_token_id == ours.end_of_text
     assert ours.unknown in (theirs.unk_token_id, None)
