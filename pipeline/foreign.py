@@ -193,6 +193,19 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: files.sha256_of(path) for name, path in members(folder).items()}
 
 
+def snapshot(repository: str, revision: str, cache: Path) -> Path:
+    """The folder of a downloaded repository in huggingface_hub's layout of its cache; it may be absent."""
+    return cache / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
+
+
+def downloaded(repository: str, revision: str, sha256: str, cache: Path) -> Path | None:
+    """The folder of a downloaded repository if its files have the pinned hash, else None."""
+    folder = snapshot(repository, revision, cache)
+    if not (folder / "config.json").is_file():
+        return None
+    return folder if pin(hashes(folder)) == sha256 else None
+
+
 def weights_sha256(folder: Path) -> str:
     """One SHA-256 of the files of a model folder that decide its network: config.json, weights and their index.
 

@@ -14,6 +14,7 @@ class ByteTokenizer:
         self.vocab_size = 256 + len(names)
         self.end_of_text = self.special["<|endoftext|>"]
         self.chat_template = None
+        self.sums_bytes = True
         self.pad = self.special.get("<|pad|>", self.end_of_text)
         self.text_prefix: tuple[int, ...] = ()
         self.text_suffix: tuple[int, ...] = ()

@@ -35,6 +35,8 @@ def opening(subject: Subject, params: Params, recipe: str | None) -> list[str]:
         recipe: the model's name in this project's params; None: it was made elsewhere, so its training data is unknown.
     """
     lines = [f"{subject.name}: {_taught(subject.tasks[0].spec)}"]
+    if subject.tasks[0].spec.name == "unchanged":
+        return [*lines, "Type a text and press Enter; end with Ctrl-D."]
     made = None if recipe is None else _origin(recipe, params)
     if made is None:
         return [*lines, "Its training data is not in this project, so no example is shown. End with Ctrl-D."]
@@ -58,6 +60,8 @@ def _taught(task: TaskSpec) -> str:
         return f"it answers in a conversation of several turns (template {task.template})."
     if task.template is not None:
         return f"it answers one instruction at a time (template {task.template}), without the earlier ones."
+    if task.name == "unchanged":
+        return "open weights, not trained here; where it is a language model, it continues your text."
     return "a language model; it continues your text and answers no question."
 
 

@@ -54,7 +54,8 @@ class Compute(Section):
     weights: Literal["float32", "bfloat16", "nf4"]
     """Precision in which training holds frozen weights (QLoRA, Dettmers et al. 2023, for nf4: 4 bits, by the extra
     `nf4`); trained weights are float32. A model with its adapter merged in has the rounded weights that it was trained
-    with; an adapter without its base (`merged: false`) is merged into the exact ones."""
+    with; so has an adapter without its base (`merged: false`) when this project reads it, while peft adds the adapter
+    to the exact weights."""
 
 
 def saves_memory(compute: Compute) -> bool:

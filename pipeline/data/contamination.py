@@ -73,6 +73,11 @@ class Scope:
     last: npt.NDArray[np.bool_]
     """Records that are decided after the others of their split, so that they never remove one of them."""
 
+    @classmethod
+    def of_kept(cls, kept: npt.NDArray[np.bool_]) -> "Scope":
+        """The kept records alone, compared as without a scope."""
+        return cls(absent=~kept, families=np.arange(len(kept)), last=np.zeros(len(kept), np.bool_))
+
 
 @dataclass(frozen=True)
 class Removals:

@@ -1,10 +1,10 @@
 """Sampling of data/raw and data/tokens into data/samples: splits, deduplication, decontamination.
 
-For each kind: resolve the splits, find duplicates (contamination.py), write the kept records in input order, and count
-every row: rows in = kept + removed. Documents are written as token ids copied from data/tokens (shard_writer.py); their
-text is read once for comparison and never held. Every pass is a stream: three bytes of memory per record, and some more
-per record with a duplicate (deduplicate.py). Equal inputs give equal bytes, and a kind's files depend only on that
-kind's records.
+For each kind: resolve the splits, leave out records without ids (unencodable.py), find duplicates (contamination.py),
+write the kept records in input order, and count every row: rows in = kept + removed. Documents are written as token ids
+copied from data/tokens (shard_writer.py); their text is read once for comparison and never held. Every pass is a
+stream: three bytes of memory per record, and some more per record with a duplicate (deduplicate.py). Equal inputs give
+equal bytes, and a kind's files depend only on that kind's records.
 """
 
 from collections.abc import Iterator
@@ -78,10 +78,10 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
             for kind in KINDS:
                 path = existing(raw / f"{kind}.parquet", "download")
                 places = placement(path, params.split)
+                rejected = _rejected(kind, path, places, tokens, vocabulary)
+                places.kept[rejected] = False  # first, so that no record is removed as a duplicate of one of them
                 removed, twins = _deduplicated(params, kind, path, places, folder, progress)
                 places.kept[removed.rows] = False
-                rejected = _rejected(kind, path, places, tokens, vocabulary)
-                places.kept[rejected] = False
                 counts[kind] = _counts(kind, places, removed, twins, None if vocabulary is None else len(rejected))
                 if kind == "documents":
                     write_documents(folder / kind, tokens, path, places, counts[kind])
@@ -131,13 +131,15 @@ def _twins(twins: dict[str, Any]) -> str:
 def _deduplicated(  # noqa: PLR0913 - the inputs of one kind's pass
     params: Params, kind: Kind, path: Path, places: Placement, scratch: Path, progress: bool
 ) -> tuple[Removals, dict[str, Any]]:
-    """The removals of one kind, and the counts of its twins; empty where it has none."""
+    """The removals of one kind among its kept records, and the counts of its twins; empty where it has none."""
 
     def find(scope: Scope | None) -> Removals:
         return _removals(params, kind, path, places, scratch, progress, scope)
 
     twins = Twins.read(path)
-    return (find(None), {}) if twins is None else twins.deduplicated(places, find)
+    if twins is not None:
+        return twins.deduplicated(places, find)
+    return find(None if places.kept.all() else Scope.of_kept(places.kept)), {}
 
 
 def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
@@ -167,11 +169,11 @@ def _removals(  # noqa: PLR0913 - the inputs of one kind's pass
 def _rejected(
     kind: Kind, path: Path, places: Placement, tokens: Path, vocabulary: Tokenizer | None
 ) -> npt.NDArray[np.int64]:
-    """Rows that the vocabulary cannot encode, of those that deduplication keeps."""
+    """Rows that the vocabulary cannot encode, ascending."""
     rows = rejected_rows(kind, path, tokens, vocabulary)
     if len(rows) and rows[-1] >= len(places):
         raise UserError(f"{tokens}: has rejected rows that {path} lacks; run `dvc repro tokenize`")
-    return rows[places.kept[rows]]
+    return rows
 
 
 def _counts(

@@ -57,16 +57,15 @@ class Twins:
         """Removals of records and twins, and the counts of twins for the ledger; marks left-out twins in `places`.
 
         Args:
-            places: all records; `kept` of left-out twins becomes false.
+            places: all records; those that are not kept take no part, and `kept` of left-out twins becomes false.
             find: deduplication of the records in a scope.
         """
-        twins = self.of != -1
+        twins, gone = self.of != -1, ~places.kept
         families = np.where(self.of >= 0, self.of, np.arange(len(self.of)))
-        removed = find(Scope(absent=twins, families=families, last=twins))
-        gone = np.zeros(len(twins), np.bool_)
+        removed = find(Scope(absent=twins | gone, families=families, last=twins))
+        outside = twins & ~gone & (places.splits != _TRAIN)
         gone[removed.rows] = True
-        outside = twins & (places.splits != _TRAIN)
-        orphans = twins & ~outside & ((self.of == -2) | gone[self.of])
+        orphans = twins & ~gone & ~outside & ((self.of == -2) | gone[self.of])
         places.kept[outside | orphans] = False
         late = find(Scope(absent=gone | outside | orphans, families=families, last=twins))
         assert twins[late.rows].all(), "a twin never removes a record"

@@ -55,15 +55,20 @@ def stream_answer(
     model: GPT, task: Task, request: Request, sampling: Sampling, generator: torch.Generator
 ) -> Iterator[str]:
     """The answer to a request in pieces of whole characters; arguments and errors as of `answer`."""
-    text, opening = TextStream(task.tokenizer), True
+    text, opens, waiting = TextStream(task.tokenizer), task.opens, ""
+    opening = True
     for token in stream(
         model, task.prompt(request), max_tokens=sampling.max_tokens, temperature=sampling.temperature,
         top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task), generator=generator,
     ):  # fmt: skip
-        if piece := text.add(token):
+        piece = waiting + text.add(token)
+        if opening and len(piece) < len(opens) and opens.startswith(piece):
+            waiting = piece  # the prefix of an answer may take several tokens, and is no part of it
+        elif piece:
             yield task.answer(piece) if opening else piece
-            opening = False
-    yield text.rest()
+            opening, waiting = False, ""
+    rest = waiting + text.rest()
+    yield task.answer(rest) if opening else rest
 
 
 def _ends(task: Task) -> set[int]:

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.model.adapters import has_additions
 from pipeline.model.gpt import GPT
+from pipeline.model.library import LibraryModel
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import OURS, RANKS, TOKENIZER, export
@@ -138,6 +139,12 @@ def _tuned(folder: Path, base_folder: Path, base: GPT, where: str) -> GPT:
         raise UserError(
             f"{where}: {name} or {of} has virtual tokens or bottleneck adapters, which are not part of its weights; "
             "merge models trained by a tuner that changes the weights themselves or merges into them"
+        )
+    if LibraryModel in (type(base), type(model)) and model.score is not None:
+        raise UserError(
+            f"{where}: {name} is a classifier that transformers computes; its network is named and built otherwise "
+            f"than that of {of}, so the two cannot be merged; merge models without a classification head, or of one of "
+            "our own families"
         )
     ours, theirs = base.config.model_dump(), model.config.model_dump()
     differences = [f"{key} {theirs[key]!r} instead of {ours[key]!r}" for key in ours if theirs[key] != ours[key]]

@@ -129,15 +129,7 @@ def _downloaded(origin: Origin | None) -> Path | None:
     """The downloaded open weights, if the base has exactly their numbers and they are the pinned ones."""
     if origin is None or not origin.unchanged or origin.repository is None or origin.revision is None:
         return None
-    folder = snapshot(origin.repository, origin.revision, DOWNLOADS)
-    if not (folder / "config.json").is_file():
-        return None
-    return folder if foreign.pin(foreign.hashes(folder)) == origin.sha256 else None
-
-
-def snapshot(repository: str, revision: str, cache: Path) -> Path:
-    """The folder of a downloaded repository in huggingface_hub's layout of its cache; it may be absent."""
-    return cache / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
+    return foreign.downloaded(origin.repository, origin.revision, origin.sha256, DOWNLOADS)
 
 
 def add_revision(adapter: Path, base: Base | None) -> None:

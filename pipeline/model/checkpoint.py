@@ -82,7 +82,7 @@ def save(  # noqa: PLR0913 - each is one optional part of the folder
         if adapter is not None:
             adapter(temporary / ADAPTER)
         if metadata is not None and input_format is not None:
-            _write_readme(temporary, metadata, model.config.family, input_format)
+            _write_readme(temporary, metadata, model, input_format)
         if more is not None:
             more(temporary)
         _write_manifest(temporary)
@@ -134,7 +134,7 @@ def write_whole(folder: Path, target: Path) -> None:
         if metadata is not None and any((folder / name).is_file() for name in VOCABULARY):
             task = export.first_task(metadata)
             input_format = export.describe(Tokenizer.load(folder), task, model.config.context_length)
-            _write_readme(temporary, metadata, model.config.family, input_format)
+            _write_readme(temporary, metadata, model, input_format)
         _write_manifest(temporary)
 
 
@@ -146,8 +146,11 @@ def _write_weights(model: GPT, folder: Path) -> None:
         write_tensors(folder / HEAD, {"head.weight": model.head.weight})
 
 
-def _write_readme(folder: Path, metadata: Mapping[str, Any], family: str, input_format: InputFormat) -> None:
-    content = readme.text(export.first_task(metadata), family, input_format, folder / ADAPTER)
+def _write_readme(folder: Path, metadata: Mapping[str, Any], model: GPT, input_format: InputFormat) -> None:
+    architecture = model.architecture if isinstance(model, LibraryModel) else "decoder"
+    content = readme.text(
+        export.first_task(metadata), model.config.family, input_format, folder / ADAPTER, architecture
+    )
     files.write_text(folder / "README.md", content)
 
 

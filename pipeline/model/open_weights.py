@@ -14,7 +14,7 @@ from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.foreign import BASE
 from pipeline.model import checkpoint, library_folder, weights
-from pipeline.model.adapter_folder import Origin, snapshot
+from pipeline.model.adapter_folder import Origin
 from pipeline.model.gpt import GPT
 from pipeline.model.inspection import inspect
 
@@ -136,7 +136,7 @@ def origin(start: InitialWeights, model: GPT | None, cache: Path) -> Origin | No
     if start.kind == "scratch" or start.path is None or start.sha256 is None:
         return None
     hub = start.kind == "hub" and start.revision is not None
-    folder = snapshot(start.path, start.revision or "", cache) if hub else Path(start.path)
+    folder = foreign.snapshot(start.path, start.revision or "", cache) if hub else Path(start.path)
     unchanged = False
     if model is not None:
         ours, theirs = model.state_dict(), checkpoint.load(folder).state_dict()

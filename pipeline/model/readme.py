@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.foreign import BASE
 from pipeline.model.adapters import CONFIG
+from pipeline.model.library import Architecture
 from pipeline.tokenizer.export import InputFormat
 
 _HEAD = """\
@@ -53,10 +54,23 @@ _PIPELINES = {
     ),
 }
 
+# (reads, included): the tokens around a text and the states that the classification head reads
+_READS: dict[Architecture, tuple[str, str]] = {
+    "decoder": (
+        "The tokenizer ends every text with the end-of-text token, which the classification head reads.",
+        "that one included",
+    ),
+    "encoder": (
+        "The tokenizer puts the vocabulary's own tokens around every text ([CLS] and [SEP] in BERT's), and\n"
+        "the classification head reads the states that the encoder gives them.",
+        "those included",
+    ),
+}
+
 _CLASSIFY = """
-Answers with a label. The tokenizer ends every text with the end-of-text token, which the classification head reads.
-The model was trained on texts of at most {limit} tokens, that one included. Longer ones are cut: Tohum leaves out the
-middle of a text, `truncation=True` its end, so that labels of longer texts may differ.
+Answers with a label. {reads}
+The model was trained on texts of at most {limit} tokens, {included}. Longer ones are cut: Tohum leaves out
+the middle of a text, `truncation=True` its end, so that labels of longer texts may differ.
 """
 
 _DECIDED = """
@@ -66,16 +80,16 @@ chosen on validation records for {by}; `text-classification` gives probabilities
 
 _MULTI_LABEL = """
 Answers with any number of {count} labels: each whose probability (the sigmoid of its score) reaches its threshold,
-{thresholds}. The tokenizer ends every text with the end-of-text token, which the head reads. The model was trained on
-texts of at most {limit} tokens, that one included; Tohum leaves out the middle of a longer text, `truncation=True` its
-end.
+{thresholds}. {reads}
+The model was trained on texts of at most {limit} tokens, {included}; Tohum leaves out the middle of a longer
+text, `truncation=True` its end.
 """
 
 _REGRESS = """
 Answers with a number. The head's output is in standard deviations from the mean of the training targets, so the number
-is `{mean} + {deviation} * score`. The tokenizer ends every text with the end-of-text token, which the head reads. The
-model was trained on texts of at most {limit} tokens, that one included; Tohum leaves out the middle of a longer text,
-`truncation=True` its end.
+is `{mean} + {deviation} * score`. {reads}
+The model was trained on texts of at most {limit} tokens, {included}; Tohum leaves out the middle of a longer
+text, `truncation=True` its end.
 """
 
 _CLOZE = """
@@ -117,6 +131,54 @@ prompt has at most {prompt} of {limit} tokens: Tohum cuts the beginning of longe
 lm-eval, rolling perplexity adds that token by itself: `add_bos_token=False`.
 """
 
+_OPEN = """
+Open weights as their authors published them: nothing was trained here. The tokenizer puts the vocabulary's own tokens
+around every text, or where it has none, the end-of-text token before it.
+"""
+_OPEN_DECODER = """
+The model completes texts. A prompt has at most {prompt} of {limit} tokens: Tohum cuts the beginning of longer ones,
+transformers does not.
+"""
+_OPEN_ENCODER = """
+The model is an encoder: it gives states of a text's tokens, and no text. A text has at most {limit} tokens. `tohum
+embed` writes one vector a text, the mean of its tokens' states; so does this code, for texts up to the limit:
+"""
+_OPEN_ENCODER_DECODER = """
+The model is an encoder-decoder: the encoder reads a text, and the decoder answers it. A text has at most {prompt} of
+{limit} tokens: Tohum cuts the beginning of longer ones, transformers does not.
+"""
+_EMBED_CODE = """
+```python
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretrained("FOLDER").eval()
+inputs = tokenizer(["a text", "another text"], padding=True, truncation=True, return_tensors="pt")
+mask = inputs["attention_mask"]
+with torch.no_grad():
+    states = model(inputs["input_ids"], attention_mask=mask).last_hidden_state * mask[:, :, None]
+vectors = torch.nn.functional.normalize(states.sum(1) / mask.sum(1, keepdim=True), dim=1)
+```
+"""
+_ENCODER_DECODER_CODE = """
+```python
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModelForSeq2SeqLM.from_pretrained("FOLDER")
+{ids}
+if ids[-1] != model.config.eos_token_id:  # what the encoder reads ends with it
+    ids.append(model.config.eos_token_id)
+made = model.generate(torch.tensor([ids]), max_new_tokens=64, do_sample=False)[0]
+{name} = tokenizer.decode(made, skip_special_tokens=True)
+```
+"""
+_CHAT_IDS = (
+    'chat = [{"role": "user", "content": "a question"}]\n'
+    "ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)"
+)
+_TEXT_IDS = 'ids = tokenizer("a text")["input_ids"]'
+
 _ADAPTER = """
 {role}peft needs the model that the adapter was trained on: `base_model_name_or_path` of \
 `adapter/adapter_config.json` is {place}. Labels and tokenizer are those of this folder.
@@ -152,6 +214,10 @@ This folder holds no weights but the adapter: `base.json` names the base model b
 reads the folder; `from_pretrained` of transformers alone finds no weights here. `tohum export MODEL --folder FOLDER`
 writes it with all weights.
 """
+_ROUNDED = """
+The adapter was trained beside a base rounded to bfloat16, and Tohum rounds the base again before it adds the adapter.
+peft adds it to the exact weights, so that its scores differ slightly.
+"""
 _CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
@@ -174,7 +240,13 @@ _JOINED = {
 }
 
 
-def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapter: Path) -> str:
+def text(
+    task: Mapping[str, Any],
+    family: str,
+    input_format: InputFormat,
+    adapter: Path,
+    architecture: Architecture = "decoder",
+) -> str:
     """The README of a model.
 
     Args:
@@ -182,8 +254,9 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
         family: of the network.
         input_format: of the tokenizer that is written beside it.
         adapter: the adapter's folder, which may be absent.
+        architecture: of the network.
     """
-    words, code = _task(task, input_format.max_tokens)
+    words, code = _task(task, input_format.max_tokens, architecture)
     config = json.loads((adapter / CONFIG).read_bytes()) if (adapter / CONFIG).is_file() else {}
     head = _HEAD.format(family=family) + words
     if not config:
@@ -191,6 +264,8 @@ def text(task: Mapping[str, Any], family: str, input_format: InputFormat, adapte
     slim = (adapter.parent / BASE).is_file()
     if slim:
         head += _UNMERGED
+        if json.loads((adapter.parent / BASE).read_bytes()).get("weights") == "bfloat16":
+            head += _ROUNDED
     if config["peft_type"] == "BOTTLENECK":
         return head + _BOTTLENECK
     virtual = "num_virtual_tokens" in config
@@ -220,19 +295,11 @@ def _use(task: Mapping[str, Any], code: str) -> str:
     return f"{_MERGE}{'' if task['name'] in _HEADS else _GENERATION}\n{use}\n"
 
 
-def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
+def _task(task: Mapping[str, Any], limit: int, architecture: Architecture) -> tuple[str, str]:
     """The task in words, and the code that uses the folder by itself."""
     match task["name"]:
-        case "classify":
-            return _CLASSIFY.format(limit=limit) + _decided(task), _pipeline("classify")
-        case "multi_label":
-            shown = _shown(task.get("thresholds") or {}) or "0.5"
-            words = _MULTI_LABEL.format(limit=limit, count=len(task["labels"]), thresholds=shown)
-            return words, _pipeline("classify")
-        case "regress":
-            mean, deviation = repr(task["mean"]), repr(task["deviation"])
-            code = _pipeline("regress").replace("MEAN", mean).replace("DEVIATION", deviation)
-            return _REGRESS.format(limit=limit, mean=mean, deviation=deviation), code
+        case "classify" | "multi_label" | "regress":
+            return _head(task, limit, architecture)
         case "cloze":
             pattern, words = (json.dumps(task[key], ensure_ascii=False) for key in ("pattern", "verbalizers"))
             said = _CLOZE.format(limit=limit, count=len(task["verbalizers"]), pattern=pattern)
@@ -240,8 +307,36 @@ def _task(task: Mapping[str, Any], limit: int) -> tuple[str, str]:
         case "instruct" | "chat":
             template = task["template"]
             said = _CHAT.format(template=template, joined=_JOINED[template], limit=limit, prompt=_most(task))
+            if architecture == "encoder_decoder":
+                return said, _ENCODER_DECODER_CODE.format(ids=_CHAT_IDS, name="answer")
             return said, _pipeline("chat")
+        case "unchanged":
+            return _open_weights(task, limit, architecture)
     return _COMPLETE.format(limit=limit, prompt=_most(task)), _pipeline("complete")
+
+
+def _head(task: Mapping[str, Any], limit: int, architecture: Architecture) -> tuple[str, str]:
+    """As `_task`, for the tasks that a classification head answers."""
+    reads, included = _READS[architecture]
+    around = {"limit": limit, "reads": reads, "included": included}
+    if task["name"] == "classify":
+        return _CLASSIFY.format(**around) + _decided(task), _pipeline("classify")
+    if task["name"] == "multi_label":
+        shown = _shown(task.get("thresholds") or {}) or "0.5"
+        return _MULTI_LABEL.format(**around, count=len(task["labels"]), thresholds=shown), _pipeline("classify")
+    mean, deviation = repr(task["mean"]), repr(task["deviation"])
+    code = _pipeline("regress").replace("MEAN", mean).replace("DEVIATION", deviation)
+    return _REGRESS.format(**around, mean=mean, deviation=deviation), code
+
+
+def _open_weights(task: Mapping[str, Any], limit: int, architecture: Architecture) -> tuple[str, str]:
+    """As `_task`, for open weights as they are."""
+    if architecture == "encoder":
+        return _OPEN + _OPEN_ENCODER.format(limit=limit), _EMBED_CODE
+    if architecture == "encoder_decoder":
+        said = _OPEN + _OPEN_ENCODER_DECODER.format(limit=limit, prompt=_most(task))
+        return said, _ENCODER_DECODER_CODE.format(ids=_TEXT_IDS, name="text")
+    return _OPEN + _OPEN_DECODER.format(limit=limit, prompt=_most(task)), _pipeline("complete")
 
 
 def _decided(task: Mapping[str, Any]) -> str:

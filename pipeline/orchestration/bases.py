@@ -6,7 +6,7 @@ from typing import Any
 from pipeline import files, foreign
 from pipeline.errors import UserError
 from pipeline.orchestration.leftovers import Diagnosis
-from pipeline.paths import MODELS
+from pipeline.paths import DOWNLOADS, MODELS
 
 
 def adapters(root: Path) -> list[Diagnosis]:
@@ -17,6 +17,8 @@ def adapters(root: Path) -> list[Diagnosis]:
         try:
             base = files.read_json(path)
             fault = _fault(path.parent, base)
+            if fault and _is_downloaded(base, root / DOWNLOADS):
+                continue
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             diagnoses.append(Diagnosis("mend", f"{path}: cannot be read: {error}", f"dvc checkout {MODELS / model}"))
             continue
@@ -30,6 +32,21 @@ def adapters(root: Path) -> list[Diagnosis]:
                 )
             )
     return diagnoses
+
+
+def _is_downloaded(base: dict[str, Any], downloads: Path) -> bool:
+    """Whether the base is unchanged open weights whose pinned files are in the downloads, where they are read too.
+
+    As pipeline/model/adapter_folder.py `find`, without its import of torch.
+    """
+    origin = base.get("origin")
+    if (
+        not isinstance(origin, dict)
+        or not origin.get("unchanged")
+        or None in (origin.get("repository"), origin.get("revision"))
+    ):
+        return False
+    return foreign.downloaded(origin["repository"], origin["revision"], origin["sha256"], downloads) is not None
 
 
 def _fault(folder: Path, base: dict[str, Any]) -> str:

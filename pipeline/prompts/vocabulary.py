@@ -35,7 +35,8 @@ class Prompt(NamedTuple):
 
 
 def without_middle(ids: list[int], most: int) -> list[int]:
-    """The ids, without their middle if there are more than `most`."""
+    """The ids, without their middle if there are more than `most`; none where that is 0 or less."""
+    most = max(most, 0)
     if len(ids) <= most:
         return ids
     head = most // 2

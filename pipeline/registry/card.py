@@ -148,10 +148,16 @@ def _summary(facts: Facts) -> str:
         "regress": "Regression model",
         "instruct": "Instruction follower",
         "chat": "Chat model",
+        "unchanged": "Unchanged open weights",
     }.get(facts.tasks[0].name, "Language model")
     shape = facts.shape
-    layers = shape.get("num_hidden_layers") or shape.get("n_layer")
-    width = shape.get("hidden_size") or shape.get("n_embd")
+    layers, width = (  # in the names of our families, DistilBERT and T5
+        next((shape[name] for name in names if shape.get(name)), None)
+        for names in (
+            ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+            ("hidden_size", "n_embd", "dim", "d_model"),
+        )
+    )
     named = next((spec.labels for spec in facts.tasks if spec.labels), ())
     labels = f" Labels: {', '.join(named)}." if named else ""
     return (
@@ -248,7 +254,9 @@ def _limits(facts: Facts) -> str:
     lines = [
         f"- Reads at most {facts.tasks[0].max_prompt_tokens or context} tokens; longer texts are cut, elsewhere by "
         "transformers than here (README.md in the model's folder, with code for transformers and peft).",
-        "- Trained only on the sources above, their errors and biases included.",
+        "- Trained by its authors alone, on their data; on none of the sources above."
+        if facts.tasks[0].name == "unchanged"
+        else "- Trained only on the sources above, their errors and biases included.",
         "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]
     if any("synthetic" in (entry.get("consents") or {entry.get("consent")}) for entry in facts.sources.values()):

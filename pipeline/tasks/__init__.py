@@ -47,6 +47,7 @@ __all__ = [
     "per_example",
     "predicted_tokens",
     "require_room",
+    "require_room_for_text",
     "token_losses",
 ]
 
@@ -103,9 +104,14 @@ class Task(ABC):
         """The id that ends an answer."""
         return self.tokenizer.end_of_text
 
+    @property
+    def opens(self) -> str:
+        """The prefix of an answer's text, which is no part of the answer."""
+        return ""
+
     def answer(self, text: str) -> str:
-        """The answer in a generated text (or its first piece)."""
-        return text
+        """The answer in a generated text, or in the first piece of one that is longer than `opens`."""
+        return text.removeprefix(self.opens)
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: the mean of `losses_of` over each example's positions; 0 for an example without any."""
@@ -228,7 +234,7 @@ class ScoringHead(Scoring):
         A long text loses its middle.
         """
         assert self.spec.max_tokens is not None
-        before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix or (self.tokenizer.end_of_text,)
+        before, after = around_text(self.tokenizer)
         most = self.spec.max_tokens - len(before) - len(after)
         return [*before, *without_middle(self.tokenizer.encode(request.text), most), *after]
 
@@ -266,11 +272,6 @@ class Answering(Task):
         assert self.spec.template is not None
         assert self.spec.max_prompt_tokens is not None
         return templates.prompt(self.tokenizer, self.spec.template, request, self.spec.max_prompt_tokens).ids
-
-    def answer(self, text: str) -> str:
-        """The answer in a generated text (or its first piece)."""
-        assert self.spec.template is not None
-        return templates.answer_text(self.tokenizer, self.spec.template, text)
 
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
@@ -338,6 +339,21 @@ def open_tasks(folder: Path, tokenizer: Tokenizer, room: int) -> tuple[Task, ...
 def token_losses(scores_NC: Tensor, targets_N: Tensor) -> Tensor:
     """losses_N: cross-entropy in nats, float32 for scores of any precision."""
     return nn.functional.cross_entropy(scores_NC.float(), targets_N, reduction="none")
+
+
+def around_text(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids before and after a text whose head reads it: the vocabulary's own; without any after it, end-of-text."""
+    return tokenizer.text_prefix, tokenizer.text_suffix or (tokenizer.end_of_text,)
+
+
+def require_room_for_text(max_tokens: int, context: TaskContext) -> None:
+    """Raises UserError if `max_tokens` exceeds context_length, or the tokens around a text leave no room for one."""
+    require_room(max_tokens, context)
+    if max_tokens <= (around := sum(map(len, around_text(context.tokenizer)))):
+        raise UserError(
+            f"{context.where}.max_tokens is {max_tokens}, and the vocabulary puts {around} tokens around every text, "
+            f"which leaves no room for it; set max_tokens to {around + 1} or more"
+        )
 
 
 def require_room(max_tokens: int, context: TaskContext) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.tasks import Labelling, ScoringHead, TaskContext, TaskSpec, require_room
+from pipeline.tasks import Labelling, ScoringHead, TaskContext, TaskSpec, require_room_for_text
 from pipeline.tokenizer import Tokenizer
 
 
@@ -62,7 +62,7 @@ def build(settings: Settings, context: TaskContext) -> "Classify":
     if len(context.labels) < 2:
         labels = ", ".join(context.labels) or "none"
         raise UserError(f"data/samples/labelled/train.parquet: labels found: {labels}; two or more are expected")
-    require_room(settings.max_tokens, context)
+    require_room_for_text(settings.max_tokens, context)
     costs = settings.decide.costs or {}
     if unknown := sorted({*costs, *(label for row in costs.values() for label in row)} - set(context.labels)):
         raise UserError(

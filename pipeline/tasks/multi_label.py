@@ -19,7 +19,7 @@ from pipeline.contracts import Predictions
 from pipeline.data import label_cells
 from pipeline.errors import UserError
 from pipeline.prompts import examples, thresholds
-from pipeline.tasks import Reason, ScoringHead, TaskContext, TaskSpec, require_room
+from pipeline.tasks import Reason, ScoringHead, TaskContext, TaskSpec, require_room_for_text
 from pipeline.tokenizer import Tokenizer
 
 
@@ -54,7 +54,7 @@ def build(settings: Settings, context: TaskContext) -> "MultiLabel":
     labels = label_cells.distinct_labels(context.labels)
     if not labels:
         raise UserError("data/samples/labelled/train.parquet: no record has a label; one or more are expected")
-    require_room(settings.max_tokens, context)
+    require_room_for_text(settings.max_tokens, context)
     most = settings.max_tokens
     decided = None if settings.decide.by == "half" else settings.decide.by
     spec = TaskSpec(

@@ -18,7 +18,7 @@ from pipeline.contracts import Predictions
 from pipeline.data import label_cells
 from pipeline.errors import UserError
 from pipeline.prompts import examples
-from pipeline.tasks import Reason, ScoringHead, TaskContext, TaskSpec, require_room
+from pipeline.tasks import Reason, ScoringHead, TaskContext, TaskSpec, require_room_for_text
 from pipeline.tokenizer import Tokenizer
 
 
@@ -51,7 +51,7 @@ def build(settings: Settings, context: TaskContext) -> "Regress":
     if len(set(numbers)) < 2:
         raise UserError(f"{file}: labels found: {', '.join(sorted(set(context.label_cells))) or 'none'}; two or more "
                         "different numbers are expected")  # fmt: skip
-    require_room(settings.max_tokens, context)
+    require_room_for_text(settings.max_tokens, context)
     most = settings.max_tokens
     spec = TaskSpec(
         name="regress", mean=statistics.fmean(numbers), deviation=statistics.pstdev(numbers), max_tokens=most,

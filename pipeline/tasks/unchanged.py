@@ -37,11 +37,17 @@ class Unchanged(Task):
     """A text to continue; no examples."""
 
     def prompt(self, request: Request) -> list[int]:
-        """Ids of the text after the vocabulary's beginning, or an end-of-text token; a long text loses its start."""
+        """Ids of the text between the vocabulary's own tokens; without any, after end-of-text.
+
+        As the folder's tokenizer.json has them (pipeline/tokenizer/export.py). A long text loses its start.
+        """
         assert self.spec.max_prompt_tokens is not None
-        before = self.tokenizer.text_prefix or (self.tokenizer.end_of_text,)
+        before, after = self.tokenizer.text_prefix, self.tokenizer.text_suffix
+        if not (before or after):
+            before = (self.tokenizer.end_of_text,)
         ids = self.tokenizer.encode(request.text)
-        return [*before, *ids[max(0, len(ids) - self.spec.max_prompt_tokens + len(before)) :]]
+        most = self.spec.max_prompt_tokens - len(before) - len(after)
+        return [*before, *ids[max(0, len(ids) - most) :], *after]
 
     def example(self, _record: Mapping[str, Any]) -> Any:
         """No example. Raises UserError."""

@@ -181,7 +181,7 @@ def _settings(tokenizer: "Tokenizer", input_format: InputFormat, template: str |
     pad = pad_token(tokenizer, input_format)
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end,
+        "bos_token": _shown(tokenizer, tokenizer.text_prefix[0]) if tokenizer.text_prefix else end,
         "eos_token": end,
         "additional_special_tokens": [text for text in tokenizer.special if text not in (end, pad)],
         "clean_up_tokenization_spaces": False,
@@ -199,6 +199,8 @@ def _settings(tokenizer: "Tokenizer", input_format: InputFormat, template: str |
         own = {
             role: text for role, text in tokenizer.chat_template.variables.items() if role in ("bos_token", "eos_token")
         }
+        if "bos_token" not in own and "bos_token" in tokenizer.chat_template.source:
+            del settings["bos_token"]  # the template writes none, and training had none
         settings |= {role: text for role, text in own.items() if text in tokenizer.special}
         kept = (*own.values(), pad)
         settings["additional_special_tokens"] = [text for text in tokenizer.special if text not in kept]
@@ -214,8 +216,6 @@ def _roles(folder: Path, tokenizer: "Tokenizer") -> dict[str, str]:
     roles = {key: text for key, text in written.items() if text is not None and text in tokenizer.special}
     if tokenizer.unknown is not None and tokenizer.unknown in tokenizer.special.values():
         roles["unk_token"] = _shown(tokenizer, tokenizer.unknown)
-    if tokenizer.text_prefix:
-        roles["bos_token"] = _shown(tokenizer, tokenizer.text_prefix[0])
     return roles
 
 

@@ -332,7 +332,7 @@ def with_decision(built: Built) -> TaskSpec:
     return spec
 
 
-def _base(recipe: Recipe, compute: Compute) -> adapter_folder.Base | None:
+def _base(recipe: Recipe, parts: Parts) -> adapter_folder.Base | None:
     """The base of a recipe's adapter; None where no folder has its weights: of a shallower model, or of another
     adapter.
     """
@@ -341,8 +341,9 @@ def _base(recipe: Recipe, compute: Compute) -> adapter_folder.Base | None:
     folder = MODELS / recipe.start
     if adapter_folder.read(folder) is not None:
         return None
-    # with nf4 weights the whole model is stored (pipeline/config/compatibility.py)
-    return adapter_folder.describe(folder, "bfloat16" if compute.weights == "bfloat16" else "float32")
+    # with nf4 weights the whole model is stored (pipeline/config/compatibility.py); without steps nothing is lowered
+    lowered = parts.compute.weights == "bfloat16" and bool(parts.schedule.steps)
+    return adapter_folder.describe(folder, "bfloat16" if lowered else "float32")
 
 
 def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, progress: Progress) -> dict[str, float]:
@@ -352,7 +353,7 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
     summary = _summary(progress, built)
     model, tuner, spec = built.model, built.tuner, with_decision(built)
     weights = example_weights(built.train, built.parts.weighting.memory)
-    base = _base(recipe, built.parts.compute) if tuner.state(model) else None
+    base = _base(recipe, built.parts) if tuner.state(model) else None
     plain = tuner.merge(model) if tuner.whole else model
 
     def write_adapter(folder: Path) -> None:

@@ -86,3 +86,11 @@ def test_opening_shows_documents_of_the_base(params: Params) -> None:
     assert "continues your text" in lines[0]
     assert "documents of other (x)" in lines[1]
     assert sum("gün köyde çay içildi" in line for line in lines) == 3
+
+
+def test_opening_shows_no_training_data_of_unchanged_open_weights(params: Params) -> None:
+    """Lost otherwise: a copied encoder is called a language model that was trained on this project's documents."""
+    assert opening(subject("base", name="unchanged"), params, "base") == [
+        "base: open weights, not trained here; where it is a language model, it continues your text.",
+        "Type a text and press Enter; end with Ctrl-D.",
+    ]

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import config, files
 from pipeline.config.params import Tokenize
-from pipeline.data.records import SPLITS
+from pipeline.data.records import SPLITS, TWIN, record_id
 from pipeline.data.samples import describe, sample
 from pipeline.data.tokens import describe as tokens_in_words
 from pipeline.data.tokens import tokenize
@@ -99,6 +99,36 @@ def test_sample_removes_records_without_ids_with_a_reason(folders: tuple[Path, P
     texts = [text for split in SPLITS for text in pq.read_table(samples / "labelled" / f"{split}.parquet")["text"]]
     assert not any(HINDI in text.as_py() for text in texts)
     assert len(texts) == pq.read_metadata(raw / "labelled.parquet").num_rows - 1
+
+
+def test_sample_keeps_a_record_that_resembles_one_without_ids(tmp_path: Path) -> None:
+    """Lost otherwise: both, the one as unencodable and its clean copy as a duplicate of it."""
+    tail = " ".join(f"kelime{n}" for n in range(80))
+    labelled = [{"text": f"{tail} son{HINDI * first}", "label": "a"} for first in (True, False)]
+    documents = [{"text": f"Belge {n}"} for n in range(40)] + [{"text": row["text"]} for row in labelled]
+    raw, params = write_raw(tmp_path / "raw", documents=documents, labelled=labelled), config.load()
+    split = params.split.model_copy(update={"validation": 0.0, "test": 0.0})
+    tokenize(settings("missing_bytes", tmp_path / "m"), split, raw / "documents.parquet", tmp_path / "t")
+    counts = sample(params.model_copy(update={"split": split}), raw, tmp_path / "t", tmp_path / "s", progress=False)
+    for kind in ("documents", "labelled"):
+        assert counts[kind]["removed"]["unencodable"] == 1
+        assert sum(counts[kind]["removed"].values()) == 1
+    assert pq.read_table(tmp_path / "s/labelled/train.parquet")["text"].to_pylist() == [labelled[1]["text"]]
+
+
+def test_sample_leaves_out_twins_with_their_record_when_it_has_no_ids(tmp_path: Path) -> None:
+    record = {"text": f"Mesaj {HINDI} bir", "label": "a", "source": "sms"}
+    of = record_id("labelled", record["text"], "a")
+    twins = [record | {"text": text, TWIN: of, "source": "noisy"} for text in ("Mesaj bir", f"Mesaj {HINDI} bri")]
+    documents, other = [{"text": f"Belge {n}"} for n in range(40)], record | {"text": "Başka bir mesaj"}
+    raw = write_raw(tmp_path / "raw", documents=documents, labelled=[record, *twins, other])
+    params = config.load()
+    split = params.split.model_copy(update={"validation": 0.0, "test": 0.0})
+    tokenize(settings("missing_bytes", tmp_path / "m"), split, raw / "documents.parquet", tmp_path / "t")
+    counts = sample(params.model_copy(update={"split": split}), raw, tmp_path / "t", tmp_path / "s", progress=False)
+    removed = {reason: n for reason, n in counts["labelled"]["removed"].items() if n}
+    assert removed == {"unencodable": 2, "twin_of_removed": 1}
+    assert pq.read_table(tmp_path / "s/labelled/train.parquet")["text"].to_pylist() == [other["text"]]
 
 
 def test_tokenize_counts_unknown_tokens(tmp_path: Path) -> None:

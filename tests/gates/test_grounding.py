@@ -44,6 +44,12 @@ def test_grounding_names_a_number_or_name_when_the_passage_lacks_it(answer, miss
     assert grounding(answer, TURKISH, "tr").missing == missing
 
 
+def test_grounding_names_a_number_when_it_is_too_long_for_an_integer():
+    """Lost otherwise: one row of digits ends the gate with Python's ValueError."""
+    number = "7" * 5000
+    assert grounding(f"Kitabını {number} yılında götürdü.", TURKISH, "tr").missing == (number,)
+
+
 def test_grounding_measures_invented_words():
     assert grounding("A shepherd sold golden carpets near the harbour.", ENGLISH, "en").share < 0.2
     assert grounding("Denizciler akşam yemeğinde balık pişirdi.", TURKISH, "tr").share < 0.2

@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline import files
 from pipeline import tokenizer as vocabularies
+from pipeline.inference.embeddings import Embedder
 from pipeline.inference.predictor import Predictor
 from pipeline.model import adapter_folder, checkpoint, readme
 from pipeline.model.gpt import GPT
+from pipeline.model.library import LibraryModel
 from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer, export
 from pipeline.tuners import Adapter
 from tests import variants
+from tests.model import library_models
 from tests.models import shape
 from tests.specs import labels_of, written
+from tests.tokenizer import foreign
 
 CLASSIFY = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=40, max_prompt_tokens=40)
 TASKS = {
@@ -163,6 +168,98 @@ def test_the_code_of_an_adapter_without_its_base_gives_the_scores_of_virtual_tok
     inputs = made["tokenizer"]("a text", return_tensors="pt")
     scores = made["model"].eval()(**inputs).logits[:, -inputs["input_ids"].shape[1] :]
     torch.testing.assert_close(scores, checkpoint.load(folder)(inputs["input_ids"]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("weights", "said"), [("bfloat16", True), ("float32", False)])
+def test_the_readme_says_that_peft_adds_an_adapter_to_the_exact_weights(
+    weights: Any, said: bool, tmp_path: Path, words: Path
+) -> None:
+    """Lost otherwise: scores that differ between Tohum and peft look like a damaged adapter."""
+    save_tuned(tmp_path, next(v for v in ADAPTERS if v.name == "lora"), CLASSIFY, words, whole=False)
+    files.write_json(tmp_path / "tuned/base.json", adapter_folder.describe(tmp_path / "base", weights).model_dump())
+    tokenizer, task = Tokenizer.load(words), written([CLASSIFY])["tasks"][0]
+    text = readme.text(task, "llama", export.describe(tokenizer, task, 160), tmp_path / "tuned/adapter")
+    assert ("peft adds it to the exact weights" in text) == said
+
+
+def library_model(name: str, folder: Path) -> tuple[LibraryModel, Path]:
+    """A small model that transformers computes, and the folder of a vocabulary as its authors publish it."""
+    vocabularies.adopt(foreign.write("unigram" if name == "t5" else "wordpiece", folder / "theirs")).save(
+        folder / "words"
+    )
+    tokenizer = Tokenizer.load(folder / "words")
+    model = checkpoint.load(library_models.written(name, folder / "network", tokenizer.vocab_size))
+    assert isinstance(model, LibraryModel)
+    with torch.no_grad():  # generates no special token
+        for number in tokenizer.special.values():
+            model.embed.weight[number] = 0
+    return model, folder / "words"
+
+
+OPEN = TaskSpec(name="unchanged").within(128)
+INSTRUCT = TaskSpec(name="instruct", template="alpaca", max_tokens=128, max_prompt_tokens=60)
+
+
+@pytest.mark.parametrize("name", library_models.ENCODERS)
+def test_the_code_of_an_unchanged_encoder_gives_the_embeddings_of_the_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: code for text generation, which an encoder cannot do."""
+    model, words = library_model(name, tmp_path)
+    checkpoint.save(model, tmp_path / "model", tokenizer=words, metadata=written([OPEN]))
+    text = (tmp_path / "model/README.md").read_text()
+    assert "The model is an encoder" in text
+    assert "Completes texts" not in text
+    monkeypatch.chdir("/")
+    vectors_ND = code(tmp_path / "model", 0)["vectors"]
+    expected_ND = torch.from_numpy(Embedder(tmp_path / "model").embed(["a text", "another text"]))
+    torch.testing.assert_close(vectors_ND, expected_ND, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("task", "variable"), [(INSTRUCT, "answer"), (OPEN, "text")], ids=["instruct", "unchanged"])
+def test_the_code_of_an_encoder_decoder_gives_the_predictors_answer(
+    task: TaskSpec, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: `text-generation` refuses a T5, or its encoder reads a text without its end."""
+    model, words = library_model("t5", tmp_path)
+    checkpoint.save(model, tmp_path / "model", tokenizer=words, metadata=written([task]))
+    monkeypatch.chdir("/")
+    made = code(tmp_path / "model", 0)[variable]
+    question = "a question" if variable == "answer" else "a text"
+    assert made == Predictor(tmp_path / "model").answer([question])[0]["completion"] != ""
+
+
+def test_the_code_of_an_encoder_decoders_adapter_gives_the_predictors_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, words = library_model("t5", tmp_path)
+    checkpoint.save(model, tmp_path / "base", tokenizer=words, metadata=written([OPEN]))
+    tuner, generator = next(v for v in ADAPTERS if v.name == "lora").build(), torch.Generator().manual_seed(4)
+    model = checkpoint.load(tmp_path / "base")
+    with torch.no_grad():
+        tuner.apply(model, generator, lambda text: [1, 2, 3])
+        for parameter in tuner.groups(model)[0]["params"]:
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    checkpoint.save(
+        model.eval(), tmp_path / "tuned", tokenizer=words, metadata=written([INSTRUCT]),
+        adapter=lambda folder: tuner.save_adapter(model, folder, "../../base"),
+        base=adapter_folder.describe(tmp_path / "base"),
+    )  # fmt: skip
+    monkeypatch.chdir("/")
+    made = code(tmp_path / "tuned", 0)["answer"]
+    assert made == Predictor(tmp_path / "tuned").answer(["a question"])[0]["completion"] != ""
+
+
+def test_the_readme_of_a_tuned_encoder_names_its_own_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code too gives the predictor's labels."""
+    model, words = library_model("bert", tmp_path)
+    model.add_score(2, torch.Generator().manual_seed(2))
+    folder = tmp_path / "model"
+    checkpoint.save(model, folder, tokenizer=words, labels=["ham", "spam"], metadata=written([CLASSIFY]))
+    assert "[CLS] and [SEP]" in (folder / "README.md").read_text()
+    assert "end-of-text" not in (folder / "README.md").read_text()
+    monkeypatch.chdir("/")
+    require_answer("classify", folder, code(folder, 0))
 
 
 def test_the_readme_names_repository_and_commit_of_an_unchanged_base(tmp_path: Path, words: Path) -> None:

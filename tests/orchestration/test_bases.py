@@ -1,11 +1,13 @@
 """bases.py: `tohum doctor` names models that are stored as an adapter only and cannot be read."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline import files, foreign
 from pipeline.orchestration import bases, doctor
+from pipeline.paths import DOWNLOADS
 
 
 @pytest.fixture
@@ -42,6 +44,28 @@ def test_adapters_names_a_base_that_is_not_there(root: Path) -> None:
     (diagnosis,) = bases.adapters(root)
     assert diagnosis.text == "models/spam holds an adapter only, and its base models/base is not there"
     assert "adapters" in doctor.CHECKS
+
+
+@pytest.mark.parametrize(("unchanged", "n"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize("harm", ["absent", "others"])
+def test_adapters_takes_the_pinned_download_for_an_unchanged_base(
+    harm: str, unchanged: bool, n: int, root: Path
+) -> None:
+    """Lost otherwise: doctor has a folder mended that is read from the downloads without an error."""
+    base, revision = root / "models/base", "0" * 40
+    content = files.read_json(root / "models/spam/base.json")
+    snapshot = root / DOWNLOADS / "models--org--name/snapshots" / revision
+    shutil.copytree(base, snapshot)
+    origin = {"repository": "org/name", "revision": revision, "licence": "MIT", "unchanged": unchanged}
+    origin["sha256"] = foreign.pin(foreign.hashes(snapshot))
+    files.write_json(root / "models/spam/base.json", content | {"origin": origin})
+    if harm == "absent":
+        shutil.rmtree(base)
+    else:
+        (base / "model.safetensors").write_bytes(b"others")
+    assert len(bases.adapters(root)) == n
+    (snapshot / "model.safetensors").write_bytes(b"not the pinned ones")
+    assert len(bases.adapters(root)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": 3, "sha256": ""}'])

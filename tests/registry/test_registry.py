@@ -20,6 +20,7 @@ from pipeline.config.recipe import InitialWeights
 from pipeline.errors import UserError
 from pipeline.inference import predictor
 from pipeline.model import open_weights
+from pipeline.prompts.spec import TaskSpec
 from pipeline.registry import CANDIDATE, CHAMPION, MODEL, VERSION, Registry, admission, contents, uploads
 from pipeline.registry import card as model_card
 from pipeline.registry.packing import SERVED, pack
@@ -326,6 +327,16 @@ def test_render_shows_scores_data_gates_costs_and_limits(project: Registry) -> N
     assert "pretrain → finetune@spam-full" in card
     assert files.sha256_of(Path("models/spam-full")) in card
     assert "not calibrated" in card
+
+
+def test_render_names_unchanged_open_weights(project: Registry) -> None:
+    """Lost otherwise: a copied encoder is called a language model that was trained on this project's sources."""
+    make_model("base")
+    shape = {"model_type": "distilbert", "n_layers": 6, "dim": 768, "vocab_size": 100}
+    facts = dataclasses.replace(admission.admit("base", params()), tasks=(TaskSpec(name="unchanged"),), shape=shape)
+    card = model_card.render(facts, "tohum-base")
+    assert "Unchanged open weights of the distilbert family: 6 layers, 768 wide, vocabulary 100." in card
+    assert "on none of the sources above" in card
 
 
 def test_render_counts_the_records_of_each_consent(project: Registry) -> None:

@@ -168,6 +168,19 @@ def test_a_task_refuses_more_tokens_than_the_context(variant: Variant) -> None:
         variant.build(CONTEXT, max_tokens=65)
 
 
+@pytest.mark.parametrize("name", ["classify", "multi_label", "regress"])
+def test_a_task_with_a_head_refuses_a_limit_that_leaves_no_room_for_a_text(name: str) -> None:
+    """Lost otherwise: nearly the whole text is kept, and a batch has sequences beyond the limit."""
+    tokenizer = ByteTokenizer()
+    tokenizer.text_prefix, tokenizer.text_suffix = (1,), (2,)
+    context = CONTEXT._replace(tokenizer=tokenizer)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"max_tokens is 2, and the vocabulary puts 2 tokens .* to 3 or more"):
+        variants.build("tasks", name, context, max_tokens=2)
+    assert len(variants.build("tasks", name, context, max_tokens=3).prompt(Request("uzun bir metin"))) == 3
+    folder = open_task(made("classify").spec.within(1), tokenizer)  # type: ignore[arg-type]
+    assert folder.prompt(Request("uzun bir metin")) == [1, 2]
+
+
 @pytest.mark.parametrize("variant", [v for v in TASKS if "max_prompt_tokens" in v.settings], ids=str)
 def test_a_task_refuses_limits_that_leave_no_room(variant: Variant) -> None:
     with pytest.raises(UserError, match="is 64 and max_tokens 64, which leaves no room for an answer"):
@@ -299,3 +312,10 @@ def test_next_token_gives_the_same_losses_when_head_and_loss_are_compiled(
         network.zero_grad()
     for plain, fused in zip(*found, strict=True):
         torch.testing.assert_close(fused, plain)
+
+
+def test_unchanged_cuts_the_beginning_of_a_long_text_and_keeps_the_vocabularys_own_tokens() -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.text_prefix, tokenizer.text_suffix = (1,), (2,)
+    task = open_task(parsed(written([made("unchanged").spec.within(8)]), Path("tohum.json"))[0], tokenizer)  # type: ignore[arg-type]
+    assert task.prompt(Request("abcdefgh")) == [1, *b"efgh", 2]

@@ -217,6 +217,7 @@ def test_write_gives_the_ids_of_an_adopted_vocabulary(kind: str, task: str, tmp_
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": FOREIGN[kind]}), encoding="utf-8")
     decoder = json.loads((tmp_path / "model" / "tokenizer.json").read_bytes())["decoder"]
     tokenizer = Tokenizer.load(tmp_path / "model")
+    unchanged = open_task(TaskSpec(name="unchanged").within(4000), tokenizer)
     input_format = export.describe(tokenizer, {"name": task, "max_tokens": 99}, 99)
     export.write(tmp_path / "model", tokenizer, input_format)
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "model"), Tokenizer.load(tmp_path / "model")
@@ -228,6 +229,7 @@ def test_write_gives_the_ids_of_an_adopted_vocabulary(kind: str, task: str, tmp_
         ids = ours.encode(text)
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids
         assert theirs(text)["input_ids"] == [*input_format.before, *ids, *input_format.after]
+        assert task != "unchanged" or unchanged.prompt(Request(text)) == theirs(text)["input_ids"]
         assert theirs.decode(ids) == ours.decode(ids) == tokenizer.decode(ids)
     assert theirs.eos_token_id == ours.end_of_text
     assert ours.unknown in (theirs.unk_token_id, None)
@@ -269,6 +271,32 @@ def test_write_keeps_the_folders_template_and_tokens_for_template_model(style: s
     ends = export.describe(ours, export.first_task(written([task])), 256).ends
     assert ends[0] == open_task(task, ours).stop
     assert ours.special[released.eos] in ends
+
+
+@pytest.mark.parametrize("prefix", ["", "<s>"])
+def test_write_leaves_out_a_bos_token_that_the_folder_of_a_template_lacks(prefix: str, tmp_path: Path) -> None:
+    """Lost otherwise: `{{ bos_token }}` is nothing in training, and a token in the exported folder."""
+    released = chat_templates.STYLES["mistral"]._replace(bos=None)
+    path = chat_templates.folder(released, tmp_path / "theirs")
+    if prefix:  # a post-processor's token, which is no bos_token either
+        raw = json.loads((path / "tokenizer.json").read_text())
+        number = next(token["id"] for token in raw["added_tokens"] if token["content"] == prefix)
+        raw["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": prefix, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {prefix: {"id": prefix, "ids": [number], "tokens": [prefix]}},
+        }
+        (path / "tokenizer.json").write_text(json.dumps(raw))
+    vocabularies.adopt(path).save(tmp_path / "words")
+    task = CHAT.model_copy(update={"template": "model"})
+    messages = [{"role": "user", "content": "Kaç?"}]
+    trained = open_task(task, Tokenizer.load(tmp_path / "words")).prompt(Request.of_messages(messages))
+    ours, theirs = exported(tmp_path / "words", tmp_path / "model", task)
+    assert len(ours.text_prefix) == len(prefix and [prefix])
+    assert theirs.bos_token is None
+    assert open_task(task, ours).prompt(Request.of_messages(messages)) == trained
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == trained
 
 
 @pytest.mark.parametrize("style", ["smollm2", "gemma", "mistral"])

@@ -173,6 +173,20 @@ def test_train_stores_an_adapter_without_its_base_that_loads_as_the_whole_model(
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("steps", "weights"), [(0, "float32"), (3, "bfloat16")])
+def test_train_records_the_precision_that_the_frozen_weights_had(steps: int, weights: str) -> None:
+    """Lost otherwise: without a step nothing is lowered, and the folder read again is another model than was scored."""
+    params = params_of(
+        {"name": "classify", "max_tokens": 40}, {"name": "lora"} | plugins.example("tuners", "lora") | {"merged": False}
+    )
+    recipe = params.finetune["spam-lora"]
+    schedule = recipe.schedule.model_copy(update={"steps": steps, "warmup_steps": 0})
+    params.finetune["spam-lora"] = recipe.model_copy(update={"schedule": schedule})
+    train(params.model_copy(update={"compute": params.compute.model_copy(update={"weights": "bfloat16"})}))
+    assert files.read_json(Path("models/spam-lora/base.json"))["weights"] == weights
+
+
+@pytest.mark.usefixtures("project")
 def test_train_names_no_base_for_an_adapter_over_an_adapter() -> None:
     """Lost otherwise: peft would be sent to a folder without weights."""
     task, lora = {"name": "classify", "max_tokens": 40}, {"name": "lora"} | plugins.example("tuners", "lora")

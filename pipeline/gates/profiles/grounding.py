@@ -95,8 +95,12 @@ def _digits(number: str) -> str:
 
 def _has_number(number: str, numbers: frozenset[str], prefixes: frozenset[str]) -> bool:
     digits = _digits(number)
-    named = int(digits) <= 10 and any(words[int(digits)] in prefixes for words in _NUMERALS.values())
-    return digits in numbers or named
+    if digits in numbers:
+        return True
+    # Python refuses to read an integer of more than 4,300 digits
+    return (
+        len(digits) <= 2 and int(digits) <= 10 and any(words[int(digits)] in prefixes for words in _NUMERALS.values())
+    )
 
 
 def _names(text: str) -> Iterator[str]:
