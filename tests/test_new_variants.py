@@ -115,8 +115,8 @@ def test_new_variants_pass_the_tests_of_every_variant_when_only_their_files_are_
     passed = re.findall(r"^PASSED .*::(test_\w+)\[.*\b(norms|text_length|last_token)\b.*\]$", done.stdout, re.M)
     assert {name for _, name in passed} == {"norms", "text_length", "last_token"}
     assert (
-        sum(name == "norms" for _, name in passed) == 9
-    )  # four families with norms that have weights, with and without a head; one start
+        sum(name == "norms" for _, name in passed) == 13
+    )  # six families with norms that have weights, with and without a head; one start
     assert sum(name == "text_length" for _, name in passed) == 2  # two example splits
     assert {test for test, name in passed if name == "last_token"} == {
         "test_every_task_gives_a_loss_per_example_and_lowers_it",
