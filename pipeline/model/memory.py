@@ -47,7 +47,11 @@ def checkpoint_activations(model: nn.Module, enabled: bool) -> None:
     A model of transformers has a method for it; GPT reads `checkpoints_activations`.
     """
     for module in model.modules():
-        switch: Any = getattr(module, f"gradient_checkpointing_{'enable' if enabled else 'disable'}", None)
+        if enabled:
+            switch: Any = getattr(module, "gradient_checkpointing_enable", None)
+        else:  # the name of newer versions first: the older one warns there
+            old = getattr(module, "gradient_checkpointing_disable", None)
+            switch = getattr(module, "activation_checkpointing_disable", old)
         if switch is not None:
             switch(**({"gradient_checkpointing_kwargs": {"use_reentrant": False}} if enabled else {}))
             return

@@ -249,14 +249,24 @@ def _costs(runs: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(header, rows) if rows else "No run records."
 
 
+def _trained_on(facts: Facts) -> str:
+    """What the model has learned from, in words."""
+    if facts.tasks[0].name == "unchanged":
+        return "- Trained by its authors alone, on their data; on none of the sources above."
+    if facts.open_weights:
+        return (
+            "- Starts from open weights, trained by their authors on data that this card does not know; then trained "
+            "on the sources above. Errors and biases of both are included."
+        )
+    return "- Trained only on the sources above, their errors and biases included."
+
+
 def _limits(facts: Facts) -> str:
     context = facts.shape.get("max_position_embeddings") or facts.shape.get("n_positions")
     lines = [
         f"- Reads at most {facts.tasks[0].max_prompt_tokens or context} tokens; longer texts are cut, elsewhere by "
         "transformers than here (README.md in the model's folder, with code for transformers and peft).",
-        "- Trained by its authors alone, on their data; on none of the sources above."
-        if facts.tasks[0].name == "unchanged"
-        else "- Trained only on the sources above, their errors and biases included.",
+        _trained_on(facts),
         "- Was evaluated on held-out records of the same sources; results on other text may be worse.",
     ]
     if any("synthetic" in (entry.get("consents") or {entry.get("consent")}) for entry in facts.sources.values()):

@@ -92,6 +92,8 @@ def test_the_card_names_the_base_and_the_open_weights(project: Registry) -> None
     assert f"| base sha256 | `{base.sha256}` |" in card
     assert "| open weights | `org/name` |" in card
     assert "| open weights licence | `MIT` |" in card
+    assert "Starts from open weights, trained by their authors on data that this card does not know" in card
+    assert "Trained only on the sources above" not in card
 
 
 def test_register_refuses_an_adapter_whose_base_changed(project: Registry) -> None:

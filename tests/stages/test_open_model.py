@@ -82,9 +82,7 @@ def test_how_to_ends_with_the_reviewed_model_as_champion(project: Path, monkeypa
     shown: dict[str, str] = {}
     for line in lines:
         if line.startswith("tohum promote"):
-            (sha256,) = set(
-                re.findall(r"\b[0-9a-f]{64}\b", shown["tohum review label-lora"].split("version_sha256")[1])
-            )
+            (sha256,) = set(re.findall(r"--sha256 ([0-9a-f]{64})", shown["tohum review label-lora"]))
             line = line.replace("HASH", sha256)
         shown[line] = run(line, project)
         if line.startswith("tohum profile"):
