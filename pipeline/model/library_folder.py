@@ -18,7 +18,8 @@ from pipeline.errors import UserError
 from pipeline.foreign import AGAIN, shown
 from pipeline.model import weights
 from pipeline.model.hf_format import FAMILIES
-from pipeline.model.library import CLASSIFIER, Architecture, LibraryModel, require_equal_logits
+from pipeline.model.library import CLASSIFIER, LibraryModel, require_equal_logits
+from pipeline.model.library_sizes import Architecture
 
 _COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.foreign import BASE
 from pipeline.model.adapters import CONFIG
-from pipeline.model.library import Architecture
+from pipeline.model.library_sizes import Architecture
 from pipeline.tokenizer.export import InputFormat
 
 _HEAD = """\

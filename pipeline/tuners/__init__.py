@@ -20,7 +20,8 @@ from pipeline.errors import UserError
 from pipeline.model.adapter_folder import head_weights, library_name
 from pipeline.model.adapters import CONFIG, TENSORS
 from pipeline.model.gpt import GPT
-from pipeline.model.library import LibraryModel, attention_part
+from pipeline.model.library import LibraryModel
+from pipeline.model.library_sizes import attention_part
 from pipeline.model.weights import write_tensors
 
 Encode = Callable[[str], list[int]]
