@@ -41,7 +41,9 @@ CONTESTANTS = {
 RATES = {"instruct": 5e-3, "classify": 1e-3}
 OPEN = {"smollm2": "instruct", "minilm": "classify"}
 """Open weights -> their task."""
-LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "rank_stabilised": False, "decompose": False, "dropout": 0.0}
+LORA: dict[str, Any] = {
+    "rank": 8, "alpha": 16.0, "rank_stabilised": False, "decompose": False, "dropout": 0.0, "merged": True,
+}  # fmt: skip
 PROJECTIONS = {
     "smollm2": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "minilm": ["query", "value"],

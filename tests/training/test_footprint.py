@@ -117,6 +117,14 @@ def test_require_memory_names_the_figure_what_is_there_and_what_to_change() -> N
     footprint.require_memory("finetune.chat", expected, expected.total, COMPUTE)
 
 
+def test_footprint_counts_both_precisions_while_frozen_weights_are_lowered() -> None:
+    """Lost otherwise: a training whose updates fit, but not its reading or its end, is let start."""
+    config, counts = shape("llama", **SIZE, n_layers=2), footprint.Counts(10**9, 10**3, 10**3)
+    compute = COMPUTE.model_copy(update={"weights": "bfloat16", "checkpoint_activations": True})
+    expected = footprint.footprint(config, counts, "adamw", compute, footprint.BatchShape(1, 0, 1))
+    assert expected.total >= 6 * 10**9 > sum(expected) - expected.conversion
+
+
 def test_prepared_models_keep_what_is_counted() -> None:
     """The bytes of a lowered model's own weights."""
     model = made("llama", 3, "lora")
