@@ -149,7 +149,7 @@ def made_by(name: str, params: Params) -> str:
     if merge := params.merge.get(name):
         return f"{merge.rule.name} merge of {merge.first} and {merge.second}"
     if (recipe := params.finetune.get(name)) is None:
-        return "next_token + full"
+        return "open weights" if params.pretrain.task.name == "unchanged" else "next_token + full"
     plain = {"cross_entropy", "uniform", "shuffled"}  # the neutral part of each axis
     parts = [recipe.task, recipe.loss, recipe.tuner, recipe.weighting, recipe.ordering]
     names = " + ".join(part.name for part in parts if part.name not in plain)
