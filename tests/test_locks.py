@@ -41,10 +41,12 @@ def imported(*folders: str) -> set[str]:
 def test_every_import_of_pipeline_and_stages_is_declared_and_installed_by_setup() -> None:
     """Lost otherwise: an import that only `make test` installs fails on the machine of somebody who trains."""
     distributions = packages_distributions()
+    # named in the error that its absence gives, with the command that installs it
+    optional = {normal(name) for extra in ("open", "nf4") for name in declared(PROJECT["optional-dependencies"][extra])}
     missing = {}
     for module in imported("pipeline", "stages"):
         names = {normal(name) for name in distributions.get(module, [module])}
-        if not names & declared(PROJECT["dependencies"]):
+        if not names & (declared(PROJECT["dependencies"]) | optional):
             missing[module] = names
     assert missing == {}
     assert declared(PROJECT["dependencies"]) - {"torch"} <= locked(LOCKS[0])

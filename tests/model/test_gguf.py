@@ -180,7 +180,7 @@ def prefixed(folder: Path, words: Path) -> None:
     from pipeline.config import plugins
 
     tuner = plugins.load("tuners", "prompt").build(
-        plugins.load("tuners", "prompt").Settings(virtual_tokens=2, text="a")
+        plugins.load("tuners", "prompt").Settings(virtual_tokens=2, text="a", with_base=True)
     )
     model = network("llama", vocab_size=Tokenizer.load(words).vocab_size)
     tuner.apply(model, torch.Generator().manual_seed(1), lambda text: [1])
