@@ -53,7 +53,7 @@ def _taught(task: TaskSpec) -> str:
     if task.name == "multi_label":
         return f"it answers a text with any of {len(task.outputs)} labels: {', '.join(task.outputs)}."
     if task.name == "regress":
-        return f"it answers a text with a number; those that it learned from have the mean {task.mean:.6g}."
+        return f"it answers a text with a number; the numbers of its training texts have the mean {task.mean:.6g}."
     if task.labels:
         return f"a classifier; it answers a text with one of {len(task.labels)} labels: {', '.join(task.labels)}."
     if task.name == "chat":

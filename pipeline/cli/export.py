@@ -36,7 +36,7 @@ def command(model: str, gguf: Path | None, folder: Path | None) -> None:
         if folder.exists():
             raise UserError(f"{folder}: is there already; name a new folder, or remove this one")
         if not (MODELS / model / "config.json").is_file():
-            raise UserError(f"{MODELS / model}: no such model; `ls models` shows those that are there")
+            raise UserError(f"{MODELS / model}: no such model; `ls models` lists them")
         checkpoint.write_whole(MODELS / model, folder)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         click.echo(f"{folder}: {model} with all weights, float32, {size:,} bytes")

@@ -290,7 +290,7 @@ def _decision(task: TaskSpec) -> str:
     chosen = {"f1": "the highest F1", "cost": "the lowest mean cost"}.get(task.decided_by or "", "")
     if task.name == "regress":
         return (
-            f"- Always answers with a number; those that it learned from have the mean {task.mean:.6g} and the "
+            f"- Always answers with a number; the numbers of its training texts have the mean {task.mean:.6g} and the "
             f"standard deviation {task.deviation:.6g}. It states no uncertainty."
         )
     if not task.labels:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,11 +201,21 @@ def run(jobs: Mapping[str, Job], subject: Subject) -> Results:
         UserError: a process failed; the others are ended.
     """
     keys = dict(zip(jobs, _keys(list(jobs.values()), subject), strict=True))
-    left = {name: key for name, key in keys.items() if not (RESULTS / f"{key}.json").is_file()}
+    left = {name: key for name, key in keys.items() if not _is_kept(name, RESULTS / f"{key}.json")}
     if left:
         with contextlib.chdir(FOLDER):
             beside({name: [WORKER, key, json.dumps(jobs[name])] for name, key in left.items()}, cores())
     return {name: files.read_json(RESULTS / f"{key}.json") for name, key in keys.items()}
+
+
+def _is_kept(name: str, result: Path) -> bool:
+    """Whether a job need not run: its result is there, and of the small model its base too, not that of other data."""
+    if not result.is_file():
+        return False
+    if name != SMALL_MODEL or "missing" in (small := files.read_json(result)["scratch"]):
+        return True
+    base = FOLDER / SCRATCH / small["base"]
+    return base.is_dir() and bool(files.sha256_of(base) == small.get("base_sha256"))
 
 
 def _keys(jobs: Sequence[Job], subject: Subject) -> list[str]:

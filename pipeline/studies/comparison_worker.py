@@ -295,7 +295,12 @@ def scratch(project: str, kind: Kind) -> dict[str, Any]:
     sized = fit(Path(project), raw, kind, SMALL)
     repro(Path(project), "pretrain")
     recipe = sized["finetune"]["scratch"]
-    return {"scratch": {"base": str(MODELS / "base"), "recipe": recipe, "seconds": _cpu_seconds() - began}}
+    base = files.sha256_of(Path(project) / MODELS / "base")
+    return {
+        "scratch": {
+            "base": str(MODELS / "base"), "base_sha256": base, "recipe": recipe, "seconds": _cpu_seconds() - began,
+        }
+    }  # fmt: skip
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -69,6 +69,7 @@ def apply(names: list[str], guessed: Guess, force: bool, base: Base | None = Non
     else:
         settings += sizing.sized_on_base(raw, sizes, FULL, base.context_length)
         settings += _record_bounds(settings, sizes)
+    settings += _coverage(raw, surveyed, sizes)
     sizing.apply(raw, settings, guessed.kind)
     print("settings by the data (the others as in the profiles):")
     print("\n".join(sizing.described(settings)))
@@ -140,6 +141,15 @@ def _measured(raw: dict[str, Any], kind: Kind) -> Sizes:
         tokenize(params.tokenize, params.split, documents, folder / "tokens", progress=False)
         sample(params, folder / "raw", folder / "tokens", folder / "samples", progress=False)
         return measured(folder / "samples", folder / "tokens" / "tokenizer", kind)
+
+
+def _coverage(raw: Mapping[str, Any], surveyed: Survey, sizes: Sizes) -> list[Setting]:
+    """The bound of the samples gate on the records that are used, where duplicates leave fewer than it asks for."""
+    rows, used = surveyed.rows[sizes.kind], sum(sizes.records.values())
+    if used >= raw["gates"]["samples"]["min_coverage"] * rows:
+        return []
+    reason = f"{used:,} of {rows:,} records are left without duplicates and near-duplicates"
+    return [Setting("gates.samples.min_coverage", math.floor(100 * used / rows) / 100, reason)]
 
 
 def _row_bounds(surveyed: Survey, texts: bool) -> list[Setting]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import config
+from pipeline import config, files
 from pipeline import tokenizer as vocabularies
 from pipeline.data.records import SCHEMAS
 from pipeline.errors import UserError
@@ -38,11 +38,10 @@ def own_base(folder: Path) -> Path:
     return folder / "base"
 
 
-def library_base(name: str, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def library_base(name: str, words: str, folder: Path) -> Path:
     """A folder of an architecture that transformers computes."""
     vocabulary = vocabularies.adopt(foreign.write(words, folder / "base"))
-    monkeypatch.setitem(library_models._SHARED, "vocab_size", vocabulary.vocab_size)
-    return library_models.written(name, folder / "base")
+    return library_models.written(name, folder / "base", vocabulary.vocab_size)
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def test_train_scores_a_recipe_of_our_family_and_leaves_no_model(project: Path) 
 
 
 def test_train_and_neighbours_take_an_encoder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = library_base("bert", "wordpiece", project, monkeypatch)
+    base = library_base("bert", "wordpiece", project)
     with_vocabulary(base)
     assert len(trained(base)["by_record"]) == 8
     row = measure(
@@ -160,13 +159,13 @@ def test_instructions_are_scored_by_prompts_neighbours_and_training(project: Pat
 
 def test_train_gives_the_reason_where_a_model_cannot_be_trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost otherwise: one method that does not exist for an architecture would end the comparison of all others."""
-    base = library_base("t5", "unigram", project, monkeypatch)
+    base = library_base("t5", "unigram", project)
     with_vocabulary(base)
     assert "a t5 model reads with an encoder and answers with a decoder" in trained(base)["missing"]
 
 
 def test_speed_times_what_can_be_trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = library_base("t5", "unigram", project, monkeypatch)
+    base = library_base("t5", "unigram", project)
     with_vocabulary(base)
     inputs = {"base": str(base), "recipes": {method: recipe(method) for method in ("lora", "full")}}
     found = measure("speed", ["speed"], **inputs)["speed"]
@@ -291,3 +290,19 @@ def test_which_on_shuffled_labels_says_not_to_fine_tune_and_continues_with_kept_
     assert again.stdout.partition("accuracy, ")[2] == first.stdout.partition("accuracy, ")[2]
     assert set(kept) == set((tmp_path / comparison_jobs.RESULTS).glob("*.json"))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_small_model_is_made_again_where_its_base_is_that_of_other_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: an interrupted comparison goes on from the small model of the data that was compared between."""
+    monkeypatch.chdir(tmp_path)
+    base = comparison_project.FOLDER / comparison_project.SCRATCH / "models/base"
+    base.mkdir(parents=True)
+    (base / "config.json").write_text("{}", encoding="utf-8")
+    made = {"base": "models/base", "base_sha256": files.sha256_of(base)}
+    files.write_json(Path("result.json"), {"scratch": made})
+    assert comparison_jobs._is_kept(comparison_jobs.SMALL_MODEL, Path("result.json"))
+    (base / "config.json").write_text("[]", encoding="utf-8")
+    assert not comparison_jobs._is_kept(comparison_jobs.SMALL_MODEL, Path("result.json"))
+    assert comparison_jobs._is_kept("lora, trial 1", Path("result.json"))

@@ -88,3 +88,12 @@ def test_profile_refuses_before_any_work_what_it_would_overwrite(tmp_path: Path,
 def test_profile_refuses_data_without_profile_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tohum("profile", "embedded", "--data", str(tmp_path)) == 2
     assert "tohum profile files --data FILE" in capsys.readouterr().err
+
+
+def test_profile_bounds_the_records_that_duplicates_leave(tmp_path: Path) -> None:
+    """Lost otherwise: the samples gate stops the user's first run for copies that the profile has counted."""
+    rows = labelled(200)
+    tohum("profile", "files", "--data", str(write_csv(tmp_path / "once.csv", rows)))
+    assert config.load().gates["samples"]["min_coverage"] == 0.95
+    tohum("profile", "files", "--data", str(write_csv(tmp_path / "twice.csv", [*rows, *rows[1:41]])), "--force")
+    assert config.load().gates["samples"]["min_coverage"] == 0.83

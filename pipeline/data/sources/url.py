@@ -40,7 +40,7 @@ class Settings(Section):
     """Content of the label column: one label, several (a list, or text with `label_separator`; for multi_label), or
     a number (for task regress)."""
     label_separator: str | None = None
-    """With several labels in one text: what stands between them, such as a comma; null: labels are lists."""
+    """Separator of several labels in one text, such as a comma; null: labels are lists."""
     language: Annotated[str, Field(pattern="^(auto|[a-z]{2,3})$")]
     """ISO 639-1, und, or auto: guessed for each record."""
     split: Literal["train", "validation", "test"] | None
