@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.model.cache import KeyValue
 from pipeline.model.capture import Capture
+from pipeline.model.cpu.length_groups import length_groups
 from pipeline.model.gpt import GPT
 from pipeline.model.layout import ForwardInputs
 from pipeline.model.library_sizes import Architecture, attention_part, library_config, stacks
@@ -206,11 +207,11 @@ class LibraryModel(GPT):
             raise UserError("this model has no classification head; fine-tune it with task classify first")
         if prefix is not None:
             raise self._only_own(_USES["prefix"])
-        if self.architecture == "decoder":
-            return self._last_scores(ids_BT, mask_BT, embeddings_BTD)
-        given = {"input_ids": ids_BT} if embeddings_BTD is None else {"inputs_embeds": embeddings_BTD}
-        scores_BC: Tensor = self.net(**given, attention_mask=_library_mask(mask_BT)).logits
-        return scores_BC
+        if ids_BT is None or mask_BT is None or not self._trains_on_cpu(ids_BT):
+            return self._scores(ids_BT, mask_BT, embeddings_BTD)
+        groups = length_groups(mask_BT)
+        scores_BC = torch.cat([self._scores(ids_BT[rows, :n], mask_BT[rows, :n], None) for rows, n in groups])
+        return scores_BC[torch.cat([rows for rows, _ in groups]).argsort()]
 
     def advance(self, ids_BT: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Generation: the hidden states [B, D] from which the next token follows, and the state of the next call.
@@ -296,6 +297,17 @@ class LibraryModel(GPT):
         cache = {"use_cache": False} if self.architecture == "decoder" else {}
         x_BTD: Tensor = self.base(**given, attention_mask=_library_mask(mask), **cache).last_hidden_state
         return x_BTD
+
+    def _trains_on_cpu(self, ids_BT: Tensor) -> bool:
+        """Whether nothing but the scores is needed of a pass on a CPU, and equal bits in every batch are not."""
+        return torch.is_grad_enabled() and ids_BT.device.type == "cpu" and self.capture is None
+
+    def _scores(self, ids_BT: Tensor | None, mask_BT: Tensor | None, embeddings_BTD: Tensor | None) -> Tensor:
+        if self.architecture == "decoder":
+            return self._last_scores(ids_BT, mask_BT, embeddings_BTD)
+        given = {"input_ids": ids_BT} if embeddings_BTD is None else {"inputs_embeds": embeddings_BTD}
+        scores_BC: Tensor = self.net(**given, attention_mask=_library_mask(mask_BT)).logits
+        return scores_BC
 
     def _last_scores(self, ids_BT: Tensor | None, mask_BT: Tensor | None, embeddings_BTD: Tensor | None) -> Tensor:
         """Scores at the last real token, where the library's classifiers of decoders read them."""
