@@ -1,8 +1,9 @@
 """Results of single measures, kept outside the outs, so that a new measure of a model does not repeat the others.
 
-A file <key>.json holds the metrics and details of one measure. The key is a SHA-256 of everything that decides them:
-the model's folder, the samples, the measure's code and settings, the compute settings, torch's build and the CPU. A
-file is used only if it is whole (its own SHA-256) and contains the key in its name; otherwise the measure runs.
+A file <key>.json holds the metrics, details and outcomes of one measure. The key is a SHA-256 of everything that
+decides them: the model's folder, the samples, the measure's code and settings, the compute settings, torch's build and
+the CPU. A file is used only if it is whole (its own SHA-256) and contains the key in its name; otherwise the measure
+runs.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,8 +21,15 @@ from pipeline.config.recipe import Compute
 
 ABANDONED_DAYS = 60
 """Age from which a result that was not used again is removed."""
-Result = tuple[dict[str, float], dict[str, Any]]
-"""Metrics and details of a measure."""
+
+
+class Result(NamedTuple):
+    """The result of a measure."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    outcomes: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
+    """As JSON (pipeline.outcomes.plain)."""
 
 
 def key_of(model_sha256: str, samples: Path, code: closure.Code, settings: dict[str, Any], compute: Compute) -> str:
@@ -50,11 +58,10 @@ def read(folder: Path, key: str) -> Result | None:
 
 def keep(folder: Path, key: str, result: Result) -> None:
     """Keeps a result, unless the disk or JSON cannot hold it: the measure then runs again next time."""
-    metrics, details = result
     with suppress(OSError, ValueError, TypeError):
-        text = json.dumps({"key": key, "metrics": metrics, "details": details}, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({"key": key, **result._asdict()}, ensure_ascii=False, allow_nan=False)
         # details that would be written in another order after they were read (numbers as keys) are not kept
-        if _written(json.loads(text)["details"]) == _written(details):
+        if _written(json.loads(text)["details"]) == _written(result.details):
             files.write_text(folder / f"{key}.json", f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
     prune(folder)
 
@@ -74,7 +81,7 @@ def _read(path: Path, key: str) -> Result | None:
         if hashlib.sha256(text.encode()).hexdigest() != head:
             return None
         value = json.loads(text)
-        return (value["metrics"], value["details"]) if value["key"] == key else None
+        return Result(*(value[name] for name in Result._fields)) if value["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

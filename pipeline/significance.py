@@ -63,14 +63,14 @@ class SeedVariance:
         return cls(total / freedom if freedom else 0.0, freedom)
 
 
-def wilson(accuracy: float, records: int) -> tuple[float, float]:
-    """The 95 % confidence interval of an accuracy on so many records; 0 to 1 without records.
+def wilson(accuracy: float, records: int, rate: float = ERROR_RATE) -> tuple[float, float]:
+    """The confidence interval of an accuracy on so many records, 95 % by default; 0 to 1 without records.
 
     Wilson 1927, as equation 4 of Brown, Cai, DasGupta 2001 (Interval Estimation for a Binomial Proportion).
     """
     if records < 1:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(1 - ERROR_RATE / 2)
+    z = NormalDist().inv_cdf(1 - rate / 2)
     centre = (accuracy + z * z / (2 * records)) / (1 + z * z / records)
     half = z / (1 + z * z / records) * math.sqrt(accuracy * (1 - accuracy) / records + (z / (2 * records)) ** 2)
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline import config, files, integrity
+from pipeline import config, files, integrity, outcomes
 from pipeline.evaluation import measure_all, open_subject
 from pipeline.paths import EVALUATION, MEASURES, MODELS
 from pipeline.tracking.stage import tracked_stage
@@ -15,10 +15,12 @@ def main() -> None:
     name = config.choice("model", sys.argv[1:], list(params.evaluations))
     with tracked_stage(f"evaluate@{name}", params) as run, run.work():
         subject = open_subject(name, params.compute)
-        metrics, details = measure_all(subject, params.evaluations[name], MEASURES)
+        metrics, details, by_measure = measure_all(subject, params.evaluations[name], MEASURES)
         with files.replace_folder(EVALUATION / name) as folder:
             files.write_json(folder / "metrics.json", metrics)
-            integrity.write_json(folder / "details.json", details, beside=[folder / "metrics.json"])
+            files.write_table(folder / "outcomes.parquet", outcomes.table(by_measure))
+            beside = [folder / "metrics.json", folder / "outcomes.parquet"]
+            integrity.write_json(folder / "details.json", details, beside=beside)
         run.log(metrics)
         run.model(MODELS / name, metrics)
         width = max(map(len, metrics), default=0)

@@ -29,7 +29,9 @@ class Counted:
 
     def __init__(self, metrics: Any = None, details: Any = None) -> None:
         self.runs = 0
-        self.result = ({"accuracy": 0.1 + 0.2} if metrics is None else metrics, details or {"wrong": ["ü", None]})
+        figures = {"accuracy": 0.1 + 0.2} if metrics is None else metrics
+        by_record = [{"metric": "accuracy", "values": [0.1 + 0.2, 0.0]}]
+        self.result = kept_results.Result(figures, details or {"wrong": ["ü", None]}, by_record)
 
     def __call__(self) -> Any:
         self.runs += 1

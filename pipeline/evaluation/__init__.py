@@ -1,7 +1,8 @@
-"""Evaluation of a model. Each file is one measure: `measure(settings, subject) -> (metrics, details)`.
+"""Evaluation of a model. Each file is one measure: `measure(settings, subject)` gives metrics, details and outcomes.
 
 Metrics are flat, finite, deterministic numbers with the unit in the name; details are JSON for people to read: wrong
-answers, samples, tables. Measures are apart from tasks, so a changed metric retrains nothing.
+answers, samples, tables; outcomes are the values of a metric on every record, for comparisons and slices. Measures are
+apart from tasks, so a changed metric retrains nothing.
 """
 
 import math
@@ -27,6 +28,7 @@ from pipeline.inference.labels import scores
 from pipeline.model import checkpoint
 from pipeline.model.device import autocast, lowered, set_up
 from pipeline.model.gpt import GPT
+from pipeline.outcomes import Outcomes, plain
 from pipeline.paths import MODELS, SAMPLES
 from pipeline.tasks import Answering, Labelling, Request, Scoring, Task, open_tasks
 from pipeline.tokenizer import Tokenizer
@@ -75,9 +77,16 @@ class Subject(NamedTuple):
         )
 
 
-Measured = tuple[dict[str, float], dict[str, Any]]
-"""Metrics and details."""
-Measure = Callable[[Any, Subject], Measured]
+class Measured(NamedTuple):
+    """The result of a measure."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    outcomes: tuple[Outcomes, ...] = ()
+    """Of measures over records: the values of the metrics that are means over them."""
+
+
+Measure = Callable[[Any, Subject], Measured | tuple[dict[str, float], dict[str, Any]]]
 Target = TypeVar("Target")
 
 
@@ -130,10 +139,10 @@ def _kept_baseline(subject: Subject, settings: dict[str, Any], fitted: Callable[
     result = kept_results.read(subject.kept, key)
     if result is not None:
         integrity.require_intact(subject.samples / "labelled")
-        return result[1]
+        return result.details
     baseline = fitted()
     if _code_of("bag_of_words", subject) == code:  # else an edit came while it ran
-        kept_results.keep(subject.kept, key, ({}, baseline))
+        kept_results.keep(subject.kept, key, kept_results.Result({}, baseline))
     return baseline
 
 
@@ -176,55 +185,77 @@ def open_subject(name: str, compute: Compute, models: Path = MODELS) -> Subject:
     return Subject(name, model, tokenizer, open_tasks(folder, tokenizer, model.room()), SAMPLES, compute)
 
 
-def measure_all(
-    subject: Subject, evaluation: Evaluation, kept: Path | None = None
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Every measure that the params name, merged; details carry the hash of the bytes that were measured.
+class Evaluated(NamedTuple):
+    """All measures of a model."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    """With the hash of the bytes that were measured, `model_sha256`."""
+    outcomes: dict[str, list[dict[str, Any]]]
+    """Measure -> its outcomes as JSON (pipeline.outcomes.plain)."""
+
+
+def measure_all(subject: Subject, evaluation: Evaluation, kept: Path | None = None, models: Path = MODELS) -> Evaluated:
+    """Every measure that the params name.
 
     Args:
+        subject: the model.
+        evaluation: its measures.
         kept: folder of earlier results, reused while model, samples, code and settings are the same; None: all are run.
+        models: the folder that holds the model's folder.
 
     Raises:
         UserError: two measures give the same metric, or a metric is not a finite number.
     """
     subject = subject._replace(kept=kept)
-    metrics: dict[str, float] = {}
-    details: dict[str, Any] = {"model_sha256": files.sha256_of(MODELS / subject.name)}
+    model_sha256 = files.sha256_of(models / subject.name)
+    total = Evaluated({}, {"model_sha256": model_sha256}, {})
     codes = {} if kept is None else {name: _code_of(name, subject) for name in evaluation.measures}
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)
         run = partial(_run, plugins.load("evaluation", name).measure, settings, subject, name)
-        if kept is None:
-            measured, shown = run()
-        else:
-            fields = settings.model_dump(mode="json")
-            key = kept_results.key_of(details["model_sha256"], subject.samples, codes[name], fields, subject.compute)
-            result = kept_results.read(kept, key)
-            if result is not None:
-                integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens
-            else:
-                result = run()
-                if (
-                    _code_of(name, subject) == codes[name]
-                ):  # else an edit came while it ran, and the code that ran is not known
-                    kept_results.keep(kept, key, result)
-            measured, shown = result
-        if duplicates := sorted(set(measured) & set(metrics)):
+        result = (
+            run() if kept is None else _kept_or_run(subject, kept, model_sha256, settings, (name, codes[name], run))
+        )
+        if duplicates := sorted(set(result.metrics) & set(total.metrics)):
             raise UserError(f"evaluations.{subject.name}: two measures give {duplicates}; keep one of them")
-        if not_finite := {key: value for key, value in measured.items() if not math.isfinite(value)}:
+        if not_finite := {key: value for key, value in result.metrics.items() if not math.isfinite(value)}:
             raise UserError(
                 f"{subject.name}: {not_finite} is not finite; the model is broken, look at its training curve"
             )
-        metrics |= measured
-        details[name] = shown
-    return metrics, details
+        total.metrics.update(result.metrics)
+        total.details[name] = result.details
+        if result.outcomes:
+            total.outcomes[name] = result.outcomes
+    return total
 
 
-def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> Measured:
+def _kept_or_run(
+    subject: Subject,
+    kept: Path,
+    model_sha256: str,
+    settings: Section,
+    measure: tuple[str, closure.Code, Callable[[], kept_results.Result]],
+) -> kept_results.Result:
+    """The kept result of a measure (name, code, run), or a new one, which is then kept."""
+    name, code, run = measure
+    key = kept_results.key_of(model_sha256, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
+    result = kept_results.read(kept, key)
+    if result is not None:
+        integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens
+        return result
+    result = run()
+    if _code_of(name, subject) == code:  # else an edit came while it ran, and the code that ran is not known
+        kept_results.keep(kept, key, result)
+    return result
+
+
+def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> kept_results.Result:
     """The result of one measure; an error names the measure and the model."""
     where = f"evaluations.{subject.name}.measures.{name}"
     try:
-        return measure(settings, subject)
+        measured = Measured(*measure(settings, subject))
+        return kept_results.Result(measured.metrics, measured.details, [plain(one) for one in measured.outcomes])
     except UserError as error:
         text = str(error)
         raise (error if text.startswith(where) else UserError(f"{where}: {text}")) from error.__cause__

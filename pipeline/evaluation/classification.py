@@ -13,7 +13,8 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, baseline_labels, by_record, label_probabilities, records
+from pipeline.evaluation import Measured, Subject, baseline_labels, by_record, label_probabilities, records
+from pipeline.outcomes import Outcomes
 from pipeline.tasks import Labelling
 
 
@@ -28,7 +29,7 @@ class Settings(Section):
     """Classifier to compare with on the same records: TF-IDF with logistic regression; null: none."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """accuracy (overall and by language), macro_f1, class_loss_nats, examples (held-out records); with thresholds
     chosen on validation argmax_accuracy and argmax_macro_f1 (without them), and with costs mean_cost and
     argmax_mean_cost; with a baseline baseline_accuracy, majority_accuracy (the most frequent training label for all),
@@ -72,10 +73,11 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         if not ok
     ]
     details = {"confusion": confusion, "f1": scores, "wrong": wrong[:50], "by_record": by_record(right)}
+    outcomes = Outcomes("accuracy", rows, right), Outcomes("class_loss_nats", rows, nats)
     if settings.baseline is None:
-        return metrics, details
+        return Measured(metrics, details, outcomes)
     more, baseline_by_record = _beside_baseline(subject, settings.split, rows, right)
-    return metrics | more, details | {"baseline_by_record": baseline_by_record}
+    return Measured(metrics | more, details | {"baseline_by_record": baseline_by_record}, outcomes)
 
 
 def _beside_baseline(

@@ -3,13 +3,14 @@
 Letter case is folded by the language of the record (Turkish dotless and dotted i), outer punctuation is ignored.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
-from pipeline.evaluation import Subject, answers_to_show, by_record, greedy_answers, records
+from pipeline.evaluation import Measured, Subject, answers_to_show, by_record, greedy_answers, records
+from pipeline.outcomes import Outcomes
 
 
 class Settings(Section):
@@ -25,7 +26,7 @@ class Settings(Section):
     """Measure on the first so many records; null: all."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """exact_match (overall and by language), empty_share, instructions; details: right and wrong answers, score by
     record.
     """
@@ -42,4 +43,5 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     for code in sorted({row["language"] for row in rows}):
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == code]
         metrics[f"exact_match_{code}"] = sum(chosen) / len(chosen)
-    return metrics, {"answers": answers_to_show(rows, answers, right, right), "by_record": by_record(right)}
+    details = {"answers": answers_to_show(rows, answers, right, right), "by_record": by_record(right)}
+    return Measured(metrics, details, (Outcomes("exact_match", rows, right),))

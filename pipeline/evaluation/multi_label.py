@@ -7,14 +7,15 @@ whose label set only one of the two gets right decide whether the model is bette
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data.label_cells import labels_of
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, baseline_sets, by_record, records, text_scores
+from pipeline.evaluation import Measured, Subject, baseline_sets, by_record, records, text_scores
+from pipeline.outcomes import Outcomes
 
 Sets = Sequence[frozenset[str]]
 
@@ -30,7 +31,7 @@ class Settings(Section):
     """Classifier to compare with on the same records: TF-IDF with a logistic regression a label; null: none."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """accuracy (of whole label sets), micro_f1, macro_f1, hamming_loss (share of wrong label decisions),
     label_loss_nats, examples; with chosen thresholds half_accuracy, half_micro_f1, half_macro_f1 (at 0.5); with a
     baseline baseline_accuracy, baseline_micro_f1, baseline_macro_f1, majority_accuracy (the most frequent label set for
@@ -72,8 +73,9 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         if not ok
     ]
     details = {"labels": by_label(true, guesses, labels), "wrong": wrong[:50], "by_record": by_record(right)}
+    outcomes = (Outcomes("accuracy", rows, right),)
     if settings.baseline is None:
-        return metrics, details
+        return Measured(metrics, details, outcomes)
     baseline = baseline_sets(subject, settings.split)
     theirs = [frozenset(chosen) for chosen in baseline.labels]
     their_right = [truth == guess for truth, guess in zip(true, theirs, strict=True)]
@@ -83,7 +85,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         "only_model_right": float(pairs[True, False]),
         "only_baseline_right": float(pairs[False, True]),
     }
-    return metrics, details | {"baseline_by_record": by_record(their_right)}
+    return Measured(metrics, details | {"baseline_by_record": by_record(their_right)}, outcomes)
 
 
 def figures(true: Sets, guesses: Sets, labels: Sequence[str]) -> dict[str, float]:

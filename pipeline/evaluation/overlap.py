@@ -5,14 +5,15 @@ ROUGE-L (Lin 2004, section 3.1, F with beta 1) is based on the longest common su
 `pipeline.data.language`, because the usual package drops every letter outside a to z.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, answers_to_show, by_record, greedy_answers, records
+from pipeline.evaluation import Measured, Subject, answers_to_show, by_record, greedy_answers, records
+from pipeline.outcomes import Outcomes
 
 
 class Settings(Section):
@@ -30,7 +31,7 @@ class Settings(Section):
     """Measure on the first so many records; null: all."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """chrf (0 to 100), rouge_l and exact_match (0 to 1), overall and by language, and the number of instructions;
     details: the worst and the best answers by rouge_l; chrF of each record, 0 to 1.
 
@@ -60,7 +61,9 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         metrics[f"exact_match{suffix}"] = sum(right[i] for i in chosen) / len(chosen)
     chrf = CHRF()
     each = [chrf.sentence_score(text, [row["output"]]).score / 100 for text, row in zip(answers, rows, strict=True)]
-    return metrics, {"answers": answers_to_show(rows, answers, right, rouge), "by_record": by_record(each)}
+    details = {"answers": answers_to_show(rows, answers, right, rouge), "by_record": by_record(each)}
+    outcomes = (Outcomes("rouge_l", rows, rouge), Outcomes("exact_match", rows, right))
+    return Measured(metrics, details, outcomes)
 
 
 def rouge_l(answer: str, expected: str, code: str) -> float:

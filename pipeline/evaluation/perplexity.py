@@ -17,8 +17,9 @@ from torch import nn
 from pipeline.config.section import Positive, Section
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject
+from pipeline.evaluation import Measured, Subject
 from pipeline.model.device import autocast
+from pipeline.outcomes import Outcomes
 
 
 class Settings(Section):
@@ -32,9 +33,10 @@ class Settings(Section):
     """Measure on the first so many documents of each source; null: all."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats,
-    documents, bytes_per_token; with several sources also loss_nats_<source>; details: the hardest documents.
+    documents, bytes_per_token, document_bits_per_byte (mean over the documents); with several sources also
+    loss_nats_<source>; details: the hardest documents.
 
     Raises:
         UserError: the split has no documents.
@@ -65,7 +67,11 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         metrics |= {
             f"loss_nats_{name}": float(nats[at].sum() / tokens[at].sum()) for name, at in by.items() if at.any()
         }
-    return metrics, {"hardest_documents": _hardest(subject, shard, rows, nats / math.log(2) / n_bytes)}
+    each = nats / math.log(2) / n_bytes
+    metrics["document_bits_per_byte"] = float(each.mean())
+    documents = shard.index().take(rows).to_pylist()
+    outcomes = (Outcomes("document_bits_per_byte", documents, each.tolist()),)
+    return Measured(metrics, {"hardest_documents": _hardest(subject, shard, rows, each)}, outcomes)
 
 
 def _first_of_each(sources: np.ndarray, limit: int | None) -> np.ndarray:

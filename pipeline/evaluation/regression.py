@@ -14,7 +14,8 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data.label_cells import number_in
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, baseline_numbers, by_record, records, text_scores
+from pipeline.evaluation import Measured, Subject, baseline_numbers, by_record, records, text_scores
+from pipeline.outcomes import Outcomes
 
 
 class Settings(Section):
@@ -28,7 +29,7 @@ class Settings(Section):
     """Model to compare with on the same records: TF-IDF with ridge regression; null: none."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """rmse, mae, r2, spearman (rank correlation; 0 where all answers are equal), examples; with a baseline
     baseline_rmse, baseline_mae, mean_rmse (the mean of the training targets for all), model_closer and baseline_closer
     (records); details: up to 50 answers with the largest errors, absolute error by record.
@@ -54,18 +55,20 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         for row in worst
     ]
     details: dict[str, Any] = {"largest_errors": shown, "error_by_record": by_record(errors)}
+    outcomes = (Outcomes("mae", rows, errors),)
     if settings.baseline is None:
-        return metrics, details
+        return Measured(metrics, details, outcomes)
     baseline = baseline_numbers(subject, settings.split)
     theirs = [abs(truth - value) for truth, value in zip(true, baseline.values, strict=True)]
     of_baseline = figures(true, baseline.values)
-    return metrics | {
+    metrics |= {
         "baseline_rmse": of_baseline["rmse"],
         "baseline_mae": of_baseline["mae"],
         "mean_rmse": figures(true, [baseline.mean] * len(true))["rmse"],
         "model_closer": float(sum(ours < other for ours, other in zip(errors, theirs, strict=True))),
         "baseline_closer": float(sum(ours > other for ours, other in zip(errors, theirs, strict=True))),
-    }, details | {"baseline_error_by_record": by_record(theirs)}
+    }
+    return Measured(metrics, details | {"baseline_error_by_record": by_record(theirs)}, outcomes)
 
 
 def numbers(cells: Sequence[str], file: str) -> list[float]:

@@ -284,7 +284,7 @@ def _scored(subject: Subject, score: str, answer_tokens: int, held_out: int) -> 
         fields = {"split": "test", "batch_size": 16, "max_tokens": answer_tokens, "max_records": held_out}
         fields |= {"source": None} if name == "overlap" else {}
     settings = plugins.settings_class("evaluation", name).model_validate(fields)
-    _, details = plugins.load("evaluation", name).measure(settings, subject)
+    details = plugins.load("evaluation", name).measure(settings, subject)[1]
     return list(map(float, details["by_record"].split()))
 
 

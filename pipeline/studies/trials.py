@@ -212,7 +212,7 @@ def _measured(model: GPT, params: Params) -> tuple[float, float, float | None]:
     """Nats per token and bits per byte of all held-out documents, and the source's entropy in nats per token."""
     subject = Subject("trial", model.eval(), Tokenizer.load(TOKENIZER), (), SAMPLES, params.compute)
     settings = perplexity.Settings(split="validation", batch_size=_AT_ONCE, max_documents=None)
-    metrics, _ = perplexity.measure(settings, subject)
+    metrics, _, _ = perplexity.measure(settings, subject)
     known = None
     if not np.isnan(Shard.open(SAMPLES / "documents", settings.split).bits).any():
         known = metrics["bits_per_byte_known"] * metrics["bytes_per_token"] * math.log(2)

@@ -38,7 +38,7 @@ def test_multi_label_agrees_with_scikit_learn(thresholds: dict[str, float] | Non
     one = subject(tmp_path, changed(SETS, thresholds=thresholds))
     with torch.no_grad():
         one.model.score.weight *= 60  # type: ignore[union-attr]
-    metrics, details = multi_label.measure(multi_label.Settings(split="test", batch_size=7, baseline=None), one)
+    metrics, details, _ = multi_label.measure(multi_label.Settings(split="test", batch_size=7, baseline=None), one)
     task = one.scoring("m", "multi_label")
     p_NC = text_scores(one, task, [row[0] for row in rows], 40).sigmoid().numpy()
     guesses = (p_NC >= np.array([(thresholds or {}).get(label, 0.5) for label in "abc"])).astype(int)
@@ -63,7 +63,7 @@ def test_multi_label_counts_the_records_that_only_one_of_model_and_baseline_gets
     rows = [(f"{word} {word} {i % 4}", cell, "tr") for i in range(8) for word, cell in words.items()]
     write_labelled(tmp_path / "labelled", rows)
     settings = multi_label.Settings(split="test", batch_size=7, baseline="bag_of_words")
-    metrics, details = multi_label.measure(settings, subject(tmp_path, SETS))
+    metrics, details, _ = multi_label.measure(settings, subject(tmp_path, SETS))
     assert metrics["baseline_accuracy"] == 1.0  # a word a label set
     assert metrics["majority_accuracy"] == pytest.approx(1 / 3)
     right = [float(one) for one in details["by_record"].split()]
@@ -84,7 +84,7 @@ def test_regression_agrees_with_scikit_learn_and_scipy(tmp_path: Path) -> None:
     rows = rows_of([str(round(value, 2)) for value in np.random.default_rng(3).normal(2, 1.5, 40)])
     write_labelled(tmp_path / "labelled", rows)
     one = subject(tmp_path, NUMBER)
-    metrics, details = regression.measure(regression.Settings(split="test", batch_size=7, baseline=None), one)
+    metrics, details, _ = regression.measure(regression.Settings(split="test", batch_size=7, baseline=None), one)
     task = one.scoring("m", "regress")
     values = text_scores(one, task, [row[0] for row in rows], 40).squeeze(1).double().numpy() * 1.5 + 2.0
     true = [float(row[1]) for row in rows]
@@ -101,7 +101,7 @@ def test_regression_compares_with_ridge_regression_record_by_record(tmp_path: Pa
         tmp_path / "labelled", [(f"{w} {w} {i % 4}", cell, "tr") for i in range(8) for w, cell in words.items()]
     )
     settings = regression.Settings(split="test", batch_size=7, baseline="bag_of_words")
-    metrics, _ = regression.measure(settings, subject(tmp_path, NUMBER))
+    metrics, _, _ = regression.measure(settings, subject(tmp_path, NUMBER))
     assert metrics["mean_rmse"] == pytest.approx((8 / 3) ** 0.5)
     assert metrics["baseline_rmse"] < 0.3
     assert metrics["model_closer"] + metrics["baseline_closer"] == 24
@@ -135,7 +135,7 @@ def test_classification_measures_the_thresholds_beside_the_plain_argmax(tmp_path
     p_N = text_scores(plain, plain.labelling("m"), [row[0] for row in rows], 40).softmax(-1)[:, 1]
     median = float(p_N.median()) + 1e-6  # half of the records on either side
     decided = changed(spec, thresholds={"ham": 1 - median, "spam": median}, decided_by="cost", costs=costs)
-    metrics, _ = classification.measure(settings, subject(tmp_path, decided))
+    metrics, _, _ = classification.measure(settings, subject(tmp_path, decided))
     true = [row[1] for row in rows]
     guesses = ["spam" if p >= median else "ham" for p in p_N.tolist()]
     argmax = ["spam" if p > 0.5 else "ham" for p in p_N.tolist()]

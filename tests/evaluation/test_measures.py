@@ -97,7 +97,7 @@ def test_perplexity_gives_the_bits_of_a_uniform_model(tmp_path: Path) -> None:
     with torch.no_grad():
         one.model.embed.weight.zero_()
     settings = perplexity.Settings(split="test", batch_size=2, max_documents=None)
-    metrics, details = perplexity.measure(settings, one)
+    metrics, details, _ = perplexity.measure(settings, one)
     tokens = [len(t.encode()) + 1 for t in TEXTS]
     size = [len(t.encode()) for t in TEXTS]
     assert metrics["loss_nats"] == pytest.approx(math.log(TOKENIZER.vocab_size), abs=1e-5)
@@ -132,7 +132,9 @@ def test_classification_agrees_with_scikit_learn(tmp_path: Path) -> None:
     rows = [("x" * int(rng.integers(1, 12)) + str(i), str(rng.choice(["a", "b", "c"])), "tr") for i in range(40)]
     write_labelled(tmp_path / "labelled", rows)
     one = subject(tmp_path, changed(SPAM, labels=("a", "b", "c"), max_tokens=16, max_prompt_tokens=16))
-    metrics, details = classification.measure(classification.Settings(split="test", batch_size=7, baseline=None), one)
+    metrics, details, _ = classification.measure(
+        classification.Settings(split="test", batch_size=7, baseline=None), one
+    )
     probabilities = evaluation.label_probabilities(one, one.labelling("m"), [r[0] for r in rows], 40)
     guesses = ["abc"[i] for i in probabilities.argmax(1)]
     truth = [r[1] for r in rows]
@@ -155,7 +157,7 @@ def test_classification_counts_the_records_that_only_one_of_model_and_baseline_g
     sure_of_ham = np.tile([0.9, 0.1], (22, 1))
     monkeypatch.setattr(classification, "label_probabilities", lambda *_: sure_of_ham)
     settings = classification.Settings(split="test", batch_size=7, baseline="bag_of_words")
-    metrics, details = classification.measure(settings, one)
+    metrics, details, _ = classification.measure(settings, one)
     right, beside = (details[key].split() for key in ("by_record", "baseline_by_record"))
     assert right == ["1", "0"] * 10 + ["1", "1"]  # ham alone is right
     assert beside[:21] == ["1"] * 21  # words alone tell these
@@ -238,7 +240,7 @@ def test_exact_match_folds_case_by_the_language(tmp_path: Path, monkeypatch: pyt
     pq.write_table(table, folder / "test.parquet")
     monkeypatch.setattr(exact_match, "greedy_answers", lambda *_: ["İSTANBUL.", "İSTANBUL", "IĞDIR", ""])
     settings = exact_match.Settings(split="test", batch_size=2, max_tokens=4, max_records=None)
-    metrics, details = exact_match.measure(settings, subject(tmp_path, ANSWERS))
+    metrics, details, _ = exact_match.measure(settings, subject(tmp_path, ANSWERS))
     assert metrics["exact_match"] == 0.5
     assert metrics["exact_match_tr"] == 1.0
     assert metrics["exact_match_en"] == 0.0
@@ -347,7 +349,7 @@ def test_perplexity_limits_and_reports_each_source(tmp_path: Path) -> None:
     one = subject(tmp_path)
     shard = Shard.open(tmp_path / "documents", "test")
     settings = perplexity.Settings(split="test", batch_size=2, max_documents=1)
-    metrics, _ = perplexity.measure(settings, one)
+    metrics, _, _ = perplexity.measure(settings, one)
     nats, tokens, _ = perplexity.document_nats(one, shard, np.array([0, 2]), 2)
     assert metrics["documents"] == 2
     assert metrics["loss_nats_a"] == pytest.approx(float(nats[0] / tokens[0]))

@@ -27,7 +27,7 @@ def measured(
     monkeypatch.setattr(overlap, "greedy_answers", lambda *_: answers)
     settings = overlap.Settings(split="test", source=source, batch_size=2, max_tokens=8, max_records=None)
     subject: Any = SimpleNamespace(name="m", samples=tmp_path, answering=lambda _: None)
-    metrics, details = overlap.measure(settings, subject)
+    metrics, details, _ = overlap.measure(settings, subject)
     assert [item["right"] for item in details["answers"]] == sorted(item["right"] for item in details["answers"])
     by_record = [float(score) for score in details["by_record"].split()]
     assert len(by_record) == metrics["instructions"]

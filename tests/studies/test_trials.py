@@ -102,7 +102,7 @@ def test_run_trains_as_pretrain_and_measures_all_held_out_documents(params: Para
     from pipeline.evaluation import open_subject, perplexity
 
     settings = perplexity.Settings(split="validation", batch_size=32, max_documents=None)
-    metrics, _ = perplexity.measure(settings, open_subject("base", params.compute))
+    metrics, _, _ = perplexity.measure(settings, open_subject("base", params.compute))
     assert metrics["loss_nats"] == pytest.approx(result.loss_nats, abs=1e-6)
     assert result.known_nats is None
     assert result.seconds > 0

@@ -23,7 +23,8 @@ def test_length_groups_cut_where_fewest_positions_are_padded() -> None:
 def test_length_groups_stay_one_where_lengths_are_alike() -> None:
     for lengths in ([7], [9, 10, 10, 9], [10] * 8):
         ((rows, width),) = groups.length_groups(_mask(lengths))
-        assert rows.tolist() == list(range(len(lengths))) and width == max(lengths)
+        assert rows.tolist() == list(range(len(lengths)))
+        assert width == max(lengths)
 
 
 def test_grouped_classifier_has_the_scores_and_gradients_of_one_pass(
