@@ -65,6 +65,22 @@ def compare(candidate: pa.Table, champion: pa.Table, metrics: Collection[str] | 
     return _by_holm(compared)
 
 
+def compare_slices(
+    candidate: pa.Table, champion: pa.Table, metrics: Collection[str]
+) -> list[tuple[str, str, Compared]]:
+    """(dimension, value, comparison) of every slice with enough records; all of them share the error rate (Holm)."""
+    ours, theirs = outcomes.by_metric(candidate), outcomes.by_metric(champion)
+    named, compared = [], []
+    for key in ours:
+        if key[1] not in metrics or key not in theirs:
+            continue
+        parts = outcomes.rows_of_slices(ours[key])
+        for (dimension, value), rows in parts.items():
+            named.append((dimension, value))
+            compared.append(_compared(key, ours[key].take(rows), theirs[key].take(rows), len(parts)))
+    return [(*name, one) for name, one in zip(named, _by_holm(compared), strict=True)]
+
+
 def _compared(key: tuple[str, str], ours: pa.Table, theirs: pa.Table, at_once: int) -> Compared:
     """One metric; its verdict is that of the p-value alone, which `_by_holm` corrects."""
     if ours["record"].to_pylist() != theirs["record"].to_pylist():

@@ -42,6 +42,12 @@ def write_manifest(folder: Path) -> None:
     files.write_json(folder / MANIFEST, {name: files.sha256_of(path) for name, path in listed.items()})
 
 
+def identity(folder: Path) -> str:
+    """SHA-256 that names a folder's content: that of its manifest, which lists the hashes of all its files."""
+    manifest = folder / MANIFEST
+    return files.sha256_of(manifest if manifest.is_file() else folder)
+
+
 def require_intact(path: Path) -> None:
     """Compares a file, or every file of a folder, with the manifest of the folder it was written in.
 

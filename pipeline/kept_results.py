@@ -34,10 +34,9 @@ class Result(NamedTuple):
 
 def key_of(model_sha256: str, samples: Path, code: closure.Code, settings: dict[str, Any], compute: Compute) -> str:
     """Hash of everything that decides a measure's result."""
-    manifest = samples / integrity.MANIFEST  # lists the SHA-256 of every file beside it
     parts = {
         "model": model_sha256,
-        "samples": files.sha256_of(manifest if manifest.is_file() else samples),
+        "samples": integrity.identity(samples),
         "code": code,
         "settings": settings,
         "compute": compute.model_dump(),

@@ -12,6 +12,7 @@ A slice is the set of records with one value of a dimension.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,16 +115,25 @@ def slices(outcomes: pa.Table) -> list[Slice]:
     """Every slice with at least FEWEST records, by measure, metric, dimension and value."""
     made = []
     for (measure, metric), rows in by_metric(outcomes).items():
-        values = rows["value"].to_numpy()
-        for dimension, cells in _cells(rows).items():
-            known = {value: np.flatnonzero(cells == value) for value in sorted(set(cells.tolist()) - {""})}
-            shown = {value: at for value, at in known.items() if len(at) >= FEWEST}
-            if len(known) > 1:
-                made += [
-                    Slice(measure, metric, dimension, value, len(at), *mean_interval(values[at], len(shown)))
-                    for value, at in shown.items()
-                ]
+        values, parts = rows["value"].to_numpy(), rows_of_slices(rows)
+        at_once = Counter(dimension for dimension, _ in parts)
+        made += [
+            Slice(measure, metric, dimension, value, len(at), *mean_interval(values[at], at_once[dimension]))
+            for (dimension, value), at in parts.items()
+        ]
     return made
+
+
+def rows_of_slices(rows: pa.Table) -> dict[tuple[str, str], np.ndarray]:
+    """(dimension, value) -> its rows, for slices with at least FEWEST records of dimensions with several values."""
+    parts = {}
+    for dimension, cells in _cells(rows).items():
+        known = sorted(set(cells.tolist()) - {""})
+        for value in known if len(known) > 1 else []:
+            at = np.flatnonzero(cells == value)
+            if len(at) >= FEWEST:
+                parts[dimension, value] = at
+    return parts
 
 
 def worst(shown: Sequence[Slice]) -> list[Slice]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.recipe import Compute, Finetune, Merge, Part, Pretrain
+from pipeline.config.review import Review
 from pipeline.config.section import Count, Positive, Section, Share
 
 
@@ -272,6 +273,8 @@ class Params(Section):
     """Exceptions to expectations of the gates."""
     register_: Register = Field(alias="register")
     """Registration."""
+    review: Review
+    """Review of candidates."""
     search: dict[str, dict[str, Any]]
     """Recipe, or base -> its hyperparameter search: trials, seed, pruner, space (pipeline/config/search_space.py)."""
 

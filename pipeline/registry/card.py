@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import files, foreign, integrity
 from pipeline.config.params import Params
-from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, TRAINING
+from pipeline.paths import EVALUATION, GATES, MODELS, PROVENANCE, RUNS, SAMPLES, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.reporting import in_words
@@ -51,6 +51,8 @@ class Facts:
     """reports/training/<model>.json."""
     base: dict[str, Any] = field(default_factory=dict)
     """base.json of a folder that holds an adapter only."""
+    evaluated: dict[str, Any] = field(default_factory=dict)
+    """What its evaluation depended on: `measures`, `compute`, `samples_sha256`; for evaluating another model alike."""
     open_weights: dict[str, Any] = field(default_factory=dict)
     """origin.json of models/base: the open weights that all models were made from."""
 
@@ -83,6 +85,11 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
         runs={name: files.read_json(path) for name in names if (path := RUNS / f"{name}.json").is_file()},
         sources=provenance, tags=lineage.git_state() | _hashes(model, stages[-1]),
         training=_training(TRAINING / f"{model}.json"),
+        evaluated={
+            "measures": params.evaluations[model].model_dump(mode="json")["measures"],
+            "compute": params.compute.model_dump(mode="json"),
+            "samples_sha256": integrity.identity(SAMPLES),
+        },
         base=_read(folder / foreign.BASE), open_weights=_read(models / "base" / foreign.ORIGIN),
     )  # fmt: skip
 

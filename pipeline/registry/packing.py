@@ -22,7 +22,7 @@ from pipeline.model.library_folder import is_library
 from pipeline.paths import CODE
 from pipeline.prompts.spec import TaskSpec
 from pipeline.prompts.templates import FOLDERS_OWN
-from pipeline.registry import contents
+from pipeline.registry import contents, evidence
 from pipeline.registry.card import Facts
 
 _SERVED_WITH = (
@@ -62,6 +62,7 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
         shutil.copyfile(path, copy)
     files.write_text(target / contents.CARD, card)
     files.write_json(target / contents.METRICS, facts.metrics)
+    evidence.write(target, facts)
     files.write_text(
         target / "__pycache__",
         "Not a folder: otherwise Python writes bytecode of _pyfunc.py here, a file that is not part of the version.\n",

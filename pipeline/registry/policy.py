@@ -1,0 +1,193 @@
+"""The policy's result for a candidate: its rules, the comparison with the champion, slices and risks, as plain JSON.
+
+    outcome   met, not met, or person decides: no rule fails, but chance or a missing figure leaves one open
+    rules     each with its state (pass, warn, fail, unknown) and a sentence
+    comparisons, slices, risks   the figures behind the rules
+
+The rule `not worse` is one of non-inferiority: the interval of the difference must lie above the margin, so a
+comparison with too few records is open, not passed (Piaggio et al. 2012).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import comparison, outcomes
+from pipeline.comparison import Compared
+from pipeline.config.review import Policy
+from pipeline.outcomes import lower_is_better
+
+Rule = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The results of one model's evaluation."""
+
+    name: str
+    """The version in words, `version 3`."""
+    metrics: Mapping[str, float]
+    outcomes: pa.Table
+    """By record (pipeline.outcomes)."""
+    gates: Mapping[str, bool] = field(default_factory=dict)
+    """Gate -> whether it passed."""
+    waivers: Sequence[str] = ()
+    """Expectations that passed by a waiver only, in words."""
+
+
+def judge(policy: Policy, candidate: Evidence, champion: Evidence | None, obstacle: str = "") -> dict[str, Any]:
+    """The result; JSON.
+
+    Args:
+        policy: the rules.
+        candidate: the version under review.
+        champion: the version in service, evaluated on the same records; None: there is none, or it could not be.
+        obstacle: the reason why an existing champion could not be evaluated.
+    """
+    compared = comparison.compare(candidate.outcomes, champion.outcomes) if champion else []
+    slices = _slices(policy, candidate, champion)
+    risks = [
+        {"metric": name, "value": candidate.metrics[name], "warn": bounds.warn, "fail": bounds.fail,
+         "state": bounds.state(candidate.metrics[name])}
+        for name, bounds in policy.risks.items() if name in candidate.metrics
+    ]  # fmt: skip
+    rules = [*_gate_rules(candidate), *_champion_rules(policy, candidate, champion, compared, obstacle)]
+    rules += [*_slice_rules(policy, slices), *_risk_rules(risks)]
+    states = {rule["state"] for rule in rules}
+    return {
+        "outcome": "not met" if "fail" in states else "person decides" if "unknown" in states else "met",
+        "champion": champion.name if champion else "",
+        "rules": rules,
+        "comparisons": [{key: value for key, value in vars(one).items() if key != "p_value"} for one in compared],
+        "slices": slices,
+        "risks": risks,
+    }
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """The result as lines of text."""
+    lines = [f"policy: {result['outcome']}"]
+    lines += [f"  {rule['state']:<8}{rule['rule']}: {rule['sentence']}" for rule in result["rules"]]
+    for one in result["comparisons"]:
+        interval = f"{one['difference']:+.4g} ({one['low']:+.4g} to {one['high']:+.4g})"
+        lines.append(
+            f"  {one['metric']}: {one['candidate']:.4g} beside {one['champion']:.4g}, difference {interval}, "
+            f"{one['verdict']}; of {one['records']:,} records, "
+            f"{one['detectable']:.3g} would be found in 80 %"
+        )
+    return "\n".join(lines)
+
+
+def _gate_rules(candidate: Evidence) -> list[Rule]:
+    failed = [gate for gate, passed in candidate.gates.items() if not passed]
+    if failed:
+        return [_rule("gates", "fail", f"{', '.join(failed)} did not pass")]
+    if not candidate.gates:
+        return [_rule("gates", "unknown", "no verdict of a gate is stored with this version")]
+    if candidate.waivers:
+        return [_rule("gates", "warn", f"passed with waivers: {'; '.join(candidate.waivers)}")]
+    return [_rule("gates", "pass", f"{', '.join(candidate.gates)} passed, without waivers")]
+
+
+def _champion_rules(
+    policy: Policy, candidate: Evidence, champion: Evidence | None, compared: Sequence[Compared], obstacle: str
+) -> list[Rule]:
+    if champion is None:
+        if obstacle:
+            return [_rule("champion", "unknown", f"not evaluated on these records: {obstacle}")]
+        return [_rule("champion", "pass", "there is none yet to compare with")]
+    measured = {metric for _, metric in outcomes.by_metric(candidate.outcomes)}
+    wanted = [name for name in dict.fromkeys([*policy.better, *policy.not_worse]) if name in measured]
+    if not wanted:
+        return [_rule("champion", "unknown", "no metric of the policy has values by record for this model")]
+    rules = []
+    for name in wanted:
+        of_metric = [one for one in compared if one.metric == name]
+        if not of_metric:
+            rules.append(_rule(name, "unknown", "the champion has no values by record of it"))
+        rules += [_better(one) for one in of_metric if name in policy.better]
+        rules += [_not_worse(one, policy.not_worse[name]) for one in of_metric if name in policy.not_worse]
+    return rules
+
+
+def _better(one: Compared) -> Rule:
+    state = {"better": "pass", "worse": "fail"}.get(one.verdict, "unknown")
+    least = f"; with {one.records:,} records a difference of {one.detectable:.3g} would be found in 80 %"
+    return _rule(f"better in {one.metric}", state, f"{one.verdict}{least if state == 'unknown' else ''}")
+
+
+def _not_worse(one: Compared, margin: float) -> Rule:
+    low, high = (-one.high, -one.low) if lower_is_better(one.metric) else (one.low, one.high)
+    state = "pass" if low >= -margin else "fail" if high < -margin else "unknown"
+    gain = f"{(low + high) / 2:+.3g} ({low:+.3g} to {high:+.3g})"
+    words = {
+        "pass": f"the gain of {gain} is not below -{margin:g}",
+        "fail": f"the loss is larger than {margin:g}: gain {gain}",
+        "unknown": f"gain {gain}: the interval reaches below -{margin:g}, so chance leaves it open",
+    }
+    return _rule(f"{one.metric} not worse", state, words[state])
+
+
+def _slices(policy: Policy, candidate: Evidence, champion: Evidence | None) -> list[dict[str, Any]]:
+    """Every slice of the policy's metrics beside the champion's, else alone, the worst first."""
+    metrics = set(policy.not_worse) | set(policy.better)
+    if champion is None:
+        shown = [one for one in outcomes.slices(candidate.outcomes) if one.metric in metrics]
+        ordered = sorted(shown, key=lambda one: one.mean if not lower_is_better(one.metric) else -one.mean)
+        return [
+            {"measure": one.measure, "metric": one.metric, "dimension": one.dimension, "value": one.value,
+             "records": one.records, "candidate": one.mean, "low": one.low, "high": one.high, "champion": None,
+             "verdict": ""}
+            for one in ordered
+        ]  # fmt: skip
+    both = comparison.compare_slices(candidate.outcomes, champion.outcomes, metrics)
+    rows = [
+        {"measure": one.measure, "metric": one.metric, "dimension": dimension, "value": value, "records": one.records,
+         "candidate": one.candidate, "low": one.low, "high": one.high, "champion": one.champion, "verdict": one.verdict}
+        for dimension, value, one in both
+    ]  # fmt: skip
+    return sorted(rows, key=_gain)
+
+
+def _gain(row: Mapping[str, Any]) -> float:
+    """Difference from the champion, positive where the candidate is better."""
+    difference = float(row["candidate"] - row["champion"])
+    return -difference if lower_is_better(row["metric"]) else difference
+
+
+def _slice_rules(policy: Policy, slices: Sequence[Mapping[str, Any]]) -> list[Rule]:
+    if policy.max_slice_loss is None or not slices or slices[0]["champion"] is None:
+        return []
+    beyond = [row for row in slices if _gain(row) < -policy.max_slice_loss]
+    if not beyond:
+        worst = slices[0]
+        return [
+            _rule("slices", "pass", f"none is worse by more than {policy.max_slice_loss:g}; worst: {_named(worst)}")
+        ]
+    found = [row for row in beyond if row["verdict"] == "worse"]
+    state = "fail" if found else "unknown"
+    named = "; ".join(_named(row) for row in (found or beyond)[:3])
+    doubt = "" if found else ", which may be chance"
+    return [_rule("slices", state, f"worse by more than {policy.max_slice_loss:g}{doubt}: {named}")]
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['metric']} of {row['dimension']} {row['value']} {row['candidate']:.3g} beside {row['champion']:.3g} "
+        f"({row['records']} records)"
+    )
+
+
+def _risk_rules(risks: Sequence[Mapping[str, Any]]) -> list[Rule]:
+    return [
+        _rule(
+            risk["metric"], risk["state"], f"{risk['value']:.4g}; warns at {risk['warn']:g}, fails at {risk['fail']:g}"
+        )
+        for risk in risks
+    ]
+
+
+def _rule(name: str, state: str, sentence: str) -> Rule:
+    return {"rule": name, "state": state, "sentence": sentence}
