@@ -67,9 +67,14 @@ def _git(*words: str, given: str | None = None) -> tuple[int, str, str]:
     """Exit code, output and errors of a git command; 127 without git."""
     try:
         done = subprocess.run(
-            ["git", *_COMMITTER, *words], input=given, capture_output=True, encoding="utf-8", errors="replace",
-            check=False, timeout=60,
-        )  # fmt: skip
+            ["git", *_COMMITTER, *words],
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=60,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, "", str(error)
     return done.returncode, done.stdout, done.stderr

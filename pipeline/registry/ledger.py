@@ -71,6 +71,11 @@ class Entry:
     signature: str = ""
     """Ed25519 signature of the hash, base64; empty without one."""
 
+    @property
+    def by(self) -> str:
+        """The person, and how that is known."""
+        return self.who if self.identity == "unverified" else f"{self.who} ({self.identity})"
+
     def seen(self) -> str:
         """Figures and policy as one text."""
         return canonical({"figures": plain(self.figures), "policy": plain(self.policy)})
@@ -97,8 +102,10 @@ class Entry:
         texts = {f"{key}/seen/{sha256_of(seen)}/{part}": text for part, text in enumerate(parts)}
         own = canonical(self.head() | {"hash": self.hash, "signature": self.signature})
         if len(own) > LONGEST:
-            raise UserError(f"--reason and --despite: {len(self.why) + len(self.despite)} characters are too many for "
-                            f"an entry of the ledger; shorten them by {len(own) - LONGEST}")  # fmt: skip
+            raise UserError(
+                f"--reason and --despite: {len(self.why) + len(self.despite)} characters are too many for "
+                f"an entry of the ledger; shorten them by {len(own) - LONGEST}"
+            )
         return texts | {entry_key(self.model, self.n): own}
 
     def json(self) -> dict[str, Any]:
@@ -236,7 +243,9 @@ def _walk(entries: Iterable[Entry]) -> tuple[tuple[Entry, ...], list[str]]:
             below = stack[-2] if len(stack) > 1 else None
             if below is None or (below.version, below.version_sha256) != (entry.version, entry.version_sha256):
                 expected = "there is none" if below is None else f"version {below.version} was it"
-                problems.append(f"entry {entry.n} rolls back to version {entry.version}; of champions before {expected}")
+                problems.append(
+                    f"entry {entry.n} rolls back to version {entry.version}; of champions before {expected}"
+                )
             else:
                 stack.pop()
     return tuple(stack), problems

@@ -57,8 +57,10 @@ class Ledger:
             if experiment is None:
                 return ""
             if experiment.lifecycle_stage != "active" or RUN not in experiment.tags:
-                raise UserError(f"MLflow at {self.place}: experiment {EXPERIMENT} was deleted or has lost its tag {RUN}; "
-                                "it holds the ledger of decisions: restore it (mlflow experiments restore)")  # fmt: skip
+                raise UserError(
+                    f"MLflow at {self.place}: experiment {EXPERIMENT}, which holds the ledger of decisions, was "
+                    f"deleted or has lost its tag {RUN}; restore it (mlflow experiments restore)"
+                )
             self._run = str(experiment.tags[RUN])
         return self._run
 
@@ -68,8 +70,10 @@ class Ledger:
             return {}
         run = self.client.get_run(self.id)
         if run.info.lifecycle_stage != "active":
-            raise UserError(f"MLflow at {self.place}: run {self.id} of {EXPERIMENT} was deleted; it holds the ledger of "
-                            f"decisions: restore it (mlflow runs restore --run-id {self.id})")  # fmt: skip
+            raise UserError(
+                f"MLflow at {self.place}: run {self.id} of {EXPERIMENT}, which holds the ledger of decisions, was "
+                f"deleted; restore it (mlflow runs restore --run-id {self.id})"
+            )
         return dict(run.data.params)
 
     def chain(self, model: str, texts: Mapping[str, str] | None = None) -> Chain:
@@ -80,8 +84,10 @@ class Ledger:
         """The chain of one registered model. Raises UserError where it is damaged."""
         chain = self.chain(model)
         if chain.problems:
-            raise UserError(f"{model}: the ledger at {self.place} is damaged: {'; '.join(chain.problems[:3])}; see "
-                            "`tohum ledger`, and restore it from a backup")  # fmt: skip
+            raise UserError(
+                f"{model}: the ledger at {self.place} is damaged: {'; '.join(chain.problems[:3])}; see "
+                "`tohum ledger`, and restore it from a backup"
+            )
         return chain
 
     def append(self, entry: Entry) -> None:
@@ -100,15 +106,19 @@ class Ledger:
             self.client.log_param(run, key, own)
         except MlflowException as error:
             if error.error_code == "PERMISSION_DENIED":
-                raise UserError(f"MLflow at {self.place} lets you not write to experiment {EXPERIMENT}; nothing was "
-                                "decided: ask its administrator for EDIT on it") from None  # fmt: skip
+                raise UserError(
+                    f"MLflow at {self.place} lets you not write to experiment {EXPERIMENT}; nothing was "
+                    "decided: ask its administrator for EDIT on it"
+                ) from None
             if self.texts().get(key) is None:
                 raise
         if self.texts().get(key) != own:  # whatever the answer was: the store says which entry is there
             first = next((other for other in self.chain(entry.model).entries if other.n == entry.n), None)
             by = f"{first.action} of version {first.version} by {first.who}, {first.when}" if first else "another one"
-            raise LostError(f"{entry.model}: decided at the same time: entry {entry.n} of the ledger is {by}; nothing "
-                            "was changed by you: review again")  # fmt: skip
+            raise LostError(
+                f"{entry.model}: decided at the same time: entry {entry.n} of the ledger is {by}; nothing "
+                "was changed by you: review again"
+            )
 
     def _create(self) -> str:
         """Makes the ledger, or finds the one that somebody else has just made; returns its id."""
