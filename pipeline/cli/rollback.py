@@ -1,4 +1,4 @@
-"""Gives the champion's alias back to the version before."""
+"""Gives the champion's alias back to the champion before, with your reason, as an entry of the ledger."""
 
 import click
 
@@ -8,12 +8,13 @@ GROUP = "Register and review models"
 ORDER = 54
 
 
-@verb("tohum rollback spam-lora")
+@verb('tohum rollback spam-lora --reason "false alarms since Monday"')
 @click.argument("model")
-def command(model: str) -> None:
+@click.option("--reason", required=True, metavar="TEXT", help="Why; kept with the decision.")
+def command(model: str, reason: str) -> None:
     """Moves the alias back."""
     from pipeline.cli._registry import opened
 
     with opened() as registry:
-        champion = registry.rollback(model)
+        champion = registry.rollback(model, reason)
         click.echo(f"{champion.name}: version {champion.version} is the champion")

@@ -90,6 +90,12 @@ def check(folder: Path, name: str, number: str) -> Contents:
     return Contents(manifest["model"], manifest["model_sha256"], _hash_of_all(folder))
 
 
+def of_any(folder: Path, name: str) -> Contents:
+    """The identity of a version that was not packed by this project: one hash over its files, no manifest to check."""
+    sha256 = _hash_of_all(folder)
+    return Contents(name, sha256, sha256)
+
+
 def _manifest(folder: Path, where: str) -> dict[str, Any]:
     try:
         manifest = files.read_json(folder / MANIFEST)

@@ -1,11 +1,11 @@
-"""The life cycle of a registered model: register, review, promote, roll back, download, export, start of a training."""
+"""The life cycle of a registered model: register, review, download, export, start of a training; see decisions.py."""
 
 import contextlib
 import fcntl
+import re
 import shutil
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,12 @@ from pipeline.errors import UserError
 from pipeline.registry import contents, uploads
 from pipeline.registry.card import Facts
 from pipeline.registry.contents import Contents
-from pipeline.registry.store import (
-    APPROVED,
-    CACHE,
-    CANDIDATE,
-    CHAMPION,
-    MODEL,
-    STORED,
-    VERSION,
-    Store,
-    reachable,
-    require_approved,
-)
-
-_BEFORE = "tohum.champion_before"
+from pipeline.registry.decisions import Decisions
+from pipeline.registry.ledger import key_of
+from pipeline.registry.store import CACHE, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, reachable
 
 
-class Registry(Store):
+class Registry(Decisions):
     """The registered models of one project in one MLflow store."""
 
     def register(self, facts: Facts, folder: Path) -> tuple[ModelVersion, bool]:
@@ -73,43 +62,8 @@ class Registry(Store):
             f"candidate version {candidate.version}, champion {shown}",
             f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
             "to approve exactly these files:",
-            f"  tohum promote {model} {candidate.version} --sha256 {sealed.version_sha256}",
+            f"  tohum promote {model} {candidate.version} --sha256 {sealed.version_sha256} --reason TEXT",
         ])  # fmt: skip
-
-    def promote(self, model: str, version: str, sha256: str) -> ModelVersion:
-        """Makes the candidate the champion if its files have the approved `version_sha256`.
-
-        Raises:
-            UserError: not the candidate, another hash, or files that differ from the registered ones.
-        """
-        with _lock():
-            candidate = self._require(model, CANDIDATE, "register it first: tohum register")
-            if str(candidate.version) != str(version):
-                raise UserError(
-                    f"{candidate.name}: version {version} is not the candidate, {candidate.version} is; "
-                    f"review it: tohum review {model}"
-                )
-            sealed = self.verify(candidate)
-            if sealed.version_sha256 != sha256:
-                raise UserError(
-                    f"{candidate.name} version {version}: {VERSION} is {sealed.version_sha256}, approved was {sha256}; "
-                    f"review it again: tohum review {model}"
-                )
-            self.client.set_model_version_tag(candidate.name, candidate.version, APPROVED, sha256)
-            return self._set_champion(model, candidate, f"{VERSION} {sha256}")
-
-    def rollback(self, model: str) -> ModelVersion:
-        """Makes the previous champion the champion again. Raises UserError if there is none or its files changed."""
-        with _lock():
-            champion = self._require(model, CHAMPION, "promote one first")
-            before = champion.tags.get(_BEFORE)
-            if not before:
-                raise UserError(
-                    f"{champion.name}: version {champion.version} is the first champion; there is none to roll back to"
-                )
-            version = self.client.get_model_version(champion.name, before)
-            self.verify(version, approved=True)
-            return self._set_champion(model, version, f"rolled back from {champion.version}", rolled_back=True)
 
     def download(self, uri: str) -> Path:
         """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally.
@@ -118,8 +72,12 @@ class Registry(Store):
             UserError: no such version, other files than were registered, or a champion that is not the approved one.
         """
         version, champion = self.find(uri), uri.endswith(f"@{CHAMPION}")
-        if champion:
-            require_approved(version)
+        if not self.is_ours(version):
+            with self.opened(version, approved=champion) as (folder, sealed):
+                target = CACHE / sealed.version_sha256 / key_of(version.name)
+                with files.replace_folder(target) as temporary:
+                    shutil.copytree(folder, temporary, dirs_exist_ok=True)
+            return target
         sha256, model = version.tags.get(MODEL, ""), version.tags.get("tohum.model", "")
         target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{version.tags.get(VERSION)}.json"
         # A receipt names the model of a version whose files this computer has read; the copy is read again each time.
@@ -144,7 +102,7 @@ class Registry(Store):
         """
         if target.exists():
             raise UserError(f"{target}: is there already; name a new folder, or remove this one")
-        if not model.startswith("models:/"):
+        if not re.fullmatch("models:/.*[@/].*", model):
             model = f"models:/{self.name(model)}@{CHAMPION if self.at(model, CHAMPION) else CANDIDATE}"
         opened = self.opened(self.find(model), approved=model.endswith(f"@{CHAMPION}"))
         with opened as (folder, sealed), files.replace_folder(target) as temporary:
@@ -183,26 +141,6 @@ class Registry(Store):
                     print(f"warning: {error}; it is registered again", file=sys.stderr)
         return None
 
-    def _set_champion(self, model: str, version: ModelVersion, why: str, rolled_back: bool = False) -> ModelVersion:
-        """Moves the alias and records the change with its time on both versions; returns the champion."""
-        before, name, client = self.at(model, CHAMPION), version.name, self.client
-        if before is not None and before.version == version.version:
-            return before
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        if before is not None:
-            client.set_model_version_tag(name, before.version, "tohum.status", f"retired {now}")
-            if not rolled_back:
-                client.set_model_version_tag(name, version.version, _BEFORE, str(before.version))
-        client.set_model_version_tag(name, version.version, "tohum.status", f"champion {now}, {why}")
-        client.set_registered_model_alias(name, CHAMPION, version.version)
-        champion = self.at(model, CHAMPION)
-        if champion is None or champion.version != version.version:
-            raise UserError(
-                f"{name}: the alias {CHAMPION} was moved by another process at the same time; look at "
-                "`tohum list` and repeat"
-            )
-        return champion
-
     def _require(self, model: str, alias: str, advice: str) -> ModelVersion:
         """The version that an alias points to. Raises UserError with advice where there is none."""
         version = self.at(model, alias)
@@ -225,7 +163,7 @@ def _read(receipt: Path) -> Any:
 
 @contextlib.contextmanager
 def _lock() -> Iterator[None]:
-    """One writer of aliases at a time in this project."""
+    """One registration at a time in this project: two would upload the same version twice."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -1,9 +1,16 @@
-"""Registered versions of one project in an MLflow store: found by name, read, and checked before use."""
+"""Registered versions in an MLflow store: found by name, read, and checked before use.
+
+Models of this project have its prefix and a sealed list of files (contents.py). Any other registered model is named as
+`models:/<name>`; its versions have one hash over all files. The champion of either is the version that the ledger
+says: an alias that was moved without an entry is refused.
+"""
 
 import contextlib
 import re
 import tempfile
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mlflow
@@ -16,6 +23,8 @@ from pipeline.errors import UserError
 from pipeline.paths import REGISTRY
 from pipeline.registry import contents
 from pipeline.registry.contents import Contents
+from pipeline.registry.ledger import Chain, Entry
+from pipeline.registry.ledger_store import Ledger
 from pipeline.tracking import artifact_store
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -23,7 +32,11 @@ MODEL, VERSION = "model_sha256", "version_sha256"
 STORED = "tohum.stored_sha256"
 """Tag of a version whose model is stored in its project as an adapter only: SHA-256 of that folder."""
 APPROVED = "tohum.approved_sha256"
+"""Tag that repeats the hash of the last approval on MLflow's page; the ledger decides."""
 CACHE = REGISTRY
+_URI = "models:/"
+_MOVING = timedelta(seconds=3)
+"""Age of an entry within which its writer may not have moved the alias yet."""
 
 
 @contextlib.contextmanager
@@ -68,11 +81,18 @@ class Store:
         mlflow.set_tracking_uri(tracking.uri)
         mlflow.set_registry_uri(tracking.uri)
         self.client = MlflowClient(tracking.uri, tracking.uri)
+        self.ledger = Ledger(self.client, self.place)
 
     def name(self, model: str) -> str:
-        """The registered model's name: `<register.name>-<model>`."""
+        """The registered model's name: `<register.name>-<model>`, or the name of `models:/<name>`, which may be any."""
+        if model.startswith(_URI):
+            return re.split("[@/]", model.removeprefix(_URI))[0]
         prefix = f"{self.params.register_.name}-"
         return model if model.startswith(prefix) else prefix + model
+
+    def is_ours(self, version: ModelVersion) -> bool:
+        """Whether a version must have a sealed list of files: it is of this project, or says that it has one."""
+        return str(version.name).startswith(f"{self.params.register_.name}-") or VERSION in version.tags
 
     def models(self) -> list[str]:
         """Every registered model of this project, also those that params.yaml no longer names."""
@@ -91,13 +111,36 @@ class Store:
             return self.client.get_model_version_by_alias(self.name(model), alias)
         return None
 
+    def champion(self, model: str) -> ModelVersion | None:
+        """The champion; None if there is neither an alias nor an approval in force.
+
+        Raises:
+            UserError: the alias was moved without an entry of the ledger, or the ledger is damaged.
+        """
+        name = self.name(model)
+        while True:
+            version = self.at(f"{_URI}{name}", CHAMPION)
+            chain = self.ledger.intact(name)  # after the alias, so that an alias moved in between is only read again
+            difference = unlike(version, chain)
+            if not difference:
+                return version
+            if not _is_moving(version, chain):
+                raise UserError(f"{name}: {difference}; nothing was loaded")
+            time.sleep(0.2)
+
     def find(self, uri: str) -> ModelVersion:
-        """The version of `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises UserError if there is none."""
-        rest = uri.removeprefix("models:/")
+        """The version of `models:/<name>@<alias>` or `models:/<name>/<version>`.
+
+        Raises:
+            UserError: there is none, or it is a champion by an alias that was moved without an entry of the ledger.
+        """
+        rest = uri.removeprefix(_URI)
         name, at, alias = rest.partition("@")
         version = None
         with _absent():
-            if at:
+            if at and alias == CHAMPION:
+                version = self.champion(f"{_URI}{name}")
+            elif at:
                 version = self.client.get_model_version_by_alias(name, alias)
             else:
                 name, _, number = rest.partition("/")
@@ -120,11 +163,20 @@ class Store:
 
     @contextlib.contextmanager
     def opened(self, version: ModelVersion, approved: bool = False) -> Iterator[tuple[Path, Contents]]:
-        """A local copy of a version with every file checked, and its identity; removed at the end of the block."""
-        if approved:
-            require_approved(version)
+        """A local copy of a version with every file checked, and its identity; removed at the end of the block.
+
+        Raises:
+            UserError: other files than were registered, or (`approved`) than the ledger's champion has.
+        """
+        entry = self._require_approved(version) if approved else None
         with self.stored(f"models:/{version.name}/{version.version}") as folder:
+            if not self.is_ours(version):
+                sealed = contents.of_any(folder, version.name)
+                _require_same(version, sealed, entry)
+                yield folder, sealed
+                return
             sealed = contents.check(folder, version.name, version.version)
+            _require_same(version, sealed, entry)
             expected = {MODEL: sealed.model_sha256, VERSION: sealed.version_sha256, "tohum.model": sealed.model}
             for tag, value in expected.items():
                 if version.tags.get(tag) != value:
@@ -134,6 +186,16 @@ class Store:
                         "(tohum register)"
                     )
             yield folder, sealed
+
+    def _require_approved(self, version: ModelVersion) -> Entry:
+        """The approval in force. Raises UserError where it is of another version."""
+        approvals = self.ledger.intact(version.name).champions()
+        if not approvals or approvals[-1].version != str(version.version):
+            said = f"version {approvals[-1].version}" if approvals else "none"
+            raise UserError(
+                f"{version.name} version {version.version}: approved was {said}; review and promote it: tohum review"
+            )
+        return approvals[-1]
 
     @contextlib.contextmanager
     def stored(self, uri: str) -> Iterator[Path]:
@@ -147,10 +209,42 @@ class Store:
             yield Path(copy)
 
 
-def require_approved(version: ModelVersion) -> None:
-    """Raises UserError where a champion is not the approved version; its files are compared with that tag when read."""
-    if VERSION in version.tags and version.tags.get(APPROVED) != version.tags[VERSION]:
+def unlike(version: ModelVersion | None, chain: Chain) -> str:
+    """The rest of a sentence that says how the alias `champion` differs from the ledger; empty where it does not."""
+    approvals = chain.champions()
+    entry = approvals[-1] if approvals else None
+    if entry is None:
+        if version is None:
+            return ""
+        return (
+            f"{CHAMPION} points to version {version.version}, and the ledger holds no approval of it; review and "
+            "promote it: tohum review, or, if it was approved before there was a ledger: tohum registry adopt"
+        )
+    said = f"the ledger says version {entry.version} (entry {chain.entries[-1].n}, {entry.who}, {entry.when})"
+    if version is None:
+        return f"the alias {CHAMPION} was removed without a decision, {said}; tohum registry check --repair"
+    if str(version.version) != entry.version:
+        return (
+            f"{CHAMPION} was moved to version {version.version} without a decision, {said}; "
+            "tohum registry check --repair"
+        )
+    return ""
+
+
+def _is_moving(version: ModelVersion | None, chain: Chain) -> bool:
+    """Whether the alias still points to the champion before the last entry, and that entry was written just now."""
+    if not chain.entries:
+        return False
+    before = chain._replace(entries=chain.entries[:-1]).champions()
+    number = None if version is None else str(version.version)
+    age = datetime.now(UTC) - datetime.fromisoformat(chain.entries[-1].when)
+    return number == (before[-1].version if before else None) and timedelta(0) <= age < _MOVING
+
+
+def _require_same(version: ModelVersion, sealed: Contents, entry: Entry | None) -> None:
+    """Raises UserError where the files are not the approved ones."""
+    if entry is not None and sealed.version_sha256 != entry.version_sha256:
         raise UserError(
-            f"{version.name} version {version.version}: {VERSION} is {version.tags[VERSION]}, approved was "
-            f"{version.tags.get(APPROVED, 'none')}; review and promote it: tohum review"
+            f"{version.name} version {version.version}: {VERSION} is {sealed.version_sha256}, approved was "
+            f"{entry.version_sha256}; register the model again (tohum register), review and promote it: tohum review"
         )

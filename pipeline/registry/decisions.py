@@ -1,0 +1,322 @@
+"""Decisions on registered versions: approve, reject, roll back, adopt. Each is an entry of the ledger, then shown.
+
+The entry decides (ledger_store.py: one writer of entry n on all machines); the alias `champion` and the tags follow it.
+A process that ends in between leaves an alias that no loader takes until `tohum registry check --repair`.
+"""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from pipeline import files
+from pipeline.errors import UserError
+from pipeline.registry import anchors, contents, identity
+from pipeline.registry.identity import Person
+from pipeline.registry.ledger import Action, Chain, Entry
+from pipeline.registry.store import APPROVED, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, Store, unlike
+
+DECISION = "tohum.decision"
+"""Tag of a version: the last decision on it in a sentence."""
+_DESCRIPTION = 5000
+_MARK = "\n\n<!-- decision -->\n\n"
+_PAST: dict[Action, str] = {
+    "approve": "approved",
+    "reject": "rejected",
+    "roll back": "champion again",
+    "adopt": "adopted",
+}
+
+
+class _Seen(NamedTuple):
+    """The version that a decision is about, as its files say."""
+
+    version: ModelVersion
+    sha256: str
+    evaluated: str | None
+    figures: Mapping[str, Any]
+
+
+class Decisions(Store):
+    """The decisions on the models of one store."""
+
+    def promote(  # noqa: PLR0913 - each is a field of the entry
+        self,
+        model: str,
+        version: str,
+        sha256: str,
+        why: str,
+        *,
+        despite: str = "",
+        policy: Mapping[str, Any] | None = None,
+        by: Person | None = None,
+    ) -> ModelVersion:
+        """Makes a version the champion if its files have the approved hash.
+
+        Args:
+            model: a model of this project, whose candidate it must be, or `models:/<name>`, any registered model.
+            version: its number.
+            sha256: the hash over its files that the person approves.
+            why: the reason.
+            despite: why it is approved although the policy is not met, or it was rejected.
+            policy: result of the policy (policy.py); None: none was computed.
+            by: the person; None: the one who runs this process.
+
+        Raises:
+            UserError: not the candidate, another hash, files that differ from the registered ones, the champion
+                already, a policy that is not met, or somebody else decided first.
+        """
+        name, result = self.name(model), policy or {}
+        chain = self.ledger.intact(name)
+        found = self._version(name, version)
+        candidate = self.at(f"models:/{name}", CANDIDATE)
+        if self.is_ours(found) and (candidate is None or str(candidate.version) != str(version)):
+            other = "there is none: tohum register" if candidate is None else f"{candidate.version} is"
+            raise UserError(f"{name}: version {version} is not the candidate, {other}; review it: tohum review {model}")
+        seen = self._seen(found)
+        if seen.sha256 != sha256:
+            raise UserError(
+                f"{name} version {version}: {VERSION} is {seen.sha256}, approved was {sha256}; "
+                f"review it again: tohum review {model}"
+            )
+        approvals = chain.champions()
+        if approvals and approvals[-1].version == str(version):
+            raise UserError(
+                f"{name}: version {version} is the champion already ({approvals[-1].who}, "
+                f"{approvals[-1].when}); nothing was changed"
+            )
+        doubts = [f"the policy is not met: {_broken(result)}"] if result.get("outcome") == "not met" else []
+        if rejection := chain.rejection(str(version)):
+            doubts.append(f"it was rejected by {rejection.who}, {rejection.when}: {rejection.why}")
+        if doubts and not despite.strip():
+            raise UserError(
+                f"{name} version {version}: {'; '.join(doubts)}; nothing was changed: to approve it all "
+                "the same, say why: --despite TEXT"
+            )
+        return self._decide(chain, "approve", seen, why, despite=despite, policy=result, by=by)
+
+    def reject(self, model: str, version: str, why: str, *, by: Person | None = None) -> ModelVersion:
+        """Records that a version may not be the champion; it can be approved later only with a reason of its own."""
+        name = self.name(model)
+        chain = self.ledger.intact(name)
+        found = self._version(name, version)
+        approvals = chain.champions()
+        if approvals and approvals[-1].version == str(version):
+            raise UserError(f"{name}: version {version} is the champion; roll back first: tohum rollback {model}")
+        try:
+            seen = self._seen(found)
+        except UserError:  # a damaged version may be rejected, too
+            seen = _Seen(found, found.tags.get(VERSION, ""), found.tags.get(STORED, found.tags.get(MODEL)), {})
+        return self._decide(chain, "reject", seen, why, by=by)
+
+    def rollback(self, model: str, why: str, *, by: Person | None = None) -> ModelVersion:
+        """Makes the champion before the champion again. Raises UserError if there is none or its files changed."""
+        name = self.name(model)
+        chain = self.ledger.intact(name)
+        approvals = chain.champions()
+        if len(approvals) < 2:
+            about = f"version {approvals[0].version} is the first champion" if approvals else "has no champion"
+            raise UserError(f"{name}: {about}; there is none to roll back to")
+        before = approvals[-2]
+        seen = self._seen(self._version(name, before.version))
+        if seen.sha256 != before.version_sha256:
+            raise UserError(
+                f"{name} version {before.version}: {VERSION} is {seen.sha256}, approved was "
+                f"{before.version_sha256}; promote another version"
+            )
+        return self._decide(chain, "roll back", seen, why, by=by)
+
+    def adopt(self, model: str, why: str, *, by: Person | None = None) -> ModelVersion:
+        """Takes a champion from before there was a ledger into it, with the files that it has now.
+
+        Raises:
+            UserError: no champion, one that the ledger knows, or (of this project) without a recorded approval.
+        """
+        name = self.name(model)
+        chain = self.ledger.intact(name)
+        found = self.at(f"models:/{name}", CHAMPION)
+        if found is None:
+            raise UserError(f"{name}: no champion to adopt; promote a version: tohum review {model}")
+        if chain.champions():
+            raise UserError(f"{name}: the ledger has a champion; {unlike(found, chain) or 'the alias is right'}")
+        seen = self._seen(found)
+        if self.is_ours(found) and found.tags.get(APPROVED) != seen.sha256:
+            raise UserError(
+                f"{name} version {found.version}: {VERSION} is {seen.sha256}, approved was "
+                f"{found.tags.get(APPROVED, 'none')}; promote it: tohum review {model}"
+            )
+        return self._decide(chain, "adopt", seen, why, by=by)
+
+    def check(self, models: Sequence[str] = ()) -> dict[str, str]:
+        """Registered models whose alias or ledger is not right -> the reason; all of the store, or only the named."""
+        texts = self.ledger.texts()
+        wanted = {self.name(model) for model in models}
+        wrong = {}
+        for name in sorted(wanted or {str(model.name) for model in self._registered()}):
+            chain = self.ledger.chain(name, texts)
+            reasons = [f"the ledger is damaged: {problem}" for problem in chain.problems]
+            if not reasons and (difference := unlike(self.at(f"models:/{name}", CHAMPION), chain)):
+                reasons = [difference]
+            reasons += [f"entry {e.n} {why}" for e in chain.entries if (why := identity.stranger(self.signers, e))]
+            if reasons:
+                wrong[name] = "; ".join(reasons)
+        return wrong
+
+    def repair(self, model: str) -> ModelVersion | None:
+        """Moves the alias to the ledger's champion. Raises UserError where the ledger is damaged or has none."""
+        name = self.name(model)
+        if not self.ledger.intact(name).champions():
+            raise UserError(
+                f"{name}: the ledger has no champion to put back; promote one (tohum review), adopt it "
+                "(tohum registry adopt), or remove the alias in MLflow"
+            )
+        return self._follow(name)
+
+    def person(self) -> Person:
+        """The person who runs this process.
+
+        Raises:
+            UserError: `review.identity` needs a proof of who decides, and there is none.
+        """
+        review = getattr(self.params, "review", None)
+        signing = getattr(review, "signing", None)
+        person = identity.present(self.uri, None if signing is None else signing.key, self.signers)
+        if getattr(review, "identity", "any") == "verified" and person.identity == "unverified":
+            raise UserError(
+                "review.identity in params.yaml needs a proof of who decides: log in to MLflow's server "
+                "(MLFLOW_TRACKING_USERNAME), or set review.signing to {key: path}"
+            )
+        return person
+
+    @property
+    def signers(self) -> dict[str, str]:
+        """Name -> public key of the people who may sign."""
+        return dict(getattr(getattr(self.params, "review", None), "signers", {}))
+
+    def _decide(  # noqa: PLR0913 - each is a field of the entry
+        self,
+        chain: Chain,
+        action: Action,
+        seen: _Seen,
+        why: str,
+        *,
+        despite: str = "",
+        policy: Mapping[str, Any] | None = None,
+        by: Person | None = None,
+    ) -> ModelVersion:
+        """Writes the entry, notes it outside the store, then moves the alias and shows the decision on the version."""
+        if not why.strip():
+            raise UserError("--reason is empty; say in a sentence why, it is kept with the decision")
+        person = by or self.person()
+        entry = Entry(
+            n=len(chain.entries) + 1,
+            model=chain.model,
+            action=action,
+            version=str(seen.version.version),
+            version_sha256=seen.sha256,
+            who=person.who,
+            identity=person.identity,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            why=why.strip(),
+            despite=despite.strip(),
+            evaluated_sha256=seen.evaluated,
+            figures=seen.figures,
+            policy=policy or {},
+            key=person.signer.public if person.signer else "",
+            before=chain.head,
+        ).sealed()
+        if person.signer is not None:
+            entry = replace(entry, signature=person.signer.sign(entry.hash))
+        self.ledger.append(entry)
+        self._anchor(entry)
+        try:
+            if action != "reject":
+                self._follow(chain.model)
+            self._show(entry, chain)
+        except MlflowException as error:
+            raise UserError(
+                f"{chain.model}: entry {entry.n} is in the ledger, but MLflow does not let this user move "
+                f"the alias or tag the version ({error}); somebody with EDIT on the model finishes it: "
+                "tohum registry check --repair"
+            ) from None
+        return self.client.get_model_version(chain.model, seen.version.version)
+
+    def _anchor(self, entry: Entry) -> None:
+        review = getattr(self.params, "review", None)
+        noted = "review.anchor is `print`"
+        if getattr(review, "anchor", "git-note") == "git-note":
+            noted = anchors.add(self.ledger.id, entry)
+        head = f"{entry.model}: entry {entry.n} of the ledger, head {entry.hash}"
+        if noted:
+            print(f"{head}; keep this line outside MLflow, it was not noted in git: {noted}", file=sys.stderr)
+        else:
+            print(f"{head}; noted in {anchors.REF}: share it, git push origin {anchors.REF}", file=sys.stderr)
+
+    def _follow(self, name: str) -> ModelVersion | None:
+        """Moves the alias until it is the champion of the ledger, read after each move; returns the champion."""
+        while approvals := self.ledger.intact(name).champions():
+            there = self.at(f"models:/{name}", CHAMPION)
+            if there is not None and str(there.version) == approvals[-1].version:
+                return there
+            self.client.set_registered_model_alias(name, CHAMPION, approvals[-1].version)
+        return None
+
+    def _show(self, entry: Entry, chain: Chain) -> None:
+        """Repeats a decision in tags and description of the version, for readers of MLflow's page."""
+        client, name = self.client, entry.model
+        said = f"{_PAST[entry.action]} by {entry.by}, {entry.when}: {entry.why}"
+        if entry.despite:
+            said += f"; despite: {entry.despite}"
+        state = "rejected" if entry.action == "reject" else "champion"
+        before = chain.champions()
+        if state == "champion":
+            client.set_model_version_tag(name, entry.version, APPROVED, entry.version_sha256)
+            if before and before[-1].version != entry.version:
+                client.set_model_version_tag(name, before[-1].version, "tohum.status", f"retired {entry.when}")
+        client.set_model_version_tag(name, entry.version, "tohum.status", f"{state} {entry.when}, entry {entry.n}")
+        client.set_model_version_tag(name, entry.version, DECISION, f"{said} (entry {entry.n} of the ledger)")
+        card = (client.get_model_version(name, entry.version).description or "").rpartition(_MARK)[2]
+        block = f"**Decision {entry.n}**: {said}"
+        client.update_model_version(name, entry.version, (block[:1500] + _MARK + card)[:_DESCRIPTION])
+
+    def _seen(self, version: ModelVersion) -> _Seen:
+        with self.opened(version) as (folder, sealed):
+            path = folder / contents.METRICS
+            ours = self.is_ours(version)
+            figures = files.read_json(path) if ours and path.is_file() else self._logged(version)
+        evaluated = version.tags.get(STORED, sealed.model_sha256) if ours else None
+        return _Seen(version, sealed.version_sha256, evaluated, figures)
+
+    def _logged(self, version: ModelVersion) -> dict[str, float]:
+        """Metrics of the run that a version came from."""
+        with contextlib.suppress(MlflowException):
+            if version.run_id:
+                return dict(self.client.get_run(version.run_id).data.metrics)
+        return {}
+
+    def _version(self, name: str, number: str) -> ModelVersion:
+        return self.find(f"models:/{name}/{number}")
+
+    def _registered(self) -> list[RegisteredModel]:
+        """Every registered model of the store."""
+        models: list[RegisteredModel] = []
+        token = None
+        while True:
+            page = self.client.search_registered_models(max_results=500, page_token=token)
+            models += page
+            token = page.token
+            if not token:
+                return models
+
+
+def _broken(result: Mapping[str, Any]) -> str:
+    """The rules that failed, in the policy's own sentences."""
+    failed = [
+        str(rule.get("sentence") or rule.get("rule")) for rule in result.get("rules", []) if rule.get("state") == "fail"
+    ]
+    return "; ".join(failed[:5]) or "no rule is named"
