@@ -32,5 +32,6 @@ def command(model: str, version: str, sha256: str, reason: str, despite: str) ->
     from pipeline.cli._registry import opened
 
     with opened() as registry:
-        champion = registry.promote(model, version, sha256, reason, despite=despite)
+        result = registry.judge(model)
+        champion = registry.promote(model, version, sha256, reason, despite=despite, policy=result)
         click.echo(f"{champion.name}: version {champion.version} is the champion")

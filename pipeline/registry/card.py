@@ -88,7 +88,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
         evaluated={
             "measures": params.evaluations[model].model_dump(mode="json")["measures"],
             "compute": params.compute.model_dump(mode="json"),
-            "samples_sha256": integrity.identity(SAMPLES),
+            "samples_sha256": integrity.identity(SAMPLES) if SAMPLES.is_dir() else "",
         },
         base=_read(folder / foreign.BASE), open_weights=_read(models / "base" / foreign.ORIGIN),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline import files
 from pipeline.config.params import Params
 from pipeline.errors import UserError
-from pipeline.registry import contents, uploads
+from pipeline.registry import dossier, uploads
 from pipeline.registry.card import Facts
 from pipeline.registry.contents import Contents
 from pipeline.registry.decisions import Decisions
@@ -35,35 +35,18 @@ class Registry(Decisions):
         return self.client.get_model_version(name, candidate.version), known is None
 
     def review(self, model: str) -> str:
-        """The candidate's card, its metrics beside the champion's, and the command that approves it.
+        """The candidate's card, its figures beside the champion's, the policy's result, and the commands that decide.
 
         All of it is read from files that `version_sha256` covers; of a champion that fails its check the name is shown.
 
         Raises:
             UserError: there is no candidate, or its files differ from the registered ones.
         """
-        candidate = self._require(model, CANDIDATE, "register it first: tohum register")
-        champion = self.at(model, CHAMPION)
-        with self.opened(candidate) as (folder, sealed):
-            card = (folder / contents.CARD).read_text(encoding="utf-8")
-            new = files.read_json(folder / contents.METRICS)
-        old: dict[str, float] = {}
-        shown = f"version {champion.version}" if champion else "none yet"
-        if champion is not None:
-            try:
-                with self.opened(champion, approved=True) as (folder, _):
-                    old = files.read_json(folder / contents.METRICS)
-            except UserError as error:
-                shown += f", not shown: {error}"
-        rows = [f"  {key:<32}{new.get(key, float('nan')):>14.6g}{old.get(key, float('nan')):>14.6g}"
-                for key in sorted({*new, *old})]  # fmt: skip
-        return "\n".join([
-            card,
-            f"candidate version {candidate.version}, champion {shown}",
-            f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
-            "to approve exactly these files:",
-            f"  tohum promote {model} {candidate.version} --sha256 {sealed.version_sha256} --reason TEXT",
-        ])  # fmt: skip
+        return dossier.in_words(dossier.dossier(self, model))
+
+    def judge(self, model: str) -> dict[str, Any]:
+        """The policy's result for the candidate of a model (policy.py); {} for a model that is not of this project."""
+        return {} if model.startswith("models:/") else dossier.dossier(self, model).policy
 
     def download(self, uri: str) -> Path:
         """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally.
@@ -141,7 +124,7 @@ class Registry(Decisions):
                     print(f"warning: {error}; it is registered again", file=sys.stderr)
         return None
 
-    def _require(self, model: str, alias: str, advice: str) -> ModelVersion:
+    def require(self, model: str, alias: str, advice: str) -> ModelVersion:
         """The version that an alias points to. Raises UserError with advice where there is none."""
         version = self.at(model, alias)
         if version is None:

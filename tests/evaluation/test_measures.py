@@ -15,6 +15,7 @@ from pipeline import evaluation, files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute, Model
+from pipeline.data.records import record_id
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
@@ -115,6 +116,7 @@ def write_labelled(folder: Path, rows: list[tuple[str, str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.table(
         {
+            "id": [record_id("labelled", r[0], r[1]) for r in rows],
             "text": [r[0] for r in rows],
             "label": [r[1] for r in rows],
             "language": [r[2] for r in rows],
