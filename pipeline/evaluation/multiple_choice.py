@@ -15,9 +15,10 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data.benchmarks import Item, items
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject
+from pipeline.evaluation import Measured, Subject
 from pipeline.inference.choices import credit
 from pipeline.inference.likelihood import Scored, subject_nats
+from pipeline.outcomes import Outcomes
 
 
 class ChoiceSet(Section):
@@ -76,7 +77,7 @@ class Question(NamedTuple):
     category: str
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """choice_accuracy_<set>, choice_accuracy_by_byte_<set>, choice_accuracy_by_token_<set>, choice_chance_<set> (mean
     of 1/answers) and questions_<set>; details: accuracy by category, contexts that were cut, 20 wrong answers.
 
@@ -85,6 +86,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     """
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
+    outcomes: list[Outcomes] = []
     for name, chosen in settings.sets.items():
         rows = items(chosen.path, chosen.sha256)[: settings.max_questions]
         if not rows:
@@ -92,12 +94,18 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         questions = [question_of(item, chosen.format) for item in rows]
         scored = scores(subject, questions, [item.place for item in rows], settings.batch_size)
         credits = [credits_of(question, of_one) for question, of_one in zip(questions, scored, strict=True)]
+        shown = [
+            {"id": item.place, "language": chosen.language, "category": question.category, "text": question.context}
+            for item, question in zip(rows, questions, strict=True)
+        ]
         for i, suffix in enumerate(("", "_by_byte", "_by_token")):
-            metrics[f"choice_accuracy{suffix}_{name}"] = sum(credit[i] for credit in credits) / len(credits)
+            values = [credit[i] for credit in credits]
+            metrics[f"choice_accuracy{suffix}_{name}"] = sum(values) / len(values)
+            outcomes.append(Outcomes(f"choice_accuracy{suffix}_{name}", shown, values))
         metrics[f"choice_chance_{name}"] = sum(1 / len(question.choices) for question in questions) / len(questions)
         metrics[f"questions_{name}"] = float(len(questions))
         details[name] = _details(questions, scored, credits)
-    return metrics, details
+    return Measured(metrics, details, tuple(outcomes))
 
 
 def scores(

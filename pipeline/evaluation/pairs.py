@@ -13,9 +13,10 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data.benchmarks import Item, items
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject
+from pipeline.evaluation import Measured, Subject
 from pipeline.inference.choices import credit
 from pipeline.inference.likelihood import Scored, subject_nats
+from pipeline.outcomes import Outcomes
 
 
 class PairSet(Section):
@@ -51,7 +52,7 @@ class Settings(Section):
     """Measure on the first so many pairs of each paradigm; null: all."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """pairs_accuracy_<set>, pairs_accuracy_by_token_<set> (sentences compared by the mean over their tokens) and
     pairs_<set> (their number); details: accuracy by phenomenon and by paradigm, the 20 pairs that are most wrong.
 
@@ -60,6 +61,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     """
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
+    outcomes: list[Outcomes] = []
     for name, chosen in settings.sets.items():
         pairs = first_of_each(items(chosen.path, chosen.sha256), settings.max_pairs)
         sentences = [text for item in pairs for text in two_sentences(item)]
@@ -74,7 +76,12 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             f"pairs_{name}": float(len(pairs)),
         }
         details[name] = {**_tables(pairs, right), "most_wrong": _most_wrong(pairs, both)}
-    return metrics, details
+        shown = [
+            {"id": item.place, "language": chosen.language, "phenomenon": phenomenon(item), "text": item_text}
+            for item, item_text in zip(pairs, sentences[::2], strict=True)
+        ]
+        outcomes.append(Outcomes(f"pairs_accuracy_{name}", shown, right))
+    return Measured(metrics, details, tuple(outcomes))
 
 
 def two_sentences(item: Item) -> tuple[str, str]:

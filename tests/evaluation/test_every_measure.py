@@ -38,8 +38,10 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     write_documents(tmp_path / "documents", TEXTS, [10.0, None, 30.0], ["a", "a", "b"])
     write_labelled(tmp_path / "labelled", MESSAGES)
     rows = [
-        {"instruction": f"q{i}", "input": "", "output": SECRET, "language": language, "source": "own"}
-        for i, language in enumerate(("tr", "en"))
+        {"id": f"{language}{i}", "instruction": f"q{i}", "input": "", "output": output, "language": language}
+        | {"source": "own"}
+        for language in ("tr", "en")
+        for i, output in enumerate((SECRET, "no"))
     ]
     benchmark_files.write(tmp_path)
     (tmp_path / "instructions").mkdir()
