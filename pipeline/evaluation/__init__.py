@@ -289,9 +289,21 @@ def _code_of(measure: str, subject: Subject) -> closure.Code:
 
 
 def text_scores(subject: Subject, task: Scoring, texts: Sequence[str], batch_size: int) -> Tensor:
-    """scores_NC of a task that answers with labels or a number, in the precision of the params, float32 on the CPU."""
+    """scores_NC of a task that answers with labels or a number, in the precision of the params, float32 on the CPU.
+
+    Raises:
+        UserError: a score that is not finite, of which the largest would be the first label.
+    """
     requests = [Request(text) for text in texts]
-    return scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+    scores_NC = scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+    finite_N = scores_NC.isfinite().all(dim=1)
+    if not finite_N.all():
+        row = int((~finite_N).nonzero()[0])
+        raise UserError(
+            f"text {row + 1} ({texts[row]!r:.60}) has scores {scores_NC[row].tolist()[:4]}; expected finite numbers: "
+            "the model is broken, look at its training curve"
+        )
+    return scores_NC
 
 
 def label_probabilities(subject: Subject, task: Labelling, texts: Sequence[str], batch_size: int) -> Tensor:
