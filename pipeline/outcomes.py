@@ -43,6 +43,8 @@ _NO_DIMENSION = frozenset(
 _TEXTS = ("text", "instruction", "input", "output", "chosen", "rejected")
 _LOWER = ("_nats", "_loss", "_error", "_errors", "_bits", "_bits_per_byte", "_gap", "_amplification")
 _LOWER_NAMES = frozenset({"rmse", "mae", "brier", "ece", "bits_per_byte", "perplexity", "hamming_loss", "mean_cost"})
+_LOWER_NAMES |= {"calibrated_brier", "calibrated_ece"}
+_LOWER_STEMS = ("loss_nats_", "bits_per_byte_")  # of a source or a language: bits_per_byte_over_known_tr
 
 
 class Outcomes(NamedTuple):
@@ -73,7 +75,7 @@ class Slice(NamedTuple):
 
 def lower_is_better(metric: str) -> bool:
     """Whether lower values of a metric are better, by its name: losses, errors, bits, gaps, costs."""
-    return metric in _LOWER_NAMES or metric.endswith(_LOWER)
+    return metric in _LOWER_NAMES or metric.endswith(_LOWER) or metric.startswith(_LOWER_STEMS)
 
 
 def plain(measured: Outcomes) -> dict[str, Any]:

@@ -90,13 +90,31 @@ Measure = Callable[[Any, Subject], Measured | tuple[dict[str, float], dict[str, 
 Target = TypeVar("Target")
 
 
-def records(subject: Subject, kind: str, split: str) -> list[dict[str, Any]]:
-    """The records of one kind and split, in the order of the file. Raises UserError if the file is damaged."""
+def records(subject: Subject, kind: str, split: str, source: str | None = None) -> list[dict[str, Any]]:
+    """The records of one kind and split, in the order of the file; of one source if it is named.
+
+    Raises:
+        UserError: a damaged file, or a source of which there is no record.
+    """
     path = subject.samples / kind / f"{split}.parquet"
     integrity.require_intact(path)
     # pq.read_table would import pandas: half a second a stage
     rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
-    return rows
+    if source is None:
+        return rows
+    chosen = [row for row in rows if row["source"] == source]
+    if not chosen:
+        named = ", ".join(sorted({row["source"] for row in rows})) or "no source"
+        raise UserError(f"source is {source!r}; the {split} {kind} are of: {named}")
+    return chosen
+
+
+def of_source(answers: Sequence[Target], subject: Subject, split: str, source: str | None) -> list[Target]:
+    """The answers to the labelled records of one source, out of those to all of a split; None: all."""
+    if source is None:
+        return list(answers)
+    rows = records(subject, "labelled", split)
+    return [answer for answer, row in zip(answers, rows, strict=True) if row["source"] == source]
 
 
 def baseline_labels(subject: Subject, split: str) -> Baseline:
@@ -271,9 +289,21 @@ def _code_of(measure: str, subject: Subject) -> closure.Code:
 
 
 def text_scores(subject: Subject, task: Scoring, texts: Sequence[str], batch_size: int) -> Tensor:
-    """scores_NC of a task that answers with labels or a number, in the precision of the params, float32 on the CPU."""
+    """scores_NC of a task that answers with labels or a number, in the precision of the params, float32 on the CPU.
+
+    Raises:
+        UserError: a score that is not finite, of which the largest would be the first label.
+    """
     requests = [Request(text) for text in texts]
-    return scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+    scores_NC = scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
+    finite_N = scores_NC.isfinite().all(dim=1)
+    if not finite_N.all():
+        row = int((~finite_N).nonzero()[0])
+        raise UserError(
+            f"text {row + 1} ({texts[row]!r:.60}) has scores {scores_NC[row].tolist()[:4]}; expected finite numbers: "
+            "the model is broken, look at its training curve"
+        )
+    return scores_NC
 
 
 def label_probabilities(subject: Subject, task: Labelling, texts: Sequence[str], batch_size: int) -> Tensor:
@@ -282,10 +312,10 @@ def label_probabilities(subject: Subject, task: Labelling, texts: Sequence[str],
 
 
 def greedy_answers(
-    subject: Subject, task: Answering, rows: list[dict[str, Any]], batch_size: int, max_tokens: int
+    subject: Subject, task: Answering, rows: Sequence[Mapping[str, Any] | Request], batch_size: int, max_tokens: int
 ) -> list[str]:
-    """Greedy answers in the order of `rows`, in the precision of the params; prompts are batched by length."""
-    requests = [Request.of_record(row) for row in rows]
+    """Greedy answers to records or requests, in the precision of the params; prompts are batched by length."""
+    requests = [row if isinstance(row, Request) else Request.of_record(row) for row in rows]
     lengths = [len(task.prompt(request)) for request in requests]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
     texts = [""] * len(rows)

@@ -13,16 +13,18 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.errors import UserError
-from pipeline.evaluation import Measured, Subject, baseline_labels, by_record, label_probabilities, records
+from pipeline.evaluation import Measured, Subject, baseline_labels, by_record, label_probabilities, of_source, records
 from pipeline.outcomes import Outcomes
 from pipeline.tasks import Labelling
 
 
 class Settings(Section):
-    """Split, batch size and baseline."""
+    """Split, source, batch size and baseline."""
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the labelled records to measure on."""
+    source: str | None = Field(None, examples=[None])
+    """Measure only on the records of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Texts in a batch; their number does not change the metrics."""
     baseline: Literal["bag_of_words"] | None = Field(examples=["bag_of_words", None])
@@ -41,7 +43,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     """
     task = subject.labelling("classification")
     labels = task.labels
-    rows = records(subject, "labelled", settings.split)
+    rows = records(subject, "labelled", settings.split, settings.source)
     unknown = sorted({row["label"] for row in rows} - set(labels))
     if unknown:
         raise UserError(
@@ -76,23 +78,24 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     outcomes = Outcomes("accuracy", rows, right), Outcomes("class_loss_nats", rows, nats)
     if settings.baseline is None:
         return Measured(metrics, details, outcomes)
-    more, baseline_by_record = _beside_baseline(subject, settings.split, rows, right)
+    more, baseline_by_record = _beside_baseline(subject, settings, rows, right)
     return Measured(metrics | more, details | {"baseline_by_record": baseline_by_record}, outcomes)
 
 
 def _beside_baseline(
-    subject: Subject, split: str, rows: Sequence[dict[str, Any]], right: Sequence[bool]
+    subject: Subject, settings: Settings, rows: Sequence[dict[str, Any]], right: Sequence[bool]
 ) -> tuple[dict[str, float], str]:
     """The metrics of the baseline beside those of the model, and whether it is right on each record.
 
     Args:
         subject: the model, with its samples.
-        split: split of the records.
+        settings: split and source of the records.
         rows: the records.
         right: whether the model is right on each of them.
     """
-    baseline = baseline_labels(subject, split)
-    baseline_right = [row["label"] == label for row, label in zip(rows, baseline.labels, strict=True)]
+    baseline = baseline_labels(subject, settings.split)
+    labels = of_source(baseline.labels, subject, settings.split, settings.source)
+    baseline_right = [row["label"] == label for row, label in zip(rows, labels, strict=True)]
     pairs = Counter(zip(right, baseline_right, strict=True))
     metrics = {
         "baseline_accuracy": sum(baseline_right) / len(rows),

@@ -14,17 +14,19 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data.label_cells import labels_of
 from pipeline.errors import UserError
-from pipeline.evaluation import Measured, Subject, baseline_sets, by_record, records, text_scores
+from pipeline.evaluation import Measured, Subject, baseline_sets, by_record, of_source, records, text_scores
 from pipeline.outcomes import Outcomes
 
 Sets = Sequence[frozenset[str]]
 
 
 class Settings(Section):
-    """Split, batch size and baseline."""
+    """Split, source, batch size and baseline."""
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the labelled records to measure on."""
+    source: str | None = Field(None, examples=[None])
+    """Measure only on the records of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Texts in a batch; their number does not change the metrics."""
     baseline: Literal["bag_of_words"] | None = Field(examples=["bag_of_words", None])
@@ -43,7 +45,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     """
     task = subject.scoring("multi_label", "multi_label")
     labels: list[str] = list(task.spec.labels or ())
-    rows = records(subject, "labelled", settings.split)
+    rows = records(subject, "labelled", settings.split, settings.source)
     true = [frozenset(labels_of(row["label"])) for row in rows]
     if unknown := sorted(frozenset[str]().union(*true) - set(labels)):
         raise UserError(
@@ -77,7 +79,8 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     if settings.baseline is None:
         return Measured(metrics, details, outcomes)
     baseline = baseline_sets(subject, settings.split)
-    theirs = [frozenset(chosen) for chosen in baseline.labels]
+    of_rows = of_source(baseline.labels, subject, settings.split, settings.source)
+    theirs = [frozenset(chosen) for chosen in of_rows]
     their_right = [truth == guess for truth, guess in zip(true, theirs, strict=True)]
     pairs = Counter(zip(right, their_right, strict=True))
     metrics |= {f"baseline_{name}": value for name, value in figures(true, theirs, labels).items()} | {

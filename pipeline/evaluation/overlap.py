@@ -11,8 +11,8 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data import language
-from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, answers_to_show, by_record, greedy_answers, records
+from pipeline.inference.shots import prompted
 from pipeline.outcomes import Outcomes
 
 
@@ -29,6 +29,8 @@ class Settings(Section):
     """Longest answer in tokens."""
     max_records: Positive | None = Field(examples=[None])
     """Measure on the first so many records; null: all."""
+    shots: Literal[0, 1, 4, 8] = Field(0, examples=[0, 1])
+    """Training records before each question, as earlier turns of the conversation."""
 
 
 def measure(settings: Settings, subject: Subject) -> Measured:
@@ -40,14 +42,12 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     """
     from sacrebleu.metrics.chrf import CHRF
 
-    known = records(subject, "instructions", settings.split)
-    rows = [row for row in known if settings.source in (None, row["source"])][: settings.max_records]
-    if not rows:
-        raise UserError(
-            f"evaluations.{subject.name}.measures.overlap.source is {settings.source!r}; the {settings.split} "
-            f"instructions are of: {', '.join(sorted({row['source'] for row in known})) or 'no source'}"
-        )
-    answers = greedy_answers(subject, subject.answering("overlap"), rows, settings.batch_size, settings.max_tokens)
+    rows = records(subject, "instructions", settings.split, settings.source)[: settings.max_records]
+    task = subject.answering("overlap")
+    training = records(subject, "instructions", "train") if settings.shots else []
+    room = subject.model.room() - settings.max_tokens if settings.shots else 0
+    asked = prompted(task, room, rows, training, settings.shots)
+    answers = greedy_answers(subject, asked.task, asked.requests, settings.batch_size, settings.max_tokens)
     rouge = [rouge_l(text, row["output"], row["language"]) for text, row in zip(answers, rows, strict=True)]
     right = [language.exact_match(t, row["output"], row["language"]) for t, row in zip(answers, rows, strict=True)]
     metrics = {"instructions": float(len(rows))}
@@ -61,7 +61,8 @@ def measure(settings: Settings, subject: Subject) -> Measured:
         metrics[f"exact_match{suffix}"] = sum(right[i] for i in chosen) / len(chosen)
     chrf = CHRF()
     each = [chrf.sentence_score(text, [row["output"]]).score / 100 for text, row in zip(answers, rows, strict=True)]
-    details = {"answers": answers_to_show(rows, answers, right, rouge), "by_record": by_record(each)}
+    shots = {"shots": settings.shots, "cut_prompts": asked.cut} if settings.shots else {}
+    details = shots | {"answers": answers_to_show(rows, answers, right, rouge), "by_record": by_record(each)}
     outcomes = (Outcomes("rouge_l", rows, rouge), Outcomes("exact_match", rows, right))
     return Measured(metrics, details, outcomes)
 

@@ -23,10 +23,12 @@ from pipeline.outcomes import Outcomes
 
 
 class Settings(Section):
-    """Split, limit and batch size."""
+    """Split, source, limit and batch size."""
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the documents to measure on."""
+    source: str | None = Field(None, examples=[None, "a"])
+    """Measure only on the documents of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Windows in a batch; their number does not change the metrics."""
     max_documents: Positive | None = Field(examples=[None, 1])
@@ -35,15 +37,18 @@ class Settings(Section):
 
 def measure(settings: Settings, subject: Subject) -> Measured:
     """loss_nats (per token), perplexity, bits_per_byte, bits_per_byte_known and their ratio, unigram_entropy_nats,
-    documents, bytes_per_token, document_bits_per_byte (mean over the documents); with several sources also
-    loss_nats_<source>; details: the hardest documents.
+    documents, bytes_per_token, document_bits_per_byte (mean over the documents); with several sources or languages
+    loss_nats, bits_per_byte and the known bits of each too (bits_per_byte_over_known_tr); details: the hardest ones.
 
     Raises:
         UserError: the split has no documents.
     """
     shard = Shard.open(subject.samples / "documents", settings.split)
     sources = np.array(shard.index()["source"].to_pylist(), dtype=object)
-    rows = _first_of_each(sources, settings.max_documents)
+    if settings.source is not None and settings.source not in sources:
+        named = ", ".join(sorted(set(sources.tolist()))) or "no source"
+        raise UserError(f"source is {settings.source!r}; the {settings.split} documents are of: {named}")
+    rows = _first_of_each(sources, settings.source, settings.max_documents)
     if not len(rows):
         raise UserError(
             f"data/samples/documents/{settings.split}.parquet has no documents; raise split.{settings.split}"
@@ -58,25 +63,39 @@ def measure(settings: Settings, subject: Subject) -> Measured:
         "bytes_per_token": float(n_bytes.sum() / tokens.sum()),
     }
     known = shard.bits[rows]
-    has = ~np.isnan(known)
-    if has.any():
-        metrics["bits_per_byte_known"] = float(known[has].sum() / n_bytes[has].sum())
-        metrics["bits_per_byte_over_known"] = float(nats[has].sum() / math.log(2) / known[has].sum())
-    if len(named := sorted(set(sources.tolist()))) > 1:
-        by = {name: sources[rows] == name for name in named}
-        metrics |= {
-            f"loss_nats_{name}": float(nats[at].sum() / tokens[at].sum()) for name, at in by.items() if at.any()
-        }
+    metrics |= _beside_known(nats, n_bytes, known, "")
+    documents = shard.index().take(rows).to_pylist()
+    of_source = np.array([row["source"] for row in documents], dtype=object)
+    of_language = np.array([row.get("language") for row in documents], dtype=object)
+    for column in (of_source, of_language):
+        for name in sorted(set(column.tolist()) - {None}):
+            at = column == name
+            if at.all():
+                continue  # the whole
+            metrics[f"loss_nats_{name}"] = float(nats[at].sum() / tokens[at].sum())
+            metrics[f"bits_per_byte_{name}"] = float(nats[at].sum() / math.log(2) / n_bytes[at].sum())
+            metrics |= _beside_known(nats[at], n_bytes[at], known[at], f"_{name}")
     each = nats / math.log(2) / n_bytes
     metrics["document_bits_per_byte"] = float(each.mean())
-    documents = shard.index().take(rows).to_pylist()
     outcomes = (Outcomes("document_bits_per_byte", documents, each.tolist()),)
     return Measured(metrics, {"hardest_documents": _hardest(subject, shard, rows, each)}, outcomes)
 
 
-def _first_of_each(sources: np.ndarray, limit: int | None) -> np.ndarray:
-    """Indices of the first `limit` documents of every source, in the order of the file."""
-    chosen = [np.flatnonzero(sources == name)[:limit] for name in sorted(set(sources.tolist()))]
+def _beside_known(nats: np.ndarray, n_bytes: np.ndarray, known: np.ndarray, suffix: str) -> dict[str, float]:
+    """Bits per byte that a perfect model of the source needs, and the ratio to them; empty where none are known."""
+    has = ~np.isnan(known)
+    if not has.any():
+        return {}
+    return {
+        f"bits_per_byte_known{suffix}": float(known[has].sum() / n_bytes[has].sum()),
+        f"bits_per_byte_over_known{suffix}": float(nats[has].sum() / math.log(2) / known[has].sum()),
+    }
+
+
+def _first_of_each(sources: np.ndarray, source: str | None, limit: int | None) -> np.ndarray:
+    """Indices of the first `limit` documents of every source, or of one, in the order of the file."""
+    named = sorted(set(sources.tolist())) if source is None else [source]
+    chosen = [np.flatnonzero(sources == name)[:limit] for name in named]
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
 
 

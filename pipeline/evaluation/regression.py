@@ -14,15 +14,17 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data.label_cells import number_in
 from pipeline.errors import UserError
-from pipeline.evaluation import Measured, Subject, baseline_numbers, by_record, records, text_scores
+from pipeline.evaluation import Measured, Subject, baseline_numbers, by_record, of_source, records, text_scores
 from pipeline.outcomes import Outcomes
 
 
 class Settings(Section):
-    """Split, batch size and baseline."""
+    """Split, source, batch size and baseline."""
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the labelled records to measure on."""
+    source: str | None = Field(None, examples=[None])
+    """Measure only on the records of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Texts in a batch; their number does not change the metrics."""
     baseline: Literal["bag_of_words"] | None = Field(examples=["bag_of_words", None])
@@ -38,7 +40,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
         UserError: a model without the task regress, a label that is no number, or numbers that are all equal.
     """
     task = subject.scoring("regression", "regress")
-    rows = records(subject, "labelled", settings.split)
+    rows = records(subject, "labelled", settings.split, settings.source)
     file = f"data/samples/labelled/{settings.split}.parquet"
     true = numbers([row["label"] for row in rows], file)
     if len(set(true)) < 2:
@@ -59,8 +61,9 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     if settings.baseline is None:
         return Measured(metrics, details, outcomes)
     baseline = baseline_numbers(subject, settings.split)
-    theirs = [abs(truth - value) for truth, value in zip(true, baseline.values, strict=True)]
-    of_baseline = figures(true, baseline.values)
+    values = of_source(baseline.values, subject, settings.split, settings.source)
+    theirs = [abs(truth - value) for truth, value in zip(true, values, strict=True)]
+    of_baseline = figures(true, values)
     metrics |= {
         "baseline_rmse": of_baseline["rmse"],
         "baseline_mae": of_baseline["mae"],

@@ -121,6 +121,7 @@ def write_labelled(folder: Path, rows: list[tuple[str, str, str]]) -> None:
             "label": [r[1] for r in rows],
             "language": [r[2] for r in rows],
             "origin": [f"t:{i}" for i in range(len(rows))],
+            "source": ["own"] * len(rows),
         }
     )
     for split in ("train", "validation", "test"):

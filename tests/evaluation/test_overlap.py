@@ -58,7 +58,7 @@ def test_overlap_measures_one_source_alone_and_names_an_unknown_one(
     metrics = measured(tmp_path, monkeypatch, ["Nora lives in Bursa"], "translations")
     assert metrics["chrf"] == pytest.approx(100)
     assert "rouge_l_tr" not in metrics
-    with pytest.raises(UserError, match=r"overlap.source is 'speech'; the test instructions are of: summaries, transl"):
+    with pytest.raises(UserError, match=r"source is 'speech'; the test instructions are of: summaries, transl"):
         measured(tmp_path, monkeypatch, [], "speech")
 
 
