@@ -13,10 +13,10 @@ from pydantic import Field
 from pipeline import integrity
 from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.data.personal import FINDERS
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import Expectation, Frame, Row, at_least, at_most, equals, reaches, suite, warning, zero
 from pipeline.gates.profiles import grounding, records
-from pipeline.gates.profiles.personal import FINDERS
 from pipeline.gates.profiles.texts import ENCODING
 
 
