@@ -239,7 +239,7 @@ EXPECTATIONS: list[Row] = [
         "ledger",
         "rows_in",
         equals("accounted", READER),
-        "rows in = kept + rejected + left out by weight",
+        "rows in = kept + rejected + left out by weight or as forgotten",
         "source {source} has {rows_in} rows; kept, rejected and left out are {accounted}",
     ),
     (

@@ -87,8 +87,8 @@ def _rows(table: list[dict[str, Any]], choice: Choice, split: str) -> list[int]:
     if not rows:
         known = ", ".join(sorted({record["source"] for record in table})) or "none"
         raise UserError(
-            f"source is {choice.source!r}, no {choice.kind} of split {split} are from it; sources there: {known}: name one of "
-            "them, or null for all"
+            f"source is {choice.source!r}, no {choice.kind} of split {split} are from it; sources there: {known}: name "
+            "one of them, or null for all"
         )
     if choice.limit is None or choice.limit >= len(rows):
         return rows
