@@ -13,7 +13,8 @@ from pipeline.config.params import Params
 from pipeline.config.recipe import Kind
 from pipeline.data.standing import Place
 from pipeline.orchestration.dvc_store import outs_and_deps
-from pipeline.paths import RUNS
+from pipeline.paths import DVC_LOCK, RUNS
+from pipeline.tracking import lineage
 
 # Outs of which a stage reads the part of one record kind: out -> the parts that change with that kind's records.
 _PARTS = {
@@ -75,29 +76,15 @@ def learners(params: Params, places: Sequence[Place]) -> list[Learner]:
     return list(seen.values())
 
 
-def reruns(kinds: Collection[Kind], lock: Path, runs: Path = RUNS) -> list[Rerun]:
-    """The stages of dvc.lock whose inputs change with the records of these kinds, in an order in which they can run."""
-    stages = outs_and_deps(lock)
-    changed: set[str] = set()
-    found: list[str] = []
-    left = {name: paths for name, paths in stages.items() if name != "code"}
-    while True:
-        ready = [
-            name
-            for name, (deps, _) in sorted(left.items())
-            if name == "download" or any(_overlap(dep, path) for dep in deps for path in changed)
-        ]
-        # a stage waits for those whose outs it reads, so that the order is one in which they can run
-        ready = [
-            name
-            for name in ready
-            if not any(other != name and _reads(left[name][0], left[other][1]) for other in ready)
-        ]
-        if not ready:
-            return [_cost(name, runs) for name in found]
-        for name in ready:
-            changed |= set(_changed_parts(left.pop(name)[1], kinds))
-            found.append(name)
+def reruns(kinds: Collection[Kind], root: Path = Path()) -> list[Rerun]:
+    """The stages of dvc.lock whose inputs change with the records of these kinds, each after those that it reads."""
+    stages, changed, found = outs_and_deps(root / DVC_LOCK), set[str](), []
+    for name in lineage.stage_order(root):
+        deps, outs = stages[name]
+        if name == "download" or any(_overlap(dep, path) for dep in deps for path in changed):
+            changed |= set(_changed_parts(outs, kinds))
+            found.append(_cost(name, root / RUNS))
+    return found
 
 
 def _changed_parts(outs: Iterable[str], kinds: Collection[Kind]) -> Iterable[str]:
@@ -105,10 +92,6 @@ def _changed_parts(outs: Iterable[str], kinds: Collection[Kind]) -> Iterable[str
         if out.startswith("reports/runs/"):
             continue  # nothing depends on a record of costs
         yield from (part.format(kind=kind) for kind in sorted(kinds) for part in _PARTS.get(out, (out,)))
-
-
-def _reads(deps: Iterable[str], outs: Iterable[str]) -> bool:
-    return any(_overlap(dep, out) for dep in deps for out in outs)
 
 
 def _overlap(first: str, second: str) -> bool:

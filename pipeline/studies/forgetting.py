@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.orchestration import dvc_store
 from pipeline.orchestration.dvc_samples import SampleVersions
 from pipeline.orchestration.retraining import Learner, Rerun, learners, reruns
-from pipeline.paths import ANSWERS, DATA, DOWNLOADS, DVC_LOCK, INPUTS, PARAMS, RAW, SAMPLES, TOKENIZER, WORK
+from pipeline.paths import ANSWERS, DATA, DOWNLOADS, INPUTS, PARAMS, RAW, SAMPLES, TOKENIZER, WORK
 from pipeline.tokenizer import Tokenizer
 from pipeline.tracking import lineage
 
@@ -80,7 +80,7 @@ def plan(wanted: Wanted, params: Params, root: Path = Path()) -> Plan:
         not_found=missing,
         places=standing,
         learners=learners(params, standing),
-        reruns=reruns({record.kind for record in records}, root / DVC_LOCK),
+        reruns=reruns({record.kind for record in records}, root),
         versions=versions,
         registry=reason,
     )
