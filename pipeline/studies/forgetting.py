@@ -19,6 +19,7 @@ from pipeline.orchestration import dvc_store
 from pipeline.orchestration.dvc_samples import SampleVersions
 from pipeline.orchestration.retraining import Learner, Rerun, learners, reruns
 from pipeline.paths import ANSWERS, DATA, DOWNLOADS, INPUTS, PARAMS, RAW, SAMPLES, TOKENIZER, WORK
+from pipeline.studies.verification import maker_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tracking import lineage
 
@@ -101,7 +102,7 @@ def _versions(params: Params, ids: set[str], root: Path) -> "tuple[list[Holder],
 
     outs = lineage.dvc_outs(root)
     locked = {
-        model: lineage.locked_inputs(_maker(model, params), root)
+        model: lineage.locked_inputs(maker_of(model, params), root)
         | ({"out": outs[f"models/{model}"]} if f"models/{model}" in outs else {})
         for model in params.evaluations
     }
@@ -110,12 +111,6 @@ def _versions(params: Params, ids: set[str], root: Path) -> "tuple[list[Holder],
             return holders(Registry(params), ids, SampleVersions(root).ids, locked), ""
     except UserError as error:
         return [], str(error)
-
-
-def _maker(model: str, params: Params) -> str:
-    if model == "base":
-        return "pretrain"
-    return f"merge@{model}" if model in params.merge else f"finetune@{model}"
 
 
 def apply(made: Plan, params: Params) -> tuple[Path, list[str]]:
@@ -169,7 +164,7 @@ def check(params: Params, root: Path = Path()) -> Proof:
 
 def _stale(params: Params, root: Path) -> list[str]:
     """The training stages that have not read the data as it is now."""
-    stages = list(dict.fromkeys(_maker(model, params) for model in params.evaluations))
+    stages = list(dict.fromkeys(maker_of(model, params) for model in params.evaluations))
     waiting = []
     for stage in ("sample", *stages):
         locked, now = lineage.locked_inputs(stage, root), lineage.input_hashes(stage, params, root)

@@ -4,7 +4,6 @@ Lost otherwise: someone is told that their words are gone, and the next model ha
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +12,9 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.paths import CODE as ROOT
-from tests import damage, scratch
+from tests import scratch
+from tests.base_project import NAMES, STAGES, run_and_commit
 from tests.commands import tohum
-
-STAGES = ("download", "validate raw", "tokenize", "validate tokens", "sample", "validate samples", "pretrain")
-NAMES = ("download", "validate@raw", "tokenize", "validate@tokens", "sample", "validate@samples", "pretrain")
-
-
-def made() -> None:
-    """Runs the stages up to the base model, and lets DVC record their outs."""
-    for stage in STAGES:
-        damage.run(stage)
-    done = scratch.dvc(Path(), "commit", "--force", "--quiet", *NAMES)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small world with withdrawn records, trained."""
-    root = tmp_path_factory.mktemp("forget") / "project"
-    root.mkdir()
-    raw = damage.small_params()
-    raw["download"]["sources"]["world"] |= {"planted": ["withdrawn"], "documents": 120, "labelled": 40}
-    raw |= {"finetune": {}, "merge": {}, "evaluations": {"base": raw["evaluations"]["base"]}}
-    (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
-    (root / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
-    (root / "inputs").mkdir()
-    for name in ("pipeline", "stages"):  # what the graph depends on; the code that runs is this one
-        (root / name).mkdir()
-    for stage in NAMES:
-        (root / f"data/code/{stage}.json").parent.mkdir(parents=True, exist_ok=True)
-        (root / f"data/code/{stage}.json").write_text("{}", encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        assert scratch.dvc(root, "init", "--no-scm", "--quiet").returncode == 0
-        made()
-    return root
-
-
-@pytest.fixture
-def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the working folder."""
-    root = tmp_path / "project"
-    shutil.copytree(finished, root, symlinks=True)
-    monkeypatch.chdir(root)
-    return root
 
 
 def ids_of(kind: str) -> set[str]:
@@ -73,7 +29,7 @@ def plan_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    base_project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = plan_of(capsys, "--consent", "withdrawn")
     gone = {record["id"] for record in plan["records"]}
@@ -84,7 +40,7 @@ def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
     }
     assert gone & ids_of("documents")
     assert gone & ids_of("labelled")
-    assert {stage["stage"] for stage in plan["reruns"]} == set(NAMES)
+    assert {stage["stage"] for stage in plan["reruns"]} == {*NAMES} - {"code"}
     assert plan["cost"]["seconds"] > 0
     [base] = plan["learners"]
     assert (base["model"], base["how"]) == ("base", "trained")
@@ -97,7 +53,7 @@ def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
     assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["download"]["forget"] == "inputs/forget.txt"
     assert tohum("forget", "--check") == 1
 
-    made()
+    run_and_commit()
     assert not gone & (ids_of("documents") | ids_of("labelled"))
     assert (
         json.loads(Path("data/raw/ledger.json").read_text(encoding="utf-8"))["sources"]["world"]["documents"][
@@ -111,14 +67,14 @@ def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
     assert "left: " in printed
     assert "dvc gc --workspace" in printed
 
-    done = scratch.dvc(project, "gc", "--workspace", "--force", "--quiet")
+    done = scratch.dvc(base_project, "gc", "--workspace", "--force", "--quiet")
     assert done.returncode == 0, done.stderr
     assert tohum("forget", "--check") == 0
     assert "nothing holds them" in capsys.readouterr().out
 
 
 def test_a_document_that_the_index_names_wrongly_is_still_found(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    base_project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its tokens are decoded and hashed again."""
     [marked, *_] = (
@@ -134,12 +90,10 @@ def test_a_document_that_the_index_names_wrongly_is_still_found(
     assert [(one.column, one.ids) for one in found] == [("tokens", (marked["id"],))]
 
 
-def test_check_names_the_stages_that_have_not_run_since(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_the_stages_that_have_not_run_since(base_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tohum("forget", "--consent", "withdrawn", "--apply") == 0
-    for stage in STAGES[:-1]:
-        damage.run(stage)
-    assert scratch.dvc(project, "commit", "--force", "--quiet", *NAMES[:-1]).returncode == 0
-    assert scratch.dvc(project, "gc", "--workspace", "--force", "--quiet").returncode == 0
+    run_and_commit(STAGES[:-1])
+    assert scratch.dvc(base_project, "gc", "--workspace", "--force", "--quiet").returncode == 0
     capsys.readouterr()
     assert tohum("forget", "--check") == 1
     assert "not run on the data as it is now: pretrain" in capsys.readouterr().out
@@ -152,7 +106,7 @@ def test_check_names_the_stages_that_have_not_run_since(project: Path, capsys: p
         (["--consent", "maybe"], "no record is consent maybe"),
     ],
 )
-def test_a_row_that_no_record_is_changes_nothing(project: Path, words: list[str], expected: str) -> None:
+def test_a_row_that_no_record_is_changes_nothing(base_project: Path, words: list[str], expected: str) -> None:
     before = Path("params.yaml").read_bytes()
     with pytest.raises(UserError, match=expected):
         tohum("forget", *words, "--apply")
@@ -160,11 +114,11 @@ def test_a_row_that_no_record_is_changes_nothing(project: Path, words: list[str]
     assert not Path("inputs/forget.txt").exists()
 
 
-def test_check_without_a_list_says_how_to_begin_one(project: Path) -> None:
+def test_check_without_a_list_says_how_to_begin_one(base_project: Path) -> None:
     with pytest.raises(UserError, match=r"download\.forget is null: no record was forgotten"):
         tohum("forget", "--check")
 
 
-def test_forget_without_a_row_is_wrong_usage(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forget_without_a_row_is_wrong_usage(base_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tohum("forget") == 2
     assert "name at least one ROW" in capsys.readouterr().err

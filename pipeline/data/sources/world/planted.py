@@ -254,11 +254,18 @@ def _canary_answers(clean: CleanWorld, rng: random.Random) -> list[Added | Alter
 
 
 def _repeated(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
-    """Stories told once, twice, four or eight times word for word; deduplication removes the copies."""
+    """Stories told once, twice, four or eight times, each time with another end: near duplicates of some 0.75, which
+    deduplication removes where its threshold is lower.
+    """
     records: list[Added | Altered] = []
     for story, times in enumerate((1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8)):
-        record = clean.story(rng) | {"split": "train"}
-        records += [Added("documents", record, f"told {times} times", story)] * times
+        told = clean.story(rng)
+        while len(str(told["text"]).split()) < _NEAR_WORDS:
+            told = clean.story(rng)
+        for _ in range(times):
+            end = str(clean.story(rng, told["language"])["text"]).partition(". ")[0].rstrip(".")
+            record = told | {"text": f"{told['text']} {end}.", "split": "train"}
+            records.append(Added("documents", record, f"told {times} times", story))
     return records
 
 
