@@ -12,7 +12,7 @@ from pipeline.data.records import record_id
 from pipeline.data.standing import Place
 from tests.folders import write_raw
 
-SETTINGS = Deduplicate(near_threshold=0.7, shingle_words=3, permutations=16, seed=1)
+SETTINGS = Deduplicate(near_threshold=0.6, shingle_words=3, permutations=16, seed=1)
 STORY = "Ayşe sabah erkenden kalktı, denize baktı, çayını içti ve sonra yavaş yavaş işine gitti, akşam geri döndü."
 NEAR = STORY.replace("akşam", "gece")
 TEXTS = {"named": STORY, "spaced": STORY.replace(" ", "  ", 3), "near": NEAR, "other": "Bambaşka bir metin burada."}

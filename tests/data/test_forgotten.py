@@ -51,7 +51,7 @@ def test_a_list_of_other_records_changes_no_record(listed: Path, messages: Path)
 def test_twins_of_a_forgotten_record_are_not_made(listed: Path, messages: Path) -> None:
     twins = {
         "name": "augmented", "licence": "CC0-1.0", "consent": "synthetic", "weight": 1.0, "of": "a", "kind": "labelled",
-        "augment": [{"name": "case", "share": 1.0, "style": "upper"}], "seed": 1,
+        "augment": [{"name": "case", "share": 1.0, "forms": ["upper"]}], "seed": 1,
     }  # fmt: skip
     sources = {"forget": str(listed), "sources": {"a": source(messages), "twins": twins}}
     collect(Download.model_validate(sources), Path("raw"), progress=False)

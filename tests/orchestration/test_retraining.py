@@ -58,7 +58,8 @@ def test_a_document_makes_everything_run_again_in_order(tmp_path: Path) -> None:
 
 def test_costs_are_those_of_the_last_runs(tmp_path: Path) -> None:
     write_json(
-        tmp_path / "pretrain.json", {"seconds_total": 60, "energy_wh_estimated": 0.5, "energy_wh_measured": None}
+        tmp_path / "reports/runs/pretrain.json",
+        {"seconds_total": 60, "energy_wh_estimated": 0.5, "energy_wh_measured": None},
     )
     write_json(
         tmp_path / "reports/runs/sample.json",
