@@ -71,6 +71,10 @@ def command(  # noqa: PLR0913 - the options of one verb
     elif written:
         click.echo(f"\n{len(written['new'])} records added to {written['list']}. Next:")
         _next(str(written["list"]))
+        for name in forgetting.pinned(plan, params):
+            click.echo(
+                f"  download.sources.{name}.sha256 pins answers about them: the next download names the new hash"
+            )
     else:
         click.echo("\nNothing was changed; --apply leaves these records out.")
     return 1 if plan.not_found else 0

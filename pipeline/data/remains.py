@@ -1,7 +1,7 @@
 """Search for what is left of forgotten records: in data/raw, data/tokens, data/samples, and in copies of them.
 
 Files are read by their content, not by what a ledger says: every parquet file with a column of record ids (`id`, `of`,
-`twin_of`), of any version that a cache still holds, and every document's tokens, decoded and hashed again.
+`record`, `twin_of`), of any version that a cache still holds, and every document's tokens, decoded and hashed again.
 """
 
 from collections.abc import Collection, Iterator
@@ -18,7 +18,7 @@ from pipeline.data.tables import batches
 from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
 
-_COLUMNS = ("id", "of", TWIN)
+_COLUMNS = ("id", "of", "record", TWIN)
 _MAGIC = b"PAR1"
 
 
@@ -49,10 +49,11 @@ def in_tables(paths: Collection[Path], ids: Collection[str]) -> Iterator[Remain]
         except (OSError, pa.ArrowInvalid):
             continue  # a damaged object of a cache: `tohum fsck` names it
         for column in _COLUMNS:
-            if column in schema.names and schema.field(column).type == pa.string():
+            if column in schema.names and schema.field(column).type in (pa.string(), pa.large_string()):
                 found: dict[str, None] = {}
                 for batch in batches(path, [column]):
-                    hits = batch.column(column).filter(pc.is_in(batch.column(column), wanted))
+                    values = batch.column(column).cast(pa.string())
+                    hits = values.filter(pc.is_in(values, wanted))
                     found |= dict.fromkeys(hits.to_pylist())
                 if found:
                     yield Remain(path.as_posix(), column, tuple(found))

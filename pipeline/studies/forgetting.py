@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.orchestration import dvc_store
 from pipeline.orchestration.dvc_samples import SampleVersions
 from pipeline.orchestration.retraining import Learner, Rerun, learners, reruns
-from pipeline.paths import ANSWERS, DATA, DOWNLOADS, INPUTS, PARAMS, RAW, SAMPLES, TOKENIZER, WORK
+from pipeline.paths import ANSWERS, DATA, DOWNLOADS, INPUTS, MODELS, PARAMS, RAW, REPORTS, SAMPLES, TOKENIZER, WORK
 from pipeline.studies.verification import maker_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tracking import lineage
@@ -145,7 +145,8 @@ class Proof:
 
 
 def check(params: Params, root: Path = Path()) -> Proof:
-    """Looks for the listed records in data/, in every version of it in DVC's cache and in remotes that are folders.
+    """Looks for the listed records in data/, models/ and reports/, and in every version of them in DVC's cache and in remotes that
+    are folders.
 
     Raises:
         UserError: params.yaml names no list, or the list or the samples cannot be read.
@@ -155,7 +156,8 @@ def check(params: Params, root: Path = Path()) -> Proof:
             "params.yaml: download.forget is null: no record was forgotten; `tohum forget ROW --apply` begins a list"
         )
     ids = forgotten.read(root / params.download.forget)
-    paths = sorted(path for path in (root / DATA).rglob("*") if path.is_file())
+    folders = (root / DATA, root / MODELS, root / REPORTS)
+    paths = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     paths += [path for store in dvc_store.stores(root) for path in store.files()]
     found = list(remains.in_tables(paths, ids))
     found += remains.in_documents(root / SAMPLES, ids, Tokenizer.load(root / TOKENIZER))
@@ -171,6 +173,18 @@ def _stale(params: Params, root: Path) -> list[str]:
         if not locked or any(now.get(path) != digest for path, digest in locked.items()):
             waiting.append(stage)
     return waiting
+
+
+def pinned(made: Plan, params: Params) -> list[str]:
+    """Sources whose pinned answers were written about a forgotten document, so that their hash changes."""
+    documents = {record.source for record in made.records if record.kind == "documents"}
+    names = []
+    for name, source in params.download.sources.items():
+        settings = source.settings("data/sources", f"download.sources.{name}")
+        about = getattr(settings, "of", None)
+        if about in documents and getattr(settings, "ask", None) and getattr(settings, "sha256", None):
+            names.append(name)
+    return names
 
 
 def copies(root: Path = Path()) -> list[str]:
