@@ -145,8 +145,8 @@ class Proof:
 
 
 def check(params: Params, root: Path = Path()) -> Proof:
-    """Looks for the listed records in data/, models/ and reports/, and in every version of them in DVC's cache and in remotes that
-    are folders.
+    """Looks for the listed records in data/, models/ and reports/, and in all versions of them that DVC's cache and
+    remotes that are folders hold.
 
     Raises:
         UserError: params.yaml names no list, or the list or the samples cannot be read.
