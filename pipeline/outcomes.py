@@ -42,6 +42,9 @@ _NO_DIMENSION = frozenset(
 )
 _TEXTS = ("text", "instruction", "input", "output", "chosen", "rejected")
 _LOWER = ("_nats", "_loss", "_error", "_errors", "_bits", "_bits_per_byte", "_gap", "_amplification")
+_LOWER_STARTS = (
+    "exposure_", "extraction_", "membership_", "personal_data_", "contamination_share", "contamination_overlap"
+)  # fmt: skip
 _LOWER_NAMES = frozenset({"rmse", "mae", "brier", "ece", "bits_per_byte", "perplexity", "hamming_loss", "mean_cost"})
 
 
@@ -72,8 +75,8 @@ class Slice(NamedTuple):
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether lower values of a metric are better, by its name: losses, errors, bits, gaps, costs."""
-    return metric in _LOWER_NAMES or metric.endswith(_LOWER)
+    """Whether lower values of a metric are better, by its name: losses, errors, bits, gaps, costs, memorisation."""
+    return metric in _LOWER_NAMES or metric.endswith(_LOWER) or metric.startswith(_LOWER_STARTS)
 
 
 def plain(measured: Outcomes) -> dict[str, Any]:

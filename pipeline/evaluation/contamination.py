@@ -17,8 +17,9 @@ from pipeline.data import language
 from pipeline.data.contamination import COMPARED
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, by_record, greedy_answers, label_probabilities, records
+from pipeline.evaluation import Measured, Subject, by_record, greedy_answers, label_probabilities, records
 from pipeline.inference.token_nats import Text, token_nats
+from pipeline.outcomes import Outcomes
 from pipeline.significance import wilson
 
 Gram = tuple[str, ...]
@@ -46,10 +47,10 @@ class Settings(Section):
     """Longest answer in tokens, for instructions."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """contamination_share of the records with _low and _high (95 %), contamination_overlap (mean share of n-grams in
     training), contamination_records; the score of all records, contamination_<score>, and of those that are not
-    contaminated, contamination_<score>_clean, where there are some of either sort; details: the contaminated records by
+    contaminated, contamination_clean_<score>, where there are some of either sort; details: the contaminated records by
     id with their overlap, overlap by record.
 
     Raises:
@@ -74,16 +75,18 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         "contamination_records": float(len(rows)),
     }
     if 0 < sum(hit) < len(hit):
-        score = f"contamination_{_SCORES[settings.kind]}"
         each = scores(settings, subject, rows)
-        metrics[score] = _mean(each)
-        metrics[f"{score}_clean"] = _mean([one for one, found in zip(each, hit, strict=True) if not found])
+        metrics[f"contamination_{_SCORES[settings.kind]}"] = _mean(each)
+        metrics[f"contamination_clean_{_SCORES[settings.kind]}"] = _mean(
+            [one for one, found in zip(each, hit, strict=True) if not found]
+        )
     listed = [
         {"id": row["id"], "overlap": round(value, 4)}
         for row, value, found in zip(rows, overlaps, hit, strict=True)
         if found
     ]
-    return metrics, {"contaminated": listed[:50], "by_record": by_record(overlaps)}
+    details = {"contaminated": listed[:50], "by_record": by_record(overlaps)}
+    return Measured(metrics, details, (Outcomes("contamination_share", rows, [float(found) for found in hit]),))
 
 
 Weighted = tuple[float, float]

@@ -8,16 +8,17 @@ and only the share of training records beyond it is memorisation.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from pipeline.config.section import Count, Positive, Section
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, by_record, slices
+from pipeline.evaluation import Measured, Subject, by_record, slices
 from pipeline.inference.generation import generate
 from pipeline.inference.record_texts import Choice, RecordText, record_texts
 from pipeline.model.device import lowered
+from pipeline.outcomes import Outcomes
 from pipeline.significance import wilson
 
 
@@ -50,7 +51,7 @@ class Case(NamedTuple):
     expected: list[int]
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """extraction_share of training records, extraction_held_out_share, extraction_excess_share (their difference) with
     the numbers of records, and extraction_share_times_<t> for texts that training holds t times; details: up to 20
     repeated training records by id, with 95 % intervals, whether each record was repeated.
@@ -73,11 +74,14 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         values = [hit for hit, n in zip(repeated["train"], told, strict=True) if n == times]
         metrics[f"extraction_share_times_{times}"] = sum(values) / len(values)
     hits = [case.record.record["id"] for case, hit in zip(train, repeated["train"], strict=True) if hit]
-    return metrics, {
+    details = {
         "repeated": hits[:20],
         "intervals": {name: wilson(shares[name], len(values)) for name, values in repeated.items()},
         "by_record": by_record(repeated["train"]),
     }
+    return Measured(
+        metrics, details, (Outcomes("extraction_share", [case.record.record for case in train], repeated["train"]),)
+    )
 
 
 def cases(settings: Settings, subject: Subject, split: str) -> list[Case]:

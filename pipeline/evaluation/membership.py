@@ -15,7 +15,7 @@ or by their source, or only one of them has planted texts), and an attacker's su
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section, Share
 from pipeline.data.shards import shuffled
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, by_record
+from pipeline.evaluation import Measured, Subject, by_record
 from pipeline.inference.record_texts import Choice, RecordText, record_texts
 from pipeline.inference.token_nats import cut, token_nats
+from pipeline.outcomes import Outcomes
 from pipeline.seeds import seed_for
 from pipeline.significance import wilson
 
@@ -73,7 +74,7 @@ class Auc(NamedTuple):
         return (self.high - self.low) / (2 * _Z)
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """membership_auc with _low and _high and membership_tpr with its interval (the loss attacker, true positives at 1 %
     false positives), the same for attackers _min_k and _zlib, membership_words_auc (the word classifier), members and
     non-members, membership_refused; details: the reason where it is refused.
@@ -95,11 +96,14 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         "non_members": float(len(others)),
     }
     if differ:
-        return metrics, {
-            "refused": f"a classifier of words tells training from {settings.split} records with an AUC of "
-            f"{words.value:.3f} (95 % interval {words.low:.3f} to {words.high:.3f}): the halves differ, and the "
-            "figures would measure that; name a source whose records the hash splits (membership.source)"
-        }
+        return Measured(
+            metrics,
+            {
+                "refused": f"a classifier of words tells training from {settings.split} records with an AUC of "
+                f"{words.value:.3f} (95 % interval {words.low:.3f} to {words.high:.3f}): the halves differ, and the "
+                "figures would measure that; name a source whose records the hash splits (membership.source)"
+            },
+        )
     by_attacker = attacks(settings, subject, members, others)
     for name, (inside, outside) in by_attacker.items():
         suffix = "" if name == "loss" else f"_{name}"
@@ -113,7 +117,9 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
             f"membership_tpr{suffix}_low": low,
             f"membership_tpr{suffix}_high": high,
         }
-    return metrics, {"by_record": by_record(list(auc(*by_attacker["loss"]).by_member))}
+    placed = list(auc(*by_attacker["loss"]).by_member)
+    outcomes = Outcomes("membership_auc", [one.record for one in members], placed)
+    return Measured(metrics, {"by_record": by_record(placed)}, (outcomes,))
 
 
 def attacks(

@@ -7,7 +7,6 @@ anywhere: details show masked texts.
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ from pydantic import Field
 from pipeline.config.section import Count, Positive, Section
 from pipeline.data.personal import FINDERS, mask
 from pipeline.data.shards import Shard
-from pipeline.evaluation import Subject, records, slices
+from pipeline.evaluation import Measured, Subject, records, slices
 from pipeline.inference.generation import generate
 from pipeline.model.device import lowered
 from pipeline.prompts.request import Request
@@ -52,7 +51,7 @@ class Settings(Section):
     """Seed of the draws."""
 
 
-def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(settings: Settings, subject: Subject) -> Measured:
     """personal_data_share of the generated texts that hold some, with _low and _high (95 %), personal_data_values
     (distinct ones), personal_data_trained_values (of these, those that a training record holds),
     personal_data_<sort> (distinct values by sort), personal_data_samples; details: up to 20 such texts, masked.
@@ -77,7 +76,7 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
         for text, own in zip(texts, by_text, strict=True)
         if own
     ]
-    return metrics, {"texts": held[:20]}
+    return Measured(metrics, {"texts": held[:20]})
 
 
 def generated(settings: Settings, subject: Subject) -> list[str]:

@@ -65,7 +65,7 @@ FOUND: "dict[str, Callable[[dict[str, float]], bool]]" = {
 SHOWN = ("exposure_bits", "exposure_bits_times_", "extraction_share", "extraction_held_out_share", "extraction_excess",
          "membership_auc", "membership_tpr", "membership_words_auc", "membership_refused", "personal_data_share",
          "personal_data_values", "personal_data_trained_values", "contamination_share", "contamination_bits",
-         "validation_loss_nats")  # fmt: skip
+         "contamination_clean", "validation_loss_nats")  # fmt: skip
 
 
 def main() -> int:

@@ -48,18 +48,18 @@ def test_contamination_finds_leaks_and_scores_without_them(tmp_path: Path) -> No
     assert subject.labelling("contamination").labels[0] == "ham"
     assert subject.model.score is not None
     subject.model.score.weight.data.zero_()  # equal scores: every text gets the first label
-    metrics, details = contamination.measure(settings_of(kind="labelled"), subject)
+    metrics, details, _ = contamination.measure(settings_of(kind="labelled"), subject)
     assert metrics["contamination_share"] == 0.5
     assert [row["id"] for row in details["contaminated"]] == ["test0", "test1", "test2"]
     assert metrics["contamination_accuracy"] == 0.5
-    assert metrics["contamination_accuracy_clean"] == 0.0
+    assert metrics["contamination_clean_accuracy"] == 0.0
 
 
 def test_contamination_is_silent_when_training_holds_other_texts(tmp_path: Path) -> None:
     write_records(
         tmp_path, "labelled", train=[{"text": "a prize", "label": "spam"}], test=[{"text": "gel", "label": "ham"}]
     )
-    metrics, details = contamination.measure(
+    metrics, details, _ = contamination.measure(
         settings_of(kind="labelled"), subject_of(tmp_path, changed(SPAM, max_tokens=32, max_prompt_tokens=32))
     )
     assert metrics["contamination_share"] == metrics["contamination_overlap"] == 0.0
@@ -71,9 +71,9 @@ def test_contaminated_documents_cost_fewer_bits_than_clean_ones(tmp_path: Path) 
     write_documents(tmp_path, train=[LONG], test=[LONG, "something quite different from all of it"])
     subject = subject_of(tmp_path, context_length=128)
     learn(subject, told([LONG]), 60)
-    metrics, _ = contamination.measure(settings_of(), subject)
+    metrics, _, _ = contamination.measure(settings_of(), subject)
     assert metrics["contamination_share"] == 0.5
-    assert metrics["contamination_bits_per_byte"] < metrics["contamination_bits_per_byte_clean"]
+    assert metrics["contamination_bits_per_byte"] < metrics["contamination_clean_bits_per_byte"]
 
 
 def test_a_split_without_records_is_named(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def test_extraction_counts_memorised_texts_and_no_unseen_ones(tmp_path: Path) ->
     write_documents(tmp_path, train=train, test=held_out)
     subject = subject_of(tmp_path, d_model=32, head_dim=16, d_ff=64)
     settings = settings_of(prefix_tokens=5, continuation_tokens=6)
-    before, _ = extraction.measure(settings, subject)
+    before, _, _ = extraction.measure(settings, subject)
     learn(subject, told(train))
-    metrics, details = extraction.measure(settings, subject)
+    metrics, details, _ = extraction.measure(settings, subject)
     assert before["extraction_share"] == 0.0
     assert metrics["extraction_share"] == 1.0
     assert metrics["extraction_held_out_share"] == 0.0
@@ -47,7 +47,7 @@ def test_extraction_finds_nothing_beyond_the_false_alarm_when_text_is_predictabl
     write_documents(tmp_path, train=["ababababab"] * 3, test=["abababababab"])
     subject = subject_of(tmp_path)
     learn(subject, told(["ababababababab"]))
-    metrics, _ = extraction.measure(settings_of(prefix_tokens=4, continuation_tokens=4), subject)
+    metrics, _, _ = extraction.measure(settings_of(prefix_tokens=4, continuation_tokens=4), subject)
     assert metrics["extraction_share"] == metrics["extraction_held_out_share"] == 1.0
     assert metrics["extraction_excess_share"] == 0.0
 
@@ -57,7 +57,7 @@ def test_extraction_separates_texts_by_their_number_of_tellings(tmp_path: Path) 
     write_documents(tmp_path, train=[once, often, often, often], test=codes(2, 3))
     subject = subject_of(tmp_path, d_model=32, head_dim=16, d_ff=64)
     learn(subject, told([often]))
-    metrics, _ = extraction.measure(settings_of(prefix_tokens=5, continuation_tokens=6), subject)
+    metrics, _, _ = extraction.measure(settings_of(prefix_tokens=5, continuation_tokens=6), subject)
     assert metrics["extraction_share_times_3"] == 1.0
     assert metrics["extraction_share_times_1"] == 0.0
     assert metrics["extraction_share"] == 0.75

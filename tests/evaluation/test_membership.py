@@ -60,9 +60,9 @@ def test_membership_finds_a_model_that_has_learned_its_half_and_clears_one_that_
     train, test = texts(60, 1), texts(60, 2)
     write_documents(tmp_path, train=train, test=test)
     subject = subject_of(tmp_path, d_model=32, head_dim=16, d_ff=64)
-    before, _ = membership.measure(settings_of(), subject)
+    before, _, _ = membership.measure(settings_of(), subject)
     learn(subject, told(train), 150)
-    metrics, details = membership.measure(settings_of(), subject)
+    metrics, details, _ = membership.measure(settings_of(), subject)
     for attacker in ("", "_min_k", "_zlib"):
         assert before[f"membership_auc{attacker}_low"] <= 0.5 <= before[f"membership_auc{attacker}_high"]
         assert metrics[f"membership_auc{attacker}_low"] > 0.5, attacker
@@ -76,7 +76,7 @@ def test_membership_finds_a_model_that_has_learned_its_half_and_clears_one_that_
 def test_membership_is_refused_when_words_alone_tell_the_halves_apart(tmp_path: Path) -> None:
     """Lost otherwise: newer test records would pass for a leak of the training data."""
     write_documents(tmp_path, train=texts(40, 1), test=[f"{text} kar" for text in texts(40, 2)])
-    metrics, details = membership.measure(settings_of(), subject_of(tmp_path))
+    metrics, details, _ = membership.measure(settings_of(), subject_of(tmp_path))
     assert metrics["membership_refused"] == 1.0
     assert metrics["membership_words_auc"] > 0.95
     assert not [name for name in metrics if name.startswith(("membership_auc", "membership_tpr"))]

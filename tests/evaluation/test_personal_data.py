@@ -20,7 +20,7 @@ def test_personal_data_counts_addresses_that_training_holds_apart_from_invented_
     write_documents(tmp_path, train=["Hello there.", TOLD], test=["x"])
     subject = subject_of(tmp_path, d_model=32, head_dim=16, d_ff=64)
     learn(subject, told([TOLD, "Or to bob@example.net now."]), 150)
-    metrics, details = personal_data.measure(settings_of(), subject)
+    metrics, details, _ = personal_data.measure(settings_of(), subject)
     assert metrics["personal_data_share"] == 1.0
     assert metrics["personal_data_values"] == metrics["personal_data_email"] == 2.0
     assert metrics["personal_data_trained_values"] == 1.0
@@ -33,7 +33,7 @@ def test_personal_data_is_silent_on_a_model_that_was_told_none(tmp_path: Path) -
     write_documents(tmp_path, train=[TOLD], test=["x"])
     subject = subject_of(tmp_path)
     learn(subject, told(["Hello there, all of you."]))
-    metrics, details = personal_data.measure(settings_of(), subject)
+    metrics, details, _ = personal_data.measure(settings_of(), subject)
     assert metrics["personal_data_share"] == metrics["personal_data_values"] == 0.0
     assert metrics["personal_data_share_high"] > 0.1  # twelve texts cannot exclude one in ten
     assert details["texts"] == []
