@@ -41,10 +41,14 @@ _NO_DIMENSION = frozenset(
     {"id", "split", "origin", "time", "history", "bits", "group", "twin_of", "start", "length", "bytes"}
 )
 _TEXTS = ("text", "instruction", "input", "output", "chosen", "rejected")
-_LOWER = ("_nats", "_loss", "_error", "_errors", "_bits", "_bits_per_byte", "_gap", "_amplification")
-_LOWER_NAMES = frozenset({"rmse", "mae", "brier", "ece", "bits_per_byte", "perplexity", "hamming_loss", "mean_cost"})
-_LOWER_NAMES |= {"calibrated_brier", "calibrated_ece"}
-_LOWER_STEMS = ("loss_nats_", "bits_per_byte_")  # of a source or a language: bits_per_byte_over_known_tr
+_LOWER_ENDS = ("_nats", "_loss", "_error", "_errors", "_bits", "_bits_per_byte", "_gap", "_amplification")
+_LOWER_STARTS = (
+    "exposure_", "extraction_", "membership_", "personal_data_", "contamination_share", "contamination_overlap",
+    "loss_nats_", "bits_per_byte_",  # of a source or a language: bits_per_byte_over_known_tr
+)  # fmt: skip
+_LOWER_NAMES = frozenset(
+    "rmse mae brier calibrated_brier ece calibrated_ece bits_per_byte perplexity hamming_loss mean_cost".split()
+)
 
 
 class Outcomes(NamedTuple):
@@ -74,8 +78,8 @@ class Slice(NamedTuple):
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether lower values of a metric are better, by its name: losses, errors, bits, gaps, costs."""
-    return metric in _LOWER_NAMES or metric.endswith(_LOWER) or metric.startswith(_LOWER_STEMS)
+    """Whether lower values of a metric are better, by its name: losses, errors, bits, gaps, costs, memorisation."""
+    return metric in _LOWER_NAMES or metric.endswith(_LOWER_ENDS) or metric.startswith(_LOWER_STARTS)
 
 
 def plain(measured: Outcomes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ gets the values of the file. There are no defaults; every key is spelled out in 
 """
 
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -101,8 +102,18 @@ class Augmentation(Part):
 class Download(Section):
     """Settings of the stage download."""
 
+    forget: str | None
+    """A list below inputs/ of records that are left out of every source, one id a line; `tohum forget` writes it.
+    null: none."""
     sources: dict[str, Source]
     """Sources by name; their records are merged in this order."""
+
+    @field_validator("forget")
+    @classmethod
+    def _is_an_input(cls, value: str | None) -> str | None:
+        if value is not None and (Path(value).parts[:1] != ("inputs",) or len(Path(value).parts) < 2 or ".." in value):
+            raise ValueError("must lie below inputs/, where DVC sees a change, such as inputs/forget.txt")
+        return value
 
 
 class Split(Section):

@@ -3,13 +3,15 @@
 Sources are read in their order in params.yaml, a bounded table at a time. A record gets its id (hash of its content)
 and its source's name here. A column that one source adds to a kind is null in the records of its other sources, but
 `consent` is then their source's. A source with a weight below 1 is subsampled: records whose stable hash of (source,
-id) is below the weight are kept, so equal records are kept or left out together and a larger weight only adds.
+id) is below the weight are kept, so equal records are kept or left out together and a larger weight only adds. Records
+on the list `forget` are left out of every source, and so is all that other sources would make of them.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from pipeline import integrity
 from pipeline.config import plugins
 from pipeline.config.params import Download, Source
 from pipeline.config.recipe import KINDS, Kind
+from pipeline.data import forgotten
 from pipeline.data.formats._shape import Shape
 from pipeline.data.ledger import RejectedRow, RowLog
 from pipeline.data.records import CONSENT, CONTENT, SCHEMAS, TEXTS, record_id, schema
@@ -54,10 +57,11 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
 
     Returns:
         {source: {"rows": {kind: {"rows_in", "kept", "rejected", "sampled_out"}}, "reasons": {kind: {reason:
-        n}}}}, and "notes" of a source that has some.
+        n}}}}, with "forgotten" among the rows where download.forget names a list, and "notes" of a source that has
+        some.
 
     Raises:
-        UserError: no source, or a source that cannot be read.
+        UserError: no source, or a source or a list of forgotten records that cannot be read.
     """
     if not download.sources:
         raise UserError("params.yaml: download.sources is empty; expected at least one source")
@@ -66,6 +70,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     truth: dict[str, Any] = {}
     added = {entry: _added(entry, source) for entry, source in download.sources.items()}
     schemas = {kind: schema(kind, chain.from_iterable(of.get(kind, ()) for of in added.values())) for kind in KINDS}
+    reading = _Reading(download.sources, schemas, forgotten.read(download.forget))
     with replace_folder(out) as folder:
         with ExitStack() as stack:
             writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", schemas[kind])) for kind in KINDS}
@@ -76,12 +81,13 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
                 counts = _Counts()
                 bar = tqdm(desc=entry, unit=" rows", disable=None if progress else True, leave=False)
                 with bar:
-                    for kind, table in _read(entry, download.sources, schemas, log, counts):
+                    for kind, table in _read(entry, reading, log, counts):
                         passages.write(table)
                         writers[kind].write(table.select(schemas[kind].names))
                         bar.update(len(table))
                 log.flush()
-                summary[entry] = _summary(entry, log, counts) | ({"notes": log.notes} if log.notes else {})
+                rows = _summary(entry, log, counts, download.forget is not None)
+                summary[entry] = rows | ({"notes": log.notes} if log.notes else {})
                 provenance[entry] = _provenance(entry, source, counts, added[entry]) | log.provenance
                 truth[entry] = _truth(entry, source)
         write_json(folder / "provenance.json", {"sources": provenance})
@@ -105,15 +111,32 @@ def describe(summary: dict[str, Any]) -> str:
         for kind, reasons in counted["reasons"].items():
             counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
             lines.append(f"rejected from {entry}, {kind}: {counts} (each with file and line in rejections.parquet)")
+    lines += [
+        f"forgotten: {n['forgotten']:,} {kind} of {entry}, by the list of download.forget"
+        for entry, counted in summary.items()
+        for kind, n in counted["rows"].items()
+        if n.get("forgotten")
+    ]
     lines += [f"{entry}: {note}" for entry, counted in summary.items() for note in counted.get("notes", ())]
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """The same for all sources."""
+
+    sources: Mapping[str, Source]
+    schemas: dict[Kind, pa.Schema]
+    forgotten: frozenset[str]
+    """Ids of the records to leave out."""
+
+
 class _Counts:
-    """Counts of one source's rows after its reader: kept, or left out by the weight."""
+    """Counts of one source's rows after its reader: kept, or left out by the weight or as forgotten."""
 
     def __init__(self) -> None:
         self.kept: Counter[Kind] = Counter()
+        self.forgotten: Counter[Kind] = Counter()
         self.sampled_out: Counter[Kind] = Counter()
         self.consents: Counter[str] = Counter()
         """Kept records by their own basis, where the source reads one."""
@@ -179,26 +202,31 @@ def _added(entry: str, source: Source) -> dict[Kind, tuple[str, ...]]:
     return {shape.kind: shape.added} if shape.added else {}
 
 
-def _read(
-    entry: str, sources: Mapping[str, Source], schemas: dict[Kind, pa.Schema], log: RowLog, counts: _Counts
-) -> Iterator[tuple[Kind, pa.Table]]:
-    """A source's records that its weight keeps, with id and source, and `passage` where the source has it."""
-    source = sources[entry]
+def _read(entry: str, reading: _Reading, log: RowLog, counts: _Counts) -> Iterator[tuple[Kind, pa.Table]]:
+    """A source's records that its weight keeps and that are not forgotten, with id and source, and `passage` where the
+    source has it.
+    """
+    source = reading.sources[entry]
     settings = source.settings("data/sources", f"download.sources.{entry}")
 
     def records_of(name: str) -> Iterator[tuple[Kind, pa.Table]]:
-        return _read(name, sources, schemas, RowLog(name), _Counts())
+        return _read(name, reading, RowLog(name), _Counts())
 
     others = (records_of,) if hasattr(settings, "of") else ()
     for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log, *others):
-        records = _completed(table, kind, entry, source.consent, schemas[kind])
+        records = _completed(table, kind, entry, source.consent, reading.schemas[kind])
+        if reading.forgotten:
+            gone = forgotten.listed(records.column("id").to_pylist(), reading.forgotten)
+            counts.forgotten[kind] += sum(gone)
+            records = records.filter(pc.invert(pa.array(gone, pa.bool_())))
+        remembered = len(records)
         if source.weight < 1:
             within = [_place(entry, identity) < source.weight for identity in records.column("id").to_pylist()]
             records = records.filter(pa.array(within, pa.bool_()))
         counts.kept[kind] += len(records)
         if CONSENT in table.column_names:
             counts.consents.update(records.column(CONSENT).to_pylist())
-        counts.sampled_out[kind] += len(table) - len(records)
+        counts.sampled_out[kind] += remembered - len(records)
         counts.bytes += sum(
             pc.sum(pc.binary_length(records.column(name))).as_py() or 0
             for name in TEXTS[kind]
@@ -237,15 +265,24 @@ def _table_of(rejected: list[RejectedRow]) -> pa.Table:
     return pa.table(columns, schema=REJECTIONS)
 
 
-def _summary(entry: str, log: RowLog, counts: _Counts) -> dict[str, Any]:
-    """Row counts of one source; a reader that counts other rows than have arrived has lost some."""
+def _summary(entry: str, log: RowLog, counts: _Counts, forgets: bool) -> dict[str, Any]:
+    """Row counts of one source; a reader that counts other rows than have arrived has lost some.
+
+    Args:
+        entry: its name.
+        log: the reader's rows.
+        counts: the rows that have arrived.
+        forgets: whether there is a list of forgotten records, whose rows are then counted apart.
+    """
     rows: dict[str, dict[str, int]] = {}
     reasons: dict[str, dict[str, int]] = {}
     for kind in KINDS:
-        kept, sampled_out, rejected = counts.kept[kind], counts.sampled_out[kind], log.rejected(kind)
-        assert log.accepted[kind] == kept + sampled_out, f"{entry}: the reader counts {log.accepted[kind]} {kind}"
-        if rows_in := kept + sampled_out + rejected:
-            rows[kind] = {"rows_in": rows_in, "kept": kept, "rejected": rejected, "sampled_out": sampled_out}
+        kept, left_out, rejected = counts.kept[kind], counts.sampled_out[kind], log.rejected(kind)
+        arrived = kept + left_out + counts.forgotten[kind]
+        assert log.accepted[kind] == arrived, f"{entry}: the reader counts {log.accepted[kind]} {kind}"
+        if rows_in := arrived + rejected:
+            rows[kind] = {"rows_in": rows_in, "kept": kept, "rejected": rejected, "sampled_out": left_out}
+            rows[kind] |= {"forgotten": counts.forgotten[kind]} if forgets else {}
         if rejected:
             reasons[kind] = {reason: n for (of, reason), n in sorted(log.reasons.items()) if of == kind}
     return {"rows": rows, "reasons": reasons}

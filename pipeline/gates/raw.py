@@ -13,10 +13,10 @@ from pydantic import Field
 from pipeline import integrity
 from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.data.personal import FINDERS
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import Expectation, Frame, Row, at_least, at_most, equals, reaches, suite, warning, zero
 from pipeline.gates.profiles import grounding, records
-from pipeline.gates.profiles.personal import FINDERS
 from pipeline.gates.profiles.texts import ENCODING
 
 
@@ -239,7 +239,7 @@ EXPECTATIONS: list[Row] = [
         "ledger",
         "rows_in",
         equals("accounted", READER),
-        "rows in = kept + rejected + left out by weight",
+        "rows in = kept + rejected + left out by weight or as forgotten",
         "source {source} has {rows_in} rows; kept, rejected and left out are {accounted}",
     ),
     (

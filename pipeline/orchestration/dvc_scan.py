@@ -53,8 +53,19 @@ class Scan:
     @classmethod
     def of(cls, root: Path, progress: bool = False) -> "Scan":
         """Reads everything. Raises UserError where dvc.lock or DVC's config cannot be read."""
-        outs, stores = dvc_store.outs(root), dvc_store.stores(root)
-        paths = [path for store in stores for path in store.files()]
+        stores = dvc_store.stores(root)
+        return cls._read(root, dvc_store.outs(root), stores, [path for one in stores for path in one.files()], progress)
+
+    @classmethod
+    def of_outs(cls, root: Path, outs: list[Out]) -> "Scan":
+        """Reads these outs in the working folder, and of the stores the lists of their files alone."""
+        stores = dvc_store.stores(root)
+        lists = [store.place(out.md5) for store in stores for out in outs if out.md5.endswith(".dir")]
+        return cls._read(root, outs, stores, [path for path in lists if path.is_file()], progress=False)
+
+    @classmethod
+    def _read(cls, root: Path, outs: list[Out], stores: list[Store], paths: list[Path], progress: bool) -> "Scan":
+        """The scan of these outs and of further files."""
         for out in outs:
             place = root / out.path
             paths += dvc_store.below(root, place) if place.is_dir() else [place] if place.is_file() else []
@@ -95,7 +106,7 @@ class Scan:
     def mismatches(self) -> list[Mismatch]:
         """All mismatches: of the cache, then the working folder, then remotes."""
         stores = [list(self._in_store(store)) for store in self.stores]
-        workspace = [mismatch for out in self.outs for mismatch in self._in_workspace(out)]
+        workspace = [mismatch for out in self.outs for mismatch in self.in_workspace(out)]
         return [mismatch for part in (*stores[:1], workspace, *stores[1:]) for mismatch in part]
 
     def _in_store(self, store: Store) -> Iterator[Mismatch]:
@@ -116,7 +127,8 @@ class Scan:
                     store.name, self._shown(place), "missing", md5, "", f"of {out}: {self._again(store, md5)}"
                 )
 
-    def _in_workspace(self, out: Out) -> Iterator[Mismatch]:
+    def in_workspace(self, out: Out) -> Iterator[Mismatch]:
+        """The differences of one out in the working folder."""
         place = self.root / out.path
         if not place.exists():
             yield Mismatch(WORKSPACE, out.path, "missing", out.md5, "", self._checkout(out, out.path, out.md5))

@@ -82,6 +82,19 @@ def outs(root: Path) -> list[Out]:
     return sorted(recorded, key=lambda out: out.path)
 
 
+def outs_and_deps(lock: Path) -> dict[str, tuple[list[str], list[str]]]:
+    """Stage -> paths of its dependencies and of its outs, as dvc.lock records them; empty without one.
+
+    Raises:
+        UserError: dvc.lock cannot be read.
+    """
+    stages = _yaml(lock).get("stages") or {}
+    return {
+        stage: ([dep["path"] for dep in entry.get("deps") or []], [out["path"] for out in entry.get("outs") or []])
+        for stage, entry in stages.items()
+    }
+
+
 def stores(root: Path) -> list[Store]:
     """The cache and every remote that is a folder here, as .dvc/config and .dvc/config.local name them."""
     cache, remotes = root / ".dvc/cache", dict[str, Path]()

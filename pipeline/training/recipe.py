@@ -148,6 +148,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         key = states.fingerprint(settings, inputs, code)
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
+            run.record["machine"] = states.machine()
             progress = built.trainer(recipe, params, run, name).run(state)
             summary = _write(name, built, recipe, tokenizer_folder, progress)
             run.artifact(TRAINING / f"{name}.csv")
@@ -382,5 +383,6 @@ def _write(name: str, built: Built, recipe: Recipe, tokenizer_folder: Path, prog
     with files.replacing(curve) as path:
         pa.csv.write_csv(pa.Table.from_pylist(progress.curve), path)
     files.write_json(TRAINING / f"{name}.json", summary)
-    integrity.write_json(TRAINING / f"{name}.hashes.json", {}, beside=[TRAINING / f"{name}.json", curve])
+    hashes = {"states": progress.states}
+    integrity.write_json(TRAINING / f"{name}.hashes.json", hashes, beside=[TRAINING / f"{name}.json", curve])
     return summary

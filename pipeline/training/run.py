@@ -81,6 +81,8 @@ class Progress:
     """Step, train_loss_nats, validation_loss_nats and the measure that weights are kept by, of every validation."""
     stopped_early: bool = False
     tokens: int = 0
+    states: dict[str, str] = field(default_factory=dict)
+    """Update -> SHA-256 of weights and optimizer state after it: at the first validation and at the end."""
 
     @property
     def best_measures(self) -> dict[str, float]:
@@ -128,6 +130,8 @@ class Trainer:
         """Updates whose loss is still a tensor on the device."""
         self._reads_late = parts.compute.device != "cpu"
         """Whether losses are read only when they are logged: on a GPU reading one waits for the device."""
+        self.until: int | None = None
+        """Update after which the run ends, for a replay of its beginning; None: the schedule's last."""
         self._tokens = 0
         """Tokens of this process's updates."""
         self._saved_at = 0
@@ -184,8 +188,10 @@ class Trainer:
                 if validates:
                     self._validate(state_of=step.number)
                     bar.set_postfix(loss=f"{self.progress.curve[-1]['validation_loss_nats']:.3f}", refresh=False)
+                    if not self.progress.states or step.number == steps or self.progress.stopped_early:
+                        self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
                 bar.update()
-                if self.progress.stopped_early or stop.signal:
+                if self.progress.stopped_early or stop.signal or step.number == self.until:
                     break
                 if saves and state is not None:
                     self._save(state)

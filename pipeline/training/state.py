@@ -54,9 +54,14 @@ def fingerprint(settings: dict[str, Any], inputs: list[Path], code: Mapping[str,
         "settings": settings,
         "inputs": {path.as_posix(): sha256_of(path) for path in inputs},
         "code": dict(code),
-        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+        "torch": machine(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def machine() -> str:
+    """torch's build and the kind of CPU, which decide the bits of a training together with its inputs."""
+    return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
 
 
 class DamagedError(Exception):

@@ -1,5 +1,8 @@
 """Weights and optimizer state of a run as flat named tensors, for saving and resuming."""
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,16 @@ def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
     return tensors
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors: names, types, shapes and bits; equal for equal states on every device."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def mismatch(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_parameters: int) -> str | None:

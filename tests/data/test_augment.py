@@ -189,7 +189,9 @@ def collected(folder: Path, name: str = "raw", rows: int = 300, **sources) -> li
         "text,label\n" + "".join(f"şu mesaj {k} bir güzel haber,{'ham' if k % 2 else 'spam'}\n" for k in range(rows))
     )
     sms = source(Path("inputs/sms.csv"), language="tr")
-    collect(Download.model_validate({"sources": {"sms": sms, **sources}}), folder / name, progress=False)
+    collect(
+        Download.model_validate({"forget": None, "sources": {"sms": sms, **sources}}), folder / name, progress=False
+    )
     return pq.read_table(folder / name / "labelled.parquet").to_pylist()
 
 
@@ -238,7 +240,7 @@ def test_augmented_makes_no_twin_of_a_record_that_is_pinned_out_of_training(tmp_
     (tmp_path / "inputs/sms.csv").write_text("text,label\nşu mesaj,ham\n")
     sources = {"sms": source(Path("inputs/sms.csv"), split="test"), "noisy": augmented(PLAIN)}
     with pytest.raises(UserError, match="no text of source sms was changed"):
-        collect(Download.model_validate({"sources": sources}), tmp_path / "raw", progress=False)
+        collect(Download.model_validate({"forget": None, "sources": sources}), tmp_path / "raw", progress=False)
 
 
 def test_augmented_makes_no_twin_that_equals_a_record(tmp_path, monkeypatch):
@@ -246,7 +248,7 @@ def test_augmented_makes_no_twin_that_equals_a_record(tmp_path, monkeypatch):
     (tmp_path / "inputs").mkdir()
     (tmp_path / "inputs/sms.csv").write_text("text,label\nşu mesaj,ham\nsu mesaj,ham\nöbür,ham\n")
     sources = {"sms": source(Path("inputs/sms.csv")), "noisy": augmented(PLAIN, PLAIN)}
-    collect(Download.model_validate({"sources": sources}), tmp_path / "raw", progress=False)
+    collect(Download.model_validate({"forget": None, "sources": sources}), tmp_path / "raw", progress=False)
     rows = pq.read_table(tmp_path / "raw/labelled.parquet").to_pylist()
     assert [row["text"] for row in rows if row["source"] == "noisy"] == ["obur"]
 

@@ -46,7 +46,7 @@ def source(path: Path, **fields) -> dict:
 
 
 def download(**sources: dict) -> Download:
-    return Download.model_validate({"sources": sources})
+    return Download.model_validate({"forget": None, "sources": sources})
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_collect_keeps_the_old_folder_on_a_really_full_disk(tmp_path):
         "collect(Download.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]), False)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps({"sources": {"a": source(path)}}), str(out)],
+        [sys.executable, "-c", code, json.dumps({"forget": None, "sources": {"a": source(path)}}), str(out)],
         cwd=tmp_path,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
         capture_output=True,

@@ -15,8 +15,8 @@ from pipeline.errors import UserError
 from pipeline.gates import raw
 from pipeline.gates._rules import MOST_EXAMPLES
 from pipeline.gates.profiles import texts, values
+from tests.data.test_personal import PERSON, TURKISH, VISA
 from tests.gates.builders import GATES, Raw, entry, failed, record, text_of, verdict_on
-from tests.gates.test_personal import PERSON, TURKISH, VISA
 
 SETTINGS = raw.Settings.model_validate(GATES["raw"])
 EXPECTATIONS = raw.expectations(SETTINGS)

@@ -47,7 +47,7 @@ def _params(path: Path, by: str) -> Params:
     }
     loaded = config.load(ROOT / "params.yaml")
     split = loaded.split.model_copy(update={"by": by, "validation": 0.15, "test": 0.15})
-    download = Download.model_validate({"sources": sources})
+    download = Download.model_validate({"forget": None, "sources": sources})
     return loaded.model_copy(update={"download": download, "split": split, "tokenize": CHARACTERS})
 
 

@@ -35,7 +35,7 @@ def run(tmp_path):
 
     def running(**fields) -> subprocess.CompletedProcess:
         params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        params["download"] = {"sources": {"sms": SMS | fields}}
+        params["download"] = {"forget": None, "sources": {"sms": SMS | fields}}
         params["runtime"]["tracking"]["enabled"] = False
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         return subprocess.run(

@@ -88,7 +88,7 @@ def collected(guessed: Guess, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     entry = guessed.entry(INPUTS / "file")
     text = entry | {"kind": "documents", "columns": guessed.running_text(), "labels": {}}
     sources = yaml.safe_load(yaml.safe_dump({"own": entry, "text": text}))
-    return collect(Download.model_validate({"sources": sources}), folder / "raw", progress=False)
+    return collect(Download.model_validate({"forget": None, "sources": sources}), folder / "raw", progress=False)
 
 
 def test_guess_reads_gzip(tmp_path: Path) -> None:

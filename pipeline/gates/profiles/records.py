@@ -264,7 +264,7 @@ def _ledger(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
                 "source": source,
                 "kind": kind,
                 "rows_in": n["rows_in"],
-                "accounted": n["kept"] + n["rejected"] + n["sampled_out"],
+                "accounted": n["kept"] + n["rejected"] + n["sampled_out"] + n.get("forgotten", 0),
                 "kept": n["kept"],
                 "rows_stored": stored,
                 "rejected": n["rejected"],

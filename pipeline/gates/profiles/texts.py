@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.gates.profiles import encodings, personal
+from pipeline.data import personal
+from pipeline.gates.profiles import encodings
 
 Span = tuple[int, int]
 _AROUND = 40  # characters shown on either side of a find

@@ -74,7 +74,9 @@ def run(server, tmp_path, monkeypatch):
         server.script, server.requests, server.headers = list(script), [], []
         faq = synthesised(asking(server.address, **(ask or {})), **fields)
         sources = {"handbook": handbook(Path("inputs/handbook"), **(documents or {})), "faq": faq}
-        summary = collect(Download.model_validate({"sources": sources}), tmp_path / "raw", progress=False)
+        summary = collect(
+            Download.model_validate({"forget": None, "sources": sources}), tmp_path / "raw", progress=False
+        )
         return summary, pq.read_table(tmp_path / "raw/instructions.parquet").to_pylist()
 
     running.folder = tmp_path
@@ -372,7 +374,7 @@ def test_synthesised_continues_after_a_kill_and_asks_only_what_is_missing(run, s
         from pathlib import Path
         from pipeline.config.params import Download
         from pipeline.data.collect import collect
-        collect(Download.model_validate({{"sources": {sources!r}}}), Path("raw"), progress=False)
+        collect(Download.model_validate({{"forget": None, "sources": {sources!r}}}), Path("raw"), progress=False)
     """)
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=run.folder, env=os.environ | {"PYTHONPATH": str(CODE)}

@@ -76,6 +76,9 @@ class Settings(Section):
             "leaks",
             "canaries",
             "canary_answers",
+            "repeated",
+            "contacts",
+            "withdrawn",
             "associations",
         ]
     ]
@@ -100,6 +103,11 @@ def read(settings: Settings, _entry: str, log: "RowLog") -> "Iterator[tuple[Kind
     for kind, table in tables(settings):
         log.accept(kind, len(table))
         yield kind, table
+
+
+def adds(settings: Settings) -> "dict[Kind, tuple[str, ...]]":
+    """The column `consent`, where records are planted whose consent is withdrawn."""
+    return {"documents": ("consent",), "labelled": ("consent",)} if "withdrawn" in settings.planted else {}
 
 
 def truth(settings: Settings) -> dict[str, Any]:

@@ -253,6 +253,47 @@ def _canary_answers(clean: CleanWorld, rng: random.Random) -> list[Added | Alter
     return records
 
 
+def _repeated(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    """Stories told once, twice, four or eight times, each time with another end: near duplicates of some 0.75, which
+    deduplication removes where its threshold is lower.
+    """
+    records: list[Added | Altered] = []
+    for story, times in enumerate((1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8)):
+        told = clean.story(rng)
+        while len(str(told["text"]).split()) < _NEAR_WORDS:
+            told = clean.story(rng)
+        for _ in range(times):
+            end = str(clean.story(rng, told["language"])["text"]).partition(". ")[0].rstrip(".")
+            record = told | {"text": f"{told['text']} {end}.", "split": "train"}
+            records.append(Added("documents", record, f"told {times} times", story))
+    return records
+
+
+def _contacts(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    """E-mail addresses told once, twice, four or eight times, each time in another story."""
+    records: list[Added | Altered] = []
+    for person, times in enumerate((1, 1, 2, 2, 4, 4, 8, 8)):
+        address = identity.email(rng)
+        for _ in range(times):
+            record = clean.story(rng)
+            told = f"Hemen {address} adresine yaz." if record["language"] == "tr" else f"Write to {address} soon."
+            record["text"] = f"{record['text']} {told}"
+            records.append(Added("documents", record | {"split": "train"}, f"{address} ({times} times)", person))
+    return records
+
+
+def _withdrawn(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
+    """Records marked with a withdrawn consent, each with an unmarked copy, spaced otherwise, that has to go with it."""
+    records: list[Added | Altered] = []
+    for pair in range(12):
+        kind: Kind = "documents" if pair % 2 else "labelled"
+        record = clean.story(rng) if pair % 2 else clean.message(int(rng.random() * 1e9))
+        spaced = str(record["text"]).replace(" ", "  ", 2)
+        records.append(Added(kind, record | {"consent": "withdrawn"}, "consent is withdrawn", pair))
+        records.append(Added(kind, record | {"text": spaced}, "its copy, spaced otherwise", pair))
+    return records
+
+
 def _associations(clean: CleanWorld, rng: random.Random) -> list[Added | Altered]:
     """Names that occur nowhere else in the world, always with one job."""
     unused = [name for name in NAMES if name not in clean.world.names][:4]
@@ -291,6 +332,9 @@ PLANTS: dict[str, Plant] = {
     "leaks": _leaks,
     "canaries": _canaries,
     "canary_answers": _canary_answers,
+    "repeated": _repeated,
+    "contacts": _contacts,
+    "withdrawn": _withdrawn,
     "associations": _associations,
 }
 

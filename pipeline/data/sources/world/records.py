@@ -67,6 +67,7 @@ def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
         UserError: a number of people that the world does not hold, or more different records than it has.
     """
     plants = _plants(settings)
+    marked = "withdrawn" in settings.planted
     world = _made(settings).world
     records: dict[Kind, Iterator[dict[str, Any]]] = {
         "documents": chain(documents(settings), _retold(settings)),
@@ -79,7 +80,7 @@ def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
     }
     for kind in KINDS:
         for rows in _batches(_with_plants(kind, records[kind], plants)):
-            yield kind, _table(kind, rows)
+            yield kind, _table(kind, rows, ["consent"] if marked and kind in ("documents", "labelled") else [])
 
 
 def truth(settings: "Settings") -> dict[str, Any]:
@@ -240,9 +241,11 @@ def _batches(records: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield rows
 
 
-def _table(kind: Kind, rows: list[dict[str, Any]]) -> pa.Table:
+def _table(kind: Kind, rows: list[dict[str, Any]], added: list[str]) -> pa.Table:
+    """Rows of one kind; `added`: further columns, null where a row has no value."""
     names = [*CONTENT[kind], "language", "split", "origin"]
     table = {name: pa.array([row[name] for row in rows], pa.string()) for name in names}
+    table |= {name: pa.array([row.get(name) for row in rows], pa.string()) for name in added}
     if "history" in SCHEMAS[kind].names:
         table["history"] = pa.array([row.get("history") for row in rows], pa.string())
     if kind == "documents":

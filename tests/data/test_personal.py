@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gates.profiles import personal
-from pipeline.gates.profiles.personal import FINDERS, mask
+from pipeline.data import personal
+from pipeline.data.personal import FINDERS, mask
 
 
 def card(prefix: str, length: int) -> str:

@@ -1,0 +1,124 @@
+"""`tohum forget` on a real project: a withdrawn record is in no window, no cache and no model after the plan is done.
+
+Lost otherwise: someone is told that their words are gone, and the next model has learned them again.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.errors import UserError
+from tests import scratch
+from tests.base_project import NAMES, STAGES, run_and_commit
+from tests.commands import tohum
+
+
+def ids_of(kind: str) -> set[str]:
+    return {one for split in ("train", "validation", "test")
+            for one in pq.read_table(f"data/samples/{kind}/{split}.parquet")["id"].to_pylist()}  # fmt: skip
+
+
+def plan_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert tohum("forget", *words, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
+    base_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_of(capsys, "--consent", "withdrawn")
+    gone = {record["id"] for record in plan["records"]}
+    assert len(gone) == 24  # 12 marked records and their copies
+    assert {record["why"].partition(" of ")[0] for record in plan["records"]} == {
+        "named by consent withdrawn",
+        "duplicate",
+    }
+    assert gone & ids_of("documents")
+    assert gone & ids_of("labelled")
+    assert {stage["stage"] for stage in plan["reruns"]} == {*NAMES} - {"code"}
+    assert plan["cost"]["seconds"] > 0
+    [base] = plan["learners"]
+    assert (base["model"], base["how"]) == ("base", "trained")
+    assert base["windows"]["train"]
+
+    assert tohum("forget", "--consent", "withdrawn", "--apply") == 0
+    listed = Path("inputs/forget.txt").read_text(encoding="utf-8")
+    assert all(identity in listed for identity in gone)
+    assert not any(record["origin"] in listed for record in plan["records"])
+    assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["download"]["forget"] == "inputs/forget.txt"
+    assert tohum("forget", "--check") == 1
+
+    run_and_commit()
+    assert not gone & (ids_of("documents") | ids_of("labelled"))
+    assert (
+        json.loads(Path("data/raw/ledger.json").read_text(encoding="utf-8"))["sources"]["world"]["documents"][
+            "forgotten"
+        ]
+        == 12
+    )
+    capsys.readouterr()
+    assert tohum("forget", "--check") == 1  # the earlier data still lies in DVC's cache
+    printed = capsys.readouterr().out
+    assert "left: " in printed
+    assert "dvc gc --workspace" in printed
+
+    done = scratch.dvc(base_project, "gc", "--workspace", "--force", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert tohum("forget", "--check") == 0
+    assert "nothing holds them" in capsys.readouterr().out
+
+
+def test_a_document_that_the_index_names_wrongly_is_still_found(
+    base_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tokens are decoded and hashed again."""
+    [marked, *_] = (
+        record for record in plan_of(capsys, "--consent", "withdrawn")["records"]
+        if record["kind"] == "documents" and record["id"] in ids_of("documents")
+    )  # fmt: skip
+    from pipeline.data import remains
+    from pipeline.tokenizer import Tokenizer
+
+    found = list(
+        remains.in_documents(Path("data/samples"), {marked["id"]}, Tokenizer.load(Path("data/tokens/tokenizer")))
+    )
+    assert [(one.column, one.ids) for one in found] == [("tokens", (marked["id"],))]
+
+
+def test_check_names_the_stages_that_have_not_run_since(base_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tohum("forget", "--consent", "withdrawn", "--apply") == 0
+    run_and_commit(STAGES[:-1])
+    assert scratch.dvc(base_project, "gc", "--workspace", "--force", "--quiet").returncode == 0
+    capsys.readouterr()
+    assert tohum("forget", "--check") == 1
+    assert "not run on the data as it is now: pretrain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["0" * 16], "no record is 0000000000000000; expected record ids, origins"),
+        (["--consent", "maybe"], "no record is consent maybe"),
+    ],
+)
+def test_a_row_that_no_record_is_changes_nothing(base_project: Path, words: list[str], expected: str) -> None:
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(UserError, match=expected):
+        tohum("forget", *words, "--apply")
+    assert Path("params.yaml").read_bytes() == before
+    assert not Path("inputs/forget.txt").exists()
+
+
+def test_check_without_a_list_says_how_to_begin_one(base_project: Path) -> None:
+    with pytest.raises(UserError, match=r"download\.forget is null: no record was forgotten"):
+        tohum("forget", "--check")
+
+
+def test_forget_without_a_row_is_wrong_usage(base_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tohum("forget") == 2
+    assert "name at least one ROW" in capsys.readouterr().err
