@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 SPECIALS = ["<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
 
 
@@ -23,6 +25,9 @@ class ByteTokenizer:
         return list(text.encode())
 
     encode_after_special = encode
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.array(self.encode(text), dtype=np.uint32) for text in texts]
 
     def decode(self, ids: Any) -> str:
         return self.decode_bytes(ids).decode(errors="replace")
