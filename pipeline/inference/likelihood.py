@@ -9,26 +9,24 @@ training puts before one, the continuation's ids are those of context + continua
 alone has, and blanks at the end of a context count to the continuation. A context for which the model has too few
 positions loses its beginning (`Scored.cut`).
 
-Beginnings that several texts share are computed once. A prompt that all texts begin with becomes keys and values
-(`prefix` of `GPT.hidden`); texts that begin alike, such as the choices of one question or two sentences of a minimal
-pair, share a row: their common beginning, the trunk, and behind it their endings, the branches, which do not attend to
-each other (tree attention; Cai et al. 2024, "Medusa", section 3.1). Logits are computed only where they score a token.
-Models that transformers computes (`LibraryModel`) have neither: each of their texts is a row of its own.
+Beginnings that several texts share are computed once: a prompt that all texts begin with becomes keys and values
+(`prefix` of `GPT.hidden`), and texts that begin alike, such as the choices of one question or the two sentences of a
+minimal pair, share a row (shared_rows.py). Logits are computed only where they score a token. Models that transformers
+computes (`LibraryModel`) have neither: each of their texts is a row of its own.
 
-Shapes: B rows, T positions, P positions before the rows (prefix, virtual tokens), N scored positions, V vocabulary.
+Shapes: N scored positions of a batch, M scored tokens (several may follow one position), V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.config.recipe import Compute
 from pipeline.errors import UserError
+from pipeline.inference.shared_rows import Packed, Text, batches, mask_of, packed_batch, rows_of, shared_ids
 from pipeline.model.cache import KeyValue, KVRecorder
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
@@ -37,8 +35,6 @@ from pipeline.tasks import Task
 from pipeline.tokenizer import Tokenizer
 
 _LEAST_PREFIX = 8  # shared ids for which keys and values of their own are worth a pass
-_LEAST_SAVED = 0.15  # share of a group's ids that a trunk saves, below which its texts are rows of their own
-_LONGEST_ROW = 768  # ids of a trunk with its branches; attention takes the square
 _LOGITS_AT_ONCE = 256  # positions whose logits are in memory at once
 
 
@@ -178,8 +174,8 @@ def token_nats(
     try:
         with precision or nullcontext():
             prefix, shared = _shared_prefix(model, texts)
-            for batch in _batches(_rows(texts, shared, not isinstance(model, LibraryModel)), batch_size):
-                packed = _packed(texts, ends, batch, shared)
+            for batch in batches(rows_of(texts, shared, not isinstance(model, LibraryModel)), batch_size):
+                packed = packed_batch(texts, ends, batch, shared)
                 values[packed.tokens_M], greedy[packed.tokens_M] = _scores(model, packed, prefix)
     finally:
         model.train(training)
@@ -197,19 +193,6 @@ def token_nats(
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
-class _Text(NamedTuple):
-    """The ids of context and continuation, cut on the left to the model's positions."""
-
-    ids: list[int]
-    first: int
-    """Index of the first id of the continuation, 1 or more."""
-
-    @property
-    def scored(self) -> int:
-        """Tokens of the continuation."""
-        return len(self.ids) - self.first
-
-
 def _encoded(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], start: tuple[int, ...]) -> list[Ids]:
     """Ids as lm-evaluation-harness makes them (`_encode_pair` of its api/model.py)."""
     bare = [context.rstrip() for context, _ in pairs]
@@ -223,7 +206,7 @@ def _encoded(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], start: tupl
     return rows
 
 
-def _text(row: Ids, room: int, name: str) -> _Text:
+def _text(row: Ids, room: int, name: str) -> Text:
     if not len(row.continuation):
         raise UserError(f"{name}: its continuation has no token; expected a text of at least one")
     if not len(row.context):
@@ -234,38 +217,16 @@ def _text(row: Ids, room: int, name: str) -> _Text:
             "out, or measure a model with a longer context"
         )
     ids = [*row.context, *row.continuation][-(room + 1) :]
-    return _Text(ids, len(ids) - len(row.continuation))
+    return Text(ids, len(ids) - len(row.continuation))
 
 
-# -- rows of trunks and branches --------------------------------------------------------------------------------------
-
-
-class _Row(NamedTuple):
-    """Texts that are computed together."""
-
-    members: list[int]
-    """Indices of the texts."""
-    trunk: int
-    """Number of first input ids, the prefix included, that all of them share."""
-    length: int
-    """Input ids in all, the prefix left out."""
-
-
-def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """The number of first ids that two texts share."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
-
-
-def _shared_prefix(model: GPT, texts: Sequence[_Text]) -> tuple[list[KeyValue] | None, int]:
+def _shared_prefix(model: GPT, texts: Sequence[Text]) -> tuple[list[KeyValue] | None, int]:
     """Keys and values of the beginning that all texts share, and its length; none where it is short."""
     if len(texts) < 2 or isinstance(model, LibraryModel) or model.virtual is not None:
         return None, 0
     low, high = min(text.ids for text in texts), max(text.ids for text in texts)
     # one input id at least remains for every text, and its logits score the first token of the continuation
-    shared = min(_shared(low, high), *(text.first - 1 for text in texts))
+    shared = min(shared_ids(low, high), *(text.first - 1 for text in texts))
     if shared < _LEAST_PREFIX:
         return None, 0
     recorder = KVRecorder()
@@ -273,110 +234,7 @@ def _shared_prefix(model: GPT, texts: Sequence[_Text]) -> tuple[list[KeyValue] |
     return recorder.layers, shared
 
 
-def _rows(texts: Sequence[_Text], shared: int, joins: bool) -> list[_Row]:
-    """Texts that begin alike, in rows; the last id of a text is no input, as nothing is predicted after it."""
-    order = sorted(range(len(texts)), key=lambda i: texts[i].ids)
-    rows: list[_Row] = []
-    for i in order:
-        length = len(texts[i].ids) - 1 - shared
-        alone = _Row([i], len(texts[i].ids) - 1, length)
-        joined = _joined(texts, rows[-1], i, length, shared) if rows and joins else None
-        if joined is None:
-            rows.append(alone)
-        else:
-            rows[-1] = joined
-    return rows
-
-
-def _joined(texts: Sequence[_Text], row: _Row, new: int, length: int, shared: int) -> _Row | None:
-    """The row with one more text; None where a trunk saves too little."""
-    last = texts[row.members[-1]]
-    # Sorted texts: the trunk of all is the shortest beginning that neighbours share.
-    trunk = min(row.trunk, _shared(last.ids[:-1], texts[new].ids[:-1]))
-    n = len(row.members)
-    alone = sum(len(texts[i].ids) - 1 - shared for i in row.members) + length
-    saved = n * (trunk - shared)
-    if saved < _LEAST_SAVED * alone or saved < (n - 1) * (row.trunk - shared) or alone - saved > _LONGEST_ROW:
-        return None
-    return _Row([*row.members, new], trunk, alone - saved)
-
-
-def _batches(rows: Sequence[_Row], batch_size: int) -> Iterator[list[_Row]]:
-    """Rows of like length, `batch_size` texts at a time; rows of one text apart, which need no mask."""
-    ordered = sorted(rows, key=lambda row: (len(row.members) > 1, row.length))
-    batch: list[_Row] = []
-    for row, after in pairwise([*ordered, None]):
-        assert row is not None
-        batch.append(row)
-        full = sum(len(one.members) for one in batch) >= batch_size
-        if after is None or full or (len(after.members) > 1) != (len(row.members) > 1):
-            yield batch
-            batch = []
-
-
-class _Packed(NamedTuple):
-    """A batch as tensors on the CPU; M scored tokens."""
-
-    ids_BT: Tensor
-    positions_BT: Tensor
-    """Counted from the prefix's end."""
-    branches_BT: Tensor
-    """0 in the trunk, the branch's number behind it, -1 in padding."""
-    wanted_BT: Tensor
-    """Positions whose logits score a token."""
-    slots_M: Tensor
-    """Row times T plus position whose logits score the token."""
-    targets_M: Tensor
-    tokens_M: np.ndarray
-    """Index of the token among those of all texts."""
-    has_branches: bool
-
-
-def _packed(texts: Sequence[_Text], ends: np.ndarray, batch: Sequence[_Row], shared: int) -> _Packed:
-    width = max(row.length for row in batch)
-    ids, positions = (np.zeros((len(batch), width), dtype=np.int64) for _ in range(2))
-    branches = np.full((len(batch), width), -1, dtype=np.int64)
-    slots, targets, tokens = [], [], []
-    for b, row in enumerate(batch):
-        trunk = row.trunk - shared
-        ids[b, :trunk] = texts[row.members[0]].ids[shared : row.trunk]
-        positions[b, :trunk], branches[b, :trunk] = np.arange(trunk), 0
-        end = trunk
-        for branch, member in enumerate(row.members, start=1):
-            text = texts[member]
-            rest = text.ids[row.trunk : -1]
-            here = slice(end, end + len(rest))
-            ids[b, here], branches[b, here] = rest, branch
-            positions[b, here] = np.arange(trunk, trunk + len(rest))
-            before = np.arange(text.first - 1, len(text.ids) - 1)  # the input ids after which tokens are predicted
-            slots.append(b * width + np.where(before < row.trunk, before - shared, before - row.trunk + end))
-            targets.append(text.ids[text.first :])
-            tokens.append(np.arange(ends[member] - text.scored, ends[member]))
-            end += len(rest)
-    slots_M = torch.from_numpy(np.concatenate(slots))
-    wanted = torch.zeros(len(batch) * width, dtype=torch.bool)
-    wanted[slots_M] = True
-    return _Packed(
-        torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(branches), wanted.view(len(batch), width),
-        slots_M, torch.from_numpy(np.concatenate(targets)), np.concatenate(tokens),
-        any(len(row.members) > 1 for row in batch),
-    )  # fmt: skip
-
-
-def _mask(packed: _Packed, past: int, window: int | None) -> Tensor:
-    """[B, 1, T, P + T], true where a token may attend: the prefix, the trunk before it, and its own branch."""
-    at_BT, branches_BT = packed.positions_BT + past, packed.branches_BT
-    of_row = (branches_BT[:, None] == 0) | (branches_BT[:, None] == branches_BT[:, :, None])
-    distance = at_BT[:, :, None] - at_BT[:, None]
-    mask = of_row & (distance >= 0)
-    before = torch.ones(*at_BT.shape, past, dtype=torch.bool)
-    if window is not None:
-        mask &= distance < window
-        before = at_BT[:, :, None] - torch.arange(past) < window
-    return torch.cat((before, mask), dim=2)[:, None]
-
-
-def _scores(model: GPT, packed: _Packed, prefix: list[KeyValue] | None) -> tuple[np.ndarray, np.ndarray]:
+def _scores(model: GPT, packed: Packed, prefix: list[KeyValue] | None) -> tuple[np.ndarray, np.ndarray]:
     """-ln p of every scored token of a batch, and whether no token is likelier: float64 and bool, [M]."""
     device = model.embed.weight.device
     inputs: dict[str, Any] = {"wanted_BT": packed.wanted_BT.to(device)}
@@ -385,15 +243,13 @@ def _scores(model: GPT, packed: _Packed, prefix: list[KeyValue] | None) -> tuple
     if packed.has_branches:
         past = model.config.context_length - model.room(prefix)
         window = model.config.window_within(past + int(packed.positions_BT.max()) + 1)
-        inputs["mask"] = _mask(packed, past, window).to(device)
+        inputs["mask"] = mask_of(packed, past, window).to(device)
         inputs["positions_BT"] = packed.positions_BT.to(device) + past
     hidden_ND = model.hidden(packed.ids_BT.to(device), **inputs)
     place_M = (packed.wanted_BT.flatten().cumsum(0) - 1)[packed.slots_M].to(device)
     targets_M = packed.targets_M.to(device)
-    nats_M, likeliest_M = (
-        hidden_ND.new_empty(len(place_M), dtype=torch.float32),
-        torch.empty_like(place_M, dtype=torch.bool),
-    )
+    nats_M = torch.empty(len(place_M), device=device)
+    likeliest_M = torch.empty(len(place_M), dtype=torch.bool, device=device)
     for first in range(0, len(hidden_ND), _LOGITS_AT_ONCE):
         logits_NV = model.logits(hidden_ND[first : first + _LOGITS_AT_ONCE]).float()
         at = ((place_M >= first) & (place_M < first + len(logits_NV))).nonzero()[:, 0]
