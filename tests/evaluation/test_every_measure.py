@@ -13,6 +13,7 @@ from pipeline.config import plugins
 from pipeline.evaluation import Subject
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tasks import open_task
+from tests.evaluation import benchmark_files
 from tests.evaluation.test_measures import COMPUTE, TOKENIZER, write_documents, write_labelled
 from tests.models import network
 from tests.specs import ANSWERS, SPAM, changed
@@ -40,6 +41,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
         {"instruction": f"q{i}", "input": "", "output": SECRET, "language": language, "source": "own"}
         for i, language in enumerate(("tr", "en"))
     ]
+    benchmark_files.write(tmp_path)
     (tmp_path / "instructions").mkdir()
     for split in ("train", "validation", "test"):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"instructions/{split}.parquet")
