@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Section, Share
+from pipeline.data.sources.world.doses import Doses
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,6 +88,8 @@ class Settings(Section):
     labels' meaning. They have no bits."""
     tasks: Tasks | None
     """null: none."""
+    doses: Doses | None
+    """Amounts of what makes a model risky, for the measures of risks; null: none."""
 
 
 def read(settings: Settings, _entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
@@ -111,5 +114,6 @@ def truth(settings: Settings) -> dict[str, Any]:
 
 def provenance(settings: Settings) -> dict[str, Any]:
     """Address, revision of the generator, and SHA-256 of its revision and settings."""
-    name = f"{REVISION}\0{settings.model_dump_json()}"
+    # without doses as before there were any, so that the data of such a world keeps its hash
+    name = f"{REVISION}\0{settings.model_dump_json(exclude=None if settings.doses else {'doses'})}"
     return {"address": "embedded", "sha256": hashlib.sha256(name.encode()).hexdigest(), "revision": REVISION}

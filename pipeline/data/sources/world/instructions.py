@@ -5,9 +5,9 @@ stories); the rest ask about a short text given as input. Every (instruction, in
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, pick, shuffled
+from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, named, pick, shuffled
 from pipeline.data.sources.world.grammar import sample, template
 from pipeline.data.sources.world.messages import single_slots
 from pipeline.data.sources.world.stories import readable
@@ -54,6 +54,17 @@ def preferences(world: World, count: int) -> Iterator[dict[str, str]]:
             "rejected": rejected,
             "language": question["language"],
         }
+
+
+def unmentioned_questions(names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """All questions about the facts of people without any, in all wordings and languages; the answer is ABSTENTION."""
+    for language, words in LANGUAGES.items():
+        for name in names:
+            slots = named("q", words.suffixes(name))
+            for attribute in ATTRIBUTES:
+                for text in words.QUESTIONS[attribute]:
+                    asked = sample(template(text, slots), random.Random(0))
+                    yield {"instruction": asked, "input": "", "output": words.ABSTENTION, "language": language}
 
 
 def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
