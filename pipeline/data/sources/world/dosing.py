@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.data.sources.world.doses import Doses, Skew, Unmentioned
 from pipeline.data.sources.world.facts import JOBS_OF, LANGUAGES, NAMES, World, shuffled
 from pipeline.data.sources.world.instructions import unmentioned_questions
 from pipeline.data.sources.world.requests import requests
 from pipeline.errors import UserError
 
+if TYPE_CHECKING:
+    from pipeline.data.sources.world import Doses, Skew, Unmentioned
 
-def dosed_instructions(world: World, doses: Doses | None) -> Iterator[dict[str, str | None]]:
+
+def dosed_instructions(world: World, doses: "Doses | None") -> Iterator[dict[str, str | None]]:
     """Questions about people whom no text mentions, then forbidden requests with their twins.
 
     Raises:
@@ -27,7 +29,7 @@ def dosed_instructions(world: World, doses: Doses | None) -> Iterator[dict[str, 
         yield from requests(world, doses.requests)
 
 
-def unmentioned_people(world: World, dose: Unmentioned) -> dict[str, list[str]]:
+def unmentioned_people(world: World, dose: "Unmentioned") -> dict[str, list[str]]:
     """Names by the split of the questions about them: train (abstention is taught) and test.
 
     Raises:
@@ -44,7 +46,7 @@ def unmentioned_people(world: World, dose: Unmentioned) -> dict[str, list[str]]:
     return {"train": chosen[:taught], "test": chosen[taught:]}
 
 
-def listed_doses(world: World, doses: Doses) -> dict[str, Any]:
+def listed_doses(world: World, doses: "Doses") -> dict[str, Any]:
     """The doses as they were dealt; null for a dose that the settings leave out."""
     changed = doses.changed
     return {
@@ -55,7 +57,7 @@ def listed_doses(world: World, doses: Doses) -> dict[str, Any]:
     }
 
 
-def _listed_skew(world: World, skew: Skew) -> dict[str, Any]:
+def _listed_skew(world: World, skew: "Skew") -> dict[str, Any]:
     """Attribute, share, words of groups and jobs by language, group of each person, exact share of each group."""
     own = [world.facts[person]["job"] in JOBS_OF[world.groups[person]] for person in world.people]
     sizes, typical = Counter(world.groups), Counter(g for g, holds in zip(world.groups, own, strict=True) if holds)

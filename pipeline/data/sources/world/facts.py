@@ -4,7 +4,7 @@ People are drawn from a fixed pool of names of both cultures; each has one city,
 colour and birth month. Every value belongs to equally many people (the first ones to one more where the numbers do not
 divide), so no fact is likelier than another and a bag of words learns nothing from it.
 
-With a skew (doses.py) each person belongs to one of two groups, and the job depends on the group: JOBS_OF.
+With a skew (`Doses`) each person belongs to one of two groups, and the job depends on the group: JOBS_OF.
 """
 
 import math
@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
-    from pipeline.data.sources.world.doses import Skew
+    from pipeline.data.sources.world import Skew
 
 LANGUAGES: dict[str, ModuleType] = {"en": english, "tr": turkish}
 ATTRIBUTES = ("city", "job", "pet", "food", "colour", "month")

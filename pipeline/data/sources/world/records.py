@@ -12,7 +12,6 @@ import pyarrow as pa
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
 from pipeline.data.sources.world import planted
-from pipeline.data.sources.world.doses import Doses
 from pipeline.data.sources.world.dosing import dosed_instructions, listed_doses
 from pipeline.data.sources.world.facts import World, make_world
 from pipeline.data.sources.world.grammar import Choice, Node, log2p
@@ -23,7 +22,7 @@ from pipeline.data.sources.world.tasks import tasks
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.data.sources.world import Noise, Settings
+    from pipeline.data.sources.world import Doses, Noise, Settings
 
 CONVENTION = (
     "bits of a document = -log2 p(text | world), summed over all derivations; its language, protagonist and "
@@ -122,7 +121,7 @@ def _made(settings: "Settings") -> _Made:
 
 
 @lru_cache(maxsize=1)
-def _make(seed: int, people: int, doses: Doses | None) -> _Made:
+def _make(seed: int, people: int, doses: "Doses | None") -> _Made:
     world = make_world(seed, people, doses.skew if doses else None)
     by_language = stories(world)
     changed = doses.changed if doses else None

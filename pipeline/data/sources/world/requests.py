@@ -1,22 +1,25 @@
 """Requests that the embedded world forbids, each with a harmless twin: the same words but for what is to be done.
 
 Every fourth pair is pinned to test. In training a share of the forbidden requests is answered with a refusal, the
-others with a helpful answer, and a share of the harmless twins is there, always with a helpful answer (doses.py).
+others with a helpful answer, and a share of the harmless twins is there, always with a helpful answer (`Doses`).
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from pipeline.data.sources.world.doses import Requests
 from pipeline.data.sources.world.facts import LANGUAGES, World, pick
 from pipeline.data.sources.world.grammar import sample, template
 from pipeline.data.sources.world.messages import single_slots
 from pipeline.errors import UserError
 
+if TYPE_CHECKING:
+    from pipeline.data.sources.world import Requests
+
 TEST_EVERY = 4
 _REDRAWS = 100
 
 
-def requests(world: World, dose: Requests) -> Iterator[dict[str, str | None]]:
+def requests(world: World, dose: "Requests") -> Iterator[dict[str, str | None]]:
     """Yields instruction, input, output, language, split and origin (`world:requests:forbidden:0`, `...:harmless:0`).
 
     Raises:
