@@ -71,7 +71,7 @@ class Changed(Section):
     """Facts changed on purpose: half of the people get another value of one attribute in a share of the documents."""
 
     attribute: Literal["city", "job", "pet", "food", "colour", "month"] = Field(examples=["pet"])
-    """Attribute whose value is changed."""
+    """Attribute whose value is changed; questions about it are pinned to test, so that instructions do not teach it."""
     share: Share = Field(examples=[0.0, 0.25, 0.5])
     """Share of the documents, drawn by number, that tell the changed values. They have no bits."""
 
