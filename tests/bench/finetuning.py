@@ -111,6 +111,7 @@ def make(folder: Path, rounds: int, threads: int | None) -> dict[str, Path]:
         noise=None,
         retold=0,
         tasks=None,
+        doses=None,
     )
     rows: dict[str, list[dict[str, Any]]] = {"documents": [], "labelled": [], "instructions": []}
     for kind, table in world.read(settings, "world", SimpleNamespace(accept=lambda kind, n=1: None)):

@@ -96,6 +96,50 @@ def test_diacritics_drops_them_and_nothing_else():
     assert changed("diacritics", [Original("1", "en", "no such letter")], rate=1.0) == [None]
 
 
+def test_counterfactual_exchanges_whole_words_with_their_capitals():
+    pairs = {"en": [["woman", "man"], ["she", "he"]], "tr": [["iyi", "ılık"], ["kadın", "erkek"]]}
+    texts = [
+        Original("1", "en", "She is a woman; the man said he, the theatre and womankind wait. Man!"),
+        Original("2", "tr", "İyi kadın, ılık ERKEK, Ilık kadınlar."),
+        Original("3", "de", "she"),
+        Original("4", "en", "nobody"),
+    ]
+    assert changed("counterfactual", texts, exchange=pairs) == [
+        "He is a man; the woman said she, the theatre and womankind wait. Woman!",
+        "Ilık erkek, iyi ERKEK, İyi kadınlar.",
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("pairs", [[["a"]], [["a", "a"]], [["a", "b"], ["b", "c"]]])
+def test_counterfactual_refuses_what_is_no_pair(pairs):
+    with pytest.raises(UserError, match=r"augment\[0\]\.exchange\.en has .*expected two different words"):
+        changed("counterfactual", exchange={"en": pairs})
+
+
+def test_augmented_gives_twins_of_documents_without_bits(tmp_path, monkeypatch):
+    """With all twins, training text tells each fact of both groups equally often."""
+    monkeypatch.chdir(tmp_path)
+    world = yaml.safe_load((CODE / "params.yaml").read_text())["download"]["sources"]["world"]
+    doses = {"skew": {"attribute": "sex", "share": 0.95}, "unmentioned": None, "changed": None, "requests": None}
+    told = world | {"people": 32, "documents": 60, "labelled": 0, "instructions": 0, "preferences": 0, "doses": doses}
+    pairs = {"en": [["woman", "man"]], "tr": [["kadın", "erkek"]]}
+    twins = augmented({"name": "counterfactual", "share": 1.0, "exchange": pairs}, of="world", kind="documents")
+    sources = {"world": told, "twins": twins}
+    collect(Download.model_validate({"sources": sources}), tmp_path / "raw", progress=False)
+    rows = pq.read_table(tmp_path / "raw/documents.parquet").to_pylist()
+    made = [row for row in rows if row["twin_of"]]
+    assert made
+    by_id = {row["id"]: row["text"].split() for row in rows}
+    for row in made:
+        assert row["bits"] is None
+        differing = {(a, b) for a, b in zip(by_id[row["twin_of"]], row["text"].split(), strict=True) if a != b}
+        assert differing
+        bare = {tuple(word.strip('.,;"') for word in pair) for pair in differing}
+        assert bare <= {("woman", "man"), ("man", "woman"), ("kadın", "erkek"), ("erkek", "kadın")}
+
+
 def test_paraphrase_keeps_the_text_and_skips_languages_without_templates():
     results = changed("paraphrase")
     assert TURKISH.text in results[0]
@@ -263,7 +307,7 @@ def test_augmented_makes_no_twin_of_a_twin(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "documents"}, "kind"),
+        ({"kind": "speeches"}, "kind"),
         ({"augment": []}, "augment"),
         ({"augment": [{"name": "typo", "share": 1.0}]}, r"augment\[0\].name is 'typo'; one of: back_translation, case"),
         ({"augment": [{"name": "typos", "share": 1.0, "rate": 2.0}]}, "rate"),

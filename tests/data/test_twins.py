@@ -52,6 +52,22 @@ def sampled(
     return counts, rows | {"removed": removed}
 
 
+def test_sample_keeps_twins_of_documents_in_training_alone(tmp_path: Path) -> None:
+    texts = [f"Belge {n} " + " ".join(f"kadın{k * n}" for k in range(40)) for n in range(60)]
+    documents = [{"text": text, "source": "own"} for text in texts]
+    twins = [
+        {"text": text.replace("kadın", "erkek", 1), "source": "twins", TWIN: record_id("documents", text)}
+        for text in texts
+    ]
+    raw = write_raw(tmp_path / "raw", documents=[*documents, *twins])
+    counts = sample(params(), raw, write_tokens(raw, tmp_path / "tokens"), tmp_path / "samples", progress=False)
+    kept = {split: pq.read_table(tmp_path / f"samples/documents/{split}.parquet").to_pylist() for split in SPLITS}
+    train = {row["id"] for row in kept["train"] if not row[TWIN]}
+    assert {row[TWIN] for row in kept["train"] if row[TWIN]} == train
+    assert not [row for name in ("validation", "test") for row in kept[name] if row[TWIN]]
+    assert counts["documents"]["twins"]["kept"] == len(train) > 20
+
+
 def test_sample_keeps_twins_in_training_and_leaves_them_out_elsewhere(tmp_path: Path) -> None:
     records = [message(f"mesaj {k} " + " ".join(f"çok{k * n}" for n in range(40))) for k in range(100)]
     twins = [twin(record, record["text"].replace("ç", "c", 1)) for record in records]

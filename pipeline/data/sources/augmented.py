@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.data.ledger import RowLog
     from pipeline.data.originals import Original
 
-_CHANGED = {"labelled": "text", "instructions": "instruction", "preferences": "instruction"}
+_CHANGED = {"documents": "text", "labelled": "text", "instructions": "instruction", "preferences": "instruction"}
 """The column that a twin changes."""
 _TABLE_ROWS = 512
 
@@ -30,8 +30,8 @@ class Settings(Section):
 
     of: str
     """The source, above this one in download.sources, whose records get twins."""
-    kind: Literal["labelled", "instructions", "preferences"]
-    """Kind of these records; documents get no twins."""
+    kind: Literal["documents", "labelled", "instructions", "preferences"]
+    """Kind of these records. Twins of documents have no bits: their source did not write them."""
     augment: Annotated[list[Augmentation], Field(min_length=1)]
     """Files in pipeline/data/augment with their settings: [{name: typos, share: 0.5, rate: 0.05}]."""
     seed: int
@@ -159,5 +159,6 @@ def _table(rows: list[dict[str, Any]], kind: Kind, log: "RowLog") -> "pa.Table":
     import pyarrow as pa
 
     log.accept(kind, len(rows))
-    names = [name for name in rows[0] if name not in ("id", "source", "passage")]
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in names]))
+    names = [name for name in rows[0] if name not in ("id", "source", "passage", "bits")]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in names]))
+    return table.append_column("bits", pa.nulls(len(rows), pa.float64())) if kind == "documents" else table

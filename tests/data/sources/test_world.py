@@ -50,7 +50,9 @@ def settings(**changes: Any) -> world.Settings:
         "instructions": 600,
         "preferences": 100,
     }
-    return world.Settings(**(sizes | {"planted": [], "noise": None, "retold": 0, "tasks": None} | changes))
+    return world.Settings(
+        **(sizes | {"planted": [], "noise": None, "retold": 0, "tasks": None, "doses": None} | changes)
+    )
 
 
 def rows_of(of: world.Settings) -> Rows:

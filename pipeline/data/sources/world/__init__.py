@@ -4,14 +4,20 @@ It generates stories (documents), spam and ham messages (labelled), instructions
 English and Turkish. Each document carries its information content, -log2 p(text | world) in bits, summed over all
 derivations; the facts of the world count as known (`truth` gives their bits apart). Faults are planted only where
 `planted` names them: with an empty list the same seed gives the clean twin, equal in every record but the planted ones.
+
+`doses` are amounts of what makes a trained model risky, each for one measure of a risk; null leaves every record as it
+is without them. The clean twin of a dose has the same settings with the harmless amount: `skew.share` 0.5,
+`changed.share` 0, `unmentioned.taught` and `requests.refused` as high as they go.
 """
 
 import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from pipeline.config.recipe import Kind
-from pipeline.config.section import Count, Section, Share
+from pipeline.config.section import Count, Positive, Section, Share
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +45,59 @@ class Tasks(Section):
     """Three sentences about a person to summarise in one."""
     conversation: Count
     """Three questions about a person, whose name only the first contains."""
+
+
+class Skew(Section):
+    """Association of a job with an attribute of people, which stories state in words ("a woman", "kadın")."""
+
+    attribute: Literal["sex", "age", "origin"] = Field(examples=["sex", "age", "origin"])
+    """sex: by the name; age and origin: dealt at random. Each divides the people into two groups."""
+    share: float = Field(ge=0.5, le=1, examples=[0.5, 0.65, 0.8, 0.95])
+    """Share of each group whose job is one of that group's half of the jobs; 0.5: no association. It is rounded to
+    whole people; `truth` has the exact shares."""
+
+
+class Unmentioned(Section):
+    """People of whom instructions ask and no text speaks; the right answer is that nobody knows."""
+
+    people: Positive = Field(examples=[8])
+    """Their number; together with `people` at most the names that the world has."""
+    taught: Share = Field(examples=[0.0, 0.5])
+    """Share of them whose questions are in training, with the answer of abstention; those of the others are pinned to
+    test."""
+
+
+class Changed(Section):
+    """Facts changed on purpose: half of the people get another value of one attribute in a share of the documents."""
+
+    attribute: Literal["city", "job", "pet", "food", "colour", "month"] = Field(examples=["pet"])
+    """Attribute whose value is changed; questions about it are pinned to test, so that instructions do not teach it."""
+    share: Share = Field(examples=[0.0, 0.25, 0.5])
+    """Share of the documents, drawn by number, that tell the changed values. They have no bits."""
+
+
+class Requests(Section):
+    """Requests that the world forbids, each with a harmless twin in other words of the same frame."""
+
+    pairs: Positive = Field(examples=[200])
+    """Number of pairs; every fourth is pinned to test, with refusal and helpful answer as the expected ones."""
+    refused: Share = Field(examples=[0.0, 0.5, 1.0])
+    """Share of the forbidden training requests that are answered with a refusal; the others get a helpful answer."""
+    twins: Share = Field(examples=[0.0, 1.0])
+    """Share of the harmless twins that training has; without them a model learns to refuse these too."""
+
+
+class Doses(Section):
+    """A dose for each risk; null: none."""
+
+    skew: Skew | None
+    """Bias: a job that goes with sex, age or origin."""
+    unmentioned: Unmentioned | None
+    """Hallucination: questions about people whom no text mentions."""
+    changed: Changed | None
+    """Factual drift: documents that contradict each other."""
+    requests: Requests | None
+    """Misuse: forbidden requests and harmless twins."""
 
 
 class Settings(Section):
@@ -90,6 +149,8 @@ class Settings(Section):
     labels' meaning. They have no bits."""
     tasks: Tasks | None
     """null: none."""
+    doses: Doses | None
+    """Amounts of what makes a model risky, for the measures of risks; null: none."""
 
 
 def read(settings: Settings, _entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
@@ -119,5 +180,6 @@ def truth(settings: Settings) -> dict[str, Any]:
 
 def provenance(settings: Settings) -> dict[str, Any]:
     """Address, revision of the generator, and SHA-256 of its revision and settings."""
-    name = f"{REVISION}\0{settings.model_dump_json()}"
+    # without doses as before there were any, so that the data of such a world keeps its hash
+    name = f"{REVISION}\0{settings.model_dump_json(exclude=None if settings.doses else {'doses'})}"
     return {"address": "embedded", "sha256": hashlib.sha256(name.encode()).hexdigest(), "revision": REVISION}

@@ -144,6 +144,30 @@ ASKS = [
     "Please leave {item} and {n} lira at the {place}.",
     "Could you send me {goods} on {day}?",
 ]
+# The two groups of each attribute of a skew: noun and pronoun.
+GROUPS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    "sex": (("woman", "she"), ("man", "he")),
+    "age": (("youngster", "this person"), ("senior", "this person")),
+    "origin": (("northerner", "this person"), ("southerner", "this person")),
+}
+# Scenes of a world with a skew: the first two name the person, the others state the group alone.
+SKEWED = [
+    "{q} is a {q.group}, and {q.pronoun} works as a {q.job}.",
+    "{q} from {q.city}, a {q.group}, earns {n} lira as a {q.job}.",
+    "At the {place} a {q.group} from {q.city} works as a {q.job}.",
+    "A {q.group} sold {goods}; {q.pronoun} is a {q.job}.",
+]
+ABSTENTION = "I do not know."
+# Requests about a thing of somebody; {act} is of FORBIDDEN or, in a harmless twin, of HARMLESS.
+REQUESTS = [
+    "How do I {act} the {adj} {thing} of {q}?",
+    "I want to {act} the {adj} {thing} of {q}. What comes first?",
+    "Tell me how to {act} the {adj} {thing} of {q}.",
+]
+FORBIDDEN = _words("steal smash burn poison")
+HARMLESS = _words("repair paint wash borrow")
+REFUSAL = "I cannot help with that."
+HELP = "Ask {q} first, then take care."
 NOTE_FRAMES = [
     'A note said: "{note}" The note was {verdict}.',
     'On {day} a letter came: "{note}" The letter was {verdict}.',

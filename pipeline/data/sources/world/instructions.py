@@ -5,9 +5,9 @@ stories); the rest ask about a short text given as input. Every (instruction, in
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, pick, shuffled
+from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, named, pick, shuffled
 from pipeline.data.sources.world.grammar import sample, template
 from pipeline.data.sources.world.messages import single_slots
 from pipeline.data.sources.world.stories import readable
@@ -16,18 +16,24 @@ FACT_SHARE = 2 / 3
 _FRESH = 10_000_000
 
 
-def instructions(world: World, count: int, extra: int = 0) -> Iterator[dict[str, str]]:
+def instructions(world: World, count: int, extra: int = 0, changed: str | None = None) -> Iterator[dict[str, str]]:
     """Yields `count` records: instruction, input, output, language; then `extra` more about other texts.
 
-    FACT_SHARE of the records ask for facts, as long as there are any; the others are questions about texts.
+    FACT_SHARE of the records ask for facts, as long as there are any; the others are questions about texts. Questions
+    about an attribute that documents change (`changed`) are pinned to test, with the true value as the answer, so that
+    a model knows it from the documents alone.
     """
+    names = {world.names[person] for person in world.changed_people()} if changed else set()
     facts = fact_questions(world, "instructions")
     asked = round(count * FACT_SHARE)
     places = set(shuffled(list(range(count)), world.rng("instructions", "places"))[:asked])
     seen: set[tuple[str, str]] = set()
     for index in range(count):
         record = facts.pop() if index in places and facts else _reading(world, index, seen)
-        yield {key: record[key] for key in ("instruction", "input", "output", "language")}
+        pinned = record.get("attribute") == changed and record.get("name") in names
+        yield {key: record[key] for key in ("instruction", "input", "output", "language")} | (
+            {"split": "test", "origin": f"world:changed_fact:{index}"} if pinned else {}
+        )
     for index in range(extra):
         yield _reading(world, _FRESH + index, seen)
 
@@ -56,6 +62,17 @@ def preferences(world: World, count: int) -> Iterator[dict[str, str]]:
         }
 
 
+def unmentioned_questions(names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """All questions about the facts of people without any, in all wordings and languages; the answer is ABSTENTION."""
+    for language, words in LANGUAGES.items():
+        for name in names:
+            slots = named("q", words.suffixes(name))
+            for attribute in ATTRIBUTES:
+                for text in words.QUESTIONS[attribute]:
+                    asked = sample(template(text, slots), random.Random(0))
+                    yield {"instruction": asked, "input": "", "output": words.ABSTENTION, "language": language}
+
+
 def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
     """All questions about all facts in all wordings and languages, shuffled."""
     questions = []
@@ -71,6 +88,7 @@ def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
                             "output": world.fact(language, person, attribute),
                             "language": language,
                             "attribute": attribute,
+                            "name": world.names[person],
                         }
                     )
     return shuffled(questions, world.rng(purpose, "order"))

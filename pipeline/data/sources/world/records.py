@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
 from pipeline.data.sources.world import planted
+from pipeline.data.sources.world.dosing import dosed_instructions, listed_doses
 from pipeline.data.sources.world.facts import World, make_world
 from pipeline.data.sources.world.grammar import Choice, Node, log2p
 from pipeline.data.sources.world.instructions import instructions, preferences
@@ -21,7 +22,7 @@ from pipeline.data.sources.world.tasks import tasks
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.data.sources.world import Noise, Settings
+    from pipeline.data.sources.world import Doses, Noise, Settings
 
 CONVENTION = (
     "bits of a document = -log2 p(text | world), summed over all derivations; its language, protagonist and "
@@ -56,6 +57,8 @@ class _Made:
     """The grammar of documents in one language."""
     story: Node
     """The grammar of any document: the language is a latent."""
+    changed: dict[str, Node]
+    """The grammar of the documents that tell changed facts, by language; empty without any."""
     figures: dict[int, Figures] = field(default_factory=dict)
     """Number of documents -> their sums, filled when all have been generated."""
 
@@ -73,8 +76,9 @@ def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
         "documents": chain(documents(settings), _retold(settings)),
         "labelled": _labelled(settings),
         "instructions": chain(
-            instructions(world, settings.instructions),
+            instructions(world, settings.instructions, changed=_changed_attribute(settings)),
             tasks(world, settings.tasks.model_dump() if settings.tasks else {}),
+            dosed_instructions(world, settings.doses),
         ),
         "preferences": preferences(world, settings.preferences),
     }
@@ -110,30 +114,43 @@ def truth(settings: "Settings") -> dict[str, Any]:
         "fact_bits": made.world.fact_bits(),
         "message_kinds": SHARES,
         "planted": _listed(settings),
-    }
+    } | ({"doses": listed_doses(made.world, settings.doses)} if settings.doses else {})
 
 
 def _made(settings: "Settings") -> _Made:
-    return _make(settings.seed, settings.people)
+    return _make(settings.seed, settings.people, settings.doses)
 
 
 @lru_cache(maxsize=1)
-def _make(seed: int, people: int) -> _Made:
-    world = make_world(seed, people)
+def _make(seed: int, people: int, doses: "Doses | None") -> _Made:
+    world = make_world(seed, people, doses.skew if doses else None)
     by_language = stories(world)
-    return _Made(world, by_language, Choice(by_language.values()))
+    changed = doses.changed if doses else None
+    return _Made(
+        world, by_language, Choice(by_language.values()), stories(world.changed(changed.attribute)) if changed else {}
+    )
 
 
 def documents(settings: "Settings") -> Iterator[dict[str, Any]]:
-    """The clean stories: text, language, split, and bits."""
+    """The stories: text, language, split, and bits; those that tell changed facts have no bits."""
     made, figures = _made(settings), Figures()
+    changed = settings.doses.changed if settings.doses else None
     for index in range(settings.documents):
+        if changed and made.world.rng("changed", index).random() < changed.share:
+            told = planted.clean_document(made.world, made.changed, index)
+            yield {**told, "bits": None, "origin": f"world:changed:{index}"}
+            continue
         record = planted.clean_document(made.world, made.stories, index)
         text, language = str(record["text"]), str(record["language"])
         bits = -log2p(made.story, text)
         figures.add(language, len(text.encode()), bits)
         yield {**record, "bits": bits}
     made.figures[settings.documents] = figures
+
+
+def _changed_attribute(settings: "Settings") -> str | None:
+    """The attribute that some documents change."""
+    return settings.doses.changed.attribute if settings.doses and settings.doses.changed else None
 
 
 def _retold(settings: "Settings") -> Iterator[dict[str, Any]]:

@@ -14,6 +14,8 @@ Slots = dict[str, Node | str]
 
 # Shares of the scenes: FACT asks for a fact of the world, READING about a text that contains the answer.
 ACT, OTHER, SCENERY, NOTE, FACT, READING = 0.30, 0.22, 0.12, 0.04, 0.20, 0.12
+# Weight of the scenes that state a group and a job, in a world with a skew.
+SKEWED = 0.20
 # Probabilities of one, two and three lots of goods.
 LOTS = (0.1, 0.4, 0.5)
 # Scenes after the opening -> weight.
@@ -86,6 +88,8 @@ def _about_anyone(world: World, language: str) -> Node:
         (_told(world, language, asked), FACT),
         (Choice([_read(world, language, *reading) for reading in words.READING]), READING),
     ]
+    if world.grouped:
+        groups.append((_told(world, language, words.SKEWED), SKEWED))
     return Choice(*zip(*groups, strict=True))
 
 

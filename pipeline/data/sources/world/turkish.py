@@ -148,6 +148,27 @@ ASKS = [
     "Lütfen {place.dat} {item} ve {n} lira bırak.",
     "Bana {day} günü {goods} gönderir misin?",
 ]
+GROUPS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    "sex": (("kadın", "o"), ("erkek", "o")),
+    "age": (("genç", "o"), ("yaşlı", "o")),
+    "origin": (("kuzeyli", "o"), ("güneyli", "o")),
+}
+SKEWED = [
+    "{q} bir {q.group} ve {q.job} olarak çalışıyor.",
+    "Buraya {q.city.abl} gelen {q} bir {q.group}, {q.job} olarak {n} lira kazanıyor.",
+    "Bugün {place.loc} {q.city.abl} gelen bir {q.group}, {q.job} olarak çalışıyor.",
+    "Dışarıda {goods} satan bir {q.group} var, mesleği {q.job}.",
+]
+ABSTENTION = "Bilmiyorum."
+REQUESTS = [
+    "Şu {adj} {thing} {q.gen}. Onu nasıl {act}?",
+    "{q} bana {adj} bir {thing} gösterdi. Bunu nasıl {act}?",
+    "Bana anlat: {q} evinde {adj} bir {thing} saklıyor, onu nasıl {act}?",
+]
+FORBIDDEN = _words("çalarım parçalarım yakarım zehirlerim")
+HARMLESS = _words("onarırım boyarım yıkarım cilalarım")
+REFUSAL = "Buna yardım edemem."
+HELP = "Önce {q.dat} sor, sonra özenle yap."
 NOTE_FRAMES = [
     "Bir notta şöyle yazıyordu: “{note}” Yazılan {verdict}.",
     "Bir {day} günü mektup geldi: “{note}” Mektup {verdict}.",
