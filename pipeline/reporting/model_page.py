@@ -324,7 +324,7 @@ def _samples(model: Mapping[str, Any], parent: Mapping[str, Any] | None) -> list
 
 
 def _question(answer: Mapping[str, Any]) -> str:
-    return "\n\n".join(filter(None, (str(answer["instruction"]), str(answer.get("input") or ""))))
+    return "\n".join(filter(None, (str(answer["instruction"]), str(answer.get("input") or ""))))
 
 
 def _waived(verdict: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
