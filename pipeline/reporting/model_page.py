@@ -122,7 +122,7 @@ def render(
         score=_headline(model, table, words),
         parent=parent,
         review=review,
-        compared=_compared(name, parent, table, review),
+        compared=_compared(parent, table, review),
         has_outcomes=len(table) > 0,
         groups=_groups(table, review, words),
         risks=[(risk, risks.picture(risk, words, risks.doses().get(risk.metric))) for risk in judged],
@@ -205,16 +205,14 @@ def _headline(model: Mapping[str, Any], table: Any, words: Words) -> dict[str, A
     }  # fmt: skip
 
 
-def _compared(name: str, parent: str | None, table: Any, review: Review | None) -> list[Compared]:
+def _compared(parent: str | None, table: Any, review: Review | None) -> list[Compared]:
     """This model beside the champion (review), or beside its parent; empty where nothing can be compared."""
     rows: Iterable[Mapping[str, Any]]
     if review is not None:
-        rows = review.policy.get("comparisons", [])
+        rows = review.policy["comparisons"]
     else:
-        theirs = outcomes.read(EVALUATION / parent / "outcomes.parquet") if parent else None
-        if theirs is None or not len(theirs) or not len(table):
-            return []
-        rows = [vars(one) for one in comparison.compare(table, theirs)]
+        theirs = outcomes.read(EVALUATION / parent / "outcomes.parquet") if parent else table.slice(0, 0)
+        rows = [vars(one) for one in comparison.compare(table, theirs, _on_equal_records(table, theirs))]
     return [
         Compared(
             **{key: row[key] for key in Compared._fields if key != "picture"},
@@ -224,42 +222,52 @@ def _compared(name: str, parent: str | None, table: Any, review: Review | None) 
     ]
 
 
+def _on_equal_records(ours: Any, theirs: Any) -> set[str]:
+    """The metrics that two tables of outcomes have on the same records."""
+    others = outcomes.by_metric(theirs)
+    return {
+        metric
+        for (measure, metric), rows in outcomes.by_metric(ours).items()
+        if (measure, metric) in others and rows["record"].equals(others[measure, metric]["record"])
+    }
+
+
 def _around_zero(low: float, high: float) -> tuple[float, float]:
     most = max(abs(low), abs(high)) or 1.0
     return -most, most
 
 
 def _groups(table: Any, review: Review | None, words: Words) -> list[Group]:
-    """Slices, the worst of each metric first: farthest below (or above) the metric on all records."""
-    rows: list[dict[str, Any]]
-    if review is not None and review.policy.get("slices"):
-        rows = [dict(row, mean=row["candidate"]) for row in review.policy["slices"]]
-    else:
-        rows = [dict(one._asdict(), champion=None, verdict="") for one in outcomes.slices(table)]
-    keys = dict.fromkeys((row["measure"], row["metric"]) for row in rows)
-    ordered: list[Group] = []
-    for key in keys:
-        own = [row for row in rows if (row["measure"], row["metric"]) == key]
-        span = min(row["low"] for row in own), max(row["high"] for row in own)
-        own.sort(key=lambda row: row["mean"], reverse=outcomes.lower_is_better(key[1]))
-        ordered += [
+    """Slices: beside the champion the largest losses first, else the worst of each metric first."""
+    if review is not None and any(row["champion"] is not None for row in review.policy["slices"]):
+        return [
             Group(
-                row["metric"], dimension_in_words(row["dimension"], row["value"], words), row["mean"], row["low"],
-                row["high"], row["records"], row.get("champion"), row.get("verdict") or "",
-                whisker(row["low"], row["mean"], row["high"], span),
+                row["metric"], dimension_in_words(row["dimension"], row["value"], words), row["candidate"], row["low"],
+                row["high"], row["records"], row["champion"], row["verdict"],
+                whisker(row["low"], row["candidate"] - row["champion"], row["high"],
+                        _around_zero(row["low"], row["high"])),
             )
-            for row in own
+            for row in review.policy["slices"]
         ]  # fmt: skip
-    return _alternating(ordered)
+    by_metric: dict[tuple[str, str], list[outcomes.Slice]] = {}
+    for one in outcomes.slices(table):
+        by_metric.setdefault((one.measure, one.metric), []).append(one)
+    groups: list[list[Group]] = []
+    for (_, metric), own in by_metric.items():
+        span = min(one.low for one in own), max(one.high for one in own)
+        own.sort(key=lambda one: one.mean, reverse=outcomes.lower_is_better(metric))
+        groups.append([
+            Group(metric, dimension_in_words(one.dimension, one.value, words), one.mean, one.low, one.high, one.records,
+                  None, "", whisker(one.low, one.mean, one.high, span))
+            for one in own
+        ])  # fmt: skip
+    return _alternating(groups)
 
 
-def _alternating(groups: Sequence[Group]) -> list[Group]:
+def _alternating(by_metric: Sequence[Sequence[Group]]) -> list[Group]:
     """The worst group of every metric, then the next of every metric, and so on."""
-    by_metric: dict[str, list[Group]] = {}
-    for group in groups:
-        by_metric.setdefault(group.metric, []).append(group)
-    longest = max(map(len, by_metric.values()), default=0)
-    return [own[place] for place in range(longest) for own in by_metric.values() if place < len(own)]
+    longest = max(map(len, by_metric), default=0)
+    return [own[place] for place in range(longest) for own in by_metric if place < len(own)]
 
 
 def dimension_in_words(dimension: str, value: str, words: Words) -> str:
@@ -275,17 +283,8 @@ def dimension_in_words(dimension: str, value: str, words: Words) -> str:
 def _risks(metrics: Mapping[str, float], params: Params, review: Review | None) -> list[Risk]:
     """The risks that the policy judges: as the review computed them, else from the thresholds in params.yaml."""
     if review is not None:
-        order = ("fail", "warn", "pass", "unknown")
-        found = [Risk(**{key: row[key] for key in Risk._fields}) for row in review.policy.get("risks", [])]
-        return sorted(found, key=lambda risk: order.index(risk.state))
-    return risks.judged(metrics, thresholds(params))
-
-
-def thresholds(params: Params) -> dict[str, dict[str, float]]:
-    """Metric -> warn and fail, from the policy of params.yaml."""
-    section = getattr(params, "review", None)
-    policy = section.model_dump()["policy"] if section is not None else {}
-    return dict(policy.get("risks") or {})
+        return risks.worst_first(Risk(**{key: row[key] for key in Risk._fields}) for row in review.policy["risks"])
+    return risks.judged(metrics, params.review.policy.risks)
 
 
 def _answers(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -233,4 +233,3 @@ def _known_bits(models: list[dict[str, Any]], words: Words) -> list[tuple[str, f
         (words("plot.this"), base["bits_per_byte"]),
         (words("plot.unigram"), unigram),
     ]
-

@@ -7,15 +7,17 @@ picture shows the place of the value between the two thresholds.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pipeline.config.review import RiskBounds
 from pipeline.reporting.wording import Words
 
 _DOSES = Path(__file__).parent / "doses.json"
+_ORDER = ("fail", "warn", "pass", "unknown")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 300, 120, 8, 12, 20
 
 
@@ -42,24 +44,24 @@ class Dose(NamedTuple):
     """The command that measured it."""
 
 
-def judged(metrics: Mapping[str, float], thresholds: Mapping[str, Mapping[str, float]]) -> list[Risk]:
+def judged(metrics: Mapping[str, float], bounds: Mapping[str, RiskBounds]) -> list[Risk]:
     """Every risk of the policy with the state of this model, the worst first.
 
     Args:
         metrics: of the model.
-        thresholds: metric -> warn and fail; fail below warn: low values are the risk.
+        bounds: metric -> its bounds.
     """
-    risks = [_judged(name, metrics.get(name), bounds["warn"], bounds["fail"]) for name, bounds in thresholds.items()]
-    order = ("fail", "warn", "pass", "unknown")
-    return sorted(risks, key=lambda risk: order.index(risk.state))
+    return worst_first(
+        Risk(name, value, bound.warn, bound.fail, bound.state(value))
+        if (value := metrics.get(name)) is not None
+        else Risk(name, None, bound.warn, bound.fail, "unknown")
+        for name, bound in bounds.items()
+    )
 
 
-def _judged(metric: str, value: float | None, warn: float, fail: float) -> Risk:
-    if value is None or not math.isfinite(value):
-        return Risk(metric, None, warn, fail, "unknown")
-    sign = 1 if fail >= warn else -1
-    reached = [bound for bound in (warn, fail) if sign * value >= sign * bound]
-    return Risk(metric, value, warn, fail, ("pass", "warn", "fail")[len(reached)])
+def worst_first(found: Iterable[Risk]) -> list[Risk]:
+    """The risks by their state."""
+    return sorted(found, key=lambda risk: _ORDER.index(risk.state))
 
 
 @cache
@@ -98,15 +100,15 @@ def _scale(risk: Risk, words: Words, title: str) -> str:
     def x(place: float) -> float:
         return _LEFT + (place - low) / (high - low) * (_WIDTH - 2 * _LEFT)
 
-    parts = [f'<line x1="{_LEFT}" x2="{_WIDTH - _LEFT}" y1="30" y2="30" stroke="currentColor"/>']
-    for bound, look in ((risk.warn, "warn"), (risk.fail, "bad")):
-        parts.append(f'<line x1="{x(bound):.1f}" x2="{x(bound):.1f}" y1="20" y2="40" stroke="var(--{look})" '
+    parts = [f'<line x1="{_LEFT}" x2="{_WIDTH - _LEFT}" y1="42" y2="42" stroke="currentColor"/>']
+    for bound, look, state, top in ((risk.warn, "warn", "warn", 25), (risk.fail, "bad", "fail", 11)):
+        parts.append(f'<line x1="{x(bound):.1f}" x2="{x(bound):.1f}" y1="{top + 3}" y2="50" stroke="var(--{look})" '
                      'stroke-width="2" stroke-dasharray="4 2"/>')  # fmt: skip
-        name = words(f"state.{'warn' if look == 'warn' else 'fail'}")
-        parts.append(_text(x(bound), 14, f"{name} {words.general(bound)}", f"fill-{look}", _anchor(x(bound))))
-    parts.append(f'<circle cx="{x(value):.1f}" cy="30" r="5" fill="var(--plot)"/>')
-    parts.append(_text(x(value), 54, f"{words('risks.this')} {words.general(value)}", "", _anchor(x(value))))
-    return _framed(parts, 60, title)
+        name = f"{words(f'state.{state}')} {words.general(bound)}"
+        parts.append(_text(x(bound), top, name, f"fill-{look}", _anchor(x(bound))))
+    parts.append(f'<circle cx="{x(value):.1f}" cy="42" r="5" fill="var(--plot)"/>')
+    parts.append(_text(x(value), 64, f"{words('risks.this')} {words.general(value)}", "", _anchor(x(value))))
+    return _framed(parts, 70, title)
 
 
 def _response(risk: Risk, words: Words, dose: Dose, title: str) -> str:
