@@ -1,4 +1,4 @@
-"""Stage report: every evaluation -> reports/report.html, reports/models. Costs are outside the graph: `tohum report`."""
+"""Stage report: every evaluation -> reports/report.html and reports/models. Costs are in the page of `tohum report`."""
 
 from pipeline import config, files
 from pipeline.paths import MODEL_PAGES, REPORTS

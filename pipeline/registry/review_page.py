@@ -32,8 +32,8 @@ def write(registry: "Registry", model: str) -> Path:
     here = files.sha256_of(folder) if folder.is_dir() else "nothing"
     if here != registered:
         raise UserError(
-            f"{folder}: has sha256 {here}, version {candidate.version} was registered from {registered}; its samples and "
-            "lineage lie in the checkout that registered it: `git checkout` the version's commit, then `dvc checkout`"
+            f"{folder}: has sha256 {here}, version {candidate.version} was registered from {registered}; its samples "
+            "and lineage lie in the checkout that registered it: `git checkout` the version's commit, `dvc checkout`"
         )
     review = model_page.Review(
         policy=shown.policy,

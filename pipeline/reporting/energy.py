@@ -37,7 +37,7 @@ def how(record: Mapping[str, Any]) -> str:
 
 
 def sentences(energy: Energy | None, grid: Grid, words: Words) -> list[str]:
-    """The energy, and the carbon with its factors and their source; that carbon is not stated where they are missing."""
+    """The energy, and the carbon with its factors and their source, or that it is not stated."""
     if energy is None:
         return []
     used, known = words.number(energy.watt_hours, 3), words(f"costs.{energy.how}")

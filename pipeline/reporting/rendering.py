@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from pipeline.reporting.wording import Words
 
@@ -23,15 +22,8 @@ def page(template: str, words: Words, **values: Any) -> str:
         words: of the page; a template has `t(key, ...)`, `count(key, n, ...)` and the number formats as globals.
         values: variables of the template.
     """
-
-    def text(key: str, **fields: Any) -> Markup:
-        return Markup(words.table[key]).format(**fields)  # noqa: S704 - our own table; the fields are escaped
-
-    def count(key: str, number: int, **fields: Any) -> Markup:
-        return text(f"{key}.{'one' if number == 1 else 'many'}", n=words.integer(number), **fields)
-
     return _environment().get_template(template).render(
-        language=words.language, words=words, t=text, count=count, number=words.number, general=words.general,
+        language=words.language, words=words, t=words, count=words.count, number=words.number, general=words.general,
         signed=words.signed, integer=words.integer, percent=words.percent, interval=words.interval, **values,
     )  # fmt: skip
 

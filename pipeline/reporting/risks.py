@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,7 +146,7 @@ def _apart(places: Sequence[float], least: float = 13.0) -> list[float]:
     """Heights of labels near these places, none closer than `least` to another."""
     moved = list(places)
     order = sorted(range(len(places)), key=lambda one: places[one])
-    for above, below in zip(order, order[1:], strict=False):
+    for above, below in pairwise(order):
         moved[below] = max(moved[below], moved[above] + least)
     return moved
 
