@@ -30,6 +30,10 @@ TRAINING = REPORTS / "training"
 EVALUATION = REPORTS / "evaluation"
 GATES = REPORTS / "gates"
 RUNS = REPORTS / "runs"
+MODEL_PAGES = REPORTS / "models"
+"""A page per model of the graph."""
+REVIEWS = REPORTS / "review"
+"""Pages of candidates beside their champions; no out of any stage."""
 
 # Work in progress, caches and secrets: ignored by git and no out of any stage.
 WORK = Path(".tohum")

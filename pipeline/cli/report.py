@@ -14,10 +14,10 @@ ORDER = 16
 @verb("tohum report")
 def command() -> None:
     """Writes the page and prints its path."""
-    from pipeline import files
+    from pipeline import config, files
     from pipeline.paths import REPORTS
     from pipeline.reporting import report
 
     page = REPORTS / "costs.html"
-    files.write_text(page, report.render_costs())
+    files.write_text(page, report.render_costs(config.load().report))
     click.echo(shown(page))

@@ -253,6 +253,30 @@ class Register(Section):
     """Prefix of the registered models' names: `<name>-<model>`."""
 
 
+class Grid(Section):
+    """Carbon intensity of the electricity that the trainings use; carbon is stated only where it is given."""
+
+    grams_per_kwh: Annotated[float, Field(ge=0)] | None
+    """Grams of CO2 equivalent a kilowatt hour; null: no carbon is stated."""
+    source: str | None
+    """Where that number comes from, with its year: shown beside every carbon figure; null without a number."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> "Grid":
+        if (self.grams_per_kwh is None) != (not self.source):
+            raise ValueError("grams_per_kwh and source go together: give both, or null for both")
+        return self
+
+
+class Report(Section):
+    """Settings of the pages and of the model card; a change runs the stage report alone."""
+
+    language: Literal["en", "tr"]
+    """Language of the pages and of the model card: en or tr."""
+    grid: Grid
+    """Carbon intensity of the grid."""
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -278,6 +302,8 @@ class Params(Section):
     """Model -> its measures and thresholds; exactly base, every recipe and every merge."""
     experiments: dict[str, Experiment]
     """Claim by name; read only by the report, so a change retrains nothing."""
+    report: Report
+    """Language of the pages, and the grid's carbon intensity."""
     gates: dict[str, dict[str, Any]]
     """File in pipeline/gates (raw, tokens, samples, model) -> that file's thresholds."""
     waivers: list[Waiver]

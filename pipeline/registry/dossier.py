@@ -68,17 +68,25 @@ def in_words(shown: Dossier) -> str:
     new, old = shown.evidence.metrics, shown.champion_metrics
     rows = [f"  {key:<32}{new.get(key, float('nan')):>14.6g}{old.get(key, float('nan')):>14.6g}"
             for key in sorted({*new, *old})]  # fmt: skip
-    version, despite = shown.candidate.version, " --despite TEXT" if shown.policy["outcome"] == "not met" else ""
+    version = shown.candidate.version
     return "\n".join([
         shown.card,
         f"candidate version {version}, champion {champion}",
         f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
         policy.in_words(shown.policy), "",
         "to approve exactly these files:",
-        f"  tohum promote {shown.model} {version} --sha256 {shown.version_sha256} --reason TEXT{despite}",
+        f"  {approval(shown)}",
         "to reject them:",
         f"  tohum reject {shown.model} {version} --reason TEXT",
     ])  # fmt: skip
+
+
+def approval(shown: Dossier) -> str:
+    """The command that approves exactly these files."""
+    despite = " --despite TEXT" if shown.policy["outcome"] == "not met" else ""
+    return (
+        f"tohum promote {shown.model} {shown.candidate.version} --sha256 {shown.version_sha256} --reason TEXT{despite}"
+    )
 
 
 def _champion(

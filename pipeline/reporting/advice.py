@@ -10,7 +10,8 @@ no equality.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.reporting.methods import BASELINE, Method
+from pipeline.reporting.methods import Method
+from pipeline.reporting.wording import Words, load
 from pipeline.significance import ERROR_RATE, Scores, SeedVariance, Verdict, compare, standard_error
 
 
@@ -65,52 +66,60 @@ def compared_with_best(methods: Sequence[Method]) -> Comparison | None:
     return Comparison(best, beside_best, beside_baseline, near)
 
 
-def advice(methods: Sequence[Method], probe: bool = False) -> Advice | None:
+def advice(methods: Sequence[Method], probe: bool = False, words: Words | None = None) -> Advice | None:
     """The advice on methods, best first; None where there is nothing to compare.
 
     Args:
         methods: the methods.
         probe: whether they were trained for a few steps only, so that a full run may give higher scores.
+        words: of the language; None: English.
     """
-    comparison = compared_with_best(methods)
+    comparison, words = compared_with_best(methods), words or load()
     if comparison is None or (len(methods) < 2 and not comparison.beside_baseline):
         return None
-    return Advice(_reasons(methods, comparison), _sentence(methods, comparison, probe))
+    return Advice(_reasons(methods, comparison, words), _sentence(methods, comparison, probe, words))
 
 
-def _sentence(methods: Sequence[Method], comparison: Comparison, probe: bool) -> str:
+def _sentence(methods: Sequence[Method], comparison: Comparison, probe: bool, words: Words) -> str:
     best, baseline = comparison.best, comparison.best.baseline
-    records, value = _records(best), f"{best.name} ({_value(best)})"
+    records, value, name = _records(best, words), f"{best.name} ({_value(best, words)})", words("baseline.name")
     if baseline is not None and not comparison.winners:
-        later = "; a full run may still beat it" if probe else ""
+        later = words("advice.later") if probe else ""
+        known = {"baseline": name, "baseline_value": words.number(baseline.accuracy, 3), "records": records}
         if best.mean > baseline.accuracy:
-            return (
-                f"Cannot tell {value} from the {BASELINE} ({baseline.accuracy:.3f}) on {records}: take the baseline, "
-                f"which is cheapest, or hold out more records{later}."
-            )
-        return (
-            f"Don't fine-tune: the {BASELINE} is at {baseline.accuracy:.3f}, no method is better (the best, "
-            f"{best.name}, is at {_value(best)}, on {records}){later}."
-        )
-    beside = f"; the {BASELINE} is at {baseline.accuracy:.3f}" if baseline is not None else ""
+            return words("advice.cannot tell baseline", value=value, later=later, **known)
+        return words("advice.no better", best=best.name, value=_value(best, words), later=later, **known)
+    beside = ""
+    if baseline is not None:
+        beside = words("advice.beside", baseline=name, value=words.number(baseline.accuracy, 3))
     equals = _equals(methods, comparison)
     if len(equals) == 1:
         verdicts = comparison.beside_best.values()
-        alone = ", better than every other method" if verdicts and set(verdicts) == {"worse"} else ""
-        return f"Take {best.name}: {best.score} {_value(best)} on {records}{alone}{beside}."
-    cheapest = _cheapest(equals)
+        alone = words("advice.alone") if verdicts and set(verdicts) == {"worse"} else ""
+        return words(
+            "advice.take", best=best.name, score=best.score, value=_value(best, words), records=records, alone=alone,
+            beside=beside,
+        )  # fmt: skip
+    others = _names([method for method in equals if method is not best], words)
+    take = _choice(equals, comparison, words)
+    return words("advice.cannot tell", value=value, others=others, records=records, take=take, beside=beside)
+
+
+def _choice(equals: Sequence[Method], comparison: Comparison, words: Words) -> str:
+    """The method to take of those that cannot be told apart, and why."""
+    best, cheapest = comparison.best, _cheapest(equals)
     chosen = _cheapest([method for method in equals if method.name in comparison.near])
-    cost = f"{100 * chosen.trained_share:.3g} % of the weights trained"
+    cost = words("advice.cost", percent=_percent(chosen.trained_share, words))
     if chosen is cheapest and chosen is best:
-        take = f"{best.name}, which is also the cheapest ({cost})"
-    elif chosen is cheapest:
-        take = f"the cheapest, {chosen.name} ({_value(chosen)}, {cost})"
-    elif chosen is best:
-        take = f"{best.name}, as the cheaper ones are lower by more than one standard error"
-    else:
-        take = f"{chosen.name} ({_value(chosen)}, {cost}), the cheapest within one standard error of the best"
-    others = _names([method for method in equals if method is not best])
-    return f"Cannot tell {value} from {others} on {records}: take {take}{beside}."
+        return words("advice.best and cheapest", best=best.name, cost=cost)
+    if chosen is best:
+        return words("advice.best dearer", best=best.name)
+    key = "advice.cheapest" if chosen is cheapest else "advice.within"
+    return words(key, chosen=chosen.name, value=_value(chosen, words), cost=cost)
+
+
+def _percent(share: float, words: Words) -> str:
+    return words.table["format.percent"].format(words.general(100 * share, 3))
 
 
 def _cheapest(methods: Sequence[Method]) -> Method:
@@ -124,55 +133,57 @@ def _equals(methods: Sequence[Method], comparison: Comparison) -> list[Method]:
     return [method for method in chosen if comparison.beside_best.get(method.name, "cannot tell") == "cannot tell"]
 
 
-def _reasons(methods: Sequence[Method], comparison: Comparison) -> str:
+def _reasons(methods: Sequence[Method], comparison: Comparison, words: Words) -> str:
     best = comparison.best
-    sentences = [_evidence(methods, best), _doubt(methods)]
+    sentences = [_evidence(methods, best, words), _doubt(methods, words)]
     kept = [method for method in _equals(methods, comparison) if method.forgotten is not None]
     if len(kept) > 1 and (comparison.winners or not comparison.beside_baseline):
         least = min(kept, key=lambda method: method.forgotten or 0.0)
-        sentences.append(
-            f"Of the best method and those that cannot be told from it, {least.name} forgets least: the pretraining "
-            f"text costs {least.forgotten:+.3f} nats a token."
-        )
-    size = f"{best.parameters / 1e6:.1f} M parameters" if best.parameters else "this model"
-    sentences.append(f"Measured with {size} on {_records(best)}; other sizes and data must be measured again.")
+        nats = words.signed(least.forgotten or 0.0, 3)
+        sentences.append(words("advice.forgets least", name=least.name, nats=nats))
+    millions = words.number(best.parameters / 1e6, 1)
+    size = words("advice.size", millions=millions) if best.parameters else words("advice.this model")
+    sentences.append(words("advice.measured", size=size, records=_records(best, words)))
     return " ".join(filter(None, sentences))
 
 
-def _evidence(methods: Sequence[Method], best: Method) -> str:
+def _evidence(methods: Sequence[Method], best: Method, words: Words) -> str:
+    interval = ""
+    if best.interval is not None:
+        interval = words("advice.interval", interval=words.interval(*best.interval))
     seeds = len(best.values)
-    interval = "" if best.interval is None else f", 95 % interval {best.interval[0]:.3f} to {best.interval[1]:.3f}"
-    text = f"Best: {best.name}, {best.score} {_value(best)} ({seeds} seed{'s' if seeds > 1 else ''}{interval})."
+    text = words.count(
+        "advice.best of", seeds, best=best.name, score=best.score, value=_value(best, words), interval=interval
+    )
     if len(methods) > 1:
-        text += (
-            " Methods count as different where, over all comparisons, chance alone would find a difference in at most "
-            f"{100 * ERROR_RATE:.0f} % of repetitions with other records and seeds."
-        )
+        text += " " + words("advice.rate", rate=words.percent(ERROR_RATE))
     if all(len(method.values) == 1 for method in methods):
-        text += " With one seed each, the spread over seeds is not known and not counted."
+        text += " " + words("advice.one seed")
     return text
 
 
-def _doubt(methods: Sequence[Method]) -> str:
+def _doubt(methods: Sequence[Method], words: Words) -> str:
     """That the records were hardly seen; empty where every method saw each at least once, or it is not known."""
     epochs = [method.epochs for method in methods if method.epochs is not None]
     if not epochs or min(epochs) >= 1 or not methods[0].training_records:
         return ""
-    records = f"{methods[0].training_records:,} training records"
-    return f"The methods saw only {min(epochs):.2g} epochs of the {records}: longer training may change this."
+    records = words.integer(methods[0].training_records)
+    return words("advice.few epochs", epochs=words.general(min(epochs), 2), records=records)
 
 
-def _records(method: Method) -> str:
-    return f"{method.records:,} held-out records" if method.records else "an unknown number of held-out records"
+def _records(method: Method, words: Words) -> str:
+    if not method.records:
+        return words("advice.unknown records")
+    return words("advice.records", n=words.integer(method.records))
 
 
-def _value(method: Method) -> str:
-    return f"{method.mean:.3f}" if method.highest == 1.0 else f"{method.mean:.1f}"
+def _value(method: Method, words: Words) -> str:
+    return words.number(method.mean, 3 if method.highest == 1.0 else 1)
 
 
-def _names(methods: Sequence[Method]) -> str:
+def _names(methods: Sequence[Method], words: Words) -> str:
     """`lora, dora and 3 others`."""
     names = [method.name for method in methods]
     if len(names) > 4:
-        names = [*names[:3], f"{len(names) - 3} others"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        names = [*names[:3], words.count("advice.others", len(names) - 3)]
+    return words.listed(names)

@@ -1,12 +1,23 @@
-"""Plots of the reports as SVG: scores, costs and curves; equal input gives equal bytes."""
+"""Plots of the reports as SVG: scores, costs and curves; equal input gives equal bytes.
+
+They take their colours from the page (light, dark, paper), and their numbers and words from a language.
+"""
 
 import io
 import math
+import re
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from pipeline.reporting import in_words
-from pipeline.reporting.methods import BASELINE, Cost, Method
+from pipeline.reporting.methods import Cost, Method
+from pipeline.reporting.wording import Words, load
+
+# Stand-ins that become the page's own colours: text and axes, bars and curves, a second series, marks of the baseline.
+_INK, _PLOT, _SECOND, _MARK = "#010203", "#3b7a57", "#c9b458", "#b3261e"
+_OF_THE_PAGE = {_INK: "currentColor", _PLOT: "var(--plot)", _SECOND: "var(--plot-two)", _MARK: "var(--bad)"}
+_NUMBER = re.compile(r"(?<=>)([−+-]?\d+)\.(\d+)(?=</text>)")
 
 
 def _figure(width: float, height: float) -> Any:
@@ -14,28 +25,36 @@ def _figure(width: float, height: float) -> Any:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": "tohum", "svg.fonttype": "none", "font.size": 9}
+    matplotlib.rcParams |= {"svg.hashsalt": "tohum", "svg.fonttype": "none", "font.size": 9, "legend.facecolor": "none"}
+    matplotlib.rcParams |= dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+    )
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Any) -> str:
+def _svg(figure: Any, words: Words, title: str) -> str:
+    """The figure as inline SVG with a title, for readers that see no pictures."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = stream.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    for colour, name in _OF_THE_PAGE.items():
+        text = text.replace(colour, name)
+    text = _NUMBER.sub(rf"\1{words.table['format.decimal']}\2", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title, quote=True)}" ', 1)
 
 
 def _bars(axes: Any, pairs: list[tuple[str, float]]) -> Any:
     """Horizontal bars with names, the first at the top; returns them."""
-    bars = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color="#3b7a57")
+    bars = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color=_PLOT)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     return bars
 
 
-def scores(models: list[dict[str, Any]]) -> str:
+def scores(models: list[dict[str, Any]], words: Words) -> str:
     """Bars of accuracy and exact match of all models with 95 % intervals, and marks of the baseline; "" without any."""
     rows = [
         (model["name"] if len(model["scores"]) == 1 else f"{model['name']}: {score}", score, value, model["metrics"])
@@ -54,33 +73,36 @@ def scores(models: list[dict[str, Any]]) -> str:
         if score == "accuracy" and "baseline_accuracy" in metrics
     ]
     for place, (_, score, value, metrics) in enumerate(rows):
-        axes.text(1.04, place, f"{value:.3f}", va="center")  # right of every interval
+        axes.text(1.04, place, words.number(value, 3), va="center")  # right of every interval
         if bounds := in_words.interval_bounds(metrics, score):
             below, above = max(0.0, value - bounds[0]), max(0.0, bounds[1] - value)
-            axes.errorbar(value, place, xerr=[[below], [above]], color="#222", capsize=2, linewidth=1)
+            axes.errorbar(value, place, xerr=[[below], [above]], color=_INK, capsize=2, linewidth=1)
     if baselines:
-        axes.plot(*zip(*baselines, strict=True), "|", color="#b3261e", markersize=13, markeredgewidth=2, label=BASELINE)
+        axes.plot(*zip(*baselines, strict=True), "|", color=_MARK, markersize=13, markeredgewidth=2,
+                  label=words("baseline.name"))  # fmt: skip
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, handlelength=1)
     axes.set_xlim(0, 1.15)
-    axes.set_xlabel("accuracy or exact match, held-out records, with 95 % intervals")
-    return _svg(figure)
+    axes.set_xlabel(words("plot.scores"))
+    return _svg(figure, words, words("plot.scores"))
 
 
-def by_time(methods: list[Method], costs: dict[str, Cost]) -> str:
+def by_time(methods: list[Method], costs: dict[str, Cost], words: Words | None = None) -> str:
     """Score against seconds of training, with the standard deviation over seeds."""
     points = [(costs[method.name].seconds, method) for method in methods if method.name in costs]
-    return _points(points, "seconds of training, log scale")
+    words = words or load()
+    return _points(points, words("plot.seconds"), words)
 
 
-def by_share(methods: list[Method]) -> str:
+def by_share(methods: list[Method], words: Words | None = None) -> str:
     """Score against the share of trained weights, with the spread over seeds; "" where all shares are equal."""
     alike = [method for method in methods if method.score == methods[0].score]
     if len({method.trained_share for method in alike}) < 2:
         return ""
-    return _points([(100 * method.trained_share, method) for method in methods], "% of the weights trained, log scale")
+    words = words or load()
+    return _points([(100 * method.trained_share, method) for method in methods], words("plot.shares"), words)
 
 
-def _points(points: list[tuple[float, Method]], label: str) -> str:
+def _points(points: list[tuple[float, Method]], label: str, words: Words) -> str:
     """Methods by a cost and their score, with the spread over seeds; only methods with the score of the first."""
     if not points:
         return ""
@@ -89,7 +111,7 @@ def _points(points: list[tuple[float, Method]], label: str) -> str:
     figure = _figure(8, 1.5 + 0.25 * len(chosen))
     axes = figure.subplots()
     for place, (cost, method) in enumerate(chosen):
-        axes.errorbar(cost, method.mean, yerr=method.spread, fmt="o", color="#3b7a57", capsize=3)
+        axes.errorbar(cost, method.mean, yerr=method.spread, fmt="o", color=_PLOT, capsize=3)
         left = place % 2 == 1  # neighbours are named on two sides, so that names of like costs stay readable
         axes.annotate(
             method.name, (cost, method.mean), textcoords="offset points",
@@ -97,15 +119,15 @@ def _points(points: list[tuple[float, Method]], label: str) -> str:
         )  # fmt: skip
     baseline = next((method.baseline for _, method in chosen if method.baseline is not None), None)
     if baseline is not None:
-        axes.axhline(baseline.accuracy, color="#b3261e", linestyle="--", linewidth=1, label=BASELINE)
+        axes.axhline(baseline.accuracy, color=_MARK, linestyle="--", linewidth=1, label=words("baseline.name"))
         axes.legend(frameon=False)
     _plain_log(axes)
     axes.set_xlabel(label)
-    axes.set_ylabel(f"{score}, held-out")
-    return _svg(figure)
+    axes.set_ylabel(words("plot.held out", score=words.metric(score)))
+    return _svg(figure, words, label)
 
 
-def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
+def by_length(families: dict[str, list[tuple[int, Method]]], words: Words | None = None) -> str:
     """Score against the number of virtual tokens, a line a family, with the standard deviation over seeds."""
     if not families:
         return ""
@@ -117,10 +139,11 @@ def by_length(families: dict[str, list[tuple[int, Method]]]) -> str:
             yerr=[method.spread for _, method in family], marker="o", capsize=3, label=name,
         )  # fmt: skip
     _plain_log(axes)
-    axes.set_xlabel("virtual tokens, log scale")
-    axes.set_ylabel(f"{next(iter(families.values()))[0][1].score}, held-out")
+    words, score = words or load(), next(iter(families.values()))[0][1].score
+    axes.set_xlabel(words("plot.virtual tokens"))
+    axes.set_ylabel(words("plot.held out", score=words.metric(score)))
     axes.legend()
-    return _svg(figure)
+    return _svg(figure, words, words("plot.virtual tokens"))
 
 
 def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
@@ -128,19 +151,19 @@ def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float]
     figure = _figure(7, 4)
     axes = figure.subplots()
     sizes = sorted({trial["weights"] for trial in trials})
-    shades = [str(0.75 * (1 - place / max(1, len(sizes) - 1))) for place in range(len(sizes))]
-    for size, shade in zip(sizes, shades, strict=True):
+    for place, size in enumerate(sizes):
         own = sorted((trial["tokens"], trial["loss_nats"]) for trial in trials if trial["weights"] == size)
         tokens = [own[0][0] * (own[-1][0] / own[0][0]) ** (place / 40) for place in range(41)]
-        axes.plot(*zip(*own, strict=True), "o", color=shade, label=f"{size:,} parameters")
-        axes.plot(tokens, [law(size, count) for count in tokens], "-", color=shade, linewidth=1)
+        strength = 0.25 + 0.75 * place / max(1, len(sizes) - 1)
+        axes.plot(*zip(*own, strict=True), "o", color=_INK, alpha=strength, label=f"{size:,} parameters")
+        axes.plot(tokens, [law(size, count) for count in tokens], "-", color=_INK, alpha=strength, linewidth=1)
     floor = law(math.inf, math.inf)
-    axes.axhline(floor, color="#3b7a57", linestyle="--", linewidth=1, label=f"irreducible loss: {floor:.3f}")
+    axes.axhline(floor, color=_PLOT, linestyle="--", linewidth=1, label=f"irreducible loss: {floor:.3f}")
     axes.set_xscale("log")
     axes.set_xlabel("tokens trained on, log scale")
     axes.set_ylabel("held-out loss, nats a token")
     axes.legend()
-    return _svg(figure)
+    return _svg(figure, load(), "held-out loss by tokens trained on")
 
 
 def _plain_log(axes: Any) -> None:
@@ -153,18 +176,20 @@ def _plain_log(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def bits(pairs: list[tuple[str, float]]) -> str:
+def bits(pairs: list[tuple[str, float]], words: Words) -> str:
     """Bars of bits per byte, by name of the model."""
     figure = _figure(7, 1.7)
     axes = figure.subplots()
     axes.bar_label(_bars(axes, pairs), fmt="%.3f", padding=3)
-    axes.set_xlabel("bits per byte, held-out documents")
-    return _svg(figure)
+    axes.set_xlabel(words("plot.bits"))
+    return _svg(figure, words, words("plot.bits"))
 
 
-def curves(models: list[dict[str, Any]]) -> str:
-    """Training and validation loss over the steps, a panel a model."""
+def curves(models: list[dict[str, Any]], words: Words) -> str:
+    """Training and validation loss over the steps, a panel a model; "" where no model has a curve."""
     models = [model for model in models if model["curve"]]
+    if not models:
+        return ""
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
     figure = _figure(3.2 * columns, 2.2 * rows)
@@ -175,19 +200,19 @@ def curves(models: list[dict[str, Any]]) -> str:
                 steps,
                 [point[key] for point in model["curve"]],
                 style,
-                label=key.split("_")[0],
-                color="#3b7a57",
+                label=words(f"plot.{key.split('_')[0]}"),
+                color=_PLOT,
             )
         axes.set_title(model["name"])
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats")
+        axes.set_xlabel(words("plot.step"))
+        axes.set_ylabel(words("plot.loss"))
         axes.legend(frameon=False)
     for axes in list(figure.axes)[len(models) :]:
         axes.remove()
-    return _svg(figure)
+    return _svg(figure, words, words("compare.curves"))
 
 
-def costs(rows: list[dict[str, Any]]) -> str:
+def costs(rows: list[dict[str, Any]], words: Words) -> str:
     """Seconds of every stage from its run record: work, and start-up, imports and hashing."""
     if not rows:
         return ""
@@ -196,9 +221,9 @@ def costs(rows: list[dict[str, Any]]) -> str:
     names = [row["stage"] for row in rows]
     work = [row.get("seconds_work", 0.0) for row in rows]
     rest = [max(0.0, row.get("seconds_total", 0.0) - w) for row, w in zip(rows, work, strict=True)]
-    axes.barh(names, work, color="#3b7a57", label="work")
-    axes.barh(names, rest, left=work, color="#c9b458", label="start-up, imports, hashing")
+    axes.barh(names, work, color=_PLOT, label=words("plot.work"))
+    axes.barh(names, rest, left=work, color=_SECOND, label=words("plot.rest"))
     axes.invert_yaxis()
-    axes.set_xlabel("seconds")
+    axes.set_xlabel(words("plot.stage seconds"))
     axes.legend(frameon=False)
-    return _svg(figure)
+    return _svg(figure, words, words("costs.heading"))

@@ -1,8 +1,8 @@
 """HTML pages: the comparison of all models of the graph, costs, methods, and the scaling law.
 
-`render` (scores against thresholds, curves, samples, errors, gates) is deterministic and belongs to the graph; the
-other pages show times, memory and energy of the run records and lie outside it. Each page is one file: plots are inline
-SVG, and nothing is loaded from elsewhere.
+`render` (scores against thresholds, curves, samples, errors, gates) is deterministic and belongs to the graph, as the
+page of each model does (model_page.py); the other pages show times, memory and energy of the run records and lie
+outside it.
 """
 
 import csv
@@ -10,47 +10,48 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipeline import files, integrity
 from pipeline.baseline import BesideBaseline
-from pipeline.config.params import Params
+from pipeline.config.params import Grid, Params, Report
 from pipeline.paths import EVALUATION, REPORTS, TRAINING
-from pipeline.reporting import in_words, methods, plots
+from pipeline.reporting import energy, in_words, methods, plots
 from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
 from pipeline.reporting.claims import findings
 from pipeline.reporting.methods import Cost, Method, lengths
+from pipeline.reporting.rendering import page
+from pipeline.reporting.wording import Words, load
 from pipeline.tracking import lineage
 
-TEMPLATES = Path(__file__).parent / "pages"
 # Scores that a model is compared by: all that rank methods, else the first of the rest that it has.
 SCORES = (*methods.SCORES, "bits_per_byte_over_known", "bits_per_byte")
 
 
 def render(params: Params) -> str:
     """The comparison page as HTML, from the models that params names."""
-    models = all_models(params)
-    gates = [_verdict(name) for name in ("raw", "tokens", "samples")]
-    known, compared = _known_bits(models), methods.methods(models)
-    return _page(
+    words, models = load(params.report.language), all_models(params)
+    gates = [gate for name in ("raw", "tokens", "samples") if (gate := _verdict(name))]
+    known, compared = _known_bits(models, words), methods.methods(models)
+    return page(
         "report.html",
+        words,
         models=models,
-        gates=[gate for gate in gates if gate],
+        gates=gates,
         methods=compared,
         comparison=compared_with_best(compared),
-        advice=advice(compared),
+        advice=advice(compared, words=words),
         experiments=findings(params.experiments, models),
-        method_pictures=[plots.by_share(compared), plots.by_length(lengths(compared))],
-        score_picture=plots.scores(models),
-        curve_picture=plots.curves(models),
-        bits_picture=plots.bits(known) if known else "",
+        method_pictures=[plots.by_share(compared, words), plots.by_length(lengths(compared), words)],
+        score_picture=plots.scores(models, words),
+        curve_picture=plots.curves(models, words),
+        bits_picture=plots.bits(known, words) if known else "",
         waivers=[waiver.model_dump() for waiver in params.waivers],
     )
 
 
 def all_models(params: Params) -> list[dict[str, Any]]:
     """Every model of params.yaml with its metrics, training summary, curve, thresholds and verdict."""
-    return [_model(name, params) for name in params.evaluations]
+    words = load(params.report.language)
+    return [_model(name, params, words) for name in params.evaluations]
 
 
 def render_which(
@@ -66,8 +67,9 @@ def render_which(
         notes: further sentences.
     """
     pictures = [plots.by_time(compared, costs), plots.by_length(lengths(compared))]
-    return _page(
+    return page(
         "which.html",
+        load(),
         methods=compared,
         costs=costs,
         comparison=comparison,
@@ -85,19 +87,25 @@ def render_scaling(trials: list[dict[str, float]], law: Callable[[float, float],
         law: predicted loss for a number of weights and tokens.
         sentences: its findings.
     """
-    return _page("scaling.html", trials=trials, law=law, sentences=sentences, picture=plots.scaling(trials, law))
+    return page("scaling.html", load(), trials=trials, law=law, sentences=sentences, picture=plots.scaling(trials, law))
 
 
-def render_costs() -> str:
-    """The page of costs: time, memory and energy of every stage, and the score of its model."""
-    rows = []
+def render_costs(report: Report | None = None) -> str:
+    """The page of costs: time, memory and energy of every stage, carbon where the grid is known, the model's score.
+
+    Args:
+        report: language and grid; None: English without carbon.
+    """
+    report = report or Report(language="en", grid=Grid(grams_per_kwh=None, source=None))
+    words, rows = load(report.language), []
     for record in records():
         _, _, model = str(record["stage"]).partition("@")
         model = "base" if record["stage"] == "pretrain" else model
         scores = leading_scores(model) if record["stage"].startswith(("pretrain", "finetune", "merge")) else []
-        rows.append(record | {"model": model, "score": scores[0] if scores else None})
+        rows.append(record | {"model": model, "score": scores[0] if scores else None, "how": energy.how(record)})
     total = sum(row.get("seconds_total", 0.0) for row in rows)
-    return _page("costs.html", rows=rows, total=total, picture=plots.costs(rows))
+    said = energy.sentences(energy.of(rows), report.grid, words)
+    return page("costs.html", words, rows=rows, total=total, sentences=said, picture=plots.costs(rows, words))
 
 
 def records(folder: Path = REPORTS / "runs") -> list[dict[str, Any]]:
@@ -144,37 +152,40 @@ def examples_of(name: str, params: Params) -> str:
     return "windows" if recipe is None or recipe.data == "documents" else "records"
 
 
-def made_by(name: str, params: Params) -> str:
+def made_by(name: str, params: Params, words: Words | None = None) -> str:
     """The parts of a model's recipe in a few words: `classify + lora`."""
+    words = words or load()
     if merge := params.merge.get(name):
-        return f"{merge.rule.name} merge of {merge.first} and {merge.second}"
+        return words("made.merge", rule=merge.rule.name, first=merge.first, second=merge.second)
     if (recipe := params.finetune.get(name)) is None:
-        return "open weights" if params.pretrain.task.name == "unchanged" else "next_token + full"
+        return words("made.open weights") if params.pretrain.task.name == "unchanged" else "next_token + full"
     plain = {"cross_entropy", "uniform", "shuffled"}  # the neutral part of each axis
     parts = [recipe.task, recipe.loss, recipe.tuner, recipe.weighting, recipe.ordering]
     names = " + ".join(part.name for part in parts if part.name not in plain)
-    return names + (f", {recipe.depth} blocks" if recipe.depth else "")
+    return words("made.blocks", parts=names, depth=recipe.depth) if recipe.depth else names
 
 
-def _model(name: str, params: Params) -> dict[str, Any]:
+def _model(name: str, params: Params, words: Words) -> dict[str, Any]:
     folder = EVALUATION / name
     metrics = integrity.read_recorded(folder / "metrics.json", folder / "details.json")
     training = TRAINING / f"{name}.json"
     trained = integrity.read_recorded(training, training.with_suffix(".hashes.json"))
-    recipe, verdict = params.finetune.get(name), _verdict(name)
+    recipe, verdict, parts = params.finetune.get(name), _verdict(name), made_by(name, params, words)
     return {
         "name": name,
-        "parts": made_by(name, params) + (f", from {recipe.start}" if recipe else ""),
+        "parts": words("made.from", parts=parts, start=recipe.start) if recipe else parts,
         "metrics": metrics,
         "details": integrity.read_json(folder / "details.json"),
         "training": trained,
-        "trained_on": in_words.amount_of_training(trained, examples_of(name, params)),
+        "trained_on": in_words.amount_of_training(trained, examples_of(name, params), words),
         "curve": [] if name in params.merge else _curve(name),
         "thresholds": _judged(metrics, params.evaluations[name].thresholds),
         "verdict": verdict,
         "warnings": warnings(verdict),
-        "scores": [(score, value, in_words.interval(metrics, score)) for score, value in _leading(metrics)],
+        "scores": [(score, value, in_words.interval(metrics, score, words)) for score, value in _leading(metrics)],
         "baseline": BesideBaseline.of(metrics),
+        "beside_baseline": in_words.beside_baseline(metrics, words),
+        "baseline_sentence": in_words.baseline_sentence(metrics, words),
     }
 
 
@@ -211,21 +222,14 @@ def _curve(name: str) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def _known_bits(models: list[dict[str, Any]]) -> list[tuple[str, float]]:
+def _known_bits(models: list[dict[str, Any]], words: Words) -> list[tuple[str, float]]:
     """Bits per byte of the base, of a perfect model and of a unigram model; empty where the entropy is unknown."""
     base: dict[str, float] = next((m["metrics"] for m in models if "bits_per_byte" in m["metrics"]), {})
     if "bits_per_byte_known" not in base:
         return []
     unigram = base["unigram_entropy_nats"] / 0.6931471805599453 / base["bytes_per_token"]
     return [
-        ("perfect model", base["bits_per_byte_known"]),
-        ("this model", base["bits_per_byte"]),
-        ("unigram model", unigram),
+        (words("plot.perfect"), base["bits_per_byte_known"]),
+        (words("plot.this"), base["bits_per_byte"]),
+        (words("plot.unigram"), unigram),
     ]
-
-
-def _page(template: str, **values: Any) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(template).render(**values)

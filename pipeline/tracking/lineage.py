@@ -50,7 +50,7 @@ _INPUTS = {
     ],
     "validate@samples": [SAMPLES, _LEDGER, TOKENIZER],
     "pretrain": [SAMPLES / "documents", TOKENIZER, TICKETS / "samples/documents.json"],
-    "report": [EVALUATION, TRAINING, GATES],
+    "report": [EVALUATION, TRAINING, GATES, PROVENANCE, TOKENS, SAMPLES],
 }
 
 

@@ -146,7 +146,7 @@ def test_render_shows_a_merge_without_curve(params: Params) -> None:
     files.write_json(Path("reports/training/both-s1.json"), figures | {"parameters": 10.0})
     page = report.render(config.check(raw))
     assert "ties merge of spam-full and chat-full" in page
-    assert "cosine 0.250, signs conflict in\n12.5 %" in page
+    assert "cosine 0.250, signs conflict in 12.5 %" in page
     assert "0.9500<br>0.8125" in page  # measured as both of its models
     assert "Methods over seeds" not in page
 
