@@ -3,16 +3,19 @@
 The registry saves this file (models-from-code) at the root of a version, so that loading needs neither a pickle nor
 this checkout. MLflow itself checks no approvals: this file therefore reads every file of the version and compares it
 with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot check itself, nor
-the file that MLflow reads before it (MLmodel); `tohum download` checks both.
+the file that MLflow reads before it (MLmodel); `tohum download` checks both. It also refuses a version that the alias
+`champion` was moved to by hand, without an entry of the ledger of decisions (pipeline/registry/ledger.py).
 """
 
 import hashlib
 import importlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
@@ -25,14 +28,19 @@ class ChangedError(RuntimeError):
     """A file of the version differs from the registered one."""
 
 
+class UndecidedError(RuntimeError):
+    """The version is the champion by its alias, but not by the ledger of decisions."""
+
+
 class Served(PythonModel):
     """A table with a column `text` in, a table of answers out."""
 
     def load_context(self, context: PythonModelContext) -> None:  # noqa: ARG002 - MLflow calls it so
-        """Checks every file of the version, then loads its code and its model. Raises ChangedError."""
+        """Checks every file and the decision, then loads code and model. Raises ChangedError or UndecidedError."""
         folder = Path(__file__).parent
         manifest = read_manifest(folder)
         check(folder, manifest["files"])
+        require_decision(folder)
         load_code(folder, manifest["files"])
         from pipeline.inference.predictor import Predictor
 
@@ -78,6 +86,53 @@ def check(folder: Path, files: dict[str, str]) -> None:
     for name, sha256 in files.items():
         if name not in there or _sha256(folder / name) != sha256:
             raise ChangedError(f"{folder}: {name} is missing or changed; nothing of the version was loaded")
+
+
+def require_decision(folder: Path) -> None:
+    """Raises UndecidedError where the alias `champion` points to this version and the ledger names another.
+
+    MLflow writes down which registered version it has loaded, not by which alias. Nothing is checked for a folder that
+    is no registered version's, or where the store does not answer.
+    """
+    meta = folder / "registered_model_meta"
+    if not meta.is_file():
+        return
+    import yaml
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    named = yaml.safe_load(meta.read_text(encoding="utf-8"))
+    name, number = str(named["model_name"]), str(named["model_version"])
+    try:
+        client = MlflowClient()
+        if str(client.get_registered_model(name).aliases.get("champion")) != number:
+            return
+        decided = champion_of(client, name)
+    except MlflowException:
+        return
+    if decided != number:
+        raise UndecidedError(
+            f"{name}: the alias champion points to version {number}, the ledger of decisions says "
+            f"{decided or 'none'}; nothing was loaded: tohum registry check"
+        )
+
+
+def champion_of(client: Any, name: str) -> str | None:
+    """The version of the last approval in force; the entries' hashes are checked by `tohum ledger`, not here."""
+    experiment = client.get_experiment_by_name("tohum-ledger")
+    run = None if experiment is None else experiment.tags.get("tohum.ledger_run")
+    if run is None:
+        return None
+    params = client.get_run(run).data.params
+    prefix = re.escape(quote(name, safe="").replace("~", "%7E").replace("%", ":"))
+    approved: list[str] = []
+    for key in sorted(key for key in params if re.fullmatch(prefix + r"/\d+", key)):
+        entry = json.loads(params[key])
+        if entry["action"] in ("adopt", "approve"):
+            approved.append(entry["version"])
+        elif entry["action"] == "roll back":
+            approved.pop()
+    return approved[-1] if approved else None
 
 
 def load_code(folder: Path, files: dict[str, str]) -> None:

@@ -114,7 +114,7 @@ def refuses(store: Registry, version: Any) -> list[str]:
     said = []
     for call in (
         lambda: store.review("spam-full"),
-        lambda: store.promote("spam-full", version.version, version.tags[VERSION]),
+        lambda: store.promote("spam-full", version.version, version.tags[VERSION], "reviewed"),
         lambda: store.download(f"models:/tohum-spam-full/{version.version}"),
     ):
         shutil.rmtree(CACHE, ignore_errors=True)

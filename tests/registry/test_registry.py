@@ -131,14 +131,14 @@ def test_promote_needs_the_reviewed_hash_and_rollback_restores_the_previous_cham
 ) -> None:
     monkeypatch.setattr(config, "load", params)
     with pytest.raises(UserError, match="no champion"):
-        project.rollback("chat-full")
+        project.rollback("chat-full", "worse")
     first, _ = register(project, "chat-full")
     with pytest.raises(UserError, match="approved was 000"):
-        tohum("promote", "chat-full", str(first.version), "--sha256", "0" * 64)
+        tohum("promote", "chat-full", str(first.version), "--sha256", "0" * 64, "--reason", "good")
     assert project.at("chat-full", CHAMPION) is None
-    assert tohum("promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION]) == 0
+    assert tohum("promote", "chat-full", str(first.version), "--sha256", first.tags[VERSION], "--reason", "good") == 0
     with pytest.raises(UserError, match="there is none to roll back to"):
-        project.rollback("chat-full")
+        project.rollback("chat-full", "worse")
 
     make_model("chat-full", seed=2)
     second, _ = register(project, "chat-full")
@@ -149,12 +149,12 @@ def test_promote_needs_the_reviewed_hash_and_rollback_restores_the_previous_cham
     assert "# tohum-chat-full" in shown
     assert f"champion version {first.version}" in shown
     with pytest.raises(UserError, match="is not the candidate"):
-        project.promote("chat-full", first.version, first.tags[VERSION])
-    project.promote("chat-full", second.version, second.tags[VERSION])
+        project.promote("chat-full", first.version, first.tags[VERSION], "reviewed")
+    project.promote("chat-full", second.version, second.tags[VERSION], "reviewed")
     assert project.at("chat-full", CHAMPION).version == second.version  # type: ignore[union-attr]
     retired = next(v for v in project.versions("chat-full") if v.version == first.version)
     assert retired.tags["tohum.status"].startswith("retired")
-    assert tohum("rollback", "chat-full") == 0
+    assert tohum("rollback", "chat-full", "--reason", "worse") == 0
     assert project.at("chat-full", CHAMPION).version == first.version  # type: ignore[union-attr]
     assert tohum("list") == 0
     assert "champion" in capsys.readouterr().out
@@ -174,7 +174,7 @@ def test_promote_and_download_refuse_when_stored_bytes_changed(project: Registry
     data[-1] ^= 1
     weights.write_bytes(data)
     with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
-        project.promote("spam-full", version.version, version.tags[VERSION])
+        project.promote("spam-full", version.version, version.tags[VERSION], "reviewed")
     (folder / "config.json").write_text("{}")  # the cached copy is checked, too
     with pytest.raises(UserError, match=r"model\.safetensors has sha256"):
         registry.download(name, params())
@@ -278,7 +278,7 @@ def test_register_makes_a_new_version_when_the_known_one_has_no_manifest(project
     client.set_registered_model_alias("tohum-chat-full", CANDIDATE, made.version)
     for use in (
         lambda: project.review("chat-full"),
-        lambda: project.promote("chat-full", made.version, tags["content_sha256"]),
+        lambda: project.promote("chat-full", made.version, tags["content_sha256"], "reviewed"),
         lambda: project.download(f"models:/tohum-chat-full/{made.version}"),
     ):
         with pytest.raises(UserError, match=r"registered before .* register the model again"):
@@ -295,11 +295,11 @@ def test_download_refuses_a_champion_that_was_not_approved(project: Registry) ->
     make_model("base", seed=15)
     version, _ = register(project, "base")
     mlflow.MlflowClient().set_registered_model_alias("tohum-base", CHAMPION, version.version)
-    with pytest.raises(UserError, match="approved was none"):
+    with pytest.raises(UserError, match="the ledger holds no approval of it"):
         project.download(f"models:/tohum-base@{CHAMPION}")
     assert "not shown: tohum-base version" in project.review("base")
     mlflow.MlflowClient().delete_registered_model_alias("tohum-base", CHAMPION)
-    project.promote("base", version.version, version.tags[VERSION])
+    project.promote("base", version.version, version.tags[VERSION], "reviewed")
     assert project.download(f"models:/tohum-base@{CHAMPION}").name == "base"
     assert "not shown" not in project.review("base")
 
@@ -445,7 +445,7 @@ def test_start_prints_params_that_load_the_champion(project: Registry) -> None:
     version, _ = register(project, "chat-full")
     with pytest.raises(UserError, match="tohum-chat-lora: has no champion yet"):
         project.start("chat-lora")
-    project.promote("chat-full", version.version, version.tags[VERSION])
+    project.promote("chat-full", version.version, version.tags[VERSION], "reviewed")
     lines = yaml.safe_load(project.start("chat-full").replace("<as its card says>", "CC0-1.0"))
     start = InitialWeights.model_validate(lines["pretrain.start"])
     assert open_weights.fetch(start, Path("unused")) == Path(lines["tokenize"]["path"])

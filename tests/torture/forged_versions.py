@@ -125,7 +125,7 @@ def run(count: int, folder: Path) -> dict[str, Any]:
                 said = f"{change.__name__} {changed}"
             uses: dict[str, Callable[[], Any]] = {
                 "review": lambda: store.review("spam-full"),
-                "promote": lambda: store.promote("spam-full", version.version, sha256),
+                "promote": lambda: store.promote("spam-full", version.version, sha256, "reviewed"),
                 "download": lambda: store.download(uri),
             }
             for use, call in uses.items():
@@ -145,7 +145,8 @@ def run(count: int, folder: Path) -> dict[str, Any]:
                 shutil.copytree(good, stored)
         if "TOHUM_FOREIGN_CODE" in os.environ or store.at("spam-full", CHAMPION) is not None:
             misses.append("foreign code ran, or something was promoted")
-        store.promote("spam-full", version.version, sha256)  # unchanged, it is taken
+        else:
+            store.promote("spam-full", version.version, sha256, "reviewed")  # unchanged, it is taken
     finally:
         os.chdir(before)
     bad = len({miss.partition(":")[0] for miss in misses})

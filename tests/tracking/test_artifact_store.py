@@ -78,7 +78,7 @@ def use(store: Registry, model: str, folder: Path) -> None:
     assert candidate is not None
     assert f"--sha256 {candidate.tags[VERSION]}" in store.review(model)
     assert store.verify(candidate).version_sha256 == candidate.tags[VERSION]
-    store.promote(model, candidate.version, candidate.tags[VERSION])
+    store.promote(model, candidate.version, candidate.tags[VERSION], "reviewed")
     downloaded = store.download(f"models:/tohum-{model}@{CHAMPION}")
     assert files.sha256_of(downloaded) == candidate.tags[MODEL]
     assert str(downloaded) in store.start(model)
@@ -182,7 +182,7 @@ def test_verify_refuses_a_file_replaced_through_the_server(server: str, moved: P
         if data != good:
             for call in (
                 lambda: store.review("chat-full"),
-                lambda: store.promote("chat-full", version.version, version.tags[VERSION]),
+                lambda: store.promote("chat-full", version.version, version.tags[VERSION], "reviewed"),
                 lambda: store.download(f"models:/tohum-chat-full/{version.version}"),
             ):
                 with pytest.raises(UserError, match=r"metrics\.json has sha256"):

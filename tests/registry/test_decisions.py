@@ -1,0 +1,372 @@
+"""Decisions on a real store: the ledger decides who is champion, and no loader takes an alias that says otherwise."""
+
+import functools
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import config, files
+from pipeline.errors import UserError
+from pipeline.registry import APPROVED, CANDIDATE, CHAMPION, VERSION, Registry, anchors, ledger
+from pipeline.registry.identity import Person
+from pipeline.registry.ledger_store import EXPERIMENT, LostError
+from tests.commands import tohum
+from tests.registries import make_model, params, register
+
+ADA, GRACE = Person("ada", "login"), Person("grace", "login")
+OURS, FOREIGN = "tohum-spam-full", "fraud"
+NOT_MET = {
+    "outcome": "not met",
+    "rules": [
+        {"rule": "risks", "state": "fail", "sentence": "canaries are extracted"},
+        {"rule": "gates", "state": "pass", "sentence": "all gates passed"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A git repository with a store: three versions of a model of ours, three of a foreign one logged by hand."""
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("decisions")
+    os.chdir(folder)
+    git("init", "--quiet")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "first")
+    store = Registry(params())
+    for seed in (1, 2, 3):
+        make_model("spam-full", seed=seed)
+        register(store, "spam-full")
+        log_foreign(store, seed)
+    yield store
+    os.chdir(before)
+
+
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
+
+
+def log_foreign(store: Registry, seed: int) -> None:
+    """A scikit-learn model as somebody registers it without this project."""
+    import mlflow
+    from sklearn.linear_model import LinearRegression
+
+    mlflow.set_experiment("elsewhere")
+    fitted = LinearRegression().fit([[0.0], [1.0]], [0.0, float(seed)])
+    with mlflow.start_run():
+        mlflow.log_metric("rmse", 0.1 * seed)
+        mlflow.sklearn.log_model(
+            fitted, name="model", registered_model_name=FOREIGN, serialization_format="skops",
+            pip_requirements=["scikit-learn"],
+        )  # fmt: skip
+
+
+@pytest.fixture
+def store(project: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The store without any decision: a ledger of its own for each test."""
+    monkeypatch.setattr(config, "load", params)
+    monkeypatch.setattr("pipeline.registry.store._MOVING", timedelta(0))
+    client = project.client
+    for name in (OURS, FOREIGN):
+        for alias in client.get_registered_model(name).aliases:
+            client.delete_registered_model_alias(name, alias)
+        for version in client.search_model_versions(f"name = '{name}'"):
+            for tag in (APPROVED, "tohum.status", "tohum.decision"):
+                if tag in version.tags:
+                    client.delete_model_version_tag(name, version.version, tag)
+    client.set_registered_model_alias(OURS, CANDIDATE, "3")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        client.rename_experiment(experiment.experiment_id, f"before-{datetime.now(UTC).timestamp()}")
+    subprocess.run(["git", "update-ref", "-d", anchors.REF], capture_output=True, check=False)
+    return Registry(params())
+
+
+@functools.cache
+def hash_of(name: str, version: int) -> str:
+    store = Registry(params())
+    return store.verify(store.find(f"models:/{name}/{version}")).version_sha256
+
+
+def approve(store: Registry, name: str, version: int, why: str = "good", **more: Any) -> Any:
+    """An approval as a person gives it; a version of ours is the candidate before."""
+    if name == OURS:
+        store.client.set_registered_model_alias(OURS, CANDIDATE, str(version))
+    return store.promote(f"models:/{name}", str(version), hash_of(name, version), why, **more)
+
+
+def champion_of(store: Registry, name: str) -> str:
+    """The number of the version that our loader gives."""
+    version = store.champion(f"models:/{name}")
+    assert version is not None
+    store.download(f"models:/{name}@{CHAMPION}")
+    return str(version.version)
+
+
+@pytest.mark.parametrize("name", [OURS, FOREIGN])
+def test_decisions_are_entries_with_person_reason_and_figures(store: Registry, name: str) -> None:
+    approve(store, name, 1, "iyi: ğ", by=ADA)
+    store.reject(f"models:/{name}", "2", "worse", by=GRACE)
+    approve(store, name, 3, "better", by=GRACE, policy={"outcome": "met", "rules": []})
+    assert champion_of(store, name) == "3"
+    back = store.rollback(f"models:/{name}", "false alarms", by=ADA)
+    assert champion_of(store, name) == str(back.version) == "1"
+    chain = store.ledger.chain(name)
+    assert chain.problems == ()
+    assert [(e.action, e.version, e.who, e.why) for e in chain.entries] == [
+        ("approve", "1", "ada", "iyi: ğ"),
+        ("reject", "2", "grace", "worse"),
+        ("approve", "3", "grace", "better"),
+        ("roll back", "1", "ada", "false alarms"),
+    ]
+    third = chain.entries[2]
+    assert third.version_sha256 == hash_of(name, 3)
+    assert third.policy == {"outcome": "met", "rules": []}
+    if name == OURS:
+        assert third.evaluated_sha256 == files.sha256_of(Path("models/spam-full"))
+        assert third.figures == {"accuracy": 0.75, "loss_nats": 0.5}
+    else:
+        assert third.evaluated_sha256 is None
+        assert third.figures == pytest.approx({"rmse": 0.3})
+    versions = {str(v.version): v for v in store.client.search_model_versions(f"name = '{name}'")}
+    assert versions["1"].tags["tohum.decision"].startswith("champion again by ada (login), ")
+    assert versions["2"].tags["tohum.status"].startswith("rejected ")
+    assert versions["3"].tags["tohum.status"].startswith("retired ")
+    assert versions["1"].description.startswith("**Decision 4**: champion again by ada (login)")
+    assert versions["1"].description.count("**Decision") == 1
+
+
+@pytest.mark.parametrize("name", [OURS, FOREIGN])
+def test_loader_and_check_refuse_hand_moved_aliases(
+    store: Registry, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty of each kind of model: 20 of 20 are not served, named, and put back."""
+    approve(store, name, 1)
+    approve(store, name, 2)
+    client, uri = store.client, f"models:/{name}@{CHAMPION}"
+
+    def set_to(version: str) -> None:
+        client.set_registered_model_alias(name, CHAMPION, version)
+
+    def remove() -> None:
+        client.delete_registered_model_alias(name, CHAMPION)
+
+    def remove_and_set() -> None:
+        remove()
+        set_to("3")
+
+    moves: list[Callable[[], None]] = [lambda: set_to("1"), lambda: set_to("3"), remove, remove_and_set]
+    for number in range(20):
+        moves[number % len(moves)]()
+        with pytest.raises(UserError, match="without a decision, the ledger says version 2"):
+            store.download(uri)
+        assert set(store.check()) == {name}
+        store.repair(f"models:/{name}")
+        assert store.check() == {}
+    assert champion_of(store, name) == "2"
+    capsys.readouterr()
+    moves[1]()
+    assert tohum("registry", "check") == 1
+    assert f"error: {name}: champion was moved to version 3 without a decision" in capsys.readouterr().err
+    assert tohum("registry", "check", "--repair") == 0
+    assert "put back: version 2 is the champion" in capsys.readouterr().out
+    assert tohum("registry", "check") == 0
+
+
+def test_pyfunc_refuses_a_hand_moved_alias(store: Registry) -> None:
+    """Plain MLflow loads it by the alias; the version's own entry file asks the ledger."""
+    import mlflow
+
+    approve(store, OURS, 1)
+    uri = f"models:/{OURS}@{CHAMPION}"
+    assert mlflow.pyfunc.load_model(uri) is not None
+    store.client.set_registered_model_alias(OURS, CHAMPION, "2")
+    with pytest.raises(Exception, match=r"alias champion points to version 2, the ledger of decisions says 1"):
+        mlflow.pyfunc.load_model(uri)
+    assert mlflow.pyfunc.load_model(f"models:/{OURS}/3") is not None  # by its number any version may be tried
+    store.repair(OURS)
+    approve(store, OURS, 3)
+    store.rollback(OURS, "worse")
+    assert mlflow.pyfunc.load_model(uri) is not None
+
+
+def test_promote_needs_a_reason_of_its_own_where_the_policy_is_not_met(store: Registry) -> None:
+    with pytest.raises(
+        UserError, match=r"the policy is not met: canaries are extracted; nothing was changed.*--despite"
+    ):
+        approve(store, OURS, 1, policy=NOT_MET)
+    with pytest.raises(UserError, match="--reason is empty"):
+        approve(store, OURS, 1, "  ")
+    assert store.ledger.chain(OURS).entries == ()
+    approve(store, OURS, 1, policy=NOT_MET, despite="a demonstration without data of people")
+    (entry,) = store.ledger.chain(OURS).entries
+    assert entry.despite == "a demonstration without data of people"
+    assert entry.policy == NOT_MET
+    approve(store, OURS, 2, policy={"outcome": "person decides", "rules": []})
+
+
+def test_promote_refuses_a_rejected_version_and_the_champion_itself(store: Registry) -> None:
+    approve(store, OURS, 1)
+    with pytest.raises(UserError, match="version 1 is the champion already"):
+        approve(store, OURS, 1)
+    with pytest.raises(UserError, match="is the champion; roll back first"):
+        store.reject(OURS, "1", "worse")
+    store.reject(OURS, "2", "rude answers", by=ADA)
+    with pytest.raises(UserError, match=r"it was rejected by ada, .*: rude answers; nothing was changed"):
+        approve(store, OURS, 2)
+    approve(store, OURS, 2, despite="the answers were of another model")
+    assert champion_of(store, OURS) == "2"
+
+
+def test_append_lets_one_of_two_decisions_on_the_same_head_win(store: Registry) -> None:
+    """Both have read the ledger before either writes: the second is told and changes nothing."""
+    approve(store, OURS, 1, by=ADA)
+    late, chain = Registry(params()), store.ledger.intact(OURS)
+    late.ledger.intact = lambda model: chain  # type: ignore[method-assign]
+    approve(store, OURS, 2, by=ADA)
+    store.client.set_registered_model_alias(OURS, CANDIDATE, "3")
+    with pytest.raises(LostError, match=r"entry 2 of the ledger is approve of version 2 by ada, .*nothing was changed"):
+        late.promote(OURS, "3", hash_of(OURS, 3), "mine", by=GRACE)
+    assert champion_of(store, OURS) == "2"
+
+
+def test_champion_is_taken_while_its_writer_moves_the_alias_and_refused_when_it_never_did(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A promotion that was killed between entry and alias is named, and repaired by anybody."""
+    approve(store, OURS, 1)
+    killed = Registry(params())
+    monkeypatch.setattr(killed, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        approve(killed, OURS, 2)
+    with pytest.raises(
+        UserError, match="champion was moved to version 1 without a decision, the ledger says version 2"
+    ):
+        store.champion(OURS)
+    monkeypatch.setattr("pipeline.registry.store._MOVING", timedelta(minutes=5))
+    monkeypatch.setattr("pipeline.registry.store.time.sleep", lambda seconds: store.repair(OURS))
+    assert champion_of(store, OURS) == "2"
+
+
+def test_adopt_takes_a_champion_from_before_the_ledger_by_a_command(
+    store: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = store.client
+    client.set_registered_model_alias(OURS, CHAMPION, "1")
+    with pytest.raises(UserError, match="approved was none; promote it"):
+        store.adopt(OURS, "old")
+    client.set_model_version_tag(OURS, "1", APPROVED, hash_of(OURS, 1))
+    with pytest.raises(UserError, match=r"the ledger holds no approval of it; .*tohum registry adopt"):
+        store.download(f"models:/{OURS}@{CHAMPION}")
+    assert tohum("registry", "adopt", "spam-full", "--reason", "approved in March") == 0
+    assert champion_of(store, OURS) == "1"
+    (entry,) = store.ledger.chain(OURS).entries
+    assert (entry.action, entry.version, entry.why) == ("adopt", "1", "approved in March")
+    with pytest.raises(UserError, match="the ledger has a champion; the alias is right"):
+        store.adopt(OURS, "again")
+    assert tohum("registry", "adopt") == tohum("registry", "check", "--reason", "x") == 2
+    with pytest.raises(UserError, match=f"{FOREIGN}: no champion to adopt"):
+        store.adopt(f"models:/{FOREIGN}", "none")
+    client.set_registered_model_alias(FOREIGN, CHAMPION, "2")
+    assert tohum("registry", "check", "--repair") == 1  # an alias that nobody approved is not put anywhere
+    assert f"{FOREIGN}: the ledger has no champion to put back" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "edit": "UPDATE params SET value = replace(value, 'good', 'bad') WHERE key LIKE '%/000002'",
+    "figures": "UPDATE params SET value = replace(value, '0.75', '0.99') WHERE key LIKE '%/seen/%'",
+    "drop": "DELETE FROM params WHERE key LIKE '%/000002'",
+    "cut off": "DELETE FROM params WHERE key LIKE '%/000003'",
+    "cut off at the start": "DELETE FROM params WHERE key LIKE '%/00000_'",
+    "reorder": "",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_ledger_and_loader_find_damage_in_the_database(
+    store: Registry, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written past MLflow, into its tables; the heads are in git's notes."""
+    for version in (1, 2, 3):
+        approve(store, OURS, version)
+    assert tohum("ledger", "spam-full") == 0
+    assert "noted in refs/notes/tohum-ledger of this repository: all" in capsys.readouterr().out
+    if damage == "reorder":  # the primary key allows no two rows of one name in between
+        _swap(store.ledger.id)
+    else:
+        with sqlite3.connect("mlflow.db") as database:
+            assert database.execute(f"{DAMAGE[damage]} AND run_uuid = ?", (store.ledger.id,)).rowcount
+    assert tohum("ledger", "spam-full") == 1
+    assert f"error: {OURS}: entry" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"the ledger at .* is damaged: entry"):
+        Registry(params()).download(f"models:/{OURS}@{CHAMPION}")
+    with pytest.raises(UserError, match="is damaged"):
+        approve(store, OURS, 1)
+    assert OURS in store.check()
+
+
+def _swap(run: str) -> None:
+    one, two = ledger.entry_key(OURS, 1), ledger.entry_key(OURS, 2)
+    with sqlite3.connect("mlflow.db") as database:
+        for old, new in ((one, "aside"), (two, one), ("aside", two)):
+            database.execute("UPDATE params SET key = ? WHERE key = ? AND run_uuid = ?", (new, old, run))
+
+
+def test_ledger_says_what_this_repository_has_not_noted(store: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tohum("ledger", "spam-full") == 0
+    assert "no decision yet" in capsys.readouterr().out
+    approve(store, OURS, 1)
+    git("update-ref", "-d", anchors.REF)
+    assert tohum("ledger", "spam-full") == 0
+    assert "up to entry 0 of 1; only noted entries are protected" in capsys.readouterr().out
+    other = store.ledger.chain(OURS).entries[0]
+    assert anchors.add("another", other) == ""
+    assert tohum("ledger", "spam-full") == 0
+    assert "also notes decisions of another ledger (another)" in capsys.readouterr().out
+
+
+def test_decision_outside_git_prints_the_head_to_keep(
+    store: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    approve(store, OURS, 1)
+    shown = capsys.readouterr().err
+    assert store.ledger.chain(OURS).head in shown
+    assert "keep this line outside MLflow, it was not noted in git: " in shown
+
+
+def test_deleted_ledger_is_named_and_not_begun_anew(store: Registry) -> None:
+    """Lost otherwise: whoever deletes it starts an empty one, and the next champion has no history."""
+    approve(store, OURS, 1)
+    experiment = store.client.get_experiment_by_name(EXPERIMENT).experiment_id
+    store.client.delete_experiment(experiment)
+    with pytest.raises(UserError, match=r"was deleted or has lost its tag .*restore it"):
+        Registry(params()).download(f"models:/{OURS}@{CHAMPION}")
+    store.client.restore_experiment(experiment)
+    store.client.delete_run(store.ledger.id)
+    with pytest.raises(UserError, match=r"was deleted; restore it .mlflow runs restore"):
+        Registry(params()).champion(OURS)
+    store.client.restore_run(store.ledger.id)
+    assert champion_of(store, OURS) == "1"
+
+
+def test_promote_of_a_foreign_model_needs_the_hash_over_its_files(store: Registry) -> None:
+    with pytest.raises(UserError, match=f"{FOREIGN} version 1: {VERSION} is [0-9a-f]{{64}}, approved was 00"):
+        store.promote(f"models:/{FOREIGN}", "1", "0" * 64, "good")
+    approve(store, FOREIGN, 1)
+    folder = store.download(f"models:/{FOREIGN}@{CHAMPION}")
+    assert (folder / "MLmodel").is_file()
+    stored = next(
+        path for path in Path("mlruns").rglob("MLmodel") if path.read_bytes() == (folder / "MLmodel").read_bytes()
+    )
+    good = stored.read_bytes()
+    stored.write_bytes(good + b"\n")
+    try:
+        with pytest.raises(UserError, match=f"{FOREIGN} version 1: {VERSION} is .*, approved was"):
+            store.download(f"models:/{FOREIGN}@{CHAMPION}")
+    finally:
+        stored.write_bytes(good)
