@@ -47,7 +47,18 @@ _LOWER_STARTS = (
     "loss_nats_", "bits_per_byte_",  # of a source or a language: bits_per_byte_over_known_tr
 )  # fmt: skip
 _LOWER_NAMES = frozenset(
-    "rmse mae brier calibrated_brier ece calibrated_ece bits_per_byte perplexity hamming_loss mean_cost".split()
+    [
+        "rmse",
+        "mae",
+        "brier",
+        "calibrated_brier",
+        "ece",
+        "calibrated_ece",
+        "bits_per_byte",
+        "perplexity",
+        "hamming_loss",
+        "mean_cost",
+    ]
 )
 
 

@@ -152,8 +152,8 @@ def scores(settings: Settings, subject: Subject, rows: Sequence[dict[str, Any]])
         guesses = [task.labels[index] for index in task.indices(probabilities_NC)]
         return [(float(guess == row["label"]), 1.0) for guess, row in zip(guesses, rows, strict=True)]
     if settings.kind == "instructions":
-        task = subject.answering("contamination")
-        said = greedy_answers(subject, task, list(rows), settings.batch_size, settings.max_tokens)
+        answering = subject.answering("contamination")
+        said = greedy_answers(subject, answering, list(rows), settings.batch_size, settings.max_tokens)
         right = [
             language.exact_match(text, row["output"], row["language"]) for text, row in zip(said, rows, strict=True)
         ]

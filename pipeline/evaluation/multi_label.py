@@ -25,7 +25,7 @@ class Settings(Section):
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the labelled records to measure on."""
-    source: str | None = Field(None, examples=[None])
+    source: str | None = Field(default=None, examples=[None])
     """Measure only on the records of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Texts in a batch; their number does not change the metrics."""

@@ -27,7 +27,7 @@ class Settings(Section):
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the documents to measure on."""
-    source: str | None = Field(None, examples=[None, "a"])
+    source: str | None = Field(default=None, examples=[None, "a"])
     """Measure only on the documents of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Windows in a batch; their number does not change the metrics."""

@@ -45,9 +45,9 @@ def holders(
         for tag, digest in version.tags.items():
             if tag.startswith("dvc.out.models/"):
                 makers[digest] = inputs
-    for inputs in locked.values():
-        if out := inputs.get("out"):
-            makers.setdefault(out, {path: digest for path, digest in inputs.items() if path != "out"})
+    for present in locked.values():
+        if out := present.get("out"):
+            makers.setdefault(out, {path: digest for path, digest in present.items() if path != "out"})
     aliases = {
         model: {alias: registry.at(model, alias) for alias in (CHAMPION, CANDIDATE)} for model in registry.models()
     }
