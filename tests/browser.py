@@ -1,6 +1,6 @@
 """A headless Chromium that tests look at pages with, spoken to in its DevTools protocol.
 
-The distribution's Chromium or Chrome. Where there is none, tests skip; where TOHUM_BROWSER is `required` (CI) they fail.
+The distribution's Chromium or Chrome. Without one, tests skip; where TOHUM_BROWSER is `required` (CI) they fail.
 """
 
 import json
@@ -40,7 +40,8 @@ _CONTRAST = """
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node; (node = walker.nextNode());) {
     const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility() || ['STYLE', 'TITLE', 'title'].includes(element.tagName)) continue;
+    if (!node.data.trim() || !element.checkVisibility()) continue;
+    if (['STYLE', 'TITLE', 'title'].includes(element.tagName)) continue;
     texts += 1;
     const style = getComputedStyle(element);
     let under = behind(element);
