@@ -89,7 +89,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     }
     details = {
         "shots": settings.shots,
-        "cut_prompts": asked.cut,
+        "cut_prompts": asked.cut + sum(any(one.cut for one in of_one) for of_one in scored),
         "answers": answers_to_show(rows, asked.greedy, right, right),
     }
     outcomes = Outcomes("closed_book_accuracy", rows, picked), Outcomes("closed_book_exact", rows, right)
