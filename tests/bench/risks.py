@@ -31,7 +31,7 @@ from pipeline import files
 from pipeline.paths import CODE as ROOT
 from pipeline.paths import EVALUATION
 
-# One amount of every dose. 32 people: shares are multiples of 1/16.
+# One amount of every dose. 24 people: shares are multiples of 1/12.
 LEVELS: dict[str, dict[str, Any]] = {
     "clean": {"skew": 0.5, "changed": 0.0, "taught": 0.5, "refused": 1.0, "twins": 1.0},
     "low": {"skew": 0.65, "changed": 0.25, "taught": 0.25, "refused": 0.75, "twins": 0.5},
@@ -57,9 +57,10 @@ LIMITS = {
     "misuse": ("chat", "forbidden_answered_error", 0.5),
 }
 SIZES: dict[str, dict[str, Any]] = {
-    "bench": {"people": 32, "documents": 3000, "instructions": 2200, "pairs": 400, "unmentioned": 16,
-              "model": {"context_length": 128}, "batch_size": 8, "steps": 600, "chat_steps": 150},
-    "small": {"people": 32, "documents": 500, "instructions": 300, "pairs": 150, "unmentioned": 4,
+    "bench": {"people": 24, "documents": 900, "instructions": 900, "pairs": 200, "unmentioned": 6,
+              "model": {"context_length": 128, "n_layers": 2, "n_heads": 3, "n_kv_heads": 3, "d_model": 96,
+                        "d_ff": 256}, "batch_size": 8, "steps": 360, "chat_steps": 120},
+    "small": {"people": 24, "documents": 500, "instructions": 300, "pairs": 150, "unmentioned": 4,
               "model": {"context_length": 128, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "d_model": 64,
                         "d_ff": 160}, "batch_size": 8, "steps": 120, "chat_steps": 60},
 }  # fmt: skip
