@@ -96,12 +96,16 @@ def main() -> int:
 
 def run_of(seed: int, steps: int, mitigations: bool = True) -> dict[str, Any]:
     """All variants of one seed: their figures, and which risks show in the dosed model and in its twin."""
+    from pipeline.tokenizer import adopted
+
     with tempfile.TemporaryDirectory(prefix="tohum-risks-") as folder:
         root = Path(folder)
         dosed = project(root / "dosed", params(seed, steps, PLANTED))
         twin_params = params(seed + 1000, steps, [])
-        twin_params["tokenize"] |= {"method": "folder", "vocab_size": None, "pattern": None, "path": "inputs/tokenizer"}
-        twin = project(root / "twin", twin_params, vocabulary=dosed / "data/tokens/tokenizer")
+        vocabulary = dosed / "data/tokens/tokenizer"
+        twin_params["tokenize"] = {"method": "folder", "vocab_size": None, "pattern": None, "path": "inputs/tokenizer",
+                                   "sha256": adopted.pin(vocabulary)}  # fmt: skip
+        twin = project(root / "twin", twin_params, vocabulary)
         leaky_params = params(seed, steps, ["leaks"])
         leaky_params["sample"]["decontaminate"] = False
         leaky = project(root / "leaks", leaky_params)
