@@ -58,8 +58,19 @@ _CONTRAST = """
   return {texts, poor};
 })()
 """
-_FOCUS = "(() => { const e = document.activeElement, s = getComputedStyle(e); return e === document.body ? null : " \
-         "[e.tagName, s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0]; })()"  # fmt: skip
+# Tag of the focused element and whether an outline marks it; null after the last one. The element is marked as reached.
+_FOCUS = """
+(() => {
+  const e = document.activeElement, s = getComputedStyle(e);
+  if (e === document.body || e === document.documentElement) return null;
+  e.dataset.reached = 'yes';
+  return [e.tagName, s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0];
+})()
+"""
+_MISSED = """
+[...document.querySelectorAll('a[href], summary, [tabindex]')]
+  .filter(e => e.checkVisibility() && !e.dataset.reached).map(e => e.outerHTML.slice(0, 80))
+"""
 
 
 def executable() -> str:
@@ -151,6 +162,10 @@ class Browser:
                 break
             reached.append((str(focus[0]), bool(focus[1])))
         return reached
+
+    def missed(self) -> list[str]:
+        """Links and parts to open or scroll that `tabbed` has not reached."""
+        return list(self.value(_MISSED))
 
 
 @contextmanager

@@ -58,6 +58,10 @@ TRAINED = {"pretrain", *(f"finetune@{name}" for name in PARAMS["finetune"])}
         ("runtime.checkpoint_seconds", set()),
         ("runtime.tracking.uri", set()),
         ("register.models", set()),
+        ("report.language", {"report"}),
+        ("report.grid.grams_per_kwh", {"report"}),
+        ("review.policy.risks", {"report"}),
+        ("review.policy.better", set()),
         ("search.spam-lora.trials", set()),
     ],
 )

@@ -138,6 +138,7 @@ def test_the_pipelines_run_carries_settings_scores_pages_and_links(project: Path
     assert shown["spam-lora/accuracy"] == measured["spam-lora"]["accuracy"]
     assert any(key.startswith("base/") for key in shown)
     pages = {f"gates/{gate}/page.html" for gate in ("raw", "tokens", "samples", "base", "spam-lora")}
+    pages |= {f"models/{name}.html" for name in measured}
     assert _artifacts(project, run_id) == pages | {"report.html"}
     (gate,) = _runs(project, "tohum.stage", "validate@raw")
     assert _artifacts(project, gate) == {"page.html"}

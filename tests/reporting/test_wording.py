@@ -1,0 +1,141 @@
+"""The words of the pages: both languages say the same things, and no page mixes them."""
+
+import re
+import string
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import UserError
+from pipeline.reporting import model_page, report, wording
+from pipeline.reporting.rendering import TEMPLATES
+from pipeline.reporting.wording import Words, load
+from tests import reports
+
+ENGLISH, TURKISH = load("en"), load("tr")
+CONVERTED = ("report.html", "model.html", "methods.html", "costs.html", "cost_table.html")
+# Words of grammar that no Turkish sentence has, as whole words.
+ENGLISH_WORDS = re.compile(
+    r"\b(the|of|and|with|is|are|was|were|not|to|for|by|from|its|it|that|this|than|which|where|nothing|each|all|no|an?)\b",
+    re.IGNORECASE,
+)
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+def test_tables_have_the_same_keys_and_fields() -> None:
+    assert set(ENGLISH.table) == set(TURKISH.table)
+    assert {key for key in ENGLISH.table if fields(ENGLISH.table[key]) != fields(TURKISH.table[key])} == set()
+
+
+class Prose(HTMLParser):
+    """The text of a page that is in its language: without data, styles, code and records (translate="no")."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[tuple[str, bool]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "link"):
+            outside = dict(attributes).get("translate") == "no" or tag in ("style", "code", "pre")
+            self.open.append((tag, outside))
+        self.texts += [value for name, value in attributes if name == "aria-label" and value]
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Nothing: an empty element has no text."""
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and not any(outside for _, outside in self.open):
+            self.texts.append(data.strip())
+
+
+def prose(page: str) -> list[str]:
+    parser = Prose()
+    parser.feed(page)
+    return parser.texts
+
+
+def english(page: str) -> list[str]:
+    """The texts of a page in which an English word stands. Names of models, metrics and files are no words."""
+    names = re.compile(r"[\w.-]*[_./-][\w./-]*")
+    return [text for text in prose(page) if ENGLISH_WORDS.search(names.sub(" ", text))]
+
+
+def pages(language: str) -> dict[str, str]:
+    params = reports.write(language, grid=reports.GRID)
+    review = model_page.Review(reports.policy(params), "1", "2", "ab" * 32, "tohum promote spam-full 2")
+    alone = model_page.Review(reports.policy(params, champion=False), None, "2", "ab" * 32, "tohum promote")
+    return {
+        "report": report.render(params),
+        "costs": report.render_costs(params.report),
+        "review": model_page.render("spam-full", params, review=review),
+        "review without champion": model_page.render("spam-full", params, review=alone),
+        **{name: model_page.render(name, params) for name in reports.MODELS},
+    }
+
+
+def test_turkish_pages_have_no_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = pages("tr")
+    assert {name: english(page) for name, page in found.items() if english(page)} == {}
+    assert all('<html lang="tr">' in page for page in found.values())
+    assert "0,950" in found["spam-full"]
+
+
+def test_english_pages_have_no_turkish_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the other way round: the check finds English where there is some."""
+    monkeypatch.chdir(tmp_path)
+    found = pages("en")
+    assert all(len(english(page)) > 5 for page in found.values())
+    own = {text for page in found.values() for text in prose(page)}
+    leaked = {text for text in own if re.search(r"[ğışİöüç]", text) and not re.search("ışık|hayır", text)}
+    assert leaked == set()
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_templates_have_no_words_of_their_own(name: str) -> None:
+    """Lost otherwise: a sentence written into the template would be English on every page."""
+    text = (TEMPLATES / name).read_text(encoding="utf-8")
+    text = re.sub(r"{% block style %}.*?{% endblock %}", " ", text, flags=re.S)
+    text = re.sub(r"{#.*?#}|{%.*?%}|{{.*?}}", " ", text, flags=re.S)
+    text = re.sub(r"<[^>]*>|[\w-]+=\"[^\"]*\"", " ", text)  # tags; attributes that a macro gives to a tag
+    assert re.findall(r"[A-Za-zğışİöüç]{2,}", text) == []
+
+
+def test_numbers_have_the_format_of_the_language() -> None:
+    assert (ENGLISH.number(1234.5, 2), TURKISH.number(1234.5, 2)) == ("1,234.50", "1.234,50")
+    assert (ENGLISH.percent(0.0659, 2), TURKISH.percent(0.0659, 2)) == ("6.59 %", "%6,59")
+    assert (ENGLISH.integer(9599), TURKISH.integer(9599)) == ("9,599", "9.599")
+    assert (ENGLISH.signed(0.012), TURKISH.signed(-0.012)) == ("+0.0120", "-0,0120")
+    assert (ENGLISH.general(0.5), TURKISH.general(0.5)) == ("0.5", "0,5")
+    assert (ENGLISH.interval(0.1, 0.2), TURKISH.interval(0.1, 0.2)) == ("0.100 to 0.200", "0,100 – 0,200")
+
+
+def test_count_takes_the_form_of_one_or_many() -> None:
+    assert [ENGLISH.count("model.warnings", n) for n in (1, 2)] == ["1 warning", "2 warnings"]
+    assert [TURKISH.count("model.warnings", n) for n in (1, 2)] == ["1 uyarı", "2 uyarı"]
+
+
+def test_words_refuse_an_unknown_key_and_language() -> None:
+    with pytest.raises(KeyError):
+        Words("en", {})("model.all")
+    with pytest.raises(UserError, match=r"report.language is 'de'; one of: en, tr"):
+        wording.load("de")
+
+
+def test_params_refuse_a_language_without_a_table_and_a_grid_without_a_source(tmp_path: Path) -> None:
+    raw = reports.params().model_dump(by_alias=True, mode="json")
+    with pytest.raises(UserError, match=r"report.language"):
+        config.check(raw | {"report": raw["report"] | {"language": "de"}})
+    for grid in ({"grams_per_kwh": 400.0, "source": None}, {"grams_per_kwh": None, "source": "a study"}):
+        with pytest.raises(UserError, match=r"grams_per_kwh and source go together"):
+            config.check(raw | {"report": raw["report"] | {"grid": grid}})
