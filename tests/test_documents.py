@@ -79,7 +79,8 @@ def test_yaml_of_a_readme_is_valid_in_params(page: str) -> None:
     settings = [content for language, content in blocks(TEXTS[page]) if language == "yaml"]
     assert len(settings) == 2
     for content in settings:
-        raw |= yaml.safe_load(content)
+        for section, fields in yaml.safe_load(content).items():
+            raw[section] = raw[section] | fields if isinstance(fields, dict) else fields
     params = config.check(raw)
     assert list(params.download.sources) == ["letters"]
     assert params.waivers[0].gate == "raw"

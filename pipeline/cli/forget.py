@@ -1,4 +1,6 @@
-"""Forgets records: shows what holds them and what retraining costs, leaves them out, proves that they are gone.
+"""Removes records: plan, cost, list and proof.
+
+Shows what holds them and what retraining costs, leaves them out, proves that they are gone.
 
 ROW is a record's id, its origin (file and line), or the SHA-256 of its text; duplicates, near duplicates, twins and
 questions made from it go with it. Without an option the plan is shown and nothing is changed.

@@ -1,4 +1,6 @@
-"""Shows the decisions on a model, and checks their chain and the heads noted in git.
+"""Shows the decisions on a model, and checks their chain.
+
+The heads that are noted in git show whether its end was cut off.
 
 Exits with 1 where an entry was edited, removed, reordered or cut off. --json prints every field, with the figures and
 the policy's result that each person saw.

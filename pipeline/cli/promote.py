@@ -1,8 +1,8 @@
-"""Makes a reviewed version the champion, with your reason, as an entry of the ledger.
+"""Makes a reviewed version the champion.
 
-VERSION and --sha256 are printed by `tohum review MODEL`: the approval is of exactly these files. MODEL is a model of
-this project, or models:/NAME, any registered model. Of several people who decide at the same time one does; the others
-are told.
+The decision, with your reason, is an entry of the ledger. VERSION and --sha256 are printed by `tohum review MODEL`: the
+approval is of exactly these files. MODEL is a model of this project, or models:/NAME, any registered model. Of several
+people who decide at the same time one does; the others are told.
 """
 
 import click

@@ -1,4 +1,6 @@
-"""Checks that every champion is the one the ledger says; repairs aliases, adopts old champions.
+"""Checks that every champion is the one that the ledger names.
+
+Repairs aliases that were moved by hand, and adopts champions from before the ledger.
 
 check: names every registered model of the store, of this project or not, whose alias `champion` was moved or set
 without a decision, or whose ledger is damaged, and exits with 1. With --repair the alias goes back to the ledger's

@@ -1,4 +1,6 @@
-"""Records that a version may not be the champion, with your reason, as an entry of the ledger.
+"""Records that a version may not be the champion.
+
+The decision, with your reason, is an entry of the ledger.
 
 It can be approved later with `tohum promote ... --despite TEXT`.
 """

@@ -1,4 +1,7 @@
-"""Gives the champion's alias back to the champion before, with your reason, as an entry of the ledger."""
+"""Makes the champion before the champion again.
+
+The decision, with your reason, is an entry of the ledger.
+"""
 
 import click
 

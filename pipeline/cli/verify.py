@@ -1,4 +1,6 @@
-"""Compares registered versions with their hashes; with a version, this project with it, from settings to model.
+"""Compares registered versions, or this project, with their hashes.
+
+Without a version: the files of every version. With one: this project with it, from settings to model.
 
 Without an argument the files of every version are read. With VERSION (models:/NAME/NUMBER, NAME/NUMBER or NAME@ALIAS)
 also the project in the working folder: on another machine check out the version's commit and run `dvc pull` first.

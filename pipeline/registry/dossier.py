@@ -48,12 +48,10 @@ def dossier(registry: "Registry", model: str) -> Dossier:
     """
     candidate = registry.require(model, CANDIDATE, "register it first: tohum register")
     champion = registry.at(model, CHAMPION)
-    if champion is not None and champion.version == candidate.version:
-        champion = None
     with registry.opened(candidate) as (folder, sealed):
         ours = evidence.of_version(folder, f"version {candidate.version}")
         card = (folder / contents.CARD).read_text(encoding="utf-8")
-        theirs, stored, obstacle = _champion(registry, champion, folder)
+        theirs, stored, obstacle = _champion(registry, champion, candidate, folder)
     result = policy.judge(registry.params.review.policy, ours, theirs, obstacle)
     metrics = dict(theirs.metrics) if theirs else stored
     return Dossier(model, candidate, sealed.version_sha256, card, ours, champion, metrics, obstacle, result)
@@ -62,6 +60,8 @@ def dossier(registry: "Registry", model: str) -> Dossier:
 def in_words(shown: Dossier) -> str:
     """The dossier as text: card, figures, the policy's result, and the commands that decide."""
     champion = "none yet" if shown.champion is None else f"version {shown.champion.version}"
+    if shown.champion is not None and shown.champion.version == shown.candidate.version:
+        champion += ", the candidate itself"
     if shown.obstacle:
         seen = "as it was registered" if shown.champion_metrics else "not shown"
         champion += f", {seen}: {shown.obstacle}"
@@ -90,7 +90,7 @@ def approval(shown: Dossier) -> str:
 
 
 def _champion(
-    registry: "Registry", champion: ModelVersion | None, candidate: Path
+    registry: "Registry", champion: ModelVersion | None, candidate: ModelVersion, packed: Path
 ) -> tuple[Evidence | None, dict[str, float], str]:
     """The champion's evidence on the candidate's records, its stored metrics, and the reason where there is none."""
     stored: dict[str, float] = {}
@@ -101,7 +101,9 @@ def _champion(
         with registry.opened(champion, approved=True) as (folder, sealed):
             if not registry.is_ours(champion):
                 raise UserError("it is no model of this project")
+            if champion.version == candidate.version:
+                return None, stored, ""
             stored = files.read_json(folder / contents.METRICS)
-            return evidence.evaluated_anew(folder / "artifacts" / sealed.model, name, candidate), stored, ""
+            return evidence.evaluated_anew(folder / "artifacts" / sealed.model, name, packed), stored, ""
     except UserError as error:
         return None, stored, str(error)

@@ -247,6 +247,7 @@ def inner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / ".tohum/try"
     folder.mkdir(parents=True)
     (folder / "dvc.yaml").touch()
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     monkeypatch.chdir(tmp_path)
     return folder
 

@@ -200,7 +200,9 @@ def test_a_loaded_registry_model_asks_as_in_training(
     if not isinstance(task, Answering):
         given, columns = [Request(request.text) for request in given], {}
     wanted = expected(task, folder, given)
-    facts: Any = SimpleNamespace(tasks=(task.spec,), sha256=files.sha256_of(folder), metrics={})
+    facts: Any = SimpleNamespace(
+        model=name, tasks=(task.spec,), sha256=files.sha256_of(folder), metrics={}, gates={}, evaluated={}
+    )
     pack(folder, tmp_path / "version", facts, "card")
     served = mlflow.pyfunc.load_model(str(tmp_path / "version"))
     watch(task, asked, monkeypatch)
