@@ -2,11 +2,11 @@
 
     python -m tests.bench.likelihood --model FOLDER [--pairs BLiMP.zip] [--questions 100] [--rounds 5] [--threads 1]
 
-Minimal pairs (both sentences as whole texts), and questions of four choices after a context of 100 tokens or more, from
-texts to likelihoods, in turns: CPU time of the process, median and quartiles of the ratio over the rounds, beside the
-harness at its default batch of 1 and at the fastest of three batch sizes. `--model` is a model of this project or a
-Hugging Face folder, which is exported first, so that both begin texts with the same token. Without `--pairs` sentences
-are drawn from a few words.
+Minimal pairs (both sentences as whole texts), and questions of four choices of three words after a context of 120
+tokens or more, from texts to likelihoods, in turns: CPU time of the process, median and quartiles of the ratio over the
+rounds, beside the harness at its default batch of 1 and at the fastest of three batch sizes. `--model` is a model of
+this project or a Hugging Face folder, which is exported first, so that both begin texts with the same token. Without
+`--pairs` sentences are drawn from a few words.
 """
 
 import argparse
@@ -105,14 +105,14 @@ def sentences_of(path: Path | None, count: int) -> list[tuple[str, str]]:
 
 
 def choices(tokenizer: Tokenizer, sentences: Sequence[str], count: int) -> list[Pair]:
-    """Four choices after each of `count` contexts of at least CONTEXT tokens."""
+    """Four choices of three words after each of `count` contexts of at least CONTEXT tokens."""
     draw = random.Random(2)
     pairs = []
     for _ in range(count):
         context = ""
         while len(tokenizer.encode(context)) < CONTEXT:
             context = f"{context} {draw.choice(sentences)}".strip()
-        pairs += [(context, f" {choice}") for choice in draw.sample(list(sentences), 4)]
+        pairs += [(context, f" {' '.join(choice.split()[:3])}") for choice in draw.sample(list(sentences), 4)]
     return pairs
 
 
