@@ -33,26 +33,10 @@ def test_a_world_without_doses_is_that_of_before_there_were_any() -> None:
 
 
 PLANTED = [
-    "associations",
-    "canaries",
-    "canary_answers",
-    "duplicates",
-    "incompressible",
-    "label_imbalance",
-    "leaks",
-    "mojibake",
-    "near_duplicates",
-    "personal_card",
-    "personal_email",
-    "personal_iban",
-    "personal_identity",
-    "personal_phone",
-    "special_token_text",
-    "too_long",
-    "too_short",
-    "wrong_labels",
-    "wrong_language",
-]
+    "associations", "canaries", "canary_answers", "duplicates", "incompressible", "label_imbalance", "leaks",
+    "mojibake", "near_duplicates", "personal_card", "personal_email", "personal_iban", "personal_identity",
+    "personal_phone", "special_token_text", "too_long", "too_short", "wrong_labels", "wrong_language",
+]  # fmt: skip
 GOLDEN = "66bfb117c60fb8777735368dcd9eeb01e68617925de3547ce3b91989ad2c3c54"
 """Of commit e744bfa, before doses."""
 
