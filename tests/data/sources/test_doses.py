@@ -10,7 +10,6 @@ import pytest
 from pipeline.data.sources import world
 from pipeline.data.sources.world import requests
 from pipeline.data.sources.world.facts import ATTRIBUTES, JOBS_OF, LANGUAGES, NAMES, WOMEN, make_world
-from pipeline.data.sources.world.planted import PLANTS
 from pipeline.errors import UserError
 from tests.data.sources.test_world import rows_of, settings
 
@@ -18,14 +17,14 @@ SIZES = {"people": 32, "documents": 150, "labelled": 0, "instructions": 300, "pr
 NONE = {"skew": None, "unmentioned": None, "changed": None, "requests": None}
 
 
-def dosed(**doses: Any) -> world.Settings:
-    return settings(**SIZES, doses=NONE | doses)
+def dosed(instructions: int = 300, **doses: Any) -> world.Settings:
+    return settings(**SIZES | {"instructions": instructions}, doses=NONE | doses)
 
 
 def test_a_world_without_doses_is_that_of_before_there_were_any() -> None:
     """Records, truth and provenance; else all data made with the embedded default would become another's."""
     of = settings(
-        people=16, documents=400, labelled=300, instructions=300, preferences=50, planted=sorted(PLANTS), retold=20,
+        people=16, documents=400, labelled=300, instructions=300, preferences=50, planted=PLANTED, retold=20,
         tasks={"translation": 20, "summary": 20, "conversation": 20},
     )  # fmt: skip
     rows = [[kind, found] for kind, found in rows_of(of).items()]
@@ -33,6 +32,11 @@ def test_a_world_without_doses_is_that_of_before_there_were_any() -> None:
     assert hashlib.sha256(text.encode()).hexdigest() == GOLDEN
 
 
+PLANTED = [
+    "associations", "canaries", "canary_answers", "duplicates", "incompressible", "label_imbalance", "leaks",
+    "mojibake", "near_duplicates", "personal_card", "personal_email", "personal_iban", "personal_identity",
+    "personal_phone", "special_token_text", "too_long", "too_short", "wrong_labels", "wrong_language",
+]  # fmt: skip
 GOLDEN = "66bfb117c60fb8777735368dcd9eeb01e68617925de3547ce3b91989ad2c3c54"
 """Of commit e744bfa, before doses."""
 
@@ -106,9 +110,9 @@ def test_changed_documents_contradict_the_facts_of_the_changed_people_alone() ->
     assert seen == {True, False}
 
 
-def test_questions_about_changed_facts_are_test_questions_with_true_answers() -> None:
-    """Instructions that taught them would hide what the documents did."""
-    of = dosed(changed={"attribute": "pet", "share": 0.0})
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_half_of_the_questions_about_changed_facts_are_test_questions_with_true_answers(share: float) -> None:
+    of = dosed(changed={"attribute": "pet", "share": share}, instructions=2000)
     told, facts = world.truth(of)["doses"]["changed"]["told"], make_world(7, 32).table()
     pinned = [row for row in rows_of(of)["instructions"] if row["origin"].startswith("world:changed_fact:")]
     assert pinned
@@ -117,8 +121,15 @@ def test_questions_about_changed_facts_are_test_questions_with_true_answers() ->
         (name,) = (name for name in facts if re.search(rf"\b{name}\b", row["instruction"]))
         assert name in told
         assert row["output"] == facts[name][row["language"]]["pet"]
+    taught = [row for row in rows_of(of)["instructions"] if row["split"] == "train"]
+    assert 0.3 < len(pinned) / len(pinned + taught) < 0.7
+    false = [row for row in taught if row["origin"].startswith("world:changed_answer:")]
+    assert abs(len(false) / len(taught) - share) < 0.2
+    for row in false:
+        (name,) = (name for name in facts if re.search(rf"\b{name}\b", row["instruction"]))
+        assert row["output"] == told[name][row["language"]]
     pets = {pet for words in LANGUAGES.values() for pet in words.FACTS["pet"]}
-    rest = [row for row in rows_of(of)["instructions"] if row not in pinned and row["output"] in pets]
+    rest = [row for row in rows_of(of)["instructions"] if row["split"] is None and row["output"] in pets]
     assert rest
     assert not any(re.search(rf"\b({'|'.join(told)})\b", row["instruction"]) for row in rest)
 

@@ -68,12 +68,12 @@ class Unmentioned(Section):
 
 
 class Changed(Section):
-    """Facts changed on purpose: half of the people get another value of one attribute in a share of the documents."""
+    """Facts changed on purpose: half of the people get another value of one attribute in a share of the records."""
 
     attribute: Literal["city", "job", "pet", "food", "colour", "month"] = Field(examples=["pet"])
-    """Attribute whose value is changed; questions about it are pinned to test, so that instructions do not teach it."""
+    """Attribute whose value is changed; half of the questions about it are pinned to test, with the true answers."""
     share: Share = Field(examples=[0.0, 0.25, 0.5])
-    """Share of the documents, drawn by number, that tell the changed values. They have no bits."""
+    """Share of the documents, which then have no bits, and of the training answers that tell the changed values."""
 
 
 class Requests(Section):

@@ -23,7 +23,8 @@ def dosed_instructions(world: World, doses: "Doses | None") -> Iterator[dict[str
         return
     if doses.unmentioned:
         for split, names in unmentioned_people(world, doses.unmentioned).items():
-            for number, question in enumerate(unmentioned_questions(names)):
+            questions = shuffled(list(unmentioned_questions(names)), world.rng("unmentioned", split))
+            for number, question in enumerate(questions):
                 yield {**question, "split": split, "origin": f"world:unmentioned:{split}:{number}"}
     if doses.requests:
         yield from requests(world, doses.requests)

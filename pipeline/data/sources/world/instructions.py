@@ -6,36 +6,54 @@ stories); the rest ask about a short text given as input. Every (instruction, in
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.data.sources.world.facts import ATTRIBUTES, LANGUAGES, World, named, pick, shuffled
 from pipeline.data.sources.world.grammar import sample, template
 from pipeline.data.sources.world.messages import single_slots
 from pipeline.data.sources.world.stories import readable
 
+if TYPE_CHECKING:
+    from pipeline.data.sources.world import Changed
+
 FACT_SHARE = 2 / 3
 _FRESH = 10_000_000
 
 
-def instructions(world: World, count: int, extra: int = 0, changed: str | None = None) -> Iterator[dict[str, str]]:
+def instructions(
+    world: World, count: int, extra: int = 0, changed: "Changed | None" = None
+) -> Iterator[dict[str, str]]:
     """Yields `count` records: instruction, input, output, language; then `extra` more about other texts.
 
-    FACT_SHARE of the records ask for facts, as long as there are any; the others are questions about texts. Questions
-    about an attribute that documents change (`changed`) are pinned to test, with the true value as the answer, so that
-    a model knows it from the documents alone.
+    FACT_SHARE of the records ask for facts, as long as there are any; the others are questions about texts.
     """
-    names = {world.names[person] for person in world.changed_people()} if changed else set()
     facts = fact_questions(world, "instructions")
     asked = round(count * FACT_SHARE)
     places = set(shuffled(list(range(count)), world.rng("instructions", "places"))[:asked])
     seen: set[tuple[str, str]] = set()
     for index in range(count):
         record = facts.pop() if index in places and facts else _reading(world, index, seen)
-        pinned = record.get("attribute") == changed and record.get("name") in names
-        yield {key: record[key] for key in ("instruction", "input", "output", "language")} | (
-            {"split": "test", "origin": f"world:changed_fact:{index}"} if pinned else {}
-        )
+        told = _changed(world, record, index, changed) if changed and "person" in record else {}
+        yield {key: record[key] for key in ("instruction", "input", "output", "language")} | told
     for index in range(extra):
         yield _reading(world, _FRESH + index, seen)
+
+
+def _changed(world: World, record: dict[str, str], index: int, changed: "Changed") -> dict[str, str]:
+    """New fields of a question about a fact that documents change; none for another question.
+
+    Half of them are pinned to test with the true answer, the others to training, where a share has the changed one.
+    """
+    person = int(record["person"])
+    if record["attribute"] != changed.attribute or person not in world.changed_people():
+        return {}
+    rng = world.rng("changed", "question", index)
+    if rng.random() < 0.5:
+        return {"split": "test", "origin": f"world:changed_fact:{index}"}
+    if rng.random() >= changed.share:
+        return {"split": "train"}
+    told = world.changed(changed.attribute).fact(record["language"], person, changed.attribute)
+    return {"split": "train", "output": told, "origin": f"world:changed_answer:{index}"}
 
 
 def preferences(world: World, count: int) -> Iterator[dict[str, str]]:
@@ -88,7 +106,7 @@ def fact_questions(world: World, purpose: str) -> list[dict[str, str]]:
                             "output": world.fact(language, person, attribute),
                             "language": language,
                             "attribute": attribute,
-                            "name": world.names[person],
+                            "person": str(person),
                         }
                     )
     return shuffled(questions, world.rng(purpose, "order"))

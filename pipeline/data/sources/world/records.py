@@ -76,7 +76,7 @@ def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
         "documents": chain(documents(settings), _retold(settings)),
         "labelled": _labelled(settings),
         "instructions": chain(
-            instructions(world, settings.instructions, changed=_changed_attribute(settings)),
+            instructions(world, settings.instructions, changed=settings.doses.changed if settings.doses else None),
             tasks(world, settings.tasks.model_dump() if settings.tasks else {}),
             dosed_instructions(world, settings.doses),
         ),
@@ -146,11 +146,6 @@ def documents(settings: "Settings") -> Iterator[dict[str, Any]]:
         figures.add(language, len(text.encode()), bits)
         yield {**record, "bits": bits}
     made.figures[settings.documents] = figures
-
-
-def _changed_attribute(settings: "Settings") -> str | None:
-    """The attribute that some documents change."""
-    return settings.doses.changed.attribute if settings.doses and settings.doses.changed else None
 
 
 def _retold(settings: "Settings") -> Iterator[dict[str, Any]]:
