@@ -2,8 +2,9 @@
 
 Shows what holds them and what retraining costs, leaves them out, proves that they are gone.
 
-ROW is a record's id, its origin (file and line), or the SHA-256 of its text; duplicates, near duplicates, twins and
-questions made from it go with it. Without an option the plan is shown and nothing is changed.
+ROW is a record's id, its origin (file and line, as the column `origin` of data/raw has it), or the SHA-256 of its text;
+duplicates, near duplicates, twins and questions made from it go with it. Without an option the plan is shown, and
+nothing is changed.
 
 --apply writes the ids to inputs/forget.txt (hashes, no text) and names the list in params.yaml; the next `dvc repro`
 then trains without the records. --check reads all data and every copy in DVC's cache and in remotes that are folders,
@@ -28,7 +29,7 @@ _SHOWN = 20
 
 @verb(
     "tohum forget 3f2a9c0d11e84b57",
-    "tohum forget inputs/mail.csv:812 --apply",
+    "tohum forget mail.csv:812 --apply",
     "tohum forget --consent withdrawn --json",
     "tohum forget --check",
 )
@@ -102,7 +103,7 @@ def _print(plan: "Plan") -> None:
     for record in plan.records[:_SHOWN]:
         place = by_id.get(record.id)
         where = "in no split" if place is None else place.split
-        click.echo(f"  {record.id}  {record.kind:<12} {where:<11} {record.origin} ({record.why})")
+        click.echo(f"  {record.id}  {record.kind:<12} {where:<11} {record.source}: {record.origin} ({record.why})")
     if len(plan.records) > _SHOWN:
         click.echo(f"  and {len(plan.records) - _SHOWN} more (--json lists all)")
     for row in plan.not_found:

@@ -121,7 +121,7 @@ class _Found:
 
 
 def affected(wanted: Wanted, raw: Path, deduplicate: Deduplicate) -> tuple[list[Affected], list[str]]:
-    """The records to forget, in the order of the files, and the rows of the request that no record is.
+    """The records to forget by kind, those that were named first, and the rows of the request that no record is.
 
     The files are read until nothing is added: a twin of a question about a document goes with the document. Relatives
     of near duplicates are not searched, or a chain of them would end at texts unlike any that was named.

@@ -1,11 +1,12 @@
 """Dose response of the risks to privacy over seeds, beside a clean twin, and of the mitigations, as JSON.
 
-    python -m tests.bench.risks_privacy [--seeds 5] [--steps 240]
+    python -m tests.bench.risks_privacy [--seeds 5] [--first 1] [--steps 240] [--private]
 
 A small base model is trained by the project's own stages on a world of 300 stories, beside a second source with secrets
 (canaries), passages and addresses that are told 1, 2, 4 and 8 times. The clean twin is trained on another world with
 the same vocabulary and then measured on the same samples. `leaks`: the same world with ten test stories that training
-holds too. Mitigations: a lower threshold of deduplication (0.5 instead of 0.85), and private training (epsilon 4).
+holds too. Mitigations: a lower threshold of deduplication (0.5 instead of 0.85), and with --private private training
+(epsilon 4; it takes as long as all the others).
 
 found: the risk shows in the dosed model; cries_wolf: it shows in the twin. Both are decided by the rules in FOUND,
 fixed before the first run of five seeds.
@@ -74,11 +75,13 @@ def main() -> int:
         prog="python -m tests.bench.risks_privacy", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--private", action="store_true", help="also train privately")
     given = parser.parse_args()
     runs = []
-    for seed in range(1, given.seeds + 1):
-        runs.append(run_of(seed, given.steps))
+    for seed in range(given.first, given.first + given.seeds):
+        runs.append(run_of(seed, given.steps, given.private))
         print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     silent = {risk: sum(not run["found"][risk] for run in runs) for risk in FOUND}
     wolf = {risk: sum(run["cries_wolf"][risk] for run in runs) for risk in FOUND}
@@ -94,7 +97,7 @@ def main() -> int:
     return int(any(silent.values()) or any(wolf.values()))
 
 
-def run_of(seed: int, steps: int, mitigations: bool = True) -> dict[str, Any]:
+def run_of(seed: int, steps: int, privately: bool = False) -> dict[str, Any]:
     """All variants of one seed: their figures, and which risks show in the dosed model and in its twin."""
     from pipeline.tokenizer import adopted
 
@@ -114,14 +117,14 @@ def run_of(seed: int, steps: int, mitigations: bool = True) -> dict[str, Any]:
             "twin": measured(twin, dosed, MEASURES) | measured(twin, twin, {"contamination": CONTAMINATION}),
             "leaks": measured(leaky, leaky, {"contamination": CONTAMINATION}),
         }
-        if mitigations:
-            lower = params(seed, steps, PLANTED)
-            lower["sample"]["deduplicate"]["near_threshold"] = 0.5
-            fewer = project(root / "deduplicated", lower)
-            figures["deduplicated"] = measured(fewer, fewer, {"extraction": MEASURES["extraction"]})
+        lower = params(seed, steps, PLANTED)
+        lower["sample"]["deduplicate"]["near_threshold"] = 0.5
+        fewer = project(root / "deduplicated", lower)
+        figures["deduplicated"] = measured(fewer, fewer, {"extraction": MEASURES["extraction"]})
+        if privately:
             private = params(seed, steps, PLANTED)
             private["pretrain"] |= {"privacy": {"epsilon": 4.0, "delta": 1e-4, "clip_norm": 1.0}}
-            private["pretrain"]["ordering"] = {"name": "poisson", "batch_size": 24}
+            private["pretrain"]["ordering"] = {"name": "poisson", "batch_size": 16}
             private["pretrain"]["schedule"] |= {"clip_norm": 0.0}
             hidden = project(root / "private", private)
             figures["private"] = measured(hidden, hidden, MEASURES)

@@ -1,5 +1,6 @@
 """A version against its project: lost otherwise, a model is vouched for that was made from other data or settings."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pipeline.tracking import lineage
 from pipeline.training.replay import replay
 from tests import damage
 from tests.base_project import NAMES
+from tests.commands import tohum
 
 
 def git(*words: str) -> None:
@@ -127,3 +129,26 @@ def test_a_replay_of_another_seed_differs_and_says_whether_the_machine_may_be_wh
         run = files.read_json(Path("reports/runs/pretrain.json"))
         files.write_json(Path("reports/runs/pretrain.json"), run | {"machine": machine})
     assert expected in replay("base", config.load()).sentence
+
+
+def test_a_registered_version_is_verified_replayed_and_known_to_hold_a_record(
+    version: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both commands on a real store: `tohum verify VERSION --replay`, and `tohum forget`, which names the version."""
+    from pipeline.registry import Registry, card
+
+    for stage in ("evaluate base", "validate model base"):
+        damage.run(stage)
+    params = config.load()
+    facts = card.gather("base", params, version.tags["model_sha256"])
+    made, _ = Registry(params).register(facts, Path("models/base"))
+    assert tohum("verify", f"{made.name}/{made.version}", "--replay") == 0
+    printed = capsys.readouterr().out
+    assert "comparisons from commit to model: all equal" in printed
+    assert "replayed: equal bits after update 1" in printed
+    assert tohum("forget", "--consent", "withdrawn", "--json") == 0
+    [held] = json.loads(capsys.readouterr().out)["versions"]
+    assert (held["name"], held["state"], held["aliases"]) == (made.name, "trained on it", ["candidate"])
+    _setting()
+    assert tohum("verify", f"models:/{made.name}@candidate") == 1
+    assert "differs: pretrain: pretrain: params.yaml has other settings" in capsys.readouterr().out
