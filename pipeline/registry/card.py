@@ -15,7 +15,7 @@ from pipeline.registry import card_header, obligations
 from pipeline.registry.facts import Facts, chain, gather, waived
 from pipeline.registry.markdown import table
 from pipeline.reporting import energy, in_words
-from pipeline.reporting.model_page import dimension_in_words
+from pipeline.reporting.in_words import dimension_in_words
 from pipeline.reporting.wording import Words, load
 from pipeline.tracking import lineage
 
