@@ -98,16 +98,16 @@ def render(
     Args:
         name: the model.
         params: names the models, their recipes, and the language.
-        models: the report's models by name; None: they are read.
+        models: the report's models by name; None: this model and its ancestors are read.
         review: of a registered candidate; None: the page of the graph.
 
     Raises:
         UserError: no such model, or a damaged file.
     """
     words = load(params.report.language)
-    models = models or {model["name"]: model for model in report.all_models(params)}
-    if name not in models:
-        raise UserError(f"{name}: not a model of params.yaml; one of: {', '.join(models)}")
+    if name not in params.evaluations:
+        raise UserError(f"{name}: not a model of params.yaml; one of: {', '.join(params.evaluations)}")
+    models = models or {model["name"]: model for model in report.all_models(params, params.lineage(name))}
     model, parent = models[name], _parent(name, params)
     table = outcomes.read(EVALUATION / name / "outcomes.parquet")
     judged = _risks(model["metrics"], params, review)
