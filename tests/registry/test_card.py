@@ -2,12 +2,16 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from huggingface_hub import ModelCard
 
+from pipeline import files, integrity
+from pipeline.cli import export
 from pipeline.config.params import Grid
 from pipeline.outcomes import Slice
 from pipeline.prompts.spec import TaskSpec
@@ -15,6 +19,7 @@ from pipeline.registry import card, obligations
 from pipeline.registry.facts import Facts
 from pipeline.reporting.risks import Risk
 from pipeline.reporting.wording import load
+from tests.registries import make_model, params
 from tests.reporting.test_wording import ENGLISH_WORDS
 
 SOURCE = {"address": "hf://datasets/org/mails", "licence": "CC0-1.0", "consent": "consent", "sha256": "5f" * 32}
@@ -164,3 +169,21 @@ def test_every_decision_of_a_task_is_said_in_both_languages() -> None:
     for task, sentence in tasks:
         assert sentence in card.render(facts(tasks=(task,)), "tohum-spam")
         assert "{" not in card.render(facts(tasks=(task,), language="tr"), "tohum-spam")
+
+
+def test_export_writes_the_card_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_model("spam-full")
+    Path("params.yaml").write_text(yaml.safe_dump(params().model_dump(by_alias=True, mode="json")), encoding="utf-8")
+    done = CliRunner().invoke(export.command, ["spam-full", "--folder", "out"])
+    assert done.exit_code == 0, done.output
+    written = Path("out/model_card.md").read_text(encoding="utf-8")
+    assert written.startswith("---\n")
+    assert "# tohum-spam-full\n" in written
+    assert files.sha256_of(Path("models/spam-full")) in written
+    integrity.require_intact(Path("out"))
+    Path("reports/evaluation/spam-full/metrics.json").unlink()
+    done = CliRunner().invoke(export.command, ["spam-full", "--folder", "again"])
+    assert done.exit_code == 0, done.output
+    assert "no model card: reports/evaluation/spam-full/metrics.json" in done.output
+    assert not Path("again/model_card.md").exists()
