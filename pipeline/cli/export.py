@@ -3,7 +3,7 @@
 MODEL is a folder below models/; for llama.cpp a language model, chat or instruction model of family gpt2, llama,
 mistral, qwen2, qwen3 or arcee. Beside the GGUF file is its Modelfile: `ollama create NAME -f chat-lora.Modelfile`. For
 transformers and peft the folder itself is the export, and its README.md has the code; a model that is stored as an
-adapter only gets its weights with --folder.
+adapter only gets its weights with --folder. The exported folder has the model card too (model_card.md).
 """
 
 from pathlib import Path
@@ -40,6 +40,26 @@ def command(model: str, gguf: Path | None, folder: Path | None) -> None:
         checkpoint.write_whole(MODELS / model, folder)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         click.echo(f"{folder}: {model} with all weights, float32, {size:,} bytes")
+        _write_card(model, folder)
+
+
+def _write_card(model: str, folder: Path) -> None:
+    """Writes the model card into an exported folder, or says why there is none."""
+    from pipeline import config, files
+    from pipeline.errors import UserError
+    from pipeline.paths import MODELS
+    from pipeline.registry import card, contents
+
+    try:
+        params = config.load()
+        if model not in params.evaluations:
+            raise UserError(f"{model} is no model of params.yaml")
+        facts = card.gather(model, params, files.sha256_of(MODELS / model))
+    except UserError as error:
+        click.echo(f"no model card: {error}")
+        return
+    files.write_text(folder / contents.CARD, card.render(facts, f"{params.register_.name}-{model}"))
+    click.echo(f"{folder / contents.CARD}: its card; as README.md of a repository on the Hub its header is read")
 
 
 def _write_modelfile(folder: Path, gguf: Path) -> None:

@@ -1,7 +1,8 @@
 """The policy's result for a candidate: its rules, the comparison with the champion, slices and risks, as plain JSON.
 
     outcome   met, not met, or person decides: no rule fails, but chance or a missing figure leaves one open
-    rules     each with its state (pass, warn, fail, unknown) and a sentence
+    rules     each with its state (pass, warn, fail, unknown), a sentence, and the key and values of that sentence,
+              from which a page says it in its language (pipeline.reporting.rules)
     comparisons, slices, risks   the figures behind the rules
 
 The rule `not worse` is one of non-inferiority: the interval of the difference must lie above the margin, so a
@@ -18,8 +19,10 @@ from pipeline import comparison, outcomes
 from pipeline.comparison import Compared
 from pipeline.config.review import Policy
 from pipeline.outcomes import lower_is_better
+from pipeline.reporting import rules as in_language
+from pipeline.reporting.wording import load
 
-Rule = dict[str, str]
+Rule = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,12 @@ def in_words(result: Mapping[str, Any]) -> str:
 def _gate_rules(candidate: Evidence) -> list[Rule]:
     failed = [gate for gate, passed in candidate.gates.items() if not passed]
     if failed:
-        return [_rule("gates", "fail", f"{', '.join(failed)} did not pass")]
+        return [_rule("gates", "fail", "gates failed", gates=", ".join(failed))]
     if not candidate.gates:
-        return [_rule("gates", "unknown", "no verdict of a gate is stored with this version")]
+        return [_rule("gates", "unknown", "gates unknown")]
     if candidate.waivers:
-        return [_rule("gates", "warn", f"passed with waivers: {'; '.join(candidate.waivers)}")]
-    return [_rule("gates", "pass", f"{', '.join(candidate.gates)} passed, without waivers")]
+        return [_rule("gates", "warn", "gates waived", waivers="; ".join(candidate.waivers))]
+    return [_rule("gates", "pass", "gates passed", gates=", ".join(candidate.gates))]
 
 
 def _champion_rules(
@@ -96,17 +99,17 @@ def _champion_rules(
 ) -> list[Rule]:
     if champion is None:
         if obstacle:
-            return [_rule("champion", "unknown", f"not evaluated on these records: {obstacle}")]
-        return [_rule("champion", "pass", "there is none yet to compare with")]
+            return [_rule("champion", "unknown", "champion obstacle", obstacle=obstacle)]
+        return [_rule("champion", "pass", "champion none")]
     measured = {metric for _, metric in outcomes.by_metric(candidate.outcomes)}
     wanted = [name for name in dict.fromkeys([*policy.better, *policy.not_worse]) if name in measured]
     if not wanted:
-        return [_rule("champion", "unknown", "no metric of the policy has values by record for this model")]
+        return [_rule("champion", "unknown", "no values")]
     rules = []
     for name in wanted:
         of_metric = [one for one in compared if one.metric == name]
         if not of_metric:
-            rules.append(_rule(name, "unknown", "the champion has no values by record of it"))
+            rules.append(_rule("metric", "unknown", "no champion values", metric=name))
         rules += [_better(one) for one in of_metric if name in policy.better]
         rules += [_not_worse(one, policy.not_worse[name]) for one in of_metric if name in policy.not_worse]
     return rules
@@ -114,20 +117,17 @@ def _champion_rules(
 
 def _better(one: Compared) -> Rule:
     state = {"better": "pass", "worse": "fail"}.get(one.verdict, "unknown")
-    least = f"; with {one.records:,} records a difference of {one.detectable:.3g} would be found in 80 %"
-    return _rule(f"better in {one.metric}", state, f"{one.verdict}{least if state == 'unknown' else ''}")
+    known = {"metric": one.metric, "verdict": one.verdict}
+    if state != "unknown":
+        return _rule("better", state, "better", **known)
+    return _rule("better", state, "better open", records=one.records, detectable=one.detectable, **known)
 
 
 def _not_worse(one: Compared, margin: float) -> Rule:
     low, high = (-one.high, -one.low) if lower_is_better(one.metric) else (one.low, one.high)
     state = "pass" if low >= -margin else "fail" if high < -margin else "unknown"
-    gain = f"{(low + high) / 2:+.3g} ({low:+.3g} to {high:+.3g})"
-    words = {
-        "pass": f"the gain of {gain} is not below -{margin:g}",
-        "fail": f"the loss is larger than {margin:g}: gain {gain}",
-        "unknown": f"gain {gain}: the interval reaches below -{margin:g}, so chance leaves it open",
-    }
-    return _rule(f"{one.metric} not worse", state, words[state])
+    known = {"gain": (low + high) / 2, "low": low, "high": high, "margin": margin}
+    return _rule("not worse", state, f"not worse {state}", metric=one.metric, **known)
 
 
 def _slices(policy: Policy, candidate: Evidence, champion: Evidence | None) -> list[dict[str, Any]]:
@@ -161,33 +161,23 @@ def _slice_rules(policy: Policy, slices: Sequence[Mapping[str, Any]]) -> list[Ru
     if policy.max_slice_loss is None or not slices or slices[0]["champion"] is None:
         return []
     beyond = [row for row in slices if _gain(row) < -policy.max_slice_loss]
-    if not beyond:
-        worst = slices[0]
-        return [
-            _rule("slices", "pass", f"none is worse by more than {policy.max_slice_loss:g}; worst: {_named(worst)}")
-        ]
     found = [row for row in beyond if row["verdict"] == "worse"]
-    state = "fail" if found else "unknown"
-    named = "; ".join(_named(row) for row in (found or beyond)[:3])
-    doubt = "" if found else ", which may be chance"
-    return [_rule("slices", state, f"worse by more than {policy.max_slice_loss:g}{doubt}: {named}")]
-
-
-def _named(row: Mapping[str, Any]) -> str:
-    return (
-        f"{row['metric']} of {row['dimension']} {row['value']} {row['candidate']:.3g} beside {row['champion']:.3g} "
-        f"({row['records']} records)"
-    )
+    state = "fail" if found else "unknown" if beyond else "pass"
+    named = [
+        {key: row[key] for key in ("metric", "dimension", "value", "candidate", "champion", "records")}
+        for row in (found or beyond or slices[:1])[:3]
+    ]
+    return [_rule("slices", state, f"slices {state}", most=policy.max_slice_loss, slices=named)]
 
 
 def _risk_rules(risks: Sequence[Mapping[str, Any]]) -> list[Rule]:
     return [
-        _rule(
-            risk["metric"], risk["state"], f"{risk['value']:.4g}; warns at {risk['warn']:g}, fails at {risk['fail']:g}"
-        )
+        _rule("metric", risk["state"], "risk", **{key: risk[key] for key in ("metric", "value", "warn", "fail")})
         for risk in risks
     ]
 
 
-def _rule(name: str, state: str, sentence: str) -> Rule:
-    return {"rule": name, "state": state, "sentence": sentence}
+def _rule(kind: str, state: str, key: str, **values: Any) -> Rule:
+    """One rule, with its name and sentence in English: those that the ledger keeps."""
+    rule = {"state": state, "kind": kind, "key": key, "values": values}
+    return {"rule": in_language.name(rule, load()), "sentence": in_language.sentence(rule, load()), **rule}

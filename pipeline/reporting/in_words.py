@@ -1,5 +1,6 @@
 """Figures of a model in words, as tables, pages and the model card show them."""
 
+import re
 from collections.abc import Mapping
 
 from pipeline.baseline import BesideBaseline, BesideRidge, beside
@@ -8,6 +9,7 @@ from pipeline.significance import wilson
 
 _COUNTED = {"accuracy": "examples", "exact_match": "instructions"}
 """Score that is a share of records -> metric with the number of records."""
+_LENGTH = re.compile(r"^(up to|over)? ?(\d+)(?: to (\d+))? characters$")
 
 
 def amount_of_training(training: Mapping[str, float], examples: str = "records", words: Words | None = None) -> str:
@@ -72,3 +74,13 @@ def baseline_sentence(metrics: Mapping[str, float], words: Words | None = None) 
         return ""
     test = words("baseline.mcnemar" if isinstance(compared, BesideBaseline) else "baseline.sign")
     return words("baseline.sentence", compared=beside_baseline(metrics, words), test=test)
+
+
+def dimension_in_words(dimension: str, value: str, words: Words) -> str:
+    """`language: tr`, in the words of the page."""
+    if dimension == "length" and (found := _LENGTH.match(value)):
+        side, first, last = found.groups()
+        key = {"up to": "up to", "over": "over"}.get(side, "between")
+        value = words(f"length.{key}", first=words.integer(int(first)), last=words.integer(int(last or 0)))
+    name = words(f"dimension.{dimension}") if words.has(f"dimension.{dimension}") else dimension
+    return words("slices.shown", dimension=name, value=value)

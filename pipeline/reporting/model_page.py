@@ -6,7 +6,6 @@ the graph (reports/review) with what a registered candidate has besides: the cha
 """
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,14 +13,14 @@ from pipeline import comparison, files, integrity, outcomes
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.paths import EVALUATION, MODEL_PAGES, PROVENANCE
-from pipeline.reporting import energy, in_words, lineage_picture, plots, report, risks
+from pipeline.reporting import energy, in_words, lineage_picture, plots, report, risks, rules
+from pipeline.reporting.in_words import dimension_in_words
 from pipeline.reporting.rendering import page
 from pipeline.reporting.risks import Risk, whisker
 from pipeline.reporting.wording import Words, load
 
 SHOWN = 8
 """Rows of a long table that are shown at once; the others are in a list to open."""
-_LENGTH = re.compile(r"^(up to|over)? ?(\d+)(?: to (\d+))? characters$")
 
 
 class Review(NamedTuple):
@@ -99,16 +98,16 @@ def render(
     Args:
         name: the model.
         params: names the models, their recipes, and the language.
-        models: the report's models by name; None: they are read.
+        models: the report's models by name; None: this model and its ancestors are read.
         review: of a registered candidate; None: the page of the graph.
 
     Raises:
         UserError: no such model, or a damaged file.
     """
     words = load(params.report.language)
-    models = models or {model["name"]: model for model in report.all_models(params)}
-    if name not in models:
-        raise UserError(f"{name}: not a model of params.yaml; one of: {', '.join(models)}")
+    if name not in params.evaluations:
+        raise UserError(f"{name}: not a model of params.yaml; one of: {', '.join(params.evaluations)}")
+    models = models or {model["name"]: model for model in report.all_models(params, params.lineage(name))}
     model, parent = models[name], _parent(name, params)
     table = outcomes.read(EVALUATION / name / "outcomes.parquet")
     judged = _risks(model["metrics"], params, review)
@@ -125,6 +124,7 @@ def render(
         compared=_compared(parent, table, review),
         has_outcomes=len(table) > 0,
         groups=_groups(table, review, words),
+        rules=[(rule["state"], rules.name(rule, words), rules.sentence(rule, words)) for rule in _rules(review)],
         risks=[(risk, risks.picture(risk, words, risks.doses().get(risk.metric))) for risk in judged],
         doses={risk.metric: risks.doses()[risk.metric] for risk in judged if risk.metric in risks.doses()},
         has_thresholds=bool(judged),
@@ -270,21 +270,15 @@ def _alternating(by_metric: Sequence[Sequence[Group]]) -> list[Group]:
     return [own[place] for place in range(longest) for own in by_metric if place < len(own)]
 
 
-def dimension_in_words(dimension: str, value: str, words: Words) -> str:
-    """`language: tr`, in the words of the page."""
-    if dimension == "length" and (found := _LENGTH.match(value)):
-        side, first, last = found.groups()
-        key = {"up to": "up to", "over": "over"}.get(side, "between")
-        value = words(f"length.{key}", first=words.integer(int(first)), last=words.integer(int(last or 0)))
-    name = words(f"dimension.{dimension}") if words.has(f"dimension.{dimension}") else dimension
-    return words("slices.shown", dimension=name, value=value)
-
-
 def _risks(metrics: Mapping[str, float], params: Params, review: Review | None) -> list[Risk]:
     """The risks that the policy judges: as the review computed them, else from the thresholds in params.yaml."""
     if review is not None:
         return risks.worst_first(Risk(**{key: row[key] for key in Risk._fields}) for row in review.policy["risks"])
     return risks.judged(metrics, params.review.policy.risks)
+
+
+def _rules(review: Review | None) -> list[Mapping[str, Any]]:
+    return list(review.policy["rules"]) if review else []
 
 
 def _answers(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:

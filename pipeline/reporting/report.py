@@ -6,7 +6,7 @@ outside it.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +48,10 @@ def render(params: Params) -> str:
     )
 
 
-def all_models(params: Params) -> list[dict[str, Any]]:
-    """Every model of params.yaml with its metrics, training summary, curve, thresholds and verdict."""
+def all_models(params: Params, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Every model of params.yaml, or those named, with metrics, training summary, curve, thresholds and verdict."""
     words = load(params.report.language)
-    return [_model(name, params, words) for name in params.evaluations]
+    return [_model(name, params, words) for name in (params.evaluations if names is None else names)]
 
 
 def render_which(

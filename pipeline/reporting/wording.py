@@ -47,6 +47,10 @@ class Words:
         """A difference: `+0.0120`."""
         return self._local(f"{value:+.{digits}f}")
 
+    def signed_general(self, value: float, digits: int = 3) -> str:
+        """A difference with this many significant digits: `+0.0227`."""
+        return self._local(f"{value:+.{digits}g}")
+
     def integer(self, value: float) -> str:
         """A whole number in groups of thousands: `9,599`, Turkish `9.599`."""
         return self._local(f"{value:,.0f}")

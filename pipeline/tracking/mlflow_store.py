@@ -145,8 +145,8 @@ class Delivery:
             for child in children
         ]
         pages = [file.path for file in client.list_artifacts(parent)]
-        if "gates" in pages:
-            pages += [file.path for file in client.list_artifacts(parent, "gates")]
+        for folder in {"gates", "models"} & set(pages):
+            pages += [file.path for file in client.list_artifacts(parent, folder)]
         pipeline = overview.Pipeline(self._experiment, parent, run.data.tags, run.data.metrics, stages, pages)
         text = overview.describe(pipeline)
         if text != note:

@@ -31,7 +31,7 @@ class Pipeline:
     stages: Sequence[Stage]
     """The runs below it, in the order in which they started."""
     pages: Sequence[str]
-    """Paths of its artifacts (`report.html`, `gates/raw`)."""
+    """Paths of its artifacts (`report.html`, `models/spam-lora.html`, `gates/raw`)."""
 
 
 def describe(pipeline: Pipeline) -> str:
@@ -75,12 +75,15 @@ def _scores(metrics: Mapping[str, float]) -> str:
 def _pages(address: str, pages: Sequence[str], stages: Sequence[Stage]) -> str:
     def links() -> Iterator[str]:
         verdicts = {key: words for stage in stages for key, words in stage.tags.items() if key.startswith("gate.")}
-        for page in sorted(pages, key=lambda page: (page.startswith("gates/"), page)):
+        for page in sorted(pages, key=lambda page: (page.startswith("gates/"), page.startswith("models/"), page)):
             if page.startswith("gates/"):
                 gate = page.removeprefix("gates/")
                 words = verdicts.get(f"gate.{gate}", "")
                 yield f"[gate {gate}]({address}/{page}/page.html) {words}".rstrip()
-            elif page != "gates":
+            elif page.startswith("models/"):
+                name = page.removeprefix("models/").removesuffix(".html")
+                yield f"[model {name}]({address}/{page})"
+            elif page not in ("gates", "models"):
                 yield f"[{page}]({address}/{page})"
 
     text = ", ".join(links())

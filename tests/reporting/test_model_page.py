@@ -10,8 +10,9 @@ from pipeline import config, files
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.reporting import model_page, risks
+from pipeline.reporting.in_words import dimension_in_words
 from pipeline.reporting.lineage_picture import Box, svg
-from pipeline.reporting.model_page import Review, dimension_in_words, render
+from pipeline.reporting.model_page import Review, render
 from pipeline.reporting.risks import Dose, Risk
 from pipeline.reporting.wording import load
 from tests import reports

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import config
 from pipeline.errors import UserError
-from pipeline.reporting import model_page, report, wording
+from pipeline.reporting import model_page, report, rules, wording
 from pipeline.reporting.rendering import TEMPLATES
 from pipeline.reporting.wording import Words, load
 from tests import reports
@@ -139,3 +139,34 @@ def test_params_refuse_a_language_without_a_table_and_a_grid_without_a_source(tm
     for grid in ({"grams_per_kwh": 400.0, "source": None}, {"grams_per_kwh": None, "source": "a study"}):
         with pytest.raises(UserError, match=r"grams_per_kwh and source go together"):
             config.check(raw | {"report": raw["report"] | {"grid": grid}})
+
+
+def test_rules_of_the_policy_are_said_in_turkish() -> None:
+    """Every sentence, also those that no page of these tests shows."""
+    row = {
+        "metric": "accuracy",
+        "dimension": "language",
+        "value": "tr",
+        "candidate": 0.5,
+        "champion": 0.75,
+        "records": 9,
+    }
+    values = {
+        "metric": "accuracy", "gates": "raw, samples", "waivers": "", "obstacle": "", "verdict": "cannot tell",
+        "records": 1234, "detectable": 0.0314, "gain": 0.0227, "low": -0.002, "high": 0.04, "margin": 0.01,
+        "most": 0.05, "slices": [row, row], "value": 2.5, "warn": 2.0, "fail": 4.0,
+    }  # fmt: skip
+    keys = [key.removeprefix("policy.") for key in TURKISH.table if key.startswith("policy.")]
+    sentences = [key for key in keys if not key.startswith("rule ") and key != "slice"]
+    for key in sentences:
+        known = {name: values[name] for name in fields(TURKISH.table[f"policy.{key}"])}
+        said = rules.sentence({"key": key, "values": known}, TURKISH)
+        assert not ENGLISH_WORDS.search(said), said
+    shown = {"key": "not worse pass", "values": {name: values[name] for name in ("gain", "low", "high", "margin")}}
+    assert rules.sentence(shown, TURKISH).startswith("kazanç +0,0227 (aralık -0,002 – +0,04), -0,01")
+    assert rules.sentence({"key": "slices fail", "values": {"most": 0.05, "slices": [row]}}, ENGLISH) == (
+        "worse by more than 0.05: accuracy, language: tr: 0.5 beside 0.75 (9 records)"
+    )
+    assert {rules.name({"kind": key[5:], "values": values}, ENGLISH) for key in keys if key.startswith("rule ")} == {
+        "gates", "champion", "accuracy", "better in accuracy", "accuracy not worse", "slices",
+    }  # fmt: skip

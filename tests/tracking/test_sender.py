@@ -239,8 +239,12 @@ def test_sender_describes_the_pipelines_run(here: Path, store: str) -> None:
         gate.page(page, "gates/raw")
     page.write_text("of a later run", encoding="utf-8")  # before anything was delivered
     Path("report.html").write_text("all", encoding="utf-8")
+    model = Path("reports/models/spam-lora.html")
+    model.parent.mkdir(parents=True)
+    model.write_text("of a model", encoding="utf-8")
     with tracked_stage("report", settings(store)) as run:
         run.page(Path("report.html"))
+        run.page(model, "models")
         run.headline({"base/bits_per_byte": 1.25, "spam-lora/accuracy": 0.97})
     assert sender.drain(timeout_s=60) == 0
     client = MlflowClient(store)
@@ -251,10 +255,11 @@ def test_sender_describes_the_pipelines_run(here: Path, store: str) -> None:
     assert above.data.params["pretrain.model.n_layers"] == "4"
     assert "finetune.spam-lora.optimizer.name" in above.data.params
     assert above.data.metrics == {"base/bits_per_byte": 1.25, "spam-lora/accuracy": 0.97}
-    assert {file.path for file in client.list_artifacts(above.info.run_id)} == {"gates", "report.html"}
+    assert {file.path for file in client.list_artifacts(above.info.run_id)} == {"gates", "models", "report.html"}
     for child in (run for run in runs if run.info.run_id != above.info.run_id):
-        (attached,) = client.list_artifacts(child.info.run_id)
-        assert attached.path == ("page.html" if child.data.tags["tohum.run_uid"] == gate.uid else "report.html")
+        attached = {file.path for file in client.list_artifacts(child.info.run_id)}
+        of_gate = child.data.tags["tohum.run_uid"] == gate.uid
+        assert attached == ({"page.html"} if of_gate else {"report.html", "spam-lora.html"})
     beside = Path(store.removeprefix("sqlite:///")).parent
     copied = beside / "mlartifacts" / above.info.run_id / "artifacts/gates/raw/page.html"
     assert copied.read_text(encoding="utf-8") == "raw: ğ"
@@ -262,6 +267,7 @@ def test_sender_describes_the_pipelines_run(here: Path, store: str) -> None:
     assert "| spam-lora | accuracy | 0.9700 |" in note
     at = f"#/experiments/{experiment.experiment_id}/runs/"
     assert f"[report.html]({at}{above.info.run_id}/artifacts/report.html)" in note
+    assert f"[model spam-lora]({at}{above.info.run_id}/artifacts/models/spam-lora.html)" in note
     assert f"[gate raw]({at}{above.info.run_id}/artifacts/gates/raw/page.html)" in note
     assert "[validate@raw](" in note
 
