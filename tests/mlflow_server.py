@@ -66,6 +66,7 @@ def on_postgres(folder: Path) -> Iterator[Server]:
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {users}\n"
             f"admin_username = {ADMIN}\nadmin_password = {password}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            "auth_cache_ttl_seconds = 60\n"  # a password is hashed 600,000 times at each request otherwise
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -44,7 +44,7 @@ def _setting(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @click.argument("stages", nargs=-1, metavar="[STAGE]...")
 @click.option("--force", is_flag=True, help="Run every stage even if nothing changed.")
 @click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="Stages side by side at most.")
-@click.option("--approve", is_flag=True, help="Wait for a person's approval before registering.")
+@click.option("--approve", is_flag=True, help="Start a review of each new candidate in Prefect, after registering.")
 @click.option("--register/--no-register", default=True, help="Register the models whose gate passed, at the end.")
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME", help="Run with this profile; params.yaml is put back."

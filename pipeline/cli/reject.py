@@ -17,10 +17,11 @@ ORDER = 54
 @click.argument("model")
 @click.argument("version")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; kept with the decision.")
-def command(model: str, version: str, reason: str) -> None:
+@click.option("--via", default="", hidden=True)
+def command(model: str, version: str, reason: str, via: str) -> None:
     """Writes the entry; no alias moves."""
     from pipeline.cli._registry import opened
 
     with opened() as registry:
-        rejected = registry.reject(model, version, reason)
+        rejected = registry.reject(model, version, reason, by=registry.person(via))
         click.echo(f"{rejected.name}: version {rejected.version} is rejected")

@@ -1,5 +1,7 @@
 """Settings of the review: the policy that a candidate must meet. Read outside the graph: a change retrains nothing."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Section, Share
@@ -44,8 +46,27 @@ class Policy(Section):
     """Metric of risk -> its bounds; a metric that the model does not have is no rule."""
 
 
+class Signing(Section):
+    """Signatures of decisions."""
+
+    key: str
+    """Path of an OpenSSH private key file (`ssh-keygen -t ed25519`) outside the project; `~` is the home folder. Its
+    passphrase, if it has one, is read from the environment variable TOHUM_SIGNING_PASSPHRASE."""
+
+
 class Review(Section):
     """Settings of the review of candidates."""
 
     policy: Policy
     """Rules that a candidate must meet to become the champion."""
+    identity: Literal["any", "verified"]
+    """`verified`: a decision needs a login at MLflow's server or a signature; `any`: without either the entry says
+    `unverified` and the user of the computer."""
+    signing: Signing | None = Field(examples=[{"key": "~/.ssh/id_ed25519"}])
+    """Signs each decision; null: none is signed."""
+    signers: dict[str, str]
+    """Name -> public key (`ssh-ed25519 AAAA...`) of the people who may sign; with any, `tohum registry check` names
+    an entry that is signed by another key."""
+    anchor: Literal["git-note", "print"]
+    """Where the head of the ledger is noted outside MLflow: in refs/notes/tohum-ledger of the project's repository, or
+    only on the screen."""

@@ -30,7 +30,7 @@ def held(name: str) -> Iterator[None]:
     """Locks the working folder for the block; `name` appears in the error of other runs.
 
     Raises:
-        UserError: another run holds it, perhaps one that waits for an approval.
+        UserError: another run holds it.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a+", encoding="utf-8") as stream:
@@ -40,8 +40,7 @@ def held(name: str) -> Iterator[None]:
             stream.seek(0)
             holder = stream.read().strip() or "of another process"
             raise UserError(
-                f"{LOCK}: the flow run {holder} works in this folder, or waits for its approval; answer it or wait for "
-                "its end, then run again"
+                f"{LOCK}: the flow run {holder} works in this folder; wait for its end, then run again"
             ) from None
         stream.truncate(0)
         stream.write(f"{name} (process {os.getpid()})")

@@ -8,7 +8,9 @@ are not run while independent branches go on. A model's gate that did not pass l
 `Refused`. A failed flow's message begins with the cause: the stage, its gate's rule, count and setting. While a stage
 trains, its step and losses go to its log and to a progress artifact.
 
-One run at a time works in a checkout, also while it waits for an approval; `profile` and `set` change params.yaml for
+No run waits for a person: with `approve` it starts a review of each new candidate (flow_review.py) and ends.
+
+One run at a time works in a checkout; `profile` and `set` change params.yaml for
 the run only (checkout.py). Every `dvc repro --single-item` runs under the guard, and so does `tohum flow`: if any
 process is killed, no training goes on and no temporary Prefect server stays behind.
 """
@@ -37,8 +39,9 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from pipeline.errors import UserError
-from pipeline.orchestration import checkout, code_changes, dvc_lock, flow_approval, graph
-from pipeline.orchestration.flow_schedule import Schedule
+from pipeline.orchestration import checkout, code_changes, dvc_lock, graph
+from pipeline.orchestration.flow_schedule import Schedule, result_of
+from pipeline.orchestration.flow_tasks import REGISTER, register_task
 from pipeline.orchestration.flow_view import BAD, log_lines, reason, summary
 from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
 
@@ -62,7 +65,7 @@ def tohum(  # noqa: PLR0913 - each is a parameter of the deployment
         targets: stages to bring up to date with all they need; none means the whole graph, and registration.
         force: run every stage even if nothing changed.
         max_parallel: stages side by side at most; none: limited by the cores that each stage requests.
-        approve: wait for a person's answer before registering.
+        approve: start a review of each newly registered candidate, which waits for a person on its own.
         registration: register the models whose gate passed, at the end of a whole run.
         profile: one or more of infra/profiles; params.yaml is theirs during the run.
         set: dotted path in params.yaml -> its value during the run, after the profiles.
@@ -92,7 +95,9 @@ def _run_held(
     try:
         results = Schedule(wanted, force, max_parallel, processes).run()
         if register and not targets and not any(result.state in BAD for result in results):
-            results.append(flow_approval.register(approve, processes))
+            began = time.monotonic()
+            future = register_task.submit(processes, approve)
+            results.append(result_of(REGISTER, future, time.monotonic() - began))
     finally:
         processes.stop()
     table = summary(results)

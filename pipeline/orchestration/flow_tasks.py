@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from pipeline.orchestration import approval, graph, verdicts
+from pipeline.orchestration import flow_review, graph, verdicts
 from pipeline.orchestration.flow_view import followed, log_lines, publish
 from pipeline.orchestration.process import PROGRAM, Processes, StageError, StageTimeoutError
 
@@ -59,10 +59,7 @@ def _published(stage: graph.Stage) -> str | None:
 
 
 @task(name=REGISTER, task_run_name=REGISTER, cache_policy=NO_CACHE, persist_result=False)
-def register_task(processes: Processes, approved: list[approval.Candidate] | None) -> Any:
-    """The last task: registers the models whose gate passed, or only the approved ones, with the approved bytes."""
-    command = [PROGRAM, REGISTER]
-    for candidate in approved or []:
-        command += [candidate.model, "--sha256", candidate.sha256]
-    processes.run(command, timeout_s=None, tell=log_lines())
-    return Completed(message="ran")
+def register_task(processes: Processes, approve: bool) -> Any:
+    """The last task: registers the models whose gate passed; with `approve` a review of each new one is started."""
+    lines = processes.run([PROGRAM, REGISTER], timeout_s=None, tell=log_lines())
+    return Completed(message=flow_review.start(lines) if approve else "ran")

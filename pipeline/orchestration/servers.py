@@ -92,7 +92,7 @@ def become_worker() -> NoReturn:
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     if subprocess.run([*prefect, "work-pool", "inspect", POOL], env=environment, capture_output=True).returncode:
         _run(prefect, ["work-pool", "create", POOL, "--type", "process"], environment)
-    _run(prefect, ["deploy", "--name", "local"], environment)
+    _run(prefect, ["deploy", "--all"], environment)
     os.execve(sys.executable, [*prefect, "worker", "start", "--pool", POOL], environment)
 
 

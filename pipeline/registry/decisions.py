@@ -6,7 +6,7 @@ A process that ends in between leaves an alias that no loader takes until `tohum
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.registry import anchors, contents, identity
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger import Action, Chain, Entry
-from pipeline.registry.store import APPROVED, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, Store, unlike
+from pipeline.registry.store import APPROVED, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, Store, deciding, unlike
 
 DECISION = "tohum.decision"
 """Tag of a version: the last decision on it in a sentence."""
@@ -53,7 +53,7 @@ class Decisions(Store):
         why: str,
         *,
         despite: str = "",
-        policy: Mapping[str, Any] | None = None,
+        policy: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         by: Person | None = None,
     ) -> ModelVersion:
         """Makes a version the champion if its files have the approved hash.
@@ -64,14 +64,15 @@ class Decisions(Store):
             sha256: the hash over its files that the person approves.
             why: the reason.
             despite: why it is approved although the policy is not met, or it was rejected.
-            policy: result of the policy (policy.py); None: none was computed.
+            policy: result of the policy (policy.py), or a function that computes it once the ledger was read, so that
+                no decision in between goes unseen; None: none is computed.
             by: the person; None: the one who runs this process.
 
         Raises:
             UserError: not the candidate, another hash, files that differ from the registered ones, the champion
                 already, a policy that is not met, or somebody else decided first.
         """
-        name, result = self.name(model), policy or {}
+        name = self.name(model)
         chain = self.ledger.intact(name)
         found = self._version(name, version)
         candidate = self.at(f"models:/{name}", CANDIDATE)
@@ -84,6 +85,7 @@ class Decisions(Store):
                 f"{name} version {version}: {VERSION} is {seen.sha256}, approved was {sha256}; "
                 f"review it again: tohum review {model}"
             )
+        result = policy() if callable(policy) else policy or {}
         approvals = chain.champions()
         if approvals and approvals[-1].version == str(version):
             raise UserError(
@@ -162,7 +164,8 @@ class Decisions(Store):
             reasons = [f"the ledger is damaged: {problem}" for problem in chain.problems]
             if not reasons and (difference := unlike(self.at(f"models:/{name}", CHAMPION), chain)):
                 reasons = [difference]
-            reasons += [f"entry {e.n} {why}" for e in chain.entries if (why := identity.stranger(self.signers, e))]
+            doubts = ((entry.n, identity.doubt(self.params.review, entry)) for entry in deciding(chain))
+            reasons += [f"entry {n} {why}" for n, why in doubts if why]
             if reasons:
                 wrong[name] = "; ".join(reasons)
         return wrong
@@ -177,26 +180,28 @@ class Decisions(Store):
             )
         return self._follow(name)
 
-    def person(self) -> Person:
-        """The person who runs this process.
+    def person(self, via: str = "") -> Person:
+        """The person who runs this process, or an unknown one.
+
+        Args:
+            via: the program that passes the decision on and knows no person, such as Prefect's page; empty: none does.
 
         Raises:
             UserError: `review.identity` needs a proof of who decides, and there is none.
         """
-        review = getattr(self.params, "review", None)
-        signing = getattr(review, "signing", None)
-        person = identity.present(self.uri, None if signing is None else signing.key, self.signers)
-        if getattr(review, "identity", "any") == "verified" and person.identity == "unverified":
+        review = self.params.review
+        signing = review.signing
+        if via:
+            person = Person(f"unverified: {via}", "unverified")
+        else:
+            person = identity.present(self.uri, None if signing is None else signing.key, review.signers)
+        if review.identity == "verified" and person.identity == "unverified":
             raise UserError(
                 "review.identity in params.yaml needs a proof of who decides: log in to MLflow's server "
-                "(MLFLOW_TRACKING_USERNAME), or set review.signing to {key: path}"
+                "(MLFLOW_TRACKING_USERNAME) or set review.signing to {key: path}, then decide by a command: "
+                "tohum promote, tohum reject"
             )
         return person
-
-    @property
-    def signers(self) -> dict[str, str]:
-        """Name -> public key of the people who may sign."""
-        return dict(getattr(getattr(self.params, "review", None), "signers", {}))
 
     def _decide(  # noqa: PLR0913 - each is a field of the entry
         self,
@@ -247,9 +252,8 @@ class Decisions(Store):
         return self.client.get_model_version(chain.model, seen.version.version)
 
     def _anchor(self, entry: Entry) -> None:
-        review = getattr(self.params, "review", None)
         noted = "review.anchor is `print`"
-        if getattr(review, "anchor", "git-note") == "git-note":
+        if self.params.review.anchor == "git-note":
             noted = anchors.add(self.ledger.id, entry)
         head = f"{entry.model}: entry {entry.n} of the ledger, head {entry.hash}"
         if noted:

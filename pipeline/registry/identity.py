@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
+from pipeline.config.review import Review
 from pipeline.errors import UserError
 from pipeline.registry.ledger import Entry, Identity
 from pipeline.registry.signing import Signer, fingerprint
@@ -50,14 +51,16 @@ def present(uri: str, key: str | None, signers: dict[str, str]) -> Person:
     return Person(f"unverified: {_os_user()}", "unverified")
 
 
-def stranger(signers: dict[str, str], entry: Entry) -> str:
-    """The rest of a sentence where an entry is signed by a key of nobody in `review.signers`; else empty.
+def doubt(review: Review, entry: Entry) -> str:
+    """The rest of a sentence that says why the settings do not take an entry's author; empty where they do.
 
     Args:
-        signers: name -> public key; with none of them every key is taken.
+        review: `identity` may need a proof; with any `signers` a signature must be by one of their keys.
         entry: an entry of the ledger whose signature holds.
     """
-    known = {fingerprint(public): name for name, public in signers.items()}
+    if review.identity == "verified" and entry.identity == "unverified":
+        return f"is by {entry.who}, and review.identity needs a login or a signature"
+    known = {fingerprint(public): name for name, public in review.signers.items()}
     if entry.identity != "signature" or not known:
         return ""
     mark = fingerprint(entry.key)

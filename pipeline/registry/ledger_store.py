@@ -19,7 +19,6 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
@@ -33,8 +32,6 @@ EXPERIMENT = "tohum-ledger"
 RUN = "tohum.ledger_run"
 """Tag of the experiment: id of the run that holds the entries."""
 _ABOUT = "Decisions on registered models, an entry each: append-only, a hash chain. `tohum ledger MODEL` reads it."
-_BATCH = 100
-"""Params of one request at most."""
 
 
 class LostError(UserError):
@@ -100,9 +97,8 @@ class Ledger:
         *parts, (key, own) = entry.texts().items()
         run = self.id or self._create()
         try:
-            for start in range(0, len(parts), _BATCH):
-                params = [Param(name, text) for name, text in parts[start : start + _BATCH]]
-                self.client.log_batch(run, params=params)
+            for name, text in parts:  # not as a batch: MLflow refuses one where somebody else writes an equal part
+                self.client.log_param(run, name, text)
             self.client.log_param(run, key, own)
         except MlflowException as error:
             if error.error_code == "PERMISSION_DENIED":

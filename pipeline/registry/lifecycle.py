@@ -46,7 +46,8 @@ class Registry(Decisions):
 
     def judge(self, model: str) -> dict[str, Any]:
         """The policy's result for the candidate of a model (policy.py); {} for a model that is not of this project."""
-        return {} if model.startswith("models:/") else dossier.dossier(self, model).policy
+        name = self.name(model)
+        return dossier.dossier(self, name).policy if name.startswith(f"{self.params.register_.name}-") else {}
 
     def download(self, uri: str) -> Path:
         """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally.

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.paths import REGISTRY
-from pipeline.registry import contents
+from pipeline.registry import contents, identity
 from pipeline.registry.contents import Contents
 from pipeline.registry.ledger import Chain, Entry
 from pipeline.registry.ledger_store import Ledger
@@ -122,6 +122,10 @@ class Store:
             version = self.at(f"{_URI}{name}", CHAMPION)
             chain = self.ledger.intact(name)  # after the alias, so that an alias moved in between is only read again
             difference = unlike(version, chain)
+            doubts = [f"entry {entry.n} of the ledger {why}" for entry in deciding(chain)
+                      if (why := identity.doubt(self.params.review, entry))]  # fmt: skip
+            if doubts:
+                raise UserError(f"{name}: {doubts[0]}; nothing was loaded")
             if not difference:
                 return version
             if not _is_moving(version, chain):
@@ -229,6 +233,12 @@ def unlike(version: ModelVersion | None, chain: Chain) -> str:
             "tohum registry check --repair"
         )
     return ""
+
+
+def deciding(chain: Chain) -> list[Entry]:
+    """The entries by which the champion is the champion: its approval, and a roll back to it."""
+    moved = [entry for entry in chain.entries if entry.action != "reject"][-1:]
+    return [*chain.champions()[-1:], *moved]
 
 
 def _is_moving(version: ModelVersion | None, chain: Chain) -> bool:

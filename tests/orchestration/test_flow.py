@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ import psutil
 import pytest
 import yaml
 
-from pipeline import files
 from pipeline.orchestration import graph, verdicts
 from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
 from tests import scratch
@@ -224,88 +222,96 @@ stages:
     _assert_sleeper_gone(project)
 
 
-def _with_models(project: Path) -> None:
-    """Two models that may be registered and one whose gate failed; `tohum register` only writes down its arguments."""
-    code = """
+COMMANDS = """
 import os, sys
-if sys.orig_argv[1:4] == ["-m", "pipeline.cli", "register"]:
-    open("registered", "w").write(" ".join(sys.orig_argv[4:]))
+words = sys.orig_argv[4:]
+verb = sys.orig_argv[3] if sys.orig_argv[1:3] == ["-m", "pipeline.cli"] else ""
+if verb == "register":
+    print("tohum-chat version 3: registered, candidate, model sha256 abc")
+    print("tohum-base version 1: already there, candidate, model sha256 def", flush=True)
+    os._exit(0)
+if verb == "review":
+    text = "# tohum-chat\\n\\nto approve exactly these files:\\n  tohum promote tohum-chat 3 --sha256 " + "a" * 64
+    print(text if not os.path.exists("decided") else text.replace(" 3 ", " 4 "), flush=True)
+    os._exit(0)
+if verb in ("promote", "reject"):
+    open("decided", "a").write("\\n".join([verb, *words]) + "\\n")
     os._exit(0)
 """
-    (project / "sitecustomize.py").write_text(code, encoding="utf-8")
-    with (project / "params.yaml").open("a", encoding="utf-8") as file:
-        file.write("register:\n  models: [base, chat, weak]\n")
-    for name in ("base", "chat", "weak"):
-        files.write_text(project / f"models/{name}/weights", name)
-        files.write_json(project / f"reports/evaluation/{name}/metrics.json", {"accuracy": 0.875})
-        files.write_json(project / f"reports/gates/{name}/verdict.json", {"passed": name != "weak", "results": []})
-    assert scratch.dvc(project, "repro", "--quiet").returncode == 0
+"""`tohum register`, `review`, `promote` and `reject` of a project without a registry: sitecustomize.py."""
 
 
-@contextmanager
-def _asked(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A flow that waits for an approval: its process and the address of its flow run."""
-    paths = os.pathsep.join([str(Path.cwd()), server.environment["PYTHONPATH"]])  # for sitecustomize.py
-    process = subprocess.Popen([*FLOW, "--approve"], env=server.environment | {"PYTHONPATH": paths})
-    try:
-        paused: list[dict[str, Any]] = []
-
-        def find() -> bool:
-            paused[:] = server.find("flow_runs", flow_runs={"state": {"type": {"any_": ["PAUSED"]}}})
-            return bool(paused)
-
-        _until(find, 90, "the flow did not pause")
-        yield process, f"{server.url}/flow_runs/{paused[0]['id']}"
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def _with_candidate(project: Path, server: Server) -> dict[str, str]:
+    """A project whose registry has a candidate; the variables of its processes."""
+    (project / "sitecustomize.py").write_text(COMMANDS, encoding="utf-8")
+    paths = os.pathsep.join([str(project), server.environment["PYTHONPATH"]])
+    return server.environment | {"PYTHONPATH": paths, "TOHUM_DIR": str(project)}
 
 
-def _answer(at: str, said: bool) -> None:
-    answer = {"run_input": {"register_models": said, "reason": "read the card: ğ"}}
+def test_review_is_suspended_until_it_is_answered_and_the_training_flow_waits_for_nobody(
+    server: Server, project: Path
+) -> None:
+    """Lost otherwise: a nightly run that waits a day for a person, or an answer about bytes that nobody was shown."""
+    environment = _with_candidate(project, server)
+    flow = [*FLOW, "--approve"]
+    done = subprocess.run(flow, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert "tohum-chat version 3: review it with tohum review tohum-chat" in server.artifact("tohum-summary")
 
-    def resume() -> bool:
-        return httpx.post(f"{at}/resume", json=answer, timeout=60).json().get("status") == "ACCEPT"
+    (project / "prefect.yaml").write_bytes((scratch.ROOT / "prefect.yaml").read_bytes())
 
-    # Prefect stores what it asks for just after it has paused, and refuses an answer that comes in between
-    _until(resume, 30, "the answer was not taken")
+    def prefect(*arguments: str) -> None:
+        done = subprocess.run([*PREFECT, *arguments], cwd=project, env=environment, check=False, capture_output=True)
+        assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+    prefect("work-pool", "create", "tohum", "--type", "process", "--overwrite")
+    prefect("--no-prompt", "deploy", "--name", "review")
+    done = subprocess.run(flow, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert "waits for a person in Prefect" in server.artifact("tohum-summary")
+    (run,) = server.find("flow_runs", flows={"name": {"any_": ["tohum-review"]}})
+    at = f"{server.url}/flow_runs/{run['id']}"
+
+    def state(name: str) -> Callable[[], bool]:
+        return lambda: bool(httpx.get(at, timeout=60).json()["state_name"] == name)
+
+    def worker_until(true: Callable[[], bool], otherwise: str) -> None:
+        command = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process", "--limit", "1"]
+        worker = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True)
+        try:
+            _until(true, 180, otherwise)
+            _until(lambda: not _flows_below(worker.pid), 60, "the process of the flow run did not end")
+        finally:
+            worker.terminate()
+            worker.wait(timeout=60)
+
+    worker_until(state("Suspended"), "the review was not suspended")
+    text = server.artifact("tohum-review-tohum-chat")
+    assert f"tohum promote tohum-chat 3 --sha256 {'a' * 64}" in text
+    assert not (project / "decided").exists()
+    (project / "decided").write_text("")  # another candidate is registered meanwhile: `tohum review` names version 4
+    answer = {"run_input": {"decision": "approve", "reason": "read the card: ğ", "despite": "a test"}}
+    assert httpx.post(f"{at}/resume", json=answer, timeout=60).json()["status"] == "ACCEPT"
+    worker_until(state("Completed"), "the answered review did not end")
+    via = f"an answer in Prefect's page, flow run {run['id']}"
+    words = [
+        "promote",
+        "tohum-chat",
+        "3",
+        "--sha256",
+        "a" * 64,
+        "--reason=read the card: ğ",
+        "--via",
+        via,
+        "--despite=a test",
+    ]
+    assert (project / "decided").read_text(encoding="utf-8").splitlines() == words
 
 
-def test_flow_waits_for_approval_with_scores_and_hashes(server: Server, project: Path) -> None:
-    """The doorbell: what was shown is registered, and nothing else; a no registers nothing; the reason is kept."""
-    _with_models(project)
-    shown = {name: files.sha256_of(project / "models" / name) for name in ("base", "chat")}
-    for said, row in ((False, "| register | Declined |"), (True, "| register | Completed |")):
-        with _asked(server) as (process, at):
-            table = server.artifact("tohum-approval")
-            for name, sha256 in shown.items():
-                assert f"| {name} | accuracy 0.8750 | passed | `{sha256}` |" in table
-            assert "| weak | accuracy 0.8750 | failed: will not be registered |" in table
-            another = server.run()
-            assert another.returncode == 1, "another run changed the checkout while an approval was awaited"
-            assert "works in this folder, or waits for its approval" in another.stderr
-            _answer(at, said)
-            assert process.wait(timeout=90) == 0
-        assert (project / "registered").exists() is said
-        assert row in server.artifact("tohum-summary")
-        assert "read the card: ğ" in server.artifact("tohum-summary")
-        assert "read the card: ğ" in server.artifact("tohum-approval")
-    arguments = " ".join(f"{name} --sha256 {sha256}" for name, sha256 in shown.items())
-    assert (project / "registered").read_text() == arguments
-    (kept, _) = sorted((project / ".tohum/flow/approvals").glob("*.md"))
-    assert "read the card: ğ" in kept.read_text(encoding="utf-8")
-
-
-def test_flow_refuses_a_model_that_changed_during_the_approval(server: Server, project: Path) -> None:
-    _with_models(project)
-    with _asked(server) as (process, at):
-        files.write_text(project / "models/chat/weights", "other weights")
-        _answer(at, True)
-        assert process.wait(timeout=90) == 1
-    assert not (project / "registered").exists()
-    newest = server.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]
-    assert "models/chat changed while the approval was awaited" in newest["state"]["message"]
+def _flows_below(pid: int) -> list[int]:
+    """Processes of flow runs that a worker has started."""
+    below = psutil.Process(pid).children(recursive=True)
+    return [process.pid for process in below if "prefect.flow_engine" in " ".join(process.cmdline())]
 
 
 def test_flow_shows_the_progress_of_a_training(server: Server, project: Path) -> None:

@@ -7,13 +7,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pipeline import config, files
+from pipeline.config.params import Params
+from pipeline.config.review import Signing
 from pipeline.errors import UserError
-from pipeline.registry import APPROVED, CANDIDATE, CHAMPION, VERSION, Registry, anchors, ledger
+from pipeline.registry import APPROVED, CANDIDATE, CHAMPION, VERSION, Registry, anchors, dossier, ledger, signing
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger_store import EXPERIMENT, LostError
 from tests.commands import tohum
@@ -370,3 +375,44 @@ def test_promote_of_a_foreign_model_needs_the_hash_over_its_files(store: Registr
             store.download(f"models:/{FOREIGN}@{CHAMPION}")
     finally:
         stored.write_bytes(good)
+
+
+def with_review(**changed: Any) -> Params:
+    """The project's params with other settings of the review."""
+    found = params()
+    return found.model_copy(update={"review": found.review.model_copy(update=changed)})
+
+
+def test_identity_verified_needs_a_proof_of_the_person_to_decide_and_to_load(
+    store: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approve(store, OURS, 1)
+    strict = Registry(with_review(identity="verified"))
+    with pytest.raises(UserError, match=r"needs a proof of who decides: .*then decide by a command"):
+        approve(strict, OURS, 2)
+    with pytest.raises(UserError, match="needs a proof of who decides"):
+        strict.person("an answer in Prefect's page")
+    with pytest.raises(UserError, match=r"entry 1 of the ledger is by unverified: .*review.identity needs a login"):
+        strict.download(f"models:/{OURS}@{CHAMPION}")
+    assert "review.identity needs a login or a signature" in strict.check()[OURS]
+    key = tmp_path / "id_ed25519"
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    key.chmod(0o600)
+    signed = Registry(with_review(identity="verified", signing=Signing(key=str(key))))
+    approve(signed, OURS, 2)
+    assert champion_of(signed, OURS) == "2"
+    entry = store.ledger.chain(OURS).entries[-1]
+    assert (entry.identity, bool(entry.signature)) == ("signature", True)
+    assert entry.who == signing.fingerprint(entry.key)
+    stranger = Registry(with_review(signers={"ada": "ssh-ed25519 AAAA"}))
+    with pytest.raises(UserError, match=r"is signed by SHA256:.*, the key of nobody in review.signers"):
+        stranger.champion(OURS)
+
+
+def test_judge_applies_the_policy_to_a_model_of_ours_however_it_is_named(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: models:/NAME would be a way around the policy."""
+    monkeypatch.setattr(dossier, "dossier", lambda registry, model: SimpleNamespace(policy={"model": model}))
+    assert store.judge("spam-full") == store.judge(f"models:/{OURS}") == {"model": OURS}
+    assert store.judge(f"models:/{FOREIGN}") == {}

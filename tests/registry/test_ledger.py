@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from pipeline.config.review import Review
 from pipeline.errors import UserError
 from pipeline.registry import identity, ledger, signing
 from pipeline.registry.ledger import Anchor, Chain, Entry
@@ -217,12 +218,26 @@ def _renamed(good: Entry, key: Path) -> Entry:
     return replace(renamed, signature=signing.Signer(key).sign(renamed.hash))
 
 
-def test_stranger_names_a_signature_by_nobody_in_signers(key: Path, tmp_path: Path) -> None:
+def review(identity: str = "any", signers: dict[str, str] | None = None) -> Review:
+    policy = {"better": [], "not_worse": {}, "max_slice_loss": None, "risks": {}}
+    fields = {"policy": policy, "identity": identity, "signing": None, "signers": signers or {}, "anchor": "print"}
+    return Review.model_validate(fields)
+
+
+def test_doubt_names_a_signature_by_nobody_in_signers(key: Path, tmp_path: Path) -> None:
     good, public = signed(key), signing.Signer(key).public
     other = signing.Signer(write_key(tmp_path / "other", ed25519.Ed25519PrivateKey.generate())).public
-    assert identity.stranger({}, good) == identity.stranger({"ada": public}, good) == ""
-    assert "the key of nobody in review.signers" in identity.stranger({"ada": other}, good)
-    assert "calls grace ada" in identity.stranger({"grace": public}, good)
+    assert identity.doubt(review(), good) == identity.doubt(review(signers={"ada": public}), good) == ""
+    assert "the key of nobody in review.signers" in identity.doubt(review(signers={"ada": other}), good)
+    assert "calls grace ada" in identity.doubt(review(signers={"grace": public}), good)
+
+
+def test_doubt_names_an_unverified_author_where_a_proof_is_needed(key: Path) -> None:
+    unknown = entry(Chain(MODEL, (), ()), "approve", 1, identity="unverified", who="unverified: root")
+    assert identity.doubt(review(), unknown) == ""
+    assert "review.identity needs a login or a signature" in identity.doubt(review("verified"), unknown)
+    assert identity.doubt(review("verified"), signed(key)) == ""
+    assert identity.doubt(review("verified"), entry(Chain(MODEL, (), ()), "approve", 1)) == ""
 
 
 def test_signer_explains_a_key_that_it_cannot_use(key: Path, tmp_path: Path) -> None:

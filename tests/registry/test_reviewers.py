@@ -51,13 +51,18 @@ def log_in(server: Server, user: str, patch: pytest.MonkeyPatch) -> None:
 def decide_at_once(uri: str, folder: Path, logins: dict[str, dict[str, str]]) -> list[str]:
     """Sixteen decisions at the same moment, four in each of four checkouts; what each reviewer was told."""
     running = []
+    settings = folder.with_suffix(".json")
+    settings.write_text(params(uri).model_dump_json(by_alias=True))
     for name in CHECKOUTS:
         (folder / name).mkdir(parents=True)
-        command = [sys.executable, "-m", "tests.registry.reviewers", uri, str(folder), name, "4"]
+        command = [sys.executable, "-m", "tests.registry.reviewers", str(folder), name, "4"]
         environment = os.environ | logins.get(name, {}) | {"PYTHONPATH": str(ROOT)}
-        running.append(
-            subprocess.Popen(command, cwd=folder / name, env=environment, stdout=subprocess.PIPE, encoding="utf-8")
-        )
+        with settings.open() as given:
+            running.append(
+                subprocess.Popen(
+                    command, cwd=folder / name, env=environment, stdin=given, stdout=subprocess.PIPE, encoding="utf-8"
+                )
+            )
     try:
         deadline = time.monotonic() + 300
         waiting = [folder / f"{name}-{number}" for name in CHECKOUTS for number in range(4)]
