@@ -122,7 +122,7 @@ def compared(model: GPT, tokenizer: Tokenizer, folder: Path, pairs: list[Pair], 
     from lm_eval.models.huggingface import HFLM
 
     def harness(batch: int) -> Callable[[], list[float]]:
-        # without prefix_token_id the harness begins a whole text with the folder's bos_token, and others with end-of-text
+        # else the harness begins a whole text with the bos_token, and a text in two parts with end-of-text
         start = tokenizer.end_of_text
         scorer = HFLM(pretrained=str(folder), device="cpu", batch_size=batch, prefix_token_id=start)
 
