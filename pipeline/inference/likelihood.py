@@ -60,7 +60,7 @@ class Ids(NamedTuple):
     continuation: Sequence[int]
 
 
-class Measured(Protocol):
+class LanguageSubject(Protocol):
     """The part of an evaluation's subject that is needed here."""
 
     @property
@@ -81,7 +81,7 @@ class Measured(Protocol):
 
 
 def subject_nats(
-    subject: Measured, pairs: Sequence[tuple[str, str]], batch_size: int, names: Sequence[str] | None = None
+    subject: LanguageSubject, pairs: Sequence[tuple[str, str]], batch_size: int, names: Sequence[str] | None = None
 ) -> list[Scored]:
     """`nats` of an evaluation's subject, in its precision and behind the tokens that its texts begin with."""
     start = beginning(subject.tasks, subject.tokenizer)

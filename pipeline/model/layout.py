@@ -145,8 +145,10 @@ def layout_of(model: "GPT", T: int, past: Past | None, inputs: ForwardInputs) ->
     if layout.inputs.is_causal and model.static_shapes and explicit.trains(T, device):
         attended = layout.inputs._replace(mask=explicit.causal_bias(T, device))
         layout = layout._replace(inputs=attended, last=attended)
-    if wanted_BT is None or mask is not None or cache is not None or model.capture is not None:
+    if wanted_BT is None or cache is not None or model.capture is not None:
         return layout
+    if mask is not None:
+        return unpadded_rows(layout, wanted_BT) if mask.dim() == 4 else layout
     return unpadded_layout(layout, length, wanted_BT, window)
 
 
@@ -181,6 +183,23 @@ def unpadded_layout(padded: Layout, past: int, wanted_BT: Tensor, window: int | 
     mask = F.pad(flat.mask, (past, 0), value=True)  # every query attends to the prefix
     mask = within_window(mask, window)
     last = AttentionInputs(mask, key_rows=flat.tokens, query_rows=flat.wanted, queries=flat.queries)
+    return Layout(positions_N, inputs, last, flat.tokens)
+
+
+def unpadded_rows(padded: Layout, wanted_BT: Tensor) -> Layout:
+    """As `unpadded_layout`, for rows with a whole mask of their own, [B, 1 or H, T, S] (texts that share a trunk).
+
+    No token may attend to one after it in its row.
+    """
+    flat, mask = unpad(wanted_BT), padded.inputs.mask
+    if flat is None or mask is None:
+        return padded
+    positions_N = flat.tokens.gather(padded.positions.expand(wanted_BT.shape).flatten())
+    inputs = padded.inputs._replace(key_rows=flat.tokens, query_rows=flat.tokens)
+    place_BQ = flat.wanted.scatter_rows(wanted_BT.nonzero()[:, 1])
+    mask = mask.expand(len(wanted_BT), *mask.shape[1:])
+    last_mask = mask.take_along_dim(place_BQ[:, None, :, None], dim=2)
+    last = AttentionInputs(last_mask, key_rows=flat.tokens, query_rows=flat.wanted, queries=flat.queries)
     return Layout(positions_N, inputs, last, flat.tokens)
 
 

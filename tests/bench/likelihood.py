@@ -122,7 +122,9 @@ def compared(model: GPT, tokenizer: Tokenizer, folder: Path, pairs: list[Pair], 
     from lm_eval.models.huggingface import HFLM
 
     def harness(batch: int) -> Callable[[], list[float]]:
-        scorer = HFLM(pretrained=str(folder), device="cpu", batch_size=batch)
+        # else the harness begins a whole text with the bos_token, and a text in two parts with end-of-text
+        start = tokenizer.end_of_text
+        scorer = HFLM(pretrained=str(folder), device="cpu", batch_size=batch, prefix_token_id=start)
 
         def run() -> list[float]:
             asked = [

@@ -86,3 +86,22 @@ def test_hidden_is_empty_when_nothing_is_wanted() -> None:
     hidden = model.hidden(IDS, wanted_BT=torch.zeros_like(SOME))
     assert hidden.shape == (0, 16)
     hidden.sum().backward()
+
+
+@pytest.mark.parametrize("virtual", ["", "prefix"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "nanochat"])
+@pytest.mark.parametrize("wanted", WANTED)
+def test_hidden_with_a_mask_of_its_own_equals_the_whole_batch_at_wanted_positions(
+    family: str, virtual: str, wanted: str
+) -> None:
+    """Rows whose tokens attend to some of those before them, as texts that share a beginning do."""
+    model = made(family, virtual)
+    past = 3 if virtual else 0
+    mask = torch.rand(4, 1, 9, 9 + past, generator=torch.Generator().manual_seed(8)) < 0.6
+    mask &= torch.ones(9, 9 + past, dtype=torch.bool).tril(past)
+    mask |= torch.eye(9 + past, dtype=torch.bool)[past:]  # each attends to itself
+    places = past + torch.arange(9)[None].expand(4, 9)
+    with torch.no_grad():
+        expected = model.hidden(IDS, mask=mask, positions_BT=places)[WANTED[wanted]]
+        found = model.hidden(IDS, mask=mask, positions_BT=places, wanted_BT=WANTED[wanted])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
