@@ -142,8 +142,8 @@ def _print_versions(plan: "Plan") -> None:
 def _next(path: str) -> None:
     """The steps after --apply."""
     steps = [
-        ("dvc repro", "trains again without them"),
         (f"dvc add {path}", "and commit its .dvc file, so that others leave them out too"),
+        ("dvc repro", "trains again without them"),
         ("dvc gc --workspace", "drops older versions of the data from DVC's cache (--cloud: from the remote)"),
         (spoken("forget --check"), "proves that nothing here holds them"),
         (spoken("register"), "and review: versions trained on them stay in the registry until they are deleted there"),
