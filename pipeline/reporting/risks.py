@@ -52,6 +52,8 @@ class Dose(NamedTuple):
     """Dose -> mean of the metric over seeds; the clean twin first."""
     command: str
     """The command that measured it."""
+    seeds: int
+    """Seeds of the measurement."""
     mitigations: tuple[Mitigation, ...] = ()
 
 
@@ -85,7 +87,7 @@ def doses() -> dict[str, Dose]:
 def _read(entry: Mapping[str, Any]) -> Dose:
     points = tuple((str(dose), float(value)) for dose, value in entry["points"])
     moved = tuple(Mitigation(one["name"], one["before"], one["after"]) for one in entry.get("mitigations", []))
-    return Dose(entry["dose"], points, entry["command"], moved)
+    return Dose(entry["dose"], points, entry["command"], entry["seeds"], moved)
 
 
 def picture(risk: Risk, words: Words, dose: Dose | None = None) -> str:

@@ -59,7 +59,8 @@ def of_risks(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             for name, one in _joined([result["mitigations"] for result in results]).items()
             if name in MITIGATIONS and risks.MITIGATIONS[name][0][2] == metric and one["before"] and one["after"]
         ]
-        table[metric] = _entry(names, points, "python -m tests.bench.risks", moved)
+        seeds = sum(len(one["verdicts"][risk]["by_level"].get("high", [])) for one in results)
+        table[metric] = _entry(names, points, ("python -m tests.bench.risks", seeds), moved)
     return table
 
 
@@ -84,7 +85,8 @@ def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             if figures.get(f"{name}.{metric}") and figures.get(f"dosed.{metric}")
         ]
         names = TELLINGS if metric in TELLINGS_OF else PLANTED
-        table[metric] = _entry(names, points, "python -m tests.bench.risks_privacy", moved)
+        seeds = len(figures.get(f"twin.{metric}", []))
+        table[metric] = _entry(names, points, ("python -m tests.bench.risks_privacy", seeds), moved)
     return table
 
 
@@ -105,8 +107,11 @@ def _moved(name: str, before: Sequence[float], after: Sequence[float]) -> dict[s
     }  # fmt: skip
 
 
-def _entry(names: dict[str, str], points: list[list[Any]], command: str, moved: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"dose": names, "points": points, "command": command, "mitigations": moved}
+def _entry(
+    names: dict[str, str], points: list[list[Any]], measured: tuple[str, int], moved: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """An entry; `measured`: the command and the number of seeds."""
+    return {"dose": names, "points": points, "command": measured[0], "seeds": measured[1], "mitigations": moved}
 
 
 def main() -> None:

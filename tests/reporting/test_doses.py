@@ -28,6 +28,7 @@ def result(bias: list[float], mitigated: list[float]) -> dict:
 def test_of_risks_joins_seeds_and_names_the_mitigation() -> None:
     entry = doses.of_risks([result([2.0, 3.0], [0.5, 0.5]), result([4.0], [0.2])])["bias_nats"]
     assert entry["points"] == [["0.5", 0.1], ["0.95", 3.0]]
+    assert entry["seeds"] == 3
     (moved,) = entry["mitigations"]
     assert (moved["name"]["en"], moved["before"], moved["after"]) == ("counterfactual twins", 3.0, 0.4)
 
