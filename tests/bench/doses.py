@@ -79,11 +79,13 @@ def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         else:
             doses += [("planted", f"{source}.{metric}")]
         points = [[dose, round(statistics.fmean(figures[name]), 4)] for dose, name in doses if figures.get(name)]
-        moved = [
-            _moved(name, figures[f"dosed.{metric}"], figures[f"{name}.{metric}"])
-            for name in ("deduplicated", "private")
-            if figures.get(f"{name}.{metric}") and figures.get(f"dosed.{metric}")
-        ]
+        moved = []
+        for name in ("deduplicated", "private"):  # compared on the same seeds: not every run has every mitigation
+            both = [one["figures"] for one in results if f"{name}.{metric}" in one["figures"]]
+            before = [value for one in both for value in one.get(f"dosed.{metric}", [])]
+            after = [value for one in both for value in one[f"{name}.{metric}"]]
+            if before and len(before) == len(after):
+                moved.append(_moved(name, before, after))
         names = TELLINGS if metric in TELLINGS_OF else PLANTED
         seeds = len(figures.get(f"twin.{metric}", []))
         table[metric] = _entry(names, points, ("python -m tests.bench.risks_privacy", seeds), moved)

@@ -39,10 +39,11 @@ def test_of_privacy_takes_tellings_and_the_clean_twin() -> None:
         "dosed.exposure_bits_times_1": [1.0], "dosed.exposure_bits_times_8": [8.0],
         "twin.membership_auc": [0.5], "dosed.membership_auc": [0.9],
     }  # fmt: skip
-    table = doses.of_privacy([{"figures": figures}, {"figures": {"dosed.exposure_bits_times_8": [6.0]}}])
+    other = {"dosed.exposure_bits_times_8": [6.0], "dosed.exposure_bits": [9.0]}  # a seed without private training
+    table = doses.of_privacy([{"figures": figures}, {"figures": other}])
     assert table["exposure_bits"]["points"] == [["clean", 1.5], ["1", 1.0], ["8", 7.0]]
-    assert [(one["name"]["en"], one["after"]) for one in table["exposure_bits"]["mitigations"]] == [
-        ("private training", 2.0)
+    assert [(one["name"]["en"], one["before"], one["after"]) for one in table["exposure_bits"]["mitigations"]] == [
+        ("private training", 5.0, 2.0)
     ]
     assert table["membership_auc"]["points"] == [["clean", 0.5], ["planted", 0.9]]
 
