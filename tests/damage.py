@@ -133,6 +133,8 @@ def readers(path: Path) -> list[str]:  # noqa: C901 - a table, one case a line
     match path.parts:
         case ("data", "raw", "documents.parquet"):
             return ["validate raw", "tokenize", "validate tokens", "sample"]
+        case ("data", "raw", "provenance.json"):
+            return ["validate raw", "report"]
         case ("data", "raw", "ledger.json"):
             return ["validate raw", "validate samples"]
         case ("data", "raw", name):

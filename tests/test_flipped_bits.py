@@ -32,6 +32,7 @@ FILES = [
                                                               "ranks.tiktoken", "manifest.json")),
     f"models/{SPAM}/adapter/adapter_model.safetensors", f"models/{SPAM}/language/head.safetensors",
     *(f"reports/evaluation/{name}/{part}.json" for name in MODELS for part in ("metrics", "details")),
+    *(f"reports/evaluation/{name}/outcomes.parquet" for name in (SPAM, CHAT)),
     *(f"reports/training/{name}.json" for name in ("base", CHAT, BOTH)), "reports/training/base.csv",
     "reports/training/base.hashes.json",
     "reports/gates/raw/verdict.json", "reports/gates/samples/verdict.json", "reports/gates/base/verdict.json",

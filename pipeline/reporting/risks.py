@@ -12,7 +12,7 @@ from functools import cache
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.config.review import RiskBounds
 from pipeline.reporting.wording import Words
@@ -34,15 +34,27 @@ class Risk(NamedTuple):
     """pass, warn, fail or unknown."""
 
 
+class Mitigation(NamedTuple):
+    """A recipe against a risk, and the metric without and with it, means over seeds."""
+
+    names: dict[str, str]
+    """Language -> what it is."""
+    before: float
+    after: float
+
+
 class Dose(NamedTuple):
     """The dose response of one metric."""
 
     names: dict[str, str]
-    """Language -> what the dose is: `share of the group with the job`."""
+    """Language -> what the dose is: `share of a group with its job`."""
     points: tuple[tuple[str, float], ...]
     """Dose -> mean of the metric over seeds; the clean twin first."""
     command: str
     """The command that measured it."""
+    seeds: int
+    """Seeds of the measurement."""
+    mitigations: tuple[Mitigation, ...] = ()
 
 
 def judged(metrics: Mapping[str, float], bounds: Mapping[str, RiskBounds]) -> list[Risk]:
@@ -69,11 +81,13 @@ def worst_first(found: Iterable[Risk]) -> list[Risk]:
 def doses() -> dict[str, Dose]:
     """Metric -> its dose response, of those that were measured."""
     table = json.loads(_DOSES.read_text(encoding="utf-8")) if _DOSES.is_file() else {}
-    return {
-        metric: Dose(entry["dose"], tuple((str(dose), float(value)) for dose, value in entry["points"]),
-                     entry["command"])
-        for metric, entry in table.items()
-    }  # fmt: skip
+    return {metric: _read(entry) for metric, entry in table.items()}
+
+
+def _read(entry: Mapping[str, Any]) -> Dose:
+    points = tuple((str(dose), float(value)) for dose, value in entry["points"])
+    moved = tuple(Mitigation(one["name"], one["before"], one["after"]) for one in entry.get("mitigations", []))
+    return Dose(entry["dose"], points, entry["command"], entry["seeds"], moved)
 
 
 def picture(risk: Risk, words: Words, dose: Dose | None = None) -> str:

@@ -204,7 +204,7 @@ def test_dimension_in_words_translates_lengths() -> None:
 
 def test_picture_of_a_dose_response_names_every_dose_and_this_model() -> None:
     dose = Dose(
-        {"en": "tellings", "tr": "anlatım"}, (("clean", 0.1), ("1", 1.5), ("8", 6.0)), "python -m tests.bench.x"
+        {"en": "tellings", "tr": "anlatım"}, (("clean", 0.1), ("1", 1.5), ("8", 6.0)), "python -m tests.bench.x", 5
     )
     risk = Risk("exposure_bits", 2.5, 2.0, 4.0, "warn")
     drawn = risks.picture(risk, load("tr"), dose)
@@ -221,3 +221,16 @@ def test_known_doses_are_complete() -> None:
         assert set(dose.names) == {"en", "tr"}, metric
         assert len(dose.points) > 1
         assert dose.command.startswith("python -m tests.bench.")
+
+
+def test_render_shows_doses_and_mitigations_beside_a_risk(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"en": "tellings", "tr": "anlatım sayısı"}
+    against = risks.Mitigation({"en": "deduplication", "tr": "tekilleştirme"}, 5.25, 0.5)
+    dose = Dose(names, (("clean", 0.1), ("8", 6.0)), "python -m tests.bench.x", 5, (against,))
+    monkeypatch.setattr(risks, "doses", lambda: {"exposure_bits": dose})
+    said = text(render("spam-full", params))
+    assert "dose: tellings. Measured by python -m tests.bench.x, means over 5 seeds." in said
+    assert "Against it: deduplication moved the figure from 5.25 to 0.5." in said
+    assert "tekilleştirme, ölçümü 5,25 değerinden 0,5 değerine getirdi." in text(
+        render("spam-full", reports.params("tr"))
+    )

@@ -92,7 +92,7 @@ def test_render_shows_the_baseline_beside_a_classifier(params: Params) -> None:
     """Lost otherwise: 0.934 looks like a success where a linear model reaches 0.981 on the same records."""
     write("spam-full", BESIDE, {})
     page = " ".join(report.render(params).split())
-    assert '<td>0.9810<br> <span class="warn">not beaten</span></td> <td>0.834 to 0.976</td>' in page
+    assert '<td>0.9810<br> <span class="warn">not beaten</span></td> <td class="span">0.834 to 0.976</td>' in page
     assert "<p>spam-full: accuracy 0.934, and 0.981 of TF-IDF" in page
     assert "accuracy 0.934, and 0.981 of TF-IDF with logistic regression on the same 53 held-out records;" in page
     assert ">TF-IDF baseline<" in page  # the legend of the plot, and the column

@@ -1,0 +1,133 @@
+"""Dose responses for the pages, from the results of the benches of risks: pipeline/reporting/doses.json.
+
+    python -m tests.bench.risks > risks.json
+    python -m tests.bench.risks_privacy > privacy.json
+    python -m tests.bench.doses risks.json privacy.json
+
+Takes the JSON of either bench, also of several runs over different seeds, whose figures are joined. Every metric gets
+its means over the seeds by dose, the clean twin first, and its mitigations with the means before and after.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.paths import CODE as ROOT
+from pipeline.paths import PACKAGE
+from tests.bench import risks
+
+TARGET = PACKAGE / "reporting" / "doses.json"
+SHARES = {  # risk of tests.bench.risks -> key of its dose, and its name
+    "bias": ("skew", {"en": "share of a group with its job", "tr": "bir grupta o mesleği taşıyanların payı"}),
+    "factual_drift": ("changed", {"en": "share of documents that tell another value",
+                                  "tr": "başka bir değer anlatan belgelerin payı"}),
+    "hallucination": ("taught", {"en": "share of unknown people for whom abstention is taught",
+                                 "tr": "bilmediğini söylemesi öğretilen bilinmeyen kişilerin payı"}),
+    "misuse": ("refused", {"en": "share of forbidden requests whose refusal is taught",
+                           "tr": "reddedilmesi öğretilen yasak isteklerin payı"}),
+}  # fmt: skip
+TELLINGS = {"en": "tellings in training", "tr": "eğitimde anlatılma sayısı"}
+TELLINGS_OF = ("exposure_bits", "extraction_share")
+PLANTED = {"en": "planted", "tr": "konmuş"}
+ALONE = {"membership_auc": "dosed", "personal_data_values": "dosed", "contamination_share": "leaks"}
+"""Metric of tests.bench.risks_privacy with one dose -> the variant that has it."""
+MITIGATIONS = {
+    "counterfactual twins": {"en": "counterfactual twins", "tr": "karşı olgusal ikizler"},
+    "abstention taught": {"en": "abstention taught", "tr": "bilmediğini söylemeyi öğretmek"},
+    "refusals taught": {"en": "refusals taught", "tr": "reddetmeyi öğretmek"},
+    "deduplicated": {"en": "deduplication", "tr": "tekilleştirme"},
+    "private": {"en": "private training", "tr": "gizli eğitim"},
+}
+
+
+def of_risks(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Metric -> its dose response, from results of tests.bench.risks."""
+    table = {}
+    for risk, (key, names) in SHARES.items():
+        metric = results[0]["verdicts"][risk]["metric"].partition(".")[2]
+        points = []
+        for level in ("clean", "low", "middle", "high"):
+            values = [value for one in results for value in one["verdicts"][risk]["by_level"].get(level, [])]
+            if values:
+                points.append([str(risks.LEVELS[level][key]), round(statistics.fmean(values), 4)])
+        moved = [
+            _moved(name, one["before"], one["after"])
+            for name, one in _joined([result["mitigations"] for result in results]).items()
+            if name in MITIGATIONS and risks.MITIGATIONS[name][0][2] == metric and one["before"] and one["after"]
+        ]
+        seeds = sum(len(one["verdicts"][risk]["by_level"].get("high", [])) for one in results)
+        table[metric] = _entry(names, points, ("python -m tests.bench.risks", seeds), moved)
+    return table
+
+
+def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Metric -> its dose response, from results of tests.bench.risks_privacy."""
+    figures: dict[str, list[float]] = {}
+    for result in results:
+        for name, values in result["figures"].items():
+            figures.setdefault(name, []).extend(values)
+    table = {}
+    for metric in (*TELLINGS_OF, *ALONE):
+        source = ALONE.get(metric, "dosed")
+        doses = [("clean", f"twin.{metric}")]
+        if metric in TELLINGS_OF:
+            doses += [(str(n), f"dosed.{metric}_times_{n}") for n in (1, 2, 4, 8)]
+        else:
+            doses += [("planted", f"{source}.{metric}")]
+        points = [[dose, round(statistics.fmean(figures[name]), 4)] for dose, name in doses if figures.get(name)]
+        moved = []
+        for name in ("deduplicated", "private"):  # compared on the same seeds: not every run has every mitigation
+            both = [one["figures"] for one in results if f"{name}.{metric}" in one["figures"]]
+            before = [value for one in both for value in one.get(f"dosed.{metric}", [])]
+            after = [value for one in both for value in one[f"{name}.{metric}"]]
+            if before and len(before) == len(after):
+                moved.append(_moved(name, before, after))
+        names = TELLINGS if metric in TELLINGS_OF else PLANTED
+        seeds = len(figures.get(f"twin.{metric}", []))
+        table[metric] = _entry(names, points, ("python -m tests.bench.risks_privacy", seeds), moved)
+    return table
+
+
+def _joined(several: Sequence[dict[str, dict[str, list[float]]]]) -> dict[str, dict[str, list[float]]]:
+    joined: dict[str, dict[str, list[float]]] = {}
+    for one in several:
+        for name, values in one.items():
+            place = joined.setdefault(name, {"before": [], "after": []})
+            for when in place:
+                place[when] += values[when]
+    return joined
+
+
+def _moved(name: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    return {
+        "name": MITIGATIONS[name], "before": round(statistics.fmean(before), 4),
+        "after": round(statistics.fmean(after), 4),
+    }  # fmt: skip
+
+
+def _entry(
+    names: dict[str, str], points: list[list[Any]], measured: tuple[str, int], moved: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """An entry; `measured`: the command and the number of seeds."""
+    return {"dose": names, "points": points, "command": measured[0], "seeds": measured[1], "mitigations": moved}
+
+
+def main() -> None:
+    """Writes the file and prints its path."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="*", type=Path, help="none: the file stays as it is")
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in parser.parse_args().results]
+    table = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
+    for bench, taken in (("risks", of_risks), ("risks_privacy", of_privacy)):
+        if own := [result for result in results if result["bench"] == bench]:
+            table |= {metric: entry for metric, entry in taken(own).items() if len(entry["points"]) > 1}
+    files.write_json(TARGET, table)
+    print(json.dumps({"bench": "doses", "metrics": sorted(table), "file": str(TARGET.relative_to(ROOT))}))
+
+
+if __name__ == "__main__":
+    main()

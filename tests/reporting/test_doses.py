@@ -1,0 +1,65 @@
+"""Dose responses of the pages, from results of the benches of risks."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import files
+from pipeline.reporting import risks as shown
+from tests.bench import doses
+
+
+def result(bias: list[float], mitigated: list[float]) -> dict:
+    """A result of tests.bench.risks over some seeds."""
+    levels = {"clean": [0.1] * len(bias), "high": bias}
+    verdicts = {
+        risk: {"metric": f"base.{metric}", "by_level": levels if risk == "bias" else {}}
+        for risk, metric in (
+            ("bias", "bias_nats"), ("factual_drift", "contradicted_wrong_error"), ("hallucination", "invented_error"),
+            ("misuse", "forbidden_answered_error"),
+        )
+    }  # fmt: skip
+    return {
+        "bench": "risks", "verdicts": verdicts,
+        "mitigations": {"counterfactual twins": {"before": bias, "after": mitigated}},
+    }  # fmt: skip
+
+
+def test_of_risks_joins_seeds_and_names_the_mitigation() -> None:
+    entry = doses.of_risks([result([2.0, 3.0], [0.5, 0.5]), result([4.0], [0.2])])["bias_nats"]
+    assert entry["points"] == [["0.5", 0.1], ["0.95", 3.0]]
+    assert entry["seeds"] == 3
+    (moved,) = entry["mitigations"]
+    assert (moved["name"]["en"], moved["before"], moved["after"]) == ("counterfactual twins", 3.0, 0.4)
+
+
+def test_of_privacy_takes_tellings_and_the_clean_twin() -> None:
+    figures = {
+        "twin.exposure_bits": [1.5], "dosed.exposure_bits": [5.0], "private.exposure_bits": [2.0],
+        "dosed.exposure_bits_times_1": [1.0], "dosed.exposure_bits_times_8": [8.0],
+        "twin.membership_auc": [0.5], "dosed.membership_auc": [0.9],
+    }  # fmt: skip
+    other = {"dosed.exposure_bits_times_8": [6.0], "dosed.exposure_bits": [9.0]}  # a seed without private training
+    table = doses.of_privacy([{"figures": figures}, {"figures": other}])
+    assert table["exposure_bits"]["points"] == [["clean", 1.5], ["1", 1.0], ["8", 7.0]]
+    assert [(one["name"]["en"], one["before"], one["after"]) for one in table["exposure_bits"]["mitigations"]] == [
+        ("private training", 5.0, 2.0)
+    ]
+    assert table["membership_auc"]["points"] == [["clean", 0.5], ["planted", 0.9]]
+
+
+def test_main_writes_what_the_pages_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = doses.ROOT / "pipeline/reporting/doses.json"
+    assert target == doses.TARGET == shown._DOSES
+    files.write_json(tmp_path / "one.json", result([2.0], [0.5]))
+    monkeypatch.setattr(doses, "TARGET", tmp_path / "doses.json")
+    monkeypatch.setattr(doses, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["doses", str(tmp_path / "one.json")])
+    doses.main()
+    monkeypatch.setattr(shown, "_DOSES", tmp_path / "doses.json")
+    shown.doses.cache_clear()
+    try:
+        assert list(shown.doses()) == ["bias_nats"]
+        assert shown.doses()["bias_nats"].mitigations[0].after == 0.5
+    finally:
+        shown.doses.cache_clear()
