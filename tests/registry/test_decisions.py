@@ -253,7 +253,8 @@ def test_champion_is_taken_while_its_writer_moves_the_alias_and_refused_when_it_
     ):
         store.champion(OURS)
     monkeypatch.setattr("pipeline.registry.store._MOVING", timedelta(minutes=5))
-    monkeypatch.setattr("pipeline.registry.store.time.sleep", lambda seconds: store.repair(OURS))
+    meanwhile = SimpleNamespace(sleep=lambda seconds: store.repair(OURS))
+    monkeypatch.setattr("pipeline.registry.store.time", meanwhile)
     assert champion_of(store, OURS) == "2"
 
 
