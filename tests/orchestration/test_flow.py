@@ -508,3 +508,14 @@ def test_verdict_is_found_by_the_out_of_its_stage(tmp_path: Path, monkeypatch: p
     assert not found.passed
     assert found.key == "gate-base"
     assert verdicts.of(graph.Stage("sample", "", (), ("data/samples",))) is None
+
+
+def test_review_to_ask_a_person_names_the_server_that_does_not_answer() -> None:
+    environment = scratch.environment() | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "pipeline.cli", "review", "spam-lora", "--ask"]
+    done = subprocess.run(
+        command, cwd=scratch.ROOT, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 1
+    assert "error: Prefect's server does not answer (ConnectError" in done.stderr
+    assert "start it (tohum prefect)" in done.stderr
