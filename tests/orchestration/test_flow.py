@@ -264,7 +264,7 @@ def test_review_is_suspended_until_it_is_answered_and_the_training_flow_waits_fo
         done = subprocess.run([*PREFECT, *arguments], cwd=project, env=environment, check=False, capture_output=True)
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
-    prefect("work-pool", "create", "tohum", "--type", "process", "--overwrite")
+    prefect("work-pool", "create", "tohum", "--type", "process")
     prefect("--no-prompt", "deploy", "--name", "review")
     done = subprocess.run(flow, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
@@ -306,6 +306,9 @@ def test_review_is_suspended_until_it_is_answered_and_the_training_flow_waits_fo
         "--despite=a test",
     ]
     assert (project / "decided").read_text(encoding="utf-8").splitlines() == words
+    (deployed,) = server.find("deployments")
+    for path in (f"deployments/{deployed['id']}", "work_pools/tohum"):  # the server is also other tests'
+        httpx.delete(f"{server.url}/{path}", timeout=60).raise_for_status()
 
 
 def _flows_below(pid: int) -> list[int]:
