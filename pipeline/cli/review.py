@@ -39,16 +39,11 @@ def _ask(model: str) -> str:
     from pipeline.tracking import credentials
 
     os.environ |= {k: v for k, v in credentials.client_environment().items() if k.startswith("PREFECT_")}
-    from httpx import HTTPError
-
     from pipeline.orchestration import flow_review  # Prefect reads its variables when it is imported
 
-    try:
-        begun = flow_review.begin(model)
-    except HTTPError as error:
-        raise UserError(
-            f"Prefect at {os.environ['PREFECT_API_URL']}: {error}; start it (tohum prefect), or set PREFECT_API_URL"
-        ) from None
+    if error := flow_review.unreachable():
+        raise UserError(f"Prefect's server does not answer ({error}); start it (tohum prefect), or set PREFECT_API_URL")
+    begun = flow_review.begin(model)
     if not begun:
         raise UserError(f"Prefect has no deployment {flow_review.DEPLOYMENT}: start a worker (tohum worker)")
     return begun

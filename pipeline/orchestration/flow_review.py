@@ -83,6 +83,13 @@ def begin(model: str, once: str | None = None) -> str:
     return f"flow run {run.name!r} waits for a person in Prefect"
 
 
+def unreachable() -> str:
+    """The reason why Prefect's server does not answer; empty where it does."""
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    return "" if error is None else f"{type(error).__name__}: {error}"
+
+
 def _kept() -> str:
     """The review that this run has shown before it was suspended; empty in its first process."""
     this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run.id)]))

@@ -16,21 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import files
 from pipeline.errors import UserError
-from pipeline.registry import anchors, contents, identity
+from pipeline.registry import anchors, contents, identity, notice
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger import Action, Chain, Entry
 from pipeline.registry.store import APPROVED, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, Store, deciding, unlike
-
-DECISION = "tohum.decision"
-"""Tag of a version: the last decision on it in a sentence."""
-_DESCRIPTION = 5000
-_MARK = "\n\n<!-- decision -->\n\n"
-_PAST: dict[Action, str] = {
-    "approve": "approved",
-    "reject": "rejected",
-    "roll back": "champion again",
-    "adopt": "adopted",
-}
 
 
 class _Seen(NamedTuple):
@@ -242,7 +231,7 @@ class Decisions(Store):
         try:
             if action != "reject":
                 self._follow(chain.model)
-            self._show(entry, chain)
+            notice.show(self.client, entry, chain)
         except MlflowException as error:
             raise UserError(
                 f"{chain.model}: entry {entry.n} is in the ledger, but MLflow does not let this user move "
@@ -269,24 +258,6 @@ class Decisions(Store):
                 return there
             self.client.set_registered_model_alias(name, CHAMPION, approvals[-1].version)
         return None
-
-    def _show(self, entry: Entry, chain: Chain) -> None:
-        """Repeats a decision in tags and description of the version, for readers of MLflow's page."""
-        client, name = self.client, entry.model
-        said = f"{_PAST[entry.action]} by {entry.by}, {entry.when}: {entry.why}"
-        if entry.despite:
-            said += f"; despite: {entry.despite}"
-        state = "rejected" if entry.action == "reject" else "champion"
-        before = chain.champions()
-        if state == "champion":
-            client.set_model_version_tag(name, entry.version, APPROVED, entry.version_sha256)
-            if before and before[-1].version != entry.version:
-                client.set_model_version_tag(name, before[-1].version, "tohum.status", f"retired {entry.when}")
-        client.set_model_version_tag(name, entry.version, "tohum.status", f"{state} {entry.when}, entry {entry.n}")
-        client.set_model_version_tag(name, entry.version, DECISION, f"{said} (entry {entry.n} of the ledger)")
-        card = (client.get_model_version(name, entry.version).description or "").rpartition(_MARK)[2]
-        block = f"**Decision {entry.n}**: {said}"
-        client.update_model_version(name, entry.version, (block[:1500] + _MARK + card)[:_DESCRIPTION])
 
     def _seen(self, version: ModelVersion) -> _Seen:
         with self.opened(version) as (folder, sealed):

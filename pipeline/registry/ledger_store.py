@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
 from pipeline.registry import anchors, ledger
-from pipeline.registry.ledger import Chain, Entry
+from pipeline.registry.ledger import Action, Chain, Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +32,14 @@ EXPERIMENT = "tohum-ledger"
 RUN = "tohum.ledger_run"
 """Tag of the experiment: id of the run that holds the entries."""
 _ABOUT = "Decisions on registered models, an entry each: append-only, a hash chain. `tohum ledger MODEL` reads it."
+
+
+_NOUNS: dict[Action, str] = {
+    "approve": "the approval",
+    "reject": "the rejection",
+    "roll back": "the return",
+    "adopt": "the adoption",
+}
 
 
 class LostError(UserError):
@@ -103,14 +111,18 @@ class Ledger:
         except MlflowException as error:
             if error.error_code == "PERMISSION_DENIED":
                 raise UserError(
-                    f"MLflow at {self.place} lets you not write to experiment {EXPERIMENT}; nothing was "
+                    f"MLflow at {self.place} does not let you write to experiment {EXPERIMENT}; nothing was "
                     "decided: ask its administrator for EDIT on it"
                 ) from None
             if self.texts().get(key) is None:
                 raise
         if self.texts().get(key) != own:  # whatever the answer was: the store says which entry is there
             first = next((other for other in self.chain(entry.model).entries if other.n == entry.n), None)
-            by = f"{first.action} of version {first.version} by {first.who}, {first.when}" if first else "another one"
+            by = (
+                f"{_NOUNS[first.action]} of version {first.version} by {first.who}, {first.when}"
+                if first
+                else "another one"
+            )
             raise LostError(
                 f"{entry.model}: decided at the same time: entry {entry.n} of the ledger is {by}; nothing "
                 "was changed by you: review again"

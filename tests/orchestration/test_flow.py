@@ -264,7 +264,7 @@ def test_review_is_suspended_until_it_is_answered_and_the_training_flow_waits_fo
         done = subprocess.run([*PREFECT, *arguments], cwd=project, env=environment, check=False, capture_output=True)
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
-    prefect("work-pool", "create", "tohum", "--type", "process", "--overwrite")
+    prefect("work-pool", "create", "tohum", "--type", "process")
     prefect("--no-prompt", "deploy", "--name", "review")
     done = subprocess.run(flow, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
@@ -306,6 +306,9 @@ def test_review_is_suspended_until_it_is_answered_and_the_training_flow_waits_fo
         "--despite=a test",
     ]
     assert (project / "decided").read_text(encoding="utf-8").splitlines() == words
+    (deployed,) = server.find("deployments")
+    for path in (f"deployments/{deployed['id']}", "work_pools/tohum"):  # the server is also other tests'
+        httpx.delete(f"{server.url}/{path}", timeout=60).raise_for_status()
 
 
 def _flows_below(pid: int) -> list[int]:
@@ -508,3 +511,14 @@ def test_verdict_is_found_by_the_out_of_its_stage(tmp_path: Path, monkeypatch: p
     assert not found.passed
     assert found.key == "gate-base"
     assert verdicts.of(graph.Stage("sample", "", (), ("data/samples",))) is None
+
+
+def test_review_to_ask_a_person_names_the_server_that_does_not_answer() -> None:
+    environment = scratch.environment() | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "pipeline.cli", "review", "spam-lora", "--ask"]
+    done = subprocess.run(
+        command, cwd=scratch.ROOT, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 1
+    assert "error: Prefect's server does not answer (ConnectError" in done.stderr
+    assert "start it (tohum prefect)" in done.stderr

@@ -234,7 +234,9 @@ def test_append_lets_one_of_two_decisions_on_the_same_head_win(store: Registry) 
     late.ledger.intact = lambda model: chain  # type: ignore[method-assign]
     approve(store, OURS, 2, by=ADA)
     store.client.set_registered_model_alias(OURS, CANDIDATE, "3")
-    with pytest.raises(LostError, match=r"entry 2 of the ledger is approve of version 2 by ada, .*nothing was changed"):
+    with pytest.raises(
+        LostError, match=r"entry 2 of the ledger is the approval of version 2 by ada, .*nothing was changed"
+    ):
         late.promote(OURS, "3", hash_of(OURS, 3), "mine", by=GRACE)
     assert champion_of(store, OURS) == "2"
 
@@ -253,7 +255,8 @@ def test_champion_is_taken_while_its_writer_moves_the_alias_and_refused_when_it_
     ):
         store.champion(OURS)
     monkeypatch.setattr("pipeline.registry.store._MOVING", timedelta(minutes=5))
-    monkeypatch.setattr("pipeline.registry.store.time.sleep", lambda seconds: store.repair(OURS))
+    meanwhile = SimpleNamespace(sleep=lambda seconds: store.repair(OURS))
+    monkeypatch.setattr("pipeline.registry.store.time", meanwhile)
     assert champion_of(store, OURS) == "2"
 
 

@@ -86,7 +86,7 @@ def assert_one_won(said: list[str], store: Registry) -> None:
     chain = store.ledger.chain(OURS)
     assert chain.problems == ()
     (entry,) = chain.entries
-    expected = f"{OURS}: decided at the same time: entry 1 of the ledger is approve of version 1 by {entry.who}, "
+    expected = f"{OURS}: decided at the same time: entry 1 of the ledger is the approval of version 1 by {entry.who}, "
     assert [text for text in said if text and not text.startswith(expected)] == []
     assert entry.why == f"{CHECKOUTS[said.index('') // 4]} {said.index('') % 4}"
     champion = store.champion("spam-full")
@@ -137,7 +137,7 @@ def test_person_without_permission_decides_nothing(
     log_in(server, "reader", monkeypatch)
     store = Registry(params(server.uri))
     assert store.person()[:2] == ("reader", "login")
-    with pytest.raises(UserError, match=f"lets you not write to experiment {EXPERIMENT}; nothing was decided"):
+    with pytest.raises(UserError, match=f"does not let you write to experiment {EXPERIMENT}; nothing was decided"):
         store.promote("spam-full", version.version, version.tags[VERSION], "mine")
     assert store.ledger.chain(OURS) == before
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
