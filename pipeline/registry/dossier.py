@@ -66,8 +66,7 @@ def in_words(shown: Dossier) -> str:
         seen = "as it was registered" if shown.champion_metrics else "not shown"
         champion += f", {seen}: {shown.obstacle}"
     new, old = shown.evidence.metrics, shown.champion_metrics
-    rows = [f"  {key:<32}{new.get(key, float('nan')):>14.6g}{old.get(key, float('nan')):>14.6g}"
-            for key in sorted({*new, *old})]  # fmt: skip
+    rows = [f"  {key:<32}{_number(new.get(key)):>14}{_number(old.get(key)):>14}" for key in sorted({*new, *old})]
     version = shown.candidate.version
     return "\n".join([
         shown.card,
@@ -107,3 +106,7 @@ def _champion(
             return evidence.evaluated_anew(folder / "artifacts" / sealed.model, name, packed), stored, ""
     except UserError as error:
         return None, stored, str(error)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
