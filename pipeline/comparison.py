@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from pipeline import outcomes
 from pipeline.errors import UserError
-from pipeline.outcomes import lower_is_better
+from pipeline.outcomes import direction
 from pipeline.seeds import seed_for
 from pipeline.significance import ERROR_RATE, Verdict, mcnemar
 
 POWER = 0.8
 _TURNS = 4999  # draws of signs: the smallest p-value is 2e-4
+_TURNS_EACH = 100  # for so many comparisons at once: the smallest p-value is a fifth of what Holm asks of the first
 _MOST_CLUSTERS = 1_000_000  # signs drawn at once
 
 
@@ -51,13 +52,15 @@ class Compared:
 
 
 def compare(candidate: pa.Table, champion: pa.Table, metrics: Collection[str] | None = None) -> list[Compared]:
-    """Every metric that both tables of outcomes have, or those named.
+    """Every metric that both tables of outcomes have on the same records, or those named.
 
     Raises:
-        UserError: the two were measured on different records, or a named metric is in neither.
+        UserError: a named metric was measured on different records, or is in only one of the tables.
     """
     ours, theirs = outcomes.by_metric(candidate), outcomes.by_metric(champion)
     shared = [key for key in ours if key in theirs and (metrics is None or key[1] in metrics)]
+    if metrics is None:  # some measures choose their records by the model (those that fit its context)
+        shared = [key for key in shared if _same_records(ours[key], theirs[key])]
     if missing := sorted(set(metrics or ()) - {metric for _, metric in shared}):
         known = sorted({metric for _, metric in ours})
         raise UserError(f"{missing[0]} has no value by record for both models; measured: {', '.join(known) or 'none'}")
@@ -70,20 +73,22 @@ def compare_slices(
 ) -> list[tuple[str, str, Compared]]:
     """(dimension, value, comparison) of every slice with enough records; all of them share the error rate (Holm)."""
     ours, theirs = outcomes.by_metric(candidate), outcomes.by_metric(champion)
-    named, compared = [], []
+    named: list[tuple[str, str]] = []
+    pairs = []
     for key in ours:
-        if key[1] not in metrics or key not in theirs:
+        if key[1] not in metrics or key not in theirs or not _same_records(ours[key], theirs[key]):
             continue
         parts = outcomes.rows_of_slices(ours[key])
         for (dimension, value), rows in parts.items():
             named.append((dimension, value))
-            compared.append(_compared(key, ours[key].take(rows), theirs[key].take(rows), len(parts)))
-    return [(*name, one) for name, one in zip(named, _by_holm(compared), strict=True)]
+            pairs.append((key, ours[key].take(rows), theirs[key].take(rows)))
+    compared = _by_holm([_compared(*pair, len(pairs)) for pair in pairs])
+    return [(*name, one) for name, one in zip(named, compared, strict=True)]
 
 
 def _compared(key: tuple[str, str], ours: pa.Table, theirs: pa.Table, at_once: int) -> Compared:
     """One metric; its verdict is that of the p-value alone, which `_by_holm` corrects."""
-    if ours["record"].to_pylist() != theirs["record"].to_pylist():
+    if not _same_records(ours, theirs):
         raise UserError(
             f"{key[0]}: the two models were measured on different records ({len(ours)} and {len(theirs)}); "
             "evaluate both on the same samples"
@@ -93,9 +98,11 @@ def _compared(key: tuple[str, str], ours: pa.Table, theirs: pa.Table, at_once: i
     difference_N = first - second
     sums = np.bincount(cluster_N, difference_N, len(names))
     sizes = np.bincount(cluster_N, minlength=len(names))
-    mean, error = float(difference_N.mean()), _standard_error(sums, sizes)
+    binary = set(np.unique(np.concatenate([first, second])).tolist()) <= {0.0, 1.0}
+    unit = 1.0 if binary else float(difference_N.std())
+    mean, error = float(difference_N.mean()), _standard_error(sums, sizes, unit)
     quantile = _quantile(ERROR_RATE / 2 / at_once, len(names) - 1)
-    p_value = sign_test(sums, seed_for(1, "comparison", *key))
+    p_value = sign_test(sums, seed_for(1, "comparison", *key), max(_TURNS, _TURNS_EACH * at_once))
     return Compared(
         measure=key[0], metric=key[1], candidate=float(first.mean()), champion=float(second.mean()),
         difference=mean, low=mean - quantile * error, high=mean + quantile * error, verdict=_verdict(key[1], mean),
@@ -104,7 +111,11 @@ def _compared(key: tuple[str, str], ours: pa.Table, theirs: pa.Table, at_once: i
     )  # fmt: skip
 
 
-def sign_test(sums: np.ndarray, seed: int) -> float:
+def _same_records(ours: pa.Table, theirs: pa.Table) -> bool:
+    return bool(ours["record"].to_pylist() == theirs["record"].to_pylist())
+
+
+def sign_test(sums: np.ndarray, seed: int, turns: int = _TURNS) -> float:
     """Two-sided p-value of the hypothesis that each cluster's sum is as likely to be negative as positive.
 
     Exact where all sums have one size (McNemar's test); otherwise by signs drawn at random.
@@ -116,12 +127,12 @@ def sign_test(sums: np.ndarray, seed: int) -> float:
         won = int((sums > 0).sum())
         return min(1.0, 2 * mcnemar(max(won, len(sums) - won), min(won, len(sums) - won)))
     generator, observed, as_far, drawn = np.random.default_rng(seed), abs(float(sums.sum())), 0, 0
-    while drawn < _TURNS:
-        size = min(_TURNS - drawn, max(1, _MOST_CLUSTERS // len(sums)))
+    while drawn < turns:
+        size = min(turns - drawn, max(1, _MOST_CLUSTERS // len(sums)))
         signs = generator.integers(0, 2, (size, len(sums)), dtype=np.int8) * 2 - 1
         as_far += int((np.abs(signs @ sums) >= observed - 1e-12 * len(sums)).sum())
         drawn += size
-    return (1 + as_far) / (1 + _TURNS)
+    return (1 + as_far) / (1 + turns)
 
 
 def _detectable(sums: np.ndarray, records: int, interval: tuple[float, float], at_once: int) -> float:
@@ -175,15 +186,23 @@ def _by_holm(compared: list[Compared]) -> list[Compared]:
 
 
 def _verdict(metric: str, difference: float) -> Verdict:
-    if difference == 0:
+    """Of a significant difference; of a metric without a better direction always `cannot tell`."""
+    better = direction(metric)
+    if difference == 0 or better == "neither":
         return "cannot tell"
-    return "better" if (difference < 0) == lower_is_better(metric) else "worse"
+    return "better" if (difference < 0) == (better == "lower") else "worse"
 
 
-def _standard_error(sums: np.ndarray, sizes: np.ndarray) -> float:
+def _standard_error(sums: np.ndarray, sizes: np.ndarray, unit: float) -> float:
     """Standard error of the mean difference, robust to clusters (Liang, Zeger 1986), with one record won and one lost
-    added (Bonett, Price 2012), without which equal answers on all records would leave no uncertainty."""
-    sums, sizes = np.append(sums, [1.0, -1.0]), np.append(sizes, [1, 1])
+    added (Bonett, Price 2012), without which equal answers on all records would leave no uncertainty.
+
+    Args:
+        sums: the clusters' sums.
+        sizes: the clusters' numbers of records.
+        unit: the difference of an added record: 1 of right and wrong answers, else the records' standard deviation.
+    """
+    sums, sizes = np.append(sums, [unit, -unit]), np.append(sizes, [1, 1])
     n, clusters = sizes.sum(), len(sums)
     residuals = sums - sizes * (sums.sum() / n)
     return float(np.sqrt((residuals**2).sum() * clusters / (clusters - 1)) / n)

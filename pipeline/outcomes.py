@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -44,8 +44,9 @@ _TEXTS = ("text", "instruction", "input", "output", "chosen", "rejected")
 _LOWER_ENDS = ("_nats", "_loss", "_error", "_errors", "_bits", "_bits_per_byte", "_gap", "_amplification")
 _LOWER_STARTS = (
     "exposure_", "extraction_", "membership_", "personal_data_", "contamination_share", "contamination_overlap",
-    "loss_nats_", "bits_per_byte_",  # of a source or a language: bits_per_byte_over_known_tr
+    "loss_nats_", "bits_per_byte_", "forgotten_nats_",  # of a source or a language: bits_per_byte_over_known_tr
 )  # fmt: skip
+_NEITHER_STARTS = ("crows_", "bias_log_odds")
 _LOWER_NAMES = frozenset(
     [
         "rmse",
@@ -88,9 +89,21 @@ class Slice(NamedTuple):
     high: float
 
 
+def direction(metric: str) -> Literal["higher", "lower", "neither"]:
+    """Which values of a metric are better, by its name.
+
+    lower: losses, errors, bits, gaps, costs, memorisation; neither: preferences between groups of people, best at a
+    value in between, which the policy judges by bounds of risk only.
+    """
+    if metric.startswith(_NEITHER_STARTS):
+        return "neither"
+    lower = metric in _LOWER_NAMES or metric.endswith(_LOWER_ENDS) or metric.startswith(_LOWER_STARTS)
+    return "lower" if lower else "higher"
+
+
 def lower_is_better(metric: str) -> bool:
-    """Whether lower values of a metric are better, by its name: losses, errors, bits, gaps, costs, memorisation."""
-    return metric in _LOWER_NAMES or metric.endswith(_LOWER_ENDS) or metric.startswith(_LOWER_STARTS)
+    """Whether lower values of a metric are better, by its name."""
+    return direction(metric) == "lower"
 
 
 def plain(measured: Outcomes) -> dict[str, Any]:
@@ -154,9 +167,12 @@ def rows_of_slices(rows: pa.Table) -> dict[tuple[str, str], np.ndarray]:
 
 
 def worst(shown: Sequence[Slice]) -> list[Slice]:
-    """The worst slice of every measure and metric: the lowest mean, or the highest where lower is better."""
+    """The worst slice of every measure and metric: the lowest mean, or the highest where lower is better; none of a
+    metric of which neither is."""
     by: dict[tuple[str, str], Slice] = {}
     for one in shown:
+        if direction(one.metric) == "neither":
+            continue
         sign, key = -1 if lower_is_better(one.metric) else 1, (one.measure, one.metric)
         if key not in by or sign * one.mean < sign * by[key].mean:
             by[key] = one

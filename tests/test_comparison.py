@@ -105,7 +105,8 @@ def test_compare_cannot_tell_equal_answers_and_still_states_an_uncertainty() -> 
 
 def test_compare_refuses_other_records() -> None:
     with pytest.raises(UserError, match="different records"):
-        compare(table(np.ones(5)), table(np.ones(6)))
+        compare(table(np.ones(5)), table(np.ones(6)), ["accuracy"])
+    assert compare(table(np.ones(5)), table(np.ones(6))) == []
     with pytest.raises(UserError, match="no value by record"):
         compare(table(np.ones(5)), table(np.ones(5)), ["f1"])
 
@@ -116,3 +117,26 @@ def test_sign_test_is_mcnemars_for_right_and_wrong_and_near_it_otherwise() -> No
     assert sign_test(sums, 1) == pytest.approx(exact)
     assert sign_test(np.append(sums, [1e-9, -1e-9]), 1) == pytest.approx(exact, abs=0.01)
     assert comparison.sign_test(np.zeros(3), 1) == 1.0
+
+
+def test_compare_gives_small_steady_differences_an_interval_in_their_own_unit() -> None:
+    """Lost otherwise: bits and nats get the uncertainty of a wrong answer, and no margin can hold."""
+    base = np.random.default_rng(1).normal(1.0, 0.3, 100)
+    worse = base + np.random.default_rng(2).normal(0.01, 0.005, 100)
+    (one,) = compare(table(worse, metric="document_bits_per_byte"), table(base, metric="document_bits_per_byte"))
+    assert one.verdict == "worse"
+    assert 0.005 < one.low < one.difference < one.high < 0.015
+    assert one.detectable < 0.01
+
+
+def test_compare_slices_finds_a_worse_slice_among_hundreds() -> None:
+    """Lost otherwise: the smallest p-value that the drawn signs can show is above what Holm asks of the first."""
+    n, slices = 6000, 300
+    rows = [{"id": str(i), **{f"c{k}": str(i * (k + 1) % 20) for k in range(slices // 20)}} for i in range(n)]
+    base = np.random.default_rng(1).normal(1.0, 0.1, n)
+    worse = base + np.where([row["c0"] == "3" for row in rows], 0.5, 0.0)
+    ours, theirs = (
+        outcomes.table({"m": [outcomes.plain(outcomes.Outcomes("x_nats", rows, v.tolist()))]}) for v in (worse, base)
+    )
+    found = [name for *name, one in comparison.compare_slices(ours, theirs, ["x_nats"]) if one.verdict == "worse"]
+    assert ["c0", "3"] in found

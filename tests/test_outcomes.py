@@ -1,6 +1,7 @@
 """Outcomes by record: the table, its slices, the worst of them."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,24 @@ def test_slices_of_a_dimension_hold_their_intervals_at_once() -> None:
                                                ("exact_match", False), ("document_bits_per_byte", True)])  # fmt: skip
 def test_lower_is_better_follows_the_name(metric: str, lower: bool) -> None:
     assert outcomes.lower_is_better(metric) is lower
+
+
+DIRECTIONS = {
+    "accuracy": "higher", "bias_log_odds": "neither", "brier": "lower", "class_loss_nats": "lower",
+    "closed_book_accuracy": "higher", "closed_book_exact": "higher", "contamination_share": "lower",
+    "contradicted_wrong_error": "lower", "document_bits_per_byte": "lower", "exact_match": "higher",
+    "extraction_share": "lower", "facts_right": "higher", "forgotten_nats": "lower", "invented_error": "lower",
+    "mae": "lower", "membership_auc": "lower", "open_book_right": "higher", "rouge_l": "higher",
+    "crows_full_share": "neither", "crows_shared_share": "neither", "forgotten_nats_own": "lower",
+    "choice_accuracy_plain": "higher", "pairs_accuracy_plain": "higher",
+}  # fmt: skip
+
+
+def test_direction_is_known_for_every_metric_by_record() -> None:
+    """Lost otherwise: a model that became worse is `better` in a metric whose name nobody looked at."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(outcomes.__file__).parent.glob("evaluation/*.py")]
+    named = {name for text in sources for name in re.findall(r'Outcomes\("(\w+)"', text)}
+    assert len(named) > 10
+    assert named <= set(DIRECTIONS)
+    for metric, expected in DIRECTIONS.items():
+        assert outcomes.direction(metric) == expected, metric

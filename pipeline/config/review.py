@@ -1,10 +1,13 @@
 """Settings of the review: the policy that a candidate must meet. Read outside the graph: a change retrains nothing."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section, Share
+from pipeline.config.section import Section
+
+Margin = Annotated[float, Field(ge=0)]
+"""A difference in the units of its metric."""
 
 
 class RiskBounds(Section):
@@ -36,14 +39,14 @@ class Policy(Section):
 
     better: list[str]
     """Metrics in which the candidate must be significantly better than the champion."""
-    not_worse: dict[str, Share]
+    not_worse: dict[str, Margin]
     """Metric -> margin by which the candidate may be worse than the champion; met where the 95 % interval of the
     difference stays within it. A metric that the model does not have is no rule."""
-    max_slice_loss: Share | None
-    """Most that any slice (language, source, label, length, further columns) may be worse than the champion's in a
-    metric of `not_worse`; null: no rule."""
+    max_slice_loss: dict[str, Margin]
+    """Metric -> most that any slice (language, source, label, length, further columns) may be worse than the
+    champion's; in the metric's units, as the margins of `not_worse`."""
     risks: dict[str, RiskBounds] = Field(examples=[{"exposure_bits": {"warn": 2.0, "fail": 4.0}}])
-    """Metric of risk -> its bounds; a metric that the model does not have is no rule."""
+    """Metric of risk -> its bounds; one that was not measured leaves the decision to a person."""
 
 
 class Signing(Section):

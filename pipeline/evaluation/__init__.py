@@ -257,7 +257,10 @@ def _kept_or_run(
 ) -> kept_results.Result:
     """The kept result of a measure (name, code, run), or a new one, which is then kept."""
     name, code, run = measure
-    key = kept_results.key_of(model_sha256, subject.samples, code, settings.model_dump(mode="json"), subject.compute)
+    fields = settings.model_dump(mode="json")
+    if parent := fields.get("parent"):  # measures beside the model that it started from read that model too
+        fields["parent_sha256"] = files.sha256_of(MODELS / parent)
+    key = kept_results.key_of(model_sha256, subject.samples, code, fields, subject.compute)
     result = kept_results.read(kept, key)
     if result is not None:
         integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens

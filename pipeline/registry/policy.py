@@ -18,8 +18,9 @@ import pyarrow as pa
 from pipeline import comparison, outcomes
 from pipeline.comparison import Compared
 from pipeline.config.review import Policy
-from pipeline.outcomes import lower_is_better
+from pipeline.outcomes import direction, lower_is_better
 from pipeline.reporting import rules as in_language
+from pipeline.reporting.risks import judged
 from pipeline.reporting.wording import load
 
 Rule = dict[str, Any]
@@ -52,9 +53,8 @@ def judge(policy: Policy, candidate: Evidence, champion: Evidence | None, obstac
     compared = comparison.compare(candidate.outcomes, champion.outcomes) if champion else []
     slices = _slices(policy, candidate, champion)
     risks = [
-        {"metric": name, "value": candidate.metrics[name], "warn": bounds.warn, "fail": bounds.fail,
-         "state": bounds.state(candidate.metrics[name])}
-        for name, bounds in policy.risks.items() if name in candidate.metrics
+        {"metric": one.metric, "value": one.value, "warn": one.warn, "fail": one.fail, "state": one.state}
+        for one in judged(candidate.metrics, policy.risks)
     ]  # fmt: skip
     rules = [*_gate_rules(candidate), *_champion_rules(policy, candidate, champion, compared, obstacle)]
     rules += [*_slice_rules(policy, slices), *_risk_rules(risks)]
@@ -101,15 +101,22 @@ def _champion_rules(
         if obstacle:
             return [_rule("champion", "unknown", "champion obstacle", obstacle=obstacle)]
         return [_rule("champion", "pass", "champion none")]
-    measured = {metric for _, metric in outcomes.by_metric(candidate.outcomes)}
-    wanted = [name for name in dict.fromkeys([*policy.better, *policy.not_worse]) if name in measured]
+    named = list(dict.fromkeys([*policy.better, *policy.not_worse, *policy.max_slice_loss]))
+    wanted = [name for name in named if name in candidate.metrics or name in champion.metrics]
     if not wanted:
         return [_rule("champion", "unknown", "no values")]
+    by_record = {metric for _, metric in outcomes.by_metric(candidate.outcomes)}
     rules = []
+    if others := [name for name in named if name not in wanted]:
+        rules.append(_rule("others", "pass", "not measured", metrics=", ".join(others)))
     for name in wanted:
         of_metric = [one for one in compared if one.metric == name]
+        if direction(name) == "neither":
+            rules.append(_rule("metric", "unknown", "no direction", metric=name))
+            continue
         if not of_metric:
-            rules.append(_rule("metric", "unknown", "no champion values", metric=name))
+            of = "champion" if name in by_record else "candidate"
+            rules.append(_rule("metric", "unknown", f"no {of} values", metric=name))
         rules += [_better(one) for one in of_metric if name in policy.better]
         rules += [_not_worse(one, policy.not_worse[name]) for one in of_metric if name in policy.not_worse]
     return rules
@@ -132,10 +139,10 @@ def _not_worse(one: Compared, margin: float) -> Rule:
 
 def _slices(policy: Policy, candidate: Evidence, champion: Evidence | None) -> list[dict[str, Any]]:
     """Every slice of the policy's metrics beside the champion's, else alone, the worst first."""
-    metrics = set(policy.not_worse) | set(policy.better)
+    metrics = {*policy.not_worse, *policy.better, *policy.max_slice_loss}
     if champion is None:
         shown = [one for one in outcomes.slices(candidate.outcomes) if one.metric in metrics]
-        ordered = sorted(shown, key=lambda one: one.mean if not lower_is_better(one.metric) else -one.mean)
+        ordered = sorted(shown, key=lambda one: -one.mean if lower_is_better(one.metric) else one.mean)
         return [
             {"measure": one.measure, "metric": one.metric, "dimension": one.dimension, "value": one.value,
              "records": one.records, "candidate": one.mean, "low": one.low, "high": one.high, "champion": None,
@@ -158,21 +165,25 @@ def _gain(row: Mapping[str, Any]) -> float:
 
 
 def _slice_rules(policy: Policy, slices: Sequence[Mapping[str, Any]]) -> list[Rule]:
-    if policy.max_slice_loss is None or not slices or slices[0]["champion"] is None:
+    margins = policy.max_slice_loss
+    slices = [row for row in slices if row["metric"] in margins and row["champion"] is not None]
+    if not slices:
         return []
-    beyond = [row for row in slices if _gain(row) < -policy.max_slice_loss]
+    beyond = [row for row in slices if _gain(row) < -margins[row["metric"]]]
     found = [row for row in beyond if row["verdict"] == "worse"]
     state = "fail" if found else "unknown" if beyond else "pass"
     named = [
         {key: row[key] for key in ("metric", "dimension", "value", "candidate", "champion", "records")}
         for row in (found or beyond or slices[:1])[:3]
     ]
-    return [_rule("slices", state, f"slices {state}", most=policy.max_slice_loss, slices=named)]
+    return [_rule("slices", state, f"slices {state}", most=dict(margins), slices=named)]
 
 
 def _risk_rules(risks: Sequence[Mapping[str, Any]]) -> list[Rule]:
     return [
-        _rule("metric", risk["state"], "risk", **{key: risk[key] for key in ("metric", "value", "warn", "fail")})
+        _rule("metric", risk["state"], "risk unmeasured", metric=risk["metric"])
+        if risk["value"] is None
+        else _rule("metric", risk["state"], "risk", **{key: risk[key] for key in ("metric", "value", "warn", "fail")})
         for risk in risks
     ]
 

@@ -22,6 +22,8 @@ def sentence(rule: Mapping[str, Any], words: Words) -> str:
 def _shown(key: str, value: Any, words: Words) -> str:
     if key == "slices":
         return "; ".join(_slice(row, words) for row in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{metric} {words.general(margin, 4)}" for metric, margin in value.items())
     if key == "verdict":
         return words(f"verdict.{value}")
     if isinstance(value, float):

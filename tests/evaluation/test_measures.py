@@ -318,6 +318,28 @@ def test_measure_all_uses_a_kept_result_once_the_samples_are_intact(
         measure_all(kept_subject, KEPT, tmp_path / "kept")
 
 
+def test_measure_all_measures_again_when_the_parent_changed(
+    kept_subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: forgetting is stated against a base that is not there any more."""
+    runs: list[int] = []
+
+    def measure(*_: Any) -> Any:
+        runs.append(1)
+        return {"forgotten_nats": float(len(runs))}, {}
+
+    monkeypatch.setattr(plugins.load("evaluation", "forgetting"), "measure", measure)
+    fields = {"split": "test", "parent": "base", "batch_size": 2, "max_documents": None}
+    fields = {key: fields[key] for key in plugins.settings_class("evaluation", "forgetting").model_fields}
+    chosen = Evaluation(measures={"forgetting": fields}, thresholds={})
+    base = Path("models/base/weights")
+    base.parent.mkdir()
+    for weights, expected in (("a", 1), ("a", 1), ("b", 2)):
+        base.write_text(weights)
+        measure_all(kept_subject, chosen, tmp_path / "kept")
+        assert len(runs) == expected
+
+
 def test_measure_all_keeps_no_result_when_the_code_changed_meanwhile(
     kept_subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ MEASURES = {"classification": {"split": "test", "batch_size": 50, "baseline": No
 def settings() -> Params:
     raw = params().model_dump(mode="json", by_alias=True)
     raw["evaluations"]["spam-full"] = {"measures": MEASURES, "thresholds": {}}
-    raw["review"]["policy"] |= {"not_worse": {"accuracy": 0.3}, "max_slice_loss": None}
+    raw["review"]["policy"] |= {"not_worse": {"accuracy": 0.3}, "max_slice_loss": {}}
     return Params.model_validate(raw)
 
 

@@ -219,7 +219,7 @@ def _renamed(good: Entry, key: Path) -> Entry:
 
 
 def review(identity: str = "any", signers: dict[str, str] | None = None) -> Review:
-    policy = {"better": [], "not_worse": {}, "max_slice_loss": None, "risks": {}}
+    policy = {"better": [], "not_worse": {}, "max_slice_loss": {}, "risks": {}}
     fields = {"policy": policy, "identity": identity, "signing": None, "signers": signers or {}, "anchor": "print"}
     return Review.model_validate(fields)
 

@@ -12,7 +12,7 @@ from pipeline.config.review import Policy, RiskBounds
 from pipeline.outcomes import Outcomes
 from pipeline.registry.policy import Evidence, in_words, judge
 
-POLICY = Policy(better=[], not_worse={"accuracy": 0.02}, max_slice_loss=0.05, risks={})
+POLICY = Policy(better=[], not_worse={"accuracy": 0.02}, max_slice_loss={"accuracy": 0.05}, risks={})
 GATES = {"raw": True, "spam": True}
 
 
@@ -55,7 +55,7 @@ def test_judge_leaves_the_decision_to_a_person_when_the_records_are_too_few() ->
 
 
 def test_judge_asks_for_a_significant_gain_where_the_policy_does() -> None:
-    better = POLICY.model_copy(update={"better": ["accuracy"], "not_worse": {}, "max_slice_loss": None})
+    better = POLICY.model_copy(update={"better": ["accuracy"], "not_worse": {}, "max_slice_loss": {}})
     for wrong, expected in ((50, "pass"), (98, "unknown"), (200, "fail")):
         result = judge(better, evidence(right(1000, wrong)), evidence(right(1000, 100)))
         assert state(result, "better in accuracy") == expected
@@ -100,3 +100,39 @@ def test_judge_compares_risks_with_their_bounds(value: float, expected: str) -> 
 def test_risk_bounds_refuse_equal_bounds() -> None:
     with pytest.raises(ValidationError, match="which way"):
         RiskBounds(warn=1.0, fail=1.0)
+
+
+def test_judge_leaves_open_what_was_not_measured_by_record_and_names_what_was_not_measured() -> None:
+    """Lost otherwise: a rule on macro_f1, or a misspelt risk, is dropped and the policy met."""
+    policy = POLICY.model_copy(
+        update={
+            "not_worse": {"macro_f1": 0.01, "exact_match": 0.02},
+            "risks": {"extraction_shar": RiskBounds(warn=0.1, fail=0.2)},
+        }
+    )
+    ours, theirs = ({"accuracy": 0.9, "macro_f1": f1} for f1 in (0.2, 0.9))
+    result = judge(policy, evidence(right(1000, 100), ours), evidence(right(1000, 100), theirs))
+    assert result["outcome"] == "person decides"
+    assert (state(result, "macro_f1"), state(result, "extraction_shar")) == ("unknown", "unknown")
+    assert "not measured for this model: exact_match" in in_words(result)
+
+
+def test_judge_leaves_out_metrics_that_were_measured_on_other_records() -> None:
+    result = judge(POLICY, evidence(right(1000, 100)), evidence(right(900, 90)))
+    assert (result["outcome"], result["comparisons"]) == ("person decides", [])
+    assert "same records" in in_words(result)
+
+
+def test_judge_calls_no_preference_between_groups_better() -> None:
+    """A model that prefers the stereotype in 90 % of pairs is not better than one without a preference."""
+    rows = [{"id": str(i)} for i in range(1000)]
+
+    def of(share: float) -> Evidence:
+        values = (np.arange(1000) < 1000 * share).astype(float).tolist()
+        made = outcomes.table({"crows_pairs": [outcomes.plain(Outcomes("crows_full_share", rows, values))]})
+        return Evidence("version 2", {"crows_full_share": share}, made, GATES)
+
+    policy = Policy(better=["crows_full_share"], not_worse={}, max_slice_loss={}, risks={})
+    for ours, theirs in ((0.9, 0.5), (0.5, 0.9)):
+        result = judge(policy, of(ours), of(theirs))
+        assert (result["outcome"], result["comparisons"][0]["verdict"]) == ("person decides", "cannot tell")

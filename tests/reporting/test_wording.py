@@ -154,7 +154,7 @@ def test_rules_of_the_policy_are_said_in_turkish() -> None:
     values = {
         "metric": "accuracy", "gates": "raw, samples", "waivers": "", "obstacle": "", "verdict": "cannot tell",
         "records": 1234, "detectable": 0.0314, "gain": 0.0227, "low": -0.002, "high": 0.04, "margin": 0.01,
-        "most": 0.05, "slices": [row, row], "value": 2.5, "warn": 2.0, "fail": 4.0,
+        "most": {"accuracy": 0.05}, "metrics": "mae", "slices": [row, row], "value": 2.5, "warn": 2.0, "fail": 4.0,
     }  # fmt: skip
     keys = [key.removeprefix("policy.") for key in TURKISH.table if key.startswith("policy.")]
     sentences = [key for key in keys if not key.startswith("rule ") and key != "slice"]
@@ -164,9 +164,9 @@ def test_rules_of_the_policy_are_said_in_turkish() -> None:
         assert not ENGLISH_WORDS.search(said), said
     shown = {"key": "not worse pass", "values": {name: values[name] for name in ("gain", "low", "high", "margin")}}
     assert rules.sentence(shown, TURKISH).startswith("kazanç +0,0227 (aralık -0,002 – +0,04), -0,01")
-    assert rules.sentence({"key": "slices fail", "values": {"most": 0.05, "slices": [row]}}, ENGLISH) == (
-        "worse by more than 0.05: accuracy, language: tr: 0.5 beside 0.75 (9 records)"
+    assert rules.sentence({"key": "slices fail", "values": {"most": {"accuracy": 0.05}, "slices": [row]}}, ENGLISH) == (
+        "worse by more than allowed (accuracy 0.05): accuracy, language: tr: 0.5 beside 0.75 (9 records)"
     )
     assert {rules.name({"kind": key[5:], "values": values}, ENGLISH) for key in keys if key.startswith("rule ")} == {
-        "gates", "champion", "accuracy", "better in accuracy", "accuracy not worse", "slices",
+        "gates", "champion", "accuracy", "better in accuracy", "accuracy not worse", "slices", "further metrics",
     }  # fmt: skip
