@@ -17,10 +17,12 @@ from pipeline.tasks import Request, padded
 
 
 class Settings(Section):
-    """Split, heads and the target of their attention."""
+    """Split, source, heads and the target of their attention."""
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the labelled records to measure on."""
+    source: str | None = Field(None, examples=[None])
+    """Measure only on the records of this source of `download.sources`; null: all."""
     batch_size: Positive = Field(examples=[4])
     """Texts in a batch; their number does not change the metrics."""
     heads: dict[Count, Annotated[list[Count], Field(min_length=1)]] = Field(min_length=1, examples=[{1: [0, 1]}])
@@ -41,7 +43,8 @@ def measure(settings: Settings, subject: Subject) -> tuple[dict[str, float], dic
     """
     tokenizer, model = subject.tokenizer, subject.model
     task = subject.labelling("attention")
-    texts = [task.prompt(Request(row["text"])) for row in records(subject, "labelled", settings.split)]
+    rows = records(subject, "labelled", settings.split, settings.source)
+    texts = [task.prompt(Request(row["text"])) for row in rows]
     spelled = spellings(tokenizer.encode, settings.words)
     sums_H, tokens, texts_with_target = torch.zeros(sum(map(len, settings.heads.values())), dtype=torch.float64), 0.0, 0
     for part in slices(len(texts), settings.batch_size):
