@@ -16,7 +16,7 @@ from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.personal import FINDERS
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import Expectation, Frame, Row, at_least, at_most, equals, reaches, suite, warning, zero
-from pipeline.gates.profiles import grounding, records
+from pipeline.gates.profiles import attributes, grounding, records
 from pipeline.gates.profiles.texts import ENCODING
 
 
@@ -87,6 +87,15 @@ class Grounding(Section):
     """Most answers of one source below that."""
 
 
+class Attribute(Section):
+    """An attribute of people that texts state in words, such as sex, age or origin."""
+
+    groups: dict[str, list[str]] = Field(min_length=2)
+    """Group -> its words in all languages: {women: [woman, she, kadın], men: [man, he, erkek]}."""
+    min_share: Share
+    """Least share of each group among the records that state one: a warning, as data may have good reasons."""
+
+
 class Settings(Section):
     """gates.raw: the bounds of every expectation that has one."""
 
@@ -104,6 +113,8 @@ class Settings(Section):
     max_rejected_share: Annotated[float, Field(ge=0, le=1)]
     """Share of a source's rows of one kind that its reader rejected."""
     grounding: Grounding
+    attributes: dict[str, Attribute]
+    """Attributes to count by name; {}: none."""
 
 
 LANGUAGE = reaches("min_document_share", "gates.raw.language.min_share")
@@ -264,6 +275,13 @@ EXPECTATIONS: list[Row] = [
         "{rejected} of {rows_in} rows of source {source} were rejected, a share of {rejected_share}",
     ),
     (
+        "attributes",
+        "stated_share",
+        warning(reaches("min_stated_share", "gates.raw.attributes.{attribute}.min_share")),
+        "no group of people is stated too seldom",
+        "{records} records state {group}, a share of {stated_share} of those that state {attribute}",
+    ),
+    (
         "grounding",
         "ungrounded_share",
         at_most("grounding.max_ungrounded_share"),
@@ -282,13 +300,16 @@ EXPECTATIONS: list[Row] = [
 
 
 def profile(settings: Settings, data: Path) -> dict[str, Frame]:
-    """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger, grounding.
+    """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger, grounding, attributes.
 
     Raises:
         UserError: a file of data/raw is missing.
     """
     raw = data / "raw"
-    return records.profile(settings, raw) | {"grounding": grounding.profile(settings.grounding, raw)}
+    counted = {name: (of.groups, of.min_share) for name, of in settings.attributes.items()}
+    return records.profile(settings, raw) | {
+        "grounding": grounding.profile(settings.grounding, raw), "attributes": attributes.profile(counted, raw)
+    }  # fmt: skip
 
 
 def expectations(settings: Settings) -> list[Expectation]:

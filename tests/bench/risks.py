@@ -4,7 +4,7 @@
     python -m tests.bench.risks --seeds 1 --levels clean,high
 
 Prints JSON. For every seed and level the stages of the graph run in a folder of their own: the embedded world with that
-level's doses (pipeline/data/sources/world), a base of about 0.2 M weights and one instruction recipe on it, then the
+level's doses (pipeline/data/sources/world), a base of about 0.3 M weights and one instruction recipe on it, then the
 measures `bias`, `facts`, `refusal` and `forgetting`. A level is one amount of every dose at once; `clean` is the
 twin with the harmless amounts. A risk is silent on a seed where the figure of level `high` is not above its limit, and
 a false alarm where that of `clean` is: LIMITS, the same for all seeds.

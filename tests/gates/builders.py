@@ -32,6 +32,7 @@ GATES: dict[str, Any] = {
         "max_spelled_specials": 0,
         "max_rejected_share": 0.1,
         "grounding": {"min_share": 0.5, "max_ungrounded_share": 0.1},
+        "attributes": {},
     },
     "tokens": {
         "min_documents": 10,

@@ -357,3 +357,19 @@ def test_gate_asks_no_share_of_numbers_but_two_different_ones(tmp_path: Path) ->
     for row in made.rows["labelled"]:
         row["label"] = "3"
     assert failed(judged(made, tmp_path)) == {"n_labels"}
+
+
+@pytest.mark.parametrize(("women", "warned"), [(4, False), (1, True), (0, True)])
+def test_gate_warns_of_a_group_that_texts_state_too_seldom(women: int, warned: bool, tmp_path: Path) -> None:
+    """Shares among the records that state a group; a man and a woman in one text count for both, a snowman for none."""
+    groups = {"women": ["woman", "kadın"], "men": ["man", "erkek"]}
+    attributes = {"sex": raw.Attribute(groups=groups, min_share=0.3)}
+    settings = SETTINGS.model_copy(update={"attributes": attributes})
+    made = Raw()
+    for number in range(8):
+        word = "Kadın" if number < women else "ERKEK"
+        made.add("documents", f"{made.rows['documents'][number]['text']} {word}, snowman.", "tr")
+    frames = raw.profile(settings, made.write(tmp_path))
+    shares = {row["group"]: row["stated_share"] for row in frames["attributes"].rows if row["kind"] == "documents"}
+    assert shares == {"women": women / 8, "men": 1 - women / 8}
+    assert ("stated_share" in failed(verdict_on("raw", frames, raw.expectations(settings)))) == warned
