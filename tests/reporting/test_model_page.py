@@ -116,6 +116,11 @@ def test_render_shows_risks_with_their_state(params: Params) -> None:
     assert "warn exposure_bits 2.5 2 4" in said
     assert "pass invented_answers 0.02 0.1 0.3" in said
     assert said.index("exposure_bits 2.5") < said.index("invented_answers 0.02")
+    assert "not measured" not in said
+    files.write_json(Path("reports/evaluation/spam-full/metrics.json"), {"exposure_bits": 0.5})
+    said = text(render("spam-full", params))
+    assert "pass exposure_bits 0.5 2 4" in said
+    assert "Judged by the policy, but not measured on this model: invented_answers." in said
 
 
 def test_render_has_no_costs_on_the_graphs_page_and_costs_with_carbon_on_the_review(params: Params) -> None:
