@@ -41,6 +41,7 @@ class Mitigation(NamedTuple):
     """Language -> what it is."""
     before: float
     after: float
+    seeds: int
 
 
 class Dose(NamedTuple):
@@ -86,7 +87,9 @@ def doses() -> dict[str, Dose]:
 
 def _read(entry: Mapping[str, Any]) -> Dose:
     points = tuple((str(dose), float(value)) for dose, value in entry["points"])
-    moved = tuple(Mitigation(one["name"], one["before"], one["after"]) for one in entry.get("mitigations", []))
+    moved = tuple(
+        Mitigation(one["name"], one["before"], one["after"], one["seeds"]) for one in entry.get("mitigations", [])
+    )
     return Dose(entry["dose"], points, entry["command"], entry["seeds"], moved)
 
 

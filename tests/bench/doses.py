@@ -105,7 +105,7 @@ def _joined(several: Sequence[dict[str, dict[str, list[float]]]]) -> dict[str, d
 def _moved(name: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     return {
         "name": MITIGATIONS[name], "before": round(statistics.fmean(before), 4),
-        "after": round(statistics.fmean(after), 4),
+        "after": round(statistics.fmean(after), 4), "seeds": len(after),
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The page of a model: what it shows of the graph and of a review, and what it says where something is missing."""
 
+import html
 import re
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def review(params: Params, champion: bool = True, **policy: object) -> Review:
 
 def text(page: str) -> str:
     """The page without tags, spaces folded."""
-    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
 def test_render_gives_equal_bytes_and_loads_nothing(params: Params) -> None:
@@ -115,6 +116,11 @@ def test_render_shows_risks_with_their_state(params: Params) -> None:
     assert "warn exposure_bits 2.5 2 4" in said
     assert "pass invented_answers 0.02 0.1 0.3" in said
     assert said.index("exposure_bits 2.5") < said.index("invented_answers 0.02")
+    assert "not measured" not in said
+    files.write_json(Path("reports/evaluation/spam-full/metrics.json"), {"exposure_bits": 0.5})
+    said = text(render("spam-full", params))
+    assert "pass exposure_bits 0.5 2 4" in said
+    assert "Judged by the policy, but not measured on this model: invented_answers." in said
 
 
 def test_render_has_no_costs_on_the_graphs_page_and_costs_with_carbon_on_the_review(params: Params) -> None:
@@ -225,12 +231,12 @@ def test_known_doses_are_complete() -> None:
 
 def test_render_shows_doses_and_mitigations_beside_a_risk(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"en": "tellings", "tr": "anlatım sayısı"}
-    against = risks.Mitigation({"en": "deduplication", "tr": "tekilleştirme"}, 5.25, 0.5)
+    against = risks.Mitigation({"en": "deduplication", "tr": "tekilleştirme"}, 5.25, 0.5, 5)
     dose = Dose(names, (("clean", 0.1), ("8", 6.0)), "python -m tests.bench.x", 5, (against,))
     monkeypatch.setattr(risks, "doses", lambda: {"exposure_bits": dose})
     said = text(render("spam-full", params))
     assert "dose: tellings. Measured by python -m tests.bench.x, means over 5 seeds." in said
-    assert "Against it: deduplication moved the figure from 5.25 to 0.5." in said
-    assert "tekilleştirme, ölçümü 5,25 değerinden 0,5 değerine getirdi." in text(
+    assert "Against it: deduplication moved the figure from 5.25 to 0.5 (means over 5 seeds)." in said
+    assert "tekilleştirme, ölçümü 5,25 değerinden 0,5 değerine getirdi (5 seed'in ortalaması)." in text(
         render("spam-full", reports.params("tr"))
     )
