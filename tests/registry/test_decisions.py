@@ -35,6 +35,11 @@ NOT_MET = {
 }
 
 
+def here() -> Params:
+    """The params of the working folder; absolute, because MLflow keeps one store per address for the whole process."""
+    return params(f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A git repository with a store: three versions of a model of ours, three of a foreign one logged by hand."""
@@ -42,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     os.chdir(folder)
     git("init", "--quiet")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "first")
-    store = Registry(params())
+    store = Registry(here())
     for seed in (1, 2, 3):
         make_model("spam-full", seed=seed)
         register(store, "spam-full")
@@ -73,7 +78,7 @@ def log_foreign(store: Registry, seed: int) -> None:
 @pytest.fixture
 def store(project: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """The store without any decision: a ledger of its own for each test."""
-    monkeypatch.setattr(config, "load", params)
+    monkeypatch.setattr(config, "load", here)
     monkeypatch.setattr("pipeline.registry.store._MOVING", timedelta(0))
     client = project.client
     for name in (OURS, FOREIGN):
@@ -88,12 +93,12 @@ def store(project: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     if experiment is not None:
         client.rename_experiment(experiment.experiment_id, f"before-{datetime.now(UTC).timestamp()}")
     subprocess.run(["git", "update-ref", "-d", anchors.REF], capture_output=True, check=False)
-    return Registry(params())
+    return Registry(here())
 
 
 @functools.cache
 def hash_of(name: str, version: int) -> str:
-    store = Registry(params())
+    store = Registry(here())
     return store.verify(store.find(f"models:/{name}/{version}")).version_sha256
 
 
@@ -230,7 +235,7 @@ def test_promote_refuses_a_rejected_version_and_the_champion_itself(store: Regis
 def test_append_lets_one_of_two_decisions_on_the_same_head_win(store: Registry) -> None:
     """Both have read the ledger before either writes: the second is told and changes nothing."""
     approve(store, OURS, 1, by=ADA)
-    late, chain = Registry(params()), store.ledger.intact(OURS)
+    late, chain = Registry(here()), store.ledger.intact(OURS)
     late.ledger.intact = lambda model: chain  # type: ignore[method-assign]
     approve(store, OURS, 2, by=ADA)
     store.client.set_registered_model_alias(OURS, CANDIDATE, "3")
@@ -246,7 +251,7 @@ def test_champion_is_taken_while_its_writer_moves_the_alias_and_refused_when_it_
 ) -> None:
     """A promotion that was killed between entry and alias is named, and repaired by anybody."""
     approve(store, OURS, 1)
-    killed = Registry(params())
+    killed = Registry(here())
     monkeypatch.setattr(killed, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         approve(killed, OURS, 2)
@@ -311,7 +316,7 @@ def test_ledger_and_loader_find_damage_in_the_database(
     assert tohum("ledger", "spam-full") == 1
     assert f"error: {OURS}: entry" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"the ledger at .* is damaged: entry"):
-        Registry(params()).download(f"models:/{OURS}@{CHAMPION}")
+        Registry(here()).download(f"models:/{OURS}@{CHAMPION}")
     with pytest.raises(UserError, match="is damaged"):
         approve(store, OURS, 1)
     assert OURS in store.check()
@@ -353,11 +358,11 @@ def test_deleted_ledger_is_named_and_not_begun_anew(store: Registry) -> None:
     experiment = store.client.get_experiment_by_name(EXPERIMENT).experiment_id
     store.client.delete_experiment(experiment)
     with pytest.raises(UserError, match=r"was deleted or has lost its tag .*restore it"):
-        Registry(params()).download(f"models:/{OURS}@{CHAMPION}")
+        Registry(here()).download(f"models:/{OURS}@{CHAMPION}")
     store.client.restore_experiment(experiment)
     store.client.delete_run(store.ledger.id)
     with pytest.raises(UserError, match=r"was deleted; restore it .mlflow runs restore"):
-        Registry(params()).champion(OURS)
+        Registry(here()).champion(OURS)
     store.client.restore_run(store.ledger.id)
     assert champion_of(store, OURS) == "1"
 
@@ -382,7 +387,7 @@ def test_promote_of_a_foreign_model_needs_the_hash_over_its_files(store: Registr
 
 def with_review(**changed: Any) -> Params:
     """The project's params with other settings of the review."""
-    found = params()
+    found = here()
     return found.model_copy(update={"review": found.review.model_copy(update=changed)})
 
 

@@ -21,7 +21,8 @@ MEASURES = {"classification": {"split": "test", "batch_size": 50, "baseline": No
 
 
 def settings() -> Params:
-    raw = params().model_dump(mode="json", by_alias=True)
+    # absolute, because MLflow keeps one store per address for the whole process, also of another test's folder
+    raw = params(f"sqlite:///{Path.cwd()}/mlflow.db").model_dump(mode="json", by_alias=True)
     raw["evaluations"]["spam-full"] = {"measures": MEASURES, "thresholds": {}}
     raw["review"]["policy"] |= {"not_worse": {"accuracy": 0.3}, "max_slice_loss": {}}
     return Params.model_validate(raw)
