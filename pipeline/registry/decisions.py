@@ -151,13 +151,34 @@ class Decisions(Store):
         for name in sorted(wanted or {str(model.name) for model in self._registered()}):
             chain = self.ledger.chain(name, texts)
             reasons = [f"the ledger is damaged: {problem}" for problem in chain.problems]
-            if not reasons and (difference := unlike(self.at(f"models:/{name}", CHAMPION), chain)):
-                reasons = [difference]
+            if not reasons:
+                champion = self.at(f"models:/{name}", CHAMPION)
+                reasons = [why for why in (unlike(champion, chain), self._mislabelled(champion, chain)) if why]
             doubts = ((entry.n, identity.doubt(self.params.review, entry)) for entry in deciding(chain))
             reasons += [f"entry {n} {why}" for n, why in doubts if why]
             if reasons:
                 wrong[name] = "; ".join(reasons)
         return wrong
+
+    def _mislabelled(self, champion: ModelVersion | None, chain: Chain) -> str:
+        """The rest of a sentence that says which tag of the champion differs from its approval; empty: none does."""
+        approvals = chain.champions()
+        if champion is None or not approvals or str(champion.version) != approvals[-1].version:
+            return ""
+        entry, tags = approvals[-1], champion.tags
+        if not self.is_ours(champion):
+            return ""
+        pairs = [(VERSION, tags.get(VERSION), entry.version_sha256)]
+        pairs += [(STORED if STORED in tags else MODEL, tags.get(STORED, tags.get(MODEL)), entry.evaluated_sha256)]
+        return next(
+            (
+                f"tag {tag} of version {entry.version} is {found or 'missing'}, approved was {approved} (entry "
+                f"{entry.n}): the tag was changed; set it back in MLflow"
+                for tag, found, approved in pairs
+                if found != approved
+            ),
+            "",
+        )
 
     def repair(self, model: str) -> ModelVersion | None:
         """Moves the alias to the ledger's champion. Raises UserError where the ledger is damaged or has none."""

@@ -63,9 +63,11 @@ class Registry(Decisions):
                     shutil.copytree(folder, temporary, dirs_exist_ok=True)
             return target
         sha256, model = version.tags.get(MODEL, ""), version.tags.get("tohum.model", "")
-        target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{version.tags.get(VERSION)}.json"
+        approved = self._require_approved(version).version_sha256 if champion else version.tags.get(VERSION)
+        target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{approved}.json"
         # A receipt names the model of a version whose files this computer has read; the copy is read again each time.
-        known = _read(receipt) == {"model": model, "model_sha256": sha256}
+        # A champion's is that of the approved hash: tags can be edited, and other tags than its own are refused below.
+        known = _read(receipt) == {"model": model, "model_sha256": sha256} and version.tags.get(VERSION) == approved
         if not (known and target.is_dir() and files.sha256_of(target) == sha256):
             with self.opened(version, approved=champion) as (folder, sealed):
                 target = CACHE / sealed.model_sha256 / sealed.model
