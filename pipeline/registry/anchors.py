@@ -10,10 +10,13 @@ A repository may hold notes of another ledger, that of a second store or of one 
 against this ledger too until a person accepts the other one: a line `<ledger> accepts <other> <model>`.
 """
 
+import contextlib
+import fcntl
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.registry.ledger import Anchor, Entry
@@ -45,14 +48,27 @@ def _append(line: str, *more: str) -> str:
     """Appends a line, and others below it, to the note of the present commit; returns the reason where it cannot."""
     reason = ""
     for attempt in range(_TRIES):
-        code, _, error = _git("notes", f"--ref={REF}", "append", "-m", "\n".join([line, *more]), "HEAD")
-        if code == 0:
+        with _alone():
+            code, _, error = _git("notes", f"--ref={REF}", "append", "-m", "\n".join([line, *more]), "HEAD")
+        if code == 0 and line in _lines():  # another program may have written the ref over it
             return ""
-        reason = (error.strip().splitlines() or ["git gave no reason"])[-1]
-        if "lock" not in error and "update" not in error:
+        reason = (error.strip().splitlines() or ["the line is not in the notes after git wrote it"])[-1]
+        if code != 0 and "lock" not in error and "update" not in error:
             break
         time.sleep(0.1 * 2**attempt)
     return reason
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One append at a time in this repository, all worktrees: `git notes` does not compare the ref before it writes."""
+    code, folder, _ = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no repository, or a disk without locks: the line is read back
+            if code == 0:
+                stream = stack.enter_context((Path(folder.strip()) / "tohum-ledger.lock").open("a"))
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def read(ledger: str) -> tuple[list[Anchor], set[str]]:
