@@ -105,8 +105,12 @@ class Decisions(Store):
             seen = _Seen(found, found.tags.get(VERSION, ""), found.tags.get(STORED, found.tags.get(MODEL)), {})
         return self._decide(chain, "reject", seen, why, by=by)
 
-    def rollback(self, model: str, why: str, *, by: Person | None = None) -> ModelVersion:
-        """Makes the champion before the champion again. Raises UserError if there is none or its files changed."""
+    def rollback(self, model: str, why: str, *, despite: str = "", by: Person | None = None) -> ModelVersion:
+        """Makes the champion before the champion again.
+
+        Raises:
+            UserError: there is none, its files changed, or it was rejected since and `despite` says no reason.
+        """
         name = self.name(model)
         chain = self.ledger.intact(name)
         approvals = chain.champions()
@@ -114,13 +118,19 @@ class Decisions(Store):
             about = f"version {approvals[0].version} is the first champion" if approvals else "has no champion"
             raise UserError(f"{name}: {about}; there is none to roll back to")
         before = approvals[-2]
+        if (rejection := chain.rejection(before.version)) and not despite.strip():
+            raise UserError(
+                f"{name} version {before.version}: it was rejected by {rejection.who}, {rejection.when}: "
+                f"{rejection.why}; nothing was changed: promote another version, or, to roll back to it all the same, "
+                "say why: --despite TEXT"
+            )
         seen = self._seen(self._version(name, before.version))
         if seen.sha256 != before.version_sha256:
             raise UserError(
                 f"{name} version {before.version}: {VERSION} is {seen.sha256}, approved was "
                 f"{before.version_sha256}; promote another version"
             )
-        return self._decide(chain, "roll back", seen, why, by=by)
+        return self._decide(chain, "roll back", seen, why, despite=despite, by=by)
 
     def adopt(self, model: str, why: str, *, by: Person | None = None) -> ModelVersion:
         """Takes a champion from before there was a ledger into it, with the files that it has now.
