@@ -19,7 +19,18 @@ from pipeline.errors import UserError
 from pipeline.registry import anchors, contents, identity, notice
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger import Action, Chain, Entry
-from pipeline.registry.store import APPROVED, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, Store, deciding, unlike
+from pipeline.registry.store import (
+    APPROVED,
+    CANDIDATE,
+    CHAMPION,
+    MODEL,
+    STORED,
+    VERSION,
+    Store,
+    deciding,
+    unlike,
+    without_credentials,
+)
 
 
 class _Seen(NamedTuple):
@@ -266,7 +277,7 @@ class Decisions(Store):
         except MlflowException as error:
             raise UserError(
                 f"{chain.model}: entry {entry.n} is in the ledger, but MLflow does not let this user move "
-                f"the alias or tag the version ({error}); somebody with EDIT on the model finishes it: "
+                f"the alias or tag the version ({without_credentials(str(error))}); somebody with EDIT on the model finishes it: "
                 "tohum registry check --repair"
             ) from None
         return self.client.get_model_version(chain.model, seen.version.version)

@@ -209,7 +209,7 @@ class Store:
             try:
                 copy = mlflow.artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri)
             except (MlflowException, OSError) as error:
-                raise UserError(f"{uri}: cannot be read from the store: {error}") from None
+                raise UserError(f"{uri}: cannot be read from the store: {without_credentials(str(error))}") from None
             yield Path(copy)
 
 
