@@ -245,7 +245,7 @@ class Decisions(Store):
         policy: Mapping[str, Any] | None = None,
         by: Person | None = None,
     ) -> ModelVersion:
-        """Writes the entry, notes it outside the store, then moves the alias and shows the decision on the version."""
+        """Writes the entry, moves the alias and shows the decision on the version; notes the entry outside the store."""
         if not why.strip():
             raise UserError("--reason is empty; say in a sentence why, it is kept with the decision")
         person = by or self.person()
@@ -269,8 +269,7 @@ class Decisions(Store):
         if person.signer is not None:
             entry = replace(entry, signature=person.signer.sign(entry.hash))
         self.ledger.append(entry)
-        self._anchor(entry)
-        try:
+        try:  # the alias first: git may take a minute, and until the alias has moved no loader takes a champion
             if action != "reject":
                 self._follow(chain.model)
             notice.show(self.client, entry, chain)
@@ -280,6 +279,8 @@ class Decisions(Store):
                 f"the alias or tag the version ({without_credentials(str(error))}); somebody with EDIT on the model finishes it: "
                 "tohum registry check --repair"
             ) from None
+        finally:  # also where the alias could not be moved: the entry is there
+            self._anchor(entry)
         return self.client.get_model_version(chain.model, seen.version.version)
 
     def _anchor(self, entry: Entry) -> None:
