@@ -146,7 +146,7 @@ def hash_of_all(folder: Path, files: dict[str, str]) -> str:
 
 
 def champion_of(client: Any, name: str) -> tuple[str, str] | None:
-    """Version and version_sha256 of the last approval in force; the entries' hashes are checked by `tohum ledger`, not here."""
+    """Version and version_sha256 of the last approval in force; `tohum ledger` checks the entries' hashes."""
     experiment = client.get_experiment_by_name("tohum-ledger")
     run = None if experiment is None else experiment.tags.get("tohum.ledger_run")
     if run is None:

@@ -50,7 +50,7 @@ def _append(line: str, *more: str) -> str:
     for attempt in range(_TRIES):
         with _alone():
             code, _, error = _git("notes", f"--ref={REF}", "append", "-m", "\n".join([line, *more]), "HEAD")
-        if code == 0 and line in _lines():  # another program may have written the ref over it
+        if code == 0 and line.rstrip() in _lines():  # another program may have written the ref over it
             return ""
         reason = (error.strip().splitlines() or ["the line is not in the notes after git wrote it"])[-1]
         if code != 0 and "lock" not in error and "update" not in error:

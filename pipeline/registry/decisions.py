@@ -189,7 +189,7 @@ class Decisions(Store):
         entry, tags = approvals[-1], champion.tags
         if not self.is_ours(champion):
             return ""
-        pairs = [(VERSION, tags.get(VERSION), entry.version_sha256)]
+        pairs: list[tuple[str, str | None, str | None]] = [(VERSION, tags.get(VERSION), entry.version_sha256)]
         pairs += [(STORED if STORED in tags else MODEL, tags.get(STORED, tags.get(MODEL)), entry.evaluated_sha256)]
         return next(
             (
@@ -245,7 +245,7 @@ class Decisions(Store):
         policy: Mapping[str, Any] | None = None,
         by: Person | None = None,
     ) -> ModelVersion:
-        """Writes the entry, moves the alias and shows the decision on the version; notes the entry outside the store."""
+        """Writes the entry, moves the alias, shows the decision on the version, then notes it outside the store."""
         if not why.strip():
             raise UserError("--reason is empty; say in a sentence why, it is kept with the decision")
         person = by or self.person()
@@ -276,8 +276,8 @@ class Decisions(Store):
         except MlflowException as error:
             raise UserError(
                 f"{chain.model}: entry {entry.n} is in the ledger, but MLflow does not let this user move "
-                f"the alias or tag the version ({without_credentials(str(error))}); somebody with EDIT on the model finishes it: "
-                "tohum registry check --repair"
+                f"the alias or tag the version ({without_credentials(str(error))}); somebody with EDIT on the model "
+                "finishes it: tohum registry check --repair"
             ) from None
         finally:  # also where the alias could not be moved: the entry is there
             self._anchor(entry)
