@@ -2,8 +2,9 @@
 
 The heads that are noted in git show whether its end was cut off.
 
-Exits with 1 where an entry was edited, removed, reordered or cut off. --json prints every field, with the figures and
-the policy's result that each person saw.
+Exits with 1 where an entry was edited, removed, reordered or cut off, or where git notes decisions of another ledger
+that this one does not hold. --accept ID takes this store's ledger beside that one, with your reason. --json prints
+every field, with the figures and the policy's result that each person saw.
 """
 
 import json
@@ -23,12 +24,18 @@ ORDER = 55
 @verb("tohum ledger spam-lora", "tohum ledger models:/fraud --json")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="Every field of every entry as JSON.")
-def command(model: str, as_json: bool) -> int:
+@click.option("--accept", default="", metavar="ID", help="Another ledger that git notes: this store's is right, too.")
+@click.option("--reason", default="", metavar="TEXT", help="With --accept: why; kept in git's notes.")
+def command(model: str, as_json: bool, accept: str, reason: str) -> int:
     """Prints a line per entry."""
     from pipeline.cli._registry import opened
 
+    if bool(accept) != bool(reason.strip()):
+        raise click.UsageError("--accept ID and --reason TEXT go together")
     with opened() as registry:
         name = registry.name(model)
+        if accept:
+            registry.ledger.accept(name, accept, registry.person().who, reason)
         chain = registry.ledger.chain(name)
         if as_json:
             click.echo(json.dumps([entry.json() for entry in chain.entries], indent=2, ensure_ascii=False))

@@ -37,6 +37,12 @@ def command(  # noqa: PLR0913 - each is an option
     with opened() as registry:
         by = registry.person(via)
         champion = registry.promote(
-            model, version, sha256, reason, despite=despite, policy=lambda: registry.judge(model), by=by
+            model,
+            version,
+            sha256,
+            reason,
+            despite=despite,
+            policy=lambda: registry.judge(model, version, sha256),
+            by=by,
         )
         click.echo(f"{champion.name}: version {champion.version} is the champion")

@@ -14,10 +14,11 @@ ORDER = 54
 @verb('tohum rollback spam-lora --reason "false alarms since Monday"')
 @click.argument("model")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; kept with the decision.")
-def command(model: str, reason: str) -> None:
+@click.option("--despite", default="", metavar="TEXT", help="Why, although that version was rejected since; kept too.")
+def command(model: str, reason: str, despite: str) -> None:
     """Moves the alias back."""
     from pipeline.cli._registry import opened
 
     with opened() as registry:
-        champion = registry.rollback(model, reason)
+        champion = registry.rollback(model, reason, despite=despite)
         click.echo(f"{champion.name}: version {champion.version} is the champion")

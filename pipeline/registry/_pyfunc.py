@@ -4,7 +4,9 @@ The registry saves this file (models-from-code) at the root of a version, so tha
 this checkout. MLflow itself checks no approvals: this file therefore reads every file of the version and compares it
 with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot check itself, nor
 the file that MLflow reads before it (MLmodel); `tohum download` checks both. It also refuses a version that the alias
-`champion` was moved to by hand, without an entry of the ledger of decisions (pipeline/registry/ledger.py).
+`champion` was moved to by hand, without an entry of the ledger of decisions (pipeline/registry/ledger.py). The params
+of the project are not at hand here: `review.identity` and `review.signers` are checked by `tohum download`, not by this
+file.
 """
 
 import hashlib
@@ -24,6 +26,10 @@ SEAL = ""
 # SHA-256 of version.json, written here when the version is packed.
 
 
+_REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+# MLflow's error codes for a reader without a login or a permission.
+
+
 class ChangedError(RuntimeError):
     """A file of the version differs from the registered one."""
 
@@ -40,7 +46,7 @@ class Served(PythonModel):
         folder = Path(__file__).parent
         manifest = read_manifest(folder)
         check(folder, manifest["files"])
-        require_decision(folder)
+        require_decision(folder, manifest["files"])
         load_code(folder, manifest["files"])
         from pipeline.inference.predictor import Predictor
 
@@ -88,11 +94,12 @@ def check(folder: Path, files: dict[str, str]) -> None:
             raise ChangedError(f"{folder}: {name} is missing or changed; nothing of the version was loaded")
 
 
-def require_decision(folder: Path) -> None:
-    """Raises UndecidedError where the alias `champion` points to this version and the ledger names another.
+def require_decision(folder: Path, files: dict[str, str]) -> None:
+    """Raises UndecidedError where the alias `champion` points here and the ledger names another version or other files.
 
     MLflow writes down which registered version it has loaded, not by which alias. Nothing is checked for a folder that
-    is no registered version's, or where the store does not answer.
+    is no registered version's, or where the store does not answer; a store that refuses this reader is an error: READ
+    on the model and on the experiment `tohum-ledger` is needed.
     """
     meta = folder / "registered_model_meta"
     if not meta.is_file():
@@ -108,28 +115,49 @@ def require_decision(folder: Path) -> None:
         if str(client.get_registered_model(name).aliases.get("champion")) != number:
             return
         decided = champion_of(client, name)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code in _REFUSED:
+            raise UndecidedError(
+                f"{name}: MLflow refuses to show the ledger of decisions ({error.error_code}), so that version "
+                f"{number} may not be the champion; nothing was loaded: log in, or ask for READ on the experiment "
+                "tohum-ledger"
+            ) from None
         return
-    if decided != number:
+    version, sha256 = decided or ("none", "")
+    if version != number:
         raise UndecidedError(
             f"{name}: the alias champion points to version {number}, the ledger of decisions says "
-            f"{decided or 'none'}; nothing was loaded: tohum registry check"
+            f"{version}; nothing was loaded: tohum registry check"
+        )
+    if sha256 != (actual := hash_of_all(folder, files)):
+        raise UndecidedError(
+            f"{name} version {number}: version_sha256 is {actual}, approved was {sha256}; nothing was loaded: "
+            "tohum registry check"
         )
 
 
-def champion_of(client: Any, name: str) -> str | None:
-    """The version of the last approval in force; the entries' hashes are checked by `tohum ledger`, not here."""
+def hash_of_all(folder: Path, files: dict[str, str]) -> str:
+    """SHA-256 over every file of a checked version: contents.py computes the same, version_sha256."""
+    hashes = files | {name: _sha256(folder / name) for name in ("version.json", Path(__file__).name)}
+    digest = hashlib.sha256()
+    for name in sorted(hashes):
+        digest.update(f"{name}\0{hashes[name]}\n".encode())
+    return digest.hexdigest()
+
+
+def champion_of(client: Any, name: str) -> tuple[str, str] | None:
+    """Version and version_sha256 of the last approval in force; `tohum ledger` checks the entries' hashes."""
     experiment = client.get_experiment_by_name("tohum-ledger")
     run = None if experiment is None else experiment.tags.get("tohum.ledger_run")
     if run is None:
         return None
     params = client.get_run(run).data.params
     prefix = re.escape(quote(name, safe="").replace("~", "%7E").replace("%", ":"))
-    approved: list[str] = []
+    approved: list[tuple[str, str]] = []
     for key in sorted(key for key in params if re.fullmatch(prefix + r"/\d+", key)):
         entry = json.loads(params[key])
         if entry["action"] in ("adopt", "approve"):
-            approved.append(entry["version"])
+            approved.append((entry["version"], entry["version_sha256"]))
         elif entry["action"] == "roll back":
             approved.pop()
     return approved[-1] if approved else None

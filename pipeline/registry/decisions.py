@@ -19,7 +19,18 @@ from pipeline.errors import UserError
 from pipeline.registry import anchors, contents, identity, notice
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger import Action, Chain, Entry
-from pipeline.registry.store import APPROVED, CANDIDATE, CHAMPION, MODEL, STORED, VERSION, Store, deciding, unlike
+from pipeline.registry.store import (
+    APPROVED,
+    CANDIDATE,
+    CHAMPION,
+    MODEL,
+    STORED,
+    VERSION,
+    Store,
+    deciding,
+    unlike,
+    without_credentials,
+)
 
 
 class _Seen(NamedTuple):
@@ -105,8 +116,12 @@ class Decisions(Store):
             seen = _Seen(found, found.tags.get(VERSION, ""), found.tags.get(STORED, found.tags.get(MODEL)), {})
         return self._decide(chain, "reject", seen, why, by=by)
 
-    def rollback(self, model: str, why: str, *, by: Person | None = None) -> ModelVersion:
-        """Makes the champion before the champion again. Raises UserError if there is none or its files changed."""
+    def rollback(self, model: str, why: str, *, despite: str = "", by: Person | None = None) -> ModelVersion:
+        """Makes the champion before the champion again.
+
+        Raises:
+            UserError: there is none, its files changed, or it was rejected since and `despite` says no reason.
+        """
         name = self.name(model)
         chain = self.ledger.intact(name)
         approvals = chain.champions()
@@ -114,13 +129,19 @@ class Decisions(Store):
             about = f"version {approvals[0].version} is the first champion" if approvals else "has no champion"
             raise UserError(f"{name}: {about}; there is none to roll back to")
         before = approvals[-2]
+        if (rejection := chain.rejection(before.version)) and not despite.strip():
+            raise UserError(
+                f"{name} version {before.version}: it was rejected by {rejection.who}, {rejection.when}: "
+                f"{rejection.why}; nothing was changed: promote another version, or, to roll back to it all the same, "
+                "say why: --despite TEXT"
+            )
         seen = self._seen(self._version(name, before.version))
         if seen.sha256 != before.version_sha256:
             raise UserError(
                 f"{name} version {before.version}: {VERSION} is {seen.sha256}, approved was "
                 f"{before.version_sha256}; promote another version"
             )
-        return self._decide(chain, "roll back", seen, why, by=by)
+        return self._decide(chain, "roll back", seen, why, despite=despite, by=by)
 
     def adopt(self, model: str, why: str, *, by: Person | None = None) -> ModelVersion:
         """Takes a champion from before there was a ledger into it, with the files that it has now.
@@ -151,13 +172,34 @@ class Decisions(Store):
         for name in sorted(wanted or {str(model.name) for model in self._registered()}):
             chain = self.ledger.chain(name, texts)
             reasons = [f"the ledger is damaged: {problem}" for problem in chain.problems]
-            if not reasons and (difference := unlike(self.at(f"models:/{name}", CHAMPION), chain)):
-                reasons = [difference]
+            if not reasons:
+                champion = self.at(f"models:/{name}", CHAMPION)
+                reasons = [why for why in (unlike(champion, chain), self._mislabelled(champion, chain)) if why]
             doubts = ((entry.n, identity.doubt(self.params.review, entry)) for entry in deciding(chain))
             reasons += [f"entry {n} {why}" for n, why in doubts if why]
             if reasons:
                 wrong[name] = "; ".join(reasons)
         return wrong
+
+    def _mislabelled(self, champion: ModelVersion | None, chain: Chain) -> str:
+        """The rest of a sentence that says which tag of the champion differs from its approval; empty: none does."""
+        approvals = chain.champions()
+        if champion is None or not approvals or str(champion.version) != approvals[-1].version:
+            return ""
+        entry, tags = approvals[-1], champion.tags
+        if not self.is_ours(champion):
+            return ""
+        pairs: list[tuple[str, str | None, str | None]] = [(VERSION, tags.get(VERSION), entry.version_sha256)]
+        pairs += [(STORED if STORED in tags else MODEL, tags.get(STORED, tags.get(MODEL)), entry.evaluated_sha256)]
+        return next(
+            (
+                f"tag {tag} of version {entry.version} is {found or 'missing'}, approved was {approved} (entry "
+                f"{entry.n}): the tag was changed; set it back in MLflow"
+                for tag, found, approved in pairs
+                if found != approved
+            ),
+            "",
+        )
 
     def repair(self, model: str) -> ModelVersion | None:
         """Moves the alias to the ledger's champion. Raises UserError where the ledger is damaged or has none."""
@@ -203,7 +245,7 @@ class Decisions(Store):
         policy: Mapping[str, Any] | None = None,
         by: Person | None = None,
     ) -> ModelVersion:
-        """Writes the entry, notes it outside the store, then moves the alias and shows the decision on the version."""
+        """Writes the entry, moves the alias, shows the decision on the version, then notes it outside the store."""
         if not why.strip():
             raise UserError("--reason is empty; say in a sentence why, it is kept with the decision")
         person = by or self.person()
@@ -227,17 +269,18 @@ class Decisions(Store):
         if person.signer is not None:
             entry = replace(entry, signature=person.signer.sign(entry.hash))
         self.ledger.append(entry)
-        self._anchor(entry)
-        try:
+        try:  # the alias first: git may take a minute, and until the alias has moved no loader takes a champion
             if action != "reject":
                 self._follow(chain.model)
             notice.show(self.client, entry, chain)
         except MlflowException as error:
             raise UserError(
                 f"{chain.model}: entry {entry.n} is in the ledger, but MLflow does not let this user move "
-                f"the alias or tag the version ({error}); somebody with EDIT on the model finishes it: "
-                "tohum registry check --repair"
+                f"the alias or tag the version ({without_credentials(str(error))}); somebody with EDIT on the model "
+                "finishes it: tohum registry check --repair"
             ) from None
+        finally:  # also where the alias could not be moved: the entry is there
+            self._anchor(entry)
         return self.client.get_model_version(chain.model, seen.version.version)
 
     def _anchor(self, entry: Entry) -> None:

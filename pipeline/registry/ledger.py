@@ -55,7 +55,7 @@ class Entry:
     why: str
     """The reason that the person gave."""
     despite: str
-    """Why it was approved although the policy was not met or the version was rejected before; else empty."""
+    """Why it is the champion although the policy was not met or the version was rejected before; else empty."""
     evaluated_sha256: str | None
     """SHA-256 of the model folder that was evaluated; None for a model that no graph of this project made."""
     figures: Mapping[str, Any]

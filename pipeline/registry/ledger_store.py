@@ -14,6 +14,7 @@ with a run and renames it; one rename succeeds.
 
 import contextlib
 import getpass
+import shlex
 import time
 import uuid
 from collections.abc import Mapping
@@ -83,7 +84,25 @@ class Ledger:
 
     def chain(self, model: str, texts: Mapping[str, str] | None = None) -> Chain:
         """The chain of one registered model, checked, also against the heads noted in this repository."""
-        return ledger.read(model, self.texts() if texts is None else texts, anchors.read(self.id)[0])
+        chain = ledger.read(model, self.texts() if texts is None else texts, anchors.read(self.id)[0])
+        others = anchors.replaced(self.id, model, {entry.n: entry.hash for entry in chain.entries})
+        return chain._replace(problems=chain.problems + tuple(
+            f"this repository notes decisions on it in ledger {other}, and this store's ledger "
+            f"({self.id or 'there is none'}) does not hold them: it was replaced, or it is that of another store; "
+            f"where that is right: tohum ledger {_named(model)} --accept {other} --reason TEXT" for other in others
+        ))  # fmt: skip
+
+    def accept(self, model: str, other: str, who: str, why: str) -> None:
+        """Takes this store's ledger for a model although the repository notes another one; makes it if there is none.
+
+        Raises:
+            UserError: no such ledger is in the way, or git could not note it.
+        """
+        entries = {entry.n: entry.hash for entry in self.chain(model).entries}
+        if other not in (others := anchors.replaced(self.id, model, entries)):
+            raise UserError(f"{model}: ledger {other} is not in the way; to accept: {', '.join(others) or 'none'}")
+        if reason := anchors.accept(self.id or self._create(), other, model, who, why):
+            raise UserError(f"{model}: the acceptance was not noted in git: {reason}")
 
     def intact(self, model: str) -> Chain:
         """The chain of one registered model. Raises UserError where it is damaged."""
@@ -148,3 +167,8 @@ class Ledger:
         if not self.id:
             raise UserError(f"MLflow at {self.place}: experiment {EXPERIMENT} could not be made; nothing was decided")
         return self.id
+
+
+def _named(model: str) -> str:
+    """A registered model as the argument of a command."""
+    return shlex.quote(f"models:/{model}")

@@ -44,10 +44,27 @@ class Registry(Decisions):
         """
         return dossier.in_words(dossier.dossier(self, model))
 
-    def judge(self, model: str) -> dict[str, Any]:
-        """The policy's result for the candidate of a model (policy.py); {} for a model that is not of this project."""
+    def judge(self, model: str, version: str = "", sha256: str = "") -> dict[str, Any]:
+        """The policy's result for the candidate of a model (policy.py); {} for a model that is not of this project.
+
+        Args:
+            model: its name.
+            version: number of the version that is decided on; empty: any.
+            sha256: hash over its files; empty: any.
+
+        Raises:
+            UserError: the candidate that was judged is another version or has other files.
+        """
         name = self.name(model)
-        return dossier.dossier(self, name).policy if name.startswith(f"{self.params.register_.name}-") else {}
+        if not name.startswith(f"{self.params.register_.name}-"):
+            return {}
+        judged = dossier.dossier(self, name)
+        if version and (str(judged.candidate.version), judged.version_sha256) != (version, sha256):
+            raise UserError(
+                f"{name}: the candidate became version {judged.candidate.version}, {VERSION} {judged.version_sha256}, "
+                f"while version {version} was decided on; nothing was changed: review it again, tohum review {model}"
+            )
+        return judged.policy
 
     def download(self, uri: str) -> Path:
         """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`, verified, cached locally.
@@ -63,9 +80,11 @@ class Registry(Decisions):
                     shutil.copytree(folder, temporary, dirs_exist_ok=True)
             return target
         sha256, model = version.tags.get(MODEL, ""), version.tags.get("tohum.model", "")
-        target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{version.tags.get(VERSION)}.json"
+        approved = self._require_approved(version).version_sha256 if champion else version.tags.get(VERSION)
+        target, receipt = CACHE / sha256 / model, CACHE / "checked" / f"{approved}.json"
         # A receipt names the model of a version whose files this computer has read; the copy is read again each time.
-        known = _read(receipt) == {"model": model, "model_sha256": sha256}
+        # A champion's is that of the approved hash: tags can be edited, and other tags than its own are refused below.
+        known = _read(receipt) == {"model": model, "model_sha256": sha256} and version.tags.get(VERSION) == approved
         if not (known and target.is_dir() and files.sha256_of(target) == sha256):
             with self.opened(version, approved=champion) as (folder, sealed):
                 target = CACHE / sealed.model_sha256 / sealed.model

@@ -36,7 +36,9 @@ APPROVED = "tohum.approved_sha256"
 CACHE = REGISTRY
 _URI = "models:/"
 _MOVING = timedelta(seconds=3)
-"""Age of an entry within which its writer may not have moved the alias yet."""
+"""Time that a reader waits, by its own clock, for the writer of an entry to move the alias."""
+_SKEW = timedelta(minutes=5)
+"""Most that an entry's time may differ from this computer's clock for it to count as just written."""
 
 
 @contextlib.contextmanager
@@ -118,6 +120,7 @@ class Store:
             UserError: the alias was moved without an entry of the ledger, or the ledger is damaged.
         """
         name = self.name(model)
+        since, head = datetime.now(UTC), ""
         while True:
             version = self.at(f"{_URI}{name}", CHAMPION)
             chain = self.ledger.intact(name)  # after the alias, so that an alias moved in between is only read again
@@ -128,7 +131,9 @@ class Store:
                 raise UserError(f"{name}: {doubts[0]}; nothing was loaded")
             if not difference:
                 return version
-            if not _is_moving(version, chain):
+            if chain.head != head:  # another decision in the meantime has a writer of its own
+                since, head = datetime.now(UTC), chain.head
+            if not _is_moving(version, chain) or datetime.now(UTC) - since >= _MOVING:
                 raise UserError(f"{name}: {difference}; nothing was loaded")
             time.sleep(0.2)
 
@@ -209,7 +214,7 @@ class Store:
             try:
                 copy = mlflow.artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri)
             except (MlflowException, OSError) as error:
-                raise UserError(f"{uri}: cannot be read from the store: {error}") from None
+                raise UserError(f"{uri}: cannot be read from the store: {without_credentials(str(error))}") from None
             yield Path(copy)
 
 
@@ -248,7 +253,7 @@ def _is_moving(version: ModelVersion | None, chain: Chain) -> bool:
     before = chain._replace(entries=chain.entries[:-1]).champions()
     number = None if version is None else str(version.version)
     age = datetime.now(UTC) - datetime.fromisoformat(chain.entries[-1].when)
-    return number == (before[-1].version if before else None) and timedelta(0) <= age < _MOVING
+    return number == (before[-1].version if before else None) and abs(age) < _SKEW
 
 
 def _require_same(version: ModelVersion, sealed: Contents, entry: Entry | None) -> None:

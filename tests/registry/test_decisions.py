@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from pipeline import config, files
 from pipeline.config.params import Params
 from pipeline.config.review import Signing
 from pipeline.errors import UserError
-from pipeline.registry import APPROVED, CANDIDATE, CHAMPION, VERSION, Registry, anchors, dossier, ledger, signing
+from pipeline.registry import APPROVED, CANDIDATE, CHAMPION, MODEL, VERSION, Registry, anchors, dossier, ledger, signing
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger_store import EXPERIMENT, LostError
 from tests.commands import tohum
@@ -424,3 +427,194 @@ def test_judge_applies_the_policy_to_a_model_of_ours_however_it_is_named(
     monkeypatch.setattr(dossier, "dossier", lambda registry, model: SimpleNamespace(policy={"model": model}))
     assert store.judge("spam-full") == store.judge(f"models:/{OURS}") == {"model": OURS}
     assert store.judge(f"models:/{FOREIGN}") == {}
+
+
+def test_champion_is_not_handed_out_from_the_copy_of_another_version_when_its_tags_are_forged(store: Registry) -> None:
+    """Both have been downloaded before: a tag must not choose the copy, and the check names the tag."""
+    client, uri = store.client, f"models:/{OURS}@{CHAMPION}"
+    approve(store, OURS, 2)
+    true = store.download(uri)
+    other = store.download(f"models:/{OURS}/3")
+    assert other != true
+    tags = {number: client.get_model_version(OURS, number).tags for number in ("2", "3")}
+    try:
+        for tag in (MODEL, VERSION):
+            client.set_model_version_tag(OURS, "2", tag, tags["3"][tag])
+        with pytest.raises(UserError, match=f"{OURS} version 2: its files give"):
+            store.download(uri)
+        assert f"tag {VERSION} of version 2 is {tags['3'][VERSION]}, approved was" in store.check()[OURS]
+        client.set_model_version_tag(OURS, "2", VERSION, tags["2"][VERSION])
+        with pytest.raises(UserError, match=f"{OURS} version 2: its files give"):
+            store.download(uri)
+        assert f"tag {MODEL} of version 2 is {tags['3'][MODEL]}, approved was" in store.check()[OURS]
+    finally:
+        for tag in (MODEL, VERSION):
+            client.set_model_version_tag(OURS, "2", tag, tags["2"][tag])
+    assert store.download(uri) == true
+    assert store.check() == {}
+
+
+def test_ledger_of_another_run_is_refused_until_a_person_accepts_it(
+    store: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: one forged entry in a new run, and the tag of the experiment pointed at it, make a champion."""
+    approve(store, OURS, 1)
+    approve(store, OURS, 2)
+    old, client = store.ledger.id, store.client
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    forged = client.create_run(experiment).info.run_id
+    client.set_experiment_tag(experiment, "tohum.ledger_run", forged)
+    first = replace(
+        store.ledger.chain(OURS).entries[0], version="3", version_sha256=hash_of(OURS, 3), why="forged", hash=""
+    ).sealed()
+    later = Registry(params())
+    later.ledger.append(first)
+    client.set_registered_model_alias(OURS, CHAMPION, "3")
+    with pytest.raises(UserError, match=f"notes decisions on it in ledger {old}, .*--accept {old}"):
+        later.champion(OURS)
+    assert old in later.check()[OURS]
+    assert tohum("ledger", "spam-full") == 1
+    assert f"error: {OURS}: this repository notes decisions on it in ledger {old}" in capsys.readouterr().err
+    assert tohum("ledger", "spam-full", "--accept", old) == 2
+    with pytest.raises(UserError, match=f"ledger nobody is not in the way; to accept: {old}"):
+        tohum("ledger", "spam-full", "--accept", "nobody", "--reason", "x")
+    assert tohum("ledger", "spam-full", "--accept", old, "--reason", f"moved\n{old} accepts x y") == 0
+    assert champion_of(Registry(params()), OURS) == "3"
+    assert f"{old} accepts" not in [line[: len(old) + 8] for line in git("log", "-p", anchors.REF).splitlines()]
+
+
+def test_ledger_that_was_renamed_away_is_not_begun_anew(store: Registry) -> None:
+    approve(store, OURS, 1)
+    old = store.ledger.id
+    experiment = store.client.get_experiment_by_name(EXPERIMENT).experiment_id
+    store.client.rename_experiment(experiment, f"aside-{old}")
+    with pytest.raises(UserError, match=rf"in ledger {old}, and this store's ledger \(there is none\)"):
+        approve(Registry(params()), OURS, 2)
+    assert old in Registry(params()).check()[OURS]
+    assert tohum("ledger", "spam-full", "--accept", old, "--reason", "a new store") == 0
+    fresh = Registry(params())
+    approve(fresh, OURS, 2)
+    assert champion_of(fresh, OURS) == "2"
+
+
+def test_rollback_needs_a_reason_of_its_own_where_the_version_was_rejected_since(store: Registry) -> None:
+    approve(store, OURS, 1)
+    approve(store, OURS, 2)
+    store.reject(OURS, "1", "leaks names", by=ADA)
+    with pytest.raises(UserError, match=r"version 1: it was rejected by ada, .*: leaks names; nothing was changed"):
+        store.rollback(OURS, "false alarms")
+    assert champion_of(store, OURS) == "2"
+    assert tohum("rollback", "spam-full", "--reason", "false alarms", "--despite", "the names were invented") == 0
+    assert champion_of(store, OURS) == "1"
+    assert store.ledger.chain(OURS).entries[-1].despite == "the names were invented"
+
+
+def test_pyfunc_compares_the_approved_hash_and_refuses_where_it_may_not_read_the_ledger(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 1 with other files than the approved ones; then a reader without READ; then a store that is down."""
+    import mlflow
+
+    uri = f"models:/{OURS}@{CHAMPION}"
+    approve(store, OURS, 1)
+    assert mlflow.pyfunc.load_model(uri) is not None
+    key = ledger.entry_key(OURS, 1)
+    with sqlite3.connect("mlflow.db") as database:
+        changed = "UPDATE params SET value = replace(value, ?, ?) WHERE key = ? AND run_uuid = ?"
+        assert database.execute(changed, (hash_of(OURS, 1), hash_of(OURS, 2), key, store.ledger.id)).rowcount == 1
+    with pytest.raises(
+        Exception, match=f"version 1: version_sha256 is {hash_of(OURS, 1)}, approved was {hash_of(OURS, 2)}"
+    ):
+        mlflow.pyfunc.load_model(uri)
+
+    def answer(code: int) -> Callable[..., Any]:
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise MlflowException("no", error_code=code)
+
+        return refuse
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", answer(PERMISSION_DENIED))
+    with pytest.raises(Exception, match=r"MLflow refuses to show the ledger of decisions .PERMISSION_DENIED."):
+        mlflow.pyfunc.load_model(uri)
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", answer(TEMPORARILY_UNAVAILABLE))
+    assert mlflow.pyfunc.load_model(uri) is not None
+
+
+def test_judge_refuses_another_candidate_than_the_one_decided_on(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: the alias moves between reading and judging, and version 1 is approved by the figures of 2."""
+    judged = SimpleNamespace(policy={"outcome": "met"}, candidate=SimpleNamespace(version=2), version_sha256="f" * 64)
+    monkeypatch.setattr(dossier, "dossier", lambda registry, model: judged)
+    assert store.judge(OURS, "2", "f" * 64) == {"outcome": "met"}
+    for version, sha256 in (("1", "f" * 64), ("2", "0" * 64)):
+        with pytest.raises(UserError, match=f"candidate became version 2, .* while version {version} was decided on"):
+            store.judge(OURS, version, sha256)
+    store.client.set_registered_model_alias(OURS, CANDIDATE, "1")
+    words = ("promote", "spam-full", "1", "--sha256", hash_of(OURS, 1), "--reason", "good")
+    with pytest.raises(UserError, match="candidate became version 2"):
+        tohum(*words)
+    assert store.ledger.chain(OURS).entries == ()
+
+
+def test_errors_of_the_store_are_shown_without_credentials(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: such a sentence becomes a rule of the policy's result, and the ledger keeps it for good."""
+    import mlflow
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise MlflowException("GET http://ada:secret@mlflow:5000/api failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.artifacts, "download_artifacts", fails)
+        with pytest.raises(
+            UserError, match="cannot be read from the store: GET http://mlflow:5000/api failed"
+        ) as shown:
+            store.verify(store.find(f"models:/{OURS}/1"))
+    assert "secret" not in str(shown.value)
+    monkeypatch.setattr(store, "_follow", fails)
+    with pytest.raises(UserError, match=r"does not let this user .* \(GET http://mlflow:5000/api failed\)") as shown:
+        approve(store, OURS, 1)
+    assert "secret" not in str(shown.value)
+
+
+def test_alias_moves_before_git_notes_the_entry_and_a_failed_move_is_noted_too(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git may take a minute; no loader takes a champion between the entry and the alias."""
+    seen: list[str | None] = []
+
+    def noted(ledger_id: str, entry: Any) -> str:
+        there = store.at(OURS, CHAMPION)
+        seen.append(None if there is None else str(there.version))
+        return ""
+
+    monkeypatch.setattr(anchors, "add", noted)
+    approve(store, OURS, 1)
+    assert seen == ["1"]
+    monkeypatch.setattr(store, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        approve(store, OURS, 2)
+    assert seen == ["1", "1"]
+
+
+@pytest.mark.parametrize("skew", [timedelta(minutes=-2), timedelta(minutes=2)])
+def test_champion_waits_for_a_writer_whose_clock_differs(
+    store: Registry, monkeypatch: pytest.MonkeyPatch, skew: timedelta
+) -> None:
+    """The reader waits by its own clock: the entry may be of a later time, or some minutes old."""
+    approve(store, OURS, 1)
+    killed = Registry(params())
+    monkeypatch.setattr(killed, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Shifted":
+            return cls.fromtimestamp((datetime.now(UTC) + skew).timestamp(), tz)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.registry.decisions.datetime", Shifted)
+        with pytest.raises(KeyboardInterrupt):
+            approve(killed, OURS, 2)
+    monkeypatch.setattr("pipeline.registry.store._MOVING", timedelta(seconds=30))
+    monkeypatch.setattr("pipeline.registry.store.time", SimpleNamespace(sleep=lambda seconds: store.repair(OURS)))
+    assert champion_of(store, OURS) == "2"
