@@ -26,6 +26,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Download, Source
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data import forgotten
+from pipeline.data.forgotten import Forgotten
 from pipeline.data.formats._shape import Shape
 from pipeline.data.ledger import RejectedRow, RowLog
 from pipeline.data.records import CONSENT, CONTENT, SCHEMAS, TEXTS, record_id, schema
@@ -127,8 +128,8 @@ class _Reading:
 
     sources: Mapping[str, Source]
     schemas: dict[Kind, pa.Schema]
-    forgotten: frozenset[str]
-    """Ids of the records to leave out."""
+    forgotten: Forgotten
+    """The records to leave out."""
 
 
 class _Counts:
@@ -215,8 +216,8 @@ def _read(entry: str, reading: _Reading, log: RowLog, counts: _Counts) -> Iterat
     others = (records_of,) if hasattr(settings, "of") else ()
     for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log, *others):
         records = _completed(table, kind, entry, source.consent, reading.schemas[kind])
-        if reading.forgotten:
-            gone = forgotten.listed(records.column("id").to_pylist(), reading.forgotten)
+        if reading.forgotten.ids or reading.forgotten.forms:
+            gone = reading.forgotten.listed(records, kind)
             counts.forgotten[kind] += sum(gone)
             records = records.filter(pc.invert(pa.array(gone, pa.bool_())))
         remembered = len(records)

@@ -120,7 +120,8 @@ def apply(made: Plan, params: Params) -> tuple[Path, list[str]]:
         The list, and the ids that are new in it.
     """
     path = Path(params.download.forget or LIST)
-    new = forgotten.add(path, {record.id: record.kind for record in made.records})
+    kinds = {record.id: record.kind for record in made.records}
+    new = forgotten.add(path, kinds, {record.form: record.kind for record in made.records})
     if params.download.forget is None:
         edit.change(PARAMS, {"download.forget": path.as_posix()})
     return path, new
@@ -155,7 +156,7 @@ def check(params: Params, root: Path = Path()) -> Proof:
         raise UserError(
             "params.yaml: download.forget is null: no record was forgotten; `tohum forget ROW --apply` begins a list"
         )
-    ids = forgotten.read(root / params.download.forget)
+    ids = forgotten.read(root / params.download.forget).ids
     folders = (root / DATA, root / MODELS, root / REPORTS)
     paths = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     paths += [path for store in dvc_store.stores(root) for path in store.files()]

@@ -50,6 +50,7 @@ def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
     assert tohum("forget", "--consent", "withdrawn", "--apply") == 0
     listed = Path("inputs/forget.txt").read_text(encoding="utf-8")
     assert all(identity in listed for identity in gone)
+    assert all(f"~{record['form']} # " in listed for record in plan["records"])
     assert not any(record["origin"] in listed for record in plan["records"])
     assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["download"]["forget"] == "inputs/forget.txt"
     assert tohum("forget", "--check") == 1
