@@ -21,8 +21,8 @@ from pipeline.files import write_text
 
 _LINE = re.compile(r"~?[0-9a-f]{16}")
 HEADER = (
-    "# Records that every run leaves out (`tohum forget`): ids, which are hashes of their content, and after ~ hashes of\n"
-    "# their normal form without label, letter case and white space.\n"
+    "# Records that every run leaves out (`tohum forget`): ids, which are hashes of their content, and after ~ hashes\n"
+    "# of their normal form without label, letter case and white space.\n"
     "# Keep this file as long as a source still holds one of them.\n"
 )
 
