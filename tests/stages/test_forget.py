@@ -141,7 +141,7 @@ def test_check_reads_details_and_kept_results(forgotten_other: Path, capsys: pyt
     Path("models/base/weights").write_bytes(b"0")
     after = check(capsys)
     assert [one["path"] for one in after["remains"]] == [
-        "reports/evaluation/base/details.json", ".tohum/measures/result.json",
+        ".tohum/measures/result.json", "reports/evaluation/base/details.json",
     ]  # fmt: skip
     assert (after["files"], after["unread"]) == (before["files"] + 2, before["unread"] + 1)
 
