@@ -116,7 +116,7 @@ def _strings(content: str) -> Iterator[str]:
 
 
 def _names(text: str, listed: Forgotten) -> Iterator[str]:
-    """Id or normal form of a listed record with this text; how I is folded depends on its language, which is unknown."""
+    """Id or normal form of a listed record with this text; how I is folded depends on its language: both are tried."""
     if (identity := record_id("documents", text)) in listed.ids:
         yield identity
     elif listed.forms:
