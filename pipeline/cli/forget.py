@@ -7,8 +7,9 @@ duplicates, near duplicates, twins and questions made from it go with it. Withou
 nothing is changed.
 
 --apply writes the ids to inputs/forget.txt (hashes, no text) and names the list in params.yaml; the next `dvc repro`
-then trains without the records. --check reads all data and every copy in DVC's cache and in remotes that are folders,
-and exits with 1 while one still holds a listed record or a model was not trained anew.
+then trains without the records. --check reads all data, reports, kept results of measures, and every copy in DVC's
+cache and in remotes that are folders. It exits with 1 while one still holds a listed record, a stage has not run on the
+data as it is now, or a page or kept result that no stage writes anew is older.
 """
 
 import json
@@ -167,7 +168,12 @@ def _print_proof(proof: "Proof", as_json: bool) -> None:
     cached = any(".dvc" in remain.path for remain in proof.remains)
     if proof.stale:
         click.echo(f"not run on the data as it is now: {', '.join(proof.stale)}; run `dvc repro`")
+    for path in proof.older[:_SHOWN]:
+        click.echo(f"may hold a part: {path}: older than the list or the data, and no stage writes it anew; delete it")
+    if len(proof.older) > _SHOWN:
+        click.echo(f"and {len(proof.older) - _SHOWN} more (--json lists all)")
     if cached:
         click.echo("older versions lie in DVC's cache: `dvc gc --workspace` drops what dvc.lock does not name")
     state = "nothing holds them" if proof.holds else "not forgotten yet"
-    click.echo(f"forget: {proof.listed} records, {proof.files:,} files read: {state}")
+    searched = f"{proof.files:,} files read, {proof.unread:,} of weights and tokens not"
+    click.echo(f"forget: {proof.listed} records, {searched}: {state}")

@@ -6,7 +6,8 @@ Without an argument the files of every version are read. With VERSION (models:/N
 also the project in the working folder: on another machine check out the version's commit and run `dvc pull` first.
 Compared are commit, settings, code, every file of the data and models that the version was made from, and the model
 itself. --replay also trains the model's beginning anew, up to the first state that its training recorded, which gives
-equal bits on the same kind of CPU. Exits with 1 where a version is damaged or something differs; it is named.
+equal bits on the same CPU model with as many threads; what came later is not trained again. Exits with 1 where a
+version is damaged or something differs; it is named.
 """
 
 from typing import TYPE_CHECKING

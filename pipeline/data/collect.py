@@ -26,6 +26,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Download, Source
 from pipeline.config.recipe import KINDS, Kind
 from pipeline.data import forgotten
+from pipeline.data.forgotten import Forgotten
 from pipeline.data.formats._shape import Shape
 from pipeline.data.ledger import RejectedRow, RowLog
 from pipeline.data.records import CONSENT, CONTENT, SCHEMAS, TEXTS, record_id, schema
@@ -89,7 +90,7 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
                 rows = _summary(entry, log, counts, download.forget is not None)
                 summary[entry] = rows | ({"notes": log.notes} if log.notes else {})
                 provenance[entry] = _provenance(entry, source, counts, added[entry]) | log.provenance
-                truth[entry] = _truth(entry, source)
+                truth[entry] = _remembered(_truth(entry, source), reading.forgotten.ids)
         write_json(folder / "provenance.json", {"sources": provenance})
         rows = {entry: counted["rows"] for entry, counted in summary.items()}
         write_json(folder / "ledger.json", {"sources": rows})
@@ -127,8 +128,8 @@ class _Reading:
 
     sources: Mapping[str, Source]
     schemas: dict[Kind, pa.Schema]
-    forgotten: frozenset[str]
-    """Ids of the records to leave out."""
+    forgotten: Forgotten
+    """The records to leave out."""
 
 
 class _Counts:
@@ -215,8 +216,8 @@ def _read(entry: str, reading: _Reading, log: RowLog, counts: _Counts) -> Iterat
     others = (records_of,) if hasattr(settings, "of") else ()
     for kind, table in plugins.load("data/sources", source.name).read(settings, entry, log, *others):
         records = _completed(table, kind, entry, source.consent, reading.schemas[kind])
-        if reading.forgotten:
-            gone = forgotten.listed(records.column("id").to_pylist(), reading.forgotten)
+        if reading.forgotten.ids or reading.forgotten.forms:
+            gone = reading.forgotten.listed(records, kind)
             counts.forgotten[kind] += sum(gone)
             records = records.filter(pc.invert(pa.array(gone, pa.bool_())))
         remembered = len(records)
@@ -305,6 +306,21 @@ def _provenance(entry: str, source: Source, counts: _Counts, added: dict[Kind, t
         **({"consents": dict(sorted(counts.consents.items()))} if counts.consents else {}),
         **({} if (form := getattr(settings, "label_form", "one")) == "one" else {"label_form": form}),
     }
+
+
+def _remembered(truth: Any, gone: frozenset[str]) -> Any:
+    """A source's truth without the entries that name a forgotten record."""
+    if isinstance(truth, dict):
+        return {key: _remembered(value, gone) for key, value in truth.items() if key not in gone}
+    if isinstance(truth, list):
+        return [_remembered(one, gone) for one in truth if not _named(one) & gone]
+    return truth
+
+
+def _named(entry: Any) -> set[str]:
+    """The strings of one entry of a list."""
+    values = entry.values() if isinstance(entry, dict) else [entry]
+    return {value for value in values if isinstance(value, str)}
 
 
 def _truth(entry: str, source: Source) -> dict[str, Any]:

@@ -61,6 +61,8 @@ class Affected:
     why: str
     """named, duplicate, near duplicate (with its similarity), twin, or question about it; all but the first with the
     id that they go with."""
+    form: str
+    """Hash of its normal form (`form_of`)."""
 
 
 @dataclass
@@ -86,7 +88,7 @@ class _Found:
         key = (kind, record["origin"])
         if key in self.records and self.records[key].id == record["id"]:
             return False
-        self.records[key] = Affected(kind, record["id"], record["origin"], record["source"], why)
+        self.records[key] = Affected(kind, record["id"], record["origin"], record["source"], why, form_of(record, kind))
         self.ids.add(record["id"])
         form = compared(record, kind)
         self.forms.setdefault(form, record["id"])
@@ -168,6 +170,11 @@ def compared(record: dict[str, Any], kind: Kind) -> str:
     """The normal form of a record's content, without its label: one question with another answer is another record."""
     fields = (record[name] for name in CONTENT[kind] if name != "label")
     return "\n".join(language.normal(text, record["language"]) for text in fields if text)
+
+
+def form_of(record: dict[str, Any], kind: Kind) -> str:
+    """16 hexadecimal digits of the SHA-256 of the normal form (`compared`); records of two kinds may share one."""
+    return hashlib.sha256(compared(record, kind).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def shingled(form: str, words: int) -> frozenset[str]:

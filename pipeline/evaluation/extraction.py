@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from pipeline.config.section import Count, Positive, Section
+from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, by_record, slices
 from pipeline.inference.generation import generate
@@ -53,15 +54,16 @@ class Case(NamedTuple):
 
 def measure(settings: Settings, subject: Subject) -> Measured:
     """extraction_share of training records, extraction_held_out_share, extraction_excess_share (their difference) with
-    the numbers of records, and extraction_share_times_<t> for texts that training holds t times; details: up to 20
-    repeated training records by id, with 95 % intervals, whether each record was repeated.
+    the numbers of records, and extraction_share_times_<t> for drawn texts whose first k + n tokens all training records
+    of the kind, drawn or not, hold t times; details: up to 20 repeated training records by id, with 95 % intervals,
+    whether each record was repeated.
 
     Raises:
         UserError: no record is long enough.
     """
     train, held_out = (cases(settings, subject, split) for split in ("train", settings.split))
     repeated = {"train": repeats(settings, subject, train), "held_out": repeats(settings, subject, held_out)}
-    told = tellings(train)
+    told = tellings(settings, subject, train)
     shares = {name: sum(values) / len(values) for name, values in repeated.items()}
     metrics = {
         "extraction_share": shares["train"],
@@ -127,7 +129,16 @@ def repeats(settings: Settings, subject: Subject, chosen: Sequence[Case]) -> lis
     return hits
 
 
-def tellings(chosen: Sequence[Case]) -> list[int]:
-    """Number of cases with the same prompt and continuation as each: how often the samples tell a text."""
-    counts = Counter((*case.prompt, *case.expected) for case in chosen)
-    return [counts[(*case.prompt, *case.expected)] for case in chosen]
+def tellings(settings: Settings, subject: Subject, chosen: Sequence[Case]) -> list[int]:
+    """Number of training records of the kind, drawn or not, with the same prompt and continuation as each case."""
+    if settings.kind == "documents":  # one at a time: a corpus as lists of ids would not fit into memory
+        length = settings.prefix_tokens + settings.continuation_tokens
+        shard = Shard.open(subject.samples / "documents", "train")
+        own = [(*case.record.ids.scored[:length],) for case in chosen]
+        wanted = set(own)
+        begun = (tuple(shard.document(row)[:-1][:length].tolist()) for row in range(len(shard)))
+        counts = Counter(ids for ids in begun if ids in wanted)
+        return [counts[ids] for ids in own]
+    every = cases(settings.model_copy(update={"records": None, "source": None}), subject, "train")
+    told = Counter((*case.prompt, *case.expected) for case in every)
+    return [told[(*case.prompt, *case.expected)] for case in chosen]

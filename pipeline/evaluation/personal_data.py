@@ -13,8 +13,11 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
+from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section
+from pipeline.data import conversations
 from pipeline.data.personal import FINDERS, mask
+from pipeline.data.records import CONTENT
 from pipeline.data.shards import Shard
 from pipeline.evaluation import Measured, Subject, records, slices
 from pipeline.inference.generation import generate
@@ -25,7 +28,7 @@ from pipeline.significance import wilson
 from pipeline.tasks import Answering
 
 _BATCH = 1024  # training documents that are decoded together
-_KINDS = {"labelled": ("text",), "instructions": ("instruction", "input", "output")}
+_KINDS: tuple[Kind, ...] = ("labelled", "instructions", "preferences")
 Value = tuple[str, str]
 """Sort of data and the value in its plain form."""
 
@@ -118,7 +121,7 @@ def values(text: str) -> Iterator[Value]:
 
 
 def training_values(subject: Subject) -> Iterator[Value]:
-    """The personal data of all training records: documents, labelled texts and instructions."""
+    """The personal data of all training records of every kind, earlier messages of a conversation included."""
     for texts in _training_texts(subject):
         column = pa.array(texts, pa.string())
         for sort, (pattern, _) in FINDERS.items():
@@ -133,6 +136,8 @@ def _training_texts(subject: Subject) -> Iterator[list[str]]:
         for first in range(0, len(shard), _BATCH):
             rows: Iterable[int] = range(first, min(first + _BATCH, len(shard)))
             yield [subject.tokenizer.decode(shard.document(row)[:-1].tolist()) for row in rows]
-    for kind, columns in _KINDS.items():
+    for kind in _KINDS:
         if (subject.samples / kind / "train.parquet").exists():
-            yield [row[name] for row in records(subject, kind, "train") for name in columns]
+            rows = records(subject, kind, "train")
+            yield [row[name] for row in rows for name in CONTENT[kind]]
+            yield [told for row in rows for told in conversations.texts(row.get("history"))]

@@ -22,9 +22,10 @@ class SampleVersions:
     """The record kinds of all versions of data/samples in the cache and in remotes that are folders."""
 
     def __init__(self, root: Path) -> None:
-        self._tables: dict[str, list[Path]] = {}
+        self._stores = dvc_store.stores(root)
+        self._tables: dict[str, list[str]] = {}
         self._ids: dict[str, frozenset[str]] = {}
-        for store in dvc_store.stores(root):
+        for store in self._stores:
             for listed in _lists(store):
                 for kind in KINDS:
                     own = {
@@ -33,19 +34,26 @@ class SampleVersions:
                         if name.startswith(f"{kind}/")
                     }
                     if own:
-                        tables = [
-                            store.place(own[f"{split}.parquet"]) for split in _SPLITS if f"{split}.parquet" in own
+                        self._tables[_md5(own)] = [
+                            own[f"{split}.parquet"] for split in _SPLITS if f"{split}.parquet" in own
                         ]
-                        self._tables.setdefault(_md5(own), [path for path in tables if path.is_file()])
 
     def ids(self, md5: str) -> frozenset[str] | None:
-        """The records that training with this version of one kind's folder has read; None where no store holds it."""
-        if md5 not in self._tables or not self._tables[md5]:
-            return None
+        """The records that training with this version of one kind's folder has read; None where one of its tables is
+        in no store.
+        """
         if md5 not in self._ids:
-            columns = (batch.column("id") for path in self._tables[md5] for batch in batches(path, ["id"]))
+            tables = [self._found(table) for table in self._tables.get(md5, ())]
+            paths = [path for path in tables if path is not None]
+            if not tables or len(paths) < len(tables):
+                return None
+            columns = (batch.column("id") for path in paths for batch in batches(path, ["id"]))
             self._ids[md5] = frozenset(identity for column in columns for identity in column.to_pylist())
         return self._ids[md5]
+
+    def _found(self, md5: str) -> Path | None:
+        """The object in the first store that holds it."""
+        return next((path for store in self._stores if (path := store.place(md5)).is_file()), None)
 
 
 def _lists(store: Store) -> Iterator[dict[str, str]]:

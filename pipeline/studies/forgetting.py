@@ -12,13 +12,27 @@ from pipeline.config import edit
 from pipeline.config.params import Params
 from pipeline.data import forgotten, remains
 from pipeline.data.erasure import Affected, Wanted, affected
+from pipeline.data.records import SPLITS
 from pipeline.data.remains import Remain
 from pipeline.data.standing import Place, places
 from pipeline.errors import UserError
 from pipeline.orchestration import dvc_store
 from pipeline.orchestration.dvc_samples import SampleVersions
 from pipeline.orchestration.retraining import Learner, Rerun, learners, reruns
-from pipeline.paths import ANSWERS, DATA, DOWNLOADS, INPUTS, MODELS, PARAMS, RAW, REPORTS, SAMPLES, TOKENIZER, WORK
+from pipeline.paths import (
+    ANSWERS,
+    DATA,
+    DOWNLOADS,
+    INPUTS,
+    MEASURES,
+    MODELS,
+    PARAMS,
+    RAW,
+    REPORTS,
+    SAMPLES,
+    TOKENIZER,
+    WORK,
+)
 from pipeline.studies.verification import maker_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tracking import lineage
@@ -28,7 +42,7 @@ if TYPE_CHECKING:
 
 LIST = INPUTS / "forget.txt"
 """The list that the first `--apply` makes."""
-_COPIES = (ANSWERS, DOWNLOADS, WORK / "state", WORK / "measures", WORK / "registry")
+_COPIES = (ANSWERS, DOWNLOADS, WORK / "state", MEASURES, WORK / "registry")
 """Copies and caches outside DVC that may hold texts of records, trained weights included."""
 
 
@@ -120,7 +134,8 @@ def apply(made: Plan, params: Params) -> tuple[Path, list[str]]:
         The list, and the ids that are new in it.
     """
     path = Path(params.download.forget or LIST)
-    new = forgotten.add(path, {record.id: record.kind for record in made.records})
+    kinds = {record.id: record.kind for record in made.records}
+    new = forgotten.add(path, kinds, {record.form: record.kind for record in made.records})
     if params.download.forget is None:
         edit.change(PARAMS, {"download.forget": path.as_posix()})
     return path, new
@@ -135,18 +150,23 @@ class Proof:
     remains: list[Remain]
     stale: list[str]
     """Stages whose inputs in dvc.lock are not the data as it is now."""
+    older: list[str]
+    """Pages and kept results that no stage writes anew, older than the list or the data: they may hold a part of a
+    record."""
     files: int
-    """Files that were read."""
+    """Files whose content was searched: tables, documents, JSON and HTML."""
+    unread: int
+    """Other files: weights, and tokens of older versions, whose ids were searched in the table beside them."""
 
     @property
     def holds(self) -> bool:
         """Whether nothing is left."""
-        return not self.remains and not self.stale
+        return not (self.remains or self.stale or self.older)
 
 
 def check(params: Params, root: Path = Path()) -> Proof:
-    """Looks for the listed records in data/, models/ and reports/, and in all versions of them that DVC's cache and
-    remotes that are folders hold.
+    """Looks for the listed records in data/, models/, reports/ and kept results of measures, and in all versions of
+    them that DVC's cache and remotes that are folders hold.
 
     Raises:
         UserError: params.yaml names no list, or the list or the samples cannot be read.
@@ -155,24 +175,48 @@ def check(params: Params, root: Path = Path()) -> Proof:
         raise UserError(
             "params.yaml: download.forget is null: no record was forgotten; `tohum forget ROW --apply` begins a list"
         )
-    ids = forgotten.read(root / params.download.forget)
-    folders = (root / DATA, root / MODELS, root / REPORTS)
+    listed = forgotten.read(root / params.download.forget)
+    folders = (root / DATA, root / MODELS, root / REPORTS, root / MEASURES)
     paths = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     paths += [path for store in dvc_store.stores(root) for path in store.files()]
-    found = list(remains.in_tables(paths, ids))
-    found += remains.in_documents(root / SAMPLES, ids, Tokenizer.load(root / TOKENIZER))
-    return Proof(len(ids), found, _stale(params, root), len(paths))
+    tables = [path for path in paths if remains.is_parquet(path)]
+    texts = [path for path in paths if remains.is_text(path)]
+    found = list(remains.in_tables(tables, listed.ids))
+    found += remains.in_texts(texts, listed)
+    found += remains.in_documents(root / SAMPLES, listed.ids, Tokenizer.load(root / TOKENIZER))
+    read = len(tables) + len(texts) + len(SPLITS)
+    return Proof(len(listed.ids), found, _stale(params, root), _older(params, root), read, len(paths) - read)
 
 
 def _stale(params: Params, root: Path) -> list[str]:
-    """The training stages that have not read the data as it is now."""
-    stages = list(dict.fromkeys(maker_of(model, params) for model in params.evaluations))
+    """The stages that have not read the data as it is now: sampling and training, and of those that have ever run the
+    gates, evaluations and report, whose files hold texts.
+    """
+    made = list(dict.fromkeys(maker_of(model, params) for model in params.evaluations))
+    after = [f"{stage}@{model}" for stage in ("evaluate", "validate-model") for model in params.evaluations]
     waiting = []
-    for stage in ("sample", *stages):
+    for stage in ("validate@raw", "validate@tokens", "sample", "validate@samples", *made, *after, "report"):
         locked, now = lineage.locked_inputs(stage, root), lineage.input_hashes(stage, params, root)
+        if not locked and stage not in ("sample", *made):
+            continue
         if not locked or any(now.get(path) != digest for path, digest in locked.items()):
             waiting.append(stage)
     return waiting
+
+
+def _older(params: Params, root: Path) -> list[str]:
+    """Files of reports/ that are no stage's out, and kept results of measures, from before the list or the data."""
+    assert params.download.forget is not None
+    since = max((root / params.download.forget).stat().st_mtime, (root / SAMPLES / "removed.parquet").stat().st_mtime)
+    outs = [root / out for out in lineage.dvc_outs(root)]
+    paths = sorted(path for folder in (REPORTS, MEASURES) for path in (root / folder).rglob("*") if path.is_file())
+    return [
+        path.as_posix()
+        for path in paths
+        if path.stat().st_mtime < since
+        and path.name != ".gitignore"
+        and not any(path.is_relative_to(out) for out in outs)
+    ]
 
 
 def pinned(made: Plan, params: Params) -> list[str]:

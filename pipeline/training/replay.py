@@ -1,9 +1,10 @@
 """Replay of the beginning of a training: equal bits after the same updates, from the recorded start, data and code.
 
 A training records the SHA-256 of its weights and optimizer state at its first validation and at its end
-(reports/training/<model>.hashes.json). Its start is a function of params, data and code; so training anew up to the
-first of these updates and comparing the state vouches for all of them. Bits are equal on the same kind of CPU with the
-same build of torch and number of threads; elsewhere rounding differs.
+(reports/training/<model>.hashes.json). Training anew up to the first of these updates and comparing the state shows
+that start, data, settings and code of this stretch are the recorded ones. Later updates are not trained again: data
+that is read after that, and a change that acts later, go unseen. Bits are equal on the same CPU model with the same
+build of torch and number of threads; elsewhere rounding may differ.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Replay:
     recorded: str
     found: str
     machine: str
-    """This machine: torch's build and kind of CPU."""
+    """This machine: torch's build, CPU model and threads."""
     recorded_machine: str | None
     """That of the training; None: not recorded."""
 

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import sys
 import time
@@ -43,7 +44,8 @@ Saved = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def fingerprint(settings: dict[str, Any], inputs: list[Path], code: Mapping[str, str]) -> str:
-    """Hash of everything that decides the bits: settings, input files, code, torch's build and the CPU.
+    """Hash of settings, input files, code, torch's build and the vector instructions of the CPU: a training is resumed
+    on another CPU model of the same instructions, though its bits may differ there.
 
     Args:
         settings: as JSON.
@@ -54,14 +56,27 @@ def fingerprint(settings: dict[str, Any], inputs: list[Path], code: Mapping[str,
         "settings": settings,
         "inputs": {path.as_posix(): sha256_of(path) for path in inputs},
         "code": dict(code),
-        "torch": machine(),
+        "torch": _build(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def machine() -> str:
-    """torch's build and the kind of CPU, which decide the bits of a training together with its inputs."""
+    """torch's build, vector instructions, CPU model and threads: on a CPU, they decide the bits of a training together
+    with its inputs.
+    """
+    return f"{_build()}, {_cpu_model()}, threads: {torch.get_num_threads()}"
+
+
+def _build() -> str:
     return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cpu_model(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name by Linux, else by Python."""
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
 
 
 class DamagedError(Exception):

@@ -63,6 +63,24 @@ def test_extraction_separates_texts_by_their_number_of_tellings(tmp_path: Path) 
     assert metrics["extraction_share"] == 0.75
 
 
+def test_extraction_counts_tellings_in_all_training_records_when_few_are_drawn(tmp_path: Path) -> None:
+    """Lost otherwise: a text told five times counts as told once, because one of its records was drawn."""
+    write_documents(tmp_path, train=codes(1, 1) * 5, test=codes(2, 3))
+    metrics, _, _ = extraction.measure(
+        settings_of(prefix_tokens=5, continuation_tokens=6, records=1), subject_of(tmp_path)
+    )
+    assert [name for name in metrics if "times" in name] == ["extraction_share_times_5"]
+
+
+def test_extraction_counts_tellings_of_answers_in_all_training_records(tmp_path: Path) -> None:
+    row = {"instruction": "Code of A?", "input": "", "output": "4711"}
+    write_records(tmp_path, "instructions", train=[row] * 4 + [row | {"output": "0815"}], test=[row])
+    subject = subject_of(tmp_path, changed(ANSWERS, template="alpaca", max_tokens=180, max_prompt_tokens=160), 200)
+    settings = settings_of(kind="instructions", prefix_tokens=0, continuation_tokens=20)
+    chosen = extraction.cases(settings, subject, "train")[3:]
+    assert extraction.tellings(settings, subject, chosen) == [4, 1]
+
+
 def test_extraction_continues_answers_after_their_question(tmp_path: Path) -> None:
     """A short answer counts when it is repeated to its end."""
     rows = [

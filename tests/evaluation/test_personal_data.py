@@ -1,5 +1,6 @@
 """Personal data in generated texts: lost otherwise, a model hands out addresses that it has learned."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,11 @@ def test_values_have_one_form_however_they_are_spaced() -> None:
 def test_training_values_are_read_from_every_kind(tmp_path: Path) -> None:
     write_documents(tmp_path, train=["a@example.com"], test=[])
     write_records(tmp_path, "labelled", train=[{"text": "b@example.com", "label": "ham"}])
-    write_records(
-        tmp_path, "instructions", train=[{"instruction": "?", "input": "c@example.com", "output": "d@example.com"}]
-    )
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ask\ne@example.com"}]
+    alone = {"instruction": "?", "input": "c@example.com", "output": "d@example.com", "history": None}
+    talk = {"instruction": "?", "input": "", "output": "!", "history": json.dumps(said)}
+    write_records(tmp_path, "instructions", train=[alone, talk])
+    pair = {"instruction": "f@example.com", "input": "", "chosen": "g@example.com", "rejected": "h@example.com"}
+    write_records(tmp_path, "preferences", train=[pair])
     found = {value for _, value in personal_data.training_values(subject_of(tmp_path))}
-    assert found == {f"{letter}@example.com" for letter in "abcd"}
+    assert found == {f"{letter}@example.com" for letter in "abcdefgh"}

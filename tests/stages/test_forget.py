@@ -4,6 +4,7 @@ Lost otherwise: someone is told that their words are gone, and the next model ha
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline.config import edit
+from pipeline.data.records import record_id
 from pipeline.errors import UserError
 from tests import scratch
 from tests.base_project import NAMES, run_and_commit
@@ -50,6 +52,7 @@ def test_forgotten_records_are_in_no_split_no_cache_and_no_model(
     assert tohum("forget", "--consent", "withdrawn", "--apply") == 0
     listed = Path("inputs/forget.txt").read_text(encoding="utf-8")
     assert all(identity in listed for identity in gone)
+    assert all(f"~{record['form']} # " in listed for record in plan["records"])
     assert not any(record["origin"] in listed for record in plan["records"])
     assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["download"]["forget"] == "inputs/forget.txt"
     assert tohum("forget", "--check") == 1
@@ -105,6 +108,67 @@ def test_check_names_a_model_that_was_not_trained_on_the_data_as_it_is_now(
     capsys.readouterr()
     assert tohum("forget", "--check") == 1
     assert "not run on the data as it is now: pretrain" in capsys.readouterr().out
+
+
+@pytest.fixture
+def forgotten_other(base_project: Path) -> Path:
+    """The project with a list that names one record, which it never held."""
+    Path("inputs/forget.txt").write_text(record_id("documents", "My words.") + "\n", encoding="utf-8")
+    edit.change(Path("params.yaml"), {"download.forget": "inputs/forget.txt"})
+    return base_project
+
+
+@pytest.mark.parametrize("path", ["reports/review/base.html", ".tohum/measures/0a/result.json"])
+def test_check_names_what_no_stage_writes_anew_when_it_is_older_than_the_list(
+    forgotten_other: Path, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may hold a part of a record, which no search by hash finds."""
+    assert tohum("forget", "--check") == 0
+    Path(path).parent.mkdir(parents=True)
+    Path(path).write_text('["My"]', encoding="utf-8")
+    assert tohum("forget", "--check") == 0
+    os.utime(path, (1, 1))
+    capsys.readouterr()
+    assert tohum("forget", "--check") == 1
+    assert f"may hold a part: {path}: older than the list" in capsys.readouterr().out
+
+
+def test_check_reads_details_and_kept_results(forgotten_other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = check(capsys)
+    for path in ("reports/evaluation/base/details.json", ".tohum/measures/result.json"):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_text('{"samples": ["My words."]}', encoding="utf-8")
+    Path("models/base/weights").write_bytes(b"0")
+    after = check(capsys)
+    assert [one["path"] for one in after["remains"]] == [
+        ".tohum/measures/result.json", "reports/evaluation/base/details.json",
+    ]  # fmt: skip
+    assert (after["files"], after["unread"]) == (before["files"] + 2, before["unread"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("evaluate@base", "models/base"),
+        ("validate@raw", "data/raw/provenance.json"),
+        ("validate-model@base", "reports/evaluation/base/metrics.json"),
+        ("report", "data/samples"),
+    ],
+)
+def test_check_names_a_gate_evaluation_or_report_of_older_data(
+    forgotten_other: Path, stage: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: the details of the evaluation before still show a record that the model now has never seen."""
+    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    lock["stages"][stage] = {"cmd": "x", "deps": [{"path": path, "hash": "md5", "md5": "0" * 32}], "outs": []}
+    Path("dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
+    assert check(capsys)["stale"] == [stage]
+
+
+def check(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    tohum("forget", "--check", "--json")
+    return json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -240,3 +240,21 @@ def test_states_that_nobody_continues_go_and_say_so(
     os.utime(states.STATE / "new" / step(15), (time.time() + 9, time.time() + 9))
     with states.locked("mine"):
         assert sorted(path.name for path in states.STATE.iterdir()) == ["mine", "new"]
+
+
+def test_machine_differs_by_threads_and_cpu_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: a replay on other hardware blames code, data or settings for other rounding."""
+    here, threads = states.machine(), torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    assert states.machine() != here
+    monkeypatch.undo()
+    monkeypatch.setattr(states, "_cpu_model", lambda: "Abacus 3000")
+    assert "Abacus 3000" in states.machine()
+    assert states.machine() != here
+
+
+def test_cpu_model_is_read_from_the_facts_of_linux(tmp_path: Path) -> None:
+    facts = tmp_path / "cpuinfo"
+    facts.write_text("processor\t: 0\nmodel name\t: Abacus 3000\n", encoding="utf-8")
+    assert states._cpu_model(facts) == "Abacus 3000"
+    assert states._cpu_model(tmp_path / "none")
