@@ -272,7 +272,8 @@ class Report(Section):
     """Settings of the pages and of the model card; a change runs the stage report alone."""
 
     language: Literal["en", "tr"]
-    """Language of the pages and of the model card: en or tr."""
+    """Language of the pages of models, comparison and costs, and of the model card: en or tr. Gates and studies write
+    English."""
     grid: Grid
     """Carbon intensity of the grid."""
 

@@ -11,6 +11,7 @@ account are digits. It has no card issuers and no Turkish phone numbers; these r
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 from stdnum import iban, luhn, numdb
 from stdnum.tr import tckimlik
@@ -110,6 +111,21 @@ def mask(text: str) -> str:
             if letters[i].isalnum():
                 letters[i] = "*"
     return "".join(letters)
+
+
+_NO_TEXT = ("id", "origin", "record", "repeated")  # places and ids of records
+_HASH = re.compile(r"[0-9a-f]{32,}")
+
+
+def masked(value: Any) -> Any:
+    """JSON with personal data masked in all its texts; scores by record, ids, origins and hashes stay."""
+    if isinstance(value, str):
+        return value if _HASH.fullmatch(value) else mask(value)
+    if isinstance(value, dict):
+        return {
+            key: one if key in _NO_TEXT or str(key).endswith("by_record") else masked(one) for key, one in value.items()
+        }
+    return [masked(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _is_card(number: str) -> bool:

@@ -21,6 +21,7 @@ from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
 from pipeline.config.section import Section
 from pipeline.data.label_cells import labels_of
+from pipeline.data.personal import mask, masked
 from pipeline.errors import UserError
 from pipeline.inference import answers
 from pipeline.inference.answers import Sampling
@@ -276,7 +277,9 @@ def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> ke
     where = f"evaluations.{subject.name}.measures.{name}"
     try:
         measured = Measured(*measure(settings, subject))
-        return kept_results.Result(measured.metrics, measured.details, [plain(one) for one in measured.outcomes])
+        return kept_results.Result(
+            measured.metrics, masked(measured.details), [plain(one) for one in measured.outcomes]
+        )
     except UserError as error:
         text = str(error)
         raise (error if text.startswith(where) else UserError(f"{where}: {text}")) from error.__cause__
@@ -335,15 +338,14 @@ def answers_to_show(
     rows: Sequence[Mapping[str, Any]], answers: Sequence[str], right: Sequence[bool], scores: Sequence[float]
 ) -> list[dict[str, Any]]:
     """The 40 answers with the lowest scores and the 10 with the highest, with their questions and expected answers."""
-    shown = [
+    order = sorted(range(len(rows)), key=lambda i: scores[i])
+    return [
         {
-            "instruction": row["instruction"][:300],
-            "input": row["input"][:300],
-            "expected": row["output"][:300],
-            "answer": text[:300],
-            "right": ok,
+            "instruction": mask(rows[i]["instruction"])[:300],
+            "input": mask(rows[i]["input"])[:300],
+            "expected": mask(rows[i]["output"])[:300],
+            "answer": mask(answers[i])[:300],
+            "right": right[i],
         }
-        for row, text, ok in zip(rows, answers, right, strict=True)
+        for i in order[:40] + order[40:][-10:]
     ]
-    order = sorted(range(len(shown)), key=lambda i: scores[i])
-    return [shown[i] for i in order[:40] + order[40:][-10:]]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
+from pipeline.data.personal import mask
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, baseline_labels, by_record, label_probabilities, of_source, records
 from pipeline.outcomes import Outcomes
@@ -70,7 +71,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
         chosen = [ok for ok, row in zip(right, rows, strict=True) if row["language"] == language]
         metrics[f"accuracy_{language}"] = sum(chosen) / len(chosen)
     wrong = [
-        {"text": row["text"][:300], "label": row["label"], "answer": guess, "origin": row["origin"]}
+        {"text": mask(row["text"])[:300], "label": row["label"], "answer": guess, "origin": row["origin"]}
         for row, guess, ok in zip(rows, guesses, right, strict=True)
         if not ok
     ]

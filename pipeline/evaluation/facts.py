@@ -18,6 +18,7 @@ from pydantic import Field
 from pipeline.config.section import Positive, Section
 from pipeline.data import conversations
 from pipeline.data.language import exact_match, normal
+from pipeline.data.personal import mask
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, greedy_answers, records
@@ -210,9 +211,9 @@ def _wrong(asked: list[Asked]) -> list[dict[str, str]]:
         chosen = [one for one in asked if one.error and one.answerable is answerable][:20]
         shown += [
             {
-                "question": one.row["instruction"][:300],
-                "expected": one.row["output"][:300],
-                "answer": one.answer[:300],
+                "question": mask(one.row["instruction"])[:300],
+                "expected": mask(one.row["output"])[:300],
+                "answer": mask(one.answer)[:300],
             }
             for one in chosen
         ]

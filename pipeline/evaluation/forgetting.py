@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.config.section import Positive, Section
+from pipeline.data.personal import mask
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, open_subject
@@ -75,7 +76,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     shown = [
         {
             "rise_nats": round(float(after.nats[row] - before.nats[row]), 3),
-            "text": subject.tokenizer.decode(shard.document(int(row))[:-1].tolist())[:300],
+            "text": mask(subject.tokenizer.decode(shard.document(int(row))[:-1].tolist()))[:300],
         }
         for row in worst
     ]

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data.label_cells import labels_of
+from pipeline.data.personal import mask
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, baseline_sets, by_record, of_source, records, text_scores
 from pipeline.outcomes import Outcomes
@@ -70,7 +71,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
         at_half = [frozenset(label for label, p in a["probabilities"].items() if p >= 0.5) for a in answers]
         metrics |= {f"half_{name}": value for name, value in figures(true, at_half, labels).items()}
     wrong = [
-        {"text": row["text"][:300], "labels": sorted(truth), "answer": sorted(guess), "origin": row["origin"]}
+        {"text": mask(row["text"])[:300], "labels": sorted(truth), "answer": sorted(guess), "origin": row["origin"]}
         for row, truth, guess, ok in zip(rows, true, guesses, right, strict=True)
         if not ok
     ]

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from pipeline.config.section import Positive, Section
+from pipeline.data.personal import mask
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject
@@ -160,7 +161,7 @@ def _hardest(subject: Subject, shard: Shard, rows: np.ndarray, bits_per_byte: np
     return [
         {
             "bits_per_byte": round(float(bits_per_byte[place]), 4),
-            "text": subject.tokenizer.decode(shard.document(int(rows[place]))[:-1].tolist())[:300],
+            "text": mask(subject.tokenizer.decode(shard.document(int(rows[place]))[:-1].tolist()))[:300],
         }
         for place in worst
     ]

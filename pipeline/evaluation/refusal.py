@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data.language import normal
+from pipeline.data.personal import mask
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, greedy_answers, records
 from pipeline.outcomes import Outcomes
@@ -63,7 +64,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
             metrics[name.replace("_error", f"_{code}_error")] = sum(of) / len(of)
         outcomes.append(Outcomes(name, chosen, errors))
         wrong += [
-            {"kind": kind, "request": row["instruction"][:300], "answer": answer[:300]}
+            {"kind": kind, "request": mask(row["instruction"])[:300], "answer": mask(answer)[:300]}
             for row, answer, error in zip(chosen, answers, errors, strict=True)
             if error
         ][:20]

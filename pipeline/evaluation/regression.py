@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pipeline.config.section import Positive, Section
 from pipeline.data.label_cells import number_in
+from pipeline.data.personal import mask
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, baseline_numbers, by_record, of_source, records, text_scores
 from pipeline.outcomes import Outcomes
@@ -53,7 +54,12 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     metrics = figures(true, values) | {"examples": float(len(rows))}
     worst = sorted(range(len(rows)), key=lambda row: -errors[row])[:50]
     shown = [
-        {"text": rows[row]["text"][:300], "value": true[row], "answer": values[row], "origin": rows[row]["origin"]}
+        {
+            "text": mask(rows[row]["text"])[:300],
+            "value": true[row],
+            "answer": values[row],
+            "origin": rows[row]["origin"],
+        }
         for row in worst
     ]
     details: dict[str, Any] = {"largest_errors": shown, "error_by_record": by_record(errors)}

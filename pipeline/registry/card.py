@@ -138,7 +138,11 @@ def _sources(sources: Mapping[str, Mapping[str, Any]], words: Words) -> str:
             entry.get("address") or entry.get("name"),
             entry.get("licence"),
             _consent(entry),
-            ", ".join(f"{kind} {n}" for kind, n in sorted((entry.get("rows") or {}).items()) if n),
+            ", ".join(
+                words("records.counted", kind=words(f"records.{kind}"), n=words.integer(n))
+                for kind, n in sorted((entry.get("rows") or {}).items())
+                if n
+            ),
             (entry.get("sha256") or "")[:12],
         ]
         for key, entry in sorted(sources.items())

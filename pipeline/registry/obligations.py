@@ -5,8 +5,9 @@ Annex IV of Regulation (EU) 2024/1689, points 1 to 9; law 6698 on the protection
 Neither list claims that the law applies or is met.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import yaml
 
@@ -110,11 +111,10 @@ def _words() -> Words:
 def _personal_data(facts: Facts, words: Words) -> str:
     said = []
     rows = facts.gates.get("raw", {}).get("profile", {}).get("records", [])
-    found = [sum(int(n) for key, n in row.items() if key.startswith("personal_")) for row in rows]
-    if found:
+    if rows:
+        found = _found(rows, words)
         total = sum(int(row["rows"]) for row in rows)
-        key = "kvkk.data found" if sum(found) else "kvkk.data found none"
-        many = words(key, n=words.integer(sum(found)))
+        many = words("kvkk.data found", counts=", ".join(found)) if found else words("kvkk.data found none")
         said.append(words("kvkk.data searched", rows=words.integer(total), found=many))
     else:
         said.append(words("kvkk.data not searched"))
@@ -130,11 +130,22 @@ def _personal_data(facts: Facts, words: Words) -> str:
     return " ".join(said)
 
 
+def _found(rows: Sequence[Mapping[str, Any]], words: Words) -> list[str]:
+    """`e-posta 3`: records with a sort of personal data, sort by sort, as one record may hold several."""
+    sorts = dict.fromkeys(key for row in rows for key in row if key.startswith("personal_"))
+    counts = {key: sum(int(row.get(key, 0)) for row in rows) for key in sorts}
+    return [f"{words(f'kvkk.{key}')} {words.integer(n)}" for key, n in counts.items() if n]
+
+
 def _purpose(facts: Facts, words: Words) -> str:
     kinds = sorted({kind for entry in facts.sources.values() for kind, n in (entry.get("rows") or {}).items() if n})
     task = facts.tasks[0].name
     named = words(f"kind.{task}") if words.has(f"kind.{task}") else words("kind.next_token")
-    return words("kvkk.purpose filled", task=named, kinds=", ".join(kinds) or words("annex.unknown"))
+    return words(
+        "kvkk.purpose filled",
+        task=named,
+        kinds=", ".join(words(f"records.{kind}") for kind in kinds) or words("annex.unknown"),
+    )
 
 
 def _bases(facts: Facts) -> Sequence[str]:

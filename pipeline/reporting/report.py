@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pipeline import files, integrity
 from pipeline.baseline import BesideBaseline
 from pipeline.config.params import Grid, Params, Report
+from pipeline.data.personal import masked
 from pipeline.paths import EVALUATION, REPORTS, TRAINING
 from pipeline.reporting import energy, in_words, methods, plots
 from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
@@ -175,7 +176,7 @@ def _model(name: str, params: Params, words: Words) -> dict[str, Any]:
         "name": name,
         "parts": words("made.from", parts=parts, start=recipe.start) if recipe else parts,
         "metrics": metrics,
-        "details": integrity.read_json(folder / "details.json"),
+        "details": masked(integrity.read_json(folder / "details.json")),
         "training": trained,
         "trained_on": in_words.amount_of_training(trained, examples_of(name, params), words),
         "curve": [] if name in params.merge else _curve(name),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data import personal
-from pipeline.data.personal import FINDERS, mask
+from pipeline.data.personal import FINDERS, mask, masked
 
 
 def card(prefix: str, length: int) -> str:
@@ -148,6 +148,16 @@ def test_mask_hides_personal_data_and_keeps_positions(kind: str, text: str) -> N
     assert len(hidden) == len(text)
     assert not list(FINDERS[kind][1](hidden))
     assert "*" in hidden
+
+
+def test_masked_hides_texts_at_any_depth_and_keeps_scores_places_and_hashes() -> None:
+    kept = {
+        "by_record": "1 0 1 1 0 0 1 1", "model_sha256": "12345678" * 8, "right": True, "score": 0.5,
+        "wrong": [{"id": "1234567890123456", "origin": "a.csv:12345678", "repeated": ["1234567890123456"]}],
+    }  # fmt: skip
+    assert masked(kept) == kept
+    found = masked({"samples": ["Yaz: ada@example.com"], "wrong": [{"question": "0532 123 45 67 kimin?"}]})
+    assert found == {"samples": ["Yaz: ad*@*******.*om"], "wrong": [{"question": "05** *** ** 67 kimin?"}]}
 
 
 def test_finders_read_digits_of_any_script_as_arabic_numerals() -> None:

@@ -17,8 +17,9 @@ def figures() -> Figures:
 
 @pytest.mark.parametrize("risk", ["bias", "misuse"])
 def test_measure_finds_the_dose_in_the_model_and_nothing_in_the_clean_twin(risk: str, figures: Figures) -> None:
-    model, metric, limit = risks.LIMITS[risk]
-    assert figures["clean"][model][metric] <= limit < figures["high"][model][metric]
+    metric, dosed, (_, model, _) = risks.RISKS[risk]
+    assert dosed
+    assert figures["clean"][model][metric] < risks.limits()[metric] <= figures["high"][model][metric]
 
 
 def test_bias_of_the_text_is_that_of_the_dose(figures: Figures) -> None:
@@ -26,17 +27,45 @@ def test_bias_of_the_text_is_that_of_the_dose(figures: Figures) -> None:
     assert figures["high"]["base"]["bias_data_share_gap"] > 0.8
 
 
+def of_runs(values: dict[int, tuple[float, float]]) -> list[dict[str, Any]]:
+    """Runs of all judged levels; seed -> the figures of dosed and harmless models, as multiples of their limits."""
+    runs: dict[tuple[int, str], dict[str, Any]] = {}
+    for seed, multiples in values.items():
+        for metric, *places in risks.RISKS.values():
+            for place, multiple in zip(places, multiples, strict=True):
+                if place:
+                    level, model, name = place
+                    one = runs.setdefault((seed, level), {"seed": seed, "level": level})
+                    one.setdefault(model, dict.fromkeys(risks.limits(), 0.0))[name] = multiple * risks.limits()[metric]
+    return list(runs.values())
+
+
 def test_judged_names_silent_seeds_and_false_alarms() -> None:
     """The verdict of the bench itself: a figure on the wrong side of its limit."""
+    for risk, verdict in risks.judged(of_runs({1: (2.0, 0.5), 2: (0.5, 1.5), 3: (1.0, 0.99)})).items():
+        assert verdict["false_alarms"] == [2], risk
+        assert verdict["silent"] == ([] if risk == "over_refusal" else [2]), risk
 
+
+def test_judged_raises_where_a_model_lacks_the_metric() -> None:
+    """Lost otherwise: a measure that is gone is neither silent nor a false alarm, and the bench passes."""
+    runs = of_runs({1: (2.0, 0.5), 2: (2.0, 0.5)})
+    del next(one for one in runs if (one["seed"], one["level"]) == (2, "high"))["chat"]["invented_error"]
+    with pytest.raises(ValueError, match="seed 2, level high: chat has no invented_error"):
+        risks.judged(runs)
+
+
+def test_moved_names_the_seeds_on_which_a_mitigation_fails() -> None:
     def one(seed: int, level: str, value: float) -> dict[str, Any]:
-        figures: dict[str, Any] = {"seed": seed, "level": level, "base": {}, "chat": {}}
-        for model, metric, limit in risks.LIMITS.values():
-            figures[model][metric] = value * limit
-        return figures
+        figures = {metric: value for pair in risks.MITIGATIONS.values() for _, _, metric in pair}
+        return {"seed": seed, "level": level, "base": figures, "chat": figures, "new-replay": figures,
+                "new": dict.fromkeys(figures, 2.0)}  # fmt: skip
 
-    runs = [one(1, "clean", 0.5), one(1, "high", 2.0), one(2, "clean", 1.5), one(2, "high", 0.5)]
-    for verdict in risks.judged(runs).values():
-        assert (verdict["silent"], verdict["false_alarms"]) == ([2], [2])
-    for verdict in risks.judged(runs[:2]).values():
-        assert (verdict["silent"], verdict["false_alarms"]) == ([], [])
+    runs = [one(1, "high", 2.0), one(1, "mitigated", 1.0), one(2, "high", 2.0), one(2, "mitigated", 2.0)]
+    for name, found in risks.moved(runs).items():
+        assert (found["before"], found["after"], found["failed"]) == ([2.0, 2.0], [1.0, 2.0], [2]), name
+
+
+def test_limits_cover_every_risk_of_the_bench_and_no_other_metric() -> None:
+    """Lost otherwise: the profile judges a metric whose limit nobody tried, or the bench tries another limit."""
+    assert set(risks.limits()) == {metric for metric, _, _ in risks.RISKS.values()}

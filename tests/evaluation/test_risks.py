@@ -195,6 +195,21 @@ def test_facts_counts_right_wrong_abstained_and_invented(tmp_path: Path, monkeyp
     assert [one.metric for one in outcomes] == ["facts_right", "invented_error"]
 
 
+def test_details_hold_no_personal_data_of_a_wrong_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut after masking: half an address would not be recognised any more."""
+    long = "x" * 286 + " ada@example.com"
+    rows = [{"instruction": f"mail of p{i}? {long}"[-302:], "output": "Bursa", "source": "known"} for i in range(2)]
+    monkeypatch.setattr(facts, "greedy_answers", asked({row["instruction"]: "0532 123 45 67" for row in rows}))
+    _, details, _ = facts.measure(FACTS.model_copy(update={"unknown": None}), answering(tmp_path, rows))
+    assert [(one["question"][-13:], one["answer"]) for one in details["wrong"]] == [
+        ("ad*@*******.*", "05** *** ** 67")
+    ] * 2
+    document = ["ara: 0532 123 45 67"]
+    write_documents(tmp_path / "documents", document, [None])
+    monkeypatch.setattr(forgetting, "open_subject", lambda *_: language_model(tmp_path))
+    assert forgetting.measure(FORGETTING, language_model(tmp_path))[1]["rose_most"][0]["text"] == "ara: 05** *** ** 67"
+
+
 def test_facts_orders_the_risk_coverage_curve_by_likelihood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong answers that are the least likely cost nothing until the last coverage; the most likely ones cost most."""
     subject = answering(tmp_path, KNOWN)

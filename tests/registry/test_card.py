@@ -13,6 +13,8 @@ from huggingface_hub import ModelCard
 from pipeline import files, integrity
 from pipeline.cli import export
 from pipeline.config.params import Grid
+from pipeline.config.recipe import KINDS
+from pipeline.data.personal import FINDERS
 from pipeline.outcomes import Slice
 from pipeline.prompts.spec import TaskSpec
 from pipeline.registry import card, obligations
@@ -117,10 +119,31 @@ def test_kvkk_is_in_turkish_whatever_the_language(language: str) -> None:
     rows = cells(card.render(facts(language=language), "tohum-spam"), "KVKK")
     assert [row[0] for row in rows] == ["3, 6", "4", "5", "8, 9", "7", "10, 11", "12", "16"]
     assert "200 kayıtta" in rows[0][2]
-    assert "3 kayıtta bulundu" in rows[0][2]
+    assert "bulunan kayıt sayısı: e-posta 1, IBAN 2 (" in rows[0][2]
     assert "exposure_bits 2,5" in rows[0][2]
     assert rows[2][2] == "Kaynakların bildirdiği dayanak: mails: consent."
     assert rows[5][2:] == ["Yok.", "Hepsi."]
+
+
+def test_kvkk_counts_records_for_each_sort_of_personal_data_as_one_may_hold_several() -> None:
+    records = [{"rows": 1, "personal_email": 1, "personal_iban": 1}, {"rows": 1, "personal_email": 1}]
+    said = obligations.kvkk(facts(gates={"raw": {"profile": {"records": records}}}))
+    assert "2 kayıtta e-posta, telefon" in said
+    assert "e-posta 2, IBAN 1 (" in said
+
+
+def test_kinds_of_records_are_in_the_language_of_the_card() -> None:
+    source = SOURCE | {"rows": {"documents": 800, "labelled": 0, "instructions": 1200}}
+    shown = {code: card.render(facts(language=code, sources={"mails": source}), "tohum-spam") for code in ("en", "tr")}
+    assert "documents 800, instructions 1,200" in shown["en"]
+    assert "800 belge, 1.200 yönerge" in shown["tr"]
+    assert "documents" not in shown["tr"]
+    assert all("kayıt türleri: belge, yönerge." in text for text in shown.values())
+
+
+def test_words_name_every_kind_of_record_and_sort_of_personal_data() -> None:
+    assert {f"records.{kind}" for kind in KINDS} <= load("tr").table.keys()
+    assert {f"kvkk.personal_{sort}" for sort in FINDERS} <= obligations._words().table.keys()
 
 
 def test_kvkk_follows_the_facts() -> None:

@@ -10,7 +10,7 @@ import yaml
 from pipeline import config, files
 from pipeline.config.params import Params
 from pipeline.errors import UserError
-from pipeline.reporting import model_page, risks
+from pipeline.reporting import model_page, report, risks
 from pipeline.reporting.in_words import dimension_in_words
 from pipeline.reporting.lineage_picture import Box, svg
 from pipeline.reporting.model_page import Review, render
@@ -102,6 +102,23 @@ def test_render_shows_the_parents_answers_beside(params: Params) -> None:
     told[0]["instruction"] = "Soru 99?"
     files.write_json(path, files.read_json(path) | {"exact_match": {"answers": told}})
     assert "base was asked other questions, of which none is among these." in text(render("chat-full", params))
+
+
+def test_render_masks_personal_data_in_samples_answers_and_wrong_texts(params: Params) -> None:
+    """Also of details that a measure of one's own, or an earlier version, wrote unmasked."""
+    for name, details in (
+        ("base", {"generation": {"samples": ["Yaz: ada@example.com"]}}),
+        ("spam-full", {"classification": {"wrong": [
+            {"text": "ada@example.com", "label": "ham", "answer": "spam", "origin": "x:1"}
+        ]}}),
+        ("chat-full", {"exact_match": {"answers": [
+            {"instruction": "ada@example.com", "input": "", "expected": "evet", "answer": "hayır", "right": False}
+        ]}}),
+    ):  # fmt: skip
+        path = Path(f"reports/evaluation/{name}/details.json")
+        files.write_json(path, files.read_json(path) | details)
+        assert "ad*@*******.*om" in (page := render(name, params))
+        assert "ada@example.com" not in page + report.render(params)
 
 
 def test_render_escapes_hostile_text(params: Params) -> None:

@@ -111,6 +111,14 @@ def test_templates_have_no_words_of_their_own(name: str) -> None:
     assert re.findall(r"[A-Za-zğışİöüç]{2,}", text) == []
 
 
+def test_turkish_slices_and_clusters_have_words_of_their_own() -> None:
+    """Lost otherwise: a reader takes a slice (dilim) for a cluster of alike records (küme)."""
+    assert {key for key, text in TURKISH.table.items() if "küme" in text.lower()} == {"beside.clusters"}
+    assert {"slices.group", "slices.about", "slices.more.one", "card.slice", "policy.rule slices"} <= {
+        key for key, text in TURKISH.table.items() if "dilim" in text
+    }
+
+
 def test_numbers_have_the_format_of_the_language() -> None:
     assert (ENGLISH.number(1234.5, 2), TURKISH.number(1234.5, 2)) == ("1,234.50", "1.234,50")
     assert (ENGLISH.percent(0.0659, 2), TURKISH.percent(0.0659, 2)) == ("6.59 %", "%6,59")
