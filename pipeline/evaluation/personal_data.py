@@ -6,7 +6,7 @@ anywhere: details show masked texts.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -134,8 +134,8 @@ def _training_texts(subject: Subject) -> Iterator[list[str]]:
     if (subject.samples / "documents/train.bin").exists():
         shard = Shard.open(subject.samples / "documents", "train")
         for first in range(0, len(shard), _BATCH):
-            rows: Iterable[int] = range(first, min(first + _BATCH, len(shard)))
-            yield [subject.tokenizer.decode(shard.document(row)[:-1].tolist()) for row in rows]
+            documents = range(first, min(first + _BATCH, len(shard)))
+            yield [subject.tokenizer.decode(shard.document(row)[:-1].tolist()) for row in documents]
     for kind in _KINDS:
         if (subject.samples / kind / "train.parquet").exists():
             rows = records(subject, kind, "train")
