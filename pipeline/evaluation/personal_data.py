@@ -138,6 +138,6 @@ def _training_texts(subject: Subject) -> Iterator[list[str]]:
             yield [subject.tokenizer.decode(shard.document(row)[:-1].tolist()) for row in documents]
     for kind in _KINDS:
         if (subject.samples / kind / "train.parquet").exists():
-            rows = records(subject, kind, "train")
-            yield [row[name] for row in rows for name in CONTENT[kind]]
-            yield [told for row in rows for told in conversations.texts(row.get("history"))]
+            told = records(subject, kind, "train")
+            yield [row[name] for row in told for name in CONTENT[kind]]
+            yield [text for row in told for text in conversations.texts(row.get("history"))]
