@@ -3,7 +3,7 @@
 Files are read by their content, not by what a ledger says: every parquet file with a column of record ids (`id`, `of`,
 `record`, `twin_of`), of any version that a cache still holds; every document's tokens, decoded and hashed again; and
 JSON and HTML files, for ids and for strings that are a listed text. The list has hashes only, so a part of a text, a
-text of one word and a listed question without its answer are not recognised in them.
+text of one word, one with masked personal data and a listed question without its answer are not recognised in them.
 """
 
 import html
