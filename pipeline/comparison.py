@@ -93,7 +93,7 @@ def _compared(key: tuple[str, str], ours: pa.Table, theirs: pa.Table, at_once: i
             f"{key[0]}: the two models were measured on different records ({len(ours)} and {len(theirs)}); "
             "evaluate both on the same samples"
         )
-    first, second = ours["value"].to_numpy(), theirs["value"].to_numpy()
+    first, second = outcomes.values_of(ours), outcomes.values_of(theirs)
     names, cluster_N = np.unique(np.array(ours["cluster"].to_pylist(), dtype=object), return_inverse=True)
     difference_N = first - second
     sums = np.bincount(cluster_N, difference_N, len(names))

@@ -14,12 +14,12 @@ A slice is the set of records with one value of a dimension.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.significance import ERROR_RATE, wilson
@@ -145,7 +145,7 @@ def slices(outcomes: pa.Table) -> list[Slice]:
     """Every slice with at least FEWEST records, by measure, metric, dimension and value."""
     made = []
     for (measure, metric), rows in by_metric(outcomes).items():
-        values, parts = rows["value"].to_numpy(), rows_of_slices(rows)
+        values, parts = values_of(rows), rows_of_slices(rows)
         at_once = Counter(dimension for dimension, _ in parts)
         made += [
             Slice(measure, metric, dimension, value, len(at), *mean_interval(values[at], at_once[dimension]))
@@ -181,13 +181,19 @@ def worst(shown: Sequence[Slice]) -> list[Slice]:
 
 def by_metric(outcomes: pa.Table) -> dict[tuple[str, str], pa.Table]:
     """(measure, metric) -> its rows, in the order of the table."""
-    keys = dict.fromkeys(zip(outcomes["measure"].to_pylist(), outcomes["metric"].to_pylist(), strict=True))
-    return {
-        (measure, metric): outcomes.filter(
-            pc.and_(pc.equal(outcomes["measure"], measure), pc.equal(outcomes["metric"], metric))
-        )
-        for measure, metric in keys
-    }
+    keys = list(zip(outcomes["measure"].to_pylist(), outcomes["metric"].to_pylist(), strict=True))
+    parts: dict[tuple[str, str], list[pa.Table]] = {}
+    first = 0
+    for key, run in groupby(keys):  # slices of the table: comparing a column with a value would import pandas
+        length = len(list(run))
+        parts.setdefault(key, []).append(outcomes.slice(first, length))
+        first += length
+    return {key: pa.concat_tables(slices) for key, slices in parts.items()}
+
+
+def values_of(rows: pa.Table) -> np.ndarray:
+    """The values of these rows; arrow's own conversion would import pandas."""
+    return np.array(rows["value"].to_pylist())
 
 
 def mean_interval(values: np.ndarray, at_once: int = 1) -> tuple[float, float, float]:

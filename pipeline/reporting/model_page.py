@@ -196,7 +196,7 @@ def _headline(model: Mapping[str, Any], table: Any, words: Words) -> dict[str, A
     n = in_words.held_out_records(model["metrics"], metric)
     for (_, name), rows in outcomes.by_metric(table).items():
         if name == metric and bounds is None:
-            _, low, high = outcomes.mean_interval(rows["value"].to_numpy())
+            _, low, high = outcomes.mean_interval(outcomes.values_of(rows))
             bounds, n = (low, high), len(rows)
     digits = 1 if abs(value) >= 10 else 3
     return {

@@ -127,7 +127,7 @@ def test_augmented_gives_twins_of_documents_without_bits(tmp_path, monkeypatch):
     pairs = {"en": [["woman", "man"]], "tr": [["kadın", "erkek"]]}
     twins = augmented({"name": "counterfactual", "share": 1.0, "exchange": pairs}, of="world", kind="documents")
     sources = {"world": told, "twins": twins}
-    collect(Download.model_validate({"sources": sources}), tmp_path / "raw", progress=False)
+    collect(Download.model_validate({"forget": None, "sources": sources}), tmp_path / "raw", progress=False)
     rows = pq.read_table(tmp_path / "raw/documents.parquet").to_pylist()
     made = [row for row in rows if row["twin_of"]]
     assert made

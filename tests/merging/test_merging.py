@@ -93,7 +93,7 @@ def test_a_merged_model_is_evaluated_as_both_of_its_models(variant: Variant) -> 
         "classification": {"split": "test", "batch_size": 4, "baseline": None},
         "exact_match": {"split": "test", "batch_size": 4, "max_tokens": 4, "max_records": None},
     }
-    metrics, _ = measure_all(open_subject("both", COMPUTE), Evaluation(measures=measures, thresholds={}))
+    metrics, *_ = measure_all(open_subject("both", COMPUTE), Evaluation(measures=measures, thresholds={}))
     assert {"accuracy", "exact_match", "examples", "instructions"} <= metrics.keys()
 
 

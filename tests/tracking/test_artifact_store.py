@@ -78,7 +78,9 @@ def use(store: Registry, model: str, folder: Path) -> None:
     assert candidate is not None
     assert f"--sha256 {candidate.tags[VERSION]}" in store.review(model)
     assert store.verify(candidate).version_sha256 == candidate.tags[VERSION]
-    store.promote(model, candidate.version, candidate.tags[VERSION], "reviewed")
+    champion = store.at(model, CHAMPION)
+    if champion is None or champion.version != candidate.version:  # the same decision is made once
+        store.promote(model, candidate.version, candidate.tags[VERSION], "reviewed")
     downloaded = store.download(f"models:/tohum-{model}@{CHAMPION}")
     assert files.sha256_of(downloaded) == candidate.tags[MODEL]
     assert str(downloaded) in store.start(model)
