@@ -39,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.chdir(tmp_path_factory.mktemp("review"))
         trained("base", 20)
         trained("spam-full", 30)
-        yield Registry(params())
+        yield Registry(params(f"sqlite:///{Path.cwd()}/mlflow.db"))
 
 
 def text(page: Path) -> str:

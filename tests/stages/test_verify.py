@@ -29,6 +29,9 @@ def git(*words: str) -> None:
 @pytest.fixture
 def version(base_project: Path) -> Any:
     """The base as it would be registered from this commit."""
+    params = Path("params.yaml")  # MLflow keeps one store per address in a process, so the address has the whole path
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db"), encoding="utf-8")
     Path(".gitignore").write_text("/data/\n/models/\n/reports/\n/.dvc/\n/.tohum/\n", encoding="utf-8")
     git("init", "--quiet")
     git("add", "params.yaml", "dvc.yaml", "dvc.lock", ".gitignore")
