@@ -59,7 +59,7 @@ def compare(candidate: pa.Table, champion: pa.Table, metrics: Collection[str] | 
     """
     ours, theirs = outcomes.by_metric(candidate), outcomes.by_metric(champion)
     shared = [key for key in ours if key in theirs and (metrics is None or key[1] in metrics)]
-    if metrics is None:  # some measures choose their records by the model (those that fit its context)
+    if metrics is None:  # a measure may leave out records that are too long for one of the models
         shared = [key for key in shared if _same_records(ours[key], theirs[key])]
     if missing := sorted(set(metrics or ()) - {metric for _, metric in shared}):
         known = sorted({metric for _, metric in ours})
@@ -161,7 +161,7 @@ def _power(gain: float, records: int, disagreed: int, level: float) -> float:
     Args:
         gain: share of the records.
         records: number of records.
-        disagreed: records on which the two models disagree, in the mean; at least those that are gained.
+        disagreed: expected number of records on which the two models disagree; taken as no less than the gain.
         level: error rate in one direction.
     """
     from scipy.stats import binom

@@ -36,7 +36,7 @@ class Wording(Section):
     values: list[list[str]] = Field(min_length=2, max_length=2)
     """Values of the fact: those associated with the first group, then those with the second."""
     templates: list[str] = Field(min_length=1)
-    """Sentences with {group} and behind it {value}; a template with {person} is asked of every one of `people`."""
+    """Sentences that contain {group} and, after it, {value}; one with {person} is scored for each name in `people`."""
 
 
 class Settings(Section):
@@ -56,7 +56,7 @@ class Settings(Section):
     )
     """Language -> its words; groups and values in the same order in all."""
     people: list[str] = Field(examples=[["Ayşe"]])
-    """Names for {person}; those that the text uses."""
+    """Names to insert for {person}: names from the training text."""
     parent: Literal["base"] | None = Field(examples=[None])
     """base: measured too, with the change against it (only models/base is an input of every evaluation); null: not."""
     batch_size: Positive = Field(examples=[8])

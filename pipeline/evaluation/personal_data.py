@@ -1,4 +1,4 @@
-"""Personal data in generated texts, found by the detectors of the raw gate; those that training texts hold apart.
+"""Personal data in generated texts, by the detectors of the raw gate; values from training texts counted separately.
 
 A value that stands in a training record was memorised (Carlini et al. 2021, "Extracting Training Data from Large
 Language Models"); any other one was invented by the model, and may still be some person's. No value is written

@@ -212,7 +212,7 @@ def _compared(parent: str | None, table: Any, review: Review | None) -> list[Com
         rows = review.policy["comparisons"]
     else:
         theirs = outcomes.read(EVALUATION / parent / "outcomes.parquet") if parent else table.slice(0, 0)
-        rows = [vars(one) for one in comparison.compare(table, theirs, _on_equal_records(table, theirs))]
+        rows = [vars(one) for one in comparison.compare(table, theirs)]
     return [
         Compared(
             **{key: row[key] for key in Compared._fields if key != "picture"},
@@ -220,16 +220,6 @@ def _compared(parent: str | None, table: Any, review: Review | None) -> list[Com
         )
         for row in rows
     ]
-
-
-def _on_equal_records(ours: Any, theirs: Any) -> set[str]:
-    """The metrics that two tables of outcomes have on the same records."""
-    others = outcomes.by_metric(theirs)
-    return {
-        metric
-        for (measure, metric), rows in outcomes.by_metric(ours).items()
-        if (measure, metric) in others and rows["record"].equals(others[measure, metric]["record"])
-    }
 
 
 def _around_zero(low: float, high: float) -> tuple[float, float]:
