@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 
 from pipeline.entry import QUIET
@@ -23,3 +25,11 @@ def pytest_configure() -> None:
     """Caps torch's threads only where torch is loaded anyway."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_experiment_left_behind() -> Iterator[None]:
+    """MLflow's set_experiment writes into the environment: processes that later tests start would look for it."""
+    yield
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.pop(name, None)
