@@ -11,7 +11,7 @@ kept, their copy: of a full AdamW training 4 times the weights, of an adapter 4 
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,17 @@ class Kept:
     def __init__(self, run: states.State, model: str, updates: Iterable[int]) -> None:
         self.model, self.updates = model, tuple(updates)
         self._state = states.State(run.folder / "kept", model, most=len(self.updates))
+        self._unwritten: dict[int, states.Saved] = {}
 
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Keeps the state of `progress["step"]`.
-
-        Raises:
-            UserError: it could not be written.
+        """Keeps the state of `progress["step"]`; in memory where it cannot be written, so that a disk that is full for
+        a while does not end the training. It is written at the end.
         """
         try:
             self._state.save(tensors, progress)
-        except OSError as error:
-            raise UserError(
-                f"{self._state.folder}: the state after update {progress['step']} could not be kept: {error.strerror}; "
-                "free space there and run again: the training continues from its last checkpoint"
-            ) from error
+        except OSError:
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            self._unwritten[int(progress["step"])] = copies, progress
 
     def problem(self, step: int) -> str | None:
         """The reason why a run that continues from `step` would lack a state, or None."""
@@ -98,6 +95,7 @@ class Kept:
 
         Raises:
             UserError: a state was damaged since it was saved.
+            OSError: the out could not be written.
         """
         folders = self._state.saved()
         try:
@@ -105,16 +103,19 @@ class Kept:
                 states.read(folder, self.model)
         except states.DamagedError as error:
             raise UserError(f"{error}; delete {self._state.folder} and run again") from None
-        _write(self.model, folders)
-        if folders:
-            size = sum(file.stat().st_size for folder in folders for file in folder.iterdir())
-            after = " and ".join(str(states.step_of(folder)) for folder in reversed(folders))
+        _write(self.model, folders, list(self._unwritten.values()))
+        if updates := kept_updates(self.model):
+            size = sum(file.stat().st_size for file in folder_of(self.model).rglob("*") if file.is_file())
+            after = " and ".join(map(str, updates))
             print(f"{self.model}: states after update {after} in {folder_of(self.model)}, {size / 1e6:.1f} MB")
 
 
-def _write(model: str, folders: list[Path]) -> None:
+def _write(model: str, folders: Sequence[Path], unwritten: Sequence[states.Saved] = ()) -> None:
     with replace_folder(folder_of(model)) as new:
         for folder in folders:
             shutil.copytree(folder, new / folder.name)
-        write_json(new / INDEX, {"model": model, "updates": sorted(map(states.step_of, folders))})
+        made = states.State(new, model, most=len(folders) + len(unwritten))
+        for tensors, progress in unwritten:
+            made.save(tensors, progress)
+        write_json(new / INDEX, {"model": model, "updates": sorted(map(states.step_of, made.saved()))})
         integrity.write_manifest(new)
