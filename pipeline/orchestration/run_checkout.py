@@ -178,8 +178,8 @@ def _made(project: Path, folder: Path, branch: str, start: str | None) -> RunChe
 def _newest(project: Path) -> tuple[str | None, str, list[str]]:
     """The git remote, the commit to begin with, and sentences: the newer of HEAD and its upstream branch."""
     notes = []
-    if changed := _run(project, "git", "status", "--porcelain", "--untracked-files=no").split("\n")[:4]:
-        names = ", ".join(line[3:] for line in changed[:3]) + (", ..." if len(changed) > 3 else "")
+    if changed := _run(project, "git", "diff", "--name-only", "HEAD").split("\n")[:4]:
+        names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
         notes += [f"changes that are not committed are not part of the run: {names}"] if names else []
     head = _run(project, "git", "rev-parse", "HEAD")
     upstream = _try(project, "git", "rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
