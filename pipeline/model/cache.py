@@ -140,7 +140,7 @@ class RowCache:
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.slots = self.capacity = 0
         self._shape = (config.n_layers, config.n_kv_heads, config.head_dim)
-        self._dtype, self._device = dtype, device
+        self.dtype, self._device = dtype, device
         self._store = self._empty(0, 0)
         self._arrange()
 
@@ -157,8 +157,8 @@ class RowCache:
     def write(self, layer: int, places_N: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> None:
         """Stores keys and values of a layer; a place is slot times capacity plus position."""
         keys, values = self._flat[layer]
-        keys.index_copy_(0, places_N, k_NGK.to(self._dtype))
-        values.index_copy_(0, places_N, v_NGK.to(self._dtype))
+        keys.index_copy_(0, places_N, k_NGK.to(self.dtype))
+        values.index_copy_(0, places_N, v_NGK.to(self.dtype))
 
     def views(self, slot: int, first: int, end: int) -> list[KeyValue]:
         """Keys and values of a row from position `first` to before `end`, of every layer: [1, G, S, K] each."""
@@ -178,7 +178,7 @@ class RowCache:
 
     def _empty(self, slots: int, capacity: int) -> Tensor:
         L, G, K = self._shape
-        return torch.empty(L, 2, slots, capacity, G, K, dtype=self._dtype, device=self._device)
+        return torch.empty(L, 2, slots, capacity, G, K, dtype=self.dtype, device=self._device)
 
     def _arrange(self) -> None:
         """Views of the store, made once: by layer for writing, by row for attention."""

@@ -211,7 +211,7 @@ def _layer(block: nn.Module) -> _Layer:
 
 def _product(*modules: nn.Module) -> Function:
     """Their outputs side by side, [N, ...]: one matmul where all are plain projections, and small."""
-    plain = [module for module in modules if _is_plain(module)]
+    plain = [module for module in modules if isinstance(module, nn.Linear) and _is_plain(module)]
     if len(plain) < len(modules):
         return modules[0] if len(modules) == 1 else partial(_beside, parts=modules)
     if len(plain) > 1 and sum(module.weight.numel() for module in plain) > _LARGEST_FUSED:
