@@ -82,7 +82,7 @@ class FlatModel:
     def step(self, pieces: Sequence[Piece]) -> Tensor:
         """Writes keys and values of the pieces' tokens into the cache; logits after the last of each, [B, V]."""
         ids_N, positions_N, places_N, last_B = self._indices(pieces)
-        views = [self._keys(piece) for piece in pieces]
+        views = [self._keys(piece, len(piece.ids) == 1) for piece in pieces]
         count, single = len(places_N), last_B is None
         rope = self._rotations(positions_N)
         x_ND = self._embedded(ids_N, positions_N)
@@ -91,6 +91,7 @@ class FlatModel:
             self.cache.write(number, places_N, k_NGK[:count], v_NGK[:count])
             if last_B is not None and number == len(self._layers) - 1:  # only the last token of each piece is needed
                 x_ND, q_NHK, single = x_ND[last_B], q_NHK[last_B], True
+                views = [self._keys(piece, single) for piece in pieces]
             keys = [view[number] for view in views]
             y_NX = self._attended(q_NHK, keys, None if single else pieces)
             x_ND = x_ND + layer.out(y_NX)
@@ -120,11 +121,11 @@ class FlatModel:
         wanted = None if len(last) == len(ids) else torch.tensor(last + [0] * _missing(len(last)))
         return ids_N, positions_N, places_N[: len(places)], wanted
 
-    def _keys(self, piece: Piece) -> list[KeyValue]:
-        """Keys and values, [1, G, S, K], of every layer; of a single token only those within the sliding window."""
+    def _keys(self, piece: Piece, last_only: bool) -> list[KeyValue]:
+        """Keys and values, [1, G, S, K], of every layer; for the last query only those within the sliding window."""
         end = piece.past + len(piece.ids)
         window = self.config.sliding_window
-        first = max(0, end - window) if window is not None and len(piece.ids) == 1 else 0
+        first = max(0, end - window) if window is not None and last_only else 0
         return self.cache.views(piece.slot, first, end)
 
     def _embedded(self, ids_N: Tensor, positions_N: Tensor) -> Tensor:
