@@ -205,7 +205,7 @@ def _shares(name: str, values: Sequence[str | None], present_N: npt.NDArray[np.b
     return columns[:1] if len(counts) == 2 else columns
 
 
-def _number(name: str, values: Sequence[float | None], present_N: npt.NDArray[np.bool_], spread: bool) -> list[_Column]:
+def _number(name: str, values: Sequence[float | None], present_N: npt.NDArray[np.bool_]) -> list[_Column]:
     """A column of ranks, and of their distances from the middle; none for a number that does not vary."""
     values_N = np.array([0.0 if value is None else value for value in values], np.float64)
     ranks = midranks(values_N[present_N])
