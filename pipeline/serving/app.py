@@ -42,7 +42,7 @@ class App:
         )  # fmt: skip
         self._service = Service(decoder, records, metrics, settings.limits.unread_pieces)
         self._started = int(time.time())
-        self.draining = lambda: False
+        self.draining: Callable[[], bool] = lambda: False
         posts: dict[str, Callable[[HttpRequest], Awaitable[Any]]] = {
             "/v1/chat/completions": self.chat,
             "/v1/completions": self.completions,
@@ -95,7 +95,9 @@ class App:
         prompts = [await self._prompt(loaded, asked, "messages")]
         identity, usage = new_request(), bool(body.stream_options and body.stream_options.include_usage)
         form = ChatForm(identity, slot.name, loaded.task.tokenizer, body.logprobs, usage)
-        return self._generation(request, body, slot, loaded, identity, form, prompts, settings, kept, [messages], body.logprobs)
+        return self._generation(
+            request, body, slot, loaded, identity, form, prompts, settings, kept, [messages], body.logprobs
+        )
 
     async def completions(self, request: HttpRequest) -> Generation:
         """POST /v1/completions."""
@@ -108,7 +110,9 @@ class App:
         identity, usage = new_request(), bool(body.stream_options and body.stream_options.include_usage)
         logprobs = body.logprobs is not None
         form = CompletionForm(identity, slot.name, loaded.task.tokenizer, logprobs, usage)
-        return self._generation(request, body, slot, loaded, identity, form, prompts, settings, kept, body.prompts, logprobs)
+        return self._generation(
+            request, body, slot, loaded, identity, form, prompts, settings, kept, body.prompts, logprobs
+        )
 
     def _generation(  # noqa: PLR0913 - the two endpoints' common end
         self, request: HttpRequest, body: bodies.Sampled, slot: Slot, loaded: Loaded, identity: str,
@@ -145,7 +149,8 @@ class App:
             top_logprobs=min(top_logprobs, loaded.model.config.vocab_size),
             bias={int(number): value for number, value in body.logit_bias.items()},
         )  # fmt: skip
-        kept = {"max_tokens": most, "temperature": body.temperature, "top_k": body.top_k, "top_p": body.top_p, "seed": seed}
+        kept: dict[str, Any] = {"max_tokens": most, "temperature": body.temperature, "top_k": body.top_k}
+        kept |= {"top_p": body.top_p, "seed": seed}
         kept |= {"n": body.n, "stop": body.stops}
         return settings, kept | ({"logit_bias": body.logit_bias} if body.logit_bias else {})
 

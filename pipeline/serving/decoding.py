@@ -239,7 +239,7 @@ class Decoder:
                 del rows.inboxes[row]
             total = sum(asked.samples for asked in begin.asked)
             reason = error if isinstance(error, UserError) else failed(error)
-            self._call(lambda: (self._count(begin.engine, -total), begin.inbox.fail(reason)))
+            self._call(lambda: self._fail(begin.engine, total, [begin.inbox], reason))
         if not rows.inboxes:
             self._rows.pop(begin.engine, None)
 
@@ -285,8 +285,14 @@ class Decoder:
         for row in inboxes:
             with contextlib.suppress(Exception):
                 engine.cancel(row)
-        owners = {id(inbox): inbox for inbox, _ in inboxes.values()}.values()
-        self._call(lambda: (self._count(engine, -len(inboxes)), [inbox.fail(error) for inbox in owners]))
+        owners = list({id(inbox): inbox for inbox, _ in inboxes.values()}.values())
+        self._call(lambda: self._fail(engine, len(inboxes), owners, error))
+
+    def _fail(self, engine: Engine, answers: int, inboxes: Sequence[Inbox], error: Exception) -> None:
+        """In the event loop."""
+        self._count(engine, -answers)
+        for inbox in inboxes:
+            inbox.fail(error)
 
     def _deliver(self, engine: Engine, arrived: Sequence[tuple[Inbox, int, Token]], finished: int) -> None:
         if finished:

@@ -9,8 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pipeline.config.serving import Serving
 from pipeline.errors import UserError
@@ -110,17 +109,21 @@ class Gate:
         if self._settings.host in LOOPBACK:
             status, reason = refusal(scope, None)
             if status == 307:
-                return reason + scope["raw_path"].decode("ascii", "replace")
+                return f"{reason}{quote(scope['path'])}"
             if status:
                 raise ApiError(status, reason)
             return None
         hosts = [host.decode("latin-1") for host in headers.get(b"host", [])]
         names = {*self._settings.names, f"{self._settings.host}:{scope['server'][1]}"}
         if len(hosts) != 1 or hosts[0] not in names:
-            raise ApiError(403, "refused: the request is for another name; serving.names of params.yaml lists its names")
+            raise ApiError(
+                403, "refused: the request is for another name; serving.names of params.yaml lists its names"
+            )
         origins = [urlsplit(value.decode("latin-1")).netloc for value in headers.get(b"origin", [])]
         sites = headers.get(b"sec-fetch-site", [])
-        if any(origin != hosts[0] for origin in origins) or any(site not in (b"same-origin", b"none") for site in sites):
+        if any(origin != hosts[0] for origin in origins) or any(
+            site not in (b"same-origin", b"none") for site in sites
+        ):
             raise ApiError(403, "refused: the request comes from a page of another origin")
         return None
 
@@ -223,5 +226,3 @@ def _headers(scope: Scope) -> dict[bytes, list[bytes]]:
 
 def _method(method: str) -> str:
     return method if method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH") else "-"
-
-

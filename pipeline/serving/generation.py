@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,39 +95,40 @@ class Generation:
         if self._question.store:
             await self._keep(answers)
         whole = self._question.form.whole(answers.answers, self._usage(answers))
-        await respond(send, 200, json.dumps(whole, ensure_ascii=False).encode(), {"x-request-id": self._question.identity})
+        await respond(
+            send, 200, json.dumps(whole, ensure_ascii=False).encode(), {"x-request-id": self._question.identity}
+        )
 
     async def _streamed(self, answers: Answers, send: Send) -> None:
         """Sends events; an error after the first is an event too."""
         started = False
+        body = b""
         try:
-            opened: set[int] = set()
-            endings: list[str] = []
-            async for pieces in answers.pieces():
+            async for events in self._stream(answers):
                 if not started:
                     started = True
                     headers = [*_EVENTS, (b"x-request-id", self._question.identity.encode())]
                     await send({"type": "http.response.start", "status": 200, "headers": headers})
-                text = "".join(self._events(pieces, answers, opened, endings))
-                if text:
-                    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-            if self._question.store:
-                await self._keep(answers)
-            if self._question.with_usage:
-                endings.append(self._question.form.usage(self._usage(answers)))
-            body = "".join(endings).encode() + DONE
-        except (ApiError, UserError) as error:
-            if not started:
-                raise
-            refused = error if isinstance(error, ApiError) else ApiError(400, str(error))
-            body = b"data: " + refused.body + b"\n\n"
-        except _GoneError:
-            raise
+                if events:
+                    await send({"type": "http.response.body", "body": events.encode(), "more_body": True})
+            body = DONE
         except Exception as error:
-            if not started:
+            if not started or isinstance(error, _GoneError):
                 raise
-            body = b"data: " + failed(error).body + b"\n\n"
+            body = b"data: " + _api_error(error).body + b"\n\n"
         await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, answers: Answers) -> AsyncIterator[str]:
+        """The events of every step; the ends of answers with consent come after they are kept."""
+        opened: set[int] = set()
+        endings: list[str] = []
+        async for pieces in answers.pieces():
+            yield "".join(self._events(pieces, answers, opened, endings))
+        if self._question.store:
+            await self._keep(answers)
+        if self._question.with_usage:
+            endings.append(self._question.form.usage(self._usage(answers)))
+        yield "".join(endings)
 
     def _events(self, pieces: Sequence[Piece], answers: Answers, opened: set[int], endings: list[str]) -> list[str]:
         """The events of new text; those of ends wait in `endings` until a request with consent is kept."""
@@ -212,10 +213,15 @@ class Generation:
             )  # fmt: skip
 
 
+def _api_error(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    return ApiError(400, str(error)) if isinstance(error, UserError) else failed(error)
+
+
 async def _watch(receive: Receive, inbox: Inbox) -> None:
     """Ends the answers of a client that closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
     inbox.fail(_GoneError())
     inbox.close()
-

@@ -55,7 +55,9 @@ class Keys:
             raise UserError(f"key {name!r}: expected a name of letters, digits, '.', '_' and '-', at most 64")
         self._refresh()
         if any(known == name for known, _, _ in self._entries):
-            raise UserError(f"{self._path}: has a key {name!r} already; revoke it first: tohum serve --revoke-key {name}")
+            raise UserError(
+                f"{self._path}: has a key {name!r} already; revoke it first: tohum serve --revoke-key {name}"
+            )
         key, salt = _PREFIX + secrets.token_urlsafe(32), secrets.token_bytes(16)
         self._write([*self._entries, (name, salt, _hashed(salt, key))])
         return key
@@ -94,7 +96,9 @@ class Keys:
                 for name, entry in content.items()
             ]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{self._path}: damaged; remove it and make keys anew: tohum serve --new-key NAME") from None
+            raise UserError(
+                f"{self._path}: damaged; remove it and make keys anew: tohum serve --new-key NAME"
+            ) from None
         self._read_at = present
 
 

@@ -1,6 +1,6 @@
 """Served models: champions and versions of the registry, and folders of the project, loaded and swapped.
 
-    models:/tohum-chat-lora@champion   the version that the ledger of decisions says; a promotion or a roll back swaps it
+    models:/tohum-chat-lora@champion   the version that the ledger of decisions says; swapped when that changes
     models:/tohum-chat-lora/3          that version, whatever the review says of it
     chat-lora                          models/chat-lora of this project, which no review has seen
 
@@ -152,7 +152,9 @@ class Shelf:
 
         with reachable(self._params.runtime.tracking.uri):
             registry = self._open_registry()
-            found = [f"{_URI}{name}{_CHAMPION}" for name in registry.models() if registry.at(f"{_URI}{name}", "champion")]
+            found = [
+                f"{_URI}{name}{_CHAMPION}" for name in registry.models() if registry.at(f"{_URI}{name}", "champion")
+            ]
         if not found:
             raise UserError(
                 "no registered model has a champion; review one (`tohum review`), or name a model of this project: "

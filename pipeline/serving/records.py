@@ -1,7 +1,7 @@
 """Records of use: consented requests, ratings and late labels in the journal, counts without text of every request.
 
 An entry is on disk before the answer's last byte is sent (pipeline/data/journal.py); a disk that refuses it makes the
-answer an error. Counts are for the watch (pipeline/watching/observations.py); one that cannot be written is only logged.
+answer an error. Counts are for the watch (pipeline/watching/observations.py); one that is not written is only logged.
 """
 
 import asyncio
@@ -36,14 +36,15 @@ class Records:
         """
         self._metrics, self._asks = metrics, settings.consent == "ask"
         bounds = settings.journal
-        self._journal = Journal(JOURNAL, bounds.megabytes << 20, bounds.keep_days)
-        self._observations = ObservationLog(OBSERVATIONS)
+        self._folder, self._watch = JOURNAL.absolute(), WATCH.absolute()
+        self._journal = Journal(self._folder, bounds.megabytes << 20, bounds.keep_days)
+        self._observations = ObservationLog(OBSERVATIONS.absolute())
         self._secret = secret()
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="journal")
         self._answers: dict[str, int] = {}
         """Request in the journal -> number of its answers."""
         self._vocabularies: dict[str, Vocabulary | None] = {}
-        for entry in read(JOURNAL):
+        for entry in read(self._folder):
             if entry["kind"] == "request":
                 self._answers[entry["id"]] = len(entry["answers"])
 
@@ -101,7 +102,7 @@ class Records:
         except NotKeptError as error:
             raise ApiError(507, str(error), code="not_kept") from None
         kept = await asyncio.to_thread(
-            lambda: {entry["id"]: len(entry["answers"]) for entry in read(JOURNAL) if entry["kind"] == "request"}
+            lambda: {entry["id"]: len(entry["answers"]) for entry in read(self._folder) if entry["kind"] == "request"}
         )
         self._answers = kept
         return erased
@@ -111,7 +112,7 @@ class Records:
         for slot in slots:
             name = _model_name(slot)
             try:
-                self._vocabularies[name] = Vocabulary.read(WATCH / name)
+                self._vocabularies[name] = Vocabulary.read(self._watch / name)
             except UserError as error:
                 _LOG.warning("%s", error)
 

@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipeline.config.params import Params
+from pipeline.config.serving import Serving
 from pipeline.errors import UserError
 from pipeline.model.device import set_up
 from pipeline.orchestration.same_origin import App as Asgi
@@ -28,7 +30,7 @@ from pipeline.serving.decoding import Decoder, failed
 from pipeline.serving.gate import LOOPBACK, Gate
 from pipeline.serving.keys import Keys
 from pipeline.serving.metrics import Metrics
-from pipeline.serving.models import Shelf, Slot
+from pipeline.serving.models import Shelf
 from pipeline.serving.records import Records
 
 _LOG = logging.getLogger("tohum.serving")
@@ -43,7 +45,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._inner, self.app = self.app, self._with_transport  # type: ignore[assignment, has-type]
+        self._inner, self.app = self.app, self._with_transport
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,29 +88,68 @@ class Connection(H11Protocol):
 
     async def _with_transport(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["tohum.transport"] = self.transport
-        await self._inner(scope, receive, send)  # type: ignore[arg-type]
+        await self._inner(scope, receive, send)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a drain."""
+    """A whole server of loaded models, with a drain.
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    Attributes:
+        shelf, gate, decoder, records, metrics: its parts.
+    """
+
+    def __init__(self, shelf: Shelf, settings: Serving, keys: Keys) -> None:
+        """Raises UserError for a journal that cannot be written."""
+        self.shelf, self.metrics = shelf, Metrics()
+        self.records = Records(settings, self.metrics)
+        self.records.refresh(list(shelf.slots.values()))
+        limits = settings.limits
+        self.decoder = Decoder(settings.threads, limits.rows, limits.queue)
+        app = App(settings, shelf, self.decoder, self.records, self.metrics)
+        self.gate = Gate(app, settings, keys, self.metrics, app.knows)
+        app.draining = lambda: self.gate.draining
+        config = uvicorn.Config(
+            _with_lifespan(self.gate, self._background(settings.poll_seconds)), http=Connection, ws="none",
+            lifespan="on", log_config=None, access_log=False, proxy_headers=False, server_header=False,
+            date_header=False, limit_concurrency=limits.connections, timeout_keep_alive=60,
+        )  # fmt: skip
         super().__init__(config)
-        self._gate = gate
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal begins the drain, the second ends the server."""
-        if self._gate.draining:
+        if self.gate.draining:
             self.force_exit = self.should_exit = True
             return
-        self._gate.draining = True
+        self.gate.draining = True
         print("finishing the running answers; a second signal ends at once", file=sys.stderr, flush=True)
 
     async def on_tick(self, counter: int) -> bool:
         """Ends the drain with the last answer; uvicorn calls it ten times a second."""
-        if self._gate.draining and not self._gate.active:
+        if self.gate.draining and not self.gate.active:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    @contextlib.asynccontextmanager
+    async def _background(self, poll_seconds: float) -> AsyncIterator[None]:
+        """The decoding thread and the watch over the registry, while the server runs."""
+        self.decoder.start()
+        watch = asyncio.create_task(self._poll(poll_seconds))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            self.decoder.stop()
+            self.records.close()
+
+    async def _poll(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                if self.shelf.watched:
+                    await asyncio.to_thread(self.shelf.look, lambda slot: self.metrics.swaps.labels(slot.name).inc())
+                await asyncio.to_thread(self.records.refresh, list(self.shelf.slots.values()))
+            except Exception as error:
+                failed(error)
 
 
 def serve(names: Sequence[str], params: Params) -> None:
@@ -122,60 +163,18 @@ def serve(names: Sequence[str], params: Params) -> None:
         UserError: a model that cannot be served, a port that is taken, or a host other than 127.0.0.1 without a key.
     """
     settings = params.serving
-    keys = Keys(_path(settings.keys))
+    keys = Keys(Path(settings.keys).expanduser())
     if settings.host not in LOOPBACK and not keys.needed:
         raise UserError(
             f"{PARAMS}: serving.host is {settings.host}, and {settings.keys} holds no key; make one first: "
             "tohum serve --new-key NAME"
         )
-    listener = _listener(settings.host, settings.port)
-    device = str(set_up(params.compute))
-    shelf = Shelf(names, params, device)
-    metrics = Metrics()
-    records = Records(settings, metrics)
-    records.refresh(list(shelf.slots.values()))
-    decoder = Decoder(settings.threads, settings.limits.rows, settings.limits.queue)
-    app = App(settings, shelf, decoder, records, metrics)
-    gate = Gate(app, settings, keys, metrics, app.knows)
-    app.draining = lambda: gate.draining
-    _log_to_stderr()
-    _announce(listener, shelf, keys)
-    config = uvicorn.Config(
-        _with_lifespan(gate, _background(shelf, decoder, records, metrics, settings.poll_seconds)),
-        http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, proxy_headers=False,
-        server_header=False, date_header=False, limit_concurrency=settings.limits.connections, timeout_keep_alive=60,
-    )  # fmt: skip
-    with contextlib.closing(listener):
-        Server(config, gate).run(sockets=[listener])
-
-
-@contextlib.asynccontextmanager
-async def _background(
-    shelf: Shelf, decoder: Decoder, records: Records, metrics: Metrics, poll_seconds: float
-) -> AsyncIterator[None]:
-    """The decoding thread and the watch over the registry, while the server runs."""
-    decoder.start()
-
-    def swapped(slot: Slot) -> None:
-        metrics.swaps.labels(slot.name).inc()
-
-    async def poll() -> None:
-        while True:
-            await asyncio.sleep(poll_seconds)
-            try:
-                if shelf.watched:
-                    await asyncio.to_thread(shelf.look, swapped)
-                await asyncio.to_thread(records.refresh, list(shelf.slots.values()))
-            except Exception as error:
-                failed(error)
-
-    watch = asyncio.create_task(poll())
-    try:
-        yield
-    finally:
-        watch.cancel()
-        decoder.stop()
-        records.close()
+    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+        shelf = Shelf(names, params, str(set_up(params.compute)))
+        server = Server(shelf, settings, keys)
+        _log_to_stderr()
+        _announce(listener, shelf, keys)
+        server.run(sockets=[listener])
 
 
 def _with_lifespan(app: Gate, background: contextlib.AbstractAsyncContextManager[None]) -> Asgi:
@@ -194,7 +193,7 @@ def _with_lifespan(app: Gate, background: contextlib.AbstractAsyncContextManager
     return run
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UserError where the port is taken or the address is none of this computer's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -229,9 +228,3 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
-def _path(text: str) -> Any:
-    from pathlib import Path
-
-    return Path(text).expanduser()

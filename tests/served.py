@@ -1,0 +1,106 @@
+"""A server of tiny models in a thread of the test's process, and raw connections to it."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.serving import Serving
+from pipeline.serving.keys import Keys
+from pipeline.serving.models import Shelf
+from pipeline.serving.server import Server, listen
+from tests.registries import make_model, params
+
+MODELS = ("chat-full", "spam-full", "base")
+
+
+def settings(folder: Path, **changes: Any) -> Serving:
+    """Settings of a server on a free port, with room for tests; `changes` by name, those of limits too."""
+    fields = params().serving.model_dump()
+    fields |= {"port": 0, "keys": str(folder / "keys.json"), "poll_seconds": 0.1}
+    fields["limits"] |= {"body_bytes": 50_000, "requests_per_minute": None}
+    for name, value in changes.items():
+        (fields["limits"] if name in fields["limits"] else fields)[name] = value
+    return Serving.model_validate(fields)
+
+
+class Site:
+    """A running server.
+
+    Attributes:
+        server: its parts.
+        port: of 127.0.0.1.
+    """
+
+    def __init__(self, server: Server, listener: socket.socket) -> None:
+        self.server = server
+        self.port: int = listener.getsockname()[1]
+        self.thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
+        self.thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self, **options: int) -> socket.socket:
+        """A raw connection; `options` of the socket by name."""
+        connection = socket.socket()
+        connection.settimeout(20)
+        for name, value in options.items():
+            connection.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def raw(self, data: bytes, half_close: bool = False) -> bytes:
+        """Everything that the server answers to these bytes until it ends the connection."""
+        with self.connect() as connection:
+            with contextlib.suppress(OSError):  # it may answer and end the connection before all is sent
+                connection.sendall(data)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All bytes until the connection ends."""
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def site(folder: Path, models: tuple[str, ...] = MODELS, **changes: Any) -> Iterator[Site]:
+    """A server of these models in a project of its own."""
+    before = Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    try:
+        for name in models:
+            if not (Path("models") / name).is_dir():
+                make_model(name)
+        chosen = settings(folder, **changes)
+        shelf = Shelf(models, params().model_copy(update={"serving": chosen}), "cpu")
+        server = Server(shelf, chosen, Keys(Path(chosen.keys)))
+    finally:
+        os.chdir(before)
+    with serving(server) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Site]:
+    """Runs a server in a thread."""
+    listener = listen("127.0.0.1", 0)
+    running = Site(server, listener)
+    try:
+        yield running
+    finally:
+        server.should_exit = True
+        running.thread.join(timeout=20)
+        listener.close()
