@@ -65,11 +65,15 @@ class Loaded:
         Raises:
             UserError: a file that differs from its recorded hash, or a folder that is not whole.
         """
+        folder = folder.absolute()
         integrity.require_intact(folder)
+        sha256 = files.sha256_of(folder)
         model = checkpoint.load(folder, device)
         task = open_tasks(folder, Tokenizer.load(folder), model.room())[0]
         engine = None if isinstance(task, Scoring) else Engine(model, max_rows=rows)
-        return cls(folder, version, standing, files.sha256_of(folder), model, task, engine)
+        if files.sha256_of(folder) != sha256:
+            raise UserError(f"{folder}: changed while it was loaded; try again")
+        return cls(folder, version, standing, sha256, model, task, engine)
 
     def score(self, inputs: Sequence[Request]) -> list[dict[str, Any]]:
         """The whole answer to every request, of a model that answers with labels or a number."""
@@ -81,6 +85,8 @@ class Loaded:
         if self._embedder is None:
             from pipeline.inference.embeddings import Embedder
 
+            if files.sha256_of(self.folder) != self.sha256:
+                raise UserError(f"{self.folder.name}: its folder has changed since it was loaded; start the server anew")
             self._embedder = Embedder(self.folder, device=str(self.model.embed.weight.device))
         vectors_ND = self._embedder.embed(inputs)
         return [vector.tolist() for vector in vectors_ND]
