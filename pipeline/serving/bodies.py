@@ -5,10 +5,12 @@ value only (`presence_penalty: 0`), because a client that sets another expects a
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.data.journal import TIE
 from pipeline.serving.errors import ApiError
 
 TOP_LOGPROBS = 20
@@ -30,6 +32,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "dimensions": (),
 }
 """Known fields that are not supported -> their values without an effect."""
+
+
+_TAG = re.compile(r"str|int|float|bool|.*[\[(].*|constrained-.*|function-.*")
+"""Names by which pydantic tells the members of a union apart in an error's path."""
 
 
 class Body(BaseModel):
@@ -136,6 +142,7 @@ class EmbeddingBody(Body):
 
 
 Id = Annotated[str, Field(pattern=r"^req-[0-9a-f]{32}$")]
+_TAKEN_BACK = re.compile("choice|thumb|correction|rat-[0-9a-f]{32}")
 
 
 class RatingBody(Body):
@@ -143,22 +150,23 @@ class RatingBody(Body):
 
     request: Id
     form: Literal["choice", "thumb", "correction", "undo"]
-    value: int | str | None = None
+    value: Any = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
     @model_validator(mode="after")
     def _has_a_fitting_value(self) -> "RatingBody":
+        value = self.value
         fits = {
-            "choice": isinstance(self.value, int) and not isinstance(self.value, bool) and 0 <= self.value < 128,
-            "thumb": self.value in ("up", "down"),
-            "correction": isinstance(self.value, str) and bool(self.value.strip()),
-            "undo": self.value in (None, "choice", "thumb", "correction"),
+            "choice": value == TIE or (type(value) is int and value >= 0),
+            "thumb": value in ("up", "down"),
+            "correction": isinstance(value, str) and bool(value.strip()),
+            "undo": value is None or (isinstance(value, str) and _TAKEN_BACK.fullmatch(value) is not None),
         }
         expected = {
-            "choice": "the number of the better answer, from 0",
+            "choice": f"the number of the better answer, from 0, or {TIE}",
             "thumb": "up or down",
             "correction": "a text",
-            "undo": "the form that is taken back, choice, thumb or correction, or nothing for all",
+            "undo": "choice, thumb, correction or a rating's id, or nothing for the latest rating",
         }
         if not fits[self.form]:
             raise ValueError(f"value of a {self.form}: expected {expected[self.form]}")
@@ -169,8 +177,7 @@ class LabelBody(Body):
     """Body of /v1/labels."""
 
     request: Id
-    label: str | float | list[str]
-    index: Annotated[int, Field(ge=0, lt=256)] = 0
+    label: Annotated[str, Field(max_length=256)] | float | list[Annotated[str, Field(max_length=256)]]
 
 
 class ForgetBody(Body):
@@ -195,8 +202,7 @@ def parsed(data: bytes, shape: type[Shape]) -> Shape:
         return shape.model_validate(present)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = [str(step) for step in problem["loc"] if step not in ("str", "list[str]", "constrained-str")]
-        param = _path(place)
+        param = ".".join(step for step in map(str, problem["loc"]) if not _TAG.fullmatch(step))
         if problem["type"] == "extra_forbidden":
             known = ", ".join(sorted(shape.model_fields))
             raise ApiError(
@@ -214,11 +220,6 @@ def _same(found: Any, neutral: Any) -> bool:
 def _refuse_field(key: str, neutral: tuple[Any, ...]) -> NoReturn:
     only = f" other than {' or '.join(json.dumps(value) for value in neutral)}" if neutral else ""
     raise ApiError(400, f"{key}{only} is not supported by this server; leave it out", key, "unsupported_parameter")
-
-
-def _path(place: list[str]) -> str:
-    """A field's path, such as stream_options.include_usage."""
-    return ".".join(step for step in place if not step.startswith(("list[", "function-", "constrained")))
 
 
 def _object(data: bytes) -> dict[str, Any]:
