@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.serving import Serving
 from pipeline.serving.keys import Keys
-from pipeline.serving.models import Shelf
+from pipeline.serving.models import Loaded, Shelf
 from pipeline.serving.server import Server, listen
 from tests.registries import make_model, params
 
+MESSAGES = [{"role": "user", "content": "Merhaba"}]
 MODELS = ("chat-full", "spam-full", "base")
 
 
@@ -104,3 +107,47 @@ def serving(server: Server) -> Iterator[Site]:
         server.should_exit = True
         running.thread.join(timeout=20)
         listener.close()
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {"model": "chat-full", "messages": MESSAGES} | changes
+
+
+def request(site: Site, **changes: Any) -> bytes:
+    """A request for a chat, as bytes."""
+    data = json.dumps(body(**changes)).encode()
+    host = f"127.0.0.1:{site.port}"
+    return f"POST /v1/chat/completions HTTP/1.1
+Host: {host}
+Content-Length: {len(data)}
+
+".encode() + data
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for a condition, a minute at most: a busy machine delays it, and no test measures the delay."""
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError(what)
+
+
+class SlowEngine:
+    """An engine that gives its first token and then waits until the test lets it go on."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._engine = loaded.engine
+        self.steps = 0
+        self.goes_on = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def step(self) -> Any:
+        if self.steps and not self.goes_on:
+            time.sleep(0.001)
+            return []
+        self.steps += 1
+        assert self._engine is not None
+        return self._engine.step()

@@ -2,62 +2,16 @@
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from pipeline.serving.models import Loaded
 from tests.registries import make_model
-from tests.served import Site, received
+from tests.served import Site, SlowEngine, body, received, request, until
 from tests.served import site as running
-
-MESSAGES = [{"role": "user", "content": "Merhaba"}]
-
-
-def body(**changes: Any) -> dict[str, Any]:
-    return {"model": "chat-full", "messages": MESSAGES} | changes
-
-
-def head(data: bytes, path: str = "/v1/chat/completions") -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{{port}}\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-
-
-def request(site: Site, **changes: Any) -> bytes:
-    data = json.dumps(body(**changes)).encode()
-    return head(data).replace(b"{port}", str(site.port).encode()) + data
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for a condition, a minute at most: a busy machine delays it, and no test measures the delay."""
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError(what)
-
-
-class SlowEngine:
-    """An engine that gives its first token and then waits until the test lets it go on."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self._engine = loaded.engine
-        self.steps = 0
-        self.goes_on = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def step(self) -> Any:
-        if self.steps and not self.goes_on:
-            time.sleep(0.001)
-            return []
-        self.steps += 1
-        assert self._engine is not None
-        return self._engine.step()
 
 
 @pytest.fixture
