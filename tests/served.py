@@ -116,12 +116,8 @@ def body(**changes: Any) -> dict[str, Any]:
 def request(site: Site, **changes: Any) -> bytes:
     """A request for a chat, as bytes."""
     data = json.dumps(body(**changes)).encode()
-    host = f"127.0.0.1:{site.port}"
-    return f"POST /v1/chat/completions HTTP/1.1
-Host: {host}
-Content-Length: {len(data)}
-
-".encode() + data
+    lines = ["POST /v1/chat/completions HTTP/1.1", f"Host: 127.0.0.1:{site.port}", f"Content-Length: {len(data)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + data
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -110,7 +110,7 @@ def test_shelf_refuses_models_that_are_not_there(tmp_path: Path, monkeypatch: py
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(UserError, match="model.safetensors"):
+    with pytest.raises(UserError, match=r"model\.safetensors"):
         Shelf(["base"], params(), "cpu")
 
 
