@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import files
-from pipeline.data import language
+from pipeline.data import label_cells, language
 from pipeline.errors import UserError
 
 WORDS_SEEN = 2_000
@@ -65,6 +65,12 @@ class Facts:
     """Mean of -ln p over the answer's own tokens, at temperature 1: the model's uncertainty, no loss."""
     embedding: Sequence[float] | npt.NDArray[np.float32] | None = None
     """Embedding of the text; only its distance from the reference's centre is kept."""
+
+    @classmethod
+    def of_answer(cls, answer: Mapping[str, Any], **known: Any) -> "Facts":
+        """Facts with the label, confidence or value of one of the predictor's answers (inference/predictor.py)."""
+        label = label_text(answer["label"] if "label" in answer else answer.get("labels"))
+        return cls(label=label, confidence=answer.get("score"), value=answer.get("value"), **known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +209,14 @@ def observe(
         answer_tokens=facts.answer_tokens, answer_nats=facts.answer_nats,
         distance=vocabulary.distance(facts.embedding) if embedded else None,  # type: ignore[union-attr, arg-type]
     )  # fmt: skip
+
+
+def label_text(label: Any) -> str | None:
+    """A label as the label column of records has it (pipeline/data/label_cells.py): several labels as a JSON list."""
+    if label is None:
+        return None
+    several = label if isinstance(label, list | tuple) else label_cells.several_in(str(label))
+    return str(label) if several is None else label_cells.several_cell(map(str, several))
 
 
 def timestamp(moment: datetime) -> str:
