@@ -23,7 +23,8 @@ from pipeline.seeds import seed_for
 from pipeline.watching import drift, quality, reference, spending
 from pipeline.watching.champion import Champion, folder_of
 from pipeline.watching.drift import Statistic
-from pipeline.watching.observations import Observation, Vocabulary, observe, read, timestamp
+from pipeline.watching.evidence import Evidence, of_journal
+from pipeline.watching.observations import Observation, Vocabulary, read, timestamp
 from pipeline.watching.quality import Judged, Missing, Quality
 from pipeline.watching.reference import Reference
 from pipeline.watching.state import State, locked
@@ -80,23 +81,6 @@ class Look:
         return cls(**{**content, **read, "evidence": tuple(content["evidence"]), **changes})
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a look reads besides observations."""
-
-    texts: Mapping[str, str]
-    """Request -> text, of consented requests."""
-    labels: Mapping[str, str]
-    """Request -> label that arrived later."""
-    answers: Mapping[str, tuple[str, str]]
-    """Request -> answer of a text model and its language, of consented requests."""
-    ratings: Sequence[Mapping[str, Any]] = ()
-    """Ratings that stand."""
-
-
-NOTHING = Evidence({}, {}, {})
-
-
 def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, now: datetime | None = None) -> Look:
     """Looks at a model's newest requests and writes the state of its watch.
 
@@ -123,13 +107,13 @@ def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, 
         sha256 = observed[-1].model_sha256 or ""
         observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         state = State.read(folder)
-        known = _of_journal(model) if evidence is None else evidence
+        known = of_journal(model) if evidence is None else evidence
         judged = {
             "labels": quality.labelled(observed, known.labels, known.answers),
             "ratings": quality.rated(observed, known.ratings),
         }
         if not _has_news(state, sha256, observed, judged, window):
-            return _last(state, model, len(observed), window)
+            return _last(state, model, len(observed))
         champion = Champion(folder_of(model, sha256), config.load().compute)
         base = _reference(folder, champion, sha256, observed, window)
         return _looked(state, base, champion, (observed, known, judged), (model, window, moment, folder))
@@ -166,8 +150,8 @@ def accept(model: str, *, window: int = WINDOW) -> int:
         ]
         if base is None or len(observed) < reference.FEWEST:
             raise UserError(
-                f"{model}: {len(observed)} requests since the model is served, {reference.FEWEST} are needed; look at it "
-                f"first (tohum watch {model})"
+                f"{model}: {len(observed)} requests since the model is served, {reference.FEWEST} are needed; look at "
+                f"it first (tohum watch {model})"
             )
         replace(base, source="requests", observations=tuple(observed)).write(folder)
         for episode in state.episodes:
@@ -189,7 +173,7 @@ def _has_news(
     return more or fresh >= max(drift.FEWEST, window // _NEW)
 
 
-def _last(state: State, model: str, observed: int, window: int) -> Look:
+def _last(state: State, model: str, observed: int) -> Look:
     """The last look again, with its episode as it is now."""
     if not state.history or state.history[-1]["model_sha256"] != state.model_sha256 or not state.model_sha256:
         raise UserError(
@@ -267,7 +251,7 @@ def _looked(
     verdict, episode = _standing(state)
     result = Look(
         model=model, model_sha256=sha256, number=state.looks, time=timestamp(moment), verdict=verdict,
-        evidence=tuple(name for name, there in (("input", drifted), ("quality", worse)) if there),
+        evidence=(*(("input",) if drifted else ()), *(("quality",) if worse else ())),
         episode=episode and episode.id, new=episode is not None and not episode.announced, fresh=True,
         requests=len(measured), from_time=measured[0].time if measured else "",
         until_time=measured[-1].time if measured else "",

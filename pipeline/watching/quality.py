@@ -146,9 +146,14 @@ def of_ratings(judged: Sequence[Judged], window: int) -> Quality | Missing:
     return _shares("thumbs", after, (sum(one.right for one in before), len(before)))
 
 
-def of_loss(window: Sequence[Observation], reference: Reference, generator: np.random.Generator) -> Quality | Missing:
-    """Loss of a text model on the texts of a window beside the reference; None of the window has a loss: Missing."""
-    compared = drift.rise(reference.observations, window, 1e-4, generator, "nats_per_token")
+def of_loss(
+    window: Sequence[Observation], reference: Reference, level: float, generator: np.random.Generator
+) -> Quality | Missing:
+    """Loss of a text model on the texts of a window beside the reference, by ranks; of those that have a loss.
+
+    `level`: smallest p-value to resolve.
+    """
+    compared = drift.rise(reference.observations, window, level, generator, "nats_per_token")
     if not compared.statistics:
         return Missing("loss", sum(one.nats_per_token is not None for one in window), drift.FEWEST)
     (statistic,) = compared.statistics

@@ -1,4 +1,4 @@
-"""State of a model's watch: looks, the error rate that they have spent, and episodes; `.tohum/watch/<model>/state.json`.
+"""State of a model's watch, `.tohum/watch/<model>/state.json`: looks, the error rate that they have spent, episodes.
 
 It is written once a look, atomically, before anything is printed. A kill before the write spends nothing, for nobody
 has seen the result; a kill after it loses nothing: the next look finds no new request and returns the stored one.
