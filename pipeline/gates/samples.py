@@ -32,6 +32,7 @@ from pipeline.gates._rules import (
     reaches,
     suite,
 )
+from pipeline.gates._wording import Said
 from pipeline.gates.profiles import added
 from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
@@ -330,7 +331,7 @@ def _classes(samples: Samples, form: str | None) -> Frame:
             frame.add(
                 {
                     "split": split,
-                    "label": f"{len(more):,} more labels",
+                    "label": Said(f"{len(more):,} more labels", "{n} more labels", n=len(more)),
                     "class_records": sum(counts[split, label] for label in more),
                     "class_share": min(counts[split, label] for label in more) / size,
                     "in_train": min(counts["train", label] for label in more),
@@ -401,7 +402,7 @@ def _examples(samples: Samples, recipes: Mapping[str, Finetune]) -> Frame:
                 "kind": found.kind,
                 "split": found.split,
                 "task": found.task,
-                "reasons": reasons or "none",
+                "reasons": reasons or Said("none", "no reason"),
                 "records_asked": found.records,
                 "left_out": found.left_out,
                 "left_out_share": found.left_out.count / found.records,
