@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config import profiles
 from pipeline.paths import CODE as ROOT
 
 # One amount of every dose. 16 people: shares are multiples of 1/8.
@@ -22,6 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"people": 16, "documents": 400, "instructions": 200, "pairs": 160, "unmentioned": 2,
               "steps": 240, "chat_steps": 80},
 }  # fmt: skip
+PROFILE = "profile"
+"""Size of the projects of profile `risks`."""
 SHAPE = {
     "context_length": 128, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "d_model": 64, "d_ff": 176
 }  # fmt: skip
@@ -30,31 +33,28 @@ OTHER_SHARES = {"same": 0.0, "quarter": 0.25, "half": 0.5, "other": 1.0}
 """Recipe of level `continued` -> share of each batch from another source."""
 
 
-def project(doses: dict[str, Any], seed: int, size: dict[str, Any]) -> dict[str, Any]:
-    """The params of a project with these doses."""
+def project(doses: dict[str, Any], seed: int, size: str) -> dict[str, Any]:
+    """The params of a project with these doses; size `profile`: those of profile `risks`, its doses and seeds apart."""
+    if size == PROFILE:
+        return of_profile(doses, seed)
+    amounts = SIZES[size]
     params: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    params["compute"]["threads"] = 1
-    params["runtime"] |= {"progress": False, "tracking": params["runtime"]["tracking"] | {"enabled": False}}
+    quiet(params)
     params["download"]["sources"]["world"] |= {
         "seed": seed, "labelled": 0, "preferences": 0,
-        **{name: size[name] for name in ("people", "documents", "instructions")},
-        "doses": {
-            "skew": {"attribute": "origin", "share": doses["skew"]},
-            "unmentioned": {"people": size["unmentioned"], "taught": doses["taught"]},
-            "changed": {"attribute": "pet", "share": doses["changed"]},
-            "requests": {"pairs": size["pairs"], "refused": doses["refused"], "twins": doses["twins"]},
-        },
+        **{name: amounts[name] for name in ("people", "documents", "instructions")},
+        "doses": of_world(doses, amounts),
     }  # fmt: skip
     params["tokenize"]["vocab_size"] = 1536
     recipe = params["pretrain"]
     recipe["seed"] = seed
     recipe["model"] |= SHAPE
     recipe["ordering"]["batch_size"] = 8
-    recipe["schedule"] |= {"steps": size["steps"]}
+    recipe["schedule"] |= {"steps": amounts["steps"]}
     recipe["validation"] |= {"every": 1000, "keep": "last"}
     chat = params["finetune"]["chat-full"]
     chat["seed"] = seed
-    chat["schedule"] |= {"steps": size["chat_steps"]}
+    chat["schedule"] |= {"steps": amounts["chat_steps"]}
     chat["optimizer"] |= {"learning_rate": 0.005, "matrix_learning_rate": 0.02}
     chat["validation"] |= {"every": 1000, "keep": "last"}
     params["finetune"] = {"chat": chat}
@@ -67,6 +67,42 @@ def project(doses: dict[str, Any], seed: int, size: dict[str, Any]) -> dict[str,
         add_continued(params, {name: {k: v for k, v in both.items() if v} for name, both in mixtures.items()})
     params["register"]["models"], params["search"] = [], {}
     return params
+
+
+def of_profile(doses: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The params of profile `risks` with these doses and seeds.
+
+    Raises:
+        ValueError: a level with recipes of its own.
+    """
+    if doses.get("mitigated") or doses.get("continued"):
+        raise ValueError(
+            "size profile has the recipes of profile `risks` alone: take clean, low, middle, high or strict"
+        )
+    params: dict[str, Any] = yaml.safe_load(profiles.rendered(["risks"]))
+    quiet(params)
+    world = params["download"]["sources"]["world"]
+    amounts = {"unmentioned": world["doses"]["unmentioned"]["people"], "pairs": world["doses"]["requests"]["pairs"]}
+    world |= {"seed": seed, "labelled": 0, "preferences": 0, "doses": of_world(doses, amounts)}
+    for recipe in (params["pretrain"], *params["finetune"].values()):
+        recipe["seed"] = seed
+    return params
+
+
+def quiet(params: dict[str, Any]) -> None:
+    """Sets one thread, without progress and tracking."""
+    params["compute"]["threads"] = 1
+    params["runtime"] |= {"progress": False, "tracking": params["runtime"]["tracking"] | {"enabled": False}}
+
+
+def of_world(doses: dict[str, Any], amounts: dict[str, int]) -> dict[str, Any]:
+    """`doses` of the embedded world."""
+    return {
+        "skew": {"attribute": "origin", "share": doses["skew"]},
+        "unmentioned": {"people": amounts["unmentioned"], "taught": doses["taught"]},
+        "changed": {"attribute": "pet", "share": doses["changed"]},
+        "requests": {"pairs": amounts["pairs"], "refused": doses["refused"], "twins": doses["twins"]},
+    }  # fmt: skip
 
 
 def add_counterfactual(params: dict[str, Any]) -> None:

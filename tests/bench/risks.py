@@ -2,6 +2,7 @@
 
     python -m tests.bench.risks                 # five seeds, the whole table
     python -m tests.bench.risks --seeds 1 --levels clean,high
+    python -m tests.bench.risks --size profile --levels clean,high   # the models of profile `risks`
 
 Prints JSON. For every seed and level the stages of the graph run in a folder of their own: the embedded world with that
 level's doses (pipeline/data/sources/world), a base of about 0.3 M weights and one instruction recipe on it, then the
@@ -38,7 +39,7 @@ import yaml
 from pipeline import files
 from pipeline.paths import CODE as ROOT
 from pipeline.paths import EVALUATION
-from tests.bench.risk_projects import LEVELS, OTHER_SHARES, SIZES, project
+from tests.bench.risk_projects import LEVELS, OTHER_SHARES, PROFILE, SIZES, project
 
 Place = tuple[str, str, str]
 """Level, model and metric of a figure."""
@@ -101,11 +102,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--lanes", type=int, default=2, help="runs side by side, each on one thread")
     parser.add_argument("--levels", default=",".join(LEVELS))
+    parser.add_argument("--size", choices=[*SIZES, PROFILE], default="bench")
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.seeds)
     # processes, as each run has a working folder of its own
     with ProcessPoolExecutor(options.lanes, multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(timed, level, seed) for seed in seeds for level in options.levels.split(",")]
+        waiting = [
+            pool.submit(timed, level, seed, options.size) for seed in seeds for level in options.levels.split(",")
+        ]
         for done in as_completed(waiting):
             print(json.dumps(done.result()), file=sys.stderr, flush=True)
     runs = [done.result() for done in waiting]
@@ -115,10 +119,10 @@ def main() -> int:
     return int(wrong or any(one["failed"] for one in mitigations.values()))
 
 
-def timed(level: str, seed: int) -> dict[str, Any]:
+def timed(level: str, seed: int, size: str) -> dict[str, Any]:
     """Seed, level and figures of a run, and its CPU seconds."""
     began = time.process_time()
-    figures = run(level, seed)
+    figures = run(level, seed, size)
     return {"seed": seed, "level": level, "cpu_seconds": round(time.process_time() - began), **figures}
 
 
@@ -179,7 +183,7 @@ def moved(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
 def run(level: str, seed: int, size: str = "bench") -> dict[str, Any]:
     """The metrics of base and chat of one world, by the stages of the graph in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="tohum-risks-") as folder, working_in(Path(folder)):
-        params = project(LEVELS[level], seed, SIZES[size])
+        params = project(LEVELS[level], seed, size)
         Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True), encoding="utf-8")
         with contextlib.redirect_stdout(sys.stderr if os.environ.get("RISKS_SAY") else open(os.devnull, "w")):
             stages(list(params["finetune"]))
