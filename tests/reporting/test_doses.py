@@ -73,3 +73,12 @@ def test_main_writes_what_the_pages_read(tmp_path: Path, monkeypatch: pytest.Mon
         assert shown.doses()["bias_nats"].mitigations[0].after == 0.5
     finally:
         shown.doses.cache_clear()
+
+
+def test_limits_of_the_profile_separate_the_clean_twin_from_the_highest_dose() -> None:
+    """Lost otherwise: a limit that was moved by hand and that the measured dose response contradicts."""
+    measured = shown.doses()
+    for metric, limit in risks.limits().items():
+        points = dict(measured[metric].points)
+        clean, *_, highest = points.values()
+        assert clean < limit < highest, metric
