@@ -76,7 +76,9 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--steps", type=int, default=600, help="updates: at 240 extraction is silent on one seed of five")
+    parser.add_argument(
+        "--steps", type=int, default=600, help="updates: at 240 extraction is silent on one seed of five"
+    )
     parser.add_argument("--private", action="store_true", help="also train privately")
     given = parser.parse_args()
     runs = []
