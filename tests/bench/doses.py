@@ -67,11 +67,16 @@ def of_risks(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Metric -> its dose response, from results of tests.bench.risks_privacy."""
+    """Metric -> its dose response, from results of tests.bench.risks_privacy.
+
+    The points are those of the runs with the most updates; a mitigation that was measured with fewer alone says so.
+    """
+    steps = max(one["steps"] for one in results)
     figures: dict[str, list[float]] = {}
     for result in results:
-        for name, values in result["figures"].items():
-            figures.setdefault(name, []).extend(values)
+        if result["steps"] == steps:
+            for name, values in result["figures"].items():
+                figures.setdefault(name, []).extend(values)
     table = {}
     for metric in (*TELLINGS_OF, *ALONE):
         source = ALONE.get(metric, "dosed")
@@ -81,17 +86,26 @@ def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         else:
             doses += [("planted", f"{source}.{metric}")]
         points = [[dose, round(statistics.fmean(figures[name]), 4)] for dose, name in doses if figures.get(name)]
-        moved = []
-        for name in ("deduplicated", "private"):  # compared on the same seeds: not every run has every mitigation
-            both = [one["figures"] for one in results if f"{name}.{metric}" in one["figures"]]
-            before = [value for one in both for value in one.get(f"dosed.{metric}", [])]
-            after = [value for one in both for value in one[f"{name}.{metric}"]]
-            if before and len(before) == len(after):
-                moved.append(_moved(MITIGATIONS[name], before, after))
+        moved = [one for name in ("deduplicated", "private") if (one := _by_privacy(name, metric, results, steps))]
         names = TELLINGS if metric in TELLINGS_OF else PLANTED
         seeds = len(figures.get(f"twin.{metric}", []))
         table[metric] = _entry(names, points, ("python -m tests.bench.risks_privacy", seeds), moved)
     return table
+
+
+def _by_privacy(name: str, metric: str, results: Sequence[dict[str, Any]], steps: int) -> dict[str, Any] | None:
+    """A mitigation's means before and after it, on the same seeds: not every run has every mitigation."""
+    both = [one for one in results if f"{name}.{metric}" in one["figures"]]
+    most = max((one["steps"] for one in both), default=0)
+    own = [one["figures"] for one in both if one["steps"] == most]
+    before = [value for figures in own for value in figures.get(f"dosed.{metric}", [])]
+    after = [value for figures in own for value in figures[f"{name}.{metric}"]]
+    if not before or len(before) != len(after):
+        return None
+    names = MITIGATIONS[name]
+    if most != steps:
+        names = {"en": f"{names['en']} ({most} updates)", "tr": f"{names['tr']} ({most} güncelleme)"}
+    return _moved(names, before, after)
 
 
 def _moved(names: dict[str, str], before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

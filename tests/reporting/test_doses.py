@@ -49,12 +49,24 @@ def test_of_privacy_takes_tellings_and_the_clean_twin() -> None:
         "twin.membership_auc": [0.5], "dosed.membership_auc": [0.9],
     }  # fmt: skip
     other = {"dosed.exposure_bits_times_8": [6.0], "dosed.exposure_bits": [9.0]}  # a seed without private training
-    table = doses.of_privacy([{"figures": figures}, {"figures": other}])
+    table = doses.of_privacy([{"steps": 600, "figures": figures}, {"steps": 600, "figures": other}])
     assert table["exposure_bits"]["points"] == [["clean", 1.5], ["1", 1.0], ["8", 7.0]]
     assert [(one["name"]["en"], one["before"], one["after"]) for one in table["exposure_bits"]["mitigations"]] == [
         ("private training", 5.0, 2.0)
     ]
     assert table["membership_auc"]["points"] == [["clean", 0.5], ["planted", 0.9]]
+
+
+def test_of_privacy_names_the_updates_of_a_mitigation_that_was_measured_with_fewer() -> None:
+    """Before and after are of the same runs; the points are of the longer ones alone."""
+    long = {"twin.exposure_bits": [1.5], "dosed.exposure_bits": [8.0], "dosed.exposure_bits_times_8": [8.0]}
+    short = {"twin.exposure_bits": [9.0], "dosed.exposure_bits": [5.0], "private.exposure_bits": [2.0]}
+    table = doses.of_privacy([{"steps": 600, "figures": long}, {"steps": 240, "figures": short}])
+    assert table["exposure_bits"]["points"] == [["clean", 1.5], ["8", 8.0]]
+    assert table["exposure_bits"]["seeds"] == 1
+    (moved,) = table["exposure_bits"]["mitigations"]
+    assert (moved["name"]["en"], moved["before"], moved["after"]) == ("private training (240 updates)", 5.0, 2.0)
+    assert moved["name"]["tr"] == "gizli eğitim (240 güncelleme)"
 
 
 def test_main_writes_what_the_pages_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +85,12 @@ def test_main_writes_what_the_pages_read(tmp_path: Path, monkeypatch: pytest.Mon
         assert shown.doses()["bias_nats"].mitigations[0].after == 0.5
     finally:
         shown.doses.cache_clear()
+
+
+def test_limits_of_the_profile_separate_the_clean_twin_from_the_highest_dose() -> None:
+    """Lost otherwise: a limit that was moved by hand and that the measured dose response contradicts."""
+    measured = shown.doses()
+    for metric, limit in risks.limits().items():
+        points = dict(measured[metric].points)
+        clean, *_, highest = points.values()
+        assert clean < limit < highest, metric
