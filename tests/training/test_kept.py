@@ -118,8 +118,9 @@ def test_begin_at_continues_to_the_next_kept_state() -> None:
     published(Log())
     plan, keeper, _ = keeping(Log())
     states.remove(Path("run"))
+    plan.keeper = None  # the run's own folder has no state of 8
     plan.begin_at(kept.at("test", 8))
-    plan.until = 16
+    plan.until, plan.keeper = 16, keeper
     plan.run(None)
     assert keeper._state.saved()[0].name == "step-00000016"
     files = [folder / "step-00000016" / states.TENSORS for folder in (OUT, Path("run/kept"))]
@@ -129,7 +130,7 @@ def test_begin_at_continues_to_the_next_kept_state() -> None:
 def test_begin_at_refuses_a_state_of_another_training() -> None:
     published(Log())
     tensors, progress = kept.at("test", 8)
-    plan, _, _ = keeping(Log())
+    plan = trainer(Log())
     with pytest.raises(UserError, match=r"test: the saved state does not fit this training: model\.\S+ is missing"):
         plan.begin_at(({name: value for name, value in tensors.items() if "norm" not in name}, progress))
 
