@@ -16,14 +16,16 @@ from pipeline import config, files, integrity
 from pipeline.errors import UserError
 from pipeline.studies.verification import chain_of, verify
 from pipeline.tracking import lineage
-from pipeline.training import kept, loop
+from pipeline.training import kept
 from pipeline.training.replay import replay, replay_stretch
+from pipeline.training.schedule import learning_rate_factor
 from pipeline.training.state import State
 from tests import damage
 from tests.base_project import NAMES
 from tests.commands import tohum
 
 STATES = Path("models/base.states")
+FACTOR = "pipeline.training.loop.learning_rate_factor"
 
 
 def git(*words: str) -> None:
@@ -171,7 +173,7 @@ def _forged(update: int, kind: str) -> None:
     [
         (lambda patch: _rate(), "model.blocks.0"),
         (
-            lambda patch: patch.setattr(loop, "learning_rate_factor", _later(loop.learning_rate_factor)),
+            lambda patch: patch.setattr(FACTOR, _later(learning_rate_factor)),
             "model.blocks.0",
         ),
         (lambda patch: _forged(4, "model."), "model."),
@@ -198,7 +200,7 @@ def _later(factor: Callable[..., float]) -> Callable[..., float]:
 
 
 def test_replay_of_the_beginning_does_not_see_what_acts_later(version: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "learning_rate_factor", _later(loop.learning_rate_factor))
+    monkeypatch.setattr(FACTOR, _later(learning_rate_factor))
     assert replay("base", config.load()).sentence == ""
 
 
