@@ -10,6 +10,7 @@ they are copied to the out. A state has the trained weights, the optimizer's ten
 kept, their copy: of a full AdamW training 4 times the weights, of an adapter 4 times the adapter.
 """
 
+import copy
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ class Kept:
             self._state.save(tensors, progress)
         except OSError:
             copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-            self._unwritten[int(progress["step"])] = copies, progress
+            self._unwritten[int(progress["step"])] = copies, copy.deepcopy(progress)
 
     def problem(self, step: int) -> str | None:
         """The reason why a run that continues from `step` would lack a state, or None."""

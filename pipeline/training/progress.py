@@ -48,6 +48,8 @@ class Progress:
         try:
             best = {name: math.inf if value[name] is None else value[name] for name in _BEST}
             progress = TypeAdapter(cls).validate_python(value | best)
+            for point in progress.curve:
+                point["step"] = int(point["step"])  # a float, 6.0, would give a kept state other bytes
         except (KeyError, ValidationError) as error:
             raise ValueError(f"not the progress of a training: {str(error).splitlines()[-1]}") from None
         if progress.as_json() != value:

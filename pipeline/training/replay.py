@@ -63,7 +63,7 @@ class Stretch:
     tensors: int
     """Compared tensors."""
     differing: tuple[str, ...]
-    """Names of those that differ, and of differing values of the progress; sorted."""
+    """Names of those that differ, and of differing values of the progress; trained weights first."""
     machine: str
     recorded_machine: str | None
 
@@ -153,7 +153,19 @@ def replay_stretch(model: str, params: Params) -> Stretch | None:
     differing = {name for name in expected.keys() | found.keys() if not _equal(expected.get(name), found.get(name))}
     before, after = ({f"progress.{k}": v for k, v in one.items()} for one in (progress, captured.progress))
     differing |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    return Stretch(model, first, last, len(expected), tuple(sorted(differing)), state.machine(), _machine_of(model))
+    return Stretch(
+        model,
+        first,
+        last,
+        len(expected),
+        tuple(sorted(differing, key=_weights_first)),
+        state.machine(),
+        _machine_of(model),
+    )
+
+
+def _weights_first(name: str) -> tuple[bool, str]:
+    return not name.startswith("model."), name
 
 
 def _equal(first: Tensor | None, second: Tensor | None) -> bool:
