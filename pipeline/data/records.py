@@ -17,6 +17,12 @@ import pyarrow as pa
 
 from pipeline.config.recipe import KINDS, Kind
 
+
+def _lists_of(numbers: pa.DataType) -> pa.DataType:
+    """A list of lists, with the names that parquet gives their elements."""
+    return pa.list_(pa.field("element", pa.list_(pa.field("element", numbers))))
+
+
 _COMMON = [
     pa.field("id", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
@@ -43,8 +49,8 @@ _HISTORY = [pa.field("history", pa.string())]
 # the rater's pseudonym.
 _RATED = [
     *_HISTORY,
-    pa.field("ids", pa.list_(pa.list_(pa.int32()))),
-    pa.field("logprobs", pa.list_(pa.list_(pa.float32()))),
+    pa.field("ids", _lists_of(pa.int32())),
+    pa.field("logprobs", _lists_of(pa.float32())),
     pa.field("settings", pa.string()),
     pa.field("model_sha256", pa.string(), nullable=False),
     pa.field("rater", pa.string(), nullable=False),

@@ -35,7 +35,7 @@ GATES: dict[str, Any] = {
         "ratings": {
             "share_from_raters": 5,
             "max_rater_share": 0.3,
-            "max_top_share": 0.35,
+            "max_top_share": 0.3,
             "max_self_contradiction_share": 0.1,
             "max_against_share": 0.45,
             "max_opposing_raters": 0,
@@ -147,6 +147,11 @@ class Raw:
         self.rows["instructions"].append(row)
         self.passages.append({"id": row["id"], "source": "made", "passage": passage})
 
+    def rate(self, ratings: list[dict[str, Any]]) -> None:
+        """Adds ratings, of which data/raw has none otherwise."""
+        self.rows.setdefault("ratings", []).extend(ratings)
+        self.sources["made"]["columns"] = {"ratings": ["consent", "time", "prompt_id"]}
+
     def ledger(self) -> dict[str, Any]:
         """The account that fits the rows."""
         return {
@@ -161,7 +166,7 @@ class Raw:
         """Writes `<data>/raw`; returns `data`."""
         raw = data / "raw"
         raw.mkdir(parents=True, exist_ok=True)
-        for kind in KINDS:
+        for kind in self.rows:
             table = self.tables.get(kind)
             if table is None:
                 whole = schema(kind, _added(kind, self.rows[kind]))
