@@ -235,8 +235,8 @@ EXPECTATIONS: list[Row] = [
 def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | None = None) -> dict[str, Frame]:
     """Profile tables of `<data>/samples`.
 
-    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, sent prompts, slices (records of
-    each value of an added column).
+    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, sent prompts, slices
+    (records of each value of an added column).
 
     Args:
         settings: the gate's.
