@@ -132,7 +132,7 @@ def read(folder: Path, after: int = 0, on_damage: Callable[[Damage], None] = rep
         on_damage: called for each damaged line.
     """
     found = segments(folder)
-    for segment, following in zip(found, [*found[1:], None], strict=True):
+    for segment, following in zip(found, [*found[1:], None], strict=False):  # none of an empty folder
         if following is not None and following.first <= after + 1:
             continue  # all its numbers are below the next segment's first
         for line in lines(segment.path, on_damage):
