@@ -3,7 +3,7 @@
     python -m tests.bench.serving [--project FOLDER] [--model base] [--clients 32] [--tokens 64] [--rounds 4]
                                   [--mlflow models:/tohum-base@candidate] [--requests 10000]
 
-Clients ask one after another, each the next prompt as soon as its answer has ended; the first round is not counted.
+Clients ask one after another, each the next prompt as soon as its answer has ended, `--rounds` times (MLflow's once).
 `tokens_per_cpu_second` divides the answers' tokens by the CPU time of the server's process. Latencies are wall time, so
 `load` (of the machine, a minute's mean, before and after) belongs to them. `--mlflow` exports that registered version
 and serves it with `mlflow models serve`, asked by as many clients without streaming. `--requests` measures the server's
@@ -55,10 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
         if options.requests:
             result["memory"] = asyncio.run(memory(port, process, options))
         else:
-            result["tohum"] = asyncio.run(load(streamed(port, options), process, options))
+            result["tohum"] = asyncio.run(load(streamed(port, options), process, options, options.rounds))
     if options.mlflow:
         with mlflow_server(options.project, options.mlflow) as (port, process):
-            result["mlflow"] = asyncio.run(load(scored(port, options), process, options))
+            result["mlflow"] = asyncio.run(load(scored(port, options), process, options, 1))
         both = result["tohum"]["requests_per_second"], result["mlflow"]["requests_per_second"]
         result["times_mlflow"] = round(both[0] / both[1], 1)
         both = result["tohum"]["tokens_per_cpu_second"], result["mlflow"]["tokens_per_cpu_second"]
@@ -67,16 +67,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 async def load(
-    ask: Callable[[int], Awaitable[Timing]], process: psutil.Process, options: argparse.Namespace
+    ask: Callable[[int], Awaitable[Timing]], process: psutil.Process, options: argparse.Namespace, rounds: int
 ) -> dict[str, Any]:
-    """Figures of `clients` clients that ask `rounds` times each."""
+    """Figures of `clients` clients that ask `rounds` times each, after a warm-up of 4 requests."""
 
-    async def client(number: int, rounds: int, first: int) -> list[Timing]:
-        return [await ask(number + options.clients * (first + place)) for place in range(rounds)]
+    async def client(number: int) -> list[Timing]:
+        return [await ask(number + options.clients * (1 + place)) for place in range(rounds)]
 
-    await asyncio.gather(*(client(number, 1, 0) for number in range(options.clients)))
+    await asyncio.gather(*(ask(number) for number in range(4)))
     cpu, began = cpu_seconds(process), time.perf_counter()
-    answers = await asyncio.gather(*(client(number, options.rounds, 1) for number in range(options.clients)))
+    answers = await asyncio.gather(*(client(number) for number in range(options.clients)))
     wall, used = time.perf_counter() - began, cpu_seconds(process) - cpu
     timings = [timing for one in answers for timing in one]
     tokens = sum(timing.tokens for timing in timings)
@@ -192,7 +192,7 @@ def mlflow_server(project: Path, uri: str) -> Iterator[tuple[int, psutil.Process
     port = free_port()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "version"
-        export = [sys.executable, "-m", "pipeline.cli", "export", uri, str(folder)]
+        export = [sys.executable, "-m", "pipeline.cli", "download", uri, str(folder)]
         subprocess.run(export, cwd=project, env=environment(), check=True, capture_output=True)
         words = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local"]
         with running([*words, "--port", str(port), "--workers", "1"], project, port, "/ping") as process:
