@@ -70,8 +70,8 @@ class Token(NamedTuple):
     """ln p of the id by the model itself (temperature 1, no filter, no bias); NaN in an engine without them."""
     top: tuple[tuple[int, float], ...]
     """(id, ln p) of the likeliest, in descending order, as many as `top_logprobs`."""
-    finished: None | Literal["stop", "length"]
-    """The row has left: at a stop id, which is `id` and no part of the answer, or at max_tokens or the context's end."""
+    finished: Literal["stop", "length"] | None
+    """The row has left: at a stop id, which is `id` and no part of the answer, or at its last token."""
 
 
 @dataclass(eq=False)
@@ -279,7 +279,7 @@ class Engine:
             return computed, logits_BV
         parts = {row.number: logits_BV[index] for index, row in enumerate(computed)}
         rows = [row for row in self._active if row.has_prompt]
-        logits = [row.first_logits if row.number not in parts else parts[row.number] for row in rows]
+        logits = [parts.get(row.number, row.first_logits) for row in rows]
         return rows, torch.stack([one for one in logits if one is not None]) if rows else None
 
     def _pieces(self, flat: FlatModel) -> tuple[list[Piece], list[_Row]]:
@@ -315,7 +315,7 @@ class Engine:
         logprobs, tops = self._own_logprobs(rows, logits_BV, ids)
         tokens = []
         for row, token, logprob, top in zip(rows, ids, logprobs, tops, strict=True):
-            finished: None | Literal["stop", "length"] = None
+            finished: Literal["stop", "length"] | None = None
             row.last = token
             row.answered += 1
             if token in row.settings.stop:

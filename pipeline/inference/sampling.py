@@ -56,33 +56,43 @@ def pick(logits_BV: Tensor, filters: Sequence[Filter], draws: Sequence[float]) -
     return ids
 
 
+def kept(logits_BV: Tensor, one: Filter) -> Tensor:
+    """Logits over the temperature, minus infinity where a filter drops the id; for a temperature above 0."""
+    logits_BV = logits_BV.float() / one.temperature
+    if 0 < one.top_k < logits_BV.shape[-1]:
+        least_B1 = logits_BV.topk(one.top_k, dim=-1).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    if one.top_p < 1:
+        sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True, stable=True)
+        dropped_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(
+            1, order_BV, _beyond(sorted_BV.softmax(-1), one)
+        )
+        logits_BV = logits_BV.masked_fill(dropped_BV, -torch.inf)
+    return logits_BV
+
+
 def _drawn(logits_BV: Tensor, one: Filter, draws_B: Tensor) -> Tensor:
     """Ids by the inverse of the cumulative distribution, [B]."""
-    logits_BV = logits_BV.float() / one.temperature
     V = logits_BV.shape[-1]
-    if not 0 < one.top_k < V and one.top_p == 1:
-        return _inverse(logits_BV.softmax(-1), draws_B)
-    C = one.top_k if 0 < one.top_k < V else min(_CANDIDATES, V)
-    values_BC, ids_BC = logits_BV.topk(C, dim=-1)
-    ids_B = ids_BC.gather(1, _inverse(_nucleus(values_BC, logits_BV, one), draws_B)[:, None])[:, 0]
-    if C < V and not 0 < one.top_k < V:
-        # a flat distribution: the candidates do not reach top_p
-        mass_B = (values_BC.logsumexp(-1) - logits_BV.logsumexp(-1)).exp()
-        for row in (mass_B < one.top_p).nonzero()[:, 0].tolist():
-            sorted_1V, order_1V = logits_BV[row : row + 1].sort(dim=-1, descending=True, stable=True)
-            place = _inverse(_nucleus(sorted_1V, sorted_1V, one), draws_B[row : row + 1])
-            ids_B[row] = order_1V[0, place[0]]
+    if 0 < one.top_k < V or one.top_p == 1:
+        return _inverse(kept(logits_BV, one).softmax(-1), draws_B)
+    logits_BV = logits_BV.float() / one.temperature
+    sums_B1 = logits_BV.logsumexp(-1, keepdim=True)
+    values_BC, ids_BC = logits_BV.topk(min(_CANDIDATES, V), dim=-1)
+    share_BC = (values_BC - sums_B1).exp()
+    found_B = _inverse(share_BC.masked_fill(_beyond(share_BC, one), 0.0), draws_B)
+    ids_B = ids_BC.gather(1, found_B[:, None])[:, 0]
+    flat_B = share_BC.sum(-1) < one.top_p  # the candidates do not reach top_p: all ids are sorted
+    if bool(flat_B.any()):
+        ids_B[flat_B] = _inverse(kept(logits_BV[flat_B], one._replace(temperature=1.0)).softmax(-1), draws_B[flat_B])
     return ids_B
 
 
-def _nucleus(values_BC: Tensor, logits_BV: Tensor, one: Filter) -> Tensor:
-    """Shares of candidates in descending order, [B, C]; 0 for those after the ones that reach top_p."""
-    whole = values_BC if one.top_k else logits_BV  # top-p applies to the ids that top-k keeps
-    share_BC = (values_BC - whole.logsumexp(-1, keepdim=True)).exp()
-    # an id is kept while those before it do not reach top_p; the first always is
+def _beyond(share_BC: Tensor, one: Filter) -> Tensor:
+    """Whether top-p drops an id, of shares in descending order: those before it reach top_p; the first never."""
     beyond_BC = share_BC.cumsum(-1) - share_BC >= one.top_p
     beyond_BC[:, 0] = False
-    return share_BC.masked_fill(beyond_BC, 0.0)
+    return beyond_BC
 
 
 def _inverse(share_BV: Tensor, draws_B: Tensor) -> Tensor:

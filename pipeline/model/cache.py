@@ -140,25 +140,26 @@ class RowCache:
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.slots = self.capacity = 0
         self._shape = (config.n_layers, config.n_kv_heads, config.head_dim)
-        self._dtype, self._device = dtype, device
-        self._store = self._empty(0, 0)
+        self.dtype, self._device = dtype, device
+        self.store = self._empty(0, 0)
+        """[L, 2, slots, C, G, K]."""
         self._arrange()
 
     def reserve(self, slots: int, capacity: int) -> None:
         """Makes room for so many rows of so many positions each."""
         if slots <= self.slots and capacity <= self.capacity:
             return
-        before = self._store
-        self._store = self._empty(max(slots, self.slots), max(capacity, self.capacity))
-        self._store[:, :, : self.slots, : self.capacity] = before
-        self.slots, self.capacity = self._store.shape[2:4]
+        before = self.store
+        self.store = self._empty(max(slots, self.slots), max(capacity, self.capacity))
+        self.store[:, :, : self.slots, : self.capacity] = before
+        self.slots, self.capacity = self.store.shape[2:4]
         self._arrange()
 
     def write(self, layer: int, places_N: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> None:
         """Stores keys and values of a layer; a place is slot times capacity plus position."""
         keys, values = self._flat[layer]
-        keys.index_copy_(0, places_N, k_NGK.to(self._dtype))
-        values.index_copy_(0, places_N, v_NGK.to(self._dtype))
+        keys.index_copy_(0, places_N, k_NGK.to(self.dtype))
+        values.index_copy_(0, places_N, v_NGK.to(self.dtype))
 
     def views(self, slot: int, first: int, end: int) -> list[KeyValue]:
         """Keys and values of a row from position `first` to before `end`, of every layer: [1, G, S, K] each."""
@@ -174,17 +175,17 @@ class RowCache:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copies the first positions of a slot to another."""
-        self._store[:, :, target, :length] = self._store[:, :, source, :length]
+        self.store[:, :, target, :length] = self.store[:, :, source, :length]
 
     def _empty(self, slots: int, capacity: int) -> Tensor:
         L, G, K = self._shape
-        return torch.empty(L, 2, slots, capacity, G, K, dtype=self._dtype, device=self._device)
+        return torch.empty(L, 2, slots, capacity, G, K, dtype=self.dtype, device=self._device)
 
     def _arrange(self) -> None:
         """Views of the store, made once: by layer for writing, by row for attention."""
         L, G, K = self._shape
-        self._flat = [(both[0], both[1]) for both in self._store.view(L, 2, self.slots * self.capacity, G, K)]
-        self._rows = self._store.permute(2, 0, 1, 4, 3, 5).flatten(1, 2).unsqueeze(2).unbind(0)
+        self._flat = [(both[0], both[1]) for both in self.store.view(L, 2, self.slots * self.capacity, G, K)]
+        self._rows = self.store.permute(2, 0, 1, 4, 3, 5).flatten(1, 2).unsqueeze(2).unbind(0)
 
 
 def length_of(past: Past | None) -> int:

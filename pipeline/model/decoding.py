@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from pipeline.errors import UserError
 from pipeline.model.attention import repeat_heads
 from pipeline.model.cache import KeyValue, RowCache
+from pipeline.model.cpu import native
 from pipeline.model.cpu.linear import Linear
+from pipeline.model.cpu.native import NativeStep
 from pipeline.model.gpt import GPT, Attention, Block, FusedAttention, GatedMLP, RotaryAttention
 from pipeline.model.layout import attention_mask
 from pipeline.model.rotary import position_tables
@@ -77,12 +79,40 @@ class FlatModel:
         self._embed_norm = None if model.embed_norm is None else _norm(model.embed_norm)
         self._final_norm, self._head = _norm(model.final_norm), _product(model.head)
         self._rope: tuple[Tensor, Tensor] | None = None
+        self._native = native.of(model, self.cache)
 
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> Tensor:
         """Writes keys and values of the pieces' tokens into the cache; logits after the last of each, [B, V]."""
+        if self._native is None:
+            return self._step(pieces)
+        single = [len(piece.ids) == 1 for piece in pieces]
+        if all(single):
+            return self._native_step(self._native, pieces)
+        prompts = self._step([piece for piece, one in zip(pieces, single, strict=True) if not one])
+        if not any(single):
+            return prompts
+        newest = self._native_step(self._native, [piece for piece, one in zip(pieces, single, strict=True) if one])
+        logits_BV = torch.empty(len(pieces), prompts.shape[1])
+        mask_B = torch.tensor(single)
+        logits_BV[mask_B], logits_BV[~mask_B] = newest, prompts
+        return logits_BV
+
+    def _native_step(self, step: NativeStep, pieces: Sequence[Piece]) -> Tensor:
+        """The same for pieces of one token, by compiled code."""
+        positions = [piece.past for piece in pieces]
+        ids_N, positions_N = torch.tensor([[piece.ids[0] for piece in pieces], positions]).unbind(0)
+        window = self.config.sliding_window
+        firsts = [0] * len(pieces) if window is None else [max(0, past + 1 - window) for past in positions]
+        rows = [(piece.slot, piece.past, first) for piece, first in zip(pieces, firsts, strict=True)]
+        logits_BV = step(self._embedded(ids_N, positions_N), self._rotations(positions_N), rows)
+        cap = self.config.logit_softcap
+        return logits_BV if cap is None else cap * torch.tanh(logits_BV / cap)
+
+    def _step(self, pieces: Sequence[Piece]) -> Tensor:
+        """`step` with torch's kernels."""
         ids_N, positions_N, places_N, last_B = self._indices(pieces)
-        views = [self._keys(piece) for piece in pieces]
+        views = [self._keys(piece, len(piece.ids) == 1) for piece in pieces]
         count, single = len(places_N), last_B is None
         rope = self._rotations(positions_N)
         x_ND = self._embedded(ids_N, positions_N)
@@ -91,6 +121,7 @@ class FlatModel:
             self.cache.write(number, places_N, k_NGK[:count], v_NGK[:count])
             if last_B is not None and number == len(self._layers) - 1:  # only the last token of each piece is needed
                 x_ND, q_NHK, single = x_ND[last_B], q_NHK[last_B], True
+                views = [self._keys(piece, single) for piece in pieces]
             keys = [view[number] for view in views]
             y_NX = self._attended(q_NHK, keys, None if single else pieces)
             x_ND = x_ND + layer.out(y_NX)
@@ -120,11 +151,11 @@ class FlatModel:
         wanted = None if len(last) == len(ids) else torch.tensor(last + [0] * _missing(len(last)))
         return ids_N, positions_N, places_N[: len(places)], wanted
 
-    def _keys(self, piece: Piece) -> list[KeyValue]:
-        """Keys and values, [1, G, S, K], of every layer; of a single token only those within the sliding window."""
+    def _keys(self, piece: Piece, last_only: bool) -> list[KeyValue]:
+        """Keys and values, [1, G, S, K], of every layer; for the last query only those within the sliding window."""
         end = piece.past + len(piece.ids)
         window = self.config.sliding_window
-        first = max(0, end - window) if window is not None and len(piece.ids) == 1 else 0
+        first = max(0, end - window) if window is not None and last_only else 0
         return self.cache.views(piece.slot, first, end)
 
     def _embedded(self, ids_N: Tensor, positions_N: Tensor) -> Tensor:
@@ -211,7 +242,7 @@ def _layer(block: nn.Module) -> _Layer:
 
 def _product(*modules: nn.Module) -> Function:
     """Their outputs side by side, [N, ...]: one matmul where all are plain projections, and small."""
-    plain = [module for module in modules if _is_plain(module)]
+    plain = [module for module in modules if isinstance(module, nn.Linear) and _is_plain(module)]
     if len(plain) < len(modules):
         return modules[0] if len(modules) == 1 else partial(_beside, parts=modules)
     if len(plain) > 1 and sum(module.weight.numel() for module in plain) > _LARGEST_FUSED:
