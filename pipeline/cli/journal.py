@@ -3,8 +3,9 @@
 The server keeps requests of people who consented, and ratings, in the folder journal/.
 
 status counts them, without a text. export FILE writes all that people allowed to be kept into a file below inputs/,
-which a source `journal` of params.yaml reads. erase USER takes a person's requests and ratings out, by the name or key
-that the server knows or by the pseudonym, and names the files of inputs/ that still hold them. deliver sends requests
+which a source `journal` of params.yaml reads. erase USER takes a person's requests and ratings out and
+names the files of inputs/ that still hold them; USER is a pseudonym, or what the server makes one of: KEY/USER, the
+name of an API key and the `user` of its requests. deliver sends requests
 and ratings to MLflow as traces and assessments, once each; the server's own sender does so while it runs.
 """
 
@@ -28,7 +29,7 @@ _SHOWN = 20
 @verb(
     "tohum journal status",
     "tohum journal export inputs/ratings-1.jsonl",
-    "tohum journal erase ayse@example.org",
+    "tohum journal erase web/ayse",
     "tohum journal deliver",
 )
 @click.argument("action", type=click.Choice(["status", "export", "erase", "deliver"]))

@@ -59,37 +59,44 @@ class Settings(Section):
 
 
 def read(settings: Settings, entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
-    """Tables of the records, request after request.
+    """Tables of the records, request after request; of equal records (ratings: of one rater) the first.
 
     Raises:
         UserError: no such file, another SHA-256, or no record.
     """
-    from pipeline.data.records import schema
+    from pipeline.data.records import IDENTITY, record_id, schema
     from pipeline.data.sources._rated import records
     from pipeline.errors import UserError
 
     paths = _paths(settings)
     schemas = {kind: schema(kind, names) for kind, names in adds(settings).items()}
     waiting: dict[Kind, list[dict[str, Any]]] = {kind: [] for kind in schemas}
-    made = 0
+    seen: set[str] = set()
+    repeated = 0
     for name, number, line in _last_lines(paths):
         if isinstance(line, str):
             log.reject(next(iter(schemas)), name, number, "not_a_request", line)
             continue
         for kind, record in records(line, settings, f"{name}:{number}", log):
+            identity = record_id(kind, *(record[column] for column in IDENTITY[kind]), history=record["history"])
+            if identity in seen:
+                repeated += 1
+                continue
+            seen.add(identity)
             waiting[kind].append(record)
-            made += 1
             if len(waiting[kind]) == _TABLE_ROWS:
                 yield kind, _table(kind, waiting[kind], schemas[kind], log)
                 waiting[kind] = []
     for kind, rows in waiting.items():
         if rows:
             yield kind, _table(kind, rows, schemas[kind], log)
-    if not made:
+    if not seen:
         raise UserError(
             f"{settings.path}: gives no record; it has no request or rating of the sorts that download.sources.{entry} "
             "asks for"
         )
+    if repeated:
+        log.notes.append(f"{repeated:,} records left out that repeat another one, such as a question asked twice")
 
 
 def adds(settings: Settings) -> "dict[Kind, tuple[str, ...]]":
