@@ -31,14 +31,26 @@ from typing import Final
 
 from pipeline import segments
 from pipeline.data import journal_rewriting as rewriting
-from pipeline.data.pseudonyms import pseudonym, secret
+from pipeline.data.pseudonyms import is_pseudonym, pseudonym, secret
 from pipeline.data.rated import standing, superseded
 from pipeline.errors import UserError
 from pipeline.files import sync
 from pipeline.paths import JOURNAL
 from pipeline.segments import Damage, Entry, read
 
-__all__ = ["Damage", "Entry", "Journal", "NotKeptError", "now", "pseudonym", "read", "secret", "standing", "superseded"]
+__all__ = [
+    "Damage",
+    "Entry",
+    "Journal",
+    "NotKeptError",
+    "is_pseudonym",
+    "now",
+    "pseudonym",
+    "read",
+    "secret",
+    "standing",
+    "superseded",
+]
 
 LIMIT_BYTES: Final = 1 << 30
 KEEP_DAYS: Final = 365
