@@ -14,8 +14,7 @@ import json
 import math
 import os
 import threading
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,16 +23,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import files
-from pipeline.data import language
-from pipeline.errors import UserError
+from pipeline.data import label_cells, language
+from pipeline.watching.vocabulary import Vocabulary, folded_words
 
-WORDS_SEEN = 2_000
-"""Words of a text that are looked up in the vocabulary: a long document would cost more than its answer is worth."""
-_CHARACTERS_SEEN = 20_000
+__all__ = [
+    "Facts",
+    "Observation",
+    "ObservationLog",
+    "Vocabulary",
+    "asked_text",
+    "folded_words",
+    "label_text",
+    "observe",
+    "read",
+    "timestamp",
+]
+
 _LANGUAGE_SEEN = 400  # characters; `language.guess` reads more, at a cost of 0.1 ms a thousand
-_MOST_WORDS = 200_000
-_VOCABULARY = "vocabulary.json"
 _DAY = "%Y-%m-%d"
 
 
@@ -65,6 +71,12 @@ class Facts:
     """Mean of -ln p over the answer's own tokens, at temperature 1: the model's uncertainty, no loss."""
     embedding: Sequence[float] | npt.NDArray[np.float32] | None = None
     """Embedding of the text; only its distance from the reference's centre is kept."""
+
+    @classmethod
+    def of_answer(cls, answer: Mapping[str, Any], **known: Any) -> "Facts":
+        """Facts with the label, confidence or value of one of the predictor's answers (inference/predictor.py)."""
+        label = label_text(answer["label"] if "label" in answer else answer.get("labels"))
+        return cls(label=label, confidence=answer.get("score"), value=answer.get("value"), **known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,69 +123,6 @@ _TEXTS = ("time", "request", "model", "language")
 _WORDS = frozenset((*_TEXTS, "version", "model_sha256", "label"))
 
 
-class Vocabulary:
-    """Words of the reference's training texts, in the form of `folded_words`, and the centre of its embeddings."""
-
-    def __init__(self, words: Iterable[str], centre: Sequence[float] | None = None) -> None:
-        self.words = frozenset(words)
-        self.centre = None if centre is None else _unit(np.asarray(centre, np.float64))
-
-    @classmethod
-    def of(cls, texts: Iterable[str], centre: Sequence[float] | None = None) -> "Vocabulary":
-        """The words of texts, the 200,000 most frequent ones where there are more."""
-        counts: dict[str, int] = {}
-        for text in texts:
-            for word in folded_words(text):
-                counts[word] = counts.get(word, 0) + 1
-        if len(counts) > _MOST_WORDS:
-            ordered = sorted(counts, key=lambda word: (-counts[word], word))
-            return cls(ordered[:_MOST_WORDS], centre)
-        return cls(counts, centre)
-
-    @classmethod
-    def read(cls, folder: Path) -> "Vocabulary | None":
-        """The vocabulary kept in the folder of a model's watch; None where there is none.
-
-        Raises:
-            UserError: a damaged file.
-        """
-        path = folder / _VOCABULARY
-        try:
-            content = files.read_json(path)
-            return cls(content["words"], content.get("centre"))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: damaged; remove it and run `tohum watch`, which makes it anew") from None
-
-    def write(self, folder: Path) -> None:
-        """Keeps the vocabulary in the folder of a model's watch, atomically."""
-        centre = None if self.centre is None else self.centre.tolist()
-        files.write_json(folder / _VOCABULARY, {"words": sorted(self.words), "centre": centre})
-
-    def unknown(self, words: Sequence[str]) -> float | None:
-        """Share of words, in the form of `folded_words`, that are not in the vocabulary; None without words."""
-        return sum(word not in self.words for word in words) / len(words) if words else None
-
-    def distance(self, embedding: Sequence[float] | npt.NDArray[np.float32]) -> float | None:
-        """Cosine distance of an embedding from the centre; None without a centre, or for another width."""
-        vector = np.asarray(embedding, np.float64)
-        if self.centre is None or vector.shape != self.centre.shape:
-            return None
-        return 1.0 - float(_unit(vector) @ self.centre)
-
-
-def folded_words(text: str) -> list[str]:
-    """The first words of a text, each case-folded, with dotted and dotless i as one letter and every digit as 0.
-
-    One form for every language, since the language of a short text is not known; numbers are an open class, so that
-    each new one would count as an unknown word.
-    """
-    plain = unicodedata.normalize("NFC", text[:_CHARACTERS_SEEN]).replace("İ", "i").replace("ı", "i").casefold()
-    words = language.words(plain)[:WORDS_SEEN]
-    return [_without_digits(word) if not word.isalpha() else word for word in words]
-
-
 def observe(
     asked: str | Sequence[Mapping[str, Any]],
     facts: Facts | None = None,
@@ -190,7 +139,7 @@ def observe(
         now: time of the request; None: the present.
     """
     facts = facts or Facts()
-    text, turns = (asked, 1) if isinstance(asked, str) else _last_message(asked)
+    text, turns = asked_text(asked)
     words = folded_words(text)
     embedded = vocabulary is not None and facts.embedding is not None
     return Observation(
@@ -203,6 +152,22 @@ def observe(
         answer_tokens=facts.answer_tokens, answer_nats=facts.answer_nats,
         distance=vocabulary.distance(facts.embedding) if embedded else None,  # type: ignore[union-attr, arg-type]
     )  # fmt: skip
+
+
+def asked_text(asked: str | Sequence[Mapping[str, Any]]) -> tuple[str, int]:
+    """The text that is observed, and the number of the user's messages: of a conversation the user's last message."""
+    if isinstance(asked, str):
+        return asked, 1
+    said = [_content(message) for message in asked if message.get("role") == "user"]
+    return said[-1] if said else "", len(said)
+
+
+def label_text(label: Any) -> str | None:
+    """A label as the label column of records has it (pipeline/data/label_cells.py): several labels as a JSON list."""
+    if label is None:
+        return None
+    several = label if isinstance(label, list | tuple) else label_cells.several_in(str(label))
+    return str(label) if several is None else label_cells.several_cell(map(str, several))
 
 
 def timestamp(moment: datetime) -> str:
@@ -299,12 +264,6 @@ def _parsed(line: bytes) -> Observation | None:
         return None
 
 
-def _last_message(messages: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
-    """The user's last message and the number of the user's messages."""
-    said = [_content(message) for message in messages if message.get("role") == "user"]
-    return (said[-1] if said else "", len(said))
-
-
 def _content(message: Mapping[str, Any]) -> str:
     """The text of a message, whose content is text or OpenAI's list of parts."""
     content = message.get("content")
@@ -312,13 +271,3 @@ def _content(message: Mapping[str, Any]) -> str:
         return content
     parts = content if isinstance(content, list) else []
     return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
-
-
-def _without_digits(word: str) -> str:
-    return "".join("0" if character.isdigit() else character for character in word)
-
-
-def _unit(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The vector scaled to length 1; zeros stay zeros."""
-    length = float(np.linalg.norm(vector))
-    return vector / length if length else vector
