@@ -211,9 +211,10 @@ def running(words: list[str], project: Path, port: int, path: str) -> Iterator[p
             time.sleep(0.2)
         yield psutil.Process(process.pid)
     finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.terminate()
-        process.terminate()
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
+            process.terminate()
         process.wait(timeout=30)
 
 
