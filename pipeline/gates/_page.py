@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.config.recipe import KINDS
+from pipeline.config.recipe import ALL_KINDS
 from pipeline.gates._wording import Wording, load
 from pipeline.paths import PACKAGE
 
@@ -79,6 +79,7 @@ def sections(verdict: Mapping[str, Any], wording: Wording | None = None) -> list
     for entries in rows.values():
         entries.sort(key=lambda entry: _ORDER.index(entry["state"]))
     kinds = sorted(
-        rows, key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in KINDS, [*KINDS, kind].index(kind))
+        rows,
+        key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in ALL_KINDS, [*ALL_KINDS, kind].index(kind)),
     )
     return [{"kind": kind, "rows": rows[kind]} for kind in kinds]
