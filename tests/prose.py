@@ -50,6 +50,6 @@ def prose(page: str) -> list[str]:
 
 
 def english(page: str) -> list[str]:
-    """The texts of a page in which an English word stands. Names of models, metrics and files are no words."""
-    names = re.compile(r"[\w.-]*[_./-][\w./-]*")
+    """The texts of a page in which an English word stands. Names and commands are no words."""
+    names = re.compile(r"`[^`]*`|[\w.-]*[_./-][\w./-]*(['’]\w+)?")
     return [text for text in prose(page) if ENGLISH_WORDS.search(names.sub(" ", text))]

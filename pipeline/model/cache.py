@@ -141,17 +141,18 @@ class RowCache:
         self.slots = self.capacity = 0
         self._shape = (config.n_layers, config.n_kv_heads, config.head_dim)
         self.dtype, self._device = dtype, device
-        self._store = self._empty(0, 0)
+        self.store = self._empty(0, 0)
+        """[L, 2, slots, C, G, K]."""
         self._arrange()
 
     def reserve(self, slots: int, capacity: int) -> None:
         """Makes room for so many rows of so many positions each."""
         if slots <= self.slots and capacity <= self.capacity:
             return
-        before = self._store
-        self._store = self._empty(max(slots, self.slots), max(capacity, self.capacity))
-        self._store[:, :, : self.slots, : self.capacity] = before
-        self.slots, self.capacity = self._store.shape[2:4]
+        before = self.store
+        self.store = self._empty(max(slots, self.slots), max(capacity, self.capacity))
+        self.store[:, :, : self.slots, : self.capacity] = before
+        self.slots, self.capacity = self.store.shape[2:4]
         self._arrange()
 
     def write(self, layer: int, places_N: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> None:
@@ -174,7 +175,7 @@ class RowCache:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copies the first positions of a slot to another."""
-        self._store[:, :, target, :length] = self._store[:, :, source, :length]
+        self.store[:, :, target, :length] = self.store[:, :, source, :length]
 
     def _empty(self, slots: int, capacity: int) -> Tensor:
         L, G, K = self._shape
@@ -183,8 +184,8 @@ class RowCache:
     def _arrange(self) -> None:
         """Views of the store, made once: by layer for writing, by row for attention."""
         L, G, K = self._shape
-        self._flat = [(both[0], both[1]) for both in self._store.view(L, 2, self.slots * self.capacity, G, K)]
-        self._rows = self._store.permute(2, 0, 1, 4, 3, 5).flatten(1, 2).unsqueeze(2).unbind(0)
+        self._flat = [(both[0], both[1]) for both in self.store.view(L, 2, self.slots * self.capacity, G, K)]
+        self._rows = self.store.permute(2, 0, 1, 4, 3, 5).flatten(1, 2).unsqueeze(2).unbind(0)
 
 
 def length_of(past: Past | None) -> int:

@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from pipeline.errors import UserError
 from pipeline.model.attention import repeat_heads
 from pipeline.model.cache import KeyValue, RowCache
+from pipeline.model.cpu import native
 from pipeline.model.cpu.linear import Linear
+from pipeline.model.cpu.native import NativeStep
 from pipeline.model.gpt import GPT, Attention, Block, FusedAttention, GatedMLP, RotaryAttention
 from pipeline.model.layout import attention_mask
 from pipeline.model.rotary import position_tables
@@ -77,10 +79,38 @@ class FlatModel:
         self._embed_norm = None if model.embed_norm is None else _norm(model.embed_norm)
         self._final_norm, self._head = _norm(model.final_norm), _product(model.head)
         self._rope: tuple[Tensor, Tensor] | None = None
+        self._native = native.of(model, self.cache)
 
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> Tensor:
         """Writes keys and values of the pieces' tokens into the cache; logits after the last of each, [B, V]."""
+        if self._native is None:
+            return self._step(pieces)
+        single = [len(piece.ids) == 1 for piece in pieces]
+        if all(single):
+            return self._native_step(self._native, pieces)
+        prompts = self._step([piece for piece, one in zip(pieces, single, strict=True) if not one])
+        if not any(single):
+            return prompts
+        newest = self._native_step(self._native, [piece for piece, one in zip(pieces, single, strict=True) if one])
+        logits_BV = torch.empty(len(pieces), prompts.shape[1])
+        mask_B = torch.tensor(single)
+        logits_BV[mask_B], logits_BV[~mask_B] = newest, prompts
+        return logits_BV
+
+    def _native_step(self, step: NativeStep, pieces: Sequence[Piece]) -> Tensor:
+        """The same for pieces of one token, by compiled code."""
+        positions = [piece.past for piece in pieces]
+        ids_N, positions_N = torch.tensor([[piece.ids[0] for piece in pieces], positions]).unbind(0)
+        window = self.config.sliding_window
+        firsts = [0] * len(pieces) if window is None else [max(0, past + 1 - window) for past in positions]
+        rows = [(piece.slot, piece.past, first) for piece, first in zip(pieces, firsts, strict=True)]
+        logits_BV = step(self._embedded(ids_N, positions_N), self._rotations(positions_N), rows)
+        cap = self.config.logit_softcap
+        return logits_BV if cap is None else cap * torch.tanh(logits_BV / cap)
+
+    def _step(self, pieces: Sequence[Piece]) -> Tensor:
+        """`step` with torch's kernels."""
         ids_N, positions_N, places_N, last_B = self._indices(pieces)
         views = [self._keys(piece, len(piece.ids) == 1) for piece in pieces]
         count, single = len(places_N), last_B is None

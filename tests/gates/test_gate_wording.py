@@ -1,6 +1,6 @@
 """If these fail, a page of a gate mixes two languages, or says in Turkish something else than in English."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,10 @@ import yaml
 from pipeline import config, files, wording
 from pipeline.config.params import Bound, Params, Waiver
 from pipeline.gates import _page, _run, _verdict, _wording, model, raw, samples, tokens
-from pipeline.gates._expectations import Result
 from pipeline.gates._rules import Example, Expectation, Frame, Tally, suite, zero
 from pipeline.gates._wording import PLAIN, Said
 from pipeline.paths import CODE
-from tests.gates.builders import GATES, Raw, Samples, Tokens
+from tests.gates.builders import GATES, Raw, Samples, Tokens, all_failed
 from tests.prose import english, fields, prose
 
 ENGLISH, TURKISH = _wording.load("en"), _wording.load("tr")
@@ -56,16 +55,11 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _verdict.Judge
     found = {}
     for gate, of in (("raw", raw), ("tokens", tokens), ("samples", samples)):
         chosen = of.Settings.model_validate(settings[gate])
-        found[gate] = failed(gate, of.profile(chosen, data), of.expectations(chosen))
+        found[gate] = all_failed(gate, of.profile(chosen, data), of.expectations(chosen))
     for name, metrics in {"classifier": BASELINE | LANGUAGE, "regression": RIDGE}.items():
         expectations, frames = model_expectations(metrics, folder / name)
-        found[name] = failed(name, frames, expectations)
+        found[name] = all_failed(name, frames, expectations)
     return found
-
-
-def failed(gate: str, frames: Mapping[str, Frame], expectations: Sequence[Expectation]) -> _verdict.Judgement:
-    results = [Result(False, dict(one.arguments), {}, list(range(len(frames[one.frame].rows)))) for one in expectations]
-    return _verdict.Judgement(gate, frames, expectations, [], results)
 
 
 def test_pages_have_the_same_keys_and_fields_in_both_languages() -> None:

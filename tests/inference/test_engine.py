@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.inference.generation import generate
 from pipeline.model import checkpoint
+from pipeline.model.cpu import native
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 from pipeline.tuners import Adapter
@@ -35,7 +37,8 @@ def asks(count: int, vocab_size: int, longest: int = 24, seed: int = 3) -> list[
         settings = RowSettings(
             max_tokens=rng.randint(1, 12), temperature=rng.choice([0.0, 0.7, 1.5]), top_k=rng.choice([0, 0, 5]),
             top_p=rng.choice([1.0, 0.9, 0.3]), seed=number, top_logprobs=rng.choice([0, 3]),
-            stop=frozenset(rng.sample(range(vocab_size), 2)), bias=rng.choice([{}, {}, {rng.randrange(vocab_size): 2.0}]),
+            stop=frozenset(rng.sample(range(vocab_size), 2)),
+            bias={rng.randrange(vocab_size): 2.0} if rng.random() < 0.2 else {},
         )  # fmt: skip
         made.append((prompt, settings))
     return made
@@ -82,11 +85,24 @@ def among(model: GPT, given: Sequence[Ask], max_rows: int = 8, **options: Any) -
     return [said[number] for number in range(len(given))]
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def computed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to compute a step: with a C++ compiler and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    return str(request.param)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_engine_gives_a_row_the_tokens_that_it_has_alone(family: str) -> None:
+def test_engine_gives_a_row_the_tokens_that_it_has_alone(family: str, computed: str) -> None:
     """Lost otherwise: an answer, and the log-probabilities that are learned from, would depend on other people's."""
     model, given = model_of(family).eval(), asks(28, 50)
     assert among(model, given) == alone(model, given)
+    flat = Engine(model)._flat
+    assert flat is not None
+    assert (flat._native is None) == (computed == "torch")
     prefix = random_prefix(family)
     assert among(model, given[:12], prefix=prefix) == alone(model, given[:12], prefix=prefix)
 

@@ -14,7 +14,10 @@ from tests import reports
 from tests.prose import ENGLISH_WORDS, english, fields, prose
 
 ENGLISH, TURKISH = load("en"), load("tr")
-CONVERTED = ("report.html", "model.html", "methods.html", "costs.html", "cost_table.html")
+CONVERTED = (
+    "report.html", "model.html", "methods.html", "costs.html", "cost_table.html", "which.html", "scaling.html",
+    "gate.html",
+)  # fmt: skip
 
 
 def test_tables_have_the_same_keys_and_fields() -> None:
