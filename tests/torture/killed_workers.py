@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import yaml
 
@@ -60,9 +59,8 @@ def command(server: Server, folder: Path, words: list[str]) -> None:
 
 def start(server: Server, deployment: str, count: int, **parameters: Any) -> list[str]:
     """Ids of new runs."""
-    at = f"{server.url}/deployments/{deployment}/create_flow_run"
-    answers = [httpx.post(at, json={"parameters": parameters}, timeout=60) for _ in range(count)]
-    return [answer.raise_for_status().json()["id"] for answer in answers]
+    at = f"deployments/{deployment}/create_flow_run"
+    return [server.ask("POST", at, {"parameters": parameters})["id"] for _ in range(count)]
 
 
 def states(server: Server, runs: list[str]) -> list[str]:
@@ -109,7 +107,7 @@ def killed(server: Server, folder: Path, deployment: str, state: str, count: int
 
 def free_slots(server: Server, deployment: str) -> bool:
     """Whether no run holds a slot of the deployment."""
-    deployed = httpx.get(f"{server.url}/deployments/{deployment}", timeout=60).raise_for_status().json()
+    deployed = server.ask("GET", f"deployments/{deployment}")
     return bool(deployed["global_concurrency_limit"]["active_slots"] == 0)
 
 
