@@ -10,6 +10,7 @@ name)`) is found by the name that params.yaml gives for that folder. A data file
 the code names by its file name counts by its bytes. Nothing is imported to find out.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -46,7 +47,7 @@ Parts = Mapping[str, Collection[str]]
 
 def closure(module: str, root: Path = CODE) -> dict[str, Path]:
     """Module name -> file: `module`, its imports from this project, and the packages on the way."""
-    return {name: path for name, path, _ in _walk([module], None, root)}
+    return {name: path for name, path, _ in _walk([module], None, _Tree(root))}
 
 
 def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
@@ -61,16 +62,24 @@ def code(modules: Iterable[str], parts: Parts, root: Path = CODE) -> Code:
         UserError: a file that is no Python; a part that has no file; a call of `plugins.load` for a folder that
             `parts` does not have.
     """
+    return _code(modules, parts, _Tree(root))
+
+
+def _code(modules: Iterable[str], parts: Parts, tree: "_Tree") -> Code:
     found: Code = {}
-    data = _data_files(root)
     named: list[str] = []
-    for _, path, source in _walk(modules, parts, root):
-        found[path.relative_to(root).as_posix()] = source.fingerprint
+    for _, path, source in _walk(modules, parts, tree):
+        found[path.relative_to(tree.root).as_posix()] = source.fingerprint
         named += source.words
+    seen: set[str] = set()
     while named:
-        for path in data.pop(named.pop(), []):
+        name = named.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for path in tree.data_files.get(name, []):
             content = path.read_bytes()
-            found[path.relative_to(root).as_posix()] = hashlib.sha256(content).hexdigest()[:32]
+            found[path.relative_to(tree.root).as_posix()] = hashlib.sha256(content).hexdigest()[:32]
             named += re.findall(r"""["']([^"']+)["']""", content.decode("utf-8", "replace"))
     return dict(sorted(found.items()))
 
@@ -94,13 +103,14 @@ def stages(params: "Params", graph: dict[str, Any], root: Path = CODE) -> dict[s
         root: the folder that holds the package `pipeline`.
     """
     found: dict[str, Code] = {}
+    tree = _Tree(root)
     known: dict[str, Code] = {}  # recipes of one method differ only in their seed
     for name, module in stage_modules(params, graph).items():
         if module != "stages.code":
             parts = stage_parts(name, params)
             key = json.dumps([module, {folder: sorted(names) for folder, names in parts.items()}])
             if key not in known:
-                known[key] = code([module], parts, root)
+                known[key] = _code([module], parts, tree)
             found[name] = known[key] | _asked(name, params)
     return found
 
@@ -216,22 +226,46 @@ def _source_parts(params: "Params") -> Parts:
     }
 
 
-def _walk(modules: Iterable[str], parts: Parts | None, root: Path) -> Iterator[tuple[str, Path, Source]]:
+class _Tree:
+    """The files of the project below `root`, as they are at one moment: each is looked for and read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._sources: dict[str, tuple[Path, Source] | None] = {}
+
+    def source(self, module: str) -> tuple[Path, Source] | None:
+        """The module's file with its summary; None for a name inside a module, or another package."""
+        if module not in self._sources:
+            path = _file(module, self.root)
+            self._sources[module] = None if path is None else (path, syntax.read(path))
+        return self._sources[module]
+
+    @functools.cached_property
+    def data_files(self) -> dict[str, list[Path]]:
+        """File name -> paths of the package's files that are no code."""
+        files: dict[str, list[Path]] = {}
+        for path in sorted((self.root / PACKAGE.name).rglob("*")):
+            if path.suffix not in (".py", ".pyc", ".md", ".tmp") and path.is_file():
+                files.setdefault(path.name, []).append(path)
+        return files
+
+
+def _walk(modules: Iterable[str], parts: Parts | None, tree: _Tree) -> Iterator[tuple[str, Path, Source]]:
     """The modules reached along imports, each with its packages; without `parts` exempt ones and no named ones."""
     waiting, reached = list(modules), set()
     while waiting:
         name = waiting.pop()
-        if name in reached or (parts is not None and _is_exempt(name)) or (path := _file(name, root)) is None:
+        if name in reached or (parts is not None and _is_exempt(name)) or (found := tree.source(name)) is None:
             continue
         reached.add(name)
-        source = syntax.read(path)
+        path, source = found
         yield name, path, source
         waiting += [name.rpartition(".")[0], *source.imports]
         for folder in source.loads if parts is not None else ():
-            waiting += _named(folder, parts or {}, path, root)
+            waiting += _named(folder, parts or {}, path, tree)
 
 
-def _named(folder: str, parts: Parts, path: Path, root: Path) -> Iterator[str]:
+def _named(folder: str, parts: Parts, path: Path, tree: _Tree) -> Iterator[str]:
     """The modules that a call of `plugins.load` for this folder takes."""
     if folder == AXES:
         from pipeline.config import recipe as settings
@@ -247,7 +281,7 @@ def _named(folder: str, parts: Parts, path: Path, root: Path) -> Iterator[str]:
             )
         for name in parts[one]:
             module = f"pipeline.{one.replace('/', '.')}.{name}"
-            if _file(module, root) is None:
+            if tree.source(module) is None:
                 raise UserError(f"params.yaml names {name!r}, expected a file pipeline/{one}/{name}.py; correct either")
             yield module
 
@@ -264,12 +298,3 @@ def _file(module: str, root: Path) -> Path | None:
     base = root.joinpath(*module.split("."))
     candidates = (base / "__init__.py", base.with_suffix(".py"))
     return next((path for path in candidates if path.is_file()), None)
-
-
-def _data_files(root: Path) -> dict[str, list[Path]]:
-    """File name -> paths of the package's files that are no code."""
-    files: dict[str, list[Path]] = {}
-    for path in sorted((root / PACKAGE.name).rglob("*")):
-        if path.suffix not in (".py", ".pyc", ".md", ".tmp") and path.is_file():
-            files.setdefault(path.name, []).append(path)
-    return files

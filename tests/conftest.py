@@ -28,8 +28,14 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_experiment_left_behind() -> Iterator[None]:
-    """MLflow's set_experiment writes into the environment: processes that later tests start would look for it."""
+def nothing_left_behind() -> Iterator[None]:
+    """Undoes two things that a test may set for its whole process.
+
+    MLflow's set_experiment writes into the environment, where processes that later tests start would find it; params
+    with two threads give two to all later tests, whose pools then wait for each other's cores.
+    """
     yield
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.pop(name, None)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

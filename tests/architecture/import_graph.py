@@ -33,7 +33,8 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph("pipeline", "stages", cache_dir=None, exclude_type_checking_imports=True)
 
 
-def reached(module: str) -> set[str]:
+@functools.cache
+def reached(module: str) -> frozenset[str]:
     """`module` and all of the project that it imports, directly or not, packages on the way; exempt modules end it."""
     found: set[str] = set()
     waiting = [module]
@@ -44,9 +45,10 @@ def reached(module: str) -> set[str]:
             continue
         found.add(current)
         waiting += [*graph().find_modules_directly_imported_by(current), current.rpartition(".")[0]]
-    return found
+    return frozenset(found)
 
 
+@functools.cache
 def path_of(module: str) -> str:
     """The module's file, relative to the project's root."""
     base = ROOT / module.replace(".", "/")
