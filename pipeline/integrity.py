@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import ALL_KINDS, KINDS, Kind
 from pipeline.errors import UserError
 from pipeline.paths import DATA
 
@@ -29,9 +29,9 @@ MANIFEST = "manifest.json"
 SEAL, OWN = "sha256", "this"
 _BLANK = "0" * 64
 _ADMITTED: dict[str, dict[Kind, tuple[str, ...]]] = {
-    "raw": {kind: (f"raw/{kind}.parquet",) for kind in KINDS},
+    "raw": {kind: (f"raw/{kind}.parquet",) for kind in ALL_KINDS},
     "tokens": {"documents": ("tokens/ids.bin", "tokens/index.parquet", "tokens/meta.json", "tokens/tokenizer")},
-    "samples": {kind: (f"samples/{kind}",) for kind in KINDS},
+    "samples": {kind: (f"samples/{kind}",) for kind in ALL_KINDS},
 }
 """Gate -> record kind -> files and folders below data/ that its ticket covers."""
 
@@ -70,7 +70,15 @@ def require_intact(path: Path) -> None:
 
 def admits(gate: str, data: Path = DATA) -> dict[Kind, str]:
     """Per record kind, the hash in a ticket of this gate: of exactly the files that readers of the kind open."""
-    return {kind: _combined([data / name for name in names]) for kind, names in _ADMITTED[gate].items()}
+    held = [kind for kind in _ADMITTED[gate] if kind in kinds_in(data / gate)]
+    return {kind: _combined([data / name for name in _ADMITTED[gate][kind]]) for kind in held}
+
+
+def kinds_in(folder: Path) -> tuple[Kind, ...]:
+    """Record kinds of data/raw or data/samples: KINDS, and ratings where the folder has some."""
+    return tuple(
+        kind for kind in ALL_KINDS if kind in KINDS or (folder / f"{kind}.parquet").exists() or (folder / kind).exists()
+    )
 
 
 def ticket(gate: str, kind: Kind, sha256: str) -> dict[str, Any]:

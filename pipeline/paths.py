@@ -12,6 +12,8 @@ DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 INPUTS = Path("inputs")
 PROFILES = Path("infra/profiles")
+JOURNAL = Path("journal")
+"""Consented requests and ratings, written by the server; ignored by git and by DVC."""
 VARIATIONS = Path("infra/ablation.yaml")
 SCALING = Path("infra/scaling.yaml")
 

@@ -1,7 +1,6 @@
 """Stage sample: data/raw and data/tokens -> data/samples, split, deduplicated and decontaminated."""
 
 from pipeline import config, integrity
-from pipeline.config.recipe import KINDS
 from pipeline.data.samples import describe, sample
 from pipeline.paths import RAW, SAMPLES, TOKENS
 from pipeline.tracking.stage import tracked_stage
@@ -14,7 +13,7 @@ def main() -> None:
     with tracked_stage("sample", params) as run:
         with run.work():
             integrity.require_admitted("tokens", "documents")
-            for record_kind in KINDS:
+            for record_kind in integrity.kinds_in(RAW):
                 integrity.require_admitted("raw", record_kind)
             ledger = sample(params, RAW, TOKENS, SAMPLES, params.runtime.progress)
         for kind, account in ledger.items():

@@ -23,6 +23,7 @@ _NOUNS: dict[Kind, str] = {
     "labelled": "labelled texts",
     "instructions": "instructions with answers",
     "preferences": "pairs of answers",
+    "ratings": "rated answers",
 }
 
 

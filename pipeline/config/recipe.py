@@ -8,8 +8,11 @@ from pipeline.config import plugins
 from pipeline.config.section import Count, Positive, Section, Share, validated
 from pipeline.errors import UserError
 
-Kind = Literal["documents", "labelled", "instructions", "preferences"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = Literal["documents", "labelled", "instructions", "preferences", "ratings"]
+ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("documents", "labelled", "instructions", "preferences")
+"""Kinds that every data/raw and data/samples has, maybe with no record. Ratings are there only where a source gives
+some: `integrity.kinds_in` names the kinds of a folder."""
 HEADLESS = frozenset({"nanochat"})
 """Families for which transformers has no sequence classifier, so no other program could read its checkpoint."""
 FIXED_BIAS = {"qwen2": True, "mistral": False}

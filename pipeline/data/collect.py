@@ -24,12 +24,12 @@ from tqdm import tqdm
 from pipeline import integrity
 from pipeline.config import plugins
 from pipeline.config.params import Download, Source
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import ALL_KINDS, KINDS, Kind
 from pipeline.data import forgotten
 from pipeline.data.forgotten import Forgotten
 from pipeline.data.formats._shape import Shape
 from pipeline.data.ledger import RejectedRow, RowLog
-from pipeline.data.records import CONSENT, CONTENT, SCHEMAS, TEXTS, record_id, schema
+from pipeline.data.records import CONSENT, IDENTITY, SCHEMAS, TEXTS, record_id, schema
 from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
 
@@ -53,7 +53,8 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     """Reads every source and replaces the folder `out`; on any error `out` stays as it was.
 
     Writes documents, labelled, instructions and preferences .parquet (each always, maybe with no row; see
-    records.schema), provenance.json, ledger.json, rejections.parquet and truth.json, and where a source has passages
+    records.schema), ratings.parquet where a source gives ratings, provenance.json, ledger.json, rejections.parquet and
+    truth.json, and where a source has passages
     beside its records passages.parquet. Equal inputs give equal bytes.
 
     Returns:
@@ -70,11 +71,12 @@ def collect(download: Download, out: Path, progress: bool) -> dict[str, Any]:
     provenance: dict[str, Any] = {}
     truth: dict[str, Any] = {}
     added = {entry: _added(entry, source) for entry, source in download.sources.items()}
-    schemas = {kind: schema(kind, chain.from_iterable(of.get(kind, ()) for of in added.values())) for kind in KINDS}
+    kinds = [kind for kind in ALL_KINDS if kind in KINDS or any(kind in of for of in added.values())]
+    schemas = {kind: schema(kind, chain.from_iterable(of.get(kind, ()) for of in added.values())) for kind in kinds}
     reading = _Reading(download.sources, schemas, forgotten.read(download.forget))
     with replace_folder(out) as folder:
         with ExitStack() as stack:
-            writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", schemas[kind])) for kind in KINDS}
+            writers = {kind: stack.enter_context(_Writer(folder / f"{kind}.parquet", schemas[kind])) for kind in kinds}
             rejections = stack.enter_context(_Writer(folder / "rejections.parquet", REJECTIONS))
             passages = _Passages(folder / "passages.parquet", stack)
             for entry, source in download.sources.items():
@@ -192,7 +194,7 @@ class _Passages:
 
 
 def _added(entry: str, source: Source) -> dict[Kind, tuple[str, ...]]:
-    """The columns that a source adds to its kind of records."""
+    """Kinds of a source's records -> the columns that it adds to them; kinds without any may be missing."""
     settings = source.settings("data/sources", f"download.sources.{entry}")
     module = plugins.load("data/sources", source.name)
     if hasattr(module, "adds"):
@@ -238,7 +240,7 @@ def _read(entry: str, reading: _Reading, log: RowLog, counts: _Counts) -> Iterat
 
 def _completed(table: pa.Table, kind: Kind, entry: str, consent: str, whole: pa.Schema) -> pa.Table:
     """The table with id and source added, in the schema `whole`; empty cells of `consent` are the source's."""
-    columns = [table.column(name).to_pylist() for name in CONTENT[kind]]
+    columns = [table.column(name).to_pylist() for name in IDENTITY[kind]]
     for name in whole.names:
         if name not in table.column_names and (name == "history" or name not in SCHEMAS[kind].names):
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
@@ -277,7 +279,7 @@ def _summary(entry: str, log: RowLog, counts: _Counts, forgets: bool) -> dict[st
     """
     rows: dict[str, dict[str, int]] = {}
     reasons: dict[str, dict[str, int]] = {}
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         kept, left_out, rejected = counts.kept[kind], counts.sampled_out[kind], log.rejected(kind)
         arrived = kept + left_out + counts.forgotten[kind]
         assert log.accepted[kind] == arrived, f"{entry}: the reader counts {log.accepted[kind]} {kind}"

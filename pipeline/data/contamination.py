@@ -39,12 +39,14 @@ COMPARED: dict[Kind, tuple[str, ...]] = {
     "labelled": ("text",),
     "instructions": ("instruction", "input"),
     "preferences": ("instruction", "input"),
+    "ratings": ("prompt",),
 }
 BESIDES: dict[Kind, tuple[str, ...]] = {
     "documents": (),
     "labelled": (),
     "instructions": (),
     "preferences": ("chosen", "rejected"),
+    "ratings": ("answers", "verdict", "correction", "rater"),
 }
 
 

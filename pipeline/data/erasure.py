@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.config.params import Deduplicate
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import ALL_KINDS, Kind
 from pipeline.data import language
 from pipeline.data.records import CONSENT, CONTENT, TEXTS, TWIN
 from pipeline.data.tables import batches, existing
+from pipeline.integrity import kinds_in
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -149,14 +150,14 @@ def affected(wanted: Wanted, raw: Path, deduplicate: Deduplicate) -> tuple[list[
                 grew |= found.add(record, kind, why)
     for record, kind, why in near:
         found.add(record, kind, why)
-    order = {kind: number for number, kind in enumerate(KINDS)}
+    order = {kind: number for number, kind in enumerate(ALL_KINDS)}
     records = sorted(found.records.values(), key=lambda one: order[one.kind])
     return records, [row for row in wanted.rows if row not in found.rows]
 
 
 def _records(raw: Path) -> Iterator[tuple[Kind, dict[str, Any]]]:
     """Every record of data/raw with the columns that decide."""
-    for kind in KINDS:
+    for kind in kinds_in(raw):
         path = existing(raw / f"{kind}.parquet", "download")
         names = pq.read_schema(path).names
         columns = ["id", "origin", "source", "language", *TEXTS[kind]]

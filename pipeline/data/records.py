@@ -15,7 +15,13 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from pipeline.config.recipe import Kind
+from pipeline.config.recipe import KINDS, Kind
+
+
+def _lists_of(numbers: pa.DataType) -> pa.DataType:
+    """A list of lists, with the names that parquet gives their elements."""
+    return pa.list_(pa.field("element", pa.list_(pa.field("element", numbers))))
+
 
 _COMMON = [
     pa.field("id", pa.string(), nullable=False),
@@ -30,17 +36,34 @@ CONTENT: dict[Kind, tuple[str, ...]] = {
     "labelled": ("text", "label"),
     "instructions": ("instruction", "input", "output"),
     "preferences": ("instruction", "input", "chosen", "rejected"),
+    "ratings": ("prompt", "answers", "verdict", "correction"),
 }
+IDENTITY: dict[Kind, tuple[str, ...]] = CONTENT | {"ratings": (*CONTENT["ratings"], "rater")}
+"""Columns that are hashed into the id: equal ratings of two raters are two records."""
 # bits: information content of the text, -log2 p(text) under the source's own distribution; null where it is unknown.
 # history: the earlier messages of a conversation (pipeline/data/conversations.py); null for none.
 _HISTORY = [pa.field("history", pa.string())]
+# A rating's answers are a JSON list of texts; verdict: `choice:0` (index of the chosen answer), `choice:tie`,
+# `thumb:up`, `thumb:down` or `correction`; correction: the text that was given instead, else empty. Beside them: ids
+# and natural log-probabilities of each answer's tokens, settings of the sampling as JSON, the model that answered, and
+# the rater's pseudonym.
+_RATED = [
+    *_HISTORY,
+    pa.field("ids", _lists_of(pa.int32())),
+    pa.field("logprobs", _lists_of(pa.float32())),
+    pa.field("settings", pa.string()),
+    pa.field("model_sha256", pa.string(), nullable=False),
+    pa.field("rater", pa.string(), nullable=False),
+]
 _EXTRA: dict[Kind, list[pa.Field]] = {
     "documents": [pa.field("bits", pa.float64())],
     "instructions": _HISTORY,
     "preferences": _HISTORY,
+    "ratings": _RATED,
 }
 TEXTS: dict[Kind, tuple[str, ...]] = {
-    kind: (*columns, *(["history"] if _EXTRA.get(kind) is _HISTORY else [])) for kind, columns in CONTENT.items()
+    kind: (*columns, *(field.name for field in _EXTRA.get(kind, ()) if field.name == "history"))
+    for kind, columns in CONTENT.items()
 }
 """Content columns and, where a kind has one, `history`: all that a person wrote."""
 
@@ -57,9 +80,24 @@ ROLES = (GROUP, TIME, CONSENT)
 8601 in UTC to the second, as `2024-05-31T08:00:00Z`; consent: the basis on which the record may be used."""
 TWIN = "twin_of"
 """Added column of the source `augmented`: id of the record that a twin, a changed copy for training, was made of."""
+PROMPT = "prompt_id"
+"""Added column of the source `journal`: hash of the prompt; records of one prompt, of every kind, are in one split."""
 RESERVED = frozenset(
-    {TWIN, "messages", "tools", "functions", "extra", "start", "length", "bytes", *ROLES}
-    | {name for schema in SCHEMAS.values() for name in schema.names}
+    {
+        TWIN,
+        PROMPT,
+        "model_sha256",
+        "logprobs",
+        "messages",
+        "tools",
+        "functions",
+        "extra",
+        "start",
+        "length",
+        "bytes",
+        *ROLES,
+    }
+    | {name for kind, schema in SCHEMAS.items() if kind in KINDS for name in schema.names}
 )
 """Names that no further column may have."""
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.config.params import Params
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import Kind
 from pipeline.data.contamination import (
     BESIDES,
     COMPARED,
@@ -39,7 +39,7 @@ from pipeline.data.twins import ORPHAN, OUTSIDE, Twins
 from pipeline.data.unencodable import UNENCODABLE, refusing, rejected_rows
 from pipeline.errors import UserError
 from pipeline.files import replace_folder, write_json
-from pipeline.integrity import write_manifest
+from pipeline.integrity import kinds_in, write_manifest
 from pipeline.tokenizer import Tokenizer
 
 REMOVED = pa.schema(
@@ -75,7 +75,7 @@ def sample(params: Params, raw: Path, tokens: Path, out: Path, progress: bool) -
     vocabulary = refusing(tokens)
     with replace_folder(out) as folder:
         with writing(folder / "removed.parquet", REMOVED) as writer:
-            for kind in KINDS:
+            for kind in kinds_in(raw):
                 path = existing(raw / f"{kind}.parquet", "download")
                 places = placement(path, params.split)
                 rejected = _rejected(kind, path, places, tokens, vocabulary)

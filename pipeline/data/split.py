@@ -8,7 +8,8 @@ By time: the latest records of a kind are test, those before them validation. Bo
 their number of records nearest to their shares; records of one time are in one split. New data moves the cut points.
 
 A split that the source pinned takes precedence. A record without a group or a time is split by the hash of its content,
-a twin (column `twin_of`) as the record that it was made of.
+a twin (column `twin_of`) as the record that it was made of, and a record of a journal by the hash of its prompt (column
+`prompt_id`), so that all ratings of a prompt, and what is made of them, are in one split.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config.params import Split
-from pipeline.data.records import GROUP, TIME, TWIN
+from pipeline.data.records import GROUP, PROMPT, TIME, TWIN
 from pipeline.data.tables import batches
 from pipeline.errors import UserError
 
@@ -69,8 +70,8 @@ class Splits:
     """Column that decides, group or time; null: the records' ids, as for a kind that has no such column."""
     cuts: CutPoints | None = None
     """With key `time`."""
-    twins: bool = False
-    """Whether the kind has twins."""
+    anchors: tuple[str, ...] = ()
+    """Columns of the kind that stand for the id, the first that has a value: of a twin's record, of a prompt."""
 
     @classmethod
     def of(cls, path: Path, split: Split) -> "Splits":
@@ -82,18 +83,19 @@ class Splits:
             UserError: by time, with fewer different times than splits.
         """
         key, names = _KEYS[split.by], pq.read_schema(path).names
+        anchors = tuple(name for name in (TWIN, PROMPT) if name in names)
         if key is None or key not in names:
-            return cls(split, None, twins=TWIN in names)
-        return cls(split, key, _cut_points(path, split) if key == TIME else None, TWIN in names)
+            return cls(split, None, anchors=anchors)
+        return cls(split, key, _cut_points(path, split) if key == TIME else None, anchors)
 
     @property
     def columns(self) -> list[str]:
         """The columns that `column` reads."""
-        return ["id", "split", *([self.key] if self.key else []), *([TWIN] if self.twins else [])]
+        return ["id", "split", *([self.key] if self.key else []), *self.anchors]
 
     def column(self, batch: pa.RecordBatch) -> pa.Array:
         """The split of each record of a batch, a string column without nulls."""
-        keys = pc.coalesce(batch[TWIN], batch["id"]) if self.twins else batch["id"]
+        keys = pc.coalesce(*(batch[name] for name in self.anchors), batch["id"])
         if self.key is not None and self.cuts is None:
             keys = pc.coalesce(batch[self.key], keys)
         by_hash = resolve_column(keys, batch["split"], self.split)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import ALL_KINDS, Kind
 from pipeline.data.records import SPLITS, record_id
 from pipeline.data.tables import batches
 from pipeline.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ class Place:
 def places(samples: Path, ids: Collection[str]) -> list[Place]:
     """The places of these records in data/samples, split after split; none where there are no samples."""
     found: list[Place] = []
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         for split in SPLITS:
             path = samples / kind / f"{split}.parquet"
             if path.exists():

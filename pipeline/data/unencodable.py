@@ -5,6 +5,7 @@ their ids are the end-of-text token alone. Records of the other kinds are reject
 leaves both out with the reason `unencodable`.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,11 +117,12 @@ def rejected_rows(kind: Kind, path: Path, tokens: Path, vocabulary: Tokenizer | 
 
 
 def _texts(kind: Kind, path: Path) -> Iterator[list[str]]:
-    """The texts of each record that a model reads or writes; a label is no text of the vocabulary."""
-    names = [name for name in TEXTS[kind] if name != "label"]
+    """The texts of each record that a model reads or writes; a label or a verdict is no text of the vocabulary."""
+    names = [name for name in TEXTS[kind] if name not in ("label", "verdict")]
     for batch in batches(path, names):
         for record in batch.to_pylist():
             told = conversations.texts(record.pop("history", None))
+            told += json.loads(record.pop("answers", "[]"))  # of ratings
             yield [text for text in (*told, *record.values()) if text]
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import files, integrity
 from pipeline.config.params import Waiver
-from pipeline.config.recipe import KINDS
+from pipeline.config.recipe import ALL_KINDS
 from pipeline.errors import UserError
 from pipeline.gates import _expectations
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Expectation, Frame, shown
@@ -110,7 +110,8 @@ def sections(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     for entries in rows.values():
         entries.sort(key=lambda entry: _ORDER.index(entry["state"]))
     kinds = sorted(
-        rows, key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in KINDS, [*KINDS, kind].index(kind))
+        rows,
+        key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in ALL_KINDS, [*ALL_KINDS, kind].index(kind)),
     )
     return [{"kind": kind, "rows": rows[kind]} for kind in kinds]
 

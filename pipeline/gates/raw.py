@@ -2,7 +2,8 @@
 
 `profile` reads data/raw once, in batches, every text column of every record kind; `EXPECTATIONS` is the table of
 conditions: schema, nulls, encoding, lengths, language, exact duplicates, labels, personal data, licence and consent,
-row counts that add up, and synthesised answers that stand in their passages.
+row counts that add up, synthesised answers that stand in their passages, and ratings of which no rater has too many
+and none votes against all others.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.personal import FINDERS
 from pipeline.data.records import SPLITS
 from pipeline.gates._rules import Expectation, Frame, Row, at_least, at_most, equals, reaches, suite, warning, zero
-from pipeline.gates.profiles import attributes, grounding, records
+from pipeline.gates.profiles import attributes, grounding, ratings, records
 from pipeline.gates.profiles.texts import ENCODING
 
 
@@ -34,10 +35,11 @@ class CharactersByKind(Section):
     labelled: Characters
     instructions: Characters
     preferences: Characters
+    ratings: Characters
 
 
 class RowsByKind(Section):
-    """Records of each kind."""
+    """Records of each kind but ratings, which are there only where people gave some."""
 
     documents: Count
     labelled: Count
@@ -96,6 +98,23 @@ class Attribute(Section):
     """Least share of each group among the records that state one: a warning, as data may have good reasons."""
 
 
+class Ratings(Section):
+    """How people rate the answers of a served model (gates/profiles/ratings.py)."""
+
+    share_from_raters: Positive
+    """Raters from which on shares are judged: fewer, such as one person who rates alone, may give all ratings."""
+    max_rater_share: Share
+    """Most ratings that one rater gives."""
+    max_top_share: Share
+    """Most ratings that the busiest twentieth of 20 or more raters gives."""
+    max_self_contradiction_share: Share
+    """Most votes that differ from the same rater's other vote on the same answers."""
+    max_against_share: Share
+    """Most votes against the majority of the other raters of the same answers; one half is chance."""
+    max_opposing_raters: Count
+    """Raters who vote against the majority of the others more often than a coin would."""
+
+
 class Settings(Section):
     """gates.raw: the bounds of every expectation that has one."""
 
@@ -113,6 +132,7 @@ class Settings(Section):
     max_rejected_share: Annotated[float, Field(ge=0, le=1)]
     """Share of a source's rows of one kind that its reader rejected."""
     grounding: Grounding
+    ratings: Ratings
     attributes: dict[str, Attribute]
     """Attributes to count by name; {}: none."""
 
@@ -290,6 +310,42 @@ EXPECTATIONS: list[Row] = [
         "{ungrounded_share}",
     ),
     (
+        "ratings",
+        "rater_share",
+        at_most("ratings.max_rater_share"),
+        "no rater gives too many of the ratings",
+        "of {ratings} ratings by {raters} raters one rater gave a share of {rater_share}",
+    ),
+    (
+        "ratings",
+        "top_share",
+        at_most("ratings.max_top_share"),
+        "no small group of raters gives too many of the ratings",
+        "of {ratings} ratings by {raters} raters the busiest twentieth gave a share of {top_share}",
+    ),
+    (
+        "ratings",
+        "self_contradiction_share",
+        at_most("ratings.max_self_contradiction_share"),
+        "raters seldom contradict themselves",
+        "{self_contradictions} votes differ from the same rater's vote on the same answers, a share of "
+        "{self_contradiction_share}",
+    ),
+    (
+        "ratings",
+        "against_share",
+        at_most("ratings.max_against_share"),
+        "raters of the same answers mostly agree",
+        "{against} of {compared} votes are against the majority of the other raters, a share of {against_share}",
+    ),
+    (
+        "ratings",
+        "opposing_raters",
+        at_most("ratings.max_opposing_raters"),
+        "no rater votes systematically against all others; `tohum journal erase` takes a rater's ratings out",
+        "{opposing_raters} of {raters} raters vote against the majority of the others more often than chance",
+    ),
+    (
         "grounding",
         "without_record",
         zero(COLLECT),
@@ -300,7 +356,8 @@ EXPECTATIONS: list[Row] = [
 
 
 def profile(settings: Settings, data: Path) -> dict[str, Frame]:
-    """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger, grounding, attributes.
+    """Profile tables of `<data>/raw`: schema, records, languages, labels, sources, ledger, ratings, grounding,
+    attributes.
 
     Raises:
         UserError: a file of data/raw is missing.
@@ -308,8 +365,10 @@ def profile(settings: Settings, data: Path) -> dict[str, Frame]:
     raw = data / "raw"
     counted = {name: (of.groups, of.min_share) for name, of in settings.attributes.items()}
     return records.profile(settings, raw) | {
-        "grounding": grounding.profile(settings.grounding, raw), "attributes": attributes.profile(counted, raw)
-    }  # fmt: skip
+        "ratings": ratings.profile(settings.ratings.share_from_raters, raw),
+        "grounding": grounding.profile(settings.grounding, raw),
+        "attributes": attributes.profile(counted, raw),
+    }
 
 
 def expectations(settings: Settings) -> list[Expectation]:

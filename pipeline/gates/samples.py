@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline import integrity
 from pipeline.config.params import Deduplicate
-from pipeline.config.recipe import KINDS, Finetune, Kind
+from pipeline.config.recipe import Finetune, Kind
 from pipeline.config.section import Count, Positive, Section, Share
 from pipeline.data.label_cells import labels_of
 from pipeline.data.records import SPLITS
@@ -265,7 +265,7 @@ def admits(data: Path) -> dict[Kind, str]:
 
 def _overlap(settings: Settings, samples: Samples, folder: Path) -> Frame:
     frame = Frame(("kind", "split", "against"), WAYS)
-    for kind in KINDS:
+    for kind in samples.sizes:
         if samples.records(kind):
             for (split, against), ways in overlaps(samples, kind, settings.overlap.near, folder).items():
                 frame.add({"kind": kind, "split": split, "against": against, **ways})
@@ -274,7 +274,7 @@ def _overlap(settings: Settings, samples: Samples, folder: Path) -> Frame:
 
 def _splits(settings: Settings, samples: Samples) -> Frame:
     frame = Frame(("kind", "split"), ("records", "min_records"))
-    for kind in KINDS:
+    for kind in samples.sizes:
         for split in SPLITS:
             needed = getattr(settings.min_records, split) if samples.records(kind) else 0
             frame.add({"kind": kind, "split": split, "records": samples.sizes[kind][split], "min_records": needed})
@@ -412,7 +412,7 @@ def _examples(samples: Samples, recipes: Mapping[str, Finetune]) -> Frame:
 
 def _account(samples: Samples) -> Frame:
     frame = Frame(("kind",), ("rows_in", "accounted", "kept", "rows_stored", "rows_admitted"))
-    for kind in KINDS:
+    for kind in samples.sizes:
         counts = samples.row_counts.get(kind, {"rows_in": 0, "kept": {}, "removed": {}})
         kept = sum(counts["kept"].values())
         frame.add(
@@ -431,7 +431,7 @@ def _account(samples: Samples) -> Frame:
 def _coverage(samples: Samples) -> Frame:
     columns = ("admitted", "sampled", "left_out", "coverage_share")
     frame = Frame(("source", "kind"), columns, counts={"coverage_share": "left_out"})
-    for kind in KINDS:
+    for kind in samples.sizes:
         sampled: Counter[str] = Counter()
         for (_, source), n in samples.counts(kind, "source").items():
             sampled[source] += n

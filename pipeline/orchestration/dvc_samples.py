@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config.recipe import KINDS
+from pipeline.config.recipe import ALL_KINDS
 from pipeline.data.tables import batches
 from pipeline.orchestration import dvc_store
 from pipeline.orchestration.dvc_store import Store
@@ -27,7 +27,7 @@ class SampleVersions:
         self._ids: dict[str, frozenset[str]] = {}
         for store in self._stores:
             for listed in _lists(store):
-                for kind in KINDS:
+                for kind in ALL_KINDS:
                     own = {
                         name.removeprefix(f"{kind}/"): md5
                         for name, md5 in listed.items()

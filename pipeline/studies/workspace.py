@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.config import profiles
-from pipeline.config.recipe import Kind
+from pipeline.config.recipe import ALL_KINDS, Kind
 from pipeline.errors import UserError
 from pipeline.orchestration import dvc_lock
 from pipeline.orchestration.process import GUARD, GUARD_STOPS_S
@@ -35,6 +35,7 @@ RECIPES: dict[Kind, tuple[str, ...]] = {
     "labelled": ("spam-full", "spam-lora"),
     "instructions": ("chat-full", "chat-lora"),
     "preferences": (),
+    "ratings": (),
 }
 
 
@@ -156,11 +157,7 @@ def lenient(gates: dict[str, Any]) -> dict[str, Any]:
         if name in ("at_least", "below") or name.startswith("min_"):
             return type(value)(1 if name in ("min_labels", "min_tokens") else 0)
         if isinstance(value, int) and not isinstance(value, bool):
-            return (
-                10**9
-                if name not in ("train", "validation", "test", "documents", "labelled", "instructions", "preferences")
-                else 0
-            )
+            return 10**9 if name not in ("train", "validation", "test", *ALL_KINDS) else 0
         return 1.0 if name != "at_most" else 10.0**9
 
     opened_gates = {gate: opened(gate, settings) for gate, settings in gates.items()}

@@ -47,7 +47,7 @@ def secret(server: Server) -> str:
     """
     path = SECRETS / server
     if not os.path.lexists(path):
-        _make(path)
+        write_once(path, f"tohum:{secrets.token_urlsafe(32)}")
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode) or mode & 0o077:
         raise UserError(
@@ -89,15 +89,18 @@ def mlflow_login(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
 
 
-def _make(path: Path) -> None:
-    """Writes a new secret under another name, then links it in place: it is there whole or not at all, once."""
+def write_once(path: Path, secret: str) -> None:
+    """Writes a new secret, a line that only its owner may read; one that is there already stays.
+
+    It is written under another name, then linked in place: it is there whole or not at all.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"tohum:{secrets.token_urlsafe(32)}\n")
+            file.write(f"{secret}\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):  # another first start was quicker

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files, tokenizer
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import ALL_KINDS, KINDS, Kind
 from pipeline.data.collect import PASSAGES, REJECTIONS
 from pipeline.data.records import CONTENT, SPLITS, added_columns, record_id, schema
 from pipeline.data.unencodable import REJECTIONS_FILE, UNENCODABLE_SCHEMA
@@ -23,7 +23,7 @@ CHARACTERS = {"at_least": 10, "at_most": 2000}
 GATES: dict[str, Any] = {
     "raw": {
         "min_rows": {"documents": 20, "labelled": 10, "instructions": 0, "preferences": 0},
-        "characters": dict.fromkeys(KINDS, CHARACTERS),
+        "characters": dict.fromkeys(ALL_KINDS, CHARACTERS),
         "max_encoding_faults": 0,
         "language": {"sample": None, "max_disagreement": 0.0, "min_share": {"en": 0.3, "tr": 0.3}},
         "max_duplicate_share": 0.0,
@@ -32,6 +32,14 @@ GATES: dict[str, Any] = {
         "max_spelled_specials": 0,
         "max_rejected_share": 0.1,
         "grounding": {"min_share": 0.5, "max_ungrounded_share": 0.1},
+        "ratings": {
+            "share_from_raters": 5,
+            "max_rater_share": 0.3,
+            "max_top_share": 0.3,
+            "max_self_contradiction_share": 0.1,
+            "max_against_share": 0.45,
+            "max_opposing_raters": 0,
+        },
         "attributes": {},
     },
     "tokens": {
@@ -139,6 +147,11 @@ class Raw:
         self.rows["instructions"].append(row)
         self.passages.append({"id": row["id"], "source": "made", "passage": passage})
 
+    def rate(self, ratings: list[dict[str, Any]]) -> None:
+        """Adds ratings, of which data/raw has none otherwise."""
+        self.rows.setdefault("ratings", []).extend(ratings)
+        self.sources["made"]["columns"] = {"ratings": ["consent", "time", "prompt_id"]}
+
     def ledger(self) -> dict[str, Any]:
         """The account that fits the rows."""
         return {
@@ -153,7 +166,7 @@ class Raw:
         """Writes `<data>/raw`; returns `data`."""
         raw = data / "raw"
         raw.mkdir(parents=True, exist_ok=True)
-        for kind in KINDS:
+        for kind in self.rows:
             table = self.tables.get(kind)
             if table is None:
                 whole = schema(kind, _added(kind, self.rows[kind]))

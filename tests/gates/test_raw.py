@@ -4,6 +4,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.gates._rules import MOST_EXAMPLES
 from pipeline.gates.profiles import texts, values
 from tests.data.test_personal import PERSON, TURKISH, VISA
 from tests.gates.builders import GATES, Raw, entry, failed, record, text_of, verdict_on
+from tests.gates.rated import Vote, crowd, rows
 
 SETTINGS = raw.Settings.model_validate(GATES["raw"])
 EXPECTATIONS = raw.expectations(SETTINGS)
@@ -114,6 +116,18 @@ def _lost_record(made: Raw) -> None:
     made.passages.append({"id": "0" * 16, "source": "made", "passage": MILL})
 
 
+def _rated(votes: list[Vote]) -> Callable[[Raw], None]:
+    return lambda made: made.rate(rows(votes))
+
+
+# Each pair of five raters disagrees on answers that no other rates.
+QUARREL = [
+    vote
+    for number, pair in enumerate(combinations(range(5), 2))
+    for vote in ((f"u-{pair[0]}", number, "choice:0"), (f"u-{pair[1]}", number, "choice:1"))
+]
+
+
 # column that must fail -> what breaks it. A second column may fail with it where one cause breaks both.
 CASES: list[tuple[set[str], Callable[[Raw], Any]]] = [
     ({"found_type"}, _wrong_type),
@@ -150,6 +164,11 @@ CASES: list[tuple[set[str], Callable[[Raw], Any]]] = [
     ({"rejected_share"}, _mostly_rejected),
     ({"ungrounded_share"}, _invented_answer),
     ({"without_record"}, _lost_record),
+    ({"rater_share"}, _rated([(f"u-{max(0, n - 9)}", n, "choice:0") for n in range(14)])),
+    ({"top_share"}, _rated([(f"u-{n}" if n < 38 else f"u-busy-{n % 2}", n, "thumb:up") for n in range(78)])),
+    ({"self_contradiction_share"}, _rated([(f"u-{n % 5}", n % 20, f"choice:{int(n >= 20)}") for n in range(25)])),
+    ({"against_share"}, _rated(QUARREL)),
+    ({"opposing_raters"}, _rated(crowd(0, "against"))),
 ]
 
 
@@ -289,6 +308,7 @@ def test_gate_lists_a_bounded_number_of_labels_and_languages(tmp_path: Path, mon
 def test_gate_tells_measured_values_and_bounds_of_every_rule(tmp_path: Path) -> None:
     made = Raw()
     made.add_answer("Ada Moss built the mill.", MILL)
+    made.rate(rows([("u-1", 1, "thumb:up")]))
     results = judged(made, tmp_path)["results"]
     for result in results:
         assert result["measured"], result["column"]

@@ -64,6 +64,8 @@ class Shape:
     label_separator: str | None = None
 
     def __post_init__(self) -> None:
+        if self.kind == "ratings":
+            raise ValueError("kind is ratings, which source journal reads; write {name: journal, path: ..., ...}")
         messages = [MESSAGES] if self.kind in ("documents", "instructions") else []
         known = (*CONTENT[self.kind], *EXTRA, *messages, *ROLES)
         if unknown := sorted(set(self.columns) - set(known)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import Kind
 from pipeline.data.external import DiskArray, group_starts, in_order
 from pipeline.data.records import GROUP, RESERVED, ROLES, SPLITS, TIME, TWIN, added_columns
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
@@ -25,7 +25,7 @@ _PAIRS = (("validation", "train"), ("test", "train"), ("test", "validation"))
 def groups(samples: Samples, folder: Path) -> Frame:
     """Per kind with a column `group`, the number of groups, and those that occur in more than one split."""
     frame = Frame(("kind",), ("groups", "split_groups"))
-    for kind in KINDS:
+    for kind in samples.sizes:
         if samples.records(kind) and GROUP in _columns(samples, kind):
             n, split_groups = _groups(samples, kind, folder)
             frame.add({"kind": kind, "groups": n, "split_groups": split_groups})
@@ -62,7 +62,7 @@ def _groups(samples: Samples, kind: Kind, folder: Path) -> tuple[int, Tally]:
 def time_order(samples: Samples) -> Frame:
     """Per kind that was split by time, the records of a later split that are not later than all of an earlier one."""
     frame = Frame(("kind", "split", "against"), ("out_of_order", "latest"))
-    for kind in KINDS:
+    for kind in samples.sizes:
         if samples.row_counts.get(kind, {}).get("split", {}).get("by") != TIME:
             continue
         latest = {split: max(times, default="") for split, times in _times(samples, kind).items()}
@@ -105,7 +105,7 @@ def slices(samples: Samples) -> Frame:
     Personal data in a value is masked, as the table is shown on a page.
     """
     frame = Frame(("kind", "column", "value"), SPLITS)
-    for kind in KINDS:
+    for kind in samples.sizes:
         for column in _columns(samples, kind):
             if column in (GROUP, TIME, TWIN) or not samples.records(kind):
                 continue

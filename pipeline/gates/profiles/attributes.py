@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.config.recipe import KINDS
 from pipeline.data.language import fold
 from pipeline.data.records import TEXTS
 from pipeline.data.tables import batches
 from pipeline.gates._rules import Frame
+from pipeline.integrity import kinds_in
 
 _BATCH = 1024
 
@@ -30,7 +30,7 @@ def profile(attributes: Mapping[str, tuple[Mapping[str, Sequence[str]], float]],
         ("records", "stated_share", "min_stated_share"),
         counts={"stated_share": "records"},
     )
-    for kind in KINDS if attributes else ():
+    for kind in kinds_in(raw) if attributes else ():
         counts: Counter[tuple[str, str]] = Counter()
         patterns: dict[str, dict[tuple[str, str], re.Pattern[str]]] = {}
         for batch in batches(raw / f"{kind}.parquet", [*TEXTS[kind], "language"], _BATCH):

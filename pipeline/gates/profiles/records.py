@@ -24,6 +24,7 @@ from pipeline.gates._rules import MOST_EXAMPLES, Example, Frame, Tally
 from pipeline.gates.profiles import texts as _texts
 from pipeline.gates.profiles.scan import COUNTS, Profiler
 from pipeline.gates.profiles.values import MOST_VALUES, Rest
+from pipeline.integrity import kinds_in
 
 if TYPE_CHECKING:
     from pipeline.gates.raw import Settings
@@ -47,7 +48,7 @@ def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
         if not (raw / name).exists():
             raise UserError(f"{raw / name}: no such file; run `dvc repro download`")
     profilers: dict[Kind, Profiler] = {}
-    for kind in KINDS:
+    for kind in kinds_in(raw):
         path = raw / f"{kind}.parquet"
         profilers[kind] = Profiler(kind, settings, pq.read_metadata(path).num_rows, raw.parent)
         for batch in batches(path, rows=_BATCH):
@@ -65,7 +66,7 @@ def profile(settings: "Settings", raw: Path) -> dict[str, Frame]:
 def _schema(raw: Path) -> Frame:
     frame = Frame(("kind", "name"), ("found_type", "expected_type"))
     sources = files.read_json(raw / "provenance.json")["sources"]
-    for kind in KINDS:
+    for kind in kinds_in(raw):
         found = {field.name: str(field.type) for field in pq.read_schema(raw / f"{kind}.parquet")}
         declared = chain.from_iterable(source.get("columns", {}).get(kind, ()) for source in sources.values())
         expected = {field.name: str(field.type) for field in schema(kind, declared)}
@@ -108,7 +109,7 @@ def _counts(raw: Path, profilers: dict[Kind, Profiler]) -> Frame:
             {
                 "kind": kind,
                 "rows": profiler.row,
-                "min_rows": getattr(profiler.settings.min_rows, kind),
+                "min_rows": getattr(profiler.settings.min_rows, kind, 0),
                 **{name: profiler.tallies[name] for name in COUNTS},
                 "shortest": profiler.shortest or 0,
                 "longest": profiler.longest,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DETECTORS = {**ENCODING, **PERSONAL, "spelled_specials": SPELLED}
 COUNTS = ("nulls", "blank", "too_short", "too_long", "unknown_splits", "invalid_utf8", *DETECTORS)
-_MAY_BE_BLANK = {"input", "history"}
+_MAY_BE_BLANK = {"input", "history", "correction"}
 Matches = dict[int, tuple[str, tuple[int, int]]]
 """Row of a batch -> column and span of the first match."""
 

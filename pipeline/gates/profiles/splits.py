@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import Kind
 from pipeline.data import contamination, conversations
 from pipeline.data.deduplicate import Text
 from pipeline.data.external import Digests
@@ -27,6 +27,7 @@ from pipeline.errors import UserError
 from pipeline.gates._rules import MOST_EXAMPLES, Example, Tally
 from pipeline.gates.profiles import texts as _texts
 from pipeline.gates.profiles.tokens import IdFile
+from pipeline.integrity import kinds_in
 
 _TOGETHER = 64  # documents read at a time
 
@@ -65,7 +66,7 @@ class Samples:
                     split: int(pq.read_metadata(_existing(folder / kind / f"{split}.parquet")).num_rows)
                     for split in SPLITS
                 }
-                for kind in KINDS
+                for kind in kinds_in(folder)
             },
             ids={split: IdFile(_existing(folder / "documents" / f"{split}.bin"), dtype) for split in SPLITS},
             row_counts=files.read_json(_existing(folder / "ledger.json")),
