@@ -36,6 +36,12 @@ MODEL_PAGES = REPORTS / "models"
 """A page per model of the graph."""
 REVIEWS = REPORTS / "review"
 """Pages of candidates beside their champions; no out of any stage."""
+WATCH_PAGES = REPORTS / "watch"
+"""A page per watched model; no out of any stage."""
+
+# Written by `tohum serve`.
+OBSERVATIONS = Path("journal/observations")
+"""Counts of every request to a served model, a file a day."""
 
 # Work in progress, caches and secrets: ignored by git and no out of any stage.
 WORK = Path(".tohum")
@@ -58,5 +64,7 @@ MEASURES = WORK / "measures"
 """Results of single measures, used again while nothing that they depend on has changed."""
 CODE_CACHE = WORK / "code.json"
 """Parsed summary of each source file, by its SHA-256."""
+WATCH = WORK / "watch"
+"""A folder per watched model: reference, vocabulary, and the looks so far."""
 STUDIES = WORK / "studies"
 SEARCHES = WORK / "search.db"

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.recipe import Compute, Finetune, Merge, Part, Pretrain
 from pipeline.config.review import Review
 from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.config.serving import Serving
 
 
 class Tracking(Section):
@@ -313,6 +314,8 @@ class Params(Section):
     """Registration."""
     review: Review
     """Review of candidates."""
+    serving: Serving
+    """The server, `tohum serve`."""
     search: dict[str, dict[str, Any]]
     """Recipe, or base -> its hyperparameter search: trials, seed, pruner, space (pipeline/config/search_space.py)."""
 

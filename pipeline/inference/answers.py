@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.inference.answer_text import AnswerText
 from pipeline.inference.generation import generate, stream
 from pipeline.model.gpt import GPT
 from pipeline.tasks import Request, Task
-from pipeline.tokenizer.streaming import TextStream
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def answer(
     """
     outputs = generate(
         model, [task.prompt(request) for request in requests], max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task),
+        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop=ends(task),
         generator=generator,
     )  # fmt: skip
     return [task.answer(task.tokenizer.decode(ids)) for ids in outputs]
@@ -55,22 +55,16 @@ def stream_answer(
     model: GPT, task: Task, request: Request, sampling: Sampling, generator: torch.Generator
 ) -> Iterator[str]:
     """The answer to a request in pieces of whole characters; arguments and errors as of `answer`."""
-    text, opens, waiting = TextStream(task.tokenizer), task.opens, ""
-    opening = True
+    text = AnswerText(task)
     for token in stream(
         model, task.prompt(request), max_tokens=sampling.max_tokens, temperature=sampling.temperature,
-        top_k=sampling.top_k, top_p=sampling.top_p, stop=_ends(task), generator=generator,
+        top_k=sampling.top_k, top_p=sampling.top_p, stop=ends(task), generator=generator,
     ):  # fmt: skip
-        piece = waiting + text.add(token)
-        if opening and len(piece) < len(opens) and opens.startswith(piece):
-            waiting = piece  # the prefix of an answer may take several tokens, and is no part of it
-        elif piece:
-            yield task.answer(piece) if opening else piece
-            opening, waiting = False, ""
-    rest = waiting + text.rest()
-    yield task.answer(rest) if opening else rest
+        if piece := text.add(token):
+            yield piece
+    yield text.end()
 
 
-def _ends(task: Task) -> set[int]:
+def ends(task: Task) -> set[int]:
     """The ids that end an answer: the task's, and end-of-text, which a model with a chat template may give instead."""
     return {task.stop, task.tokenizer.end_of_text}

@@ -1,9 +1,8 @@
-"""Text generation: KV cache, temperature, top-k, top-p, stop ids, batches of prompts of different lengths.
+"""Text generation: the answers to many prompts at once, or to one token by token.
 
-`generate` answers many prompts at once, `stream` one prompt token by token. Greedy decoding at temperature 0; the order
-of the filters (temperature, top-k, top-p; nucleus sampling: Holtzman et al. 2020) is that of transformers, and greedy
-ids equal its own. The context is a hard limit: a prompt that fills it is refused before anything is computed, and an
-answer stops where prompt and answer together fill it.
+On a CPU the decoding engine computes them (engine.py), on a GPU steps of fixed shapes (cuda_graph.py). Greedy decoding
+at temperature 0; greedy ids equal those of transformers. The context is a hard limit: a prompt that fills it is refused
+before anything is computed, and an answer stops where prompt and answer together fill it.
 
 Shapes: B prompts, T tokens of the newest piece, S all tokens, V vocab_size, D d_model.
 """
@@ -17,7 +16,9 @@ from torch.nn import functional as F
 
 from pipeline.errors import UserError
 from pipeline.inference.cuda_graph import Decoder
-from pipeline.model.cache import KeyValue, KVCache, StaticKVCache
+from pipeline.inference.engine import Engine, RowSettings, Token
+from pipeline.inference.sampling import Filter, kept
+from pipeline.model.cache import KeyValue, StaticKVCache
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 
@@ -45,7 +46,8 @@ def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' g
         top_k: draw from so many likeliest ids; 0 keeps all.
         top_p: draw from the fewest likeliest ids whose probabilities add up to this; 1 keeps all.
         stop: ids that end an answer; not part of it.
-        generator: source of the draws, on the model's device; may be None at temperature 0.
+        generator: source of the draws, on the model's device; may be None at temperature 0. On a CPU each row gets a
+            generator of its own, seeded by this one.
         prefix: learned keys and values before the prompt.
         use_cache: false computes everything anew for each token: slow, the reference for tests.
 
@@ -58,8 +60,12 @@ def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' g
     sampling = Sampling(temperature, top_k, top_p, generator)
     request = _Request(model, prompts, max_tokens, sampling, prefix, use_cache)
     request.check()
+    if not prompts:
+        return []
+    if request.by_engine:
+        return request.engine_answers(frozenset(stop))
     if not isinstance(model, LibraryModel):
-        return _answers(request, stop) if prompts else []
+        return _answers(request, stop)
     # transformers gives a row the same numbers alone and beside others only where nothing is padded
     answers: list[list[int]] = [[] for _ in prompts]
     for length in sorted({len(prompt) for prompt in prompts}):
@@ -102,7 +108,7 @@ def stream(  # noqa: PLR0913 - as `generate`
     sampling = Sampling(temperature, top_k, top_p, generator)
     request = _Request(model, [ids], max_tokens, sampling, prefix, use_cache=True)
     request.check()  # checked here, not when the first id is requested
-    return _until_stop(request.steps(), stop)
+    return request.engine_stream(frozenset(stop)) if request.by_engine else _until_stop(request.steps(), stop)
 
 
 def _until_stop(steps: Iterator[list[int]], stop: Collection[int]) -> Iterator[int]:
@@ -123,21 +129,10 @@ class Sampling:
 
     def draw(self, logits_BV: Tensor) -> Tensor:
         """One id per row, [B]."""
-        if self.temperature == 0:
+        one = Filter(self.temperature, self.top_k, self.top_p)
+        if one.temperature == 0:
             return logits_BV.argmax(dim=-1)
-        logits_BV = logits_BV.float() / self.temperature
-        if 0 < self.top_k < logits_BV.shape[-1]:
-            least_B1 = logits_BV.topk(self.top_k, dim=-1).values[:, -1:]
-            logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
-        if self.top_p < 1:
-            sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True, stable=True)
-            probability_BV = sorted_BV.softmax(-1)
-            # An id is kept while those before it do not reach top_p; the first always is.
-            beyond_BV = probability_BV.cumsum(-1) - probability_BV >= self.top_p
-            beyond_BV[:, 0] = False
-            dropped_BV = torch.zeros_like(beyond_BV).scatter(1, order_BV, beyond_BV)
-            logits_BV = logits_BV.masked_fill(dropped_BV, -torch.inf)
-        return torch.multinomial(logits_BV.softmax(-1), 1, generator=self.generator)[:, 0]
+        return torch.multinomial(kept(logits_BV, one).softmax(-1), 1, generator=self.generator)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -154,13 +149,8 @@ class _Request:
     def check(self) -> None:
         """Raises UserError for prompts or settings that cannot be answered, naming the first."""
         sampling = self.sampling
-        temperature, top_k, top_p = sampling.temperature, sampling.top_k, sampling.top_p
-        if self.max_tokens < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-            raise UserError(
-                f"max_tokens {self.max_tokens}, temperature {temperature}, top_k {top_k}, top_p {top_p}; expected "
-                "max_tokens >= 1, temperature >= 0, top_k >= 0 (0 keeps all), 0 < top_p <= 1"
-            )
-        if temperature > 0 and sampling.generator is None:
+        Filter(sampling.temperature, sampling.top_k, sampling.top_p).check(self.max_tokens)
+        if sampling.temperature > 0 and sampling.generator is None:
             raise ValueError("sampling needs an explicit generator")
         room, vocab_size = self.model.room(self.prefix), self.model.config.vocab_size
         for row, prompt in enumerate(self.prompts):
@@ -176,6 +166,49 @@ class _Request:
                     f"prompt {row} has an id outside 0..{vocab_size - 1}; encode it with this model's own tokenizer"
                 )
 
+    @property
+    def by_engine(self) -> bool:
+        """Whether the decoding engine answers: our own families on a CPU."""
+        engine = self.use_cache and not _has_fixed_shapes(self.model.embed.weight.device)
+        return engine and not isinstance(self.model, LibraryModel)
+
+    def engine_answers(self, stop: frozenset[int]) -> list[list[int]]:
+        """New ids per prompt, all of them rows of one engine."""
+        answers: list[list[int]] = [[] for _ in self.prompts]
+        for token in self._engine_tokens(stop):
+            if token.finished != "stop":
+                answers[token.row].append(token.id)
+        return answers
+
+    def engine_stream(self, stop: frozenset[int]) -> Iterator[int]:
+        """New ids of the only prompt, as each is known."""
+        for token in self._engine_tokens(stop):
+            if token.finished != "stop":
+                yield token.id
+
+    def _engine_tokens(self, stop: frozenset[int]) -> Iterator[Token]:
+        """The tokens of all prompts, whose rows have the numbers of the prompts."""
+        sampling, seeds = self.sampling, [0] * len(self.prompts)
+        if sampling.generator is not None:
+            device = sampling.generator.device
+            drawn = torch.randint(2**62, (len(seeds),), generator=sampling.generator, device=device)
+            seeds = drawn.tolist()
+        training = self.model.training
+        self.model.eval()
+        try:
+            engine = Engine(self.model, max_rows=len(seeds), prefix=self.prefix, logprobs=False)
+            for prompt, seed in zip(self.prompts, seeds, strict=True):
+                engine.add(
+                    prompt,
+                    RowSettings(
+                        self.max_tokens, sampling.temperature, sampling.top_k, sampling.top_p, stop=stop, seed=seed
+                    ),
+                )
+            while engine.busy:
+                yield from engine.step()
+        finally:
+            self.model.train(training)
+
     def steps(self) -> Iterator[list[int]]:
         """The next id of every row, step by step, until max_tokens or until no row has room."""
         model, sampling = self.model, self.sampling
@@ -186,32 +219,32 @@ class _Request:
         steps = min(self.max_tokens, model.room(self.prefix) - min(map(len, self.prompts)))
         offset = model.config.context_length - model.room(self.prefix)  # positions of the prefix
         ragged = not bool(mask_BS.all())
-        cache = _cache(offset + new_BT.shape[1] + steps, new_BT.device) if self.use_cache else None
+        cache = _cache(offset + new_BT.shape[1] + steps) if self.use_cache else None
         decoder: Decoder | None = None
         training = model.training
         model.eval()
         try:
-            for step in range(steps):
+            for _ in range(steps):
                 if decoder is not None:
                     next_B = sampling.draw(decoder.step(new_BT))
                     new_BT = next_B[:, None]
                     yield next_B.tolist()
                     continue
-                first = step == 0 or cache is None
                 keys_BS = positions_BT = None  # without padding: causal, positions counted on
                 if ragged:
                     # Finished rows are computed on with the others; their positions stay inside the context.
                     last = model.config.context_length - offset - 1
-                    positions_BT = ((mask_BS.cumsum(1) - 1).clamp(0, last) + offset)[:, -new_BT.shape[1] :]
+                    positions_BT = (mask_BS.cumsum(1) - 1).clamp(0, last) + offset
                     keys_BS = F.pad(mask_BS, (offset, 0), value=True)
                 with torch.inference_mode():
-                    prefix = self.prefix if first else None
-                    x_BTD = model.hidden(new_BT, mask=keys_BS, positions_BT=positions_BT, prefix=prefix, cache=cache)
+                    x_BTD = model.hidden(
+                        new_BT, mask=keys_BS, positions_BT=positions_BT, prefix=self.prefix, cache=cache
+                    )
                     next_B = sampling.draw(model.logits(x_BTD[:, -1]))
-                    new_BT = next_B[:, None] if cache is not None else torch.cat((new_BT, next_B[:, None]), dim=1)
-                    if isinstance(cache, StaticKVCache):
-                        decoder = Decoder(model, cache, mask_BS)
-                    elif ragged:
+                    if cache is not None:
+                        decoder, new_BT = Decoder(model, cache, mask_BS), next_B[:, None]
+                    else:
+                        new_BT = torch.cat((new_BT, next_B[:, None]), dim=1)
                         mask_BS = torch.cat((mask_BS, mask_BS.new_ones(len(next_B), 1)), dim=1)
                 yield next_B.tolist()
         finally:
@@ -233,9 +266,13 @@ class _Request:
             model.train(training)
 
 
-def _cache(capacity: int, device: torch.device) -> KVCache:
-    """Of fixed shapes on a GPU, where launching a step takes longest; a CPU reads only the filled part."""
-    return StaticKVCache(capacity) if device.type == "cuda" else KVCache(capacity)
+def _has_fixed_shapes(device: torch.device) -> bool:
+    """Whether steps are recorded and replayed there: on a GPU, where launching a step takes longest."""
+    return device.type == "cuda"
+
+
+def _cache(capacity: int) -> StaticKVCache:
+    return StaticKVCache(capacity)
 
 
 def _padded_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

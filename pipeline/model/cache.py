@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pipeline.model.config import ModelConfig
+
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B or 1, G, P, K]."""
 
@@ -126,6 +128,64 @@ class StaticKVCache(KVCache):
         self.write_position = torch.full((1,), self.length, device=device)
         for both in self._layers.values():
             both[:, :, :, self.length :] = 0
+
+
+class RowCache:
+    """Keys and values of rows of different lengths, each in a slot of its own; for decoding on a CPU.
+
+    Memory: 2 L G K numbers a position, `slots` times `capacity` positions at most, of which the system commits only
+    those that were written. `reserve` grows it by a copy, which keeps what is written.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.slots = self.capacity = 0
+        self._shape = (config.n_layers, config.n_kv_heads, config.head_dim)
+        self.dtype, self._device = dtype, device
+        self.store = self._empty(0, 0)
+        """[L, 2, slots, C, G, K]."""
+        self._arrange()
+
+    def reserve(self, slots: int, capacity: int) -> None:
+        """Makes room for so many rows of so many positions each."""
+        if slots <= self.slots and capacity <= self.capacity:
+            return
+        before = self.store
+        self.store = self._empty(max(slots, self.slots), max(capacity, self.capacity))
+        self.store[:, :, : self.slots, : self.capacity] = before
+        self.slots, self.capacity = self.store.shape[2:4]
+        self._arrange()
+
+    def write(self, layer: int, places_N: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> None:
+        """Stores keys and values of a layer; a place is slot times capacity plus position."""
+        keys, values = self._flat[layer]
+        keys.index_copy_(0, places_N, k_NGK.to(self.dtype))
+        values.index_copy_(0, places_N, v_NGK.to(self.dtype))
+
+    def views(self, slot: int, first: int, end: int) -> list[KeyValue]:
+        """Keys and values of a row from position `first` to before `end`, of every layer: [1, G, S, K] each."""
+        parts = self._rows[slot].narrow(3, first, end - first).unbind(0)
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def fill(self, slot: int, prefix: Sequence[KeyValue]) -> None:
+        """Writes a prefix, each part [1, G, P, K], to the first positions of a slot."""
+        P = prefix[0][0].shape[2]
+        for (keys, values), (k, v) in zip(self.views(slot, 0, P), prefix, strict=True):
+            keys.copy_(k)
+            values.copy_(v)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copies the first positions of a slot to another."""
+        self.store[:, :, target, :length] = self.store[:, :, source, :length]
+
+    def _empty(self, slots: int, capacity: int) -> Tensor:
+        L, G, K = self._shape
+        return torch.empty(L, 2, slots, capacity, G, K, dtype=self.dtype, device=self._device)
+
+    def _arrange(self) -> None:
+        """Views of the store, made once: by layer for writing, by row for attention."""
+        L, G, K = self._shape
+        self._flat = [(both[0], both[1]) for both in self.store.view(L, 2, self.slots * self.capacity, G, K)]
+        self._rows = self.store.permute(2, 0, 1, 4, 3, 5).flatten(1, 2).unsqueeze(2).unbind(0)
 
 
 def length_of(past: Past | None) -> int:

@@ -19,7 +19,7 @@ def keep_compiled_code() -> None:
 
     Call it before anything imports torch's compiler, which otherwise chooses a folder in the system's temporary one.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled", _processor()).resolve()))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(".tohum/compiled", processor()).resolve()))
 
 
 def compiled(model: GPT, compute: Compute) -> GPT:
@@ -64,7 +64,7 @@ def _cache_custom_gradients() -> None:
         config.autograd_cache_allow_custom_autograd_functions = True
 
 
-def _processor() -> str:
+def processor() -> str:
     """A name for the processor and torch build, so that a copied project never runs machine code for another one."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []

@@ -20,7 +20,7 @@ def test_generate_gives_equal_ids_with_a_static_cache(family: str, monkeypatch: 
     usual = [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows]
     prefix = random_prefix(family)
     behind = [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows]
-    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: StaticKVCache(capacity))
+    monkeypatch.setattr("pipeline.inference.generation._has_fixed_shapes", lambda device: True)
     assert [generate(model, prompts, max_tokens=99, **GREEDY) for prompts in rows] == usual
     assert [generate(model, prompts, max_tokens=9, prefix=prefix, **GREEDY) for prompts in rows] == behind
 
@@ -30,7 +30,7 @@ def test_generate_gives_equal_ids_with_compiled_steps(monkeypatch: pytest.Monkey
     """The same, with fewer kernels; one compilation serves every step. A prompt is not compiled."""
     model = model_of("qwen3").eval()
     usual = [generate(model, prompts, max_tokens=9, **GREEDY) for prompts in (PROMPTS, PROMPTS[:1])]
-    monkeypatch.setattr("pipeline.inference.generation._cache", lambda capacity, device: StaticKVCache(capacity))
+    monkeypatch.setattr("pipeline.inference.generation._has_fixed_shapes", lambda device: True)
     model.static_shapes = True
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -43,11 +43,12 @@ def test_generate_frees_its_cache_without_garbage_collection(fixed: bool, monkey
     """Lost otherwise: gigabytes of keys and values a call, where garbage is collected late or never."""
     made: list[weakref.ref[StaticKVCache]] = []
 
-    def cache(capacity: int, _: torch.device) -> StaticKVCache:
+    def cache(capacity: int) -> StaticKVCache:
         one = StaticKVCache(capacity)
         made.append(weakref.ref(one))
         return one
 
+    monkeypatch.setattr("pipeline.inference.generation._has_fixed_shapes", lambda device: True)
     monkeypatch.setattr("pipeline.inference.generation._cache", cache)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     model = model_of("llama").eval()

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
@@ -100,6 +100,21 @@ class Doses(Section):
     """Misuse: forbidden requests and harmless twins."""
 
 
+class Drift(Section):
+    """Amounts by which messages and instructions differ from those of the world without it; 0 leaves them equal."""
+
+    first: Count = Field(examples=[100000])
+    """Number of the first message: entries of one world with disjoint ranges share no message."""
+    words: Share = Field(examples=[0.0, 0.3])
+    """Share of the messages whose goods are of words that the world does not have."""
+    people: Share = Field(examples=[0.0, 0.5])
+    """Share of the messages and instructions about people whom the world does not have."""
+    spam: Share | None = Field(examples=[0.8])
+    """Share of spam; null: half."""
+    labels: Share = Field(examples=[0.0, 0.2])
+    """Share of the messages whose label is the other one: concept drift, with texts as before."""
+
+
 class Settings(Section):
     """Numbers of records. Larger `documents` or `labelled` keep every earlier record."""
 
@@ -151,6 +166,16 @@ class Settings(Section):
     """null: none."""
     doses: Doses | None
     """Amounts of what makes a model risky, for the measures of risks; null: none."""
+    drift: Drift | None = Field(
+        default=None, examples=[{"first": 100000, "words": 0.3, "people": 0, "spam": None, "labels": 0}]
+    )
+    """Drift, for the watch of a model that was trained without it; null: none. Not together with `noise`."""
+
+    @model_validator(mode="after")
+    def _numbers_messages_once(self) -> "Settings":
+        if self.drift and self.noise:
+            raise ValueError("drift and noise both number the messages; remove one of them")
+        return self
 
 
 def read(settings: Settings, _entry: str, log: "RowLog") -> "Iterator[tuple[Kind, pa.Table]]":
@@ -180,6 +205,7 @@ def truth(settings: Settings) -> dict[str, Any]:
 
 def provenance(settings: Settings) -> dict[str, Any]:
     """Address, revision of the generator, and SHA-256 of its revision and settings."""
-    # without doses as before there were any, so that the data of such a world keeps its hash
-    name = f"{REVISION}\0{settings.model_dump_json(exclude=None if settings.doses else {'doses'})}"
+    # without doses and drift as before there were any, so that the data of such a world keeps its hash
+    absent = {key for key in ("doses", "drift") if getattr(settings, key) is None}
+    name = f"{REVISION}\0{settings.model_dump_json(exclude=absent)}"
     return {"address": "embedded", "sha256": hashlib.sha256(name.encode()).hexdigest(), "revision": REVISION}

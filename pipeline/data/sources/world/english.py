@@ -35,6 +35,12 @@ WORDS: dict[str, list[str]] = {
         "pans pipes rings saws scarves shirts stamps stones vases wheels whistles"
     ),
 }
+# Goods of a world that drifts.
+NEW_WORDS: dict[str, list[str]] = {
+    "adj": _words("wireless digital smart foldable magnetic bluetooth solar portable"),
+    "thing": _words("drone tablet router charger headset scooter printer keyboard webcam sensor"),
+    "things": _words("drones tablets routers chargers headsets scooters printers keyboards webcams sensors"),
+}
 COMPOSED = {
     "lot": "{n} {adj} {things}",
     "item": "a {adj} {thing}",

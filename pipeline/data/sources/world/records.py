@@ -13,6 +13,7 @@ from pipeline.config.recipe import KINDS, Kind
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
 from pipeline.data.sources.world import planted
 from pipeline.data.sources.world.dosing import dosed_instructions, listed_doses
+from pipeline.data.sources.world.drifting import drifted_instructions, drifted_message
 from pipeline.data.sources.world.facts import World, make_world
 from pipeline.data.sources.world.grammar import Choice, Node, log2p
 from pipeline.data.sources.world.instructions import instructions, preferences
@@ -76,7 +77,7 @@ def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
         "documents": chain(documents(settings), _retold(settings)),
         "labelled": _labelled(settings),
         "instructions": chain(
-            instructions(world, settings.instructions, changed=settings.doses.changed if settings.doses else None),
+            _instructions(settings),
             tasks(world, settings.tasks.model_dump() if settings.tasks else {}),
             dosed_instructions(world, settings.doses),
         ),
@@ -154,13 +155,20 @@ def _retold(settings: "Settings") -> Iterator[dict[str, Any]]:
         yield {**retold(world, index), "bits": None, "origin": f"world:retold:{index}"}
 
 
+def _instructions(settings: "Settings") -> Iterator[dict[str, str]]:
+    world = _made(settings).world
+    if settings.drift:
+        return drifted_instructions(world, settings.drift, settings.instructions)
+    return instructions(world, settings.instructions, changed=settings.doses.changed if settings.doses else None)
+
+
 def _labelled(settings: "Settings") -> Iterator[dict[str, Any]]:
     """Messages with distinct texts: a repeated text is drawn again."""
-    world, seen, noise = _made(settings).world, set[str](), settings.noise
-    first = noise.first if noise else 0
+    world, seen, noise, drift = _made(settings).world, set[str](), settings.noise, settings.drift
+    first = noise.first if noise else drift.first if drift else 0
     for index in range(first, first + settings.labelled):
         for attempt in range(_REDRAWS):
-            record = message(world, index, attempt)
+            record = drifted_message(world, drift, index, attempt) if drift else message(world, index, attempt)
             if record["text"] not in seen:
                 break
         else:

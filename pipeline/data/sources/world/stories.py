@@ -26,10 +26,14 @@ _MARK = "{note}"
 
 
 @cache
-def free_slots(language: str) -> Slots:
-    """Slots that depend on no latent: numbers 10 to 99, times, days, things, and compositions of them."""
+def free_slots(language: str, new_words: bool = False) -> Slots:
+    """Slots that depend on no latent: numbers 10 to 99, times, days, things, and compositions of them.
+
+    `new_words`: things and their properties are of NEW_WORDS, which no text has otherwise.
+    """
     words = LANGUAGES[language]
-    slots: Slots = {name: Choice(values) for name, values in words.WORDS.items()}
+    known = words.WORDS | (words.NEW_WORDS if new_words else {})
+    slots: Slots = {name: Choice(values) for name, values in known.items()}
     slots["city"], slots["pet"], slots["food"] = (Choice(words.FACTS[key]) for key in ("city", "pet", "food"))
     slots["someone"] = Choice(words.ASKED_SOMEONE)
     slots["n"] = Choice([str(number) for number in range(10, 100)])

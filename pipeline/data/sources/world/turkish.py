@@ -28,6 +28,11 @@ WORDS: dict[str, list[str]] = {
         "gömlek pul taş vazo tekerlek düdük"
     ),
 }
+# Goods of a world that drifts.
+NEW_WORDS: dict[str, list[str]] = {
+    "adj": _words("kablosuz dijital akıllı katlanır manyetik elektrikli taşınabilir"),
+    "thing": _words("dron tablet modem powerbank kulaklık yazıcı klavye hoparlör mikrofon projektör"),
+}
 COMPOSED = {
     "lot": "{n} {adj} {thing}",
     "item": "bir {adj} {thing}",

@@ -1,0 +1,261 @@
+"""Answers of one request while their tokens arrive, and the two forms in which they are written: chat and completion.
+
+A streamed answer is a sequence of server-sent events (`data: {...}`), as of OpenAI's API; its fields are written as
+text around the JSON of the new piece, because there is one event for every token.
+"""
+
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.inference.answer_text import AnswerText
+from pipeline.inference.engine import Token
+from pipeline.serving.decoding import Inbox
+from pipeline.tokenizer import Tokenizer
+
+DONE = b"data: [DONE]\n\n"
+_LEAST_LOGPROB = -9999.0
+"""In place of minus infinity, which JSON lacks."""
+
+
+@dataclass(eq=False)
+class Answer:
+    """One answer so far."""
+
+    text: AnswerText
+    said: str = ""
+    ids: list[int] = field(default_factory=list)
+    """Without the id that ended it."""
+    logprobs: list[float] = field(default_factory=list)
+    """ln p of each id under the model's own distribution."""
+    tops: list[Sequence[tuple[int, float]]] = field(default_factory=list)
+    """The likeliest ids at each position, where they were asked for."""
+    finish: str | None = None
+    """stop or length; None while it goes on."""
+
+    def add(self, token: Token) -> str:
+        """Takes a token; returns the new text."""
+        piece = ""
+        if token.finished != "stop":
+            self.ids.append(token.id)
+            self.logprobs.append(token.logprob)
+            self.tops.append(token.top)
+            piece = self.text.add(token.id)
+        if token.finished and not self.text.stopped:
+            piece += self.text.end()
+        if self.text.stopped:
+            self.finish = "stop"
+        else:
+            self.finish = token.finished
+        self.said += piece
+        return piece
+
+
+class Piece(NamedTuple):
+    """New text of one answer."""
+
+    number: int
+    text: str
+    first: int
+    """Index of its first token among the answer's."""
+    end: int
+    """Index after its last token."""
+    finish: str | None
+
+
+@dataclass(eq=False)
+class Answers:
+    """All answers of a request."""
+
+    inbox: Inbox
+    answers: Sequence[Answer]
+    began: float = field(default_factory=time.perf_counter)
+    first_token: float | None = None
+    """Seconds from the request to its first token."""
+
+    async def pieces(self) -> AsyncIterator[list[Piece]]:
+        """New text as it arrives, until all answers are finished. Raises as `Inbox.take`."""
+        unfinished = len(self.answers)
+        while unfinished:
+            taken = await self.inbox.take()
+            if self.first_token is None:
+                self.first_token = time.perf_counter() - self.began
+            pieces = []
+            for number, token in taken:
+                answer = self.answers[number]
+                if answer.finish:
+                    continue
+                before = len(answer.ids)
+                text = answer.add(token)
+                if answer.finish:
+                    unfinished -= 1
+                    if token.finished is None:
+                        self.inbox.end(number)
+                pieces.append(Piece(number, text, before, len(answer.ids), answer.finish))
+            yield pieces
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all answers."""
+        return sum(len(answer.ids) for answer in self.answers)
+
+
+class Form(Protocol):
+    """The form of the answers of one endpoint."""
+
+    def opening(self, number: int) -> str:
+        """The event before the first text of an answer; maybe empty."""
+        ...
+
+    def piece(self, piece: Piece, answer: Answer) -> str:
+        """The event of new text with its tokens."""
+        ...
+
+    def ending(self, number: int, finish: str) -> str:
+        """The event after the last text of an answer."""
+        ...
+
+    def usage(self, usage: dict[str, int]) -> str:
+        """The event before the last one, with the numbers of tokens."""
+        ...
+
+    def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        ...
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class ChatForm:
+    """`chat.completion` and `chat.completion.chunk`."""
+
+    def __init__(self, identity: str, model: str, tokenizer: Tokenizer, logprobs: bool, with_usage: bool) -> None:
+        """`logprobs`: whether each token's are written; `with_usage`: whether the stream ends with the usage."""
+        self._tokenizer, self._logprobs = tokenizer, logprobs
+        self._head = {"id": identity, "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+        self._before = f"data: {_json(self._head)[:-1]},"
+        usage = ',"usage":null' if with_usage else ""
+        self._after = f"}}]{usage}}}\n\n"
+
+    def opening(self, number: int) -> str:
+        """The role."""
+        return (
+            f'{self._before}"choices":[{{"index":{number},"delta":{{"role":"assistant","content":""}},'
+            f'"logprobs":null,"finish_reason":null{self._after}'
+        )
+
+    def piece(self, piece: Piece, answer: Answer) -> str:
+        """New text."""
+        logprobs = _json(self._logprobs_of(answer, piece.first, piece.end)) if self._logprobs else "null"
+        return (
+            f'{self._before}"choices":[{{"index":{piece.number},"delta":{{"content":{_json(piece.text)}}},'
+            f'"logprobs":{logprobs},"finish_reason":null{self._after}'
+        )
+
+    def ending(self, number: int, finish: str) -> str:
+        """The reason of the end."""
+        return (
+            f'{self._before}"choices":[{{"index":{number},"delta":{{}},"logprobs":null,'
+            f'"finish_reason":"{finish}"{self._after}'
+        )
+
+    def usage(self, usage: dict[str, int]) -> str:
+        """Numbers of tokens."""
+        return f'{self._before}"choices":[],"usage":{_json(usage)}}}\n\n'
+
+    def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
+        """A `chat.completion`."""
+        choices = [
+            {
+                "index": number,
+                "message": {"role": "assistant", "content": answer.said, "refusal": None},
+                "logprobs": self._logprobs_of(answer, 0, len(answer.ids)) if self._logprobs else None,
+                "finish_reason": answer.finish,
+            }
+            for number, answer in enumerate(answers)
+        ]
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage}
+
+    def _logprobs_of(self, answer: Answer, first: int, end: int) -> dict[str, Any]:
+        content = [
+            self._token(number, logprob) | {"top_logprobs": [self._token(*other) for other in top]}
+            for number, logprob, top in zip(
+                answer.ids[first:end], answer.logprobs[first:end], answer.tops[first:end], strict=True
+            )
+        ]
+        return {"content": content, "refusal": None}
+
+    def _token(self, number: int, logprob: float) -> dict[str, Any]:
+        data = self._tokenizer.decode_bytes([number])
+        return {"token": data.decode("utf-8", "replace"), "logprob": finite(logprob), "bytes": list(data)}
+
+
+class CompletionForm:
+    """`text_completion`, streamed or not."""
+
+    def __init__(self, identity: str, model: str, tokenizer: Tokenizer, logprobs: bool, with_usage: bool) -> None:
+        """Arguments as of ChatForm."""
+        self._tokenizer, self._logprobs = tokenizer, logprobs
+        self._head = {"id": identity, "object": "text_completion", "created": int(time.time()), "model": model}
+        self._before = f"data: {_json(self._head)[:-1]},"
+        usage = ',"usage":null' if with_usage else ""
+        self._after = f"}}]{usage}}}\n\n"
+
+    def opening(self, number: int) -> str:  # noqa: ARG002 - a form
+        """Nothing."""
+        return ""
+
+    def piece(self, piece: Piece, answer: Answer) -> str:
+        """New text."""
+        logprobs = _json(self._logprobs_of(answer, piece.first, piece.end)) if self._logprobs else "null"
+        return (
+            f'{self._before}"choices":[{{"index":{piece.number},"text":{_json(piece.text)},'
+            f'"logprobs":{logprobs},"finish_reason":null{self._after}'
+        )
+
+    def ending(self, number: int, finish: str) -> str:
+        """The reason of the end."""
+        return (
+            f'{self._before}"choices":[{{"index":{number},"text":"","logprobs":null,'
+            f'"finish_reason":"{finish}"{self._after}'
+        )
+
+    def usage(self, usage: dict[str, int]) -> str:
+        """Numbers of tokens."""
+        return f'{self._before}"choices":[],"usage":{_json(usage)}}}\n\n'
+
+    def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
+        """A `text_completion`."""
+        choices = [
+            {
+                "index": number,
+                "text": answer.said,
+                "logprobs": self._logprobs_of(answer, 0, len(answer.ids)) if self._logprobs else None,
+                "finish_reason": answer.finish,
+            }
+            for number, answer in enumerate(answers)
+        ]
+        return {**self._head, "choices": choices, "usage": usage}
+
+    def _logprobs_of(self, answer: Answer, first: int, end: int) -> dict[str, Any]:
+        texts = [self._tokenizer.decode([number]) for number in answer.ids[:end]]
+        offsets = [sum(map(len, texts[:place])) for place in range(first, end)]
+        return {
+            "tokens": texts[first:],
+            "token_logprobs": [finite(logprob) for logprob in answer.logprobs[first:end]],
+            "top_logprobs": [
+                {self._tokenizer.decode([number]): finite(logprob) for number, logprob in top}
+                for top in answer.tops[first:end]
+            ],
+            "text_offset": offsets,
+        }
+
+
+def finite(logprob: float) -> float:
+    """A log-probability that JSON has."""
+    return logprob if math.isfinite(logprob) else _LEAST_LOGPROB
