@@ -215,7 +215,7 @@ class Delivery:
     def _parent(self, client: MlflowClient, start: dict[str, Any]) -> str | None:
         """The run that this one is shown below, made where it is not there yet: its pipeline's, or its search's."""
         uid, kind = start["pipeline_uid"], start.get("kind", "stage")
-        if kind == "search":
+        if kind in ("search", "watch"):
             return None
         above = "search" if kind == "trial" else "pipeline"
         if uid not in self._parents:
