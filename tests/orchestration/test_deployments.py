@@ -153,7 +153,9 @@ def test_dead_runs_are_crashed_and_give_their_slot_back_while_a_living_one_goes_
     beat = {
         "event": "prefect.flow-run.heartbeat",
         "resource": {"prefect.resource.id": f"prefect.flow-run.{runs['train']}"},
-        "related": [{"prefect.resource.id": "prefect.tag.tohum", "prefect.resource.role": "tag"}],
+        "related": [
+            {"prefect.resource.id": f"prefect.deployment.{one['train']}", "prefect.resource.role": "deployment"}
+        ],
     }
     began = time.monotonic()
     while set(states().values()) != {"Running", "Crashed"} or time.monotonic() < began + 1.5 * SILENT_S:
