@@ -40,7 +40,7 @@ _ALIVE = {"Running", "Retrying"}
 
 def wanted(deployments: Sequence[UUID]) -> list[AutomationCore]:
     """The automations for these deployments, as they should be on the server."""
-    these = {
+    these: dict[str, str | list[str]] = {
         "prefect.resource.role": "deployment",
         "prefect.resource.id": sorted(f"prefect.deployment.{deployment}" for deployment in deployments),
     }

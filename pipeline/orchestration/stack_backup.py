@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.orchestration import stack, stack_postgres
 from pipeline.orchestration.stack_supervisor import Running
 from pipeline.paths import SECRETS, STACK
+from pipeline.tracking import credentials
 
 _FORM = "tohum-stack-1"
 _CONTENTS = "contents.json"
@@ -43,6 +44,7 @@ def backup(target: Path) -> str:
             _copy_growing(stack.ARTIFACTS, place / "artifacts")
         (place / "secrets").mkdir(mode=0o700)
         for name in stack.SECRETS_OF_STACK:
+            credentials.secret(name)
             shutil.copy2(SECRETS / name, place / "secrets" / name)
         sums = {
             path.relative_to(place).as_posix(): files.sha256_of(path) for path in place.rglob("*") if path.is_file()
