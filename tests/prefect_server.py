@@ -29,10 +29,18 @@ class Server:
 
     def find(self, what: str, **filters: Any) -> list[dict[str, Any]]:
         """The flow_runs, task_runs or artifacts that match, newest first where that has a meaning."""
-        answer = httpx.post(f"{self.url}/{what}/filter", json=filters, timeout=60)
-        answer.raise_for_status()
-        found: list[dict[str, Any]] = answer.json()
+        found: list[dict[str, Any]] = self.ask("POST", f"{what}/filter", filters)
         return found
+
+    def ask(self, method: str, path: str, content: Any = None) -> Any:
+        """The answer to a request; repeated while the server's SQLite file is busy, as Prefect's clients do."""
+        deadline = time.monotonic() + 120
+        while True:
+            answer = httpx.request(method, f"{self.url}/{path}", json=content, timeout=60)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                answer.raise_for_status()
+                return answer.json() if answer.content else None
+            time.sleep(0.5)
 
     def artifact(self, key: str) -> str:
         """The text of the newest artifact of a key."""

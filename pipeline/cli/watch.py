@@ -5,6 +5,7 @@ with the reviewed accuracy. Input drift alone is a warning; an alarm needs evide
 reports/watch/MODEL.html and exits with 3 where it reports a new alarm, otherwise with 0.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -33,10 +34,11 @@ ALARM = 3
 )
 @click.option("--once", is_flag=True, help="Look once: the default.")
 @click.option("--every", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Look again and again.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each look instead of words.")
 @click.option("--accept", is_flag=True, help="Make the newest requests the reference of inputs from now on.")
 def command(  # noqa: PLR0913 - each is an option
-    model: str | None, window: int, labels: Path | None, once: bool, every: float | None, accept: bool
-) -> int:
+    model: str | None, window: int, labels: Path | None, once: bool, every: float | None, as_json: bool, accept: bool,
+) -> int:  # fmt: skip
     """Looks once, or again and again."""
     from pipeline import watching
     from pipeline.errors import UserError
@@ -53,23 +55,26 @@ def command(  # noqa: PLR0913 - each is an option
         click.echo(f"{name}: the newest {count} requests are the reference of inputs from now on")
         return 0
     if every is None:
-        return _look(name, window)
+        return _look(name, window, as_json)
     while True:
         try:
-            _look(name, window)
+            _look(name, window, as_json)
         except UserError as error:  # too few requests yet, or a file that somebody is about to repair
             click.echo(f"error: {error}", err=True)
         time.sleep(every * 60)
 
 
-def _look(model: str, window: int) -> int:
+def _look(model: str, window: int, as_json: bool) -> int:
     from pipeline import watching
     from pipeline.watching import in_words, publishing
 
     found = watching.look(model, window=window)
     page = publishing.publish(found)
-    click.echo(in_words.described(found))
-    click.echo(f"  {shown(page)}")
+    if as_json:
+        click.echo(json.dumps(found.plain(), ensure_ascii=False))
+    else:
+        click.echo(in_words.described(found))
+        click.echo(f"  {shown(page)}")
     watching.announced(model, found.episode)
     return ALARM if found.verdict == "alarm" and found.new else 0
 

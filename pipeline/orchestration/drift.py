@@ -26,15 +26,19 @@ class Seen:
     model: str
     verdict: str
     """quiet, warning or alarm."""
-    evidence: str | None
+    evidence: tuple[str, ...]
     """input: the requests changed; quality: labels, ratings or losses say that the answers are worse."""
     episode: str
-    sentence: str
+
+    @property
+    def sentence(self) -> str:
+        """Verdict and evidence in words."""
+        return f"{self.model}: {self.verdict}" + (f", evidence: {' and '.join(self.evidence)}" if self.evidence else "")
 
     @property
     def asks_for_retraining(self) -> bool:
         """Whether there is evidence of lost quality; changed requests alone only warn."""
-        return self.verdict == "alarm" and self.evidence == "quality"
+        return self.verdict == "alarm" and "quality" in self.evidence
 
 
 def read(lines: Sequence[str], model: str) -> list[Seen]:
@@ -49,17 +53,9 @@ def read(lines: Sequence[str], model: str) -> list[Seen]:
             continue
         try:
             look: Any = json.loads(line)
-            evidence = look.get("evidence")
-            looks.append(
-                Seen(
-                    str(look.get("model", model)),
-                    str(look["verdict"]),
-                    None if evidence is None else str(evidence),
-                    str(look.get("episode") or ""),
-                    str(look.get("sentence", "")),
-                )
-            )
-        except (ValueError, KeyError, AttributeError):
+            evidence = tuple(map(str, look["evidence"]))
+            looks.append(Seen(str(look["model"]), str(look["verdict"]), evidence, str(look["episode"] or "")))
+        except (ValueError, KeyError, TypeError):
             continue
     if not looks:
         last = lines[-1] if lines else "nothing"

@@ -49,9 +49,8 @@ def retrain(  # noqa: PLR0913 - each is a parameter of the deployment
             tell(own)
             checkout.write_params(names, set or {})
             run_checkout.require_server(own)
-            path = snapshot(own, processes, time.strftime("%Y-%m-%d", time.gmtime()))
-            for name in add(path):
-                get_run_logger().info(f"source {name}: {path}")
+            path = snapshot(own, processes, f"ratings-{time.strftime('%Y-%m-%d', time.gmtime())}-{own.folder.name[:8]}")
+            get_run_logger().info(f"source {add(path)}: {path}, beside the sources that are there")
             results = run_graph(processes, None, False, None)
             if failed(results):
                 return conclusion(results)

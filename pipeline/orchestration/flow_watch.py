@@ -5,7 +5,6 @@ A look at changed requests alone is a warning in the run's message. With evidenc
 """
 
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -19,7 +18,6 @@ from pipeline.orchestration.drift import Seen
 from pipeline.orchestration.flow import processes_of_run
 from pipeline.orchestration.flow_view import log_lines
 from pipeline.orchestration.process import PROGRAM, StageError
-from pipeline.orchestration.verdicts import cell
 
 ALARM = 3
 """Exit code of `tohum watch` where a model has an alarm."""
@@ -30,7 +28,7 @@ def watch(model: str | None = None, window: int | None = None) -> State[Any]:
     """Looks once.
 
     Args:
-        model: a model of params.yaml; none: every model that has observations.
+        model: a served model; none: the one that has observations.
         window: requests in the window; none: as the watch has it.
     """
     words = [*([model] if model else []), "--once", "--json", *(["--window", str(window)] if window else [])]
@@ -41,21 +39,20 @@ def watch(model: str | None = None, window: int | None = None) -> State[Any]:
         looks = drift.read(lines, model or "")
     except (StageError, UserError) as error:
         return Failed(message=str(error))
-    rows = [f"| {seen.model} | {seen.verdict} | {seen.evidence or ''} | {cell(seen.sentence, 300)} |" for seen in looks]
-    table = "\n".join(["| model | verdict | evidence | |", "|---|---|---|---|", *rows])
+    rows = [f"| {seen.model} | {seen.verdict} | {', '.join(seen.evidence)} | {seen.episode} |" for seen in looks]
+    table = "\n".join(["| model | verdict | evidence | episode |", "|---|---|---|---|", *rows])
     create_markdown_artifact(key="tohum-watch", markdown=table, description="a look at the served models")
     for seen in looks:
         if seen.asks_for_retraining:
             emit(seen)
-            get_run_logger().warning(f"{seen.model}: {seen.sentence}; event {drift.EVENT} sent")
-    return Completed(message="; ".join(f"{seen.model}: {seen.verdict}" for seen in looks))
+            get_run_logger().warning(f"{seen.sentence}; event {drift.EVENT} sent")
+    return Completed(message="; ".join(seen.sentence for seen in looks))
 
 
 def emit(seen: Seen) -> None:
-    """Sends the event of an alarm. The same episode always has the same id."""
+    """Sends the event of an alarm; each look at a standing alarm repeats it, should one have been lost."""
     emit_event(
         drift.EVENT,
         resource={"prefect.resource.id": f"tohum.model.{seen.model}", "prefect.resource.name": seen.model},
         payload={"model": seen.model, "episode": seen.episode, "evidence": seen.sentence},
-        id=uuid5(NAMESPACE_URL, f"{drift.EVENT}/{seen.model}/{seen.episode}") if seen.episode else None,
     )

@@ -6,14 +6,14 @@ run while every core is busy. Seconds are from the kill to Crashed.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import psutil
 import yaml
 
 from tests import scratch
@@ -59,9 +59,8 @@ def command(server: Server, folder: Path, words: list[str]) -> None:
 
 def start(server: Server, deployment: str, count: int, **parameters: Any) -> list[str]:
     """Ids of new runs."""
-    at = f"{server.url}/deployments/{deployment}/create_flow_run"
-    answers = [httpx.post(at, json={"parameters": parameters}, timeout=60) for _ in range(count)]
-    return [answer.raise_for_status().json()["id"] for answer in answers]
+    at = f"deployments/{deployment}/create_flow_run"
+    return [server.ask("POST", at, {"parameters": parameters})["id"] for _ in range(count)]
 
 
 def states(server: Server, runs: list[str]) -> list[str]:
@@ -71,12 +70,21 @@ def states(server: Server, runs: list[str]) -> list[str]:
 
 
 def worker(server: Server, folder: Path) -> subprocess.Popen[bytes]:
-    """A worker in a session of its own; its runs' processes are in its group."""
+    """A worker in a session of its own."""
     words = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process"]
     with (folder / "worker.log").open("ab") as log:
         return subprocess.Popen(
             words, cwd=folder, env=server.environment, stdout=log, stderr=log, start_new_session=True
         )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a worker and the processes of its runs at once, as the end of their machine does."""
+    everything = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in everything:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def killed(server: Server, folder: Path, deployment: str, state: str, count: int) -> list[float | None]:
@@ -87,8 +95,7 @@ def killed(server: Server, folder: Path, deployment: str, state: str, count: int
         until(lambda: states(server, runs) == [state] * count, 600, f"not all runs are {state}")
         time.sleep(1)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
     began, seen = time.monotonic(), dict[str, float]()
     while len(seen) < count and time.monotonic() - began < LIMIT_S:
         for run in server.find("flow_runs", flow_runs={"id": {"any_": runs}}, limit=200):
@@ -100,7 +107,7 @@ def killed(server: Server, folder: Path, deployment: str, state: str, count: int
 
 def free_slots(server: Server, deployment: str) -> bool:
     """Whether no run holds a slot of the deployment."""
-    deployed = httpx.get(f"{server.url}/deployments/{deployment}", timeout=60).raise_for_status().json()
+    deployed = server.ask("GET", f"deployments/{deployment}")
     return bool(deployed["global_concurrency_limit"]["active_slots"] == 0)
 
 
@@ -113,8 +120,7 @@ def healthy(server: Server, folder: Path, deployment: str, count: int) -> int:
     try:
         until(lambda: set(states(server, runs)) <= ended, 3 * HEALTHY_S + 600, "the healthy runs did not end")
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
         for burner in burners:
             burner.kill()
             burner.wait()
