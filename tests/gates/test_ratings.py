@@ -79,3 +79,12 @@ def test_ratings_profile_has_no_row_without_ratings(tmp_path: Path) -> None:
 def test_chance_is_the_binomial_tail(against: int, judged: int) -> None:
     exact = sum(comb(judged, k) for k in range(against, judged + 1)) / 2**judged
     assert at_least_by_chance(against, judged) == pytest.approx(exact, rel=1e-9)
+
+
+def test_gate_finds_personal_data_in_ratings(tmp_path: Path) -> None:
+    made = Raw()
+    made.rate([row | {"correction": "ask me@mail.example"} for row in rows([("u-1", 1, "correction")])])
+    (ratings,) = [
+        row for row in raw.profile(SETTINGS, made.write(tmp_path))["records"].rows if row["kind"] == "ratings"
+    ]
+    assert (ratings["rows"], ratings["personal_email"], ratings["personal_iban"]) == (1, 1, 0)
