@@ -35,11 +35,17 @@ def test_gate_stops_a_brigade_of_five_percent_of_raters(seed: int, tmp_path: Pat
     assert against["opposing_raters"] == 5
     assert loud["top_share"] > SETTINGS.ratings.max_top_share
     assert loud["opposing_raters"] == 0
+    assert against["opposing_group"] >= 5
+
+
+def test_gate_finds_a_noisy_brigade_as_a_group(tmp_path: Path) -> None:
+    found = [profiled(crowd(seed, "noisy"), tmp_path / str(seed)) for seed in range(6)]
+    assert sum(row["opposing_group"] > 0 for row in found) > sum(row["opposing_raters"] > 0 for row in found)
 
 
 def test_gate_names_the_raters_of_a_brigade(tmp_path: Path) -> None:
     verdict = judged(crowd(7, "against"), tmp_path)
-    assert failed(verdict) == {"opposing_raters"}
+    assert failed(verdict) == {"opposing_raters", "opposing_group"}
     assert not verdict["passed"]
     found = entry(verdict, "opposing_raters")
     assert sorted(record["id"] for record in found["records"]) == [f"u-{number:03}" for number in range(5)]
@@ -51,6 +57,7 @@ def test_gate_passes_clean_twins_of_a_brigade(tmp_path: Path) -> None:
     for seed in range(24):
         row = profiled(crowd(seed), tmp_path / str(seed))
         assert row["opposing_raters"] <= bounds.max_opposing_raters, seed
+        assert row["opposing_group"] <= bounds.max_opposing_group, seed
         assert row["top_share"] <= bounds.max_top_share
         assert row["rater_share"] <= bounds.max_rater_share
         assert row["against_share"] <= bounds.max_against_share
