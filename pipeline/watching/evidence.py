@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data import journal, language
+from pipeline.data.served import asked_text, label_text, labels_of
 from pipeline.errors import UserError
 from pipeline.paths import JOURNAL
-from pipeline.watching.observations import asked_text, label_text
-from pipeline.watching.quality import labels_of
 
 _COLUMNS = ("request", "label")
 
