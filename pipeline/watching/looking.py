@@ -108,7 +108,7 @@ def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, 
         sha256 = observed[-1].model_sha256 or ""
         observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         state = State.read(folder)
-        known = of_journal(model) if evidence is None else evidence
+        known = of_journal() if evidence is None else evidence
         judged = {
             "labels": quality.labelled(observed, known.labels, known.answers),
             "ratings": quality.rated(observed, known.ratings),

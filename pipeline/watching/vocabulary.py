@@ -70,24 +70,6 @@ class Vocabulary:
         return 1.0 - float(_unit(vector) @ self.centre)
 
 
-class Newest:
-    """The newest vocabulary in the folder of a model's watch, for a server that runs while the watch makes one."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path, self._folder = folder / _VOCABULARY, folder
-        self._read: tuple[int, Vocabulary | None] = (0, None)
-
-    def current(self) -> Vocabulary | None:
-        """The vocabulary, read again where its file has changed; None where there is none, or a damaged one."""
-        try:
-            changed = self._path.stat().st_mtime_ns
-            if changed != self._read[0]:
-                self._read = changed, Vocabulary.read(self._folder)
-        except (OSError, UserError):
-            return self._read[1]
-        return self._read[1]
-
-
 def folded_words(text: str) -> list[str]:
     """The first words of a text, each case-folded, with dotted and dotless i as one letter and every digit as 0.
 
