@@ -21,6 +21,9 @@ from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.serving.errors import ApiError, busy
 
 _LOG = logging.getLogger("tohum.serving")
+_AHEAD = 2
+"""Steps that may be computed before their tokens are delivered: the thread would else keep the interpreter's lock from
+the event loop, and answers would come in bursts."""
 Result = TypeVar("Result")
 
 
@@ -136,6 +139,7 @@ class Decoder:
         self._queue: deque[_Begin | _Score | _End] = deque()
         self._wake = threading.Condition()
         self._stopped = False
+        self._ahead = threading.Semaphore(_AHEAD)
         self._rows: dict[Engine, _Rows] = {}
         self._open: dict[int, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -275,7 +279,10 @@ class Decoder:
             if token.finished:
                 del rows[token.row]
                 finished += 1
-        self._call(lambda: self._deliver(engine, arrived, finished))
+        if arrived:
+            while not self._ahead.acquire(timeout=1) and not self._stopped:
+                pass
+            self._call(lambda: self._deliver(engine, arrived, finished))
         if not rows:
             del self._rows[engine]
 
@@ -295,6 +302,7 @@ class Decoder:
             inbox.fail(error)
 
     def _deliver(self, engine: Engine, arrived: Sequence[tuple[Inbox, int, Token]], finished: int) -> None:
+        self._ahead.release()
         if finished:
             self._count(engine, -finished)
         for inbox, number, token in arrived:
