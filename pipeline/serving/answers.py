@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.inference.answer_text import AnswerText
 from pipeline.inference.engine import Token
-from pipeline.serving.decoding import Inbox
+from pipeline.serving.inbox import Inbox
 from pipeline.tokenizer import Tokenizer
 
 DONE = b"data: [DONE]\n\n"

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from pipeline.errors import UserError
 from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.serving.errors import ApiError, busy
+from pipeline.serving.inbox import Inbox
 
 _LOG = logging.getLogger("tohum.serving")
 _AHEAD = 2
@@ -33,57 +34,6 @@ class Scorer(Protocol):
     def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """One result per input."""
         ...
-
-
-class Inbox:
-    """Tokens of one request's answers, on their way from the thread to its coroutine."""
-
-    def __init__(self, decoder: "Decoder", most_waiting: int, on_overflow: Callable[[], None]) -> None:
-        self._decoder, self._most, self._on_overflow = decoder, most_waiting, on_overflow
-        self._tokens: list[tuple[int, Token]] = []
-        self._arrived = asyncio.Event()
-        self._error: Exception | None = None
-        self.closed = False
-
-    async def take(self) -> list[tuple[int, Token]]:
-        """Answer number and token, for everything that arrived since the last call; waits for the first.
-
-        Raises:
-            UserError: the engine refused the prompt or a setting.
-            ApiError: the engine failed.
-        """
-        while not self._tokens:
-            if self._error is not None:
-                raise self._error
-            self._arrived.clear()
-            await self._arrived.wait()
-        taken, self._tokens = self._tokens, []
-        return taken
-
-    def put(self, number: int, token: Token) -> None:
-        """Called in the event loop."""
-        if self.closed:
-            return
-        self._tokens.append((number, token))
-        self._arrived.set()
-        if len(self._tokens) > self._most:
-            self.close()
-            self._on_overflow()
-
-    def fail(self, error: Exception) -> None:
-        """Called in the event loop: the answers end with an error."""
-        self._error = error
-        self._arrived.set()
-
-    def end(self, number: int) -> None:
-        """Frees the row of one answer, within a step."""
-        self._decoder.cancel(self, number)
-
-    def close(self) -> None:
-        """Frees the rows of all answers that are not finished, within a step."""
-        if not self.closed:
-            self.closed = True
-            self._decoder.cancel(self, None)
 
 
 @dataclass(eq=False)

@@ -11,9 +11,10 @@ from pipeline.inference.answer_text import AnswerText
 from pipeline.orchestration.same_origin import Receive, Scope, Send
 from pipeline.serving.answers import DONE, Answer, Answers, Form, Piece, finite
 from pipeline.serving.context import Context
-from pipeline.serving.decoding import Asked, Inbox, failed
+from pipeline.serving.decoding import Asked, failed
 from pipeline.serving.errors import ApiError
 from pipeline.serving.gate import Facts, cut, respond
+from pipeline.serving.inbox import Inbox
 from pipeline.serving.models import Loaded, Slot
 
 _NO_LIMIT = 1 << 30
@@ -64,7 +65,7 @@ class Generation:
             cut(scope)
 
         unread = context.settings.limits.unread_pieces * count if question.stream else _NO_LIMIT
-        inbox = Inbox(context.decoder, unread, overflow)
+        inbox = Inbox(context.decoder.cancel, unread, overflow)
         task = question.loaded.task
         answers = Answers(inbox, [Answer(AnswerText(task, question.stops)) for _ in range(count)])
         context.decoder.begin(question.loaded.engine, question.asked, inbox)
