@@ -5,9 +5,9 @@
 
 One thread, CPU time, float32 (llama.cpp keeps its KV cache in half precision), greedy, prompts of 20 ids, contestants
 in turns, medians of the rounds; alone and 32 rows. `modules` is the step that the engine replaced: `GPT.hidden` with a
-KV cache, all rows of one length. `engine_torch` is the engine without a C++ compiler. `equal` draws prompts and settings,
-greedy or by temperature, top-k and top-p: each row alone, and in an engine where up to 31 others join and leave at
-random; ids and log-probabilities have to be the same.
+KV cache, all rows of one length. `engine_torch` is the engine without a C++ compiler. `equal` draws prompts and
+settings, greedy or by temperature, top-k and top-p: each row alone, and in an engine where up to 31 others join and
+leave at random; ids and log-probabilities have to be the same.
 """
 
 import argparse

@@ -68,6 +68,7 @@ GATES: dict[str, Any] = {
         "min_coverage": 0.9,
         "max_split_groups": 0,
         "max_out_of_order": 0,
+        "max_test_prompts": 0,
     },
     "model": {
         "min_distinct_2": 0.1,
@@ -342,6 +343,15 @@ def verdict_on(gate: str, frames: dict[str, Frame], expectations: list[Expectati
     """The verdict without waivers."""
     with patch.object(_expectations, "validate", _validate_once):
         return _verdict.reach(gate, frames, expectations, [])
+
+
+def all_failed(gate: str, frames: Mapping[str, Frame], expectations: Sequence[Expectation]) -> _verdict.Judgement:
+    """Every expectation failed on every row, without asking Great Expectations."""
+    results = [
+        _expectations.Result(False, dict(one.arguments), {}, list(range(len(frames[one.frame].rows))))
+        for one in expectations
+    ]
+    return _verdict.Judgement(gate, frames, expectations, [], results)
 
 
 def failed(verdict: dict[str, Any]) -> set[str]:
