@@ -12,6 +12,7 @@ from pipeline.serving.context import Context, require_endpoint
 from pipeline.serving.models import Loaded
 from pipeline.serving.records import new_request
 from pipeline.tasks import Request
+from pipeline.watching.observations import label_text
 
 
 async def classify(context: Context, request: HttpRequest) -> dict[str, Any]:
@@ -26,10 +27,10 @@ async def classify(context: Context, request: HttpRequest) -> dict[str, Any]:
         identity = new_request()
         if body.store:
             await context.records.keep_request(_entry(identity, loaded, user, text, answer))
+        label = label_text(answer.get("label", answer.get("labels")))
         context.records.observe(
-            identity, slot, loaded, text, label=answer.get("label"), confidence=answer.get("score"),
-            value=answer.get("value"),
-        )  # fmt: skip
+            identity, slot, loaded, text, label=label, confidence=answer.get("score"), value=answer.get("value")
+        )
         data.append({"index": place, "id": identity, **answer})
     context.metrics.tokens.labels(slot.name, "texts").inc(len(data))
     return {"id": new_request(), "object": "list", "model": slot.name, "data": data}

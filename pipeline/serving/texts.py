@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
+from pipeline.data.conversations import text_of
 from pipeline.errors import UserError
 from pipeline.inference.answers import ends
 from pipeline.inference.engine import RowSettings
@@ -41,7 +42,7 @@ async def chat(context: Context, request: HttpRequest) -> Generation:
         asked=[Asked(await _prompt(loaded, asked, "messages"), settings, body.n)], stops=body.stops,
         form=ChatForm(identity, slot.name, loaded.task.tokenizer, body.logprobs, body.with_usage), stream=body.stream,
         with_usage=body.with_usage, logprobs=body.logprobs,
-        texts=[[{"role": message["role"], "content": message["content"]} for message in body.messages]],
+        texts=[[{"role": message["role"], "content": text_of(message)} for message in body.messages]],
         settings=_kept(body, settings), user=context.user(request, body.user), store=body.store,
     )  # fmt: skip
     return Generation(context, question)
