@@ -81,8 +81,8 @@ function body(turn, varied, count) {
   if (turn.model.endpoint === "/v1/classify") return { ...common, input: turn.question };
   const sampled = { ...common, stream: true, n: count, temperature: varied ? VARIED : 0 };
   if (turn.model.endpoint === "/v1/completions") return { ...sampled, prompt: turn.question, max_tokens: COMPLETION_TOKENS };
-  const earlier = turn.model.task === "chat" ? turns.slice(0, turns.indexOf(turn)) : [];
-  const messages = earlier
+  const messages = turns
+    .slice(0, turns.indexOf(turn))
     .filter(one => one.reply && one.model.id === turn.model.id)
     .flatMap(one => [{ role: "user", content: one.question }, { role: "assistant", content: one.reply }]);
   return { ...sampled, messages: [...messages, { role: "user", content: turn.question }] };
@@ -104,7 +104,10 @@ async function run(turn, varied) {
     if (error.name === "AbortError") turn.end("stopped");
     else turn.end("failed", error instanceof Failure ? error : new Failure(0, "fault.server", { detail: error.message }));
     say(at("status"), "");
-    if (error.param === "store") at("store").checked = false;
+    if (error.param === "store") {
+      at("store").checked = false;
+      consent();
+    }
     if (!(error instanceof Failure) && error.name !== "AbortError") console.error(error);
   }
   running = null;
