@@ -10,7 +10,7 @@ acknowledged and is skipped; any other line whose checksum does not fit is damag
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,36 +108,47 @@ def head(line: bytes) -> tuple[int, str]:
     return (int(match[1]), match[2].decode()) if match else (0, "")
 
 
-def lines(path: Path, on_damage: Callable[[Damage], None] = report) -> Iterator[bytes]:
-    """The whole lines of a segment, each with its line feed; none of a segment that was removed meanwhile."""
+def lines(
+    path: Path, on_damage: Callable[[Damage], None] = report, after: int = 0, kinds: Collection[str] = ()
+) -> Iterator[bytes]:
+    """The whole lines of a segment, each with its line feed; none of a segment that was removed meanwhile.
+
+    Args:
+        path: the segment.
+        on_damage: called for each damaged line.
+        after: only entries with a greater number.
+        kinds: only entries of these kinds, without a check of the others; (): all.
+    """
     try:
         stream = path.open("rb")
     except FileNotFoundError:
         return
     with stream:
         for number, line in enumerate(stream, 1):
-            if line.endswith(b"\n"):
+            n, kind = head(line)
+            if line.endswith(b"\n") and not (n and (n <= after or (kinds and kind not in kinds))):
                 if is_whole(line):
                     yield line
                 else:
                     on_damage(Damage(path, number))
 
 
-def read(folder: Path, after: int = 0, on_damage: Callable[[Damage], None] = report) -> Iterator[Entry]:
+def read(
+    folder: Path, after: int = 0, on_damage: Callable[[Damage], None] = report, kinds: Collection[str] = ()
+) -> Iterator[Entry]:
     """The entries of a log in order.
 
     Args:
         folder: the log.
         after: only entries with a greater number.
         on_damage: called for each damaged line.
+        kinds: only entries of these kinds; (): all.
     """
     found = segments(folder)
-    for segment, following in zip(found, [*found[1:], None], strict=True):
+    for segment, following in zip(found, [*found[1:], None], strict=False):  # none of an empty folder
         if following is not None and following.first <= after + 1:
             continue  # all its numbers are below the next segment's first
-        for line in lines(segment.path, on_damage):
-            if head(line)[0] > after:
-                yield json.loads(line)
+        yield from map(json.loads, lines(segment.path, on_damage, after, kinds))
 
 
 def _checksum(content: bytes) -> bytes:

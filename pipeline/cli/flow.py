@@ -2,7 +2,8 @@
 
 STAGE names a stage to bring up to date with all it needs; without one the whole graph runs, and models are registered.
 One task run per stage; DVC decides which stages are stale, Prefect when they run. Without PREFECT_API_URL a temporary
-server is started for this run.
+server is started for this run. With --branch the working folder stays as it is: the run takes the newest commit, pushes
+its data (`dvc push`) and commits dvc.lock and params.yaml on a branch of its own.
 """
 
 import os
@@ -39,6 +40,7 @@ def _setting(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @verb(
     "tohum flow",
     "tohum flow evaluate --max-parallel 2",
+    "tohum flow --branch --set pretrain.schedule.steps=50",
     "tohum flow --profile files --set pretrain.schedule.steps=50 --approve",
 )
 @click.argument("stages", nargs=-1, metavar="[STAGE]...")
@@ -46,6 +48,7 @@ def _setting(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="Stages side by side at most.")
 @click.option("--approve", is_flag=True, help="Start a review of each new candidate in Prefect, after registering.")
 @click.option("--register/--no-register", default=True, help="Register the models whose gate passed, at the end.")
+@click.option("--branch", is_flag=True, help="Work on a checkout of its own; save the run as branch run/<id>.")
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME", help="Run with this profile; params.yaml is put back."
 )
@@ -53,7 +56,7 @@ def _setting(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
               help="A setting of params.yaml during the run.")  # fmt: skip
 def command(  # noqa: PLR0913 - each is an option
     stages: tuple[str, ...], force: bool, max_parallel: int | None, approve: bool, register: bool,
-    profiles: tuple[str, ...], settings: dict[str, Any],
+    branch: bool, profiles: tuple[str, ...], settings: dict[str, Any],
 ) -> int:  # fmt: skip
     """Runs the flow under a guard: whichever process is killed, no training and no temporary server goes on."""
     from pipeline.orchestration.process import under_guard
@@ -61,9 +64,10 @@ def command(  # noqa: PLR0913 - each is an option
     under_guard("flow", sys.argv[2:])  # before the imports of Prefect, which cost seconds
     # a first start migrates an empty database; Prefect's own 20 s are too few on a busy machine
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    from pipeline.orchestration import flow
+    from pipeline.orchestration import flow, flow_train
 
     return flow.run(
+        flow_train.train if branch else flow.tohum,
         targets=list(stages) or None, force=force, max_parallel=max_parallel, approve=approve, registration=register,
         profile=list(profiles) or None, set=settings,
     )  # fmt: skip

@@ -6,7 +6,7 @@ files: pipeline/segments.py. Kinds of entries, with their fields:
 
     request   id, time, model, version, model_sha256, task, user, consent, settings, messages or text, answers, ...
     rating    id, request, time, rater, form, value, consent; the value of a choice is the index of an answer or "tie",
-              of a thumb "up" or "down", of a correction the text, of an undo what it takes back (rated.py)
+              of a thumb "up" or "down", of a correction the text, of an undo what it takes back (pipeline/rated.py)
     label     request, label, time, by (file, endpoint or mlflow): a label that arrives later
     erasure   user: all lines of this user were taken out before it
     export    file, file_sha256: all ratings before it are in that file below inputs/
@@ -32,10 +32,10 @@ from typing import Final
 from pipeline import segments
 from pipeline.data import journal_rewriting as rewriting
 from pipeline.data.pseudonyms import is_pseudonym, pseudonym, secret
-from pipeline.data.rated import standing, superseded
 from pipeline.errors import UserError
 from pipeline.files import sync
 from pipeline.paths import JOURNAL
+from pipeline.rated import standing, superseded
 from pipeline.segments import Damage, Entry, read
 
 __all__ = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import segments
-from pipeline.data.rated import standing
+from pipeline.rated import standing
 from pipeline.segments import Damage
 
 

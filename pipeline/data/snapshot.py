@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import segments
-from pipeline.data.rated import standing
 from pipeline.errors import UserError
 from pipeline.files import replacing, sha256_of
+from pipeline.rated import standing
 from pipeline.segments import Entry
 
 _REQUEST = (
@@ -93,7 +93,7 @@ def _about(journal: Path) -> tuple[Mapping[str, list[Entry]], dict[str, Any]]:
     """Ratings with consent that stand, and the last label, by request."""
     said: list[Entry] = []
     labels: dict[str, Any] = {}
-    for entry in segments.read(journal):
+    for entry in segments.read(journal, kinds=("rating", "label")):
         if entry["kind"] == "rating":
             said.append(entry)
         elif entry["kind"] == "label":
@@ -107,8 +107,8 @@ def _about(journal: Path) -> tuple[Mapping[str, list[Entry]], dict[str, Any]]:
 
 def _requests(journal: Path) -> Iterable[Entry]:
     seen: set[str] = set()
-    for entry in segments.read(journal, on_damage=lambda _: None):
-        if entry["kind"] == "request" and entry["consent"] is not None and entry["id"] not in seen:
+    for entry in segments.read(journal, kinds=("request",)):
+        if entry["consent"] is not None and entry["id"] not in seen:
             seen.add(entry["id"])
             yield entry
 

@@ -33,7 +33,7 @@ from pipeline.gates._rules import (
     suite,
 )
 from pipeline.gates._wording import Said
-from pipeline.gates.profiles import added
+from pipeline.gates.profiles import added, prompts
 from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
 from pipeline.gates.profiles.splits import Samples
@@ -76,7 +76,7 @@ class Settings(Section):
 
     overlap: Overlap
     min_records: BySplit
-    """Fewest records of every kind that has records at all."""
+    """Fewest records of every kind that has records at all, but ratings."""
     min_document_tokens: BySplit
     """Fewest tokens of documents; below two windows of the context training and evaluation are impossible."""
     min_label_share: Share
@@ -95,6 +95,8 @@ class Settings(Section):
     max_out_of_order: Count
     """With split.by time: records of a later split that are not later than every record of an earlier one, as a source
     may pin them."""
+    max_test_prompts: Count
+    """Records of a journal outside test whose prompt is that of a test record, of any kind."""
 
 
 CODE = "no bound: fix pipeline/data/samples.py"
@@ -148,6 +150,13 @@ EXPECTATIONS: list[Row] = [
         UNORDERED,
         "split by time, every held-out record is later than the records before",
         "{out_of_order} records of {split} are not later than the latest one of {against}, {latest}",
+    ),
+    (
+        "sent_prompts",
+        "test_prompts",
+        at_most("max_test_prompts"),
+        "what people sent repeats no prompt of the test split; `tohum forget` leaves these records out",
+        "{test_prompts} of {prompts} records of a journal have the prompt of a test record",
     ),
     (
         "splits",
@@ -227,8 +236,8 @@ EXPECTATIONS: list[Row] = [
 def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | None = None) -> dict[str, Frame]:
     """Profile tables of `<data>/samples`.
 
-    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, slices (records of
-    each value of an added column).
+    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, sent prompts, slices
+    (records of each value of an added column).
 
     Args:
         settings: the gate's.
@@ -250,6 +259,7 @@ def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | No
         "examples": _examples(samples, recipes or {}),
         "account": _account(samples),
         "coverage": _coverage(samples),
+        "sent_prompts": prompts.profile(samples),
         "slices": added.slices(samples),
     }
 
@@ -277,7 +287,8 @@ def _splits(settings: Settings, samples: Samples) -> Frame:
     frame = Frame(("kind", "split"), ("records", "min_records"))
     for kind in samples.sizes:
         for split in SPLITS:
-            needed = getattr(settings.min_records, split) if samples.records(kind) else 0
+            counted = samples.records(kind) and kind != "ratings"  # nobody has to rate
+            needed = getattr(settings.min_records, split) if counted else 0
             frame.add({"kind": kind, "split": split, "records": samples.sizes[kind][split], "min_records": needed})
     return frame
 

@@ -73,6 +73,16 @@ def params_of_run(names: Sequence[str], values: Mapping[str, Any]) -> Iterator[l
         _put_back()
 
 
+def write_params(names: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Changes params.yaml for good: these profiles in order, then these values. For a checkout of the run's own.
+
+    Raises:
+        UserError: no such profile or path, or a result that config refuses; nothing was changed then.
+    """
+    if names or values:
+        files.write_text(PARAMS, _changed(names, values))
+
+
 def _changed(names: Sequence[str], values: Mapping[str, Any]) -> str:
     """The text of params.yaml with the changes, checked."""
     files.write_text(_NEW, profiles.rendered(list(names)) if names else PARAMS.read_bytes().decode("utf-8"))

@@ -21,10 +21,11 @@ import signal
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
+from prefect import Flow, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -42,7 +43,7 @@ from pipeline.errors import UserError
 from pipeline.orchestration import checkout, code_changes, dvc_lock, graph
 from pipeline.orchestration.flow_schedule import Schedule, result_of
 from pipeline.orchestration.flow_tasks import REGISTER, register_task
-from pipeline.orchestration.flow_view import BAD, log_lines, reason, summary
+from pipeline.orchestration.flow_view import BAD, StageResult, log_lines, reason, summary
 from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
 
 _WORKER_RUN = "PREFECT__FLOW_RUN_ID"
@@ -84,32 +85,58 @@ def _run_held(
     targets: list[str] | None, force: bool, max_parallel: int | None, approve: bool, register: bool
 ) -> State[Any]:
     """The flow in a locked working folder, with the params of this run."""
-    logger = get_run_logger()
-    for line in dvc_lock.repair():
-        logger.warning(line)
+    with processes_of_run() as processes:
+        results = run_graph(processes, targets, force, max_parallel)
+        if register and not targets and not failed(results):
+            results.append(registered(processes, approve))
+    return conclusion(results)
+
+
+@contextmanager
+def processes_of_run() -> Iterator[Processes]:
+    """The child processes of this flow run, which end with the block and with the worker that started the run."""
     processes = Processes(TOHUM_PIPELINE_UID=str(flow_run.id).replace("-", ""))
-    whole = _with_code(processes)
-    wanted = whole.only(targets) if targets else whole
     if os.environ.get(_WORKER_RUN):
         _end_with_parent()
     try:
-        results = Schedule(wanted, force, max_parallel, processes).run()
-        if register and not targets and not any(result.state in BAD for result in results):
-            began = time.monotonic()
-            future = register_task.submit(processes, approve)
-            results.append(result_of(REGISTER, future, time.monotonic() - began))
+        yield processes
     finally:
         processes.stop()
+
+
+def run_graph(
+    processes: Processes, targets: list[str] | None, force: bool, max_parallel: int | None
+) -> list[StageResult]:
+    """Runs the graph of the working folder, or what the targets need; one result for each stage."""
+    for line in dvc_lock.repair():
+        get_run_logger().warning(line)
+    whole = _with_code(processes)
+    return Schedule(whole.only(targets) if targets else whole, force, max_parallel, processes).run()
+
+
+def failed(results: list[StageResult]) -> bool:
+    """Whether a stage failed or could not run; a model refused by its gate is no failure."""
+    return any(result.state in BAD for result in results)
+
+
+def registered(processes: Processes, approve: bool) -> StageResult:
+    """Registers the models whose gate passed; with `approve` a review of each new candidate is started."""
+    began = time.monotonic()
+    future = register_task.submit(processes, approve)
+    return result_of(REGISTER, future, time.monotonic() - began)
+
+
+def conclusion(results: list[StageResult], more: str = "") -> State[Any]:
+    """The flow run's end, with a table of the stages as an artifact; `more` is added to its message."""
     table = summary(results)
     create_markdown_artifact(key="tohum-summary", markdown=table, description="every stage, its state and seconds")
     if why := reason(results):
-        logger.error(why)  # Prefect puts a message of its own in the place of this one after a pause that timed out
+        get_run_logger().error(why)  # Prefect puts a message of its own in the place of this one after a pause
         return Failed(message=why)
     refused = [result.stage for result in results if result.state == "Refused"]
-    more = f"; refused by their gate: {', '.join(refused)}" if refused else ""
-    return Completed(
-        message=f"{len(results)} tasks, {sum(result.state == 'Cached' for result in results)} cached{more}"
-    )
+    names = f"; refused by their gate: {', '.join(refused)}" if refused else ""
+    cached = sum(result.state == "Cached" for result in results)
+    return Completed(message=f"{len(results)} tasks, {cached} cached{names}{f'; {more}' if more else ''}")
 
 
 def _with_code(processes: Processes) -> graph.Graph:
@@ -156,14 +183,10 @@ def closed() -> AbstractContextManager[object]:
     )
 
 
-def run(**parameters: Any) -> int:
-    """Runs the flow in this process; returns the exit code: 0 done, 1 with the reason on stderr.
-
-    Args:
-        parameters: of the flow `tohum`.
-    """
+def run(chosen: Flow[..., State[Any]], **parameters: Any) -> int:
+    """Runs a flow in this process; returns the exit code: 0 done, 1 with the reason on stderr."""
     with closed():
-        state: State[Any] = tohum(**parameters, return_state=True)
+        state: State[Any] = chosen(**parameters, return_state=True)
     if state.is_completed():
         return 0
     print(f"error: {state.message}", file=sys.stderr)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -47,16 +47,24 @@ class Processes:
         self._lock = threading.Lock()
         self._live: set[subprocess.Popen[bytes]] = set()
 
-    def run(self, command: list[str], *, timeout_s: float | None, tell: Callable[[str], None]) -> list[str]:
+    def run(
+        self,
+        command: list[str],
+        *,
+        timeout_s: float | None,
+        tell: Callable[[str], None],
+        accepted: Collection[int] = (0,),
+    ) -> list[str]:
         """Runs `python -m <command>` guarded in the working directory; returns the lines it printed.
 
         Args:
             command: a module and its arguments.
             timeout_s: seconds after which it is ended; None for no limit.
             tell: called with every line as it is printed.
+            accepted: exit codes that are no error.
 
         Raises:
-            StageError: another exit code than 0, or `stop` was called.
+            StageError: another exit code than these, or `stop` was called.
             StageTimeoutError: not done in time.
         """
         process = self._start(command)
@@ -73,7 +81,7 @@ class Processes:
                 self._live.discard(process)
         # Not until the end of the file: a process that outlives the stage may hold the pipe open.
         reader.join(timeout=2)
-        if code != 0:
+        if code not in accepted:
             raise StageError("stopped" if self.stopped else _error_message(lines, code))
         return lines
 

@@ -78,7 +78,7 @@ def _prefect(secret: str) -> SameOrigin:
 
 
 def become_worker() -> NoReturn:
-    """Makes the work pool and the deployment of prefect.yaml, then becomes the worker.
+    """Makes the work pool, the deployments of prefect.yaml and their automations, then becomes the worker.
 
     Raises:
         UserError: no prefect.yaml here, or a server that does not answer.
@@ -93,6 +93,10 @@ def become_worker() -> NoReturn:
     if subprocess.run([*prefect, "work-pool", "inspect", POOL], env=environment, capture_output=True).returncode:
         _run(prefect, ["work-pool", "create", POOL, "--type", "process"], environment)
     _run(prefect, ["deploy", "--all"], environment)
+    os.environ |= environment  # Prefect reads its variables when it is imported
+    from pipeline.orchestration import automations
+
+    automations.make()
     os.execve(sys.executable, [*prefect, "worker", "start", "--pool", POOL], environment)
 
 

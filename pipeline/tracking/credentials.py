@@ -1,8 +1,8 @@
 """Addresses and secrets of the local servers: `.tohum/secrets/<server>`, one line `user:password`, made at first use.
 
 The file is readable only by its owner, is never printed, logged or passed as an argument (visible to other users), and
-gives access to the servers that `tohum ui` and `tohum prefect` start. Clients get it through the variables that their
-libraries read: `client_environment`, or `tohum run COMMAND`.
+gives access to the servers that `tohum ui`, `tohum prefect` and `tohum stack` start. Clients get it through the
+variables that their libraries read: `client_environment`, or `tohum run COMMAND`.
 """
 
 import contextlib
@@ -17,15 +17,16 @@ from typing import Literal, get_args
 from pipeline.errors import UserError
 from pipeline.paths import SECRETS
 
-Server = Literal["mlflow", "prefect"]
+Server = Literal["mlflow", "prefect", "postgres"]
 SERVERS: tuple[Server, ...] = get_args(Server)
 HOST = "127.0.0.1"
-_PORTS = {"mlflow": 5000, "prefect": 4200}
+_PORTS = {"mlflow": 5000, "prefect": 4200, "postgres": 5433}
+"""PostgreSQL's is not its usual one, where a server of the machine's may listen."""
 _FORM = re.compile(r"tohum:[\w-]{40,}", re.ASCII)
 
 
 def port(server: Server) -> int:
-    """The server's port: TOHUM_MLFLOW_PORT or TOHUM_PREFECT_PORT, else 5000 and 4200."""
+    """The server's port: TOHUM_MLFLOW_PORT, TOHUM_PREFECT_PORT or TOHUM_POSTGRES_PORT, else 5000, 4200, 5433."""
     name = f"TOHUM_{server.upper()}_PORT"
     given = os.environ.get(name) or str(_PORTS[server])
     if not (given.isascii() and given.isdigit() and 0 < int(given[:6]) < 1 << 16):

@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 
 METRICS_A_CALL = 1000
 _NOTE, _NOTE_HASH = "mlflow.note.content", "tohum.note_sha256"
-# MLflow 3.17 shows its pages for model training, not for agents, where the experiment has this tag.
-_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
+# MLflow 3.17 shows its pages for model training, not for agents, where the experiment has this tag with the value
+# custom_model_development, and those for traces with genai_development.
+_KIND_TAG = "mlflow.experimentKind"
 _STORE_TAG = "tohum.store"
 
 
 class Delivery:
     """A store and an experiment in it."""
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str, kind: str = "custom_model_development") -> None:
         self._uri = uri
         self._name = experiment
+        self._kind = kind
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._parents: dict[str, str] = {}
@@ -164,6 +166,17 @@ class Delivery:
         if worst != "RUNNING" and self._is_active(parent):
             client.set_terminated(parent, worst if statuses else "KILLED", time_ms)
 
+    def experiment_id(self) -> str:
+        """The experiment's id; connects and makes it where there is none. `store` is then the store's present identity.
+
+        Raises:
+            AwayError: the store cannot be reached.
+        """
+        with translated(self._uri):
+            client = self._connect()
+            self.store = client.get_experiment(self._experiment).tags.get(_STORE_TAG, "")
+        return self._experiment
+
     def _connect(self) -> MlflowClient:
         artifact_store.connect(self._uri)
         if self._client is not None and self._experiment:
@@ -186,7 +199,7 @@ class Delivery:
         """Gives the experiment its kind, unless a person chose one, and the store an identity."""
         tags = client.get_experiment(self._experiment).tags
         if tags.get(_KIND_TAG, "no_inferred_type").endswith(("_inferred", "no_inferred_type")):
-            client.set_experiment_tag(self._experiment, _KIND_TAG, _KIND)
+            client.set_experiment_tag(self._experiment, _KIND_TAG, self._kind)
         if _STORE_TAG not in tags:
             client.set_experiment_tag(self._experiment, _STORE_TAG, uuid.uuid4().hex)
             tags = client.get_experiment(self._experiment).tags  # another project may have been quicker
@@ -202,7 +215,7 @@ class Delivery:
     def _parent(self, client: MlflowClient, start: dict[str, Any]) -> str | None:
         """The run that this one is shown below, made where it is not there yet: its pipeline's, or its search's."""
         uid, kind = start["pipeline_uid"], start.get("kind", "stage")
-        if kind == "search":
+        if kind in ("search", "watch"):
             return None
         above = "search" if kind == "trial" else "pipeline"
         if uid not in self._parents:

@@ -1,4 +1,4 @@
-"""The sender: delivers the lines of `.tohum/tracking/*.jsonl` to MLflow, live, or later if the server was away.
+"""The sender: delivers `.tohum/tracking/*.jsonl` and the journal to MLflow, live, or later if the server was away.
 
     python -m pipeline.tracking.sender             follows the files until nothing is written (stages start it)
     python -m pipeline.tracking.sender --drain     delivers the waiting lines and ends (see `tohum deliver`)
@@ -6,7 +6,8 @@
 One process per project (a lock), the only one of a pipeline that imports mlflow. Every step of a metric arrives exactly
 once, however often processes are killed: a run is found again by the tag `tohum.run_uid`, metrics carry the time at
 which they were measured (MLflow stores equal rows once), the cursor beside each file moves only after delivery, and the
-steps that a resumed training repeats are known from the cursor.
+steps that a resumed training repeats are known from the cursor. Requests and ratings of a served model (the journal) go
+the same way, as traces and assessments (mlflow_traces.py).
 """
 
 import argparse
@@ -24,11 +25,13 @@ from pipeline.errors import UserError
 from pipeline.paths import QUEUE
 from pipeline.tracking import store_file
 from pipeline.tracking.delivery_errors import AwayError, DamagedError, GoneError
+from pipeline.tracking.journal_box import JournalBox, JournalCursor
 from pipeline.tracking.outbox import Cursor, Outbox, modified, waiting
 from pipeline.tracking.start_sender import SENDER_LOCK
 
 if TYPE_CHECKING:
     from pipeline.tracking.mlflow_store import Delivery
+    from pipeline.tracking.mlflow_traces import Traces
 
 IDLE_SECONDS = 20.0
 POLL_SECONDS = 0.5
@@ -44,7 +47,9 @@ class Sender:
         self._boxes: dict[Path, Outbox] = {}
         self._deliveries: dict[tuple[str, str], Delivery] = {}
         self._damaged: dict[str, AwayError] = {}
-        self.metrics = 0
+        self._journal = JournalBox(folder)
+        self._traces: dict[tuple[str, str], Traces] = {}
+        self.metrics = self.traces = 0
 
     def round(self) -> bool:
         """Delivers one slice of every waiting file; returns whether anything was delivered or a run is open.
@@ -70,6 +75,7 @@ class Sender:
             except OSError as error:  # of our own files, such as a full disk: the lines wait
                 away[start["uri"]] = AwayError(str(error))
         busy = self._reset_moved() or busy
+        busy = self._try_journal(away) or busy
         for uri, problem in away.items():
             if uri not in self._damaged or not busy:
                 raise problem
@@ -119,6 +125,39 @@ class Sender:
         box.cursor = cursor
         box.save()
 
+    def _try_journal(self, away: dict[str, AwayError]) -> bool:
+        """Delivers the next entries of the journal, if there are some; notes a store that is away."""
+        address = self._journal.address()
+        if address is None or address[0] in away or not self._journal.is_waiting():
+            return False
+        try:
+            self._serve_journal(address)
+        except DamagedError as error:
+            self._damaged[address[0]] = away[address[0]] = error
+        except AwayError as error:
+            away[address[0]] = error
+        except (OSError, GoneError) as error:
+            away[address[0]] = AwayError(str(error))
+            self._traces.clear()
+        return True
+
+    def _serve_journal(self, address: tuple[str, str]) -> None:
+        from pipeline.tracking.mlflow_traces import Traces
+
+        if address not in self._traces:
+            self._traces[address] = Traces(*address)
+        traces, box = self._traces[address], self._journal
+        store = traces.connect()
+        if box.cursor.store not in ("", store):  # the store was moved away or lost: all of it again, to the next one
+            box.cursor = JournalCursor()
+        entries = box.entries()
+        if not entries:
+            return
+        said = {entry["request"] for entry in entries if entry["kind"] in ("rating", "label")}
+        self.traces += traces.send(entries, box.about(said) if said else {})
+        box.cursor = JournalCursor(entries[-1]["n"], store)
+        box.save()
+
     def _delivery(self, start: dict[str, Any]) -> "Delivery":
         from pipeline.tracking.mlflow_store import Delivery
 
@@ -153,29 +192,33 @@ def follow(folder: Path = QUEUE, idle_seconds: float = IDLE_SECONDS) -> None:
 
 def drain(folder: Path = QUEUE, timeout_s: float = 120.0) -> int:
     """Delivers the waiting lines, or waits for a sender that runs; returns 0 when all are delivered, else 1."""
-    ends, problem, metrics = time.monotonic() + timeout_s, "", 0
+    ends, problem, metrics, traces = time.monotonic() + timeout_s, "", 0, 0
     runs, _ = waiting(folder)
     damaged = False
-    while waiting(folder)[1] and time.monotonic() < ends and not damaged:
+    while _is_waiting(folder) and time.monotonic() < ends and not damaged:
         with _lock(folder) as held:
             if held is None:
                 problem = "another sender is running"
             else:
                 sender = Sender(folder)
                 problem, damaged = _rounds(sender, folder, ends)
-                metrics += sender.metrics
+                metrics, traces = metrics + sender.metrics, traces + sender.traces
         if problem and not damaged:
             time.sleep(POLL_SECONDS)
     left, size = waiting(folder)
-    if left:
+    if left or JournalBox(folder).is_waiting():
         next_step = "" if damaged else "; start the server and repeat"
-        print(
-            f"sender: {left} runs ({size} bytes) still wait in {folder}: {problem or 'timeout'}{next_step}",
-            file=sys.stderr,
-        )
+        waits = [f"{left} runs ({size} bytes)"] * bool(left) + ["entries of the journal"] * (not left)
+        print(f"sender: {waits[0]} still wait in {folder}: {problem or 'timeout'}{next_step}", file=sys.stderr)
         return 1
-    print(f"sender: all runs delivered; {runs} runs and {metrics} metrics delivered now")
+    used = f", {traces} traces" if traces else ""
+    print(f"sender: all runs delivered; {runs} runs and {metrics} metrics{used} delivered now")
     return 0
+
+
+def _is_waiting(folder: Path) -> bool:
+    """Whether lines of runs or entries of the journal wait."""
+    return bool(waiting(folder)[1]) or JournalBox(folder).is_waiting()
 
 
 def require_usable(uri: str) -> None:
@@ -187,7 +230,7 @@ def require_usable(uri: str) -> None:
 def _rounds(sender: Sender, folder: Path, ends: float) -> tuple[str, bool]:
     """Delivers until nothing waits, time is up or the server is away; the problem, and whether the store is damaged."""
     try:
-        while waiting(folder)[1] and time.monotonic() < ends:
+        while _is_waiting(folder) and time.monotonic() < ends:
             sender.round()
     except DamagedError as error:
         return str(error), True

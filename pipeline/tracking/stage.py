@@ -72,18 +72,19 @@ def tracked_stage(name: str, params: Params, *, tags: Mapping[str, str] | None =
 
 @contextmanager
 def tracked_search(
-    kind: Literal["search", "trial"], name: str, params: Params, search_uid: str, tags: Mapping[str, str]
+    kind: Literal["search", "trial", "watch"], name: str, params: Params, search_uid: str, tags: Mapping[str, str]
 ) -> Iterator[NullTracker]:
-    """The tracker of a hyperparameter search or of one trial: in no pipeline, without a record in reports/runs.
+    """The tracker of a hyperparameter search, one trial or a watch: in no pipeline, without a record in reports/runs.
 
     Args:
-        kind: `search`, whose run id is `search_uid`, however often it is continued; or `trial`, a run below it.
+        kind: `search` or `watch`, whose run id is `search_uid`, however often it is continued; or `trial`, a run below
+            a search.
         name: of the run in MLflow.
         params: the project's settings.
-        search_uid: id of the search.
+        search_uid: id of the search or watch.
         tags: further tags of the run.
     """
-    uid = search_uid if kind == "search" else None
+    uid = None if kind == "trial" else search_uid
     run = NullTracker(uid)
     if params.runtime.tracking.enabled:
         run = FileTracker(_opening(name, search_uid, params, tags) | {"kind": kind}, uid)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from pipeline.paths import CODE, QUEUE
+from pipeline.tracking.journal_box import JournalBox, announce
 from pipeline.tracking.tracker import warn
 
 SENDER_LOCK = QUEUE / "sender.lock"
@@ -34,3 +35,18 @@ def start_sender() -> None:
             )
     except OSError as error:
         warn(error)
+
+
+def deliver_journal(uri: str, experiment: str) -> None:
+    """Says where the journal of a served model goes and starts the sender; the server calls it now and then.
+
+    Args:
+        uri: tracking URI of MLflow (`runtime.tracking.uri`).
+        experiment: name of the runs' experiment (`runtime.tracking.experiment`).
+    """
+    try:
+        announce(uri, experiment)
+    except OSError as error:
+        warn(error)
+    if JournalBox().is_waiting():
+        start_sender()

@@ -68,6 +68,7 @@ GATES: dict[str, Any] = {
         "min_coverage": 0.9,
         "max_split_groups": 0,
         "max_out_of_order": 0,
+        "max_test_prompts": 0,
     },
     "model": {
         "min_distinct_2": 0.1,

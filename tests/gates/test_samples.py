@@ -43,6 +43,12 @@ def _longer_test_text(made: Samples) -> None:
     made.rows["labelled"]["train"][0] = row | {"text": row["text"] + " river", "id": "copy"}
 
 
+def _rated_test_prompt(made: Samples) -> None:
+    asked = next(row for row in made.rows["instructions"]["test"] if row["language"] == "en")
+    sent = {"instruction": asked["instruction"].upper(), "language": "en", "prompt_id": "0" * 16}
+    made.rows["preferences"]["train"][2].update(sent)
+
+
 def _no_validation(made: Samples) -> None:
     made.rows["instructions"]["train"] += made.rows["instructions"]["validation"]
     made.rows["instructions"]["validation"] = []
@@ -121,6 +127,7 @@ CASES: list[tuple[str, Callable[[Samples], Any], dict[str, Any]]] = [
     ("split_groups", _group_in_two_splits("documents"), {}),
     ("split_groups", _group_in_two_splits("labelled"), {}),
     ("out_of_order", _pinned_in_the_past, {}),
+    ("test_prompts", _rated_test_prompt, {}),
     ("records", _no_validation, {}),
     ("tokens", lambda made: None, {"min_document_tokens": {"train": 10**6, "validation": 1, "test": 1}}),
     ("tokens_in_file", lambda made: setattr(made, "cut_ids", 1), {}),

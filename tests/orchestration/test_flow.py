@@ -8,14 +8,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -25,74 +21,18 @@ import yaml
 from pipeline.orchestration import graph, verdicts
 from pipeline.orchestration.process import Processes, StageError, StageTimeoutError
 from tests import scratch
+from tests.prefect_server import FLOW, PREFECT, Server, running, until
 
 pytestmark = pytest.mark.slow
-PREFECT = [sys.executable, "-m", "prefect"]
-FLOW = [sys.executable, "-m", "pipeline.cli", "flow"]
 SLOW = "\n  slow:\n    cmd: sh sleep.sh\n    deps: [source.txt]\n    outs: [slow]\n"
 SLEEP = "echo $$ > sleeper\nsleep 120\necho done > slow\n"
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running Prefect server, asked over HTTP: what a user's browser sees."""
-
-    url: str
-    environment: dict[str, str]
-
-    def find(self, what: str, **filters: Any) -> list[dict[str, Any]]:
-        """The flow_runs, task_runs or artifacts that match, newest first where that has a meaning."""
-        answer = httpx.post(f"{self.url}/{what}/filter", json=filters, timeout=60)
-        answer.raise_for_status()
-        found: list[dict[str, Any]] = answer.json()
-        return found
-
-    def artifact(self, key: str) -> str:
-        """The text of the newest artifact of a key."""
-        found = self.find("artifacts/latest", artifacts={"key": {"any_": [key]}})
-        return str(found[0]["data"]) if found else ""
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs the flow in the working directory, without registration."""
-        command = [*FLOW, "--no-register", *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, encoding="utf-8", check=False)
-
-    def assert_tasks(self, expected: dict[str, str]) -> None:
-        """The newest flow run's task runs have these states; they reach the server a moment after the end."""
-        newest = self.find("flow_runs", sort="START_TIME_DESC", limit=1)[0]["id"]
-        deadline = time.monotonic() + 60
-        while True:
-            runs = self.find("task_runs", flow_runs={"id": {"any_": [newest]}})
-            found = {run["name"]: run["state_name"] for run in runs}
-            if found == expected or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        assert found == expected
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real server on a free port."""
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    variables = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    environment = scratch.environment() | variables
-    command = [*PREFECT, "server", "start", "--port", str(port), "--no-ui"]
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _until(lambda: _healthy(url), 300, "the Prefect server did not start")
-        yield Server(url, environment)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+    with running(tmp_path_factory.mktemp("prefect")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +44,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy: Callable[[], Path] = scratch.copies(made, tmp_path, monkeypatch)
     return copy()
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _until(true: Callable[[], Any], seconds: float, otherwise: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.1)
 
 
 def _log(project: Path) -> list[str]:
@@ -275,24 +201,24 @@ def test_review_is_suspended_until_it_is_answered_and_the_training_flow_waits_fo
     def state(name: str) -> Callable[[], bool]:
         return lambda: bool(httpx.get(at, timeout=60).json()["state_name"] == name)
 
-    def worker_until(true: Callable[[], bool], otherwise: str) -> None:
+    def workeruntil(true: Callable[[], bool], otherwise: str) -> None:
         command = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process", "--limit", "1"]
         worker = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True)
         try:
-            _until(true, 180, otherwise)
-            _until(lambda: not _flows_below(worker.pid), 60, "the process of the flow run did not end")
+            until(true, 180, otherwise)
+            until(lambda: not _flows_below(worker.pid), 60, "the process of the flow run did not end")
         finally:
             worker.terminate()
             worker.wait(timeout=60)
 
-    worker_until(state("Suspended"), "the review was not suspended")
+    workeruntil(state("Suspended"), "the review was not suspended")
     text = server.artifact("tohum-review-tohum-chat")
     assert f"tohum promote tohum-chat 3 --sha256 {'a' * 64}" in text
     assert not (project / "decided").exists()
     (project / "decided").write_text("")  # another candidate is registered meanwhile: `tohum review` names version 4
     answer = {"run_input": {"decision": "approve", "reason": "read the card: ğ", "despite": "a test"}}
     assert httpx.post(f"{at}/resume", json=answer, timeout=60).json()["status"] == "ACCEPT"
-    worker_until(state("Completed"), "the answered review did not end")
+    workeruntil(state("Completed"), "the answered review did not end")
     via = f"an answer in Prefect's page, flow run {run['id']}"
     words = [
         "promote",
@@ -376,7 +302,7 @@ def _assert_sleeper_gone(project: Path, seconds: float = 10) -> None:
         except psutil.NoSuchProcess:
             return True
 
-    _until(gone, seconds, f"process {pid} of the stage still runs")
+    until(gone, seconds, f"process {pid} of the stage still runs")
 
 
 def _with_slow_stage(project: Path) -> None:
@@ -402,7 +328,7 @@ def test_flow_leaves_no_process_and_no_lock_when_killed(server: Server, project:
     _with_slow_stage(project)
     command = [*FLOW, "slow"]
     process = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)
-    _until((project / "sleeper").exists, 90, "the stage did not start")
+    until((project / "sleeper").exists, 90, "the stage did not start")
     process.send_signal(number)
     process.wait(timeout=20)
     _assert_sleeper_gone(project)
@@ -415,7 +341,7 @@ def test_flow_fails_the_task_when_dvc_is_killed(server: Server, project: Path) -
 
     command = [*FLOW, "slow"]
     flow = subprocess.Popen(command, cwd=project, env=server.environment, start_new_session=True)
-    _until((project / "sleeper").exists, 90, "the stage did not start")
+    until((project / "sleeper").exists, 90, "the stage did not start")
     process = psutil.Process(_sleeper(project))
     while "dvc" not in process.cmdline() or "-P" in process.cmdline():
         above = process.parent()
@@ -449,7 +375,7 @@ def test_deployment_runs_on_a_worker_and_ends_with_it(server: Server, project: P
     command = [*PREFECT, "worker", "start", "--pool", "tohum", "--type", "process"]
     worker = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True)
     try:
-        _until((project / "sleeper").exists, 90, "the worker did not run the deployment")
+        until((project / "sleeper").exists, 90, "the worker did not run the deployment")
     finally:
         worker.kill()
         worker.wait()
@@ -470,11 +396,11 @@ def test_flow_ends_its_temporary_server_when_killed(project: Path, tmp_path: Pat
         return [p.pid for p in mine if "uvicorn" in (p.info["cmdline"] or [])]
 
     try:
-        _until(servers, 60, "the flow started no server")
+        until(servers, 60, "the flow started no server")
     finally:
         process.kill()
         process.wait()
-    _until(lambda: not servers(), 10, "the temporary server still runs")
+    until(lambda: not servers(), 10, "the temporary server still runs")
 
 
 def test_processes_raise_the_childs_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

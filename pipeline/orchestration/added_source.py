@@ -1,0 +1,94 @@
+"""The journal's consented requests and ratings as a file under inputs/ of a run's checkout, named in its params.yaml.
+
+The snapshot is exported from the project's journal, put under `dvc add`, so that it travels with the branch, and named
+with its hash in `download.sources`, beside the sources that are there.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import config, files
+from pipeline.errors import UserError
+from pipeline.orchestration.process import PROGRAM, Processes
+from pipeline.orchestration.run_checkout import RunCheckout
+from pipeline.paths import INPUTS, PARAMS
+
+_SETTINGS = {
+    "name": "journal",
+    "licence": "words of the users, for this project",
+    "consent": "consent",
+    "weight": 1.0,
+    # the model's own answers are no examples for it; only what people said about them is
+    "requests": None,
+    "ratings": True,
+    "choices": True,
+    "corrections": True,
+    "labels": True,
+    "language": "auto",
+    "split": None,
+}
+
+
+def snapshot(own: RunCheckout, processes: Processes, name: str) -> Path:
+    """Exports the project's journal to inputs/<name>.jsonl of the checkout, tracked by DVC; returns the path.
+
+    Raises:
+        StageError: the journal cannot be exported, or holds nothing with consent.
+        UserError: DVC refuses the file.
+    """
+    path = INPUTS / f"{name}.jsonl"
+    exported, target = own.project / path, own.folder / path
+    for folder in (exported.parent, target.parent):
+        folder.mkdir(exist_ok=True)
+    target.unlink(missing_ok=True)  # of the same run, killed
+    exported.unlink(missing_ok=True)
+    processes.run([PROGRAM, "--project", str(own.project), "journal", "export", str(exported)],
+                  timeout_s=None, tell=lambda _: None)  # fmt: skip
+    shutil.move(exported, target)
+    done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(path)], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"dvc add {path}: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
+    return path
+
+
+def add(path: Path) -> str:
+    """Adds a source that reads the snapshot to params.yaml of the working folder; returns its name.
+
+    Raises:
+        UserError: a params.yaml that config refuses afterwards; nothing is written then.
+    """
+    text = PARAMS.read_text(encoding="utf-8")
+    raw: Any = yaml.safe_load(text)
+    source = _SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)}
+    if raw["download"]["sources"].get(path.stem) == source:
+        return path.stem  # of the same run, killed
+    new = inserted(text, {path.stem: source})
+    raw["download"]["sources"] |= {path.stem: source}
+    if yaml.safe_load(new) != raw:
+        raise UserError(f"{PARAMS}: download.sources is written by an alias or a merge key; write it out")
+    config.check(raw, PARAMS.name)
+    files.write_text(PARAMS, new)
+    return path.stem
+
+
+def inserted(text: str, sources: dict[str, Any]) -> str:
+    """The text of params.yaml with these sources after the last one; every other byte stays."""
+    node: Any = yaml.compose(text, yaml.SafeLoader)
+    for key in ("download", "sources"):
+        node = next(value for name, value in node.value if name.value == key)
+    if node.flow_style:
+        raise UserError(f"{PARAMS}: download.sources is on one line; write a source a line")
+    last = node
+    while not (isinstance(last, yaml.ScalarNode) or last.flow_style):
+        last = last.value[-1][1] if isinstance(last.value[-1], tuple) else last.value[-1]
+    end = text.find("\n", last.end_mark.index)
+    end = len(text) if end < 0 else end
+    column = node.value[0][0].start_mark.column
+    block = yaml.safe_dump(sources, allow_unicode=True, sort_keys=False)
+    lines = "".join(f"\n{' ' * column}{line}" for line in block.rstrip("\n").split("\n"))
+    return text[:end] + lines + text[end:]
