@@ -308,6 +308,12 @@ def test_page_asks_for_a_key_and_keeps_it_only_for_the_visit(page: Page, answer:
     page.send("Yine")
     answer(401, error("a valid API key is needed"))
     page.browser.until("document.querySelector('#key-dialog').open")
+    assert page.browser.value("document.querySelector('#key-wrong').hidden")
+    page.browser.write("another")
+    page.browser.key("Enter", "\r")
+    answer(401, error("a valid API key is needed"))
+    page.browser.until("!document.querySelector('#key-wrong').hidden")
+    assert page.browser.poor_contrast() == []
     page.browser.key("Escape")
     assert page.ended() == ENGLISH["fault.key"]
 
@@ -332,6 +338,7 @@ def test_keyboard_alone_is_enough(page: Page) -> None:
     browser.key("Enter", "\r")
     page.ended()
     assert page.text(".question", LAST) == "one\ntwo"
+    browser.until("innerHeight + scrollY >= document.body.scrollHeight - 2")  # the end is in sight
     assert browser.value("document.activeElement.id") == "question"
     browser.value("document.querySelector('#store').focus()")
     browser.key(" ", " ")
