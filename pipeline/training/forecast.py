@@ -5,7 +5,8 @@
 prints a line of JSON for each, in a process of its own: it needs torch, and `tohum plan` does not.
 
 Seconds: an update of the recipe's own parts is timed here on networks of its shape with one block and with a few more;
-what they add counts for each further one. A neighbour only makes a time longer, so the shortest of three counts.
+what they add counts for each further one. A neighbour only makes a time longer, so the shortest of three counts, and on
+a CPU the processor's time where it is shorter.
 Batches: forecast_batches.py. Memory: footprint.py, with the largest of them.
 """
 
@@ -231,19 +232,32 @@ def _runs(
     """The times of one micro-batch, again and again."""
     while True:
         model.train()
-        began = time.perf_counter()
+        began = _clocks(compute)
         with autocast(compute):
             losses = _losses(model, task, batch)
         losses.mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        updated = time.perf_counter()
+        updated = _clocks(compute)
         with autocast(compute):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        stepped = time.perf_counter()
+        stepped = _clocks(compute)
         model.eval()
         with torch.no_grad(), autocast(compute):
             _losses(model, task, batch)
-        yield Timing(updated - began, time.perf_counter() - stepped, stepped - updated)
+        ended = _clocks(compute)
+        yield Timing(_between(began, updated), _between(stepped, ended), _between(updated, stepped))
+
+
+def _clocks(compute: Compute) -> tuple[float, ...]:
+    """Seconds by the wall clock and, on a CPU, of this process on all of its cores."""
+    return (time.perf_counter(),) if compute.device == "cuda" else (time.perf_counter(), time.process_time())
+
+
+def _between(began: tuple[float, ...], ended: tuple[float, ...]) -> float:
+    """Seconds between two readings: by the clock that says fewer. A wait for a core is no time of the process, and on a
+    machine without neighbours its threads together take no less than the wall clock says.
+    """
+    return min(b - a for a, b in zip(began, ended, strict=True))
 
 
 def _losses(model: GPT, task: Task | None, batch: Batch) -> Tensor:
