@@ -48,6 +48,14 @@ class _Request:
     prompt: str
     history: str
 
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """The answers; of a classifier its label, as text."""
+        label = self.line.get("label")
+        if label is None or self.line["answers"]:
+            return list(self.line["answers"])
+        return [{"text": label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)}]
+
     def own(self) -> Iterator[Record]:
         """The request as a document or an instruction, and its late label as a labelled text."""
         base, answers = self._base(), self.line["answers"]
@@ -75,7 +83,7 @@ class _Request:
 
     def fault(self, rating: dict[str, Any]) -> str | None:
         """The fault of a rating in words; None if it has none."""
-        form, value, n = rating["form"], rating["value"], len(self.line["answers"])
+        form, value, n = rating["form"], rating["value"], len(self.answers)
         if form == "choice" and (value == "tie" or (type(value) is int and 0 <= value < n)):
             return None
         if form == "thumb" and value in ("up", "down"):
@@ -99,7 +107,7 @@ class _Request:
         }
 
     def _rated(self, rating: dict[str, Any]) -> dict[str, Any]:
-        answers, form = self.line["answers"], rating["form"]
+        answers, form = self.answers, rating["form"]
         return {
             "prompt": self.prompt,
             "answers": json.dumps([answer["text"] for answer in answers], ensure_ascii=False),

@@ -128,7 +128,7 @@ def test_source_takes_the_last_line_of_a_request_and_no_repeated_record(tmp_path
 
 
 def test_source_makes_labelled_texts_of_labels_and_of_corrections_of_a_classifier(tmp_path: Path) -> None:
-    classified = {"label": "ham", "answers": [{"text": "ham"}]}
+    classified = {"label": "ham", "answers": []}
     entries = [
         request("req-1", text="bedava ödül", **classified),
         request("req-2", text="yarın görüşelim", **classified),
@@ -136,7 +136,10 @@ def test_source_makes_labelled_texts_of_labels_and_of_corrections_of_a_classifie
         {"kind": "label", "request": "req-1", "label": "ham", "by": "file"},
         {"kind": "label", "request": "req-1", "label": "spam", "by": "endpoint"},
     ]
-    found, _ = read(exported(tmp_path, entries), ratings=False)
+    path = exported(tmp_path, [*entries, rating("rat-2", "req-1")])
+    rated_label = [row["answers"] for kind, row in read(path)[0] if kind == "ratings" and row["verdict"] == "thumb:up"]
+    assert rated_label == ['["ham"]']
+    found, _ = read(path, ratings=False)
     assert [(kind, row["text"], row["label"]) for kind, row in found] == [
         ("labelled", "bedava ödül", "spam"), ("labelled", "yarın görüşelim", "spam"),
     ]  # fmt: skip
