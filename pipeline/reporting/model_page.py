@@ -45,6 +45,8 @@ class Review(NamedTuple):
     """version_sha256, which approval names."""
     command: str
     """The command that approves it."""
+    shadow: Mapping[str, Any] | None = None
+    """Candidate and champion replayed over consented requests (pipeline.registry.shadow); None: there are none."""
 
 
 def write(params: Params) -> None:

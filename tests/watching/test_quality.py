@@ -91,7 +91,7 @@ def test_keep_labels_appends_each_label_once_and_a_changed_one_again(tmp_path: P
     folder = tmp_path / "journal"
     assert keep_labels({"req-1": "spam", "req-2": "ham"}, "file", folder) == 2
     assert keep_labels({"req-1": "spam", "req-2": "spam"}, "file", folder) == 1
-    assert of_journal("spam-lora", folder).labels == {"req-1": "spam", "req-2": "spam"}
+    assert of_journal(folder).labels == {"req-1": "spam", "req-2": "spam"}
 
 
 def test_read_labels_reads_csv_and_jsonl_alike(tmp_path: Path) -> None:
@@ -139,11 +139,10 @@ def test_of_journal_has_texts_of_consented_requests_alone(tmp_path: Path) -> Non
     }
     kept.append(request | {"id": "a", "consent": "store", "messages": [{"role": "user", "content": "Bu doğru mu?"}]})
     kept.append(request | {"id": "b", "consent": None, "messages": []})
-    kept.append(request | {"id": "c", "consent": "store", "model": "other", "messages": []})
     kept.append(
         {"kind": "rating", "id": "r", "request": "a", "rater": "x", "form": "thumb", "value": "up", "consent": "store"}
     )
-    found = of_journal("m", tmp_path)
+    found = of_journal(tmp_path)
     assert found.texts == {"a": "Bu doğru mu?"}
     assert found.answers["a"][0] == "evet"
     assert [one["value"] for one in found.ratings] == ["up"]
