@@ -1,5 +1,6 @@
 """The endpoints that answer with numbers: /v1/classify and /v1/embeddings."""
 
+import asyncio
 import base64
 import struct
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ async def embeddings(context: Context, request: HttpRequest) -> dict[str, Any]:
         {"object": "embedding", "index": place, "embedding": _encoded(vector, body.encoding_format)}
         for place, vector in enumerate(vectors)
     ]
-    tokens = sum(len(loaded.task.tokenizer.encode(text)) for text in body.texts)
+    tokens = await asyncio.to_thread(lambda: sum(len(loaded.task.tokenizer.encode(text)) for text in body.texts))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": slot.name, "usage": usage}
 

@@ -75,6 +75,11 @@ class Connection(H11Protocol):
         self._stop_timer()
         super().connection_lost(exc)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends an idle connection, also one whose client has not read its answer."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(_HEADER_SECONDS, self.transport.abort)
+
     def _await_head(self) -> None:
         waits = self.conn.their_state is h11.IDLE and (self.cycle is None or bool(self.conn.trailing_data[0]))
         if not waits:
@@ -170,7 +175,8 @@ def serve(names: Sequence[str], params: Params) -> None:
             "tohum serve --new-key NAME"
         )
     with contextlib.closing(listen(settings.host, settings.port)) as listener:
-        shelf = Shelf(names, params, str(set_up(params.compute)))
+        plain = {"device": "cpu", "threads": settings.threads, "precision": "float32", "compile": False}
+        shelf = Shelf(names, params, str(set_up(params.compute.model_copy(update=plain))))
         server = Server(shelf, settings, keys)
         _log_to_stderr()
         _announce(listener, shelf, keys)

@@ -1,11 +1,12 @@
 """GGUF files in llama.cpp itself, beside this project: token ids of texts, and greedy answers.
 
     npm install --prefix FOLDER node-llama-cpp                 # has llama.cpp in prebuilt binaries
-    python -m tests.bench.llama_cpp --node FOLDER [--model models/chat-lora ...]
+    python -m tests.bench.llama_cpp --node FOLDER [--model models/chat-lora ...] [--samples data/samples]
     python -m tests.bench.llama_cpp --node FOLDER --adopt FILE.gguf   # a released file beside the folder made of it
 
 Without `--model`, random models: one per family, and one per pre-tokenizer that gguf_format.py names. Their likeliest
 tokens are often nearly equal, and llama.cpp keeps its KV cache in half precision, so some long answers part ways.
+`--samples` asks a chat model the first 100 instructions of the test split instead of five questions.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import random
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +96,18 @@ def texts(number: int) -> list[str]:
     return [text for text in [*PROBES, *drawn] if "<|" not in text]
 
 
-def compare(folder: Path, node: Path, scratch: Path) -> dict[str, int]:
+def instructions(samples: Path) -> list[str]:
+    """The first 100 questions of the test split."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(samples / "instructions/test.parquet").slice(0, 100).to_pylist()
+    return [Request.of_record(row).text for row in rows]
+
+
+def compare(folder: Path, node: Path, scratch: Path, questions: Sequence[str] = QUESTIONS) -> dict[str, int]:
     """Texts with other ids and prompts with other greedy answers in llama.cpp than here."""
     gguf_format.write(folder, scratch / "model.gguf")
-    return beside(scratch / "model.gguf", folder, node, scratch)
+    return beside(scratch / "model.gguf", folder, node, scratch, questions)
 
 
 def compare_adopted(file: Path, node: Path, scratch: Path) -> dict[str, int]:
@@ -106,14 +116,14 @@ def compare_adopted(file: Path, node: Path, scratch: Path) -> dict[str, int]:
     return beside(file.resolve(), folder, node, scratch)
 
 
-def beside(file: Path, folder: Path, node: Path, scratch: Path) -> dict[str, int]:
+def beside(file: Path, folder: Path, node: Path, scratch: Path, questions: Sequence[str] = QUESTIONS) -> dict[str, int]:
     """A GGUF file in llama.cpp beside the folder of the same model here; prompts of a chat model are chats."""
     tokenizer, model = Tokenizer.load(folder), checkpoint.load(folder)
     all_texts, context, most = texts(6000), min(model.config.context_length, 512), 24
     stop = {tokenizer.end_of_text}
     prompts = [[tokenizer.end_of_text, *tokenizer.encode(text)][: context // 2] for text in all_texts[:40]]
     if tokenizer.chat_template is not None:
-        prompts = [templates.prompt(tokenizer, "model", Request(text), context // 2).ids for text in QUESTIONS]
+        prompts = [templates.prompt(tokenizer, "model", Request(text), context // 2).ids for text in questions]
         stop = {templates.end_of_answer(tokenizer, "model")}
     theirs = in_llama_cpp(
         file, {"texts": all_texts, "prompts": prompts, "context": context, "most": most}, stop, node, scratch
@@ -144,7 +154,9 @@ def main() -> None:
     parser.add_argument("--node", type=Path, help="folder with node_modules/node-llama-cpp")
     parser.add_argument("--adopt", type=Path, action="append", default=[], help="a GGUF file; may be repeated")
     parser.add_argument("--model", type=Path, action="append", default=[], help="a model folder; may be repeated")
+    parser.add_argument("--samples", type=Path, help="data/samples of a project")
     options = parser.parse_args()
+    questions = QUESTIONS if options.samples is None else instructions(options.samples)
     if options.node is None:
         print(json.dumps({"bench": "llama_cpp", "skipped": "--node names no folder with node-llama-cpp"}))
         return
@@ -157,7 +169,7 @@ def main() -> None:
         if not folders and not results:
             folders = {name: random_model(Path(scratch) / name, *of) for name, of in MODELS.items()}
         for name, folder in folders.items():
-            results[name] = compare(folder, options.node, Path(scratch))
+            results[name] = compare(folder, options.node, Path(scratch), questions)
     print(json.dumps({"bench": "llama_cpp", "models": results}, indent=1))
 
 

@@ -1,17 +1,22 @@
 """The checks before any endpoint: hostile requests, keys, names and origins, rates; and what the log says."""
 
+import asyncio
 import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.serving import server
 from pipeline.serving.errors import ApiError
+from pipeline.serving.gate import Gate, respond
 from pipeline.serving.keys import Keys, Rate
-from tests.served import Site
+from pipeline.serving.metrics import Metrics
+from tests.served import Site, received, settings
 from tests.served import site as running
 
 POSTS = (
@@ -245,3 +250,48 @@ def test_page_is_served_under_a_policy_that_runs_nothing_else(
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert http.get("/page/note.txt").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "models.example.org"}, 200),
+        ({"host": "models.example.org", "origin": "https://models.example.org"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "models.example.org", "origin": "https://evil.example"}, 403),
+        ({"host": "models.example.org", "sec-fetch-site": "cross-site"}, 403),
+        ({"host": "models.example.org", "authorization": "Bearer wrong"}, 401),
+    ],
+)
+def test_gate_of_another_host_takes_its_names_with_a_key(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    """The gate alone, as no test listens on another address."""
+    keys = Keys(tmp_path / "keys.json")
+    given = {"authorization": f"Bearer {keys.add('ada')}"} | headers
+    chosen = settings(tmp_path, host="10.1.2.3", names=["models.example.org"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, 200, b"{}", {})
+
+    gate = Gate(app, chosen, keys, Metrics(), lambda path: True)
+    transport = httpx.ASGITransport(gate)
+
+    async def get() -> int:
+        async with httpx.AsyncClient(transport=transport, base_url="http://10.1.2.3:8100") as client:
+            return (await client.get("/v1/models", headers=given)).status_code
+
+    assert asyncio.run(get()) == status
+
+
+def test_connection_without_a_whole_head_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_HEADER_SECONDS", 0.05)
+    for start in (b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x"):
+        with site.connect() as connection:
+            connection.sendall(start)
+            assert received(connection) == b""
+    with site.connect() as connection:  # also after a first request
+        connection.sendall(posted(site, "/v1/chat/completions", VALID))
+        answer = b""
+        while b'"usage"' not in answer:
+            answer += connection.recv(4096)
+        connection.sendall(b"GET / HT")
+        assert not received(connection).startswith(b"HTTP/")

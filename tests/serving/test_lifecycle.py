@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
-from pipeline.serving.models import Shelf
+from pipeline.serving.models import Loaded, Shelf
 from pipeline.serving.server import listen, serve
 from tests.commands import tohum
 from tests.registries import make_model, params
@@ -127,3 +127,14 @@ def test_new_key_is_printed_once_and_kept_as_a_hash(
     assert key not in kept
     assert list(json.loads(kept)) == ["ada"]
     assert tohum("serve", "--revoke-key", "ada") == 0
+
+
+def test_embeddings_are_refused_when_the_folder_changed_after_it_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_model("base")
+    loaded = Loaded.read(Path("models/base"), None, "unreviewed", "cpu", 4)
+    make_model("base", seed=2)
+    with pytest.raises(UserError, match="changed after it was loaded"):
+        loaded.embed(["x"])
