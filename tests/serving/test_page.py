@@ -1,6 +1,7 @@
 """The page of the server in a headless Chromium: a conversation, consent, ratings, failures, keyboard, looks."""
 
 import base64
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -205,6 +206,37 @@ def test_thumb_is_stored_changed_and_taken_back(page: Page) -> None:
     assert page.ratings(request) == []
 
 
+def test_nothing_is_rated_after_consent_is_switched_off_but_ratings_are_taken_back(page: Page) -> None:
+    """Lost otherwise: a person who has changed their mind would still add to the journal."""
+    page.switch("store")
+    page.ask("Merhaba")
+    request = page.requests()[-1]["id"]
+    page.switch("store")
+    assert page.text(".note", LAST) == ENGLISH["kept off"]
+    assert page.browser.value(f"{LAST}.querySelectorAll('.answer button').length") == 0
+    page.switch("store")
+    page.press(ENGLISH["up"], LAST)
+    page.says(ENGLISH["rated"])
+    page.switch("store")
+    page.press(ENGLISH["undo"], LAST)
+    page.says(ENGLISH["undone"])
+    assert page.ratings(request) == []
+
+
+def test_page_says_that_another_version_answers(page: Page) -> None:
+    slot = page.site.server.shelf.slots["chat-full"]
+    before = slot.loaded
+    assert before is not None
+    slot.loaded = dataclasses.replace(before, version="2", standing="champion")
+    try:
+        page.ask("Merhaba")
+        page.says(ENGLISH["swapped"].replace("{model}", "chat-full").replace("{version}", "2"))
+        expected = ENGLISH["about.champion"].replace("{model}", "chat-full").replace("{version}", "2")
+        assert page.text("#about") == expected
+    finally:
+        slot.loaded = before
+
+
 def test_two_drafts_are_chosen_from(page: Page) -> None:
     page.switch("store")
     page.switch("drafts")
@@ -343,6 +375,12 @@ def test_keyboard_alone_is_enough(page: Page) -> None:
     browser.key(" ", " ")
     assert browser.value("document.querySelector('#store').checked")
     page.ask("three")
+    good = f"[...{LAST}.querySelectorAll('button')].find(e => e.textContent === {ENGLISH['up']!r})"
+    browser.value(f"{good}.focus()")
+    browser.key(" ", " ")
+    page.says(ENGLISH["rated"])
+    assert browser.value("document.activeElement.textContent") == ENGLISH["up"]
+    assert browser.value("document.activeElement.getAttribute('aria-pressed')") == "true"
     reached = browser.tabbed()
     assert [tag for tag, marked in reached if not marked] == []
     controls = "document.querySelectorAll('button, select, textarea, input, [tabindex]')"

@@ -148,6 +148,7 @@ function busy(is) {
 }
 
 const actions = {
+  consented: () => at("store").checked,
   /** Sends a rating and shows it once it is kept. */
   async rate(turn, form, value) {
     try {
@@ -202,6 +203,7 @@ function consent() {
   say(at("store-help"), at("store").checked ? "consent.on" : "consent.off");
   say(at("forget"), "consent.forget");
   at("forget").hidden = !at("store").checked && !remembered(USER) && !ownName;
+  for (const turn of turns) if (turn !== running?.turn) turn.show();
 }
 
 /** Deletes what this browser sent, at the second press. */
@@ -238,7 +240,7 @@ function listen() {
   at("stop").addEventListener("click", stop);
   at("store").addEventListener("change", consent);
   at("forget").addEventListener("click", forget);
-  at("forget").addEventListener("blur", consent);
+  at("forget").addEventListener("blur", () => say(at("forget"), "consent.forget"));
   at("new").addEventListener("click", () => {
     stop();
     turns = [];

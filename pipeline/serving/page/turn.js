@@ -30,7 +30,7 @@ function text(name, content) {
 }
 
 export class Turn {
-  /** `actions`: rate(turn, form, value), label(turn, value), again(turn); each gives a promise. */
+  /** `actions`: rate(turn, form, value), label(turn, value), again(turn), and consented() for whether the switch is on. */
   constructor(question, model, actions) {
     Object.assign(this, { question, model, actions, answers: [], given: {}, id: null, stored: false, state: "new" });
     this.chosen = 0;
@@ -48,6 +48,11 @@ export class Turn {
   /** The answer that the conversation goes on with. */
   get reply() {
     return this.given.correction ?? this.answers[this.chosen]?.said ?? "";
+  }
+
+  /** Whether it can be rated: it was stored, and the switch for consent is still on. */
+  get rateable() {
+    return this.stored && this.actions.consented();
   }
 
   /** Begins anew with a number of empty answers. */
@@ -101,17 +106,27 @@ export class Turn {
     this.show();
   }
 
-  /** Shows the buttons and notes that fit the state. */
+  /** Shows the buttons and notes that fit the state; the focus stays on its button, or goes to one near it. */
   show() {
+    const held = this.element.contains(document.activeElement) ? document.activeElement : null;
+    const alike = key => [...this.element.querySelectorAll("button")].filter(one => one.dataset.said === key);
+    const place = held ? alike(held.dataset.said).indexOf(held) : 0;
+    this.#show();
+    if (!held || this.element.contains(document.activeElement)) return;
+    const near = alike(held.dataset.said)[place] ?? alike("correct")[0] ?? this.element.querySelector("button");
+    near?.focus();
+  }
+
+  #show() {
     this.note.classList.toggle("fault", this.state === "failed");
     if (this.state === "failed") say(this.note, this.failure.key, this.failure.values);
     else if (this.state === "stopped") say(this.note, this.consented ? "stopped stored" : "stopped");
-    else if (this.state === "done") say(this.note, this.rated ?? (this.stored ? "kept" : "not kept"));
+    else if (this.state === "done") say(this.note, this.rated ?? this.#standing());
     this.answers.forEach((answer, place) => answer.bar.replaceChildren(...this.#ratings(answer, place)));
     const again = this.last && !["running", "new"].includes(this.state) && !(this.labels && this.state === "done");
     const buttons = [];
     if (again) buttons.push(button(this.state === "failed" ? "try again" : "regenerate", null, () => this.actions.again(this)));
-    if (this.answers.length > 1 && this.state === "done" && this.stored) {
+    if (this.answers.length > 1 && this.state === "done" && this.rateable) {
       buttons.push(button("tie", this.given.choice === "tie", () => this.actions.rate(this, "choice", "tie")));
     }
     const taken = Object.keys(this.given).filter(form => form !== "label");
@@ -141,14 +156,20 @@ export class Turn {
     this.answers.forEach((answer, number) => answer.box.classList.toggle("chosen", number === place));
   }
 
+  /** The words of whether it is stored. */
+  #standing() {
+    if (!this.stored) return "not kept";
+    return this.actions.consented() ? "kept" : "kept off";
+  }
+
   #ratings(answer, place) {
     if (this.state !== "done") return [];
     const rate = (form, value) => () => this.actions.rate(this, form, value);
     if (this.answers.length > 1) {
-      const choice = this.stored ? this.given.choice === place : this.chosen === place && answer.box.classList.contains("chosen");
-      return [button("choose", choice, this.stored ? rate("choice", place) : () => (this.choose(place), this.show()))];
+      const chosen = answer.box.classList.contains("chosen");
+      return [button("choose", chosen, this.rateable ? rate("choice", place) : () => (this.choose(place), this.show()))];
     }
-    if (!this.stored) return [];
+    if (!this.rateable) return [];
     if (this.labels) return this.labels.length ? [this.#label()] : [];
     return [
       button("up", this.given.thumb === "up", rate("thumb", "up")),
