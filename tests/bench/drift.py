@@ -30,7 +30,8 @@ SIZES = {"seed": 7, "people": 16, "documents": 0, "preferences": 0, "planted": [
 NOTHING: dict[str, Any] = {"words": 0, "people": 0, "spam": None, "labels": 0}
 REFERENCE, WINDOW, POOL = 770, 500, 16_000
 CASES: dict[str, tuple[str, dict[str, float]]] = {
-    "none": ("labelled", {}),
+    "none, messages": ("labelled", {}),
+    "none, questions": ("instructions", {}),
     "new words in 30 % of the messages": ("labelled", {"words": 0.3}),
     "new words in 10 % of the messages": ("labelled", {"words": 0.1}),
     "new people in the messages that name one, 6 %": ("labelled", {"people": 1.0}),
