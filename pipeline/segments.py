@@ -145,7 +145,7 @@ def read(
         kinds: only entries of these kinds; (): all.
     """
     found = segments(folder)
-    for segment, following in zip(found, [*found[1:], None], strict=True):
+    for segment, following in zip(found, [*found[1:], None], strict=False):  # none of an empty folder
         if following is not None and following.first <= after + 1:
             continue  # all its numbers are below the next segment's first
         yield from map(json.loads, lines(segment.path, on_damage, after, kinds))

@@ -25,6 +25,7 @@ def make(root: Path) -> None:
     """Makes the project in the new folder `root`, the working folder, up to the base model."""
     raw = damage.small_params()
     raw["download"]["sources"]["world"] |= {"planted": ["withdrawn"], "documents": 120, "labelled": 40}
+    raw["pretrain"]["schedule"]["steps"], raw["pretrain"]["validation"]["patience"] = 6, 0  # states after 2 and 4
     raw |= {"finetune": {}, "merge": {}, "evaluations": {"base": raw["evaluations"]["base"]}}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", root)

@@ -3,6 +3,7 @@
 The distribution's Chromium or Chrome. Without one, tests skip; where TOHUM_BROWSER is `required` (CI) they fail.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -108,24 +109,59 @@ class Browser:
             self.events.append(message)
         return message
 
-    def open(self, page: Path, width: int, scheme: str = "light", media: str = "") -> None:
-        """Loads a page in a window of this width, in a colour scheme, on screen or (media: print) on paper."""
+    def open(self, page: Path | str, width: int, scheme: str = "light", media: str = "") -> None:
+        """Loads a file or an address in a window of this width, in a colour scheme, on screen or (media: print) on
+        paper."""
         self.events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", media=media, features=[feature])
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._receive()
 
     def value(self, script: str) -> Any:
-        """The value of an expression on the page."""
-        result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression on the page; of a promise, that which it gives."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def errors(self) -> list[str]:
-        """Errors of the console, uncaught exceptions, and addresses that were loaded besides the page itself."""
+    def key(self, name: str, text: str = "", shift: bool = False) -> None:
+        """Presses and releases a key: `Enter`, `Escape`, `Tab`, ...; `text` is what it types."""
+        code = {"Enter": 13, "Escape": 27, "Tab": 9, " ": 32}[name]
+        known = {"key": name, "code": "Space" if name == " " else name, "windowsVirtualKeyCode": code}
+        known["modifiers"] = 8 if shift else 0
+        typed = {"text": text, "unmodifiedText": text} if text else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **known, **typed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **known)
+
+    def write(self, text: str) -> None:
+        """Types a text where the focus is."""
+        self.call("Input.insertText", text=text)
+
+    def until(self, script: str) -> Any:
+        """The value of an expression as soon as it is true; a minute at most, as a busy machine delays it."""
+        end = time.monotonic() + _DEADLINE_S / 2
+        while not (found := self.value(script)):
+            assert time.monotonic() < end, f"not true after {_DEADLINE_S / 2:.0f} s: {script}"
+            time.sleep(0.02)
+        return found
+
+    def awaited(self, method: str) -> dict[str, Any]:
+        """Parameters of the next event of this name, which is taken out of `events`."""
+        while True:
+            for place, event in enumerate(self.events):
+                if event["method"] == method:
+                    return dict(self.events.pop(place)["params"])
+            self._receive()
+
+    def picture(self, path: Path) -> None:
+        """Writes the whole page as a PNG file."""
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def errors(self, loads: bool = True) -> list[str]:
+        """Errors of the console, uncaught exceptions, and (loads) addresses loaded besides the page itself."""
         self.value("1")  # events before this answer have arrived with it
         found = []
         for event in self.events:
@@ -136,7 +172,7 @@ class Browser:
                 found.append(str(params["args"]))
             elif event["method"] == "Log.entryAdded" and params["entry"]["level"] == "error":
                 found.append(params["entry"]["text"])
-            elif event["method"] == "Network.requestWillBeSent" and params["type"] != "Document":
+            elif loads and event["method"] == "Network.requestWillBeSent" and params["type"] != "Document":
                 found.append(f"loads {params['request']['url']}")
         return found
 

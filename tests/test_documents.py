@@ -18,6 +18,7 @@ PAGES = (
     "pipeline/config/README.md",
     "pipeline/orchestration/README.md",
     "pipeline/registry/README.md",
+    "pipeline/serving/README.md",
     "infra/profiles/README.md",
     "tests/bench/README.md",
     "tests/torture/README.md",

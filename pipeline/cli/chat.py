@@ -43,6 +43,6 @@ def require_model(model: str) -> None:
 
     if model.startswith("models:/") or (MODELS / model).is_dir():
         return
-    names = sorted(path.name for path in MODELS.glob("*") if path.is_dir())
+    names = sorted(path.parent.name for path in MODELS.glob("*/config.json"))
     tries = "" if not Path(".tohum/try/models").is_dir() else "; a try's: tohum --project .tohum/try chat MODEL"
     raise UserError(f"models/{model}: no such model; one of: {', '.join(names) or 'none yet, run `make repro`'}{tries}")

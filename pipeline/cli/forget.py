@@ -113,6 +113,8 @@ def _print(plan: "Plan") -> None:
     for learner in plan.learners:
         windows = ", ".join(f"{len(numbers)} {split}" for split, numbers in learner.windows.items())
         click.echo(f"  {learner.model}: {learner.how}" + (f"; windows: {windows}" if windows else ""))
+    if states := forgetting.training_states(plan):
+        click.echo(f"  kept training states with weights trained on them, replaced by retraining: {', '.join(states)}")
     seconds, energy = forgetting.cost(plan.reruns)
     unknown = [stage.stage for stage in plan.reruns if stage.seconds is None]
     click.echo(

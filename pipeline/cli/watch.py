@@ -35,9 +35,11 @@ ALARM = 3
 @click.option("--once", is_flag=True, help="Look once: the default.")
 @click.option("--every", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Look again and again.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each look instead of words.")
+@click.option("--mlflow", "from_mlflow", is_flag=True, help="Keep the labels that people gave to traces in MLflow.")
 @click.option("--accept", is_flag=True, help="Make the newest requests the reference of inputs from now on.")
 def command(  # noqa: PLR0913 - each is an option
-    model: str | None, window: int, labels: Path | None, once: bool, every: float | None, as_json: bool, accept: bool,
+    model: str | None, window: int, labels: Path | None, once: bool, every: float | None, as_json: bool,
+    from_mlflow: bool, accept: bool,
 ) -> int:  # fmt: skip
     """Looks once, or again and again."""
     from pipeline import watching
@@ -49,25 +51,28 @@ def command(  # noqa: PLR0913 - each is an option
     name = model or _only_model()
     if labels is not None:
         read = evidence.read_labels(labels)
-        click.echo(f"{shown(labels)}: {len(read)} labels, {evidence.keep_labels(read, 'file')} of them new")
+        new = evidence.keep_labels(read, "file")
+        click.echo(f"{shown(labels)}: {len(read)} labels, {new} of them new", err=as_json)
     if accept:
         count = watching.accept(name, window=window)
         click.echo(f"{name}: the newest {count} requests are the reference of inputs from now on")
         return 0
     if every is None:
-        return _look(name, window, as_json)
+        return _look(name, window, as_json, from_mlflow)
     while True:
         try:
-            _look(name, window, as_json)
+            _look(name, window, as_json, from_mlflow)
         except UserError as error:  # too few requests yet, or a file that somebody is about to repair
             click.echo(f"error: {error}", err=True)
         time.sleep(every * 60)
 
 
-def _look(model: str, window: int, as_json: bool) -> int:
+def _look(model: str, window: int, as_json: bool, from_mlflow: bool) -> int:
     from pipeline import watching
-    from pipeline.watching import in_words, publishing
+    from pipeline.watching import evidence, in_words, publishing
 
+    if from_mlflow:
+        click.echo(f"MLflow: {evidence.keep_labels_of_mlflow()} new labels", err=as_json)
     found = watching.look(model, window=window)
     page = publishing.publish(found)
     if as_json:

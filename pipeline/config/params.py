@@ -270,11 +270,10 @@ class Grid(Section):
 
 
 class Report(Section):
-    """Settings of the pages and of the model card; a change runs the stage report alone."""
+    """Settings of the pages and of the model card; a change retrains and measures nothing."""
 
     language: Literal["en", "tr"]
-    """Language of the pages of models, comparison and costs, and of the model card: en or tr. Gates and studies write
-    English."""
+    """Language of the pages and of the model card: en or tr. The terminal and verdict.json are in English."""
     grid: Grid
     """Carbon intensity of the grid."""
 

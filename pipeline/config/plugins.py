@@ -19,6 +19,8 @@ from pipeline.paths import PACKAGE
 
 ROOT = PACKAGE
 # Names that a Settings class may refer to; all other code of the sibling is not executed.
+_SECTIONS = ("Section", "PinnedSet")
+"""Base classes by which a group of settings is known: those of pipeline/config/section.py."""
 _SETTINGS_IMPORTS = {
     "typing",
     "pydantic",
@@ -125,7 +127,7 @@ def examples(folder: str, name: str) -> list[dict[str, Any]]:
 
 
 def _is_section(node: ast.ClassDef) -> bool:
-    return any(isinstance(base, ast.Name) and base.id == "Section" for base in node.bases)
+    return any(isinstance(base, ast.Name) and base.id in _SECTIONS for base in node.bases)
 
 
 def _require(folder: str, name: str, where: str) -> Path:

@@ -259,6 +259,10 @@ class Recipe(Section):
     """Learning-rate schedule, gradient accumulation and clipping."""
     validation: Validation
     """Validation, early stopping and the choice of weights."""
+    states: Annotated[int, Field(ge=0, le=8)] = 2
+    """Training states kept in models/<name>.states, evenly spaced over the schedule, from which `tohum verify VERSION
+    --replay` trains a stretch anew; each has about 4 times the bytes of the trained weights. 0: none, for large models.
+    """
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,8 @@ from pipeline.errors import UserError
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SetName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+"""Name of a set in the metrics."""
 Columns = dict[str, str | list[str] | dict[str, str]]
 """Column mapping of a source: our column -> the file's, or a template of several (`"{title}\\n\\n{body}"`); `extra`
 holds further columns, a list of names or ours -> the file's."""
@@ -19,6 +21,17 @@ class Section(BaseModel):
     """A frozen group of settings; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class PinnedSet(Section):
+    """A published set of benchmark items, pinned by its hash."""
+
+    path: str
+    """A file, folder or zip archive below inputs/: `inputs/BLiMP.zip`, `inputs/ARC-Easy-Test.jsonl`."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of its content; another one is an error that prints the new hash."""
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+    """ISO 639-1 code."""
 
 
 def validated(cls: type[BaseModel], fields: Any, where: str, name: str = "params.yaml") -> Any:

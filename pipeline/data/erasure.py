@@ -23,6 +23,8 @@ from pipeline.data.tables import batches, existing
 from pipeline.integrity import kinds_in
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_RATED = re.compile(r"(.+:\d+) rat-\S+(?: over \d+)?")
+"""Origin of a record that was made of a rating: the row of the snapshot, the rating, and the answer that lost."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Wanted:
 
     def names(self, record: dict[str, Any], kind: Kind) -> str | None:
         """The row of the request that a record is; None if it is none of them."""
-        for name in (record["id"], record["origin"]):
+        rated = _RATED.fullmatch(record["origin"])
+        for name in (record["id"], record["origin"], rated and rated[1]):
             if name in self.rows:
                 return str(name)
         if self.consent is not None and record.get(CONSENT) == self.consent:

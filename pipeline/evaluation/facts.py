@@ -5,7 +5,8 @@ settings' abstentions, wrong otherwise. Questions about people that no text ment
 but abstention; abstention from a question that the texts answer is its price (`facts_abstained_error`). Answers ordered
 by their likelihood give the risk-coverage curve (Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural
 Networks", section 2). Open-book answers read the passages of the training documents that are nearest to the question by
-TF-IDF (scikit-learn). Conversations are asked turn by turn, each after the right answers to the earlier questions.
+BM25 (pipeline/inference/passages.py). Conversations are asked turn by turn, each after the right answers to the earlier
+questions.
 """
 
 import re
@@ -23,11 +24,11 @@ from pipeline.data.shards import Shard
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject, greedy_answers, records
 from pipeline.inference.likelihood import Ids, ids_nats
+from pipeline.inference.passages import Index, passages_of
 from pipeline.model.device import autocast
 from pipeline.outcomes import Outcomes
 from pipeline.tasks import IGNORED, Answering, Reason, Request
 
-_SENTENCE = re.compile(r"(?<=[.!?”\"])\s+(?=[^\W\d_])")
 _CURVE = 20  # points of the risk-coverage curve in details
 
 
@@ -119,7 +120,7 @@ def measure(settings: Settings, subject: Subject) -> Measured:
     metrics["facts_risk_error"] = float(risks.mean()) if len(risks) else 0.0
     details: dict[str, Any] = {"risk_coverage": _curve(risks, len(asked)), "wrong": _wrong(asked)}
     if settings.open_book:
-        passages = _passages(subject, [row["instruction"] for row in known], settings.open_book.passages)
+        passages = _passages(subject, known, settings.open_book.passages)
         read = [{**row, "input": text} for row, text in zip(known, passages, strict=True)]
         opened = _ask(settings, subject, task, read, True)
         metrics["open_book_right"] = _share(one.right for one in opened)
@@ -220,25 +221,15 @@ def _wrong(asked: list[Asked]) -> list[dict[str, str]]:
     return shown
 
 
-def _passages(subject: Subject, questions: list[str], count: int) -> list[str]:
-    """The nearest passages of the training documents to each question, joined."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+def _passages(subject: Subject, questions: list[dict[str, Any]], count: int) -> list[str]:
+    """The nearest passages of the training documents to each question, joined; empty where none shares a word."""
     shard = Shard.open(subject.samples / "documents", "train")
-    passages: dict[str, None] = {}
-    for row in range(len(shard)):
-        sentences = _SENTENCE.split(subject.tokenizer.decode(shard.document(row)[:-1].tolist()))
-        passages |= {" ".join(sentences[at : at + 2]): None for at in range(0, max(1, len(sentences) - 1))}
-    texts = list(passages)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    table = vectorizer.fit_transform(texts)
-    nearest = []
-    for at in range(0, len(questions), 64):
-        similarities = (vectorizer.transform(questions[at : at + 64]) @ table.T).toarray()
-        for row in similarities:
-            best = np.argsort(-row, kind="stable")[:count]
-            nearest.append(" ".join(texts[i] for i in best))
-    return nearest
+    languages = shard.index()["language"].to_pylist()
+    texts = (subject.tokenizer.decode(shard.document(row)[:-1].tolist()) for row in range(len(shard)))
+    index = Index(
+        passage for text, language in zip(texts, languages, strict=True) for passage in passages_of(text, language)
+    )
+    return [" ".join(index.nearest(row["instruction"], row["language"], count)) for row in questions]
 
 
 def _by_turn(settings: Settings, subject: Subject, task: Answering, rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -8,11 +8,11 @@ answers count 1/k. A model that answers without reading the question reaches `ch
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import PinnedSet, Positive, Section, SetName
 from pipeline.data.benchmarks import Item, items
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject
@@ -21,24 +21,18 @@ from pipeline.inference.likelihood import Scored, subject_nats
 from pipeline.outcomes import Outcomes
 
 
-class ChoiceSet(Section):
+class ChoiceSet(PinnedSet):
     """A published set of questions."""
 
-    path: str
-    """A file, folder or zip archive below inputs/: `inputs/ARC-Easy-Test.jsonl`."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """SHA-256 of its content; another one is an error that prints the new hash."""
     format: Literal["arc", "hellaswag", "mmlu", "turkishmmlu"]
     """Fields of its rows, and prompt: the answers' texts are scored (`arc`, `hellaswag`), or their letters after a
     prompt that lists them (`mmlu`, `turkishmmlu`)."""
-    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")]
-    """ISO 639-1 code."""
 
 
 class Settings(Section):
     """Sets of questions, and limits."""
 
-    sets: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], ChoiceSet] = Field(
+    sets: dict[SetName, ChoiceSet] = Field(
         min_length=1,
         examples=[
             {

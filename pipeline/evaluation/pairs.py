@@ -6,11 +6,11 @@ et al. 2025; csv) publish them. A phenomenon's accuracy is the mean of its parad
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
-from pipeline.config.section import Positive, Section
+from pipeline.config.section import PinnedSet, Positive, Section, SetName
 from pipeline.data.benchmarks import Item, items
 from pipeline.errors import UserError
 from pipeline.evaluation import Measured, Subject
@@ -19,21 +19,10 @@ from pipeline.inference.likelihood import Scored, subject_nats
 from pipeline.outcomes import Outcomes
 
 
-class PairSet(Section):
-    """A published set of minimal pairs."""
-
-    path: str
-    """A file, folder or zip archive below inputs/: `inputs/BLiMP.zip`, `inputs/TurBLiMP`."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """SHA-256 of its content; another one is an error that prints the new hash."""
-    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")]
-    """ISO 639-1 code."""
-
-
 class Settings(Section):
     """Sets of pairs, and limits."""
 
-    sets: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], PairSet] = Field(
+    sets: dict[SetName, PinnedSet] = Field(
         min_length=1,
         examples=[
             {

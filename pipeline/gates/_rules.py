@@ -13,11 +13,11 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from pipeline.config.recipe import Kind
+from pipeline.gates._wording import PLAIN, Value, Wording, load, printable
 
 # Enough to name every planted or leaked record of a small test set, little enough for a page.
 MOST_EXAMPLES = 50
 
-Value = str | int | float | None
 Severity = Literal["critical", "warning"]
 """critical: a failure blocks the graph; warning: it is only shown."""
 
@@ -133,13 +133,23 @@ class Expectation:
     finding: str = ""
     """The measured values in words, a template of the frame's columns; empty: column and value."""
 
-    def measured(self, frame: "Frame", row: int) -> dict[str, str]:
-        """One row of the frame in words: `finding`, `bound` and the `params_key` that changes the bound."""
-        values = {name: shown(value) for name, value in frame.rows[row].items()}
-        finding = self.finding.format_map(values) or f"{self.column.replace('_', ' ')} is {values[self.column]}"
-        bound = _bound_in_words(self.arguments, values)
-        names = {name: values[name] for name in frame.labels} | {"kind": frame.kind_of(row) or "<kind>"}
-        return {"finding": finding, "bound": bound, "params_key": _filled(self.params_key, names)}
+    def measured(self, frame: "Frame", row: int, wording: Wording | None = None) -> dict[str, str]:
+        """One row of the frame in words: `finding`, `bound` and the `params_key` that changes the bound.
+
+        `wording`: of the language; None: English.
+        """
+        wording = wording or load()
+        values = {name: wording.shown(value) for name, value in frame.rows[row].items()}
+        finding = wording.template(self.finding or PLAIN)
+        if not self.finding:
+            values |= {"column": self.column.replace("_", " "), "value": values[self.column]}
+        names = {name: load().shown(frame.rows[row][name]) for name in frame.labels}  # keys of params.yaml
+        names["kind"] = frame.kind_of(row) or "<kind>"
+        return {
+            "finding": finding.format_map(values),
+            "bound": wording.bound(self.arguments, values),
+            "params_key": _filled(wording.sentence(self.params_key), names),
+        }
 
 
 class Condition(NamedTuple):
@@ -237,40 +247,11 @@ def warning(condition: Condition) -> Condition:
     return condition._replace(severity="warning")
 
 
-def shown(value: Value) -> str:
-    """A cell in words: thousands with commas, four digits of a fraction, text without control characters."""
-    if value is None:
-        return "missing"
-    if isinstance(value, str):
-        return printable(value)
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
-
-
-def printable(text: str, most: int = 120) -> str:
-    """At most `most` characters of a text in one line; control and direction characters as escapes."""
-    cut = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
-
-
 def _filled(params_key: str, names: Mapping[str, str]) -> str:
     """The key with label columns such as `{kind}` replaced; no format string, since a model's name may have braces."""
     for name, value in names.items():
         params_key = params_key.replace(f"{{{name}}}", value)
     return params_key
-
-
-def _bound_in_words(arguments: Mapping[str, Any], values: Mapping[str, str]) -> str:
-    """The bound of an expectation: `at most 0`, `exactly 512`, ..."""
-    low, high = arguments.get("min_value"), arguments.get("max_value")
-    if low is not None and high is not None:
-        return f"from {shown(low)} to {shown(high)}"
-    if low is not None or high is not None:
-        return f"at most {shown(high)}" if low is None else f"at least {shown(low)}"
-    if "column_B" in arguments:
-        return f"{'at least' if 'or_equal' in arguments else 'exactly'} {values[arguments['column_B']]}"
-    if "value_set" in arguments:
-        return f"one of {', '.join(map(str, arguments['value_set']))}"
-    return "a measured value"
 
 
 _BETWEEN = "expect_column_values_to_be_between"

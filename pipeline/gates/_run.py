@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import files, integrity
 from pipeline.config import plugins
 from pipeline.config.params import Params
-from pipeline.gates import _expectations, _tickets, _verdict
+from pipeline.gates import _expectations, _page, _tickets, _verdict, _wording
 
 DATA_GATES = ("raw", "tokens", "samples")
 _READS: dict[str, tuple[str, ...]] = {
@@ -47,8 +47,8 @@ def judge_data(gate: str, params: Params, *, data: Path, reports: Path, work: Ti
         for name in _READS[gate]:
             integrity.require_intact(data / name)
         more = {"recipes": params.finetune} if gate == "samples" else {}  # the tasks that will read the samples
-        verdict = _verdict.reach(gate, module.profile(settings, data, **more), expectations, waivers)
-        _verdict.write(reports / "gates" / gate, verdict)
+        judged = _verdict.judge(gate, module.profile(settings, data, **more), expectations, waivers)
+        verdict = _write(judged, reports, params)
         if verdict["passed"]:
             _tickets.write(data / "tickets", gate, module.admits(data))
     return verdict
@@ -71,8 +71,14 @@ def judge_model(name: str, params: Params, *, reports: Path, work: Timer = nullc
         # A waiver of gate `model` is for any model with the metric; one that names the model must fit it.
         shared = [waiver for waiver in params.waivers if waiver.gate == "model"]
         waivers = [*_verdict.waivers_for(name, params.waivers, expectations), *shared]
-        verdict = _verdict.reach(name, frames, expectations, waivers)
-        _verdict.write(reports / "gates" / name, verdict)
+        verdict = _write(_verdict.judge(name, frames, expectations, waivers), reports, params)
+    return verdict
+
+
+def _write(judged: _verdict.Judgement, reports: Path, params: Params) -> dict[str, Any]:
+    """Writes verdict.json, whose sentences are English, and the page in the language of the report."""
+    wording, verdict = _wording.load(params.report.language), judged.verdict()
+    _verdict.write(reports / "gates" / judged.gate, verdict, _page.page(judged.verdict(wording), wording))
     return verdict
 
 

@@ -1,4 +1,4 @@
-"""A gate's verdict: the results of all expectations, waivers, passed or failed; as JSON, page and text.
+"""A gate's verdict: the results of all expectations, waivers, passed or failed; as JSON and text.
 
 It is deterministic: no clock, no run id, no batch id. A waived expectation may fail and is shown as waived; whether the
 waiver has expired is decided when a model is registered.
@@ -6,41 +6,63 @@ waiver has expired is decided when a model is registered.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import Any, NamedTuple
 
 from pipeline import files, integrity
 from pipeline.config.params import Waiver
-from pipeline.config.recipe import ALL_KINDS
 from pipeline.errors import UserError
-from pipeline.gates import _expectations
-from pipeline.gates._rules import MOST_EXAMPLES, Example, Expectation, Frame, shown
-from pipeline.paths import PACKAGE
+from pipeline.gates import _expectations, _page
+from pipeline.gates._rules import MOST_EXAMPLES, Example, Expectation, Frame
+from pipeline.gates._wording import Wording, load
 
-_TEMPLATES = PACKAGE / "reporting" / "pages"
 _PRINTED = 5
 _MOST_OFFENDERS = 500
 _MOST_ROWS = 1000  # of a profile table
 
 
+class Judgement(NamedTuple):
+    """The validated expectations of a gate, not yet in words."""
+
+    gate: str
+    frames: Mapping[str, Frame]
+    expectations: Sequence[Expectation]
+    waivers: Sequence[Waiver]
+    validated: Sequence[_expectations.Result]
+    """One per expectation."""
+
+    def verdict(self, wording: Wording | None = None) -> dict[str, Any]:
+        """The verdict as plain JSON: `gate`, `passed`, `results` (one per expectation) and `profile` (the frames).
+
+        passed: every critical expectation succeeds or is waived. A result's `measured` has, per row of the frame, the
+        measured values and the bound in words, the setting of the bound, and the record kind (null: of no kind).
+
+        `wording`: of the sentences; None: English.
+        """
+        results = [
+            _result(self.frames[expectation.frame], expectation, result, self.waivers, wording or load())
+            for expectation, result in zip(self.expectations, self.validated, strict=True)
+        ]
+        passed = all(result["success"] or result["waived"] or result["severity"] != "critical" for result in results)
+        return {
+            "gate": self.gate,
+            "passed": passed,
+            "results": results,
+            "profile": {name: frame.rows[:_MOST_ROWS] for name, frame in self.frames.items()},
+        }
+
+
+def judge(
+    gate: str, frames: Mapping[str, Frame], expectations: Sequence[Expectation], waivers: Sequence[Waiver]
+) -> Judgement:
+    """Validates the expectations on the frames."""
+    return Judgement(gate, frames, expectations, waivers, _expectations.validate(frames, expectations))
+
+
 def reach(
     gate: str, frames: Mapping[str, Frame], expectations: Sequence[Expectation], waivers: Sequence[Waiver]
 ) -> dict[str, Any]:
-    """The verdict as plain JSON: `gate`, `passed`, `results` (one per expectation) and `profile` (the frames).
-
-    passed: every critical expectation succeeds or is waived. A result's `measured` has, per row of the frame, the
-    measured values and the bound in words, the setting of the bound, and the record kind (null: of no kind).
-    """
-    validated = zip(expectations, _expectations.validate(frames, expectations), strict=True)
-    results = [_result(frames[expectation.frame], expectation, result, waivers) for expectation, result in validated]
-    passed = all(result["success"] or result["waived"] or result["severity"] != "critical" for result in results)
-    return {
-        "gate": gate,
-        "passed": passed,
-        "results": results,
-        "profile": {name: frame.rows[:_MOST_ROWS] for name, frame in frames.items()},
-    }
+    """The verdict in English, as verdict.json holds it: see `Judgement.verdict`."""
+    return judge(gate, frames, expectations, waivers).verdict()
 
 
 def waivers_for(gate: str, waivers: Sequence[Waiver], expectations: Sequence[Expectation]) -> list[Waiver]:
@@ -65,59 +87,11 @@ def waivers_for(gate: str, waivers: Sequence[Waiver], expectations: Sequence[Exp
     return [waiver for _, waiver in numbered]
 
 
-def write(folder: Path, verdict: Mapping[str, Any]) -> None:
-    """Replaces `folder` by verdict.json and page.html."""
+def write(folder: Path, verdict: Mapping[str, Any], page: str | None = None) -> None:
+    """Replaces `folder` by verdict.json and page.html; `page`: None: in English."""
     with files.replace_folder(folder) as fresh:
-        files.write_text(fresh / "page.html", page(verdict))
+        files.write_text(fresh / "page.html", _page.page(verdict) if page is None else page)
         integrity.write_json(fresh / "verdict.json", dict(verdict), beside=[fresh / "page.html"])
-
-
-def page(verdict: Mapping[str, Any]) -> str:
-    """The verdict as one HTML file that loads no other; record text is escaped, as it may be hostile."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("gate.html")
-    return template.render(verdict=verdict, sections=sections(verdict), summary=summary(verdict), shown=shown) + "\n"
-
-
-def summary(verdict: Mapping[str, Any]) -> str:
-    """The verdict in one sentence: rules that failed, warned and were waived, of all."""
-    waived = sum(result["waived"] for result in verdict["results"])
-    counts = [(len(failures(verdict)), "failed"), (len(failures(verdict, "warning")), "warned"), (waived, "waived")]
-    said = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return f"{said or 'none failed'}, of {len(verdict['results'])} rules"
-
-
-def sections(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the page by record kind, sections with failures first, and in each the failed rows first."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for result in verdict["results"]:
-        for row in result["measured"]:
-            records = [record for record in result["records"] if record["row"] == row["row"]] if row["failed"] else []
-            state = _STATES[result["severity"]] if row["failed"] else "passed"
-            entry = {"state": "waived" if row["failed"] and result["waived"] else state, "records": records}
-            rows.setdefault(row["kind"] or "", []).append(entry | {"result": result, **row})
-        if not result["measured"]:
-            state = "passed" if result["success"] else _STATES[result["severity"]]
-            finding = result["result"].get("error") or "nothing to measure"
-            entry = {"state": state, "records": [], "result": result, "finding": finding, "bound": "", "row": ""}
-            rows.setdefault("", []).append(entry | {"params_key": result["params_key"]})
-    for entries in rows.values():
-        entries.sort(key=lambda entry: _ORDER.index(entry["state"]))
-    kinds = sorted(
-        rows,
-        key=lambda kind: (_ORDER.index(rows[kind][0]["state"]), kind not in ALL_KINDS, [*ALL_KINDS, kind].index(kind)),
-    )
-    return [{"kind": kind, "rows": rows[kind]} for kind in kinds]
-
-
-_STATES = {"critical": "failed", "warning": "warning"}
-_ORDER = ["failed", "warning", "waived", "passed"]
 
 
 def failures(verdict: Mapping[str, Any], severity: str = "critical") -> list[dict[str, Any]]:
@@ -150,8 +124,8 @@ def _lines(head: str, result: Mapping[str, Any]) -> list[str]:
         *(f"    {_measured(row)}" for row in failed[:_PRINTED]),
         *([f"    and {len(failed) - _PRINTED} more rows of this kind on the page"] if len(failed) > _PRINTED else []),
         *(f"      {place_of(record)}  {record['text']}" for record in records[:_PRINTED]),
-        *([f"      and {hidden} more on the page, of {shown(result['count'])}"] if hidden > 0 else []),
-        f"    {result['expectation']}  column {result['column']}  count {shown(result['count'])}",
+        *([f"      and {hidden} more on the page, of {load().shown(result['count'])}"] if hidden > 0 else []),
+        f"    {result['expectation']}  column {result['column']}  count {load().shown(result['count'])}",
         f"    waived until {result['waiver']['until']}: {result['waiver']['reason']}"
         if result["waived"]
         else f"    change: {', '.join(keys)}",
@@ -169,7 +143,11 @@ def place_of(record: Mapping[str, str]) -> str:
 
 
 def _result(
-    frame: Frame, expectation: Expectation, validated: _expectations.Result, waivers: Sequence[Waiver]
+    frame: Frame,
+    expectation: Expectation,
+    validated: _expectations.Result,
+    waivers: Sequence[Waiver],
+    wording: Wording,
 ) -> dict[str, Any]:
     identity = (expectation.expectation, expectation.column)
     waiver = next((waiver for waiver in waivers if (waiver.expectation, waiver.column) == identity), None)
@@ -188,13 +166,13 @@ def _result(
         "frame": expectation.frame,
         "kwargs": validated.kwargs,
         "severity": expectation.severity,
-        "says": expectation.statement,
-        "params_key": expectation.params_key,
+        "says": wording.sentence(expectation.statement),
+        "params_key": wording.sentence(expectation.params_key),
         "success": validated.success,
         "waived": waived,
         "waiver": {"reason": waiver.reason, "until": waiver.until} if waived and waiver else None,
         "result": validated.summary,
-        "measured": _in_words(frame, expectation, rows, validated.success),
+        "measured": _in_words(frame, expectation, rows, validated.success, wording),
         "count": len(rows) if count is None else count,
         "offenders": _offenders(frame, expectation, rows),
         "records": records,
@@ -207,13 +185,15 @@ def _offenders(frame: Frame, expectation: Expectation, rows: Sequence[int]) -> l
     column, other = expectation.column, expectation.arguments.get("column_B")
     for row in rows:
         values = frame.rows[row]
-        compared = f", {other} {shown(values[other])}" if other else ""
-        offenders.append(f"{frame.label_of(row)}: {column} {shown(values[column])}{compared}")
+        compared = f", {other} {load().shown(values[other])}" if other else ""
+        offenders.append(f"{frame.label_of(row)}: {column} {load().shown(values[column])}{compared}")
         offenders += [_line(example) for example in frame.examples.get((row, frame.count_column(column)), [])]
     return offenders[:_MOST_OFFENDERS]
 
 
-def _in_words(frame: Frame, expectation: Expectation, failed: Sequence[int], success: bool) -> list[dict[str, Any]]:
+def _in_words(
+    frame: Frame, expectation: Expectation, failed: Sequence[int], success: bool, wording: Wording
+) -> list[dict[str, Any]]:
     """Measured values and bounds of the rows, the failed ones first; at most MOST_EXAMPLES rows of each."""
     numbers = set(failed)
     passed = [row for row in range(len(frame.rows)) if row not in numbers] if success or failed else []
@@ -222,7 +202,7 @@ def _in_words(frame: Frame, expectation: Expectation, failed: Sequence[int], suc
             "row": frame.label_of(row),
             "kind": frame.kind_of(row),
             "failed": row in numbers,
-            **expectation.measured(frame, row),
+            **expectation.measured(frame, row, wording),
         }
         for row in (*failed[:MOST_EXAMPLES], *passed[:MOST_EXAMPLES])
     ]

@@ -29,6 +29,7 @@ from pipeline.gates._rules import (
     within,
     zero,
 )
+from pipeline.gates._wording import Said
 from pipeline.significance import ERROR_RATE
 
 
@@ -93,7 +94,8 @@ def expectations(
     A threshold replaces the shared bound on its metric, and fails where the metric was not measured.
     """
     scores = {metric for metric, value in frames["scores"].rows[0].items() if value is not None}
-    curve = f"no bound: see the training curve of {name}"
+    no_bound = "no bound: see the training curve of {model}"
+    curve = Said(no_bound.replace("{model}", name), no_bound, model=name)
     rows: list[Row] = [
         ("metrics", "finite", at_least(1, curve), "every metric is a finite number", "{metric} is {value}"),
         *_baseline_rows(name, settings.baseline, frames),
@@ -120,14 +122,19 @@ def _baseline_rows(name: str, settings: Baseline, frames: Mapping[str, Frame]) -
     key = "gates.model.baseline"
     rows: list[Row] = []
     if frames["entropy"].rows and settings.documents != "ignore":
-        words = (
-            f"the model predicts better than a unigram model; if not, train {name} longer or at another learning rate"
-        )
+        words = Said(
+            f"the model predicts better than a unigram model; if not, train {name} longer or at another learning rate",
+            "beats a unigram model", model=name,
+        )  # fmt: skip
         condition = _with(settings.documents, zero(f"{key}.documents"))
         rows.append(("entropy", "nats_above_unigram", condition, words, UNIGRAM))
     compared = beside(_numbers(frames["baseline"]))
     if compared is not None and settings.labelled != "ignore":
-        words = f"the model beats its baseline: {compared.sentence}"
+        words = Said(
+            f"the model beats its baseline: {compared.sentence}",
+            f"beats the baseline: {'accuracy' if isinstance(compared, BesideBaseline) else 'error'}",
+            **{key: int(value) if value.is_integer() else value for key, value in compared._asdict().items()},
+        )
         condition = _with(settings.labelled, at_most(ERROR_RATE / 2, f"{key}.labelled"))
         rows.append(("baseline", "chance_of_no_gain", condition, words, NO_GAIN))
     return rows
@@ -170,19 +177,24 @@ def _read(path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def _measured_in_words(metric: str, name: str, scores: set[str]) -> str:
+def _measured_in_words(metric: str, name: str, scores: set[str]) -> Said:
     """That the metric was measured; if it was not: the metrics that were, and the one with the most similar name."""
     text = f"{metric} was measured (evaluations.{name}.measures)"
     if metric in scores:
-        return text
+        return Said(text, "metric measured", metric=metric, model=name)
     similar = difflib.get_close_matches(metric, sorted(scores), n=1)
-    hint = f"; did you mean {similar[0]}?" if similar else ""
-    return f"{text}; measured: {', '.join(sorted(scores)) or 'none'}{hint}"
+    others, hint = ", ".join(sorted(scores)), f"; did you mean {similar[0]}?" if similar else ""
+    return Said(
+        f"{text}; measured: {others or 'none'}{hint}", f"metric not measured{', similar' if similar else ''}",
+        metric=metric, model=name, others=others or "-", similar=similar[0] if similar else "",
+    )  # fmt: skip
 
 
-def _in_words(metric: str, bound: Bound) -> str:
+def _in_words(metric: str, bound: Bound) -> Said:
     sides = [
         f"at least {bound.at_least}" if bound.at_least is not None else "",
         f"at most {bound.at_most}" if bound.at_most is not None else "",
     ]
-    return f"{metric} is {' and '.join(side for side in sides if side)}"
+    english = f"{metric} is {' and '.join(side for side in sides if side)}"
+    key = "within" if all(sides) else "at least" if sides[0] else "at most"
+    return Said(english, f"metric {key}", metric=metric, low=bound.at_least, high=bound.at_most)

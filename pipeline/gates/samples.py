@@ -32,6 +32,7 @@ from pipeline.gates._rules import (
     reaches,
     suite,
 )
+from pipeline.gates._wording import Said
 from pipeline.gates.profiles import added, prompts
 from pipeline.gates.profiles.examples import left_out
 from pipeline.gates.profiles.overlaps import WAYS, overlaps
@@ -235,8 +236,8 @@ EXPECTATIONS: list[Row] = [
 def profile(settings: Settings, data: Path, recipes: Mapping[str, Finetune] | None = None) -> dict[str, Frame]:
     """Profile tables of `<data>/samples`.
 
-    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, sent prompts, slices (records of
-    each value of an added column).
+    overlaps, groups, time order, splits, documents, classes, lengths, examples, account, coverage, sent prompts, slices
+    (records of each value of an added column).
 
     Args:
         settings: the gate's.
@@ -341,7 +342,7 @@ def _classes(samples: Samples, form: str | None) -> Frame:
             frame.add(
                 {
                     "split": split,
-                    "label": f"{len(more):,} more labels",
+                    "label": Said(f"{len(more):,} more labels", "{n} more labels", n=len(more)),
                     "class_records": sum(counts[split, label] for label in more),
                     "class_share": min(counts[split, label] for label in more) / size,
                     "in_train": min(counts["train", label] for label in more),
@@ -412,7 +413,7 @@ def _examples(samples: Samples, recipes: Mapping[str, Finetune]) -> Frame:
                 "kind": found.kind,
                 "split": found.split,
                 "task": found.task,
-                "reasons": reasons or "none",
+                "reasons": reasons or Said("none", "no reason"),
                 "records_asked": found.records,
                 "left_out": found.left_out,
                 "left_out_share": found.left_out.count / found.records,

@@ -29,7 +29,7 @@ class Sampling:
 
 
 def answer(
-    model: GPT, task: Task, requests: Sequence[Request], sampling: Sampling, generator: torch.Generator | None = None
+    model: GPT, task: Task, requests: Sequence[Request], sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> list[str]:
     """The answers to requests, computed as one batch.
 
@@ -38,7 +38,7 @@ def answer(
         task: gives prompts, the end of an answer and its text.
         requests: in any order.
         sampling: how tokens are drawn.
-        generator: of the draws; may be None at temperature 0.
+        seeds: of the draws, one for each request; may be None at temperature 0.
 
     Raises:
         UserError: an impossible sampling setting.
@@ -46,7 +46,7 @@ def answer(
     outputs = generate(
         model, [task.prompt(request) for request in requests], max_tokens=sampling.max_tokens,
         temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, stop=ends(task),
-        generator=generator,
+        seeds=seeds,
     )  # fmt: skip
     return [task.answer(task.tokenizer.decode(ids)) for ids in outputs]
 

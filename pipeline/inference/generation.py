@@ -33,6 +33,7 @@ def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' g
     top_p: float,
     stop: Collection[int],
     generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
     prefix: Sequence[KeyValue] | None = None,
     use_cache: bool = True,
 ) -> list[list[int]]:
@@ -48,6 +49,7 @@ def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' g
         stop: ids that end an answer; not part of it.
         generator: source of the draws, on the model's device; may be None at temperature 0. On a CPU each row gets a
             generator of its own, seeded by this one.
+        seeds: one for each prompt, instead of `generator`: its draws do not depend on the other prompts.
         prefix: learned keys and values before the prompt.
         use_cache: false computes everything anew for each token: slow, the reference for tests.
 
@@ -58,12 +60,14 @@ def generate(  # noqa: PLR0913 - one argument per setting, as in transformers' g
         UserError: an empty prompt, a prompt that leaves no room in the context, an impossible setting.
     """
     sampling = Sampling(temperature, top_k, top_p, generator)
-    request = _Request(model, prompts, max_tokens, sampling, prefix, use_cache)
+    request = _Request(model, prompts, max_tokens, sampling, prefix, use_cache, seeds)
     request.check()
     if not prompts:
         return []
     if request.by_engine:
         return request.engine_answers(frozenset(stop))
+    if seeds is not None and temperature > 0:
+        return [_answers(request.alone(row), stop)[0] for row in range(len(prompts))]
     if not isinstance(model, LibraryModel):
         return _answers(request, stop)
     # transformers gives a row the same numbers alone and beside others only where nothing is padded
@@ -145,12 +149,14 @@ class _Request:
     sampling: Sampling
     prefix: Sequence[KeyValue] | None
     use_cache: bool
+    seeds: Sequence[int] | None = None
+    """One for each prompt, instead of the sampling's generator."""
 
     def check(self) -> None:
         """Raises UserError for prompts or settings that cannot be answered, naming the first."""
         sampling = self.sampling
         Filter(sampling.temperature, sampling.top_k, sampling.top_p).check(self.max_tokens)
-        if sampling.temperature > 0 and sampling.generator is None:
+        if sampling.temperature > 0 and sampling.generator is None and self.seeds is None:
             raise ValueError("sampling needs an explicit generator")
         room, vocab_size = self.model.room(self.prefix), self.model.config.vocab_size
         for row, prompt in enumerate(self.prompts):
@@ -165,6 +171,12 @@ class _Request:
                 raise UserError(
                     f"prompt {row} has an id outside 0..{vocab_size - 1}; encode it with this model's own tokenizer"
                 )
+
+    def alone(self, row: int) -> "_Request":
+        """The request of one prompt with its own seed."""
+        assert self.seeds is not None
+        generator = torch.Generator(self.model.embed.weight.device).manual_seed(self.seeds[row])
+        return replace(self, prompts=[self.prompts[row]], sampling=replace(self.sampling, generator=generator))
 
     @property
     def by_engine(self) -> bool:
@@ -188,7 +200,7 @@ class _Request:
 
     def _engine_tokens(self, stop: frozenset[int]) -> Iterator[Token]:
         """The tokens of all prompts, whose rows have the numbers of the prompts."""
-        sampling, seeds = self.sampling, [0] * len(self.prompts)
+        sampling, seeds = self.sampling, self.seeds or [0] * len(self.prompts)
         if sampling.generator is not None:
             device = sampling.generator.device
             drawn = torch.randint(2**62, (len(seeds),), generator=sampling.generator, device=device)

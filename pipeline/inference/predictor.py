@@ -3,16 +3,14 @@
     answer(Path("models/spam-lora"), ["Free prize!"])       -> [{"label": "spam", "score": 0.98}]
     answer(Path("models/chat-lora"), ["Where is Ayşe?"])    -> [{"completion": "..."}]
 
-Greedy by default. An answer does not depend on the other texts of a request: sampled ones are drawn one by
-one, each from the setting `seed` and its own text. The model's task is read from its folder (tohum.json), so only the
+Greedy by default. An answer does not depend on the other texts of a request: sampled ones are drawn each from the
+setting `seed` and its own text. The model's task is read from its folder (tohum.json), so only the
 folder and this code are needed; nothing is pickled.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pipeline.errors import UserError
 from pipeline.inference import answers, labels
@@ -31,6 +29,7 @@ GENERATION: dict[str, int | float] = {
 }
 """Generation settings and their defaults: greedy (temperature 0), no filter."""
 _BATCH_SIZE = 16
+_ROWS = 32  # of a batch of answers
 
 
 class Predictor:
@@ -81,8 +80,6 @@ class Predictor:
         return self.task.answers(labels.scores(self._model, self.task, requests, _BATCH_SIZE))
 
     def _completions(self, requests: Sequence[Request], settings: Mapping[str, int | float]) -> list[str]:
-        greedy = settings["temperature"] == 0
-        size = _BATCH_SIZE if greedy else 1
         sampling = Sampling(
             int(settings["max_tokens"]),
             float(settings["temperature"]),
@@ -90,11 +87,10 @@ class Predictor:
             float(settings["top_p"]),
         )
         completions: list[str] = []
-        for first in range(0, len(requests), size):
-            batch = requests[first : first + size]
-            seed = seed_for(int(settings["seed"]), "serving", *(request.text for request in batch))
-            generator = None if greedy else torch.Generator(self._device).manual_seed(seed)
-            completions += answers.answer(self._model, self.task, batch, sampling, generator)
+        for first in range(0, len(requests), _ROWS):
+            batch = requests[first : first + _ROWS]
+            seeds = [seed_for(int(settings["seed"]), "serving", request.text) for request in batch]
+            completions += answers.answer(self._model, self.task, batch, sampling, seeds)
         return completions
 
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
+from pipeline.model import native
 from pipeline.model.attention import repeat_heads
 from pipeline.model.cache import KeyValue, RowCache
-from pipeline.model.cpu import native
 from pipeline.model.cpu.linear import Linear
-from pipeline.model.cpu.native import NativeStep
 from pipeline.model.gpt import GPT, Attention, Block, FusedAttention, GatedMLP, RotaryAttention
 from pipeline.model.layout import attention_mask
+from pipeline.model.native import NativeStep
 from pipeline.model.rotary import position_tables
 
 _LEAST_ROWS = 4  # a product with fewer rows uses other kernels, whose sums differ in their last bits

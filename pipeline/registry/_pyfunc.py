@@ -4,11 +4,13 @@ The registry saves this file (models-from-code) at the root of a version, so tha
 this checkout. MLflow itself checks no approvals: this file therefore reads every file of the version and compares it
 with the hashes that were sealed at registration, before it imports anything from `code/`. It cannot check itself, nor
 the file that MLflow reads before it (MLmodel); `tohum download` checks both. It also refuses a version that the alias
-`champion` was moved to by hand, without an entry of the ledger of decisions (pipeline/registry/ledger.py). The params
-of the project are not at hand here: `review.identity` and `review.signers` are checked by `tohum download`, not by this
-file.
+`champion` was moved to by hand, without an entry of the ledger of decisions (pipeline/registry/ledger.py), and a
+champion by an entry that was edited, or whose author the review settings do not take. The params of the project are not
+at hand here: `review.identity` and `review.signers` are those of review.json, packed at registration (`tohum download`
+takes the current ones).
 """
 
+import base64
 import hashlib
 import importlib
 import json
@@ -114,7 +116,7 @@ def require_decision(folder: Path, files: dict[str, str]) -> None:
         client = MlflowClient()
         if str(client.get_registered_model(name).aliases.get("champion")) != number:
             return
-        decided = champion_of(client, name)
+        deciding = deciding_entries(client, name)
     except MlflowException as error:
         if error.error_code in _REFUSED:
             raise UndecidedError(
@@ -123,7 +125,7 @@ def require_decision(folder: Path, files: dict[str, str]) -> None:
                 "tohum-ledger"
             ) from None
         return
-    version, sha256 = decided or ("none", "")
+    version, sha256 = (deciding[0]["version"], deciding[0]["version_sha256"]) if deciding else ("none", "")
     if version != number:
         raise UndecidedError(
             f"{name}: the alias champion points to version {number}, the ledger of decisions says "
@@ -134,6 +136,69 @@ def require_decision(folder: Path, files: dict[str, str]) -> None:
             f"{name} version {number}: version_sha256 is {actual}, approved was {sha256}; nothing was loaded: "
             "tohum registry check"
         )
+    review = json.loads((folder / "review.json").read_bytes())
+    for entry in deciding:
+        if why := doubt(entry, review):
+            raise UndecidedError(
+                f"{name}: entry {entry['n']} of the ledger {why}; nothing was loaded: tohum registry check"
+            )
+
+
+def doubt(entry: dict[str, Any], review: dict[str, Any]) -> str:
+    """The rest of a sentence that says why an entry does not decide; empty where it does.
+
+    The same rules as ledger.py (hash), signing.py (signature) and identity.py (author).
+
+    Args:
+        entry: as stored, with `hash` and `signature`.
+        review: `identity` and `signers`.
+    """
+    head = {key: value for key, value in entry.items() if key not in ("hash", "signature")}
+    written = json.dumps(head, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if hashlib.sha256(written.encode()).hexdigest() != entry["hash"]:
+        return "was edited: its content does not give its hash"
+    if entry["identity"] != "signature":
+        if entry["signature"] or entry["key"]:
+            return "has a signature, but says that it has none"
+        if entry["identity"] == "unverified" and review["identity"] == "verified":
+            return f"is by {entry['who']}, and review.identity needs a login or a signature"
+        return ""
+    if not signed(entry):
+        return "has a signature that is not of its key"
+    mark, known = fingerprint(entry["key"]), {fingerprint(key): name for name, key in review["signers"].items()}
+    if not entry["who"].endswith(mark):
+        return f"names {entry['who']}, but is signed by {mark}"
+    if known and mark not in known:
+        return f"is signed by {mark}, the key of nobody in review.signers"
+    if known and entry["who"] not in (mark, f"{known[mark]}, {mark}"):
+        return f"calls {known[mark]} {entry['who']}"
+    return ""
+
+
+def signed(entry: dict[str, Any]) -> bool:
+    """Whether the entry's signature is one of its hash by its Ed25519 key."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    try:
+        key = load_ssh_public_key(entry["key"].encode())
+        if not isinstance(key, Ed25519PublicKey):
+            return False
+        key.verify(base64.b64decode(entry["signature"], validate=True), b"tohum-ledger\0" + entry["hash"].encode())
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True
+
+
+def fingerprint(public: str) -> str:
+    """SHA256:... of an OpenSSH public key; empty for a text that is no key."""
+    words = public.split()
+    try:
+        digest = hashlib.sha256(base64.b64decode(words[1], validate=True)).digest()
+    except (IndexError, ValueError):
+        return ""
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def hash_of_all(folder: Path, files: dict[str, str]) -> str:
@@ -145,22 +210,27 @@ def hash_of_all(folder: Path, files: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def champion_of(client: Any, name: str) -> tuple[str, str] | None:
-    """Version and version_sha256 of the last approval in force; `tohum ledger` checks the entries' hashes."""
+def deciding_entries(client: Any, name: str) -> list[dict[str, Any]]:
+    """The last approval in force and the last entry that moved the champion; none if there is no champion. `tohum
+    ledger` checks the chain of all entries.
+    """
     experiment = client.get_experiment_by_name("tohum-ledger")
     run = None if experiment is None else experiment.tags.get("tohum.ledger_run")
     if run is None:
-        return None
+        return []
     params = client.get_run(run).data.params
     prefix = re.escape(quote(name, safe="").replace("~", "%7E").replace("%", ":"))
-    approved: list[tuple[str, str]] = []
+    approved: list[dict[str, Any]] = []
+    last: dict[str, Any] = {}
     for key in sorted(key for key in params if re.fullmatch(prefix + r"/\d+", key)):
         entry = json.loads(params[key])
         if entry["action"] in ("adopt", "approve"):
-            approved.append((entry["version"], entry["version_sha256"]))
+            approved.append(entry)
         elif entry["action"] == "roll back":
             approved.pop()
-    return approved[-1] if approved else None
+        if entry["action"] != "reject":
+            last = entry
+    return [approved[-1], last] if approved else []
 
 
 def load_code(folder: Path, files: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ MANIFEST = "version.json"
 ENTRY = "_pyfunc.py"
 CARD = "model_card.md"
 METRICS = "metrics.json"
+REVIEW = "review.json"
 _NOT_COVERED = "registered_model_meta"
 _FORMAT = 1
 _SEAL = re.compile(rb'^SEAL = "([0-9a-f]*)"$', re.MULTILINE)

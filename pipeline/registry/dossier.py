@@ -12,8 +12,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import files
 from pipeline.errors import UserError
-from pipeline.registry import contents, evidence, policy
+from pipeline.registry import contents, evidence, policy, shadow
 from pipeline.registry.policy import Evidence
+from pipeline.registry.shadow import Shadow
 from pipeline.registry.store import CANDIDATE, CHAMPION
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def dossier(registry: "Registry", model: str) -> Dossier:
     return Dossier(model, candidate, sealed.version_sha256, card, ours, champion, metrics, obstacle, result)
 
 
-def in_words(shown: Dossier) -> str:
-    """The dossier as text: card, figures, the policy's result, and the commands that decide."""
+def in_words(shown: Dossier, replayed: Shadow | None = None) -> str:
+    """The dossier as text: card, figures, the policy's result, the replay of requests, and the commands that decide."""
     champion = "none yet" if shown.champion is None else f"version {shown.champion.version}"
     if shown.champion is not None and shown.champion.version == shown.candidate.version:
         champion += ", the candidate itself"
@@ -73,6 +74,7 @@ def in_words(shown: Dossier) -> str:
         f"candidate version {version}, champion {champion}",
         f"  {'measure':<32}{'candidate':>14}{'champion':>14}", *rows, "",
         policy.in_words(shown.policy), "",
+        *([shadow.in_words(replayed), ""] if replayed else []),
         "to approve exactly these files:",
         f"  {approval(shown)}",
         "to reject them:",

@@ -57,6 +57,8 @@ class Facts:
     """Language of the card."""
     grid: Grid = NO_GRID
     """Carbon intensity of the grid."""
+    review: dict[str, Any] = field(default_factory=lambda: {"identity": "any", "signers": {}})
+    """`identity` and `signers` of the review settings."""
     risks: tuple[Risk, ...] = ()
     """The metrics that the policy judges as risks and this model has, the worst first."""
     slices: tuple[Slice, ...] = ()
@@ -98,6 +100,7 @@ def gather(model: str, params: Params, sha256: str, models: Path = MODELS) -> Fa
             "samples_sha256": integrity.identity(SAMPLES) if SAMPLES.is_dir() else "",
         },
         language=params.report.language, grid=params.report.grid,
+        review=params.review.model_dump(mode="json", include={"identity", "signers"}),
         risks=tuple(risk for risk in risks.judged(metrics, params.review.policy.risks) if risk.value is not None),
         slices=tuple(outcomes.worst(outcomes.slices(outcomes.read(evaluated / "outcomes.parquet")))),
         base=_read(folder / foreign.BASE), open_weights=_read(models / "base" / foreign.ORIGIN),

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline import files
 from pipeline.config.params import Params
 from pipeline.errors import UserError
-from pipeline.registry import dossier, uploads
+from pipeline.registry import dossier, shadow, uploads
 from pipeline.registry.card import Facts
 from pipeline.registry.contents import Contents
 from pipeline.registry.decisions import Decisions
@@ -42,7 +42,7 @@ class Registry(Decisions):
         Raises:
             UserError: there is no candidate, or its files differ from the registered ones.
         """
-        return dossier.in_words(dossier.dossier(self, model))
+        return dossier.in_words(dossier.dossier(self, model), shadow.of_registry(self, model))
 
     def judge(self, model: str, version: str = "", sha256: str = "") -> dict[str, Any]:
         """The policy's result for the candidate of a model (policy.py); {} for a model that is not of this project.

@@ -34,6 +34,7 @@ _SERVED_WITH = (
     "pydantic",
     "PyYAML",
     "pandas",
+    "cryptography",
 )
 SERVED = "pipeline.inference.requests"
 """The module whose import closure a version holds."""
@@ -62,6 +63,7 @@ def pack(folder: Path, target: Path, facts: Facts, card: str) -> contents.Conten
         shutil.copyfile(path, copy)
     files.write_text(target / contents.CARD, card)
     files.write_json(target / contents.METRICS, facts.metrics)
+    files.write_json(target / contents.REVIEW, facts.review)
     evidence.write(target, facts)
     files.write_text(
         target / "__pycache__",

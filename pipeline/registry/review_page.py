@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline import files
 from pipeline.errors import UserError
 from pipeline.paths import MODELS, REVIEWS
-from pipeline.registry import dossier
+from pipeline.registry import dossier, shadow
 from pipeline.registry.store import MODEL, STORED
 from pipeline.reporting import model_page
 
@@ -41,6 +41,7 @@ def write(registry: "Registry", model: str) -> Path:
         version=str(candidate.version),
         sha256=shown.version_sha256,
         command=dossier.approval(shown),
+        shadow=shadow.of_registry(registry, model),
     )
     page = REVIEWS / f"{model}.html"
     files.write_text(page, model_page.render(model, registry.params, review=review))

@@ -6,17 +6,26 @@ the graph (reports/review) with what a registered candidate has besides: the cha
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline import comparison, files, integrity, outcomes
 from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.paths import EVALUATION, MODEL_PAGES, PROVENANCE
-from pipeline.reporting import energy, in_words, lineage_picture, plots, report, risks, rules
-from pipeline.reporting.in_words import dimension_in_words
+from pipeline.reporting import (
+    answers_beside,
+    energy,
+    in_words,
+    lineage_picture,
+    model_slices,
+    plots,
+    report,
+    risks,
+    rules,
+)
 from pipeline.reporting.rendering import page
-from pipeline.reporting.risks import Risk, whisker
+from pipeline.reporting.risks import Risk
 from pipeline.reporting.wording import Words, load
 
 SHOWN = 8
@@ -36,50 +45,8 @@ class Review(NamedTuple):
     """version_sha256, which approval names."""
     command: str
     """The command that approves it."""
-
-
-class Compared(NamedTuple):
-    """A row of a comparison: this model beside another one."""
-
-    metric: str
-    candidate: float
-    champion: float
-    difference: float
-    low: float
-    high: float
-    verdict: str
-    records: int
-    clusters: int
-    detectable: float
-    picture: str
-
-
-class Group(NamedTuple):
-    """A row of the worst slices."""
-
-    metric: str
-    shown: str
-    """`language: tr`."""
-    value: float
-    low: float
-    high: float
-    records: int
-    champion: float | None
-    verdict: str
-    """Against the champion; empty on the graph's page."""
-    picture: str
-
-
-class Sample(NamedTuple):
-    """One question with its answers."""
-
-    question: str
-    expected: str
-    answer: str
-    right: bool
-    parent: str | None
-    """The parent's answer; None where it was not asked."""
-    parent_right: bool
+    shadow: Mapping[str, Any] | None = None
+    """Candidate and champion replayed over consented requests (pipeline.registry.shadow); None: there are none."""
 
 
 def write(params: Params) -> None:
@@ -121,15 +88,15 @@ def render(
         score=_headline(model, table, words),
         parent=parent,
         review=review,
-        compared=_compared(parent, table, review),
+        compared=_beside(parent, table, review),
         has_outcomes=len(table) > 0,
-        groups=_groups(table, review, words),
+        groups=model_slices.groups(table, review.policy if review else None, words),
         rules=[(rule["state"], rules.name(rule, words), rules.sentence(rule, words)) for rule in _rules(review)],
         risks=[(risk, risks.picture(risk, words, risks.doses().get(risk.metric))) for risk in judged],
         doses={risk.metric: risks.doses()[risk.metric] for risk in judged if risk.metric in risks.doses()},
         has_thresholds=bool(judged),
-        samples=_samples(model, models.get(parent or "")),
-        asked=_asked(model, models.get(parent or "")),
+        samples=answers_beside.samples(model, models.get(parent or "")),
+        asked=answers_beside.asked(model, models.get(parent or "")),
         written=model["details"].get("generation", {}).get("samples", []),
         written_by_parent=models[parent]["details"].get("generation", {}).get("samples", []) if parent else [],
         curve=plots.curves([dict(model)], words),
@@ -205,59 +172,12 @@ def _headline(model: Mapping[str, Any], table: Any, words: Words) -> dict[str, A
     }  # fmt: skip
 
 
-def _compared(parent: str | None, table: Any, review: Review | None) -> list[Compared]:
+def _beside(parent: str | None, table: Any, review: Review | None) -> list[model_slices.Beside]:
     """This model beside the champion (review), or beside its parent; empty where nothing can be compared."""
-    rows: Iterable[Mapping[str, Any]]
     if review is not None:
-        rows = review.policy["comparisons"]
-    else:
-        theirs = outcomes.read(EVALUATION / parent / "outcomes.parquet") if parent else table.slice(0, 0)
-        rows = [vars(one) for one in comparison.compare(table, theirs)]
-    return [
-        Compared(
-            **{key: row[key] for key in Compared._fields if key != "picture"},
-            picture=whisker(row["low"], row["difference"], row["high"], _around_zero(row["low"], row["high"])),
-        )
-        for row in rows
-    ]
-
-
-def _around_zero(low: float, high: float) -> tuple[float, float]:
-    most = max(abs(low), abs(high)) or 1.0
-    return -most, most
-
-
-def _groups(table: Any, review: Review | None, words: Words) -> list[Group]:
-    """Slices: beside the champion the largest losses first, else the worst of each metric first."""
-    if review is not None and any(row["champion"] is not None for row in review.policy["slices"]):
-        return [
-            Group(
-                row["metric"], dimension_in_words(row["dimension"], row["value"], words), row["candidate"], row["low"],
-                row["high"], row["records"], row["champion"], row["verdict"],
-                whisker(row["low"], row["candidate"] - row["champion"], row["high"],
-                        _around_zero(row["low"], row["high"])),
-            )
-            for row in review.policy["slices"]
-        ]  # fmt: skip
-    by_metric: dict[tuple[str, str], list[outcomes.Slice]] = {}
-    for one in outcomes.slices(table):
-        by_metric.setdefault((one.measure, one.metric), []).append(one)
-    groups: list[list[Group]] = []
-    for (_, metric), own in by_metric.items():
-        span = min(one.low for one in own), max(one.high for one in own)
-        own.sort(key=lambda one: one.mean, reverse=outcomes.lower_is_better(metric))
-        groups.append([
-            Group(metric, dimension_in_words(one.dimension, one.value, words), one.mean, one.low, one.high, one.records,
-                  None, "", whisker(one.low, one.mean, one.high, span))
-            for one in own
-        ])  # fmt: skip
-    return _alternating(groups)
-
-
-def _alternating(by_metric: Sequence[Sequence[Group]]) -> list[Group]:
-    """The worst group of every metric, then the next of every metric, and so on."""
-    longest = max(map(len, by_metric), default=0)
-    return [own[place] for place in range(longest) for own in by_metric if place < len(own)]
+        return model_slices.beside(review.policy["comparisons"])
+    theirs = outcomes.read(EVALUATION / parent / "outcomes.parquet") if parent else table.slice(0, 0)
+    return model_slices.beside(vars(one) for one in comparison.compare(table, theirs))
 
 
 def _risks(metrics: Mapping[str, float], params: Params, review: Review | None) -> list[Risk]:
@@ -269,45 +189,6 @@ def _risks(metrics: Mapping[str, float], params: Params, review: Review | None) 
 
 def _rules(review: Review | None) -> list[Mapping[str, Any]]:
     return list(review.policy["rules"]) if review else []
-
-
-def _answers(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Answers to instructions that its measures kept."""
-    return [
-        answer
-        for measured in model["details"].values()
-        if isinstance(measured, dict)
-        for answer in measured.get("answers", [])
-        if isinstance(answer, dict) and {"instruction", "expected", "answer", "right"} <= answer.keys()
-    ]
-
-
-def _asked(model: Mapping[str, Any], parent: Mapping[str, Any] | None) -> str:
-    """Whether the parent's answers can stand beside this model's: `both`, `other` (questions), `no` or `alone`."""
-    if parent is None or not _answers(model):
-        return "alone"
-    theirs = {_question(answer) for answer in _answers(parent)}
-    if not theirs:
-        return "no"
-    return "both" if any(_question(answer) in theirs for answer in _answers(model)) else "other"
-
-
-def _samples(model: Mapping[str, Any], parent: Mapping[str, Any] | None) -> list[Sample]:
-    """Questions with this model's answer, the expected one, and the parent's where it was asked the same."""
-    theirs = {_question(answer): answer for answer in _answers(parent)} if parent else {}
-    rows = [
-        Sample(
-            _question(answer), str(answer["expected"]), str(answer["answer"]), bool(answer["right"]),
-            str(other["answer"]) if (other := theirs.get(_question(answer))) else None,
-            bool(other and other["right"]),
-        )
-        for answer in _answers(model)
-    ]  # fmt: skip
-    return sorted(rows, key=lambda row: (row.parent is None, row.right))
-
-
-def _question(answer: Mapping[str, Any]) -> str:
-    return "\n".join(filter(None, (str(answer["instruction"]), str(answer.get("input") or ""))))
 
 
 def _waived(verdict: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -146,7 +146,7 @@ def by_length(families: dict[str, list[tuple[int, Method]]], words: Words | None
     return _svg(figure, words, words("plot.virtual tokens"))
 
 
-def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float]) -> str:
+def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float], words: Words) -> str:
     """Loss against tokens for every size: measured points and the law's curves."""
     figure = _figure(7, 4)
     axes = figure.subplots()
@@ -155,15 +155,23 @@ def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float]
         own = sorted((trial["tokens"], trial["loss_nats"]) for trial in trials if trial["weights"] == size)
         tokens = [own[0][0] * (own[-1][0] / own[0][0]) ** (place / 40) for place in range(41)]
         strength = 0.25 + 0.75 * place / max(1, len(sizes) - 1)
-        axes.plot(*zip(*own, strict=True), "o", color=_INK, alpha=strength, label=f"{size:,} parameters")
+        axes.plot(
+            *zip(*own, strict=True),
+            "o",
+            color=_INK,
+            alpha=strength,
+            label=words("scaling.curve", weights=words.integer(size)),
+        )
         axes.plot(tokens, [law(size, count) for count in tokens], "-", color=_INK, alpha=strength, linewidth=1)
     floor = law(math.inf, math.inf)
-    axes.axhline(floor, color=_PLOT, linestyle="--", linewidth=1, label=f"irreducible loss: {floor:.3f}")
+    axes.axhline(
+        floor, color=_PLOT, linestyle="--", linewidth=1, label=words("scaling.floor", loss=words.number(floor, 3))
+    )
     axes.set_xscale("log")
-    axes.set_xlabel("tokens trained on, log scale")
-    axes.set_ylabel("held-out loss, nats a token")
+    axes.set_xlabel(words("scaling.trained on"))
+    axes.set_ylabel(words("scaling.held out"))
     axes.legend()
-    return _svg(figure, load(), "held-out loss by tokens trained on")
+    return _svg(figure, words, words("scaling.picture"))
 
 
 def _plain_log(axes: Any) -> None:

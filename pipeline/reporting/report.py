@@ -16,7 +16,7 @@ from pipeline.config.params import Grid, Params, Report
 from pipeline.data.personal import masked
 from pipeline.paths import EVALUATION, REPORTS, TRAINING
 from pipeline.reporting import energy, in_words, methods, plots
-from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
+from pipeline.reporting.advice import Advice, advice, compared_with_best
 from pipeline.reporting.claims import findings
 from pipeline.reporting.methods import Cost, Method, lengths
 from pipeline.reporting.rendering import page
@@ -56,39 +56,52 @@ def all_models(params: Params, names: Iterable[str] | None = None) -> list[dict[
 
 
 def render_which(
-    compared: list[Method], costs: dict[str, Cost], comparison: Comparison | None, advised: Advice | None, notes: str
+    compared: list[Method],
+    costs: dict[str, Cost],
+    advised: Advice | None,
+    notes: str,
+    words: Words | None = None,
 ) -> str:
     """The page of methods and their costs: advice, table, plots of the score.
 
     Args:
         compared: the methods, best first.
         costs: method -> cost of its training.
-        comparison: the methods beside the best and the baseline.
         advised: the advice; None: none can be given.
         notes: further sentences.
+        words: of the page, in whose language advice and notes are; None: English.
     """
-    pictures = [plots.by_time(compared, costs), plots.by_length(lengths(compared))]
+    words = words or load()
+    pictures = [plots.by_time(compared, costs, words), plots.by_length(lengths(compared), words)]
     return page(
         "which.html",
-        load(),
+        words,
         methods=compared,
         costs=costs,
-        comparison=comparison,
+        comparison=compared_with_best(compared),
         advice=advised,
         notes=notes,
         pictures=pictures,
     )
 
 
-def render_scaling(trials: list[dict[str, float]], law: Callable[[float, float], float], sentences: list[str]) -> str:
+def render_scaling(
+    trials: list[dict[str, float]],
+    law: Callable[[float, float], float],
+    sentences: list[str],
+    words: Words | None = None,
+) -> str:
     """The page of a scaling law: its findings in words, loss against tokens for every size, every trial.
 
     Args:
         trials: weights, tokens, flops, loss_nats and seconds of each trial.
         law: predicted loss for a number of weights and tokens.
         sentences: its findings.
+        words: of the page, in whose language the sentences are; None: English.
     """
-    return page("scaling.html", load(), trials=trials, law=law, sentences=sentences, picture=plots.scaling(trials, law))
+    words = words or load()
+    picture = plots.scaling(trials, law, words)
+    return page("scaling.html", words, trials=trials, law=law, sentences=sentences, picture=picture)
 
 
 def render_costs(report: Report | None = None) -> str:

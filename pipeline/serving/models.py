@@ -86,9 +86,7 @@ class Loaded:
             from pipeline.inference.embeddings import Embedder
 
             if files.sha256_of(self.folder) != self.sha256:
-                raise UserError(
-                    f"{self.folder.name}: its folder changed after it was loaded; start the server again"
-                )
+                raise UserError(f"{self.folder.name}: its folder changed after it was loaded; start the server again")
             self._embedder = Embedder(self.folder, device=str(self.model.embed.weight.device))
         vectors_ND = self._embedder.embed(inputs)
         return [vector.tolist() for vector in vectors_ND]

@@ -68,6 +68,7 @@ class Plan:
         return kept | {
             "not_found": self.not_found,
             "registry": self.registry,
+            "states": training_states(self),
             "cost": {"seconds": seconds, "energy_wh": energy},
         }
 
@@ -229,6 +230,14 @@ def pinned(made: Plan, params: Params) -> list[str]:
         if about in documents and getattr(settings, "ask", None) and getattr(settings, "sha256", None):
             names.append(name)
     return names
+
+
+def training_states(made: Plan, root: Path = Path()) -> list[str]:
+    """Folders with kept training states of the models that have seen the records: weights trained on them, which the
+    models' next training replaces.
+    """
+    paths = (MODELS / f"{learner.model}.states" for learner in made.learners)
+    return [path.as_posix() for path in paths if any((root / path).glob("step-*"))]
 
 
 def copies(root: Path = Path()) -> list[str]:

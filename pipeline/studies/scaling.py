@@ -16,6 +16,7 @@ from pipeline.config.section import Section, validated
 from pipeline.errors import UserError
 from pipeline.paths import REPORTS, SCALING
 from pipeline.reporting import report
+from pipeline.reporting.wording import Words, load
 from pipeline.studies import trials
 from pipeline.studies.budget import FITTED, law_key, shape
 from pipeline.studies.scaling_law import Law, ScalingRule, fit, rule
@@ -113,8 +114,7 @@ def run(params: Params) -> None:
     law, fitted_rule = fit(grid), rule_of(params, study)
     console = Console()
     console.print(table(study, law))
-    sentences = summary(law, fitted_rule, grid)
-    console.print(*sentences, sep="\n")
+    console.print(*summary(law, fitted_rule, grid), sep="\n")
     kept: dict[str, Any] = {
         "law": dataclasses.asdict(law),
         "rule": dataclasses.asdict(fitted_rule),
@@ -122,7 +122,9 @@ def run(params: Params) -> None:
     }
     kept |= {"pretrain": params.pretrain.model_dump(mode="json"), "largest": max(result.flops for result in grid)}
     files.write_json(FITTED, kept)
-    files.write_text(PAGE, report.render_scaling([result._asdict() for result in grid], law.loss, sentences))
+    words = load(params.report.language)
+    sentences = summary(law, fitted_rule, grid, words)
+    files.write_text(PAGE, report.render_scaling([result._asdict() for result in grid], law.loss, sentences, words))
     console.print(PAGE)
 
 
@@ -136,23 +138,48 @@ def table(study: Study, law: Law) -> Table:
     return table
 
 
-def summary(law: Law, rule: ScalingRule, grid: Sequence[Result]) -> list[str]:
-    """The law, its errors and the rule as sentences."""
+def summary(law: Law, rule: ScalingRule, grid: Sequence[Result], words: Words | None = None) -> list[str]:
+    """The law, its errors and the rule as sentences; `words`: of the language, None: English."""
+    words = words or load()
     finite = [result for result in grid if math.isfinite(result.loss_nats)]
     largest = max(finite, key=lambda result: result.flops)
     without = fit([result for result in grid if result is not largest])
     errors = {result: abs(law.loss(result.weights, result.tokens) - result.loss_nats) for result in finite}
     furthest = max(errors, key=lambda result: errors[result])
-    edge = rule.at_the_edge()
-    known = " (E is the entropy of this source)" if grid[0].known_nats is not None else ""
-    rates = ", ".join(f"{n:,.0f} weights x {factor:.2f}" for n, factor in rule.rate_at)
+    known = "law known" if grid[0].known_nats is not None else "law"
+    rates = ", ".join(
+        words("scaling.rate", weights=words.integer(n), factor=words.number(factor, 2)) for n, factor in rule.rate_at
+    )
+    edges = _edges(rule, words)
     return [
-        f"loss = {law}{known}",
-        f"half of the trials are within {statistics.median(errors.values()):.4f} nats of it; the furthest, "
-        f"{furthest.weights:,} weights on {furthest.tokens:,} tokens, has an error of {errors[furthest]:.4f}",
-        f"fitted without the largest trial it predicts {without.loss(largest.weights, largest.tokens):.4f} for it; "
-        f"measured: {largest.loss_nats:.4f}",
-        f"learning rates, relative to params.yaml: {rates}",
-        f"batch, beside that of params.yaml: x {rule.batch:.2f} at {rule.tokens:,.0f} tokens, growing as their root",
-        *([f"best at the edge of the range tried, widen infra/scaling.yaml: {', '.join(edge)}"] if edge else []),
+        words(f"scaling.{known}", law=_law(law, words)),
+        words(
+            "scaling.errors", median=words.number(statistics.median(errors.values())),
+            weights=words.integer(furthest.weights), tokens=words.integer(furthest.tokens),
+            error=words.number(errors[furthest]),
+        ),
+        words(
+            "scaling.largest", predicted=words.number(without.loss(largest.weights, largest.tokens)),
+            measured=words.number(largest.loss_nats),
+        ),
+        words("scaling.rates", rates=rates),
+        words("scaling.batch", factor=words.number(rule.batch, 2), tokens=words.integer(rule.tokens)),
+        *([words("scaling.edge", edges=", ".join(edges))] if edges else []),
+    ]  # fmt: skip
+
+
+def _law(law: Law, words: Words) -> str:
+    """E + A / N^alpha + B / D^beta with its numbers."""
+    alpha, beta = words.number(law.alpha, 3), words.number(law.beta, 3)
+    return f"{words.number(law.E, 3)} + {words.general(law.A, 3)} / N^{alpha} + {words.general(law.B, 3)} / D^{beta}"
+
+
+def _edges(rule: ScalingRule, words: Words) -> list[str]:
+    """The choices that are best at the lowest or highest factor tried, so that a better one may lie outside."""
+    rates = [
+        words("scaling.edge rates", weights=words.integer(n), factor=words.general(factor, 6))
+        for n, factor in rule.rate_at
+        if factor in rule.tried
     ]
+    batch = [words("scaling.edge batch", factor=words.general(rule.batch, 6))]
+    return rates + (batch if rule.batch in rule.batches else [])

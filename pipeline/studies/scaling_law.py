@@ -33,9 +33,6 @@ class Law:
         """The loss of `n` parameters after `d` tokens, nats per token."""
         return float(self.E + self.A / n**self.alpha + self.B / d**self.beta)
 
-    def __str__(self) -> str:
-        return f"{self.E:.3f} + {self.A:.3g} / N^{self.alpha:.3f} + {self.B:.3g} / D^{self.beta:.3f}"
-
 
 def fit(results: Sequence[Result]) -> Law:
     """The law fitted to the trials that did not diverge.
@@ -115,11 +112,6 @@ class ScalingRule:
     def batch_for(self, d: float) -> float:
         """The factor of the batch, which grows as the root of the tokens (Zhang et al. 2024, critical batch sizes)."""
         return self.batch * math.sqrt(d / self.tokens)
-
-    def at_the_edge(self) -> list[str]:
-        """The choices that are best at the lowest or highest factor tried, so that a better one may lie outside."""
-        rates = [f"rates of {n:,.0f} weights (x {factor:g})" for n, factor in self.rate_at if factor in self.tried]
-        return rates + ([f"batch (x {self.batch:g})"] if self.batch in self.batches else [])
 
 
 def rule(

@@ -19,6 +19,7 @@ from pipeline.paths import INPUTS, REPORTS, RUNS, WORK
 from pipeline.reporting import report
 from pipeline.reporting.advice import Advice, Comparison, advice, compared_with_best
 from pipeline.reporting.methods import Cost, Method, agreement, cost, methods
+from pipeline.reporting.wording import Words, load
 from pipeline.significance import wilson
 from pipeline.studies import needs
 from pipeline.studies.guess import guess
@@ -47,12 +48,8 @@ def predict(data: Path, command: Callable[[str], list[str]]) -> None:
     params = fit(FOLDER, params, guessed.kind, BUDGET, beside=cores())
     repro(FOLDER, "evaluate@base")
     probe(list(params["finetune"]), command)
-    ranked = show(
-        FOLDER,
-        "A probe has a small model and few steps: it predicts the ranking, no score. For the full run: tohum profile "
-        f"files {FULL[guessed.kind]} --data {shlex.quote(str(data))}, make repro; then `tohum which` scores this "
-        "prediction.",
-    )
+    full = f"tohum profile files {FULL[guessed.kind]} --data {shlex.quote(str(data))}"
+    ranked = show(FOLDER, lambda words: words("which.probe", command=full))
     prediction = {"data": data.name, "score": ranked[0].score, "ranking": [method.name for method in ranked]}
     files.write_json(PREDICTION, prediction)
 
@@ -70,14 +67,14 @@ def probe(names: list[str], command: Callable[[str], list[str]]) -> None:
         beside({name: command(name) for name in names}, cores())
 
 
-def show(root: Path, note: str = "") -> list[Method]:
+def show(root: Path, note: Callable[[Words], str] | None = None) -> list[Method]:
     """Prints the table and the advice for a project, writes reports/which.html; returns the methods, best first.
 
     The last line says which method to take, that it cannot be told, or not to fine-tune.
 
     Args:
         root: the project's folder.
-        note: of a probe, what it is good for; printed before the advice.
+        note: of a probe, its use in the words of a language; printed before the advice.
 
     Raises:
         UserError: no recipe of several seeds ran there.
@@ -91,9 +88,10 @@ def show(root: Path, note: str = "") -> list[Method]:
         # a probe's recipes run side by side, so a meter's reading cannot be attributed to one of them
         metered = root == Path()
         costs = {method.name: spent for method in ranked if (spent := cost(method, records, metered))}
-        comparison, advised = compared_with_best(ranked), advice(ranked, probe=bool(note))
-        notes = " ".join([*scored(ranked), note]).strip()
-        files.write_text(PAGE, report.render_which(ranked, costs, comparison, advised, notes))
+        comparison, words = compared_with_best(ranked), load(params.report.language)
+        said = advice(ranked, note is not None, words), _notes(ranked, note, words)
+        files.write_text(PAGE, report.render_which(ranked, costs, *said, words))
+        advised, notes = advice(ranked, note is not None), _notes(ranked, note, load())
     console = Console()
     for shown in (scores_table(ranked, comparison), costs_table(ranked, costs)):
         console.print(shown)
@@ -108,7 +106,11 @@ def _last(advised: Advice | None) -> str:
     )
 
 
-def scored(ranked: list[Method]) -> list[str]:
+def _notes(ranked: list[Method], note: Callable[[Words], str] | None, words: Words) -> str:
+    return " ".join([*scored(ranked, words), *([note(words)] if note else [])])
+
+
+def scored(ranked: list[Method], words: Words) -> list[str]:
     """A sentence on how well the last probe or comparison predicted this; none where none of such records ran."""
     if not PREDICTION.exists():
         return []
@@ -116,33 +118,36 @@ def scored(ranked: list[Method]) -> list[str]:
     if predicted.get("score") != ranked[0].score:
         return []
     if "means" in predicted:
-        return _scored_means(predicted, ranked)
+        return _scored_means(predicted, ranked, words)
     value, names = agreement(predicted["ranking"], ranked)
     if value != value:
         return []
-    return [
-        f"The probe of {predicted['data']} predicted this ranking of {len(names)} methods with a rank correlation of "
-        f"{value:+.2f} (1: exactly, 0: not at all)."
-    ]
+    value_in_words = words.signed(value, 2)
+    return [words("which.predicted ranking", data=predicted["data"], n=len(names), value=value_in_words)]
 
 
-def _scored_means(predicted: Mapping[str, Any], ranked: list[Method]) -> list[str]:
+def _scored_means(predicted: Mapping[str, Any], ranked: list[Method], words: Words) -> list[str]:
     """A sentence on the scores that a comparison beside a released model predicted."""
     measured = {method.name: method.mean / method.highest for method in ranked}
+    means = predicted["means"]
     pairs = [
-        f"{name} {predicted['means'][name]:.3f} (measured {mean:.3f})"
+        words(
+            "which.predicted score", name=name, predicted=words.number(means[name], 3), measured=words.number(mean, 3)
+        )
         for name, mean in measured.items()
-        if name in predicted["means"]
+        if name in means
     ]
     if not pairs:
         return []
-    text = f"The comparison on {predicted['data']} predicted {', '.join(pairs)}"
     take = predicted["take"]
+    best = max(measured, key=lambda name: measured[name])
     if take in measured:
-        best = max(measured, key=lambda name: measured[name])
-        return [f"{text}; it advised {take}, {'the best here' if best == take else f'and {best} is best here'}."]
-    simple = f"{take} ({predicted['means'][take]:.3f}) and not to fine-tune" if take else "nothing"
-    return [f"{text}; it advised {simple}."]
+        advised = words("which.advised best" if best == take else "which.advised other", take=take, best=best)
+    elif take:
+        advised = words("which.advised simple", take=take, predicted=words.number(means[take], 3))
+    else:
+        advised = words("which.advised nothing")
+    return [words("which.predicted scores", data=predicted["data"], scores=", ".join(pairs), advised=advised)]
 
 
 def scores_table(ranked: list[Method], comparison: Comparison | None) -> Table:

@@ -1,7 +1,8 @@
 """Requests, ratings and labels of the journal as traces and assessments of MLflow.
 
-Everything may be repeated: the id of a trace is a hash of the request's id, and the assessments of a trace are made
-equal to the ratings that stand (created, updated or deleted), found by rater and form. Importing this imports mlflow.
+Everything may be repeated: the id of a trace is a hash of the experiment's and the request's, and the assessments of a
+trace are made equal to the ratings that stand (created, updated or deleted), found by rater and form. Importing this
+imports mlflow.
 """
 
 import base64
@@ -64,7 +65,7 @@ class Traces:
                     self._trace(entry)
                     done += 1
             for request, said in about.items():
-                done += self._assess(trace_id(request), said)
+                done += self._assess(trace_id(self._experiment, request), said)
             for entry in entries:
                 if entry["kind"] == "erasure":
                     self._erase(entry["user"], entry["n"])
@@ -72,7 +73,7 @@ class Traces:
 
     def _trace(self, entry: Entry) -> None:
         assert self._client is not None
-        identity, started = trace_id(entry["id"]), _nanoseconds(entry["time"])
+        identity, started = trace_id(self._experiment, entry["id"]), _nanoseconds(entry["time"])
         asked = entry["messages"] if "messages" in entry else entry.get("text", "")
         answers = [answer["text"] for answer in entry["answers"]]
         said: Any = entry["label"] if entry.get("label") is not None else answers[0] if len(answers) == 1 else answers
@@ -168,9 +169,9 @@ class Traces:
                 return found
 
 
-def trace_id(request: str) -> str:
-    """The trace of a request: `tr-` and 32 hexadecimal digits of the SHA-256 of its id."""
-    return "tr-" + hashlib.sha256(request.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def trace_id(experiment: str, request: str) -> str:
+    """The trace of a request in an experiment: `tr-` and 32 hexadecimal digits of a SHA-256 of both ids."""
+    return "tr-" + hashlib.sha256(f"{experiment}\0{request}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _assessments(said: About) -> Iterator[Assessment]:

@@ -36,8 +36,10 @@ from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint, forecast
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, task_context
+from pipeline.training.kept import Kept, updates_of
 from pipeline.training.loop import Parts, scores_and_targets
-from pipeline.training.run import Log, Progress, Trainer
+from pipeline.training.progress import Progress
+from pipeline.training.run import Log, Trainer
 from pipeline.training.schedule import micro_batches, resolved
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
     tokenizer_folder: Path,
     reference: Callable[[], GPT] | None = None,
 ) -> None:
-    """Trains one recipe and writes models/<name>, reports/training/<name>.json and .csv.
+    """Trains one recipe and writes models/<name>, models/<name>.states, reports/training/<name>.json and .csv.
 
     Args:
         name: the model's name in the graph.
@@ -149,11 +151,18 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         with states.locked(key, name) as state:
             run.continue_in(state.folder)
             run.record["machine"] = states.machine()
-            progress = built.trainer(recipe, params, run, name).run(state)
+            trainer, kept = built.trainer(recipe, params, run, name), Kept(state, name, _kept_updates(recipe, built))
+            trainer.keeper = kept
+            progress = trainer.run(state)
             summary = _write(name, built, recipe, tokenizer_folder, progress)
+            kept.publish()
             run.artifact(TRAINING / f"{name}.csv")
             run.model(MODELS / name, summary)
             state.clear()  # last: an interruption before this line costs one update at most
+
+
+def _kept_updates(recipe: Recipe, built: Built) -> tuple[int, ...]:
+    return updates_of(recipe.states, built.parts.schedule.updates)
 
 
 def build(  # noqa: PLR0913 - as `train`, without its outputs

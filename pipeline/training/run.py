@@ -10,11 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,13 +25,11 @@ from pipeline.training import state as states
 from pipeline.training import tensors as named
 from pipeline.training.interruption import StopRequest, deferred_signals
 from pipeline.training.loop import Parts, Step, fit, mean_loss
+from pipeline.training.progress import Progress
 from pipeline.training.validation import validate
 
 SAVING_SHARE = 20
 """Saving by time takes at most one part in this many of the training time."""
-
-
-_BEST = ("best_loss", "best_error", "best_error_loss")
 
 
 @contextmanager
@@ -62,50 +58,16 @@ class Log(Protocol):
         """Appends metrics of one step."""
 
 
-@dataclass
-class Progress:
-    """Progress of a run: everything that a resumed run needs besides tensors."""
+class Keeper(Protocol):
+    """Keeps the states after some updates (kept.py)."""
 
-    step: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    """Lowest validation loss, nats."""
-    best_error: float = math.inf
-    """Lowest value of what weights are kept by: the loss, or the error of a measure (validation.py)."""
-    best_error_loss: float = math.inf
-    """Validation loss at that step."""
-    since_best: int = 0
-    losses: list[float] = field(default_factory=list)
-    """Training losses since the last validation, nats."""
-    curve: list[dict[str, float]] = field(default_factory=list)
-    """Step, train_loss_nats, validation_loss_nats and the measure that weights are kept by, of every validation."""
-    stopped_early: bool = False
-    tokens: int = 0
-    states: dict[str, str] = field(default_factory=dict)
-    """Update -> SHA-256 of weights and optimizer state after it: at the first validation and at the end."""
+    updates: tuple[int, ...]
 
-    @property
-    def best_measures(self) -> dict[str, float]:
-        """The measure that weights are kept by at the best step, as best_validation_<measure>; empty for the loss."""
-        best = next((point for point in self.curve if point["step"] == self.best_step), {})
-        losses = ("validation_loss_nats",)
-        return {f"best_{k}": v for k, v in best.items() if k.startswith("validation_") and k not in losses}
+    def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Keeps the state of `progress["step"]`."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Strict JSON: infinite best values (none yet) become null."""
-        return self.__dict__ | {name: None for name in _BEST if math.isinf(getattr(self, name))}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Progress":
-        """The progress from `as_json`. Raises ValueError for any other value."""
-        try:
-            best = {name: math.inf if value[name] is None else value[name] for name in _BEST}
-            progress = TypeAdapter(cls).validate_python(value | best)
-        except (KeyError, ValidationError) as error:
-            raise ValueError(f"not the progress of a training: {str(error).splitlines()[-1]}") from None
-        if progress.as_json() != value:
-            raise ValueError("not the progress of a training: other fields or types")
-        return progress
+    def problem(self, step: int) -> str | None:
+        """The reason why a run that continues from `step` would lack a state, or None."""
 
 
 class Trainer:
@@ -132,6 +94,8 @@ class Trainer:
         """Whether losses are read only when they are logged: on a GPU reading one waits for the device."""
         self.until: int | None = None
         """Update after which the run ends, for a replay of its beginning; None: the schedule's last."""
+        self.keeper: Keeper | None = None
+        """Keeps states after fixed updates; None: none are kept."""
         self._tokens = 0
         """Tokens of this process's updates."""
         self._saved_at = 0
@@ -180,8 +144,9 @@ class Trainer:
                 self._unread.append(step)
                 validates = step.number % self.cadence.every == 0 or step.number == steps
                 saves = state is not None and step.number < steps and self._save_is_due()
+                keeps = self.keeper is not None and step.number in self.keeper.updates
                 logs = step.number % self.runtime.log_every == 0 or step.number == 1
-                if validates or saves or logs or stop.signal or not self._reads_late:
+                if validates or saves or keeps or logs or stop.signal or not self._reads_late:
                     self._read()
                 if logs:
                     self._log(step, self._tokens / (time.perf_counter() - began))
@@ -190,6 +155,8 @@ class Trainer:
                     bar.set_postfix(loss=f"{self.progress.curve[-1]['validation_loss_nats']:.3f}", refresh=False)
                     if not self.progress.states or step.number == steps or self.progress.stopped_early:
                         self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
+                if keeps and self.keeper is not None:
+                    self.keeper.save(self._tensors(best=self._best), self.progress.as_json())
                 bar.update()
                 if self.progress.stopped_early or stop.signal or step.number == self.until:
                     break
@@ -299,13 +266,23 @@ class Trainer:
 
     def _resume(self, state: states.State) -> None:
         if saved := state.load(self._mismatch):
-            tensors, progress = saved
-            self._best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-            for name, value in self.parts.weighting.memory.items():
-                value.copy_(tensors[f"weighting.{name}"])
-            named.unpack(tensors, self.model, self.parts.optimizer)
-            self.progress = Progress.from_json(progress)
-            self._saved_at = self.progress.step
+            self.begin_at(saved)
+
+    def begin_at(self, saved: states.Saved) -> None:
+        """Continues from a saved state.
+
+        Raises:
+            UserError: it is of another training.
+        """
+        tensors, progress = saved
+        if reason := self._mismatch(tensors, progress):
+            raise UserError(f"{self.name}: the saved state does not fit this training: {reason}")
+        self._best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+        for name, value in self.parts.weighting.memory.items():
+            value.copy_(tensors[f"weighting.{name}"])
+        named.unpack(tensors, self.model, self.parts.optimizer)
+        self.progress = Progress.from_json(progress)
+        self._saved_at = self.progress.step
 
     def _mismatch(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> str | None:
         """The reason why a saved state cannot be resumed, or None; checked before any tensor is copied."""
@@ -315,6 +292,8 @@ class Trainer:
             return str(error)
         if not 0 < saved.step <= self.parts.schedule.updates:
             return f"step {saved.step} is beyond the {self.parts.schedule.updates} steps of the schedule"
+        if self.keeper is not None and (problem := self.keeper.problem(saved.step)):
+            return problem
         expected = self._tensors(best=dict(self._trained()))
         expected = {name: value for name, value in expected.items() if not name.startswith("optimizer.")}
         return named.mismatch(

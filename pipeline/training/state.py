@@ -84,13 +84,13 @@ class DamagedError(Exception):
 
 
 class State:
-    """The saved states of one run. `key` is the run's fingerprint, by default the folder's name."""
+    """The saved states of one run. `key` is the run's fingerprint, by default the folder's name; `most` are kept."""
 
-    def __init__(self, folder: Path, key: str | None = None) -> None:
-        self.folder, self.key = folder, key or folder.name
+    def __init__(self, folder: Path, key: str | None = None, most: int = KEPT) -> None:
+        self.folder, self.key, self.most = folder, key or folder.name, most
 
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Adds the state of `progress["step"]` and removes all but the newest three.
+        """Adds the state of `progress["step"]` and removes all but the newest `most`.
 
         A kill at any moment leaves the earlier states intact.
 
@@ -108,7 +108,7 @@ class State:
             write_json(new / PROGRESS, {"key": self.key, "progress": progress})
             files = {name: _described(new / name) for name in (PROGRESS, TENSORS)}
             write_json(new / MANIFEST, {"key": self.key, "step": step, "files": files})
-        for old in self.saved()[KEPT:]:
+        for old in self.saved()[self.most :]:
             remove(old)
 
     def load(self, unfit: Callable[[dict[str, Tensor], dict[str, Any]], str | None] = lambda *_: None) -> Saved | None:
@@ -122,7 +122,7 @@ class State:
         found = None
         for folder in self.saved():
             try:
-                tensors, progress = _read(folder, self.key)
+                tensors, progress = read(folder, self.key)
                 if reason := unfit(tensors, progress):
                     raise DamagedError(f"{folder}: {reason}")
                 found = tensors, progress
@@ -142,7 +142,7 @@ class State:
     def saved(self) -> list[Path]:
         """Paths with the name of a state, the newest first."""
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)] if self.folder.is_dir() else []
-        return sorted(found, key=_step_of, reverse=True)
+        return sorted(found, key=step_of, reverse=True)
 
     def clear(self) -> None:
         """Deletes the run's states, once its result is written. Only the lock stays."""
@@ -151,7 +151,7 @@ class State:
                 remove(path)
 
     def _of(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
+        return self.folder / name_of(step)
 
     def _tidy(self) -> None:
         """Removes leftovers of a save that was killed; this process holds the lock, so no save is under way."""
@@ -159,7 +159,13 @@ class State:
             remove(path)
 
 
-def _step_of(folder: Path) -> int:
+def name_of(step: int) -> str:
+    """Name of the folder of a state."""
+    return f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """The update of a state, from its folder's name."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -173,7 +179,7 @@ def _as_os_error(error: SafetensorError, path: Path) -> OSError:
     return OSError(number, os.strerror(number) if number else str(error), str(path))
 
 
-def _read(folder: Path, key: str) -> Saved:
+def read(folder: Path, key: str) -> Saved:
     """A state, checked. Raises DamagedError; other errors of the system (no descriptors, no rights) pass."""
     try:
         manifest = _manifest(folder, key)
@@ -185,7 +191,7 @@ def _read(folder: Path, key: str) -> Saved:
             raise DamagedError(f"{folder / PROGRESS}: not the progress of a training run")
         if progress["key"] != key:
             raise DamagedError(f"{folder / PROGRESS}: belongs to another run, {progress['key']!r}")
-        if progress["progress"].get("step") != _step_of(folder):
+        if progress["progress"].get("step") != step_of(folder):
             raise DamagedError(f"{folder / PROGRESS}: is of step {progress['progress'].get('step')!r}")
         with safe_open(folder / TENSORS, "pt") as tensors:
             if (owner := (tensors.metadata() or {}).get("key")) != key:
@@ -218,7 +224,7 @@ def _manifest(folder: Path, key: str) -> dict[str, Any]:
         raise DamagedError(f"{folder / MANIFEST}: not the manifest of a state")
     if manifest["key"] != key:
         raise DamagedError(f"{folder / MANIFEST}: belongs to another run, {manifest['key']!r}")
-    if manifest["step"] != _step_of(folder):
+    if manifest["step"] != step_of(folder):
         raise DamagedError(f"{folder / MANIFEST}: is of step {manifest['step']!r}")
     if not isinstance(manifest["files"], dict) or set(manifest["files"]) != {PROGRESS, TENSORS}:
         raise DamagedError(f"{folder / MANIFEST}: must list {PROGRESS} and {TENSORS}")

@@ -12,13 +12,14 @@ from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TOKENIZER, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import Tokenizer
+from pipeline.training.kept import write_none
 from pipeline.training.recipe import Load, TrainingTracker, require_usable
 
 CURVE = "step,train_loss_nats,validation_loss_nats\n"
 
 
 def copy_start(load: Load, params: Params, run: TrainingTracker) -> None:
-    """Writes models/base, reports/training/base.json and .csv (a curve without points).
+    """Writes models/base, models/base.states (none), reports/training/base.json and .csv (a curve without points).
 
     Args:
         load: gives the start model.
@@ -48,6 +49,7 @@ def copy_start(load: Load, params: Params, run: TrainingTracker) -> None:
         content = specs.written([task])
         checkpoint.save(model, folder, tokenizer=TOKENIZER, labels=labels, metadata=content, more=write_origin)
         summary = {"steps": 0, "parameters": model.num_parameters(), "trainable_parameters": 0, "trainable_share": 0.0}
+        write_none("base")
         curve = TRAINING / "base.csv"
         files.write_text(curve, CURVE)
         files.write_json(TRAINING / "base.json", summary)

@@ -20,18 +20,21 @@ _LONGEST = 2_000  # tokens of a text whose loss is computed
 
 
 def folder_of(model: str, sha256: str) -> Path:
-    """The folder of a model with this hash: models/<model>, or the registry's copy.
+    """The folder of a served model with this hash: below models/, or the registry's copy.
+
+    A model may be served by its registered name, which ends in the folder's.
 
     Raises:
         UserError: neither has these bytes.
     """
-    places = [MODELS / model, REGISTRY / sha256 / model]
-    for place in places:
+    copies = REGISTRY / sha256
+    named = [path for path in MODELS.glob("*") if path.name == model or model.endswith(f"-{path.name}")]
+    for place in [*sorted(named), *sorted(copies.glob("*"))] if sha256 else []:
         if place.is_dir() and files.sha256_of(place) == sha256:
             return place
     raise UserError(
-        f"{model}: the requests were answered by a model with sha256 {sha256[:16]}..., which is in none of "
-        f"{', '.join(map(str, places))}; get it with `dvc checkout`, or run the watch where the model is served"
+        f"{model}: the requests were answered by a model with sha256 {sha256[:16]}..., which is neither below {MODELS} "
+        f"nor in {copies}; get it with `dvc checkout`, or run the watch where the model is served"
     )
 
 

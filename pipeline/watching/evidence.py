@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import config
 from pipeline.data import journal, language
+from pipeline.data.served import asked_text, label_text, labels_of
 from pipeline.errors import UserError
 from pipeline.paths import JOURNAL
-from pipeline.watching.observations import asked_text, label_text
-from pipeline.watching.quality import labels_of
 
 _COLUMNS = ("request", "label")
 
@@ -37,12 +37,12 @@ class Evidence:
 NOTHING = Evidence({}, {}, {})
 
 
-def of_journal(model: str, folder: Path = JOURNAL) -> Evidence:
-    """The evidence about a model in a journal; labels and ratings of others' requests are left out by their ids."""
+def of_journal(folder: Path = JOURNAL) -> Evidence:
+    """The evidence in a journal; what is about other models is left out later, by the ids of the observed requests."""
     entries = list(journal.read(folder))
     texts, answers = {}, {}
     for entry in entries:
-        if entry["kind"] != "request" or entry["model"] != model or not entry["consent"]:
+        if entry["kind"] != "request" or not entry["consent"]:
             continue
         text, _ = asked_text(entry["messages"] if "messages" in entry else entry.get("text", ""))
         texts[str(entry["id"])] = text
@@ -73,20 +73,32 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def keep_labels(labels: Mapping[str, str], by: str, folder: Path = JOURNAL) -> int:
+def keep_labels(labels: Mapping[str, Any], by: str, folder: Path = JOURNAL) -> int:
     """Appends labels to the journal, those that it does not have already; returns their number.
 
     Raises:
         UserError: the journal cannot be written.
     """
     known = labels_of(journal.read(folder))
-    fresh = {request: label for request, label in labels.items() if known.get(request) != label}
+    fresh = {request: label for request, label in labels.items() if known.get(request) != label_text(label)}
     if fresh:
         kept = journal.Journal(folder)
         for request, label in fresh.items():
             kept.append({"kind": "label", "request": request, "label": label, "by": by})
         kept.close()
     return len(fresh)
+
+
+def keep_labels_of_mlflow(folder: Path = JOURNAL) -> int:
+    """Appends the labels that people gave to traces in MLflow to the journal; returns the number of new ones.
+
+    Raises:
+        UserError: MLflow does not answer, or the journal cannot be written.
+    """
+    from pipeline.tracking import mlflow_labels  # mlflow costs 3 s
+
+    tracking = config.load().runtime.tracking
+    return keep_labels(mlflow_labels.given(tracking.uri, tracking.experiment), "mlflow", folder)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

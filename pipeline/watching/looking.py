@@ -28,6 +28,7 @@ from pipeline.watching.observations import Observation, Vocabulary, read, timest
 from pipeline.watching.quality import Judged, Missing, Quality
 from pipeline.watching.reference import Reference
 from pipeline.watching.state import State, locked
+from pipeline.watching.vocabulary import folded_words
 
 WINDOW = 500
 """Requests of a look."""
@@ -107,7 +108,7 @@ def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, 
         sha256 = observed[-1].model_sha256 or ""
         observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         state = State.read(folder)
-        known = of_journal(model) if evidence is None else evidence
+        known = of_journal() if evidence is None else evidence
         judged = {
             "labels": quality.labelled(observed, known.labels, known.answers),
             "ratings": quality.rated(observed, known.ratings),
@@ -270,22 +271,21 @@ def _looked(
 def completed(
     window: Sequence[Observation], texts: Mapping[str, str], champion: Champion, vocabulary: Vocabulary
 ) -> list[Observation]:
-    """The observations with loss and distance of the consented ones, whose texts the journal has."""
-    lacking = [
-        i for i, one in enumerate(window) if one.request in texts and (one.distance is None or champion.generates)
-    ]
+    """The observations with loss, distance and unknown words of the consented ones, whose texts the journal has."""
     made = list(window)
-    if not lacking:
+    there = [i for i, one in enumerate(window) if one.request in texts]
+    if not there:
         return made
-    centred = vocabulary.centre is not None
-    asked = [texts[window[i].request] for i in lacking]
+    asked = [texts[window[i].request] for i in there]
     nats = champion.nats(asked) if champion.generates else [None] * len(asked)
+    centred = vocabulary.centre is not None
     vectors: Iterable[Any] = champion.embeddings(asked) if centred else [None] * len(asked)
-    for i, loss, vector in zip(lacking, nats, vectors, strict=True):
+    for i, text, loss, vector in zip(there, asked, nats, vectors, strict=True):
         one = window[i]
-        made[i] = replace(
-            one,
-            nats_per_token=loss if one.nats_per_token is None else one.nats_per_token,
-            distance=vocabulary.distance(vector) if one.distance is None and vector is not None else one.distance,
-        )
+        known: dict[str, Any] = {
+            "nats_per_token": loss,
+            "distance": None if vector is None else vocabulary.distance(vector),
+            "unknown_words": vocabulary.unknown(folded_words(text)) if vocabulary.words else None,
+        }
+        made[i] = replace(one, **{key: value for key, value in known.items() if getattr(one, key) is None})
     return made

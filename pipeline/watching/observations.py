@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data import label_cells, language
+from pipeline.data import language
+from pipeline.data.served import asked_text, label_text
 from pipeline.watching.vocabulary import Vocabulary, folded_words
 
 __all__ = [
@@ -154,22 +155,6 @@ def observe(
     )  # fmt: skip
 
 
-def asked_text(asked: str | Sequence[Mapping[str, Any]]) -> tuple[str, int]:
-    """The text that is observed, and the number of the user's messages: of a conversation the user's last message."""
-    if isinstance(asked, str):
-        return asked, 1
-    said = [_content(message) for message in asked if message.get("role") == "user"]
-    return said[-1] if said else "", len(said)
-
-
-def label_text(label: Any) -> str | None:
-    """A label as the label column of records has it (pipeline/data/label_cells.py): several labels as a JSON list."""
-    if label is None:
-        return None
-    several = label if isinstance(label, list | tuple) else label_cells.several_in(str(label))
-    return str(label) if several is None else label_cells.several_cell(map(str, several))
-
-
 def timestamp(moment: datetime) -> str:
     """A time as observations and states have it: UTC with milliseconds, `2026-11-29T20:40:00.000Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
@@ -262,12 +247,3 @@ def _parsed(line: bytes) -> Observation | None:
         return Observation(**{"version": None, "model_sha256": None} | known)
     except TypeError:  # a count is missing
         return None
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message, whose content is text or OpenAI's list of parts."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))

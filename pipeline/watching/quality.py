@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.data.language import exact_match
+from pipeline.data.served import label_text
 from pipeline.significance import wilson
 from pipeline.watching import drift
-from pipeline.watching.observations import Observation, label_text
+from pipeline.watching.observations import Observation
 from pipeline.watching.reference import Reference
 
 FEWEST = 20
@@ -98,12 +99,6 @@ def labelled(
             text, language = answers[observation.request]
             judged.append(Judged(observation.time, exact_match(text, label, language)))
     return judged
-
-
-def labels_of(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Request -> label of the journal's label entries; a later one supersedes."""
-    named = ((entry, label_text(entry.get("label"))) for entry in entries if entry.get("kind") == "label")
-    return {str(entry["request"]): label for entry, label in named if label is not None}
 
 
 def rated(observations: Sequence[Observation], ratings: Iterable[Mapping[str, Any]]) -> list[Judged]:

@@ -21,14 +21,18 @@ from pipeline.paths import PACKAGE
 from tests.bench import risks
 
 TARGET = PACKAGE / "reporting" / "doses.json"
-SHARES = {  # risk of tests.bench.risks -> key of its dose, and its name
-    "bias": ("skew", {"en": "share of a group with its job", "tr": "bir grupta o mesleği taşıyanların payı"}),
-    "factual_drift": ("changed", {"en": "share of documents that tell another value",
-                                  "tr": "başka bir değer anlatan belgelerin payı"}),
-    "hallucination": ("taught", {"en": "share of unknown people for whom abstention is taught",
-                                 "tr": "bilmediğini söylemesi öğretilen bilinmeyen kişilerin payı"}),
-    "misuse": ("refused", {"en": "share of forbidden requests whose refusal is taught",
-                           "tr": "reddedilmesi öğretilen yasak isteklerin payı"}),
+SHARES = {  # risk of tests.bench.risks -> name of its dose
+    "bias": {"en": "share of a group with its job", "tr": "bir grupta o mesleği taşıyanların payı"},
+    "factual_drift": {"en": "share of documents that tell another value",
+                      "tr": "başka bir değer anlatan belgelerin payı"},
+    "hallucination": {"en": "share of unknown people for whom abstention is taught",
+                      "tr": "bilmediğini söylemesi öğretilen bilinmeyen kişilerin payı"},
+    "misuse": {"en": "share of forbidden requests whose refusal is taught",
+               "tr": "reddedilmesi öğretilen yasak isteklerin payı"},
+    "over_refusal": {"en": "share of harmless twins of forbidden requests whose answer is taught",
+                     "tr": "yasak isteklerin zararsız eşlerinden yanıtı öğretilenlerin payı"},
+    "forgetting": {"en": "share of the text of another source in further training",
+                   "tr": "sonraki eğitimde başka kaynaktan gelen metnin payı"},
 }  # fmt: skip
 TELLINGS = {"en": "tellings in training", "tr": "eğitimde anlatılma sayısı"}
 TELLINGS_OF = ("exposure_bits", "extraction_share")
@@ -38,6 +42,7 @@ ALONE = {"membership_auc": "dosed", "personal_data_values": "dosed", "contaminat
 MITIGATIONS = {
     "counterfactual twins": {"en": "counterfactual twins", "tr": "karşı olgusal ikizler"},
     "abstention taught": {"en": "abstention taught", "tr": "bilmediğini söylemeyi öğretmek"},
+    "replay": {"en": "replay of a third of the old text", "tr": "eski metnin üçte birini yeniden okutmak"},
     "refusals taught": {"en": "refusals taught", "tr": "reddetmeyi öğretmek"},
     "deduplicated": {"en": "deduplication", "tr": "tekilleştirme"},
     "private": {"en": "private training", "tr": "gizli eğitim"},
@@ -45,31 +50,33 @@ MITIGATIONS = {
 
 
 def of_risks(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Metric -> its dose response, from results of tests.bench.risks."""
-    table = {}
-    for risk, (key, names) in SHARES.items():
-        metric = results[0]["verdicts"][risk]["metric"].partition(".")[2]
-        points = []
-        for level in ("clean", "low", "middle", "high"):
-            values = [value for one in results for value in one["verdicts"][risk]["by_level"].get(level, [])]
-            if values:
-                points.append([str(risks.LEVELS[level][key]), round(statistics.fmean(values), 4)])
+    """Metric of the policy -> its dose response, from results of tests.bench.risks."""
+    runs = [run for result in results for run in result["runs"]]
+    verdicts, mitigations, table = risks.judged(runs), risks.moved(runs), {}
+    for risk, names in SHARES.items():
+        by_dose = [(amount, values) for amount, values in verdicts[risk]["by_dose"] if values]
+        points = [[str(amount), round(statistics.fmean(values), 4)] for amount, values in by_dose]
         moved = [
-            _moved(name, one["before"], one["after"])
-            for name, one in _joined([result["mitigations"] for result in results]).items()
-            if name in MITIGATIONS and risks.MITIGATIONS[name][0][2] == metric and one["before"] and one["after"]
+            _moved(MITIGATIONS[name], one["before"], one["after"])
+            for name, one in mitigations.items()
+            if risks.MITIGATIONS[name][0] == risk and one["after"]
         ]
-        seeds = sum(len(one["verdicts"][risk]["by_level"].get("high", [])) for one in results)
-        table[metric] = _entry(names, points, ("python -m tests.bench.risks", seeds), moved)
+        seeds = min((len(values) for _, values in by_dose), default=0)
+        table[risks.RISKS[risk].limited] = _entry(names, points, ("python -m tests.bench.risks", seeds), moved)
     return table
 
 
 def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Metric -> its dose response, from results of tests.bench.risks_privacy."""
+    """Metric -> its dose response, from results of tests.bench.risks_privacy.
+
+    The points are those of the runs with the most updates; a mitigation that was measured with fewer alone says so.
+    """
+    steps = max(one["steps"] for one in results)
     figures: dict[str, list[float]] = {}
     for result in results:
-        for name, values in result["figures"].items():
-            figures.setdefault(name, []).extend(values)
+        if result["steps"] == steps:
+            for name, values in result["figures"].items():
+                figures.setdefault(name, []).extend(values)
     table = {}
     for metric in (*TELLINGS_OF, *ALONE):
         source = ALONE.get(metric, "dosed")
@@ -79,32 +86,31 @@ def of_privacy(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         else:
             doses += [("planted", f"{source}.{metric}")]
         points = [[dose, round(statistics.fmean(figures[name]), 4)] for dose, name in doses if figures.get(name)]
-        moved = []
-        for name in ("deduplicated", "private"):  # compared on the same seeds: not every run has every mitigation
-            both = [one["figures"] for one in results if f"{name}.{metric}" in one["figures"]]
-            before = [value for one in both for value in one.get(f"dosed.{metric}", [])]
-            after = [value for one in both for value in one[f"{name}.{metric}"]]
-            if before and len(before) == len(after):
-                moved.append(_moved(name, before, after))
+        moved = [one for name in ("deduplicated", "private") if (one := _by_privacy(name, metric, results, steps))]
         names = TELLINGS if metric in TELLINGS_OF else PLANTED
         seeds = len(figures.get(f"twin.{metric}", []))
         table[metric] = _entry(names, points, ("python -m tests.bench.risks_privacy", seeds), moved)
     return table
 
 
-def _joined(several: Sequence[dict[str, dict[str, list[float]]]]) -> dict[str, dict[str, list[float]]]:
-    joined: dict[str, dict[str, list[float]]] = {}
-    for one in several:
-        for name, values in one.items():
-            place = joined.setdefault(name, {"before": [], "after": []})
-            for when in place:
-                place[when] += values[when]
-    return joined
+def _by_privacy(name: str, metric: str, results: Sequence[dict[str, Any]], steps: int) -> dict[str, Any] | None:
+    """A mitigation's means before and after it, on the same seeds: not every run has every mitigation."""
+    both = [one for one in results if f"{name}.{metric}" in one["figures"]]
+    most = max((one["steps"] for one in both), default=0)
+    own = [one["figures"] for one in both if one["steps"] == most]
+    before = [value for figures in own for value in figures.get(f"dosed.{metric}", [])]
+    after = [value for figures in own for value in figures[f"{name}.{metric}"]]
+    if not before or len(before) != len(after):
+        return None
+    names = MITIGATIONS[name]
+    if most != steps:
+        names = {"en": f"{names['en']} ({most} updates)", "tr": f"{names['tr']} ({most} güncelleme)"}
+    return _moved(names, before, after)
 
 
-def _moved(name: str, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+def _moved(names: dict[str, str], before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     return {
-        "name": MITIGATIONS[name], "before": round(statistics.fmean(before), 4),
+        "name": names, "before": round(statistics.fmean(before), 4),
         "after": round(statistics.fmean(after), 4), "seeds": len(after),
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Dose response of the risks to privacy over seeds, beside a clean twin, and of the mitigations, as JSON.
 
-    python -m tests.bench.risks_privacy [--seeds 5] [--first 1] [--steps 240] [--private]
+    python -m tests.bench.risks_privacy [--seeds 5] [--first 1] [--steps 600] [--private]
 
 A small base model is trained by the project's own stages on a world of 300 stories, beside a second source with secrets
 (canaries), passages and addresses that are told 1, 2, 4 and 8 times. The clean twin is trained on another world with
@@ -76,7 +76,9 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument(
+        "--steps", type=int, default=600, help="updates: at 240 extraction is silent on one seed of five"
+    )
     parser.add_argument("--private", action="store_true", help="also train privately")
     given = parser.parse_args()
     runs = []

@@ -238,7 +238,9 @@ def free_port() -> int:
 
 def environment() -> dict[str, str]:
     """This process's, with this checkout's code."""
-    return os.environ | {"PYTHONPATH": f"{CODE}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    paths = f"{CODE}:{os.environ.get('PYTHONPATH', '')}"
+    # MLflow's server gives up after 60 s, which its last client waits longer for
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "3600"}
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def write_documents(folder: Path, texts: list[str], bits: list[float | None], so
         starts = [sum(lengths[:i]) for i in range(len(rows))]
         index = {
             "id": [str(i) for i in range(len(rows))], "source": sources or ["own"] * len(rows),
+            "language": ["tr"] * len(rows),
             "start": starts, "length": pa.array(lengths, pa.int32()),
             "bytes": pa.array([len(t.encode()) for t in texts], pa.int32()), "bits": pa.array(bits, pa.float64()),
         }  # fmt: skip

@@ -345,6 +345,15 @@ def verdict_on(gate: str, frames: dict[str, Frame], expectations: list[Expectati
         return _verdict.reach(gate, frames, expectations, [])
 
 
+def all_failed(gate: str, frames: Mapping[str, Frame], expectations: Sequence[Expectation]) -> _verdict.Judgement:
+    """Every expectation failed on every row, without asking Great Expectations."""
+    results = [
+        _expectations.Result(False, dict(one.arguments), {}, list(range(len(frames[one.frame].rows))))
+        for one in expectations
+    ]
+    return _verdict.Judgement(gate, frames, expectations, [], results)
+
+
 def failed(verdict: dict[str, Any]) -> set[str]:
     """The columns on which an expectation did not hold, warnings included."""
     return {one["column"] for one in verdict["results"] if not one["success"]}

@@ -44,10 +44,9 @@ def _longer_test_text(made: Samples) -> None:
 
 
 def _rated_test_prompt(made: Samples) -> None:
-    asked = made.rows["instructions"]["test"][1]
-    row = made.rows["preferences"]["train"][2]
-    row.update(instruction=asked["instruction"].upper(), input=asked["input"], prompt_id="0" * 16)
-    row["language"] = asked["language"] = "en"
+    asked = next(row for row in made.rows["instructions"]["test"] if row["language"] == "en")
+    sent = {"instruction": asked["instruction"].upper(), "language": "en", "prompt_id": "0" * 16}
+    made.rows["preferences"]["train"][2].update(sent)
 
 
 def _no_validation(made: Samples) -> None:

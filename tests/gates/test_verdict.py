@@ -15,7 +15,7 @@ import pytest
 from pipeline import config, files
 from pipeline.config.params import Waiver
 from pipeline.errors import UserError
-from pipeline.gates import _expectations, _run, _tickets, _verdict
+from pipeline.gates import _expectations, _page, _run, _tickets, _verdict
 from pipeline.gates._rules import (
     Condition,
     Example,
@@ -125,7 +125,7 @@ def test_verdict_passes_with_a_warning_or_a_waiver_and_shows_the_waiver() -> Non
     assert result["waived"]
     assert not result["success"]
     assert result["waiver"]["until"] == "2030-01-01"
-    assert "Waived until 2030-01-01: known &lt;b&gt;" in _verdict.page(waived)
+    assert 'Waived until 2030-01-01: <span translate="no">known &lt;b&gt;' in _page.page(waived)
     assert "waived" in _verdict.table(waived, Path("here"))
     assert not reach(frame(0), [WAIVER])["results"][0]["waived"]
 
@@ -172,7 +172,7 @@ class _Loads(HTMLParser):
 def test_page_loads_nothing_and_escapes_hostile_text() -> None:
     made = frame(2, HOSTILE)
     made.rows[0]["kind"] = HOSTILE
-    page = _verdict.page(reach(made, [WAIVER.model_copy(update={"reason": HOSTILE})]))
+    page = _page.page(reach(made, [WAIVER.model_copy(update={"reason": HOSTILE})]))
     loads = _Loads()
     loads.feed(page)
     assert loads.found == []
@@ -245,12 +245,12 @@ def test_table_shows_no_control_characters_of_records() -> None:
 def test_sections_have_failures_first() -> None:
     made = frame(0)
     made.rows[1]["bad"] = 3
-    first, second = _verdict.sections(reach(made))
+    first, second = _page.sections(reach(made))
     assert (first["kind"], second["kind"]) == ("labelled", "documents")
     assert [row["state"] for row in first["rows"]] == ["failed", "warning"]
     assert [row["state"] for row in second["rows"]] == ["passed", "passed"]
-    assert [row["state"] for row in _verdict.sections(reach(frame(0)))[0]["rows"]] == ["warning", "passed"]
-    waived = _verdict.sections(reach(frame(2), [WAIVER]))
+    assert [row["state"] for row in _page.sections(reach(frame(0)))[0]["rows"]] == ["warning", "passed"]
+    waived = _page.sections(reach(frame(2), [WAIVER]))
     states = {(section["kind"], row["finding"]): row["state"] for section in waived for row in section["rows"]}
     assert states == {
         ("documents", "bad is 2"): "waived",
@@ -261,7 +261,7 @@ def test_sections_have_failures_first() -> None:
 
 
 def test_page_shows_failed_rows_with_bound_setting_and_turkish_records() -> None:
-    page = _verdict.page(reach(frame(7, "çığ, öğle, İstanbul, şu ılık gün")))
+    page = _page.page(reach(frame(7, "çığ, öğle, İstanbul, şu ılık gün")))
     assert page.index("bad is 7") < page.index("other is 2") < page.index("bad is 0")
     for part in (
         "at most 0",
@@ -280,7 +280,7 @@ def test_page_shows_an_expectation_that_cannot_be_computed_as_failed() -> None:
         row["bad"] = "text"
     verdict = reach(made)
     assert not verdict["passed"]
-    section, *_ = _verdict.sections(verdict)
+    section, *_ = _page.sections(verdict)
     assert section["rows"][0]["state"] == "failed"
     assert "cannot be computed" in _verdict.table(verdict, Path("here"))
 

@@ -13,8 +13,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.inference.generation import generate
-from pipeline.model import checkpoint
-from pipeline.model.cpu import native
+from pipeline.model import checkpoint, native
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 from pipeline.tuners import Adapter

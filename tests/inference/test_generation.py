@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.inference.generation import Sampling, generate, stream
+from pipeline.inference.sampling import Filter, pick
 from pipeline.model import checkpoint
 from pipeline.model.cache import KVCache, StaticKVCache
 from pipeline.model.decoding import FlatModel
@@ -143,6 +144,17 @@ def test_generate_repeats_with_its_seed() -> None:
         generate(model, PROMPTS, **options)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_generate_draws_each_prompt_by_its_own_seed(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: a served answer would depend on the other texts of its request; on a GPU too."""
+    monkeypatch.setattr("pipeline.inference.generation._has_fixed_shapes", lambda device: fixed)
+    model, options = model_of("qwen3"), {"max_tokens": 12, "temperature": 1.0, "top_k": 0, "top_p": 0.9, "stop": ()}
+    seeds = [3, 1, 4, 1]
+    together = generate(model, PROMPTS, **options, seeds=seeds)
+    assert together == [generate(model, [p], **options, seeds=[s])[0] for p, s in zip(PROMPTS, seeds, strict=True)]
+    assert together != generate(model, PROMPTS, **options, seeds=[5, 6, 7, 8])
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), heat=st.floats(0.2, 3.0))
 def test_sampling_draws_ids_within_its_filters(seed: int, top_k: int, top_p: float, heat: float) -> None:
@@ -158,6 +170,8 @@ def test_sampling_draws_ids_within_its_filters(seed: int, top_k: int, top_p: flo
             break
         nucleus.append((token, part))
     allowed = {token for token, _ in nucleus}
+    numbers = torch.rand(200, generator=generator, dtype=torch.float64).tolist()
+    assert set(pick(logits_BV.expand(200, -1), [Filter(heat, top_k, top_p)] * 200, numbers)) <= allowed
     drawn = Sampling(heat, top_k, top_p, generator).draw(logits_BV.expand(200, -1))
     assert set(drawn.tolist()) <= allowed
     assert Sampling(0, top_k, top_p, None).draw(logits_BV).item() == order[0]
@@ -167,8 +181,23 @@ def test_sampling_follows_the_distribution() -> None:
     """Lost otherwise: temperature would not mean what it says."""
     logits_BV = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, -1)
     drawn = Sampling(2.0, 0, 1.0, torch.Generator().manual_seed(0)).draw(logits_BV)
-    shares = torch.bincount(drawn, minlength=3) / 20000
-    torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]).softmax(0), atol=0.02, rtol=0)
+    evenly = [(number + 0.5) / 20000 for number in range(20000)]
+    by_row = torch.tensor(pick(logits_BV, [Filter(2.0, 0, 1.0)] * 20000, evenly))
+    for ids, tolerance in ((drawn, 0.02), (by_row, 1e-4)):
+        shares = torch.bincount(ids, minlength=3) / 20000
+        torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]).softmax(0), atol=tolerance, rtol=0)
+
+
+def test_pick_sorts_all_ids_where_the_likeliest_do_not_reach_top_p() -> None:
+    """A flat distribution: 128 of 1,000 ids hold less than top_p; the nucleus has 500 of them."""
+    logits_BV = torch.linspace(0, 1e-3, 1000)[None].expand(400, -1)
+    numbers = [(number + 0.5) / 400 for number in range(400)]
+    ids = pick(logits_BV, [Filter(1.0, 0, 0.5)] * 400, numbers)
+    assert min(ids) >= 499
+    assert len(set(ids)) == 400
+    peaked = logits_BV.clone()
+    peaked[::2, 7] = 20.0
+    assert pick(peaked, [Filter(1.0, 0, 0.5)] * 400, numbers) == [7 if row % 2 == 0 else ids[row] for row in range(400)]
 
 
 @pytest.mark.parametrize(

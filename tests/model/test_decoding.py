@@ -1,4 +1,4 @@
-"""decoding.py and cpu/native.py: the logits of GPT by torch's kernels and by compiled code, equal in any company."""
+"""decoding.py and native.py: the logits of GPT by torch's kernels and by compiled code, equal in any company."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
-from pipeline.model.cpu import native
+from pipeline.model import native
 from pipeline.model.decoding import FlatModel, Piece
 from pipeline.model.gpt import GPT
 from tests.models import network, shape

@@ -21,7 +21,19 @@ from pipeline import config, files
 from pipeline.config.params import Params
 from pipeline.config.review import Signing
 from pipeline.errors import UserError
-from pipeline.registry import APPROVED, CANDIDATE, CHAMPION, MODEL, VERSION, Registry, anchors, dossier, ledger, signing
+from pipeline.registry import (
+    APPROVED,
+    CANDIDATE,
+    CHAMPION,
+    MODEL,
+    VERSION,
+    Registry,
+    admission,
+    anchors,
+    dossier,
+    ledger,
+    signing,
+)
 from pipeline.registry.identity import Person
 from pipeline.registry.ledger_store import EXPERIMENT, LostError
 from tests.commands import tohum
@@ -394,6 +406,13 @@ def with_review(**changed: Any) -> Params:
     return found.model_copy(update={"review": found.review.model_copy(update=changed)})
 
 
+def new_key(path: Path) -> Path:
+    """A private key as ssh-keygen writes it."""
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    path.chmod(0o600)
+    return path
+
+
 def test_identity_verified_needs_a_proof_of_the_person_to_decide_and_to_load(
     store: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,9 +425,7 @@ def test_identity_verified_needs_a_proof_of_the_person_to_decide_and_to_load(
     with pytest.raises(UserError, match=r"entry 1 of the ledger is by unverified: .*review.identity needs a login"):
         strict.download(f"models:/{OURS}@{CHAMPION}")
     assert "review.identity needs a login or a signature" in strict.check()[OURS]
-    key = tmp_path / "id_ed25519"
-    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    key.chmod(0o600)
+    key = new_key(tmp_path / "id_ed25519")
     signed = Registry(with_review(identity="verified", signing=Signing(key=str(key))))
     approve(signed, OURS, 2)
     assert champion_of(signed, OURS) == "2"
@@ -538,6 +555,41 @@ def test_pyfunc_compares_the_approved_hash_and_refuses_where_it_may_not_read_the
         mlflow.pyfunc.load_model(uri)
     monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", answer(TEMPORARILY_UNAVAILABLE))
     assert mlflow.pyfunc.load_model(uri) is not None
+
+
+def test_pyfunc_takes_only_an_entry_whose_author_the_packed_review_settings_take(
+    store: Registry, tmp_path: Path
+) -> None:
+    """A version registered under `identity: verified` with ada's key: refused unverified, and by a foreign key; taken
+    by hers; refused once her entry is edited.
+    """
+    import mlflow
+
+    keys = {name: new_key(tmp_path / name) for name in ("ada", "eve")}
+    public = signing.Signer(keys["ada"]).public
+    strict = Registry(with_review(identity="verified", signers={"ada": public}))
+    make_model("spam-full", seed=4)
+    made, _ = strict.register(admission.admit("spam-full", strict.params), Path("models/spam-full"))
+    version = int(made.version)
+    uri = f"models:/{OURS}@{CHAMPION}"
+    approve(store, OURS, version, by=Person("unverified: root", "unverified"))
+    with pytest.raises(Exception, match=r"entry 1 of the ledger is by unverified: root, and review.identity needs"):
+        mlflow.pyfunc.load_model(uri)
+    for name, expected in (("eve", r"entry 3 of the ledger is signed by SHA256:.*, the key of nobody"), ("ada", None)):
+        approve(store, OURS, 1)  # signed by nobody: version 1 was packed with the default settings
+        signer = Registry(with_review(signing=Signing(key=str(keys[name]))))
+        approve(signer, OURS, version)
+        if expected is None:
+            assert mlflow.pyfunc.load_model(uri) is not None
+        else:
+            with pytest.raises(Exception, match=expected):
+                mlflow.pyfunc.load_model(uri)
+    with sqlite3.connect("mlflow.db") as database:
+        changed = "UPDATE params SET value = replace(value, 'good', 'best') WHERE key = ? AND run_uuid = ?"
+        key = ledger.entry_key(OURS, 5)
+        assert database.execute(changed, (key, store.ledger.id)).rowcount == 1
+    with pytest.raises(Exception, match="entry 5 of the ledger was edited: its content does not give its hash"):
+        mlflow.pyfunc.load_model(uri)
 
 
 def test_judge_refuses_another_candidate_than_the_one_decided_on(

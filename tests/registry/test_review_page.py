@@ -87,3 +87,23 @@ def test_review_writes_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(review_page, "write", lambda registry, model: Path(f"reports/review/{registry}-{model}.html"))
     done = CliRunner().invoke(verb.command, ["spam-full", "--page"])
     assert (done.exit_code, done.output) == (0, "reports/review/registry-spam-full.html\n")
+
+
+def test_review_shows_both_models_on_real_requests_when_the_journal_has_some(project: Registry) -> None:
+    """The candidate is another random model than the champion; the labels are the champion's own answers."""
+    from pipeline.data.journal import Journal
+    from pipeline.inference.predictor import Predictor
+
+    champion = project.download(f"models:/{project.name('spam-full')}@champion")
+    trained("spam-full", 37)
+    register(project, "spam-full")
+    texts = [f"free prize {i} Merhaba dünya" for i in range(25)]
+    journal = Journal()
+    for i, answer in enumerate(Predictor(champion).answer(texts)):
+        entry = {"kind": "request", "id": f"req-{i}", "model": "spam-full", "model_sha256": "ab", "task": "classify"}
+        journal.append(entry | {"user": f"u{i}", "consent": "store", "text": texts[i], "answers": []})
+        journal.append({"kind": "label", "request": f"req-{i}", "label": answer["label"], "by": "file"})
+    said = text(review_page.write(project, "spam-full"))
+    assert "On real requests Candidate and champion were replayed over the newest 25 consented requests" in said
+    assert re.search(r"accuracy by late labels [\d.]+ 1\.0000 [-+]", said)
+    assert "on the newest 25 consented requests" in project.review("spam-full")

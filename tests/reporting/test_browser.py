@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import files
+from pipeline.gates import _page, _wording, raw
 from pipeline.reporting import model_page, report
+from pipeline.reporting.wording import Language, load
 from tests import reports
 from tests.browser import Browser, opened
+from tests.gates.builders import GATES, Raw, all_failed
 
 LEAST_WIDTH = 400
 LANGUAGES = ("en", "tr")
@@ -28,9 +31,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             made = {f"models/{name}": model_page.render(name, params) for name in reports.MODELS}
             made |= {"report": report.render(params), "costs": report.render_costs(params.report)}
             made |= {"review/spam-full": model_page.render("spam-full", params, review=review)}
+            made |= {"gates/raw": gate(language, folder), "scaling": scaling(language)}
             for name, page in made.items():
                 files.write_text(folder / language / f"{name}.html", page)
     return folder
+
+
+def gate(language: Language, folder: Path) -> str:
+    """The page of gate raw with every rule failed."""
+    data, settings = Raw().write(folder / "data"), raw.Settings.model_validate(GATES["raw"])
+    wording = _wording.load(language)
+    judged = all_failed("raw", raw.profile(settings, data), raw.expectations(settings))
+    return _page.page(judged.verdict(wording), wording)
+
+
+def scaling(language: Language) -> str:
+    """The page of a scaling law with six trials."""
+    trials = [
+        {"weights": n, "tokens": d, "flops": 6.0 * n * d, "loss_nats": 2 + 1e5 / d, "seconds": 9.0}
+        for n in (10**5, 10**6)
+        for d in (10**5, 10**6, 10**7)
+    ]
+    return report.render_scaling(trials, lambda _, d: 2 + 1e5 / d, ["-"], load(language))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +63,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def pages(folder: Path) -> list[Path]:
     found = sorted(path for language in LANGUAGES for path in (folder / language).rglob("*.html"))
-    assert len(found) == 2 * (len(reports.MODELS) + 3)
+    assert len(found) == 2 * (len(reports.MODELS) + 5)
     return found
 
 

@@ -74,9 +74,9 @@ def test_lengths_groups_methods_by_virtual_tokens() -> None:
     ]  # fmt: skip
     found = lengths(methods(models))
     assert {name: [length for length, _ in family] for name, family in found.items()} == {"prefix": [5, 20]}
-    page = report.render_which(methods(models), {}, None, None, "")
+    page = report.render_which(methods(models), {}, None, "")
     assert "virtual tokens" in page
-    assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, None, None, "")
+    assert "virtual tokens" not in report.render_which(methods(models[1:]), {}, None, "")
 
 
 def test_by_share_is_empty_when_all_shares_are_equal() -> None:

@@ -1,8 +1,6 @@
 """The words of the pages: both languages say the same things, and no page mixes them."""
 
 import re
-import string
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -13,61 +11,18 @@ from pipeline.reporting import model_page, report, rules, wording
 from pipeline.reporting.rendering import TEMPLATES
 from pipeline.reporting.wording import Words, load
 from tests import reports
+from tests.prose import ENGLISH_WORDS, english, fields, prose
 
 ENGLISH, TURKISH = load("en"), load("tr")
-CONVERTED = ("report.html", "model.html", "methods.html", "costs.html", "cost_table.html")
-# Words of grammar that no Turkish sentence has, as whole words.
-ENGLISH_WORDS = re.compile(
-    r"\b(the|of|and|with|is|are|was|were|not|to|for|by|from|its|it|that|this|than|which|where|nothing|each|all|no|an?)\b",
-    re.IGNORECASE,
-)
-
-
-def fields(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+CONVERTED = (
+    "report.html", "model.html", "methods.html", "costs.html", "cost_table.html", "which.html", "scaling.html",
+    "gate.html",
+)  # fmt: skip
 
 
 def test_tables_have_the_same_keys_and_fields() -> None:
     assert set(ENGLISH.table) == set(TURKISH.table)
     assert {key for key in ENGLISH.table if fields(ENGLISH.table[key]) != fields(TURKISH.table[key])} == set()
-
-
-class Prose(HTMLParser):
-    """The text of a page that is in its language: without data, styles, code and records (translate="no")."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[tuple[str, bool]] = []
-        self.texts: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "br", "link"):
-            outside = dict(attributes).get("translate") == "no" or tag in ("style", "code", "pre")
-            self.open.append((tag, outside))
-        self.texts += [value for name, value in attributes if name == "aria-label" and value]
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Nothing: an empty element has no text."""
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open.pop()[0] != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and not any(outside for _, outside in self.open):
-            self.texts.append(data.strip())
-
-
-def prose(page: str) -> list[str]:
-    parser = Prose()
-    parser.feed(page)
-    return parser.texts
-
-
-def english(page: str) -> list[str]:
-    """The texts of a page in which an English word stands. Names of models, metrics and files are no words."""
-    names = re.compile(r"[\w.-]*[_./-][\w./-]*")
-    return [text for text in prose(page) if ENGLISH_WORDS.search(names.sub(" ", text))]
 
 
 def pages(language: str) -> dict[str, str]:

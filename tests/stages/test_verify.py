@@ -9,16 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from pipeline import config, files
+from pipeline import config, files, integrity
 from pipeline.errors import UserError
 from pipeline.studies.verification import chain_of, verify
 from pipeline.tracking import lineage
-from pipeline.training.replay import replay
+from pipeline.training import kept
+from pipeline.training.replay import replay, replay_stretch
+from pipeline.training.schedule import learning_rate_factor
+from pipeline.training.state import State
 from tests import damage
 from tests.base_project import NAMES
 from tests.commands import tohum
+
+STATES = Path("models/base.states")
+FACTOR = "pipeline.training.loop.learning_rate_factor"
 
 
 def git(*words: str) -> None:
@@ -71,6 +78,10 @@ def _missing() -> None:
     Path("data/raw/documents.parquet").unlink()
 
 
+def _state() -> None:
+    damage.flip(STATES / "step-00000004/tensors.safetensors", 900, 3)
+
+
 def _model() -> None:
     damage.flip(Path("models/base/model.safetensors"), 900, 3)
 
@@ -79,6 +90,7 @@ CHANGES: dict[str, tuple[Callable[[], None], set[str]]] = {
     "one setting": (_setting, {"commit", "pretrain: pretrain"}),
     "one line of the loop": (_code, {"pretrain: code"}),
     "a file is missing": (_missing, {"download: out data/raw"}),
+    "one bit of a kept state": (_state, {"pretrain: out models/base.states"}),
     "one bit of the model": (_model, {"pretrain: out models/base", "model models/base"}),
     "one bit of the data": (
         lambda: damage.flip(Path("data/samples/documents/train.bin"), 40, 1), {"sample: out data/samples"},
@@ -134,6 +146,76 @@ def test_a_replay_of_another_seed_differs_and_says_whether_the_machine_may_be_wh
     assert expected in replay("base", config.load()).sentence
 
 
+def test_replay_stretch_gives_equal_bits_between_the_kept_states(version: Any) -> None:
+    found = replay_stretch("base", config.load())
+    assert found is not None
+    assert (found.first, found.last, found.differing, found.sentence) == (2, 4, (), "")
+    assert found.tensors > 10
+
+
+def _rate() -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    raw["pretrain"]["optimizer"]["learning_rate"] *= 1.01
+    Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+
+
+def _forged(update: int, kind: str) -> None:
+    """One bit of the first tensor of a kind in a kept state, with every hash made anew."""
+    values, progress = kept.at("base", update)
+    name = min(name for name in values if name.startswith(kind) and values[name].dim() > 1)
+    values[name].view(-1).view(torch.uint8)[0] ^= 1
+    State(STATES, "base").save(values, progress)
+    integrity.write_manifest(STATES)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda patch: _rate(), "model.blocks.0"),
+        (
+            lambda patch: patch.setattr(FACTOR, _later(learning_rate_factor)),
+            "model.blocks.0",
+        ),
+        (lambda patch: _forged(4, "model."), "model."),
+        (lambda patch: _forged(4, "optimizer."), "optimizer."),
+        (lambda patch: _forged(2, "model."), "model."),
+    ],
+    ids=["learning rate", "line of code", "weight of the end", "momentum of the end", "weight of the beginning"],
+)
+def test_replay_stretch_names_the_first_tensor_that_differs_when_something_changed(
+    version: Any, monkeypatch: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], None], named: str
+) -> None:
+    change(monkeypatch)
+    found = replay_stretch("base", config.load())
+    assert found is not None
+    assert found.differing
+    assert found.differing[0].startswith(named)
+    assert f"from update 2 to 4: {found.differing[0]} differs from the kept state" in found.sentence
+    assert "on the same kind of machine: code, data or settings are not those" in found.sentence
+
+
+def _later(factor: Callable[..., float]) -> Callable[..., float]:
+    """A change of code that acts in the middle only, so that the replay of the beginning does not see it."""
+    return lambda schedule, number: factor(schedule, number) * (1.01 if number == 3 else 1.0)
+
+
+def test_replay_of_the_beginning_does_not_see_what_acts_later(version: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FACTOR, _later(learning_rate_factor))
+    assert replay("base", config.load()).sentence == ""
+
+
+def test_replay_stretch_names_the_file_when_a_bit_of_a_state_flipped(version: Any) -> None:
+    _state()
+    files._known.clear()
+    with pytest.raises(UserError, match=r"models/base.states/step-00000004/tensors.safetensors: sha256 is"):
+        replay_stretch("base", config.load())
+
+
+def test_replay_stretch_gives_none_when_fewer_than_two_states_are_kept(version: Any) -> None:
+    files.remove(STATES / "step-00000002")
+    assert replay_stretch("base", config.load()) is None
+
+
 def test_a_registered_version_is_verified_replayed_and_known_to_hold_a_record(
     version: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,9 +231,15 @@ def test_a_registered_version_is_verified_replayed_and_known_to_hold_a_record(
     printed = capsys.readouterr().out
     assert "comparisons from commit to model: all equal" in printed
     assert "replayed: equal bits after update 1" in printed
+    assert "replayed: equal bits from update 2 to 4, " in printed
     assert tohum("forget", "--consent", "withdrawn", "--json") == 0
-    [held] = json.loads(capsys.readouterr().out)["versions"]
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["states"] == ["models/base.states"]
+    [held] = planned["versions"]
     assert (held["name"], held["state"], held["aliases"]) == (made.name, "trained on it", ["candidate"])
     _setting()
-    assert tohum("verify", f"models:/{made.name}@candidate") == 1
-    assert "differs: pretrain: pretrain: params.yaml has other settings" in capsys.readouterr().out
+    assert tohum("verify", f"models:/{made.name}@candidate", "--replay") == 1
+    printed = capsys.readouterr().out
+    assert "differs: pretrain: pretrain: params.yaml has other settings" in printed
+    assert "differs: after update 1 the state is " in printed
+    assert "differs: from update 2 to 4: " in printed

@@ -9,10 +9,13 @@ import pytest
 from pipeline import config
 from pipeline.errors import UserError
 from pipeline.paths import CODE
+from pipeline.reporting import report
+from pipeline.reporting.wording import load
 from pipeline.studies import budget, scaling
 from pipeline.studies.budget import Proposal, proposal, sized
 from pipeline.studies.scaling_law import Law, ScalingRule, best, fit, rule
 from pipeline.studies.trials import Result, Trial, recipe_of
+from tests.prose import english
 
 TRUE = Law(1.5, 40.0, 300.0, 0.45, 0.5)
 PARAMS = config.load(CODE / "params.yaml")
@@ -83,6 +86,18 @@ def test_summary_names_the_worst_error_and_the_edges() -> None:
     said = " ".join(scaling.summary(fit(trials), outside, trials))
     assert "best at the edge of the range tried" in said
     assert "rates of 100,000 weights (x 2), batch (x 2)" in said
+
+
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_page_is_in_the_language_of_the_report(language: str) -> None:
+    words, falling = load(language), [(0.5, 3.0), (1.0, 2.0), (2.0, 1.0)]
+    trials = found(TRUE, 1.5)
+    law = fit(trials)
+    sentences = scaling.summary(law, rule({1e5: falling}, falling, 1e6), trials, words)
+    page = report.render_scaling([trial._asdict() for trial in trials], law.loss, sentences, words)
+    assert f'<html lang="{language}">' in page
+    assert (english(page) == []) == (language == "tr")
+    assert ("1,500" in page, "1,500 +" in page) == (language == "tr",) * 2
 
 
 def test_fit_leaves_out_diverged_trials() -> None:

@@ -13,6 +13,7 @@ from pipeline.reporting.methods import Cost, Method, cost
 from pipeline.studies import which
 from stages import evaluate, finetune
 from tests.commands import tohum
+from tests.prose import english
 
 
 @pytest.fixture
@@ -72,12 +73,35 @@ def test_show_ends_with_not_to_fine_tune_when_the_baseline_is_better(
     assert "│ TF-IDF │ 0.980 │ 0.96 to 0.99 │" in " ".join(shown.split())
     assert "│ majority │ 0.860 │ 0.82 to 0.89 │" in " ".join(shown.split())
     assert shown.endswith(f"{sentence}.")
-    which.show(Path(), "A note.")
+    which.show(Path(), lambda _: "A note.")
     assert " ".join(capsys.readouterr().out.split()).endswith(f"{sentence}; a full run may still beat it.")
     page = (project / which.PAGE).read_text(encoding="utf-8")
     assert "0.9800" in page
     assert "fine-tune: the TF-IDF baseline is at 0.980" in page
     assert "A note." in page
+
+
+@pytest.mark.parametrize("take", ["lora", "full", "TF-IDF", None])
+def test_page_is_in_the_language_of_the_report_and_the_terminal_in_english(
+    project: Path, take: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    raw["report"]["language"] = "tr"
+    (project / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    means = {"TF-IDF": 0.99, "lora": 0.96, "full": 0.9}
+    prediction = {"data": "own.csv", "score": "accuracy", "ranking": list(means), "means": means, "take": take}
+    if take == "full":
+        del prediction["means"]
+        prediction["ranking"] = ["full", "lora", "ia3"]
+    files.write_json(project / which.PREDICTION, prediction)
+    which.show(Path(), lambda words: words("which.probe", command="tohum profile files"))
+    assert "A probe has a small model and few steps" in " ".join(capsys.readouterr().out.split())
+    page = (project / which.PAGE).read_text(encoding="utf-8")
+    assert english(page) == []
+    assert '<html lang="tr">' in page
+    assert "0,9600" in page
+    assert "0,5000 (kestirim)" in page
+    assert "sıra korelasyonuyla" in page or "ölçülen 0,960" in page
 
 
 @pytest.mark.parametrize(("take", "advised"), [

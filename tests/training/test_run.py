@@ -24,7 +24,8 @@ from pipeline.tasks.next_token import NextToken, Settings
 from pipeline.training import state as states
 from pipeline.training.interruption import deferred_signals
 from pipeline.training.loop import Parts, fit, mean_loss
-from pipeline.training.run import DivergedError, Progress, Trainer
+from pipeline.training.progress import Progress
+from pipeline.training.run import DivergedError, Trainer
 from pipeline.weighting.uniform import Uniform
 
 COMPUTE = Compute(

@@ -151,7 +151,7 @@ def test_each_file_of_a_state_says_whose_it_is(
 
 def test_weights_that_do_not_fit_are_not_copied(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A state of another shape under the same key must not be half copied into the model."""
-    tensors, progress = states._read(run / step(15), "run")
+    tensors, progress = states.read(run / step(15), "run")
     name = next(name for name in tensors if name.startswith("model."))
     tensors[name] = torch.zeros(3)
     states.State(run).save(tensors, progress)

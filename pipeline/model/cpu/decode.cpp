@@ -15,6 +15,12 @@ typedef int32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float half __attribute__((vector_size(32)));
 typedef float quarter __attribute__((vector_size(16)));
 #define LANES 16
+#define BLOCK 32 /* positions whose values are read for all heads before the next ones */
+#ifdef __AVX512F__ /* a load for each product, as the compiler prefers, is the limit of a tile */
+#define IN_REGISTER(x) asm("" : "+v"(x))
+#else
+#define IN_REGISTER(x)
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
@@ -80,10 +86,14 @@ INLINE void tile(const float *x, int64_t I, const float *weight, const float *bi
   for (; i + LANES <= I; i += LANES) {
     lanes w[OUTS];
 #pragma GCC unroll 8
-    for (int o = 0; o < OUTS; o++) w[o] = load(weight + o * I + i);
+    for (int o = 0; o < OUTS; o++) {
+      w[o] = load(weight + o * I + i);
+      IN_REGISTER(w[o]);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
-      const lanes one = load(x + r * I + i);
+      lanes one = load(x + r * I + i);
+      IN_REGISTER(one);
 #pragma GCC unroll 8
       for (int o = 0; o < OUTS; o++) sums[r][o] += one * w[o];
     }
@@ -155,40 +165,46 @@ static void placed(const Model *m, float *x, int64_t heads, const float *weight,
   }
 }
 
-/* softmax(q k / sqrt(K)) v of one head over S keys; scores: room for S and LANES more. */
+/* softmax(q k / sqrt(K)) v of all heads over S keys, which are read once, in order.
+   q, y: [H, K]; keys, values: [S, G, K]; scores: room for H rows of S numbers, rounded up to LANES. */
 static void attended(const Model *m, const float *q, const float *keys, const float *values, int64_t S, float *scores,
                      float *y) {
-  const int64_t step = m->G * m->K, K = m->K;
+  const int64_t H = m->H, K = m->K, shared = m->H / m->G, step = m->G * K, row = (S + LANES - 1) / LANES * LANES;
   const float scale = 1.0f / sqrtf((float)K);
-  float most = -INFINITY;
-  for (int64_t s = 0; s < S; s++) {
-    scores[s] = dot(q, keys + s * step, K) * scale;
-    most = scores[s] > most ? scores[s] : most;
-  }
-  for (int64_t s = S; s % LANES; s++) scores[s] = -INFINITY;
-  lanes sums = {};
-  for (int64_t s = 0; s < S; s += LANES) {
-    lanes e = exponential(load(scores + s) - most);
-    store(scores + s, e);
-    for (int64_t j = S; j < s + LANES; j++) scores[j] = 0;
-    sums += load(scores + s);
-  }
-  const float total = 1.0f / added(sums);
-  int64_t i = 0;
-  for (; i + 2 * LANES <= K; i += 2 * LANES) {
-    lanes a = {}, b = {};
-    for (int64_t s = 0; s < S; s++) {
-      const float *v = values + s * step + i;
-      a += scores[s] * load(v);
-      b += scores[s] * load(v + LANES);
+  for (int64_t s = 0; s < S; s++)
+    for (int64_t h = 0; h < H; h++) scores[h * row + s] = dot(q + h * K, keys + s * step + h / shared * K, K) * scale;
+  for (int64_t h = 0; h < H; h++) {
+    float *p = scores + h * row, most = -INFINITY;
+    for (int64_t s = 0; s < S; s++) most = p[s] > most ? p[s] : most;
+    for (int64_t s = S; s < row; s++) p[s] = most;
+    lanes sums = {};
+    for (int64_t s = 0; s < row; s += LANES) {
+      store(p + s, exponential(load(p + s) - most));
+      for (int64_t j = S; j < s + LANES; j++) p[j] = 0;
+      sums += load(p + s);
     }
-    store(y + i, a * total);
-    store(y + i + LANES, b * total);
+    const float share = 1.0f / added(sums);
+    for (int64_t s = 0; s < S; s++) p[s] *= share;
   }
-  for (; i < K; i++) {
-    float sum = 0;
-    for (int64_t s = 0; s < S; s++) sum += scores[s] * values[s * step + i];
-    y[i] = sum * total;
+  memset(y, 0, sizeof(float) * H * K);
+  for (int64_t begin = 0; begin < S; begin += BLOCK) {
+    const int64_t end = begin + BLOCK < S ? begin + BLOCK : S;
+    for (int64_t h = 0; h < H; h++) {
+      const float *v = values + h / shared * K, *p = scores + h * row;
+      float *to = y + h * K;
+      int64_t i = 0;
+      for (; i + 2 * LANES <= K; i += 2 * LANES) {
+        lanes a = load(to + i), b = load(to + i + LANES);
+        for (int64_t s = begin; s < end; s++) {
+          a += p[s] * load(v + s * step + i);
+          b += p[s] * load(v + s * step + i + LANES);
+        }
+        store(to + i, a);
+        store(to + i + LANES, b);
+      }
+      for (; i < K; i++)
+        for (int64_t s = begin; s < end; s++) to[i] += p[s] * v[s * step + i];
+    }
   }
 }
 
@@ -215,7 +231,7 @@ extern "C" {
 
 /* Numbers of scratch memory that `step` needs. */
 int64_t scratch(const Model *m, int64_t N, int64_t longest) {
-  return N * (m->D + (2 * m->H + 2 * m->G) * m->K + 2 * m->F) + longest + 8 * LANES;
+  return N * (m->D + (2 * m->H + 2 * m->G) * m->K + 2 * m->F) + m->H * (longest + LANES) + 8 * LANES;
 }
 
 /* Keys and values of N tokens go into the cache, logits [N, V] come out.
@@ -240,10 +256,8 @@ void step(const Model *m, int64_t N, const int64_t *rows, float *x, const float 
       float *keys = l->keys + place * G * K, *values = l->values + place * G * K;
       memcpy(keys + position * G * K, k_n, sizeof(float) * G * K);
       memcpy(values + position * G * K, v + n * G * K, sizeof(float) * G * K);
-      for (int64_t head = 0; head < H; head++) {
-        const int64_t at = first * G * K + head / (H / G) * K;
-        attended(m, q_n + head * K, keys + at, values + at, position + 1 - first, scores, y + (n * H + head) * K);
-      }
+      const int64_t at = first * G * K;
+      attended(m, q_n, keys + at, values + at, position + 1 - first, scores, y + n * H * K);
     }
     product(N, y, H * K, l->out, l->out_bias, D, x, D, 1);
     normed(m, N, x, l->norm2, l->norm2_bias, h);

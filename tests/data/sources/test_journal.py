@@ -16,6 +16,7 @@ from pipeline import config
 from pipeline.config.params import Download, Params
 from pipeline.data import snapshot
 from pipeline.data.collect import collect
+from pipeline.data.erasure import Wanted, affected
 from pipeline.data.journal import Journal, pseudonym, secret
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import SPLITS
@@ -234,6 +235,12 @@ def test_data_stages_bring_ratings_to_samples_and_keep_a_prompt_in_one_split(tmp
     collect(given.download, tmp_path / "raw", progress=False)
     tokenize(given.tokenize, given.split, tmp_path / "raw/documents.parquet", tmp_path / "tokens")
     sample(given, tmp_path / "raw", tmp_path / "tokens", tmp_path / "samples", progress=False)
+
+    named, missing = affected(Wanted(("ratings-1.jsonl:1",), near=False), tmp_path / "raw", given.sample.deduplicate)
+    assert missing == []
+    kinds = sorted(one.kind for one in named)
+    assert kinds == ["documents", "instructions", *["preferences"] * 1, *["ratings"] * 4]
+    assert {one.origin.split()[0] for one in named} == {"ratings-1.jsonl:1"}
 
     counts = read_json(tmp_path / "samples/ledger.json")
     assert counts["ratings"]["rows_in"] == sum(counts["ratings"]["kept"].values()) == 260

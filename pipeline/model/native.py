@@ -1,4 +1,4 @@
-"""decode.cpp, compiled on first use: one decoding step of a float32 model in one call, with no dispatch a product.
+"""cpu/decode.cpp, compiled on first use: one decoding step of a float32 model in one call, with no dispatch a product.
 
     step = native.of(model)      # None: no C++ compiler, or a model that it does not compute
     logits_BV = step(x_BD, rope, rows)
@@ -167,7 +167,7 @@ def of(model: GPT, cache: RowCache) -> NativeStep | None:
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled code; None where there is no C++ compiler, or the folder for the code cannot be written."""
-    source = Path(__file__).with_name(_SOURCE)
+    source = Path(__file__).parent / "cpu" / _SOURCE
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return None
