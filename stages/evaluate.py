@@ -3,7 +3,8 @@
 import sys
 
 from pipeline import config, files, integrity, outcomes
-from pipeline.evaluation import measure_all, open_subject
+from pipeline.evaluation import open_subject
+from pipeline.evaluation._measure_all import measure_all
 from pipeline.paths import EVALUATION, MEASURES, MODELS
 from pipeline.tracking.stage import tracked_stage
 from stages import entry

@@ -188,7 +188,7 @@ class Browser:
 
     def tabbed(self, most: int = 500) -> list[tuple[str, bool]]:
         """What the Tab key reaches from the top: tag, and whether the focus is marked by an outline."""
-        self.value("document.activeElement.blur()")
+        self.value("(body => (body.tabIndex = -1, body.focus(), body.removeAttribute('tabindex')))(document.body)")
         reached = []
         for _ in range(most):
             for kind in ("keyDown", "keyUp"):

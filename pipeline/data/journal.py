@@ -25,12 +25,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from pipeline import segments
 from pipeline.data import journal_rewriting as rewriting
+from pipeline.data.journal_entries import TIE, now, problem
 from pipeline.data.pseudonyms import is_pseudonym, pseudonym, secret
 from pipeline.errors import UserError
 from pipeline.files import sync
@@ -39,6 +39,7 @@ from pipeline.rated import standing, superseded
 from pipeline.segments import Damage, Entry, read
 
 __all__ = [
+    "TIE",
     "Damage",
     "Entry",
     "Journal",
@@ -54,16 +55,6 @@ __all__ = [
 
 LIMIT_BYTES: Final = 1 << 30
 KEEP_DAYS: Final = 365
-TIE: Final = "tie"
-"""Value of a choice between answers that are equally good."""
-NEEDED: Final[dict[str, tuple[str, ...]]] = {
-    "request": ("id", "model", "model_sha256", "task", "user", "consent", "answers"),
-    "rating": ("id", "request", "rater", "form", "value", "consent"),
-    "label": ("request", "label", "by"),
-    "erasure": ("user",),
-    "export": ("file", "file_sha256"),
-}
-"""Kind of entry -> the fields without which it is refused."""
 _SEGMENTS = 16  # a full journal has about as many
 _LARGEST_SEGMENT = 16 << 20
 
@@ -135,8 +126,8 @@ class Journal:
             NotKeptError: the disk is full or fails, or the journal is; nothing of the entry is kept.
             ValueError: an unknown kind, a missing field, or a value that JSON lacks.
         """
-        if problem := _problem(entry):
-            raise ValueError(f"journal entry {entry.get('kind')}: {problem}")
+        if fault := problem(entry):
+            raise ValueError(f"journal entry {entry.get('kind')}: {fault}")
         entry = {"kind": entry["kind"], "time": now(), **entry}
         waiting = _Waiting(entry.get("id") or entry["kind"], entry["kind"], segments.body(entry))
         with self._queue_lock:
@@ -290,32 +281,6 @@ class Journal:
             yield
         finally:
             os.close(self._lock)
-
-
-def now() -> str:
-    """The time in UTC to the millisecond, as `2026-11-29T20:40:00.123Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _problem(entry: Entry) -> str | None:
-    """The first fault of an entry's fields; None if there is none."""
-    needed = NEEDED.get(entry.get("kind", ""))
-    if needed is None:
-        return f"the kind is none of {', '.join(NEEDED)}"
-    if missing := [field for field in needed if field not in entry]:
-        return f"{', '.join(missing)} missing"
-    if entry["kind"] != "rating":
-        return None
-    form, value = entry["form"], entry["value"]
-    fits = {
-        "choice": value == TIE or (type(value) is int and value >= 0),
-        "thumb": value in ("up", "down"),
-        "correction": isinstance(value, str),
-        "undo": value is None or isinstance(value, str),
-    }
-    if form not in fits:
-        return f"the form {form!r} is none of {', '.join(fits)}"
-    return None if fits[form] else f"the value {value!r} is no {form}"
 
 
 def _end_of(segment: segments.Segment) -> tuple[int, int]:

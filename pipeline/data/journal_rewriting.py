@@ -75,6 +75,8 @@ def without(folder: Path, gone: Collection[int], user: str | None = None) -> int
         The number of lines taken out.
     """
     taken = 0
+    for left in folder.glob(".*.tmp"):  # of a killed process; it may hold lines of someone who is erased now
+        left.unlink()
     for segment in segments.segments(folder)[:-1]:
         content = segment.path.read_bytes().splitlines(keepends=True)
         kept = [line for line in content if not _goes(line, gone, user)]

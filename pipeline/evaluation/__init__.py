@@ -89,6 +89,7 @@ class Measured(NamedTuple):
 
 Measure = Callable[[Any, Subject], Measured | tuple[dict[str, float], dict[str, Any]]]
 Target = TypeVar("Target")
+_RUNNER = "pipeline.evaluation._measure_all"  # masks the details
 
 
 def records(subject: Subject, kind: str, split: str, source: str | None = None) -> list[dict[str, Any]]:
@@ -153,14 +154,14 @@ def _kept_baseline(subject: Subject, settings: dict[str, Any], fitted: Callable[
     """The fields of a baseline, fitted or kept from an earlier evaluation of the same samples."""
     if subject.kept is None:
         return fitted()
-    code = _code_of("bag_of_words", subject)
+    code = code_of("bag_of_words", subject)
     key = kept_results.key_of("baseline", subject.samples, code, settings, subject.compute)
     result = kept_results.read(subject.kept, key)
     if result is not None:
         integrity.require_intact(subject.samples / "labelled")
         return result.details
     baseline = fitted()
-    if _code_of("bag_of_words", subject) == code:  # else an edit came while it ran
+    if code_of("bag_of_words", subject) == code:  # else an edit came while it ran
         kept_results.keep(subject.kept, key, kept_results.Result({}, baseline))
     return baseline
 
@@ -178,6 +179,12 @@ def _fit_baseline(subject: Subject, split: str) -> Baseline:
         for name, rows in splits.items()
     }
     return fit(texts["train"], texts["validation"], texts[split].texts)
+
+
+def code_of(measure: str, subject: Subject) -> closure.Code:
+    """The code that decides a measure's result."""
+    tasks = sorted({task.spec.name for task in subject.tasks})
+    return closure.code([__name__, _RUNNER], {"evaluation": [measure], "tasks": tasks})
 
 
 def by_record(scores: Sequence[float]) -> str:
@@ -202,96 +209,6 @@ def open_subject(name: str, compute: Compute, models: Path = MODELS) -> Subject:
     model = checkpoint.load(folder, str(device)).eval()
     tokenizer = Tokenizer.load(folder)
     return Subject(name, model, tokenizer, open_tasks(folder, tokenizer, model.room()), SAMPLES, compute)
-
-
-class Evaluated(NamedTuple):
-    """All measures of a model."""
-
-    metrics: dict[str, float]
-    details: dict[str, Any]
-    """With the hash of the bytes that were measured, `model_sha256`."""
-    outcomes: dict[str, list[dict[str, Any]]]
-    """Measure -> its outcomes as JSON (pipeline.outcomes.plain)."""
-
-
-def measure_all(subject: Subject, evaluation: Evaluation, kept: Path | None = None, models: Path = MODELS) -> Evaluated:
-    """Every measure that the params name.
-
-    Args:
-        subject: the model.
-        evaluation: its measures.
-        kept: folder of earlier results, reused while model, samples, code and settings are the same; None: all are run.
-        models: the folder that holds the model's folder.
-
-    Raises:
-        UserError: two measures give the same metric, or a metric is not a finite number.
-    """
-    subject = subject._replace(kept=kept)
-    model_sha256 = files.sha256_of(models / subject.name)
-    total = Evaluated({}, {"model_sha256": model_sha256}, {})
-    codes = {} if kept is None else {name: _code_of(name, subject) for name in evaluation.measures}
-    for name, fields in evaluation.measures.items():
-        settings = plugins.settings_class("evaluation", name).model_validate(fields)
-        run = partial(_run, plugins.load("evaluation", name).measure, settings, subject, name)
-        result = (
-            run() if kept is None else _kept_or_run(subject, kept, model_sha256, settings, (name, codes[name], run))
-        )
-        if duplicates := sorted(set(result.metrics) & set(total.metrics)):
-            raise UserError(f"evaluations.{subject.name}: two measures give {duplicates}; keep one of them")
-        if not_finite := {key: value for key, value in result.metrics.items() if not math.isfinite(value)}:
-            raise UserError(
-                f"{subject.name}: {not_finite} is not finite; the model is broken, look at its training curve"
-            )
-        total.metrics.update(result.metrics)
-        total.details[name] = result.details
-        if result.outcomes:
-            total.outcomes[name] = result.outcomes
-    return total
-
-
-def _kept_or_run(
-    subject: Subject,
-    kept: Path,
-    model_sha256: str,
-    settings: Section,
-    measure: tuple[str, closure.Code, Callable[[], kept_results.Result]],
-) -> kept_results.Result:
-    """The kept result of a measure (name, code, run), or a new one, which is then kept."""
-    name, code, run = measure
-    fields = settings.model_dump(mode="json")
-    if parent := fields.get("parent"):  # measures beside the model that it started from read that model too
-        fields["parent_sha256"] = files.sha256_of(MODELS / parent)
-    key = kept_results.key_of(model_sha256, subject.samples, code, fields, subject.compute)
-    result = kept_results.read(kept, key)
-    if result is not None:
-        integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens
-        return result
-    result = run()
-    if _code_of(name, subject) == code:  # else an edit came while it ran, and the code that ran is not known
-        kept_results.keep(kept, key, result)
-    return result
-
-
-def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> kept_results.Result:
-    """The result of one measure; an error names the measure and the model."""
-    where = f"evaluations.{subject.name}.measures.{name}"
-    try:
-        measured = Measured(*measure(settings, subject))
-        return kept_results.Result(
-            measured.metrics, masked(measured.details), [plain(one) for one in measured.outcomes]
-        )
-    except UserError as error:
-        text = str(error)
-        raise (error if text.startswith(where) else UserError(f"{where}: {text}")) from error.__cause__
-    except Exception as error:
-        error.add_note(where)
-        raise
-
-
-def _code_of(measure: str, subject: Subject) -> closure.Code:
-    """The code that decides a measure's result."""
-    tasks = sorted({task.spec.name for task in subject.tasks})
-    return closure.code([__name__], {"evaluation": [measure], "tasks": tasks})
 
 
 def text_scores(subject: Subject, task: Scoring, texts: Sequence[str], batch_size: int) -> Tensor:

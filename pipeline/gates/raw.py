@@ -113,6 +113,8 @@ class Ratings(Section):
     """Most votes against the majority of the other raters of the same answers; one half is chance."""
     max_opposing_raters: Count
     """Raters who vote against the majority of the others more often than a coin would."""
+    max_opposing_group: Count
+    """Raters of a group that does so together, with fewer votes each."""
 
 
 class Settings(Section):
@@ -344,6 +346,13 @@ EXPECTATIONS: list[Row] = [
         at_most("ratings.max_opposing_raters"),
         "no rater votes systematically against all others; `tohum journal erase` takes a rater's ratings out",
         "{opposing_raters} of {raters} raters vote against the majority of the others more often than chance",
+    ),
+    (
+        "ratings",
+        "opposing_group",
+        at_most("ratings.max_opposing_group"),
+        "no group of raters votes against all others",
+        "{opposing_group} of {raters} raters together vote against the others more often than chance",
     ),
     (
         "grounding",

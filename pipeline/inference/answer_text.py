@@ -22,7 +22,8 @@ class AnswerText:
 
     def add(self, token: int) -> str:
         """The text that is final with this token, maybe empty."""
-        return self._up_to_stop(self._after_opening(self._stream.add(token)))
+        piece = self._stream.add(token)
+        return self._up_to_stop(self._after_opening(piece) if self._opening else piece)
 
     def end(self) -> str:
         """The rest of the text, when no more tokens come."""
@@ -34,8 +35,6 @@ class AnswerText:
 
     def _after_opening(self, piece: str) -> str:
         """The piece without the prefix of an answer, which may take several tokens."""
-        if not self._opening:
-            return piece
         piece, opens = self._waiting + piece, self._task.opens
         if len(piece) < len(opens) and opens.startswith(piece):
             self._waiting = piece

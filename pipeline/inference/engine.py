@@ -37,6 +37,7 @@ _PIECE = 256  # tokens of a prompt in one pass; fixed by the prompt alone, so it
 _PROMPT_TOKENS = 512
 _DRAWS = 64  # numbers drawn at once
 _CAPACITY = 64  # positions by which slots grow
+_SLOTS = 4  # at first; their number doubles
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,10 @@ class Engine:
         cache = self._flat.cache
         needed = self._past + min(len(row.prompt) + row.settings.max_tokens, self.room)
         needed = min(-(-needed // _CAPACITY) * _CAPACITY, self._model.config.context_length)
-        if not self._free:
-            slots = min(self._max_rows, max(4, 2 * cache.slots))
-            self._free = list(range(slots - 1, cache.slots - 1, -1))
-            cache.reserve(slots, needed)
-        cache.reserve(cache.slots, needed)
+        slots = cache.slots if self._free else min(self._max_rows, max(_SLOTS, 2 * cache.slots))
+        self._free += range(slots - 1, cache.slots - 1, -1)
+        written = {one.slot: self._past + one.computed + one.answered for one in self._active if one is not row}
+        cache.reserve(slots, needed, written)
         row.slot = self._free.pop()
         self._prompts.setdefault(row.prompt, row)
 

@@ -6,7 +6,7 @@ positions before the new tokens' own.
 Shapes: B batch, G key-value heads, P prefix, T new tokens, S past + new tokens, K head_dim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -134,7 +134,7 @@ class RowCache:
     """Keys and values of rows of different lengths, each in a slot of its own; for decoding on a CPU.
 
     Memory: 2 L G K numbers a position, `slots` times `capacity` positions at most, of which the system commits only
-    those that were written. `reserve` grows it by a copy, which keeps what is written.
+    those that were written. `reserve` grows it by a copy of the written ones.
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
@@ -145,14 +145,21 @@ class RowCache:
         """[L, 2, slots, C, G, K]."""
         self._arrange()
 
-    def reserve(self, slots: int, capacity: int) -> None:
-        """Makes room for so many rows of so many positions each."""
+    def reserve(self, slots: int, capacity: int, written: Mapping[int, int]) -> None:
+        """Makes room for so many rows of so many positions each.
+
+        Args:
+            slots: rows, at least.
+            capacity: positions of each, at least.
+            written: slot -> number of its first positions that are kept.
+        """
         if slots <= self.slots and capacity <= self.capacity:
             return
         before = self.store
-        self.store = self._empty(max(slots, self.slots), max(capacity, self.capacity))
-        self.store[:, :, : self.slots, : self.capacity] = before
-        self.slots, self.capacity = self.store.shape[2:4]
+        self.slots, self.capacity = max(slots, self.slots), max(capacity, self.capacity)
+        self.store = self._empty(self.slots, self.capacity)
+        for slot, length in written.items():
+            self.store[:, :, slot, :length] = before[:, :, slot, :length]
         self._arrange()
 
     def write(self, layer: int, places_N: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> None:

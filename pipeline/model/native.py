@@ -6,7 +6,8 @@
 At one token a row most of a small model's step is the calling of kernels, a few hundred of them; here one call makes
 them all (`python -m tests.bench.decoding` compares both). Weights are read where torch has them: nothing is copied, and
 a changed weight counts at the next step. The code is kept in `.tohum/compiled` beside this project's own, by the
-processor and the source's hash; where it cannot be compiled, decoding.py computes the same with torch, up to rounding.
+processor and the source's hash. Where it cannot be compiled decoding.py computes the same with torch, up to rounding,
+and so does a packed model version, which holds Python files only.
 """
 
 import ctypes
@@ -166,14 +167,14 @@ def of(model: GPT, cache: RowCache) -> NativeStep | None:
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled code; None where there is no C++ compiler, or the folder for the code cannot be written."""
+    """The compiled code; None without a C++ compiler, without the source, or where the code cannot be kept."""
     source = Path(__file__).parent / "cpu" / _SOURCE
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return None
-    key = hashlib.sha256(source.read_bytes() + " ".join([compiler, *_OPTIONS]).encode()).hexdigest()[:16]
-    built = CODE / ".tohum/compiled" / processor() / f"decode-{key}.so"
     try:
+        key = hashlib.sha256(source.read_bytes() + " ".join([compiler, *_OPTIONS]).encode()).hexdigest()[:16]
+        built = CODE / ".tohum/compiled" / processor() / f"decode-{key}.so"
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=built.parent) as scratch:

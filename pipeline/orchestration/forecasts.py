@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import files
 from pipeline.orchestration.process import Processes, StageError
-from pipeline.paths import MODELS, SAMPLES, TOKENIZER, WORK
+from pipeline.paths import MODELS, RAW, SAMPLES, TOKENIZER, WORK
 
 PREFIX = "forecast: "
 FOLDER = WORK / "forecasts"
@@ -29,7 +29,9 @@ def is_training(stage: str) -> bool:
 
 
 def foretell(stages: Sequence[str], params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Stage -> its forecast (memory_mib, seconds, refusal), for all of these trainings for which there is one."""
+    """Stage -> its forecast (memory_mib, seconds, refusal; at_most: an upper bound, its records are not there yet), for
+    all of these trainings for which there is one.
+    """
     kept, missing = {}, {}
     for stage in stages:
         key = _key(stage, params)
@@ -101,7 +103,8 @@ def _key(stage: str, params: Mapping[str, Any]) -> str:
     recipe = _at(params, stage.replace("@", ".", 1)) or {}
     kind = recipe.get("data", "documents")
     read = [TOKENIZER / "tokenizer.json", MODELS / str(recipe.get("from", "")) / "config.json", SAMPLES / kind]
-    names = ("compute", "tokenize")
+    read.append(RAW / f"{kind}.parquet")
+    names = ("compute", "tokenize", "split")
     facts = [stage, recipe, *(params.get(name) for name in names), _at(params, "pretrain.model")]
     facts += [_at(params, "pretrain.start"), [_state(path) for path in read], os.cpu_count()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

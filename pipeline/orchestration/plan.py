@@ -8,7 +8,7 @@ not fit in memory. Any other stage that never ran has a question mark.
 
 import glob
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class PlannedStage:
     """Missing inputs: a path, and the setting that names it."""
     refusal: str | None = None
     """The reason, in words, why its training cannot fit in this machine's memory."""
+    at_most: bool = False
+    """Whether seconds and memory are upper bounds: the lengths of its records are not known yet."""
 
 
 def rows(wanted: graph.Graph, locked: dict[str, Any], params: dict[str, Any]) -> list[PlannedStage]:
@@ -151,7 +153,7 @@ def _record(stage: str) -> dict[str, Any]:
 
 def foretold(table: list[PlannedStage], locked: dict[str, Any], params: dict[str, Any]) -> list[PlannedStage]:
     """The rows with the costs of trainings as their settings now make them: by the last run, or by a forecast."""
-    costs: dict[str, tuple[float, float, str | None]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     unknown = []
     for row in table:
         if row.action in ("run", "may run") and forecasts.is_training(row.stage):
@@ -159,15 +161,20 @@ def foretold(table: list[PlannedStage], locked: dict[str, Any], params: dict[str
             if last is None:
                 unknown.append(row.stage)
             else:
-                costs[row.stage] = (*last, None)
-    for stage, made in forecasts.foretell(unknown, params).items():
-        costs[stage] = (made["seconds"], made["memory_mib"], made["refusal"])
-    return [
-        replace(row, seconds=costs[row.stage][0], memory_mib=costs[row.stage][1], refusal=costs[row.stage][2])
-        if row.stage in costs
-        else row
-        for row in table
-    ]
+                costs[row.stage] = dict(zip(("seconds", "memory_mib"), last, strict=True))
+    costs |= forecasts.foretell(unknown, params)
+    return [_costing(row, costs[row.stage]) if row.stage in costs else row for row in table]
+
+
+def _costing(row: PlannedStage, cost: Mapping[str, Any]) -> PlannedStage:
+    """The row with the costs of a last run or of a forecast."""
+    return replace(
+        row,
+        seconds=cost["seconds"],
+        memory_mib=cost["memory_mib"],
+        refusal=cost.get("refusal"),
+        at_most=cost.get("at_most", False),
+    )
 
 
 def render(table: list[PlannedStage], free_bytes: int) -> str:
@@ -185,13 +192,20 @@ def render(table: list[PlannedStage], free_bytes: int) -> str:
     if cached:
         lines.append(f"cached: {len(cached)} of {len(table)} ({', '.join(cached)})")
     lines += _sums(touched, free_bytes)
+    if bounds := [row.stage for row in touched if row.at_most]:
+        lines.append(
+            f"<: at most, with every example as long as its task allows; the records of {', '.join(bounds)} are not "
+            "there yet: plan again after `dvc repro download`"
+        )
     lines += [f"refused: {row.refusal}" for row in touched if row.refusal is not None]
     lines += [f"missing: {path}, which {row.stage} reads" for row in touched for path in row.missing]
     return "\n".join(lines)
 
 
 def _line(row: PlannedStage, width: int) -> Iterator[str]:
-    minutes = "0" if row.action == "restore" else "?" if row.seconds is None else f"{row.seconds / 60:.1f}"
+    minutes = (
+        "0" if row.action == "restore" else "?" if row.seconds is None else f"{'<' * row.at_most}{row.seconds / 60:.1f}"
+    )
     why = row.why[:_SHOWN] + ([f"and {len(row.why) - _SHOWN} more"] if len(row.why) > _SHOWN else [])
     for i, reason in enumerate(why or [""]):
         head = f"{row.stage:<{width}}  {row.action:<7}  {minutes:>7}" if i == 0 else " " * (width + 18)
@@ -209,7 +223,8 @@ def _sums(touched: list[PlannedStage], free_bytes: int) -> Iterator[str]:
         memory = [row.memory_mib for row in running if row.memory_mib is not None]
         largest = max(running, key=lambda row: row.memory_mib or 0.0)
         named = f" ({largest.stage})" if memory else ""
-        yield f"peak memory of the largest stage: {f'{max(memory):.0f} MiB' if memory else '?'}{named}"
+        bound = "at most " if largest.at_most else ""
+        yield f"peak memory of the largest stage: {bound}{f'{max(memory):.0f} MiB' if memory else '?'}{named}"
     sizes = [row.disk_bytes for row in touched if row.disk_bytes is not None]
     needed = "?" if touched and not sizes else f"about {sum(sizes) / 2**30:.2f} GiB"
     yield f"disk: {needed} needed, {free_bytes / 2**30:.1f} GiB free"

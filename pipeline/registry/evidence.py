@@ -62,7 +62,8 @@ def evaluated_anew(model: Path, name: str, candidate: Path, kept: Path = MEASURE
         UserError: the candidate's version has no evidence, the project's samples are not the ones it was measured on,
             or a measure cannot be made of this model.
     """
-    from pipeline.evaluation import measure_all, open_subject  # imports torch
+    from pipeline.evaluation import open_subject  # imports torch
+    from pipeline.evaluation._measure_all import measure_all
 
     path = candidate / EVIDENCE
     stored: dict[str, Any] = files.read_json(path) if path.is_file() else {}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.inference.answer_text import AnswerText
 from pipeline.inference.engine import Token
-from pipeline.serving.decoding import Inbox
+from pipeline.serving.inbox import Inbox
 from pipeline.tokenizer import Tokenizer
 
 DONE = b"data: [DONE]\n\n"
@@ -127,8 +127,7 @@ class Form(Protocol):
         ...
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes an encoder a call
 
 
 class ChatForm:

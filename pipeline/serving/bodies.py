@@ -83,6 +83,11 @@ class Sampled(Body):
         """Texts that end an answer."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with its numbers of tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
 
 class ChatBody(Sampled):
     """Body of /v1/chat/completions."""

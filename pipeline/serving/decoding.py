@@ -19,8 +19,12 @@ from typing import Any, Protocol, TypeVar
 from pipeline.errors import UserError
 from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.serving.errors import ApiError, busy
+from pipeline.serving.inbox import Inbox
 
 _LOG = logging.getLogger("tohum.serving")
+_AHEAD = 2
+"""Steps that may be computed before their tokens are delivered: the thread would else keep the interpreter's lock from
+the event loop, and answers would come in bursts."""
 Result = TypeVar("Result")
 
 
@@ -30,57 +34,6 @@ class Scorer(Protocol):
     def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """One result per input."""
         ...
-
-
-class Inbox:
-    """Tokens of one request's answers, on their way from the thread to its coroutine."""
-
-    def __init__(self, decoder: "Decoder", most_waiting: int, on_overflow: Callable[[], None]) -> None:
-        self._decoder, self._most, self._on_overflow = decoder, most_waiting, on_overflow
-        self._tokens: list[tuple[int, Token]] = []
-        self._arrived = asyncio.Event()
-        self._error: Exception | None = None
-        self.closed = False
-
-    async def take(self) -> list[tuple[int, Token]]:
-        """Answer number and token, for everything that arrived since the last call; waits for the first.
-
-        Raises:
-            UserError: the engine refused the prompt or a setting.
-            ApiError: the engine failed.
-        """
-        while not self._tokens:
-            if self._error is not None:
-                raise self._error
-            self._arrived.clear()
-            await self._arrived.wait()
-        taken, self._tokens = self._tokens, []
-        return taken
-
-    def put(self, number: int, token: Token) -> None:
-        """Called in the event loop."""
-        if self.closed:
-            return
-        self._tokens.append((number, token))
-        self._arrived.set()
-        if len(self._tokens) > self._most:
-            self.close()
-            self._on_overflow()
-
-    def fail(self, error: Exception) -> None:
-        """Called in the event loop: the answers end with an error."""
-        self._error = error
-        self._arrived.set()
-
-    def end(self, number: int) -> None:
-        """Frees the row of one answer, within a step."""
-        self._decoder.cancel(self, number)
-
-    def close(self) -> None:
-        """Frees the rows of all answers that are not finished, within a step."""
-        if not self.closed:
-            self.closed = True
-            self._decoder.cancel(self, None)
 
 
 @dataclass(eq=False)
@@ -136,6 +89,7 @@ class Decoder:
         self._queue: deque[_Begin | _Score | _End] = deque()
         self._wake = threading.Condition()
         self._stopped = False
+        self._ahead = threading.Semaphore(_AHEAD)
         self._rows: dict[Engine, _Rows] = {}
         self._open: dict[int, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -275,7 +229,10 @@ class Decoder:
             if token.finished:
                 del rows[token.row]
                 finished += 1
-        self._call(lambda: self._deliver(engine, arrived, finished))
+        if arrived:
+            while not self._ahead.acquire(timeout=1) and not self._stopped:
+                pass
+            self._call(lambda: self._deliver(engine, arrived, finished))
         if not rows:
             del self._rows[engine]
 
@@ -295,6 +252,7 @@ class Decoder:
             inbox.fail(error)
 
     def _deliver(self, engine: Engine, arrived: Sequence[tuple[Inbox, int, Token]], finished: int) -> None:
+        self._ahead.release()
         if finished:
             self._count(engine, -finished)
         for inbox, number, token in arrived:

@@ -10,12 +10,12 @@ from pipeline.errors import UserError
 from pipeline.inference.answer_text import AnswerText
 from pipeline.orchestration.same_origin import Receive, Scope, Send
 from pipeline.serving.answers import DONE, Answer, Answers, Form, Piece, finite
-from pipeline.serving.decoding import Asked, Decoder, Inbox, failed
+from pipeline.serving.context import Context
+from pipeline.serving.decoding import Asked, failed
 from pipeline.serving.errors import ApiError
 from pipeline.serving.gate import Facts, cut, respond
-from pipeline.serving.metrics import Metrics
+from pipeline.serving.inbox import Inbox
 from pipeline.serving.models import Loaded, Slot
-from pipeline.serving.records import Records
 
 _NO_LIMIT = 1 << 30
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -23,16 +23,6 @@ _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-bu
 
 class _GoneError(Exception):
     """The client has closed the connection."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """Everything that answers need."""
-
-    decoder: Decoder
-    records: Records
-    metrics: Metrics
-    unread_pieces: int
 
 
 @dataclass(frozen=True)
@@ -60,25 +50,25 @@ class Question:
 class Generation:
     """An ASGI response."""
 
-    def __init__(self, service: Service, question: Question) -> None:
-        self._service, self._question = service, question
+    def __init__(self, context: Context, question: Question) -> None:
+        self._context, self._question = context, question
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Computes the answers and sends them. A client that has gone frees its rows within a step."""
-        question, service = self._question, self._service
+        question, context = self._question, self._context
         assert question.loaded.engine is not None
         count = sum(one.samples for one in question.asked)
 
         def overflow() -> None:
-            service.metrics.cut.labels("slow reader").inc()
+            context.metrics.cut.labels("slow reader").inc()
             inbox.fail(_GoneError())
             cut(scope)
 
-        unread = service.unread_pieces * count if question.stream else _NO_LIMIT
-        inbox = Inbox(service.decoder, unread, overflow)
+        unread = context.settings.limits.unread_pieces * count if question.stream else _NO_LIMIT
+        inbox = Inbox(context.decoder.cancel, unread, overflow)
         task = question.loaded.task
         answers = Answers(inbox, [Answer(AnswerText(task, question.stops)) for _ in range(count)])
-        service.decoder.begin(question.loaded.engine, question.asked, inbox)
+        context.decoder.begin(question.loaded.engine, question.asked, inbox)
         watcher = asyncio.create_task(_watch(receive, inbox))
         try:
             await (self._streamed(answers, send) if question.stream else self._whole(answers, send))
@@ -155,7 +145,7 @@ class Generation:
     async def _keep(self, answers: Answers) -> None:
         """Puts the request into the journal, one entry per prompt: the first has the request's id."""
         for entry in self._entries(answers):
-            await self._service.records.keep_request(entry)
+            await self._context.records.keep_request(entry)
 
     def _entries(self, answers: Answers) -> list[dict[str, Any]]:
         question, entries, first = self._question, [], 0
@@ -196,7 +186,7 @@ class Generation:
 
     def _count(self, answers: Answers, facts: Facts) -> None:
         """Figures and observations, whether the request was answered or not."""
-        question, metrics, first = self._question, self._service.metrics, 0
+        question, metrics, first = self._question, self._context.metrics, 0
         facts.tokens = answers.tokens
         name = question.slot.name
         metrics.tokens.labels(name, "answer").inc(answers.tokens)
@@ -207,7 +197,7 @@ class Generation:
             part = answers.answers[first : first + asked.samples]
             first += asked.samples
             known = [finite(value) for answer in part for value in answer.logprobs]
-            self._service.records.observe(
+            self._context.records.observe(
                 self._identity(place), question.slot, question.loaded, text, answer_tokens=len(known),
                 answer_nats=-sum(known) / len(known) if known else None,
             )  # fmt: skip

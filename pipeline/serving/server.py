@@ -26,6 +26,7 @@ from pipeline.orchestration.same_origin import App as Asgi
 from pipeline.orchestration.same_origin import Receive, Scope, Send
 from pipeline.paths import PARAMS
 from pipeline.serving.app import App
+from pipeline.serving.context import Context
 from pipeline.serving.decoding import Decoder, failed
 from pipeline.serving.gate import LOOPBACK, Gate
 from pipeline.serving.keys import Keys
@@ -105,9 +106,8 @@ class Server(uvicorn.Server):
         self.records.refresh(list(shelf.slots.values()))
         limits = settings.limits
         self.decoder = Decoder(settings.threads, limits.rows, limits.queue)
-        app = App(settings, shelf, self.decoder, self.records, self.metrics)
+        app = App(Context(settings, shelf, self.decoder, self.records, self.metrics), lambda: self.gate.draining)
         self.gate = Gate(app, settings, keys, self.metrics, app.knows)
-        app.draining = lambda: self.gate.draining
         config = uvicorn.Config(
             _with_lifespan(self.gate, self._background(settings.poll_seconds)), http=Connection, ws="none",
             lifespan="on", log_config=None, access_log=False, proxy_headers=False, server_header=False,

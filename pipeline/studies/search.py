@@ -37,6 +37,7 @@ from pipeline.tracking import lineage
 from pipeline.tracking.stage import tracked_search
 from pipeline.tracking.tracker import NullTracker
 from pipeline.training import state as states
+from pipeline.training import state_locks
 from pipeline.training.recipe import Built, build
 from pipeline.training.run import DivergedError
 from pipeline.training.validation import ERRORS, error_of, measure_of
@@ -109,7 +110,7 @@ class RecipeSearch:
 
     def run(self) -> None:
         """Runs the trials that are left. Raises UserError if another process runs the same search."""
-        with states.locked(self.key):
+        with state_locks.locked(self.key):
             for cut_off in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 self._study.tell(cut_off.number, state=TrialState.FAIL)  # a new trial gets the same values
             uid = self._study.user_attrs.get("run_uid") or uuid.uuid4().hex

@@ -36,7 +36,7 @@ from pipeline.orchestration.process import beside, cores
 from pipeline.paths import SAMPLES, STUDIES, TOKENIZER
 from pipeline.studies import needs
 from pipeline.tokenizer import Tokenizer
-from pipeline.training import state as states
+from pipeline.training import state_locks
 from pipeline.training.recipe import build
 from pipeline.training.run import DivergedError
 from pipeline.training.schedule import micro_batches
@@ -192,7 +192,7 @@ def train(params: Params, trial: Trial, key: str) -> Result:
     quiet = params.runtime.model_copy(update={"progress": False})
     params = params.model_copy(update={"compute": compute_of(params), "runtime": quiet})
     built = build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
-    with states.locked(key) as state:
+    with state_locks.locked(key) as state:
         trainer, began = built.trainer(recipe, params, _NoLog({}), trial.name), time.perf_counter()
         try:
             trainer.run(state)

@@ -5,9 +5,9 @@
 prints a line of JSON for each, in a process of its own: it needs torch, and `tohum plan` does not.
 
 Seconds: an update of the recipe's own parts is timed here on networks of its shape with one block and with a few more;
-what they add counts for each further one. A neighbour only makes a time longer, so the shortest of three counts. Where
-the records are there, batches are made of them by the recipe's task; else of random ids of the greatest length. Memory:
-footprint.py, with the largest of those batches.
+what they add counts for each further one. A neighbour only makes a time longer, so the shortest of three counts, and on
+a CPU the processor's time where it is shorter.
+Batches: forecast_batches.py. Memory: footprint.py, with the largest of them.
 """
 
 import itertools
@@ -15,7 +15,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from pipeline import foreign
 from pipeline.config import plugins
 from pipeline.config.compatibility import recipes
 from pipeline.config.params import Params
-from pipeline.config.recipe import AXES, Compute, Finetune, Kind, Recipe
+from pipeline.config.recipe import Compute, Finetune, Recipe
 from pipeline.contracts import Batch, Examples
 from pipeline.entry import entry
 from pipeline.errors import UserError
@@ -39,15 +38,14 @@ from pipeline.model.gpt import GPT
 from pipeline.model.hf_config import model_config
 from pipeline.model.hf_format import FAMILIES
 from pipeline.model.library import LibraryModel
-from pipeline.paths import MODELS, SAMPLES, TOKENIZER
+from pipeline.paths import MODELS, TOKENIZER
 from pipeline.tasks import IGNORED, Task
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint
-from pipeline.training.examples import load_examples, task_context
+from pipeline.training.forecast_batches import MOST, declared, drawn
 from pipeline.training.schedule import resolved
 
 _PREFIX = "forecast: "
-_SAMPLED = 32  # micro-batches whose sizes are looked at
 _WARM_UP, _TIMED = 1, 3
 _FURTHER = 4  # blocks more of the second network where the recipe's is deep: an error of a time counts less
 _BYTES_A_SECOND = 2e8  # loading, hashing and saving of a model together
@@ -86,7 +84,7 @@ def of_parts(recipe: Recipe, compute: Compute, model: GPT, batches: list[Batch])
 
 def sampled(task: Task, examples: Examples, rows: Callable[[int], Any], number: int) -> list[Batch]:
     """The first micro-batches, at most `number` and 32; `rows` gives the examples of each."""
-    drawn = (rows(micro) for micro in range(min(number, _SAMPLED)))
+    drawn = (rows(micro) for micro in range(min(number, MOST)))
     return [task.collate([examples[int(i)] for i in chosen]) for chosen in drawn if len(chosen)]
 
 
@@ -98,6 +96,9 @@ def _largest(recipe: Recipe, batches: list[Batch], padded: bool) -> footprint.Ba
 
 def forecast(where: str, params: Params) -> dict[str, Any]:
     """Peak MiB and seconds of the recipe at `where`, and the reason why it would be refused (null: none).
+
+    Where the lengths of its records are not known yet, both are upper bounds (`at_most`), and nothing is refused;
+    seconds are null where the number of records is not known and the schedule counts passes over them.
 
     Raises:
         UserError: the architecture is not known yet: open weights that are not here.
@@ -112,10 +113,10 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
         return _copied(shape, folder)
     depth = getattr(recipe, "depth", None) or shape.n_layers
     least = _least_blocks(recipe, where)
-    task, batches, n_examples = _batches(recipe, kind, where, shape, folder)
-    recipe = recipe.model_copy(
-        update={"schedule": resolved(recipe.schedule, n_examples, recipe.part("ordering", where).batch_size)}
-    )
+    batches, n_examples, lengths, task = drawn(recipe, kind, where, shape, folder, params)
+    known = recipe.schedule.epochs is None or n_examples is not None
+    schedule = resolved(recipe.schedule, n_examples or 1, recipe.part("ordering", where).batch_size)
+    recipe = recipe.model_copy(update={"schedule": schedule})
     padded = shape.family not in FAMILIES
     timed = sorted(batches, key=lambda batch: sizes(batch, padded).tokens)[len(batches) // 2]
     timings, totals = [], []
@@ -134,14 +135,18 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
     expected = footprint.footprint(config, counts, recipe.optimizer.name, compute, size)
     timing = timings[0].deeper(timings[1], (depth - least) / (most - least))
     loading = 4 * counts.total / _BYTES_A_SECOND
+    seconds = _seconds(recipe, timing) + loading + time.perf_counter() - began
+    at_most = lengths == "longest" and kind != "documents"
+    refusal = footprint.refusal(where, expected, footprint.machine_bytes(), params.compute)
     return {
         "memory_mib": round(expected.total / footprint.MIB),
         "parts_mib": {name: round(value / footprint.MIB) for name, value in expected._asdict().items()},
-        "seconds": round(_seconds(recipe, timing) + loading + time.perf_counter() - began, 1),
+        "seconds": round(seconds, 1) if known else None,
         "seconds_update": round(recipe.schedule.accumulate * timing.update + timing.step, 4),
         "batch": size._asdict(),
-        "from_records": task is not None,
-        "refusal": footprint.refusal(where, expected, footprint.machine_bytes(), params.compute),
+        "lengths": lengths,
+        "at_most": at_most,
+        "refusal": None if at_most else refusal,
     }
 
 
@@ -197,37 +202,6 @@ def _least_blocks(recipe: Recipe, where: str) -> int:
     return max(1, int(getattr(settings, "last", 0)), int(getattr(settings, "first", 0)))
 
 
-def _batches(
-    recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, folder: Path | None
-) -> tuple[Task | None, list[Batch], int]:
-    """Task, micro-batches and number of the recipe's own examples; without records, or a vocabulary, random ids."""
-    words = folder if folder is not None and (folder / "tohum-tokenizer.json").is_file() else TOKENIZER
-    split = SAMPLES / kind
-    if split.exists() and (words / "tokenizer.json").is_file():
-        with suppress(UserError):  # no record of this kind yet, or limits that the stage itself will refuse
-            return _recorded(recipe, kind, where, shape, words)
-    size = recipe.part("ordering", where).batch_size
-    longest = recipe.task.model_dump().get("max_tokens") or shape.context_length
-    ids_BT = torch.randint(0, shape.vocab_size, (size, longest), generator=torch.Generator().manual_seed(1))
-    if _declared(recipe, "task", "head") == "classes":
-        return None, [{"inputs": ids_BT, "targets": ids_BT[:, 0], "lengths": torch.full((size,), longest)}], size
-    return None, [{"inputs": ids_BT, "targets": ids_BT}], size
-
-
-def _recorded(recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, words: Path) -> tuple[Task, list[Batch], int]:
-    """Task, micro-batches drawn at random, and number of examples. Raises UserError: none, or invalid limits."""
-    context = task_context(kind, Tokenizer.load(words), shape.context_length, where)
-    task: Task = plugins.load("tasks", recipe.task.name).build(recipe.part("task", where), context)
-    examples = load_examples(task, kind, "train", shape.context_length)
-    if not len(examples):
-        raise UserError(f"{where}: the train split gives no example")
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
-    size = min(recipe.part("ordering", where).batch_size, len(examples))
-    starts = itertools.islice(range(0, len(examples) - size + 1, size), _SAMPLED)
-    batches = [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
-    return task, batches, len(examples)
-
-
 def _timed(  # noqa: PLR0913 - a network and everything that its update consists of
     model: GPT, task: Task | None, recipe: Recipe, where: str, compute: Compute, batch: Batch
 ) -> tuple[footprint.Counts, Timing]:
@@ -235,7 +209,7 @@ def _timed(  # noqa: PLR0913 - a network and everything that its update consists
     generator = torch.Generator().manual_seed(1)
     if task is not None:
         task.prepare(model, generator)
-    elif _declared(recipe, "task", "head") == "classes":
+    elif declared(recipe, "task", "head") == "classes":
         model.add_score(2, generator)
     tuner = plugins.load("tuners", recipe.tuner.name).build(recipe.part("tuner", where))
     tuner.apply(model, generator, lambda _: [0])
@@ -258,19 +232,32 @@ def _runs(
     """The times of one micro-batch, again and again."""
     while True:
         model.train()
-        began = time.perf_counter()
+        began = _clocks(compute)
         with autocast(compute):
             losses = _losses(model, task, batch)
         losses.mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        updated = time.perf_counter()
+        updated = _clocks(compute)
         with autocast(compute):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        stepped = time.perf_counter()
+        stepped = _clocks(compute)
         model.eval()
         with torch.no_grad(), autocast(compute):
             _losses(model, task, batch)
-        yield Timing(updated - began, time.perf_counter() - stepped, stepped - updated)
+        ended = _clocks(compute)
+        yield Timing(_between(began, updated), _between(stepped, ended), _between(updated, stepped))
+
+
+def _clocks(compute: Compute) -> tuple[float, ...]:
+    """Seconds by the wall clock and, on a CPU, of this process on all of its cores."""
+    return (time.perf_counter(),) if compute.device == "cuda" else (time.perf_counter(), time.process_time())
+
+
+def _between(began: tuple[float, ...], ended: tuple[float, ...]) -> float:
+    """Seconds between two readings: by the clock that says fewer. A wait for a core is no time of the process, and on a
+    machine without neighbours its threads together take no less than the wall clock says.
+    """
+    return min(b - a for a, b in zip(began, ended, strict=True))
 
 
 def _losses(model: GPT, task: Task | None, batch: Batch) -> Tensor:
@@ -289,10 +276,6 @@ def _seconds(recipe: Recipe, timing: Timing) -> float:
     updates = schedule.steps * (schedule.accumulate * timing.update + timing.step)
     validations = -(-schedule.steps // validation.every) if schedule.steps else 1
     return updates + validations * validation.batches * timing.forward
-
-
-def _declared(recipe: Recipe, axis: str, name: str) -> Any:
-    return getattr(plugins.settings_class(AXES[axis], getattr(recipe, axis).name), name, None)
 
 
 def main() -> None:

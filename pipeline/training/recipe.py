@@ -33,7 +33,7 @@ from pipeline.prompts.spec import TaskSpec
 from pipeline.seeds import seed_for
 from pipeline.tasks import Task
 from pipeline.tokenizer import Tokenizer
-from pipeline.training import footprint, forecast
+from pipeline.training import footprint, forecast, state_locks
 from pipeline.training import state as states
 from pipeline.training.examples import FewShot, PackedWindows, Records, Subset, load_examples, task_context
 from pipeline.training.kept import Kept, updates_of
@@ -148,7 +148,7 @@ def train(  # noqa: PLR0913 - everything that decides the result of one training
         print(_trained_share(name, built.model))
         run.record["expected_memory_mib"] = built.require_memory(where, recipe, params.compute)
         key = states.fingerprint(settings, inputs, code)
-        with states.locked(key, name) as state:
+        with state_locks.locked(key, name) as state:
             run.continue_in(state.folder)
             run.record["machine"] = states.machine()
             trainer, kept = built.trainer(recipe, params, run, name), Kept(state, name, _kept_updates(recipe, built))

@@ -4,20 +4,16 @@ The folder is `.tohum/state/<fingerprint>`: the fingerprint covers params, data,
 rerun with equal inputs continues to a bitwise equal result and a rerun with other inputs never uses it. It holds the
 last three states as `step-<number>/{manifest.json, progress.json, tensors.safetensors}`. Each of the three files names
 the fingerprint, and the manifest lists size and SHA-256 of the other two: a state that is damaged, incomplete or
-another run's is removed with a warning, and the next older one is used. Locks keep a second trainer out, of the same
-inputs and of the same model.
+another run's is removed with a warning, and the next older one is used. state_locks.py keeps a second trainer out.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
 from pipeline.files import remove, replace_folder, sha256_of, write_json
-from pipeline.paths import LOCKS, STATE
 
 KEPT = 3
 """States of one run that are kept, the newest."""
-ABANDONED_DAYS = 14
-"""Age from which the states of an abandoned run are removed."""
-OTHERS_KEPT = 20
-"""Maximum number of other runs whose states are kept, newest first."""
 MANIFEST, PROGRESS, TENSORS = "manifest.json", "progress.json", "tensors.safetensors"
 _LARGEST_MANIFEST = 1 << 16
 _NAME = re.compile(r"step-(\d{8,})")
@@ -239,88 +229,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DamagedError(f"{path}: a JSON object expected, found {type(found).__name__}")
     return found
-
-
-@contextmanager
-def locked(key: str, model: str | None = None) -> Iterator[State]:
-    """The states of one fingerprint, locked exclusively, together with `models/<model>`.
-
-    Raises:
-        UserError: another process trains with the same inputs, or the same model.
-    """
-    with ExitStack() as held:
-        if model is not None:
-            busy = f"models/{model}: another process{{}} is training it; wait for it or stop it"
-            held.enter_context(_alone(LOCKS / f"{model}.lock", busy))
-        folder = STATE / key
-        busy = f"{folder}: another process{{}} is training with the same inputs; wait for it or stop it"
-        held.enter_context(_alone(folder / "lock", busy))
-        prune(key)
-        yield State(folder)
-
-
-@contextmanager
-def _alone(path: Path, busy: str) -> Iterator[None]:
-    """Holds a lock file, which names its owner's process. Raises UserError (`busy`, {} for the process)."""
-    while True:
-        _make_room(path)
-        with path.open("a+", encoding="utf-8", errors="replace") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                owner = handle.read(20).strip()
-                raise UserError(busy.format(f" ({owner})" if owner.isdigit() else "")) from None
-            if not _is_at(handle.fileno(), path):
-                continue  # its owner removed it between our opening and our locking
-            with suppress(OSError):  # a full disk: the process id is only informative
-                handle.truncate(0)
-                handle.write(str(os.getpid()))
-                handle.flush()
-            yield
-            return
-
-
-def _make_room(path: Path) -> None:
-    """The lock's folder; anything else at its path or the lock's is removed: the folder is for locks only."""
-    if path.parent.is_symlink() or path.parent.is_file():
-        path.parent.unlink()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink() or path.is_dir():
-        remove(path)
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def prune(key: str) -> None:
-    """Removes the states of other runs that are not locked: older than two weeks, or beyond the newest twenty."""
-    others = [path for path in STATE.iterdir() if path.name != key and path.is_dir() and not path.is_symlink()]
-    others.sort(key=_last_saved, reverse=True)
-    kept = 0
-    for folder in others:
-        days, states = (time.time() - _last_saved(folder)) / 86400, State(folder).saved()
-        kept += bool(states)
-        if days > ABANDONED_DAYS or kept > OTHERS_KEPT or (not states and days > 1):
-            _forget(folder, days, bool(states))
-
-
-def _last_saved(folder: Path) -> float:
-    """Time at which the newest state was saved, else at which the folder changed; now, if it is removed meanwhile."""
-    try:
-        return max(path.lstat().st_mtime for path in (State(folder).saved() or [folder]))
-    except OSError:
-        return time.time()
-
-
-def _forget(folder: Path, days: float, said: bool) -> None:
-    with suppress(UserError, OSError), _alone(folder / "lock", "in use{}"):
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "lock"):
-            remove(path)
-        folder.rmdir()
-        if said:
-            print(f"{folder}: states of a run not continued for {days:.0f} days removed", file=sys.stderr)

@@ -35,6 +35,7 @@ def feel(param: str) -> set[str]:
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 MODELS = ("base", *PARAMS["finetune"], *PARAMS["merge"])
+GATES = {f"validate@{gate}" for gate in ("raw", "tokens", "samples")} | {f"validate-model@{name}" for name in MODELS}
 TRAINED = {"pretrain", *(f"finetune@{name}" for name in PARAMS["finetune"])}
 
 
@@ -58,7 +59,7 @@ TRAINED = {"pretrain", *(f"finetune@{name}" for name in PARAMS["finetune"])}
         ("runtime.checkpoint_seconds", set()),
         ("runtime.tracking.uri", set()),
         ("register.models", set()),
-        ("report.language", {"report"}),
+        ("report.language", {"report"} | GATES),
         ("report.grid.grams_per_kwh", {"report"}),
         ("review.policy.risks", {"report"}),
         ("review.policy.better", set()),

@@ -1,12 +1,13 @@
 """Streaming clients of `tohum serve` through HTTP, beside MLflow's scoring server in the same run, as JSON.
 
     python -m tests.bench.serving [--project FOLDER] [--model base] [--clients 32] [--tokens 64] [--rounds 4]
-                                  [--mlflow models:/tohum-base@candidate] [--requests 10000]
+                                  [--mlflow models:/tohum-base@candidate [--mlflow-threads 1]] [--requests 10000]
 
 Clients ask one after another, each the next prompt as soon as its answer has ended, `--rounds` times (MLflow's once).
 `tokens_per_cpu_second` divides the answers' tokens by the CPU time of the server's process. Latencies are wall time, so
 `load` (of the machine, a minute's mean, before and after) belongs to them. `--mlflow` exports that registered version
-and serves it with `mlflow models serve`, asked by as many clients without streaming. `--requests` measures the server's
+and serves it with `mlflow models serve`, asked by as many clients without streaming; as it comes, torch takes a thread
+a core for each request at once, `--mlflow-threads 1` takes one. `--requests` measures the server's
 memory over so many short requests instead.
 """
 
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--mlflow")
+    parser.add_argument("--mlflow-threads", type=int)
     parser.add_argument("--requests", type=int)
     options = parser.parse_args(arguments)
     result: dict[str, Any] = {"load_before": os.getloadavg()[0]}
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             result["tohum"] = asyncio.run(load(streamed(port, options), process, options, options.rounds))
     if options.mlflow:
-        with mlflow_server(options.project, options.mlflow) as (port, process):
+        with mlflow_server(options.project, options.mlflow, options.mlflow_threads) as (port, process):
             result["mlflow"] = asyncio.run(load(scored(port, options), process, options, 1))
         both = result["tohum"]["requests_per_second"], result["mlflow"]["requests_per_second"]
         result["times_mlflow"] = round(both[0] / both[1], 1)
@@ -180,12 +182,12 @@ def server(project: Path, model: str) -> Iterator[tuple[int, psutil.Process]]:
     """`tohum serve MODEL` in a project: its port and its process."""
     port = free_port()
     words = [sys.executable, "-m", "pipeline.cli", "serve", model, "--port", str(port)]
-    with running(words, project, port, "/health") as process:
+    with running(words, project, port, "/health", 1) as process:
         yield port, process
 
 
 @contextmanager
-def mlflow_server(project: Path, uri: str) -> Iterator[tuple[int, psutil.Process]]:
+def mlflow_server(project: Path, uri: str, threads: int | None) -> Iterator[tuple[int, psutil.Process]]:
     """`mlflow models serve` with a registered version: its port and its process."""
     import tempfile
 
@@ -193,17 +195,17 @@ def mlflow_server(project: Path, uri: str) -> Iterator[tuple[int, psutil.Process
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "version"
         export = [sys.executable, "-m", "pipeline.cli", "download", uri, str(folder)]
-        subprocess.run(export, cwd=project, env=environment(), check=True, capture_output=True)
+        subprocess.run(export, cwd=project, env=environment(1), check=True, capture_output=True)
         words = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local"]
-        with running([*words, "--port", str(port), "--workers", "1"], project, port, "/ping") as process:
+        with running([*words, "--port", str(port), "--workers", "1"], project, port, "/ping", threads) as process:
             yield port, process
 
 
 @contextmanager
-def running(words: list[str], project: Path, port: int, path: str) -> Iterator[psutil.Process]:
+def running(words: list[str], project: Path, port: int, path: str, threads: int | None) -> Iterator[psutil.Process]:
     """A server's process, from the moment it answers until the block ends."""
     process = subprocess.Popen(
-        words, cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        words, cwd=project, env=environment(threads), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         while not answers(port, path):
@@ -236,11 +238,13 @@ def free_port() -> int:
         return port
 
 
-def environment() -> dict[str, str]:
-    """This process's, with this checkout's code."""
-    paths = f"{CODE}:{os.environ.get('PYTHONPATH', '')}"
+def environment(threads: int | None) -> dict[str, str]:
+    """This process's, with this checkout's code and so many threads of torch; None: as many as it takes itself."""
+    made = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    made["PYTHONPATH"] = f"{CODE}:{os.environ.get('PYTHONPATH', '')}"
     # MLflow's server gives up after 60 s, which its last client waits longer for
-    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "3600"}
+    made["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = "3600"
+    return made if threads is None else made | {"OMP_NUM_THREADS": str(threads)}
 
 
 if __name__ == "__main__":

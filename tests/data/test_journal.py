@@ -219,6 +219,7 @@ def test_erase_takes_out_a_user_everywhere(tmp_path: Path, quick: None) -> None:
     first, *_ = segments.segments(tmp_path)
     damaged = first.path.read_bytes().replace(b"evet", b"evef", 1)
     first.path.write_bytes(damaged)
+    first.path.with_name(f".{first.path.name}.tmp").write_bytes(damaged)  # left by a process that was killed
     assert beside.erase("u-a") == 160
     journal.append(request("req-after", "u-b"))
     entries = list(read(tmp_path, on_damage=lambda damage: pytest.fail(str(damage))))

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import evaluation, files
+from pipeline import files
 from pipeline.config.params import Evaluation
 from pipeline.errors import UserError
 from pipeline.evaluation import Subject
+from pipeline.evaluation._measure_all import measure_all
 from pipeline.model.gpt import GPT
 from pipeline.prompts.spec import TEXT
 from pipeline.tasks import open_task
@@ -141,9 +142,9 @@ def test_measures_refuse_or_score_by_chance_a_model_that_knows_nothing(
     asked = Evaluation.model_validate({"measures": {name: fields[name]}, "thresholds": {}})
     if spoil is nan:
         with pytest.raises(UserError, match=r"finite"):
-            evaluation.measure_all(one, asked)
+            measure_all(one, asked)
         return
-    metrics = evaluation.measure_all(one, asked).metrics
+    metrics = measure_all(one, asked).metrics
     chosen = {key: value for key, value in metrics.items() if key in CHANCES}
     assert chosen or name in ("positions", "perplexity", "calibration")
     for key, value in chosen.items():

@@ -18,7 +18,8 @@ from pipeline.config.recipe import Compute, Model
 from pipeline.data.records import record_id
 from pipeline.data.shards import Shard
 from pipeline.errors import UserError
-from pipeline.evaluation import Subject, classification, exact_match, generation, measure_all, perplexity
+from pipeline.evaluation import Subject, classification, exact_match, generation, perplexity
+from pipeline.evaluation._measure_all import measure_all
 from pipeline.inference import answers
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT

@@ -39,6 +39,7 @@ GATES: dict[str, Any] = {
             "max_self_contradiction_share": 0.1,
             "max_against_share": 0.45,
             "max_opposing_raters": 0,
+            "max_opposing_group": 0,
         },
         "attributes": {},
     },

@@ -34,14 +34,16 @@ def crowd(seed: int, brigade: str = "none", raters: int = 100, prompts: int = 30
 
     Honest people rate 20 to 40 prompts each and are right with a chance of their own, from 0.7 to 0.95; one in ten
     votes at random. A brigade `against` chooses the other answer on as many prompts as the busiest of them, nine times
-    in ten; a brigade `loud` votes like everybody, on nearly all prompts.
+    in ten; a brigade `noisy` seven times in ten; a brigade `loud` votes like everybody, on nearly all prompts.
     """
     rng = random.Random(seed)
     votes: list[Vote] = []
     for number in range(raters):
         right, n = (0.5 if rng.random() < 0.1 else rng.uniform(0.7, 0.95)), rng.randint(20, 40)
         if brigade != "none" and number < raters // 20:
-            right, n = (0.1, 40) if brigade == "against" else (right, prompts - rng.randint(0, 20))
+            right, n = {
+                "against": (0.1, 40), "noisy": (0.3, 40), "loud": (right, prompts - rng.randint(0, 20))
+            }[brigade]  # fmt: skip
         for prompt in rng.sample(range(prompts), n):
             votes.append((f"u-{number:03}", prompt, f"choice:{int(rng.random() >= right)}"))
     rng.shuffle(votes)

@@ -35,11 +35,17 @@ def test_gate_stops_a_brigade_of_five_percent_of_raters(seed: int, tmp_path: Pat
     assert against["opposing_raters"] == 5
     assert loud["top_share"] > SETTINGS.ratings.max_top_share
     assert loud["opposing_raters"] == 0
+    assert against["opposing_group"] >= 5
+
+
+def test_gate_finds_a_noisy_brigade_as_a_group(tmp_path: Path) -> None:
+    found = [profiled(crowd(seed, "noisy"), tmp_path / str(seed)) for seed in range(6)]
+    assert sum(row["opposing_group"] > 0 for row in found) > sum(row["opposing_raters"] > 0 for row in found)
 
 
 def test_gate_names_the_raters_of_a_brigade(tmp_path: Path) -> None:
     verdict = judged(crowd(7, "against"), tmp_path)
-    assert failed(verdict) == {"opposing_raters"}
+    assert failed(verdict) == {"opposing_raters", "opposing_group"}
     assert not verdict["passed"]
     found = entry(verdict, "opposing_raters")
     assert sorted(record["id"] for record in found["records"]) == [f"u-{number:03}" for number in range(5)]
@@ -51,6 +57,7 @@ def test_gate_passes_clean_twins_of_a_brigade(tmp_path: Path) -> None:
     for seed in range(24):
         row = profiled(crowd(seed), tmp_path / str(seed))
         assert row["opposing_raters"] <= bounds.max_opposing_raters, seed
+        assert row["opposing_group"] <= bounds.max_opposing_group, seed
         assert row["top_share"] <= bounds.max_top_share
         assert row["rater_share"] <= bounds.max_rater_share
         assert row["against_share"] <= bounds.max_against_share
@@ -79,3 +86,12 @@ def test_ratings_profile_has_no_row_without_ratings(tmp_path: Path) -> None:
 def test_chance_is_the_binomial_tail(against: int, judged: int) -> None:
     exact = sum(comb(judged, k) for k in range(against, judged + 1)) / 2**judged
     assert at_least_by_chance(against, judged) == pytest.approx(exact, rel=1e-9)
+
+
+def test_gate_finds_personal_data_in_ratings(tmp_path: Path) -> None:
+    made = Raw()
+    made.rate([row | {"correction": "ask me@mail.example"} for row in rows([("u-1", 1, "correction")])])
+    (ratings,) = [
+        row for row in raw.profile(SETTINGS, made.write(tmp_path))["records"].rows if row["kind"] == "ratings"
+    ]
+    assert (ratings["rows"], ratings["personal_email"], ratings["personal_iban"]) == (1, 1, 0)

@@ -168,7 +168,7 @@ CASES: list[tuple[set[str], Callable[[Raw], Any]]] = [
     ({"top_share"}, _rated([(f"u-{n}" if n < 38 else f"u-busy-{n % 2}", n, "thumb:up") for n in range(78)])),
     ({"self_contradiction_share"}, _rated([(f"u-{n % 5}", n % 20, f"choice:{int(n >= 20)}") for n in range(25)])),
     ({"against_share"}, _rated(QUARREL)),
-    ({"opposing_raters"}, _rated(crowd(0, "against"))),
+    ({"opposing_raters", "opposing_group"}, _rated(crowd(0, "against"))),
 ]
 
 

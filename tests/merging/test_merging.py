@@ -12,7 +12,8 @@ from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute, Merge
 from pipeline.data.records import SCHEMAS
 from pipeline.errors import UserError
-from pipeline.evaluation import measure_all, open_subject
+from pipeline.evaluation import open_subject
+from pipeline.evaluation._measure_all import measure_all
 from pipeline.files import sha256_of, write_json, write_table
 from pipeline.inference import predictor
 from pipeline.inference.labels import probabilities

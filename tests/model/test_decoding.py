@@ -43,9 +43,9 @@ def test_step_gives_the_logits_of_the_model(family: str, compiled: bool, monkeyp
     flat = FlatModel(model)
     assert (flat._native is not None) == compiled
     ids = torch.randint(0, 37, (3, 21), generator=torch.Generator().manual_seed(3)).tolist()
-    flat.cache.reserve(2, 16)
+    flat.cache.reserve(2, 16, {})
     first = flat.step([Piece(1, 0, ids[0][:9]), Piece(0, 0, ids[1][:1])])
-    flat.cache.reserve(4, 32)  # grows: what is written stays
+    flat.cache.reserve(4, 32, {0: 1, 1: 9})  # grows: what is written stays
     flat.step([Piece(1, 9, ids[0][9:20]), Piece(0, 1, ids[1][1:2])])
     for position in range(2, 20):
         flat.step([Piece(0, position, [ids[1][position]])])

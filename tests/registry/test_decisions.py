@@ -267,7 +267,7 @@ def test_champion_is_taken_while_its_writer_moves_the_alias_and_refused_when_it_
     """A promotion that was killed between entry and alias is named, and repaired by anybody."""
     approve(store, OURS, 1)
     killed = Registry(here())
-    monkeypatch.setattr(killed, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(killed, "follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         approve(killed, OURS, 2)
     with pytest.raises(
@@ -623,7 +623,7 @@ def test_errors_of_the_store_are_shown_without_credentials(store: Registry, monk
         ) as shown:
             store.verify(store.find(f"models:/{OURS}/1"))
     assert "secret" not in str(shown.value)
-    monkeypatch.setattr(store, "_follow", fails)
+    monkeypatch.setattr(store, "follow", fails)
     with pytest.raises(UserError, match=r"does not let this user .* \(GET http://mlflow:5000/api failed\)") as shown:
         approve(store, OURS, 1)
     assert "secret" not in str(shown.value)
@@ -643,7 +643,7 @@ def test_alias_moves_before_git_notes_the_entry_and_a_failed_move_is_noted_too(
     monkeypatch.setattr(anchors, "add", noted)
     approve(store, OURS, 1)
     assert seen == ["1"]
-    monkeypatch.setattr(store, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(store, "follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         approve(store, OURS, 2)
     assert seen == ["1", "1"]
@@ -656,7 +656,7 @@ def test_champion_waits_for_a_writer_whose_clock_differs(
     """The reader waits by its own clock: the entry may be of a later time, or some minutes old."""
     approve(store, OURS, 1)
     killed = Registry(params())
-    monkeypatch.setattr(killed, "_follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(killed, "follow", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
 
     class Shifted(datetime):
         @classmethod

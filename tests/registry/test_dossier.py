@@ -9,7 +9,8 @@ import torch
 from pipeline import files, integrity, outcomes
 from pipeline.config.params import Params
 from pipeline.errors import UserError
-from pipeline.evaluation import measure_all, open_subject
+from pipeline.evaluation import open_subject
+from pipeline.evaluation._measure_all import measure_all
 from pipeline.model import checkpoint
 from pipeline.paths import EVALUATION, SAMPLES
 from pipeline.registry import Registry, admission, dossier

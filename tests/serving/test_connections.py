@@ -1,6 +1,7 @@
 """Connections: disconnects, slow readers, queues, time limits, and swaps of a model under load."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipeline.serving.answers import Answers
+from pipeline.serving.generation import Generation
+from pipeline.serving.inbox import Inbox
 from pipeline.serving.models import Loaded
 from tests.registries import make_model
 from tests.served import Site, SlowEngine, body, received, request, until
@@ -134,3 +138,18 @@ def test_connections_are_kept_for_the_next_request(site: Site) -> None:
             while b'"usage"' not in answer or not answer.rstrip().endswith(b"}"):
                 answer += connection.recv(4096)
             assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_server_keeps_nothing_of_300_requests_that_ended(site: Site, http: httpx.Client) -> None:
+    alive = (Answers, Inbox, Generation)
+    for number in range(300):
+        stream, store = number % 2 == 0, number % 50 == 0
+        answer = http.post("/v1/chat/completions", json=body(max_tokens=2, stream=stream, store=store))
+        assert answer.status_code == 200
+    until(lambda: not site.server.decoder.answers and not site.server.gate.active, "requests are left")
+
+    def left() -> int:
+        gc.collect()
+        return sum(isinstance(one, alive) for one in gc.get_objects())
+
+    until(lambda: left() <= 1, f"{left()} parts of requests are left")

@@ -62,6 +62,13 @@ def test_journal_keeps_a_request_with_consent_as_it_was_answered(site: Site, ask
     assert (kept["model"], kept["version"], kept["model_sha256"]) == ("chat-full", None, loaded.sha256)
 
 
+def test_journal_keeps_the_text_of_messages_in_parts(site: Site, ask: Ask) -> None:
+    parts = [{"type": "text", "text": "İlk "}, {"type": "text", "text": "son"}]
+    answer = ask(store=True, messages=[{"role": "user", "content": parts}])
+    (kept,) = [entry for entry in entries(site, "request") if entry["id"] == identity(answer)]
+    assert kept["messages"] == [{"role": "user", "content": "İlk son"}]
+
+
 def test_journal_keeps_nothing_without_consent_and_the_watch_counts_without_text(site: Site, ask: Ask) -> None:
     before = len(entries(site, "request"))
     answer = ask()

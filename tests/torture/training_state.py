@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.training import state as states
+from pipeline.training import state_locks
 from tests.training.test_run import Log, trainer
 
 PROMISE = "a damaged, foreign or incomplete training state is skipped with a warning; the run ends with equal bits"
@@ -33,9 +34,9 @@ def plan(log: Log, **changes: Any) -> Any:
 
 def killed(key: str, **changes: Any) -> Path:
     """The state folder of a training that died after three saves, in the working directory."""
-    with contextlib.suppress(KeyboardInterrupt), states.locked(key) as state:
+    with contextlib.suppress(KeyboardInterrupt), state_locks.locked(key) as state:
         plan(Log(die_at=DIES_AT), **changes).run(state)
-    return states.STATE / key
+    return state_locks.STATE / key
 
 
 def sealed(folder: Path) -> None:
@@ -171,15 +172,15 @@ def run(count: int, folder: Path) -> dict[str, Any]:
         misses, kinds, fallbacks = [], dict.fromkeys((damage.__name__ for damage in DAMAGES), 0), 0
         for number in range(count):
             rng = random.Random(number)
-            shutil.copytree(template, states.STATE / "run", symlinks=True)
-            newest = sorted((states.STATE / "run").glob("step-*"), reverse=True)
+            shutil.copytree(template, state_locks.STATE / "run", symlinks=True)
+            newest = sorted((state_locks.STATE / "run").glob("step-*"), reverse=True)
             damage = DAMAGES[number % len(DAMAGES)]
             kinds[damage.__name__] += 1
             for one in newest[: 1 if damage in SILENT else rng.choice((1, 1, 2, 3))]:
                 damage(one, (other / one.name).absolute(), rng)
             again, said = plan(Log()), io.StringIO()
             try:
-                with contextlib.redirect_stderr(said), states.locked("run") as state:
+                with contextlib.redirect_stderr(said), state_locks.locked("run") as state:
                     progress = again.run(state)
                 resumed = again.log.record["resumed_at_step"]
                 fallbacks += 0 < resumed < int(newest[0].name[-8:])
@@ -191,7 +192,7 @@ def run(count: int, folder: Path) -> dict[str, Any]:
                     raise AssertionError("nothing was said")
             except Exception as error:
                 misses.append(f"{number} {damage.__name__}: {type(error).__name__}: {error}"[:200])
-            states.remove(states.STATE / "run")
+            states.remove(state_locks.STATE / "run")
     held = count - len(misses)
     return {"tried": count, "held": held, "kinds": kinds, "continued_from_older": fallbacks, "misses": misses[:5]}
 

@@ -22,6 +22,7 @@ from pipeline.model.gpt import GPT
 from pipeline.prompts.spec import TEXT
 from pipeline.tasks.next_token import NextToken, Settings
 from pipeline.training import state as states
+from pipeline.training import state_locks
 from pipeline.training.interruption import deferred_signals
 from pipeline.training.loop import Parts, fit, mean_loss
 from pipeline.training.progress import Progress
@@ -235,7 +236,7 @@ def test_fingerprint_differs_when_settings_inputs_or_code_differ(tmp_path: Path)
 
 def test_two_trainers_never_share_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with states.locked("k"), pytest.raises(UserError, match="another process"), states.locked("k"):
+    with state_locks.locked("k"), pytest.raises(UserError, match="another process"), state_locks.locked("k"):
         pass
 
 

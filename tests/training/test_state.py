@@ -14,6 +14,7 @@ import torch
 from pipeline import files
 from pipeline.errors import UserError
 from pipeline.training import state as states
+from pipeline.training import state_locks
 from tests.training.test_run import Log, finished, trainer
 
 Damage = Callable[[Path], object]
@@ -196,15 +197,15 @@ def test_something_else_where_a_lock_or_a_run_belongs_is_cleared(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    states.STATE.mkdir(parents=True)
-    key = states.STATE / "k"
+    state_locks.STATE.mkdir(parents=True)
+    key = state_locks.STATE / "k"
     if wrong == "lock is a folder":
         (key / "lock").mkdir(parents=True)
     elif wrong == "key is a file":
         key.touch()
     else:
         key.symlink_to("nowhere")
-    with states.locked("k") as state:
+    with state_locks.locked("k") as state:
         assert state.load() is None
         assert (key / "lock").is_file()
 
@@ -213,12 +214,12 @@ def test_two_trainings_of_one_model_are_never_at_work_together(tmp_path: Path, m
     """With other params they have other keys, and would still write the same folder."""
     monkeypatch.chdir(tmp_path)
     with (
-        states.locked("a", "base"),
+        state_locks.locked("a", "base"),
         pytest.raises(UserError, match=rf"models/base: another process \({os.getpid()}\)"),
-        states.locked("b", "base"),
+        state_locks.locked("b", "base"),
     ):
         pass
-    with states.locked("b", "base"), states.locked("a", "spam"):
+    with state_locks.locked("b", "base"), state_locks.locked("a", "spam"):
         pass
 
 
@@ -227,19 +228,19 @@ def test_states_that_nobody_continues_go_and_say_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("old", "new", "held"):
-        shutil.copytree(made / "run", states.STATE / name)
-    (states.STATE / "finished").mkdir()
-    long_ago = time.time() - 86400 * (states.ABANDONED_DAYS + 1)
+        shutil.copytree(made / "run", state_locks.STATE / name)
+    (state_locks.STATE / "finished").mkdir()
+    long_ago = time.time() - 86400 * (state_locks.ABANDONED_DAYS + 1)
     for name in ("old", "held", "finished"):
-        for path in [*(states.STATE / name).iterdir(), states.STATE / name]:
+        for path in [*(state_locks.STATE / name).iterdir(), state_locks.STATE / name]:
             os.utime(path, (long_ago, long_ago))
-    with states._alone(states.STATE / "held" / "lock", "held"), states.locked("mine"):
-        assert sorted(path.name for path in states.STATE.iterdir()) == ["held", "mine", "new"]
-    assert f"{states.STATE / 'old'}: states of a run not continued for 15 days removed" in capsys.readouterr().err
+    with state_locks._alone(state_locks.STATE / "held" / "lock", "held"), state_locks.locked("mine"):
+        assert sorted(path.name for path in state_locks.STATE.iterdir()) == ["held", "mine", "new"]
+    assert f"{state_locks.STATE / 'old'}: states of a run not continued for 15 days removed" in capsys.readouterr().err
     monkeypatch.setattr(states, "OTHERS_KEPT", 1)
-    os.utime(states.STATE / "new" / step(15), (time.time() + 9, time.time() + 9))
-    with states.locked("mine"):
-        assert sorted(path.name for path in states.STATE.iterdir()) == ["mine", "new"]
+    os.utime(state_locks.STATE / "new" / step(15), (time.time() + 9, time.time() + 9))
+    with state_locks.locked("mine"):
+        assert sorted(path.name for path in state_locks.STATE.iterdir()) == ["mine", "new"]
 
 
 def test_machine_differs_by_threads_and_cpu_model(monkeypatch: pytest.MonkeyPatch) -> None:

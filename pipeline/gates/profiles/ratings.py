@@ -4,8 +4,9 @@ An item is a set of answers to a prompt; a vote is the chosen answer's text, or 
 vote an item, the last. A rater opposes if, on the items where the other raters have a majority, so many votes are
 against it that a rater who votes at random would reach that with a probability below 1 % divided by the number of
 raters (one-sided binomial test with Bonferroni's correction): a careless rater is at one half and is not found,
-accounts that vote against a truth that the others see are. Each such rater is judged on his own, so accounts with a
-few votes each are not found.
+accounts that vote against a truth that the others see are. Accounts with fewer votes each are found as a group: those
+that are mostly against the others on one half of the items are judged together, an item once, on the other half, whose
+votes had no part in choosing them (probability below 1 %, half of it for each half).
 """
 
 import json
@@ -13,6 +14,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from pipeline.gates._rules import Example, Frame, Tally
 
 ALPHA = 0.01
 """Rate of false alarms over all raters of a data set."""
+_FEWEST = 5
+"""Votes of one half of the items from which on a rater may be of a group."""
 _BUSIEST = 20
 """The busiest raters are one in so many."""
 COLUMNS = (
     "ratings", "raters", "rater_share", "top_share", "self_contradictions", "self_contradiction_share", "compared",
-    "against", "against_share", "opposing_raters",
+    "against", "against_share", "opposing_raters", "opposing_group",
 )  # fmt: skip
 Item = tuple[str, ...]
 
@@ -55,16 +59,41 @@ class _Votes:
             )
         self.last[item][row["rater"]] = value
 
-    def compared(self) -> Iterator[tuple[str, bool]]:
-        """Rater, and whether the vote is against the majority of the other raters, for each vote that has one."""
-        for votes in self.last.values():
+    def compared(self, half: int | None = None) -> Iterator[tuple[str, bool]]:
+        """Rater, and whether the vote is against the majority of the other raters, for each vote that has one.
+
+        Args:
+            half: items of one half only, 0 or 1.
+        """
+        for item, votes in self.last.items():
             counts = Counter(votes.values())
-            for rater, value in votes.items():
+            for rater, value in votes.items() if half in (None, _half(item)) else ():
                 others = counts.copy()
                 others[value] -= 1
-                ranked = others.most_common(2)
-                if ranked[0][1] > (ranked[1][1] if len(ranked) > 1 else 0):
-                    yield rater, ranked[0][0] != value
+                if (majority := _majority(others)) is not None:
+                    yield rater, majority != value
+
+    def group(self) -> set[str]:
+        """Raters who together vote against the others more often than chance; empty where there is no such group."""
+        found: set[str] = set()
+        for half in (0, 1):
+            judged, against = _counted(self.compared(half))
+            group = {rater for rater, n in judged.items() if n >= _FEWEST and against[rater] > n / 2}
+            sides = list(self._sides(group, 1 - half))
+            if sides and at_least_by_chance(sum(sides), len(sides)) < ALPHA / 2:
+                found |= group
+        return found
+
+    def _sides(self, group: set[str], half: int) -> Iterator[bool]:
+        """Whether the majority of a group differs from that of all others, for each item of a half where both have
+        one.
+        """
+        for item, votes in self.last.items():
+            if _half(item) == half:
+                ours = _majority(Counter(value for rater, value in votes.items() if rater in group))
+                theirs = _majority(Counter(value for rater, value in votes.items() if rater not in group))
+                if ours is not None and theirs is not None:
+                    yield ours != theirs
 
 
 def profile(share_from_raters: int, raw: Path) -> Frame:
@@ -84,10 +113,7 @@ def profile(share_from_raters: int, raw: Path) -> Frame:
             votes.add(row)
     ratings, raters = sum(votes.given.values()), len(votes.given)
     shares = [n / ratings for _, n in votes.given.most_common(max(1, raters // _BUSIEST))]
-    judged, against = Counter[str](), Counter[str]()
-    for rater, is_against in votes.compared():
-        judged[rater] += 1
-        against[rater] += is_against
+    judged, against = _counted(votes.compared())
     n_compared, n_against = sum(judged.values()), sum(against.values())
     n_votes = sum(len(of) for of in votes.last.values()) + votes.contradictions.count
     frame.add(
@@ -103,6 +129,7 @@ def profile(share_from_raters: int, raw: Path) -> Frame:
             "against": n_against,
             "against_share": n_against / n_compared if n_compared else 0.0,
             "opposing_raters": _opposing(judged, against),
+            "opposing_group": _grouped(votes.group(), judged, against),
         }
     )
     return frame
@@ -125,6 +152,33 @@ def _opposing(judged: Counter[str], against: Counter[str]) -> Tally:
             words = f"{against[rater]} of {n} votes are against the majority of the other raters"
             tally.add(Example(rater, "rater", words))
     return tally
+
+
+def _grouped(group: set[str], judged: Counter[str], against: Counter[str]) -> Tally:
+    tally = Tally()
+    for rater in sorted(group, key=lambda one: (-against[one] / judged[one], one)):
+        words = f"{against[rater]} of {judged[rater]} votes are against; one of a group, may be careless only"
+        tally.add(Example(rater, "rater", words))
+    return tally
+
+
+def _counted(compared: Iterator[tuple[str, bool]]) -> tuple[Counter[str], Counter[str]]:
+    """Votes of each rater, and those against the others."""
+    judged, against = Counter[str](), Counter[str]()
+    for rater, is_against in compared:
+        judged[rater] += 1
+        against[rater] += is_against
+    return judged, against
+
+
+def _majority(counts: Counter[str]) -> str | None:
+    """The vote that most have given; None where there is none or two are equal."""
+    ranked = counts.most_common(2)
+    return ranked[0][0] if ranked and ranked[0][1] > (ranked[1][1] if len(ranked) > 1 else 0) else None
+
+
+def _half(item: Item) -> int:
+    return blake2b("\0".join(item).encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] & 1
 
 
 def _vote(row: Mapping[str, Any]) -> tuple[Item, str] | None:

@@ -24,19 +24,20 @@ function user() {
 
 /** Does something that needs the server; asks for a key where one is missing, and then does it again. */
 async function withKey(action) {
-  for (;;) {
+  for (let tried = false; ; tried = true) {
     try {
       return await action();
     } catch (error) {
-      if (!(error instanceof Failure) || error.status !== 401 || !(await keyGiven())) throw error;
+      if (!(error instanceof Failure) || error.status !== 401 || !(await keyGiven(tried))) throw error;
     }
   }
 }
 
-/** Asks for an API key; false: none was given. */
-function keyGiven() {
+/** Asks for an API key, or for another one (wrong); false: none was given. */
+function keyGiven(wrong) {
   const dialog = at("key-dialog");
   at("key").value = "";
+  at("key-wrong").hidden = !wrong;
   dialog.showModal();
   return new Promise(resolve => {
     at("key-form").onsubmit = event => {
@@ -81,8 +82,8 @@ function body(turn, varied, count) {
   if (turn.model.endpoint === "/v1/classify") return { ...common, input: turn.question };
   const sampled = { ...common, stream: true, n: count, temperature: varied ? VARIED : 0 };
   if (turn.model.endpoint === "/v1/completions") return { ...sampled, prompt: turn.question, max_tokens: COMPLETION_TOKENS };
-  const earlier = turn.model.task === "chat" ? turns.slice(0, turns.indexOf(turn)) : [];
-  const messages = earlier
+  const messages = turns
+    .slice(0, turns.indexOf(turn))
     .filter(one => one.reply && one.model.id === turn.model.id)
     .flatMap(one => [{ role: "user", content: one.question }, { role: "assistant", content: one.reply }]);
   return { ...sampled, messages: [...messages, { role: "user", content: turn.question }] };
@@ -98,13 +99,16 @@ async function run(turn, varied) {
   say(at("status"), "answering");
   try {
     await withKey(() => answered(turn, body(turn, varied || count > 1, count), controller.signal));
-    turn.end("done");
+    following(() => turn.end("done"));
     say(at("status"), turn.answers.some(one => one.finish === "length") ? "cut" : "answered");
   } catch (error) {
-    if (error.name === "AbortError") turn.end("stopped");
-    else turn.end("failed", error instanceof Failure ? error : new Failure(0, "fault.server", { detail: error.message }));
+    const fault = error instanceof Failure ? error : new Failure(0, "fault.server", { detail: error.message });
+    following(() => (error.name === "AbortError" ? turn.end("stopped") : turn.end("failed", fault)));
     say(at("status"), "");
-    if (error.param === "store") at("store").checked = false;
+    if (error.param === "store") {
+      at("store").checked = false;
+      consent();
+    }
     if (!(error instanceof Failure) && error.name !== "AbortError") console.error(error);
   }
   running = null;
@@ -122,10 +126,17 @@ async function answered(turn, asked, signal) {
   const { id, events } = await stream(turn.model.endpoint, asked, signal);
   turn.id = id;
   for await (const event of events) {
-    const near = innerHeight + scrollY > document.body.scrollHeight - 80;
-    for (const choice of event.choices) turn.add(choice.index, choice.delta?.content ?? choice.text ?? "", choice.finish_reason);
-    if (near) scrollTo(0, document.body.scrollHeight);
+    following(() => {
+      for (const { index, delta, text, finish_reason: finish } of event.choices) turn.add(index, delta?.content ?? text ?? "", finish);
+    });
   }
+}
+
+/** Does something that makes the page longer; someone who reads its end still sees the end. */
+function following(action) {
+  const near = innerHeight + scrollY > document.body.scrollHeight - 80;
+  action();
+  if (near) scrollTo(0, document.body.scrollHeight);
 }
 
 /** Shows whether an answer is in progress. */
@@ -178,7 +189,7 @@ function send() {
   turns.push(turn);
   at("log").append(turn.element);
   at("question").value = "";
-  turn.element.scrollIntoView({ block: "end" });
+  scrollTo(0, document.body.scrollHeight);
   run(turn, false);
 }
 

@@ -108,7 +108,7 @@ export class Turn {
     else if (this.state === "stopped") say(this.note, this.consented ? "stopped stored" : "stopped");
     else if (this.state === "done") say(this.note, this.rated ?? (this.stored ? "kept" : "not kept"));
     this.answers.forEach((answer, place) => answer.bar.replaceChildren(...this.#ratings(answer, place)));
-    const again = this.last && this.state !== "running" && this.state !== "new";
+    const again = this.last && !["running", "new"].includes(this.state) && !(this.labels && this.state === "done");
     const buttons = [];
     if (again) buttons.push(button(this.state === "failed" ? "try again" : "regenerate", null, () => this.actions.again(this)));
     if (this.answers.length > 1 && this.state === "done" && this.stored) {

@@ -378,3 +378,8 @@ def test_files_reject_a_row_that_offers_tools_beside_prompt_and_completion(read)
     made = read("a.jsonl", text, "instructions", format={"name": "jsonl", "encoding": "utf-8"}, columns=columns)
     assert [row["output"] for row in made] == ["Ayşe", "Elma"]
     assert [reason for _, reason in read.reasons()] == ["tools"]
+
+
+def test_files_leave_ratings_to_the_source_journal(read):
+    with pytest.raises(ValueError, match="which source journal reads"):
+        read("a.jsonl", "{}", "ratings", format=JSONL)
