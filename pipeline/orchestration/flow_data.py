@@ -42,7 +42,7 @@ def refresh_data(
         with run_checkout.opened(str(flow_run.id), start) as own, processes_of_run() as processes:
             tell(own)
             checkout.write_params(names, set or {})
-            run_checkout.require_server(own)
+            run_checkout.require_server(own, registers=False)
             results = run_graph(processes, [_DOWNLOAD], False, None)
             if not failed(results):
                 processes.run(["dvc", "repro", "--single-item", "--force", _DOWNLOAD], timeout_s=None, tell=log_lines())

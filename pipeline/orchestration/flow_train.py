@@ -53,7 +53,7 @@ def train(  # noqa: PLR0913 - each is a parameter of the deployment
         with run_checkout.opened(str(flow_run.id), start) as own, processes_of_run() as processes:
             tell(own)
             checkout.write_params(names, set or {})
-            run_checkout.require_server(own)
+            run_checkout.require_server(own, registers=registration and not targets)
             results = run_graph(processes, targets, force, max_parallel)
             if failed(results):
                 return conclusion(results)

@@ -99,15 +99,23 @@ def opened(run: str, start: str | None = None) -> Iterator[RunCheckout]:
             os.chdir(project)
 
 
-def require_server(checkout: RunCheckout) -> None:
-    """Raises UserError where records for MLflow would go to a file of this checkout, which is removed after the run."""
+def require_server(checkout: RunCheckout, registers: bool) -> None:
+    """Refuses a store of MLflow that is a file of this checkout, which is removed after the run.
+
+    Args:
+        checkout: of the run.
+        registers: whether the run registers versions; without that, and without records, no store is needed.
+
+    Raises:
+        UserError: params.yaml names a file.
+    """
     try:
         params: Any = yaml.safe_load((checkout.folder / PARAMS).read_text(encoding="utf-8"))
         tracking = params["runtime"]["tracking"]
         enabled, uri = tracking["enabled"], str(tracking["uri"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return  # params.yaml is checked where the run's settings are written into it
-    if enabled and "://" in uri and not uri.startswith(("http://", "https://")):
+    if (enabled or registers) and "://" in uri and not uri.startswith(("http://", "https://")):
         raise UserError(
             f"{PARAMS}: runtime.tracking.uri is {uri}, a file that other checkouts do not see; a deployment needs a "
             "server's address, such as http://127.0.0.1:5000 (tohum stack up, or tohum ui)"

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -156,25 +155,27 @@ def test_opened_refuses_a_run_that_another_process_works_on(clones: Clones) -> N
 
 
 @pytest.mark.parametrize(
-    ("tracking", "refused"),
+    ("enabled", "uri", "registers", "refused"),
     [
-        ({"enabled": True, "uri": "sqlite:///mlflow.db"}, True),
-        ({"enabled": False, "uri": "sqlite:///mlflow.db"}, False),
-        ({"enabled": True, "uri": "https://mlflow.example.org"}, False),
+        (True, "sqlite:///mlflow.db", False, True),
+        (False, "sqlite:///mlflow.db", True, True),
+        (False, "sqlite:///mlflow.db", False, False),
+        (True, "https://mlflow.example.org", True, False),
     ],
 )
 def test_require_server_refuses_a_store_that_only_the_checkout_sees(
-    tmp_path: Path, tracking: dict[str, Any], refused: bool
+    tmp_path: Path, enabled: bool, uri: str, registers: bool, refused: bool
 ) -> None:
     import yaml
 
+    tracking = {"enabled": enabled, "uri": uri}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"runtime": {"tracking": tracking}}), encoding="utf-8")
     own = RunCheckout(tmp_path, tmp_path, "run/a", "", None, False, ())
     if refused:
         with pytest.raises(UserError, match=r"runtime.tracking.uri is sqlite:///mlflow.db.*server's address"):
-            run_checkout.require_server(own)
+            run_checkout.require_server(own, registers)
     else:
-        run_checkout.require_server(own)
+        run_checkout.require_server(own, registers)
 
 
 def test_opened_names_a_folder_without_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
