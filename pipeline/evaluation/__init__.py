@@ -5,23 +5,18 @@ answers, samples, tables; outcomes are the values of a metric on every record, f
 apart from tasks, so a changed metric retrains nothing.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from pipeline import closure, files, integrity, kept_results
+from pipeline import closure, integrity, kept_results
 from pipeline.baseline import Baseline, LabelledTexts, NumbersBaseline, SetsBaseline, fit, fit_numbers, fit_sets
-from pipeline.config import plugins
-from pipeline.config.params import Evaluation
 from pipeline.config.recipe import Compute
-from pipeline.config.section import Section
 from pipeline.data.label_cells import labels_of
-from pipeline.data.personal import mask, masked
+from pipeline.data.personal import mask
 from pipeline.errors import UserError
 from pipeline.inference import answers
 from pipeline.inference.answers import Sampling
@@ -29,7 +24,7 @@ from pipeline.inference.labels import scores
 from pipeline.model import checkpoint
 from pipeline.model.device import autocast, lowered, set_up
 from pipeline.model.gpt import GPT
-from pipeline.outcomes import Outcomes, plain
+from pipeline.outcomes import Outcomes
 from pipeline.paths import MODELS, SAMPLES
 from pipeline.tasks import Answering, Labelling, Request, Scoring, Task, open_tasks
 from pipeline.tokenizer import Tokenizer

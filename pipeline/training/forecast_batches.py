@@ -78,7 +78,7 @@ def drawn(  # noqa: PLR0913 - a recipe, and all by which its examples are made
         windows = None
         if rows and recipe.schedule.epochs is not None:
             whole = _lengths(raw, kind, words, params).sum() + rows
-            windows = max(1, int(whole * training / shape.context_length))
+            windows = max(1, round(whole * training / shape.context_length))
         return Drawn([_longest(recipe, where, shape)], windows, "longest")
     if not rows:
         return Drawn([_longest(recipe, where, shape)], None, "longest")
@@ -87,7 +87,7 @@ def drawn(  # noqa: PLR0913 - a recipe, and all by which its examples are made
     size = min(size, rows)
     starts = islice(range(0, rows - size + 1, size), MOST)
     made = [_of_lengths(recipe, lengths[order[first : first + size]], shape) for first in starts]
-    return Drawn(made, max(1, int(rows * training)), "raw")
+    return Drawn(made, max(1, round(rows * training)), "raw")
 
 
 def declared(recipe: Recipe, axis: str, name: str) -> Any:

@@ -115,3 +115,36 @@ def test_plan_shows_a_forecast_and_refuses_a_training_that_does_not_fit(
     assert "run          2.0  never run" in shown
     assert "peak memory of the largest stage: 90000 MiB (finetune@spam)" in shown
     assert f"refused: {reason}" in shown
+
+
+def test_plan_says_at_most_where_the_records_of_a_training_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Lost otherwise: an upper bound of ten times the truth reads like an estimate."""
+    monkeypatch.chdir(tmp_path)
+    bound = {"memory_mib": 14_254, "seconds": 15_480.0, "refusal": None, "at_most": True}
+    row = plan.PlannedStage("finetune@spam", "run", ["never run"], None, None, None)
+    for made, cells in (
+        (bound, ("run       <258.0  never run", "at most 14254 MiB", "<: at most, with every example as long as its")),
+        (
+            bound | {"seconds": None},
+            ("run            ?  never run", "at most 14254 MiB", "records of finetune@spam are"),
+        ),
+        (bound | {"at_most": False}, ("run        258.0  never run", "largest stage: 14254 MiB", "GiB free")),
+    ):
+        monkeypatch.setattr(forecasts, "foretell", lambda *_, made=made: {"finetune@spam": made})
+        shown = plan.render(plan.foretold([row], {}, changed()), free_bytes=2**40)
+        assert all(cell in shown for cell in cells), shown
+        assert ("<" in shown) == made["at_most"]
+
+
+def test_foretell_forgets_a_forecast_when_the_raw_records_come(
+    runs: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Lost otherwise: the upper bound of the first plan is shown after the download too."""
+    forecasts.foretell(["finetune@spam"], PARAMS)
+    raw = tmp_path / "data/raw/labelled.parquet"
+    raw.parent.mkdir(parents=True)
+    raw.write_bytes(b"records")
+    forecasts.foretell(["finetune@spam"], PARAMS)
+    assert len(runs) == 2

@@ -237,7 +237,7 @@ def test_states_that_nobody_continues_go_and_say_so(
     with state_locks._alone(state_locks.STATE / "held" / "lock", "held"), state_locks.locked("mine"):
         assert sorted(path.name for path in state_locks.STATE.iterdir()) == ["held", "mine", "new"]
     assert f"{state_locks.STATE / 'old'}: states of a run not continued for 15 days removed" in capsys.readouterr().err
-    monkeypatch.setattr(states, "OTHERS_KEPT", 1)
+    monkeypatch.setattr(state_locks, "OTHERS_KEPT", 1)
     os.utime(state_locks.STATE / "new" / step(15), (time.time() + 9, time.time() + 9))
     with state_locks.locked("mine"):
         assert sorted(path.name for path in state_locks.STATE.iterdir()) == ["mine", "new"]
