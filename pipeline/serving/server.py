@@ -9,7 +9,8 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +34,7 @@ from pipeline.serving.keys import Keys
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.models import Shelf
 from pipeline.serving.records import Records
+from pipeline.tracking.start_sender import deliver_journal
 
 _LOG = logging.getLogger("tohum.serving")
 _HEADER_SECONDS = 10.0  # for the head of a request, after which a connection without one is closed
@@ -104,9 +106,20 @@ class Server(uvicorn.Server):
         shelf, gate, decoder, records, metrics: its parts.
     """
 
-    def __init__(self, shelf: Shelf, settings: Serving, keys: Keys) -> None:
-        """Raises UserError for a journal that cannot be written."""
-        self.shelf, self.metrics = shelf, Metrics()
+    def __init__(self, shelf: Shelf, settings: Serving, keys: Keys, deliver: Callable[[], None] | None = None) -> None:
+        """Prepares the parts.
+
+        Args:
+            shelf: the loaded models.
+            settings: section `serving` of params.yaml.
+            keys: of those who may ask.
+            deliver: starts the delivery of the journal to MLflow where entries wait; called at every poll;
+                None: it stays here.
+
+        Raises:
+            UserError: a journal that cannot be written.
+        """
+        self.shelf, self.metrics, self._deliver = shelf, Metrics(), deliver
         self.records = Records(settings, self.metrics)
         self.records.refresh(list(shelf.slots.values()))
         limits = settings.limits
@@ -153,6 +166,8 @@ class Server(uvicorn.Server):
                 if self.shelf.watched:
                     await asyncio.to_thread(self.shelf.look, lambda slot: self.metrics.swaps.labels(slot.name).inc())
                 await asyncio.to_thread(self.records.refresh, list(self.shelf.slots.values()))
+                if self._deliver is not None:
+                    await asyncio.to_thread(self._deliver)
             except Exception as error:
                 failed(error)
 
@@ -177,7 +192,9 @@ def serve(names: Sequence[str], params: Params) -> None:
     with contextlib.closing(listen(settings.host, settings.port)) as listener:
         plain = {"device": "cpu", "threads": settings.threads, "precision": "float32", "compile": False}
         shelf = Shelf(names, params, str(set_up(params.compute.model_copy(update=plain))))
-        server = Server(shelf, settings, keys)
+        tracking = params.runtime.tracking
+        deliver = partial(deliver_journal, tracking.uri, tracking.experiment) if tracking.enabled else None
+        server = Server(shelf, settings, keys, deliver)
         _log_to_stderr()
         _announce(listener, shelf, keys)
         server.run(sockets=[listener])

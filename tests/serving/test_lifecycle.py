@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.paths import CODE as ROOT
+from pipeline.paths import QUEUE
 from pipeline.serving.models import Loaded, Shelf
 from pipeline.serving.server import listen, serve
 from tests.commands import tohum
@@ -60,6 +61,7 @@ def test_command_serves_until_sigterm_and_exits_with_0(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     make_model("chat-full")
     fields = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    fields["serving"]["poll_seconds"] = 0.1
     Path("params.yaml").write_text(yaml.safe_dump(fields, allow_unicode=True), encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "serve", "chat-full", "--port", "0"], cwd=tmp_path, text=True,
@@ -72,6 +74,7 @@ def test_command_serves_until_sigterm_and_exits_with_0(tmp_path: Path, monkeypat
         assert found, said
         body = {"model": "chat-full", "messages": [{"role": "user", "content": "Merhaba"}], "max_tokens": 2}
         assert httpx.post(f"{found[1]}/v1/chat/completions", json=body, timeout=60).status_code == 200
+        until((tmp_path / QUEUE / "journal.json").exists, "the sender was not told where the journal goes")
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     finally:
