@@ -1,6 +1,6 @@
-"""Runs a Prefect worker for this project's deployment.
+"""Runs a Prefect worker for this project's deployments.
 
-Makes the work pool and the deployment tohum/local of prefect.yaml where they are missing. Needs a server: `tohum
+Makes the work pool, the deployments of prefect.yaml and their automations. Needs a server: `tohum stack up`, `tohum
 prefect`, or one of yours in PREFECT_API_URL.
 """
 
@@ -10,7 +10,7 @@ GROUP = "Servers and tracking"
 ORDER = 62
 
 
-@verb("tohum worker", "tohum run prefect deployment run tohum/local")
+@verb("tohum worker", "tohum run prefect deployment run tohum-train/train")
 def command() -> None:
     """Becomes the worker."""
     from pipeline.orchestration import servers
