@@ -77,6 +77,39 @@ def test_another_answer_to_the_same_question_is_another_record(tmp_path: Path) -
     assert origins(found) == {"x:9": "named"}
 
 
+def test_a_twin_before_the_question_it_was_made_of_goes_with_the_document(tmp_path: Path) -> None:
+    """Lost otherwise: the order of the rows in a file decides whether a copy stays."""
+    identity = record_id("instructions", "Kim kalktı?", "", "Ayşe")
+    twin = {"instruction": "Kim klaktı?", "input": "", "output": "Ayşe", "twin_of": identity, "origin": "x typo"}
+    question = {"instruction": "Kim kalktı?", "input": "", "output": "Ayşe", "origin": "own.txt:1 passage 1#1"}
+    folder = write_raw(
+        tmp_path / "raw", documents=[{"text": STORY, "origin": "own.txt:1"}], instructions=[twin, question]
+    )
+    found = affected(Wanted(("own.txt:1",)), folder, SETTINGS)
+    assert set(origins(found)) == {"own.txt:1", "x typo", "own.txt:1 passage 1#1"}
+
+
+def test_a_text_of_exactly_the_threshold_is_a_near_duplicate(tmp_path: Path) -> None:
+    """As `sample.deduplicate` has it; 3 of 5 words are common."""
+    texts = [{"text": "bir iki üç dört", "origin": "a"}, {"text": "bir iki üç beş", "origin": "b"}]
+    settings = SETTINGS.model_copy(update={"shingle_words": 1})
+    found = affected(Wanted(("a",)), write_raw(tmp_path / "raw", documents=texts), settings)
+    assert origins(found) == {"a": "named", "b": "near duplicate"}
+
+
+def test_a_conversation_is_found_by_the_hash_of_its_history(tmp_path: Path) -> None:
+    """A person's earlier messages are a text of the record as well."""
+    history = '[{"role": "user", "content": "I am Ada."}]'
+    rows = [{"instruction": "Who am I?", "input": "", "output": "Ada", "history": history, "origin": "chat:1"}]
+    found, missing = affected(
+        Wanted((hashlib.sha256(history.encode()).hexdigest(),)),
+        write_raw(tmp_path / "raw", instructions=rows),
+        SETTINGS,
+    )
+    assert [record.origin for record in found] == ["chat:1"]
+    assert not missing
+
+
 @pytest.mark.parametrize(
     ("first", "tokens", "windows"),
     [(0, 10, [0]), (0, 11, [0, 1]), (0, 12, [0, 1]), (10, 3, [0, 1]), (11, 9, [1]), (11, 11, [1, 2])],

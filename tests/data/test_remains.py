@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import remains
 from pipeline.data.erasure import form_of
 from pipeline.data.forgotten import Forgotten
-from pipeline.data.records import record_id
+from pipeline.data.records import SPLITS, record_id
 
 TEXT = 'Ada\'s "secret" <code> is 4711.'
 GONE = record_id("documents", TEXT)
@@ -33,3 +36,32 @@ def test_in_texts_finds_ids_and_whole_texts(tmp_path: Path, content: str, ids: t
     path = tmp_path / "no-ending"
     path.write_text(content, encoding="utf-8")
     assert [(one.column, one.ids) for one in remains.in_texts([path], LISTED)] == ([("text", ids)] if ids else [])
+
+
+@pytest.mark.parametrize(("listed", "shown"), [("ISI 4711 oldu", "ısı  4711 oldu"), ("IT IS 4711", "it is 4711")])
+def test_in_texts_folds_i_as_both_languages_do(tmp_path: Path, listed: str, shown: str) -> None:
+    """Lost otherwise: a Turkish text in other letter case is called gone."""
+    form = form_of({"text": listed, "language": "tr" if "ı" in shown else "en"}, "documents")
+    path = tmp_path / "page.json"
+    path.write_text(json.dumps([shown]), encoding="utf-8")
+    [found] = remains.in_texts([path], Forgotten(frozenset(), frozenset({form})))
+    assert found.ids == (f"~{form}",)
+
+
+@pytest.mark.parametrize("column", ["id", "of", "record", "twin_of"])
+def test_in_tables_searches_every_column_of_record_ids(tmp_path: Path, column: str) -> None:
+    """Lost otherwise: a ledger of removed records, or a twin, still names a record that is called forgotten."""
+    path = tmp_path / "object-of-a-cache"
+    pq.write_table(pa.table({column: ["0" * 16, GONE], "text": ["a", "b"]}), path)
+    assert list(remains.in_tables([path], {GONE})) == [remains.Remain(path.as_posix(), column, (GONE,))]
+    assert not list(remains.in_tables([path], {"1" * 16}))
+
+
+def test_in_documents_reads_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "documents").mkdir()
+    for split in SPLITS:
+        (tmp_path / f"documents/{split}.bin").write_bytes(b"0")
+    monkeypatch.setattr(remains, "document_ids", lambda _folder, split, _tokenizer: [(0, split), (1, "other")])
+    tokenizer: Any = None
+    found = list(remains.in_documents(tmp_path, set(SPLITS), tokenizer))
+    assert [one.ids for one in found] == [(split,) for split in SPLITS]

@@ -186,6 +186,20 @@ def test_a_row_that_no_record_is_changes_nothing(base_project: Path, words: list
     assert not Path("inputs/forget.txt").exists()
 
 
+def test_rows_of_a_file_are_read_without_comments_and_a_row_that_no_record_is_gives_1(
+    base_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lost otherwise: a script takes a misspelt row for one that is forgotten."""
+    known = pq.read_table("data/samples/documents/train.parquet")["id"][0].as_py()
+    rows = Path("rows.txt")
+    rows.write_text(f"# letters of May\n\n{known} # by letter of 3 May\n", encoding="utf-8")
+    assert tohum("forget", "--file", "rows.txt") == 0
+    rows.write_text(f"{known}\n{'0' * 16} # misspelt\n", encoding="utf-8")
+    capsys.readouterr()
+    assert tohum("forget", "--file", "rows.txt") == 1
+    assert f"not found: {'0' * 16}\n" in capsys.readouterr().out
+
+
 def test_check_without_a_list_says_how_to_begin_one(base_project: Path) -> None:
     with pytest.raises(UserError, match=r"download\.forget is null: no record was forgotten"):
         tohum("forget", "--check")
