@@ -22,7 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # With it `python -m` does not find the modules of the working folder.
 unexport PYTHONSAFEPATH
 
-.PHONY: help setup setup-open repro test test-open torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
+.PHONY: help setup setup-open setup-stack repro test test-open torture check fsck doctor format lock plan profile search ui prefect worker flow register report chat try which fastest ablation scaling budget times bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,8 @@ setup: .venv/.ready .venv/bin/tohum ## the virtual environment from requirements
 
 setup-open: setup .venv/.ready-open ## transformers too, which computes models of every other architecture
 
+setup-stack: setup .venv/.ready-stack ## PostgreSQL's server and client too, for `tohum stack`
+
 .venv/bin/tohum: pipeline/cli/tohum.sh .venv/.ready
 	install -m 755 $< $@
 
@@ -47,6 +49,10 @@ setup-open: setup .venv/.ready-open ## transformers too, which computes models o
 	touch $@
 
 .venv/.ready-open: infra/locks/open.lock .venv/.ready
+	$(INSTALL) $<
+	touch $@
+
+.venv/.ready-stack: infra/locks/stack.lock .venv/.ready
 	$(INSTALL) $<
 	touch $@
 
@@ -82,7 +88,7 @@ format: .venv/.ready-check ## formats the code and applies automatic fixes
 
 lock: setup ## resolves the locks anew from pyproject.toml: requirements.lock, and what tests and checks add to it
 	$(RESOLVE) -o requirements.lock
-	for extra in open test check; do \
+	for extra in open stack test check; do \
 	  $(RESOLVE) --extra $$extra -c requirements.lock -o infra/locks/$$extra.lock \
 	    $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) || exit 1; done
 

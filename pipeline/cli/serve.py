@@ -1,4 +1,4 @@
-"""Serves models over HTTP in the shape of OpenAI's API, with a page to talk to them.
+"""Serves models over HTTP as OpenAI's API, with a chat page.
 
 MODEL is models:/NAME@champion (swapped when another version is promoted), models:/NAME/VERSION, or a folder below
 models/, which no review has seen. Without one, every champion of the project is served. Settings: `serving` in

@@ -225,5 +225,5 @@ def _require_packages() -> None:
     missing = [package for package, module in (("flask-wtf", "flask_wtf"), ("psycopg2-binary", "psycopg2"))
                if find_spec(module) is None]  # fmt: skip
     if missing:
-        raise UserError(f"the stack needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise UserError(f"the stack needs {' and '.join(missing)}: run `make setup-stack`")
     stack_postgres.program("initdb")
