@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.files import remove
 from pipeline.training import kept, replay
 from pipeline.training import state as states
 
@@ -81,6 +82,6 @@ def test_kept_problem_names_the_state_that_a_continued_run_would_lack(made: stat
     """Lost otherwise: a killed run continues behind a state that was removed, and its out lacks it."""
     keeper = kept.Kept(made, "base", (2, 4))
     assert keeper.problem(4) is None
-    states.remove(made.folder / "kept" / states.name_of(2))
+    remove(made.folder / "kept" / states.name_of(2))
     assert keeper.problem(1) is None
     assert "that of update 2 is not there" in str(keeper.problem(2))
