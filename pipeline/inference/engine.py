@@ -28,7 +28,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.inference.sampling import Filter, pick
 from pipeline.model.cache import KeyValue
-from pipeline.model.decoding import FlatModel, Piece
+from pipeline.model.decoding import Compile, FlatModel, Piece
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
 from pipeline.seeds import seed_for
@@ -118,6 +118,7 @@ class Engine:
         max_rows: int = 32,
         prefix: Sequence[KeyValue] | None = None,
         logprobs: bool = True,
+        compile_step: Compile | None = None,
     ) -> None:
         """Prepares a model on the CPU.
 
@@ -126,6 +127,7 @@ class Engine:
             max_rows: rows computed in one step; more wait.
             prefix: keys and values before every prompt; None: the model's own virtual tokens, where it has some.
             logprobs: compute log-probabilities; false saves their time.
+            compile_step: as of FlatModel; the server's (serving/compiled.py).
 
         Raises:
             UserError: a model without a language head.
@@ -140,7 +142,7 @@ class Engine:
         self._past = 0 if prefix is None else prefix[0][0].shape[2]
         self.room = model.room(prefix)
         """Positions of a prompt with its answer."""
-        self._flat = None if isinstance(model, LibraryModel) else FlatModel(model)
+        self._flat = None if isinstance(model, LibraryModel) else FlatModel(model, compile_step)
         self._waiting: deque[_Row] = deque()
         self._active: list[_Row] = []
         self._free: list[int] = []
@@ -184,6 +186,11 @@ class Engine:
     def busy(self) -> bool:
         """Whether any row is active or waits."""
         return bool(self._active or self._waiting)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code computes the steps."""
+        return self._flat is not None and self._flat.is_compiled
 
     @property
     def waiting(self) -> int:

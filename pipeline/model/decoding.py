@@ -13,26 +13,37 @@ query heads per key-value head (H = G R), K head_dim, D d_model, V vocabulary, L
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
-from pipeline.model import native
 from pipeline.model.attention import repeat_heads
 from pipeline.model.cache import KeyValue, RowCache
 from pipeline.model.cpu.linear import Linear
 from pipeline.model.gpt import GPT, Attention, Block, FusedAttention, GatedMLP, RotaryAttention
 from pipeline.model.layout import attention_mask
-from pipeline.model.native import NativeStep
 from pipeline.model.rotary import position_tables
 
 _LEAST_ROWS = 4  # a product with fewer rows uses other kernels, whose sums differ in their last bits
 _LARGEST_FUSED = 2**20  # weights; a larger product takes longer than the dispatch that fusing saves, and is not copied
 _TABLE = 256  # positions by which the table of rotations grows
 Function = Callable[[Tensor], Tensor]
+
+
+class CompiledStep(Protocol):
+    """The step of rows of one new token each, as native.py has it."""
+
+    def __call__(
+        self, x_BD: Tensor, rope: tuple[Tensor, Tensor] | None, rows: Sequence[tuple[int, int, int]]
+    ) -> Tensor:
+        """Logits [B, V] before a soft cap; keys and values go into the cache."""
+
+
+Compile = Callable[[GPT, RowCache], CompiledStep | None]
+"""The compiled step of a model and its cache; None where there is none."""
 
 
 class Piece(NamedTuple):
@@ -65,8 +76,17 @@ class FlatModel:
     """
 
     @torch.no_grad()
-    def __init__(self, model: GPT) -> None:
-        """Packs a model in evaluation mode, adapters included. Raises UserError for one without a language head."""
+    def __init__(self, model: GPT, compile_step: Compile | None = None) -> None:
+        """Packs a model in evaluation mode, adapters included.
+
+        Args:
+            model: on the CPU.
+            compile_step: for steps of one token a row, `native.of`; its logits differ from torch's by rounding, so no
+                stage of the graph gives one.
+
+        Raises:
+            UserError: a model without a language head.
+        """
         if model.head is None:
             raise UserError("this model is a classifier without a language head; start from a language model instead")
         self.config, self._model = model.config, model
@@ -79,7 +99,12 @@ class FlatModel:
         self._embed_norm = None if model.embed_norm is None else _norm(model.embed_norm)
         self._final_norm, self._head = _norm(model.final_norm), _product(model.head)
         self._rope: tuple[Tensor, Tensor] | None = None
-        self._native = native.of(model, self.cache)
+        self._native = None if compile_step is None else compile_step(model, self.cache)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code computes steps of one token a row."""
+        return self._native is not None
 
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> Tensor:
@@ -98,7 +123,7 @@ class FlatModel:
         logits_BV[mask_B], logits_BV[~mask_B] = newest, prompts
         return logits_BV
 
-    def _native_step(self, step: NativeStep, pieces: Sequence[Piece]) -> Tensor:
+    def _native_step(self, step: CompiledStep, pieces: Sequence[Piece]) -> Tensor:
         """The same for pieces of one token, by compiled code."""
         positions = [piece.past for piece in pieces]
         ids_N, positions_N = torch.tensor([[piece.ids[0] for piece in pieces], positions]).unbind(0)

@@ -6,8 +6,11 @@
 At one token a row most of a small model's step is the calling of kernels, a few hundred of them; here one call makes
 them all (`python -m tests.bench.decoding` compares both). Weights are read where torch has them: nothing is copied, and
 a changed weight counts at the next step. The code is kept in `.tohum/compiled` beside this project's own, by the
-processor and the source's hash. Where it cannot be compiled decoding.py computes the same with torch, up to rounding,
-and so does a packed model version, which holds Python files only.
+processor and the source's hash.
+
+Its logits are those of decoding.py up to rounding, so a text could differ where two ids are nearly alike. Therefore no
+stage of the graph uses it: outs are the same with and without a C++ compiler. The server does, for models whose answers
+it has compared (serving/compiled.py).
 """
 
 import ctypes

@@ -102,6 +102,7 @@ class App:
             "task": spec.name,
             "endpoint": endpoint(loaded),
             "labels": list(spec.outputs) if isinstance(loaded.task, Scoring) else None,
+            "decoded_by": None if loaded.engine is None else "compiled" if loaded.engine.is_compiled else "torch",
             "max_prompt_tokens": spec.max_prompt_tokens,
             "context_length": loaded.model.room(),
         }

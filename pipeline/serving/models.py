@@ -22,6 +22,7 @@ from pipeline.inference.engine import Engine
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from pipeline.paths import MODELS
+from pipeline.serving.compiled import engine_of
 from pipeline.tasks import Request, Scoring, Task, open_tasks
 from pipeline.tokenizer import Tokenizer
 
@@ -59,7 +60,7 @@ class Loaded:
             folder: of the model.
             version: number of the registered version.
             standing: what the review says.
-            device: of the network.
+            device: of the network; one that answers in text is computed on the CPU.
             rows: answers computed together.
 
         Raises:
@@ -70,7 +71,7 @@ class Loaded:
         sha256 = files.sha256_of(folder)
         model = checkpoint.load(folder, device)
         task = open_tasks(folder, Tokenizer.load(folder), model.room())[0]
-        engine = None if isinstance(task, Scoring) else Engine(model, max_rows=rows)
+        engine = None if isinstance(task, Scoring) else engine_of(model.cpu(), task, rows, folder.name)
         if files.sha256_of(folder) != sha256:
             raise UserError(f"{folder}: changed while it was loaded; try again")
         return cls(folder, version, standing, sha256, model, task, engine)

@@ -5,9 +5,10 @@
 
 One thread, CPU time, float32 (llama.cpp keeps its KV cache in half precision), greedy, prompts of 20 ids, contestants
 in turns, medians of the rounds; alone and 32 rows. `modules` is the step that the engine replaced: `GPT.hidden` with a
-KV cache, all rows of one length. `engine_torch` is the engine without a C++ compiler. `equal` draws prompts and
-settings, greedy or by temperature, top-k and top-p: each row alone, and in an engine where up to 31 others join and
-leave at random; ids and log-probabilities have to be the same.
+KV cache, all rows of one length. `engine` is the server's, with compiled code; `engine_torch` is that of the graph's
+stages, and of a server without a C++ compiler. `equal` draws prompts and settings, greedy or by temperature, top-k and
+top-p: each row alone, and in an engine where up to 31 others join and leave at random; ids and log-probabilities have
+to be the same.
 """
 
 import argparse
@@ -146,21 +147,19 @@ def by_modules(model: GPT, given: list[list[int]], tokens: int) -> None:
 
 def by_engine(model: GPT, given: list[list[int]], settings: RowSettings) -> None:
     """All prompts in one engine, with log-probabilities."""
-    engine = Engine(model, max_rows=len(given))
+    _decode(Engine(model, max_rows=len(given), compile_step=native.of), given, settings)
+
+
+def by_torch(model: GPT, given: list[list[int]], settings: RowSettings) -> None:
+    """The same as stages of the graph decode, and a server without a C++ compiler."""
+    _decode(Engine(model, max_rows=len(given)), given, settings)
+
+
+def _decode(engine: Engine, given: list[list[int]], settings: RowSettings) -> None:
     for prompt in given:
         engine.add(prompt, settings)
     while engine.busy:
         engine.step()
-
-
-def by_torch(model: GPT, given: list[list[int]], settings: RowSettings) -> None:
-    """The same as where there is no C++ compiler."""
-    library = native.library
-    native.library = lambda: None  # type: ignore[assignment]
-    try:
-        by_engine(model, given, settings)
-    finally:
-        native.library = library
 
 
 def llama_cpp(folder: Path, node: Path, model: GPT, tokens: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -191,7 +190,7 @@ def equal(model: GPT, count: int) -> dict[str, int]:
             rng.randint(4, 40), temperature=heat, top_k=rng.choice([0, 20]), top_p=rng.choice([1.0, 0.9]), seed=number
         )
         asks.append((prompt, settings))
-    engine, waiting = Engine(model, max_rows=ROWS), list(enumerate(asks))
+    engine, waiting = Engine(model, max_rows=ROWS, compile_step=native.of), list(enumerate(asks))
     number_of: dict[int, int] = {}
     said: list[list[Token]] = [[] for _ in asks]
     beside = 0
@@ -205,7 +204,7 @@ def equal(model: GPT, count: int) -> dict[str, int]:
         beside = max(beside, engine.active)
     ids = logprobs = 0
     for (prompt, settings), company in zip(asks, said, strict=True):
-        alone = Engine(model, max_rows=1)
+        alone = Engine(model, max_rows=1, compile_step=native.of)
         alone.add(prompt, settings)
         own: list[Token] = []
         while alone.busy:

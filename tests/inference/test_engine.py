@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.closure import closure
 from pipeline.errors import UserError
 from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.inference.generation import generate
 from pipeline.model import checkpoint, native
+from pipeline.model.decoding import Compile
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
+from pipeline.paths import CODE
 from pipeline.tuners import Adapter
 from tests import variants
 from tests.inference.test_generation import FAMILIES, GREEDY, model_of, random_prefix
@@ -85,25 +88,32 @@ def among(model: GPT, given: Sequence[Ask], max_rows: int = 8, **options: Any) -
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def computed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to compute a step: with a C++ compiler and without."""
+def computed(request: pytest.FixtureRequest) -> Compile | None:
+    """Both ways to compute a step."""
     if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif shutil.which("g++") is None:
+        return None
+    if shutil.which("g++") is None:
         pytest.skip("needs g++")
-    return str(request.param)
+    return native.of
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_engine_gives_a_row_the_tokens_that_it_has_alone(family: str, computed: str) -> None:
+def test_engine_gives_a_row_the_tokens_that_it_has_alone(family: str, computed: Compile | None) -> None:
     """Lost otherwise: an answer, and the log-probabilities that are learned from, would depend on other people's."""
     model, given = model_of(family).eval(), asks(28, 50)
-    assert among(model, given) == alone(model, given)
-    flat = Engine(model)._flat
-    assert flat is not None
-    assert (flat._native is None) == (computed == "torch")
-    prefix = random_prefix(family)
-    assert among(model, given[:12], prefix=prefix) == alone(model, given[:12], prefix=prefix)
+    options = {"compile_step": computed}
+    assert among(model, given, **options) == alone(model, given, **options)
+    assert Engine(model, **options).is_compiled == (computed is not None)
+    options["prefix"] = random_prefix(family)
+    assert among(model, given[:12], **options) == alone(model, given[:12], **options)
+
+
+def test_stages_do_not_reach_compiled_code() -> None:
+    """Lost otherwise: evaluation would give other figures with a C++ compiler than without one."""
+    assert "pipeline.model.decoding" in closure("stages.evaluate")
+    for stage in (CODE / "stages").glob("*.py"):
+        assert "pipeline.model.native" not in closure(f"stages.{stage.stem}")
+    assert "pipeline.model.native" in closure("pipeline.serving.models")
 
 
 @pytest.mark.parametrize("variant", ADAPTERS, ids=str)

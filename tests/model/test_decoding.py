@@ -33,15 +33,13 @@ def odd(family: str) -> GPT:
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_step_gives_the_logits_of_the_model(family: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_gives_the_logits_of_the_model(family: str, compiled: bool) -> None:
     """Three rows: a prompt in two pieces, one id by id, and one that joins late."""
     if compiled and shutil.which("g++") is None:
         pytest.skip("needs g++")
-    if not compiled:
-        monkeypatch.setattr(native, "library", lambda: None)
     model = odd(family)
-    flat = FlatModel(model)
-    assert (flat._native is not None) == compiled
+    flat = FlatModel(model, native.of if compiled else None)
+    assert flat.is_compiled == compiled
     ids = torch.randint(0, 37, (3, 21), generator=torch.Generator().manual_seed(3)).tolist()
     flat.cache.reserve(2, 16, {})
     first = flat.step([Piece(1, 0, ids[0][:9]), Piece(0, 0, ids[1][:1])])
@@ -81,17 +79,17 @@ def test_native_step_is_left_out_where_it_does_not_compute_the_same() -> None:
     from tests import variants
 
     model = network("llama").eval()
-    assert FlatModel(model)._native is not None
+    assert FlatModel(model, native.of).is_compiled
     with torch.autocast("cpu", torch.bfloat16):
-        assert FlatModel(model)._native is None
+        assert not FlatModel(model, native.of).is_compiled
     hooked = network("llama").eval()
     hooked.blocks[1].mlp.down.register_forward_hook(lambda *_: None)
-    assert FlatModel(hooked)._native is None
+    assert not FlatModel(hooked, native.of).is_compiled
     adapted = network("llama").eval()
     variants.build("tuners", "lora").apply(adapted, torch.Generator().manual_seed(1), lambda text: [])
-    assert FlatModel(adapted)._native is None
+    assert not FlatModel(adapted, native.of).is_compiled
     lowered = network("llama").eval().bfloat16()
-    assert FlatModel(lowered)._native is None
+    assert not FlatModel(lowered, native.of).is_compiled
 
 
 def test_library_is_none_where_the_compiler_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
