@@ -241,17 +241,19 @@ class Engine:
             )
 
     def _join(self, row: _Row) -> None:
-        self._active.append(row)
         if self._flat is None:
+            self._active.append(row)
             return
         cache = self._flat.cache
         needed = self._past + min(len(row.prompt) + row.settings.max_tokens, self.room)
         needed = min(-(-needed // _CAPACITY) * _CAPACITY, self._model.config.context_length)
-        slots = cache.slots if self._free else min(self._max_rows, max(_SLOTS, 2 * cache.slots))
-        self._free += range(slots - 1, cache.slots - 1, -1)
-        written = {one.slot: self._past + one.computed + one.answered for one in self._active if one is not row}
+        before = cache.slots
+        slots = before if self._free else min(self._max_rows, max(_SLOTS, 2 * before))
+        written = {one.slot: self._past + one.computed + one.answered for one in self._active}
         cache.reserve(slots, needed, written)
+        self._free += range(slots - 1, before - 1, -1)
         row.slot = self._free.pop()
+        self._active.append(row)
         self._prompts.setdefault(row.prompt, row)
 
     def _leave(self, row: _Row) -> None:
@@ -357,6 +359,6 @@ def _biased(logits_BV: Tensor, rows: Sequence[_Row]) -> Tensor:
         return logits_BV
     logits_BV = logits_BV.clone()
     for index, row in enumerate(rows):
-        for token, value in row.settings.bias.items():
-            logits_BV[index, token] += value
+        if bias := row.settings.bias:
+            logits_BV[index, torch.tensor(list(bias))] += torch.tensor(list(bias.values()), dtype=logits_BV.dtype)
     return logits_BV

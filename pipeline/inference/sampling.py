@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 
+_COLDEST = 1e-6  # temperature below which logits over it are no longer finite
 _CANDIDATES = 128  # likeliest ids, among which the nucleus of most rows is found without sorting all
 
 
@@ -58,7 +59,7 @@ def pick(logits_BV: Tensor, filters: Sequence[Filter], draws: Sequence[float]) -
 
 def kept(logits_BV: Tensor, one: Filter) -> Tensor:
     """Logits over the temperature, minus infinity where a filter drops the id; for a temperature above 0."""
-    logits_BV = logits_BV.float() / one.temperature
+    logits_BV = logits_BV.float() / max(one.temperature, _COLDEST)
     if 0 < one.top_k < logits_BV.shape[-1]:
         least_B1 = logits_BV.topk(one.top_k, dim=-1).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
@@ -76,7 +77,7 @@ def _drawn(logits_BV: Tensor, one: Filter, draws_B: Tensor) -> Tensor:
     V = logits_BV.shape[-1]
     if 0 < one.top_k < V or one.top_p == 1:
         return _inverse(kept(logits_BV, one).softmax(-1), draws_B)
-    logits_BV = logits_BV.float() / one.temperature
+    logits_BV = logits_BV.float() / max(one.temperature, _COLDEST)
     sums_B1 = logits_BV.logsumexp(-1, keepdim=True)
     values_BC, ids_BC = logits_BV.topk(min(_CANDIDATES, V), dim=-1)
     share_BC = (values_BC - sums_B1).exp()

@@ -155,9 +155,9 @@ class RowCache:
         """
         if slots <= self.slots and capacity <= self.capacity:
             return
-        before = self.store
-        self.slots, self.capacity = max(slots, self.slots), max(capacity, self.capacity)
-        self.store = self._empty(self.slots, self.capacity)
+        slots, capacity = max(slots, self.slots), max(capacity, self.capacity)
+        before, self.store = self.store, self._empty(slots, capacity)  # raises before anything has changed
+        self.slots, self.capacity = slots, capacity
         for slot, length in written.items():
             self.store[:, :, slot, :length] = before[:, :, slot, :length]
         self._arrange()

@@ -15,6 +15,9 @@ from pipeline.serving.errors import ApiError
 
 TOP_LOGPROBS = 20
 """Most alternatives of a token, as in OpenAI's API."""
+_MESSAGES = 512  # of a conversation; cutting it to the context takes quadratic time
+_BIASES = 1024
+_STOP_CHARACTERS = 1000  # of a stop text
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -51,7 +54,8 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] = False
 
 
-Stops = str | Annotated[list[str], Field(max_length=4)] | None
+_Stop = Annotated[str, Field(max_length=_STOP_CHARACTERS)]
+Stops = _Stop | Annotated[list[_Stop], Field(max_length=4)] | None
 
 
 class Sampled(Body):
@@ -66,7 +70,7 @@ class Sampled(Body):
     n: Annotated[int, Field(ge=1, le=128)] = 1
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stops = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = {}
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=_BIASES)] = {}
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     store: bool = False
 
@@ -92,7 +96,7 @@ class Sampled(Body):
 class ChatBody(Sampled):
     """Body of /v1/chat/completions."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=_MESSAGES)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False

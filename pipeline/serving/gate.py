@@ -129,7 +129,7 @@ class Gate:
 
     def _owner(self, headers: Mapping[bytes, list[bytes]]) -> str:
         """The name of the request's key. Raises ApiError 401 without a valid one, where keys are used."""
-        if not self._keys.needed:
+        if not self._keys_needed():
             if self._settings.host not in LOOPBACK:  # the last key was revoked
                 raise ApiError(401, "the server has no key any more; ask its operator for one")
             return NOBODY
@@ -142,6 +142,14 @@ class Gate:
                 code="invalid_api_key", headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
         return owner
+
+    def _keys_needed(self) -> bool:
+        """Whether requests need a key. Raises ApiError 503 for a damaged file, whose place is for the operator only."""
+        try:
+            return self._keys.needed
+        except UserError as error:
+            _LOG.error("%s", error)
+            raise ApiError(503, "the server's keys cannot be read; ask its operator", code="keys_damaged") from None
 
     def _require_small(self, headers: Mapping[bytes, list[bytes]]) -> None:
         lengths = headers.get(b"content-length", [])

@@ -22,6 +22,7 @@ from pipeline.watching.observations import Facts, ObservationLog, Vocabulary, ob
 
 _LOG = logging.getLogger("tohum.serving")
 _WRITERS = 32  # entries that wait for one fsync together
+_RATEABLE = 500_000  # newest requests whose ids are kept in memory, some 100 bytes each
 _COUNTED_CHARACTERS = 20_000  # of a text, in tokens for the watch
 
 
@@ -44,9 +45,8 @@ class Records:
         self._answers: dict[str, int] = {}
         """Request in the journal -> number of its answers."""
         self._vocabularies: dict[str, Vocabulary | None] = {}
-        for entry in read(self._folder):
-            if entry["kind"] == "request":
-                self._answers[entry["id"]] = len(entry["answers"])
+        for entry in read(self._folder, kinds=("request",)):
+            self._remember(entry)
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -69,7 +69,7 @@ class Records:
     async def keep_request(self, entry: Mapping[str, Any]) -> None:
         """Puts a consented request into the journal. Raises ApiError 507 where it cannot be kept."""
         await self._append({"kind": "request", **entry})
-        self._answers[entry["id"]] = len(entry["answers"])
+        self._remember(entry)
 
     async def keep_rating(self, request: str, rater: str, form: str, value: Any) -> str:
         """Puts a rating into the journal; returns its id.
@@ -97,14 +97,14 @@ class Records:
 
     async def forget(self, user: str) -> int:
         """Takes all lines of a user out of the journal; returns their number. Raises ApiError 507."""
+        known = set(self._answers)  # requests that arrive meanwhile can be rated
         try:
             erased = await asyncio.get_running_loop().run_in_executor(self._pool, self._journal.erase, user)
         except NotKeptError as error:
             raise ApiError(507, str(error), code="not_kept") from None
-        kept = await asyncio.to_thread(
-            lambda: {entry["id"]: len(entry["answers"]) for entry in read(self._folder) if entry["kind"] == "request"}
-        )
-        self._answers = kept
+        kept = await asyncio.to_thread(lambda: {entry["id"] for entry in read(self._folder, kinds=("request",))})
+        for identity in known - kept:
+            self._answers.pop(identity, None)
         return erased
 
     def refresh(self, slots: Sequence[Slot]) -> None:
@@ -130,6 +130,11 @@ class Records:
             self._observations.append(observe(asked, known, self._vocabularies.get(name)))
         except OSError as error:
             _LOG.error("an observation was not kept: %s", error.strerror)
+
+    def _remember(self, request: Mapping[str, Any]) -> None:
+        self._answers[request["id"]] = len(request["answers"])
+        if len(self._answers) > _RATEABLE:
+            del self._answers[next(iter(self._answers))]
 
     async def _append(self, entry: Mapping[str, Any]) -> None:
         kind = entry["kind"]

@@ -21,7 +21,7 @@ from pipeline.serving.models import Loaded
 from pipeline.serving.records import new_request
 from pipeline.tasks import Request
 
-_LONG = 20_000  # characters from which a prompt is encoded outside of the event loop
+_LONG, _TURNS = 20_000, 16  # characters and turns beyond which a prompt is made outside of the event loop
 
 
 async def chat(context: Context, request: HttpRequest) -> Generation:
@@ -98,7 +98,9 @@ def _kept(body: bodies.Sampled, settings: RowSettings) -> Mapping[str, Any]:
 async def _prompt(loaded: Loaded, request: Request, param: str) -> Sequence[int]:
     """The task's prompt. Raises ApiError 400 that names the field of the body."""
     try:
-        if len(request.text) + sum(len(turn.question) + len(turn.answer) for turn in request.earlier.turns) > _LONG:
+        turns = request.earlier.turns
+        characters = len(request.text) + sum(len(turn.question) + len(turn.answer) for turn in turns)
+        if characters > _LONG or len(turns) > _TURNS:
             return await asyncio.to_thread(loaded.task.prompt, request)
         return loaded.task.prompt(request)
     except UserError as error:

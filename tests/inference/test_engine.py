@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.inference.engine import Engine, RowSettings, Token
 from pipeline.inference.generation import generate
 from pipeline.model import checkpoint, native
+from pipeline.model.cache import RowCache
 from pipeline.model.decoding import Compile
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
@@ -243,6 +244,25 @@ def test_engine_keeps_no_more_rows_than_allowed() -> None:
     assert len(drained(engine)) == 100
     assert engine._flat is not None
     assert (engine._flat.cache.slots, engine._flat.cache.capacity) == (6, 40)
+
+
+def test_step_leaves_running_rows_as_they_were_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: compiled code would write beyond the cache that there is."""
+    model = model_of("llama", context_length=200).eval()
+    engine, ask = Engine(model), ([5, 9, 2], RowSettings(12))
+    (row,) = engine.add(*ask)
+    said = [token._replace(row=-1) for token in engine.step()]
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(RowCache, "_empty", full)
+        engine.add([1] * 90, RowSettings(90))
+        with pytest.raises(MemoryError):
+            engine.step()
+    said += [token._replace(row=-1) for token in drained(engine)[row]]
+    assert [said] == alone(model, [ask])
 
 
 @pytest.mark.parametrize(

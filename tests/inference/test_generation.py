@@ -188,6 +188,14 @@ def test_sampling_follows_the_distribution() -> None:
         torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0]).softmax(0), atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (0, 0.5), (3, 1.0)])
+def test_pick_takes_the_likeliest_id_where_the_temperature_is_near_0(top_k: int, top_p: float) -> None:
+    """Lost otherwise: logits over it are infinite, their probabilities no numbers, and the id is an arbitrary one."""
+    logits_BV = torch.tensor([[5.0, 9.0, -30.0, 8.9]])
+    for temperature in (1e-5, 1e-20, 1e-300):
+        assert pick(logits_BV, [Filter(temperature, top_k, top_p)], [0.99]) == [1]
+
+
 def test_pick_sorts_all_ids_where_the_likeliest_do_not_reach_top_p() -> None:
     """A flat distribution: 128 of 1,000 ids hold less than top_p; the nucleus has 500 of them."""
     logits_BV = torch.linspace(0, 1e-3, 1000)[None].expand(400, -1)

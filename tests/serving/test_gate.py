@@ -187,6 +187,16 @@ def test_keys_file_holds_no_key_and_only_its_owner_reads_it(tmp_path: Path) -> N
         _ = Keys(path).needed
 
 
+def test_gate_hides_the_place_of_a_damaged_file_of_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Lost otherwise: anyone without a key reads a path of the server."""
+    with running(tmp_path, ("base",)) as site:
+        (tmp_path / "keys.json").write_text("{", encoding="utf-8")
+        answer = httpx.get(f"{site.address}/v1/models")
+    assert answer.status_code == 503
+    assert str(tmp_path) not in answer.text
+    assert "keys.json: damaged" in caplog.text
+
+
 def test_rate_gives_back_a_request_when_its_time_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("pipeline.serving.keys.time.monotonic", lambda: now[0])

@@ -143,6 +143,25 @@ def test_forget_takes_out_one_user_and_no_other(site: Site, http: httpx.Client, 
     assert again.status_code == 404
 
 
+def test_forget_leaves_requests_that_arrive_while_it_reads_the_journal(
+    site: Site, http: httpx.Client, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a kept answer could not be rated until the server starts again."""
+    from pipeline.serving import records
+
+    meanwhile: list[str] = []
+
+    def reading(*given: Any, **options: Any) -> Any:
+        before = list(read(*given, **options))
+        meanwhile.append(identity(ask(store=True)))
+        return iter(before)
+
+    monkeypatch.setattr(records, "read", reading)
+    assert http.post("/v1/forget", json={"user": "kimse"}).json()["erased"] == 0
+    answer = http.post("/v1/ratings", json={"request": meanwhile[0], "form": "thumb", "value": "up"})
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_answer_is_an_error_when_it_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, ask: Ask, stream: bool) -> None:
     def full(*_: Any) -> None:
