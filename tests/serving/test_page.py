@@ -189,6 +189,23 @@ def test_page_stores_nothing_without_consent_and_each_message_once_with_it(page:
         assert not path.is_file() or b"a secret that" not in path.read_bytes()
 
 
+def test_page_sends_no_earlier_text_without_consent_along_with_a_stored_message(page: Page) -> None:
+    """Lost otherwise: consent to one message puts the whole conversation before it into the journal."""
+    page.ask("gizli soru")
+    page.switch("store")
+    page.ask("saklanan soru")
+    page.ask("ikinci saklanan")
+    stored = page.requests()[-2:]
+    said = [[message["content"] for message in entry["messages"] if message["role"] == "user"] for entry in stored]
+    assert said == [["saklanan soru"], ["saklanan soru", "ikinci saklanan"]]
+    page.press(ENGLISH["consent.forget"])
+    page.press(ENGLISH["consent.sure"])
+    page.says(ENGLISH["consent.forgotten"].replace("{n}", "2"))
+    page.switch("store")
+    page.ask("sonraki")
+    assert [message["content"] for message in page.requests()[-1]["messages"]] == ["sonraki"]
+
+
 def test_thumb_is_stored_changed_and_taken_back(page: Page) -> None:
     page.switch("store")
     page.ask("Merhaba")

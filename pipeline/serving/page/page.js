@@ -7,6 +7,7 @@ import { keep, preferred, remembered, say, speak } from "./words.js";
 const USER = "tohum.user"; // random name of this browser, made with the first consent
 const VARIED = 0.8; // temperature of answers that should differ; the first answer is the model's likeliest
 const COMPLETION_TOKENS = 200;
+const EARLIER = 100; // turns that are sent along; the server takes so many, and the model cuts them to its context
 const at = id => document.getElementById(id);
 let models = [];
 let model = null; // the chosen one, as /v1/models describes it
@@ -85,6 +86,8 @@ function body(turn, varied, count) {
   const messages = turns
     .slice(0, turns.indexOf(turn))
     .filter(one => one.reply && one.model.id === turn.model.id)
+    .filter(one => one.stored || !turn.stored) // consent is for what follows it: text sent without stays out of the journal
+    .slice(-EARLIER)
     .flatMap(one => [{ role: "user", content: one.question }, { role: "assistant", content: one.reply }]);
   return { ...sampled, messages: [...messages, { role: "user", content: turn.question }] };
 }
