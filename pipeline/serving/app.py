@@ -63,9 +63,9 @@ class App:
         return path in self._paths or static.has(path)
 
     async def health(self, _: Request) -> Response:
-        """GET /health: 200 while requests are taken, 503 while the server ends."""
-        draining = self._draining()
-        return _json({"status": "draining" if draining else "ok"}, 503 if draining else 200)
+        """GET /health: 200 while requests are taken; 503 while the server ends, or when decoding has failed."""
+        status = "failed" if self._context.decoder.failed else "draining" if self._draining() else "ok"
+        return _json({"status": status}, 200 if status == "ok" else 503)
 
     async def figures(self, _: Request) -> Response:
         """GET /metrics."""

@@ -89,6 +89,8 @@ class Decoder:
         self._queue: deque[_Begin | _Score | _End] = deque()
         self._wake = threading.Condition()
         self._stopped = False
+        self.failed = False
+        """Whether the thread has ended by an error of its own; it answers nothing any more."""
         self._ahead = threading.Semaphore(_AHEAD)
         self._rows: dict[Engine, _Rows] = {}
         self._open: dict[int, int] = {}
@@ -116,8 +118,9 @@ class Decoder:
         """Starts answers; `inbox` gets their tokens, numbered in the order of `asked`, samples of one in a row.
 
         Raises:
-            ApiError: 429, too many answers wait.
+            ApiError: 429, too many answers wait; 503, the thread has failed.
         """
+        self._require_running()
         answers = sum(one.samples for one in asked)
         waiting = self._open.get(id(engine), 0)
         if waiting + answers > self._most:
@@ -126,7 +129,8 @@ class Decoder:
         self._put(_Begin(engine, asked, inbox))
 
     async def score(self, scorer: Scorer, inputs: Sequence[Any]) -> Sequence[Any]:
-        """The scorer's results; inputs of requests that wait together are computed together."""
+        """The scorer's results; inputs of requests that wait together are computed together. Raises as `begin`."""
+        self._require_running()
         if len(self._queue) >= self._most:
             raise busy(f"{len(self._queue)} requests wait already; try again later")
         result: Future[Sequence[Any]] = Future()
@@ -136,6 +140,10 @@ class Decoder:
     def cancel(self, inbox: Inbox, number: int | None) -> None:
         """Ends one answer of an inbox, or all (None)."""
         self._put(_End(inbox, number))
+
+    def _require_running(self) -> None:
+        if self.failed:
+            raise ApiError(503, "the decoding thread has failed; the server has to be started again")
 
     def _put(self, item: "_Begin | _Score | _End") -> None:
         with self._wake:
@@ -151,6 +159,13 @@ class Decoder:
             self._open.pop(id(engine), None)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self.failed = True
+            failed(error)
+
+    def _work(self) -> None:
         import torch
 
         torch.set_num_threads(self._threads)

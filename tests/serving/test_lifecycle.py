@@ -42,6 +42,25 @@ def test_drain_finishes_answers_and_refuses_new_requests_with_503(tmp_path: Path
         assert not site.thread.is_alive()
 
 
+def test_health_is_503_when_the_decoding_thread_has_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Lost otherwise: a server that answers nothing any more is never started again."""
+
+    def fails(_: object) -> None:
+        raise ValueError("gizli")
+
+    with running(tmp_path, ("chat-full",)) as site:
+        site.server.decoder._handle = fails  # type: ignore[method-assign]
+        with site.connect() as connection:
+            connection.sendall(request(site))
+            until(lambda: site.server.decoder.failed, "the thread goes on")
+            health = httpx.get(f"{site.address}/health")
+            assert (health.status_code, health.json()) == (503, {"status": "failed"})
+            body = {"model": "chat-full", "messages": [{"role": "user", "content": "x"}]}
+            assert httpx.post(f"{site.address}/v1/chat/completions", json=body).status_code == 503
+    assert "ValueError at test_lifecycle.py" in caplog.text
+    assert "gizli" not in caplog.text
+
+
 def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     with running(tmp_path, ("chat-full",)) as site:
         loaded = site.server.shelf.slots["chat-full"].loaded
