@@ -189,13 +189,13 @@ def serve(names: Sequence[str], params: Params) -> None:
             f"{PARAMS}: serving.host is {settings.host}, and {settings.keys} holds no key; make one first: "
             "tohum serve --new-key NAME"
         )
+    _log_to_stderr()
     with contextlib.closing(listen(settings.host, settings.port)) as listener:
         plain = {"device": "cpu", "threads": settings.threads, "precision": "float32", "compile": False}
         shelf = Shelf(names, params, str(set_up(params.compute.model_copy(update=plain))))
         tracking = params.runtime.tracking
         deliver = partial(deliver_journal, tracking.uri, tracking.experiment) if tracking.enabled else None
         server = Server(shelf, settings, keys, deliver)
-        _log_to_stderr()
         _announce(listener, shelf, keys)
         server.run(sockets=[listener])
 

@@ -84,7 +84,7 @@ def test_command_serves_until_sigterm_and_exits_with_0(tmp_path: Path, monkeypat
     Path("params.yaml").write_text(yaml.safe_dump(fields, allow_unicode=True), encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "serve", "chat-full", "--port", "0"], cwd=tmp_path, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CXX": "none"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         assert process.stdout is not None
@@ -100,6 +100,7 @@ def test_command_serves_until_sigterm_and_exits_with_0(tmp_path: Path, monkeypat
         process.kill()
         process.wait()
     assert process.returncode == 0, errors
+    assert "chat-full: decoded with torch (no C++ compiler" in errors
     assert "POST /v1/chat/completions 200" in errors
     assert "Traceback" not in errors
 
