@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.inference.answer_text import AnswerText
@@ -33,6 +34,8 @@ class Answer:
     """ln p of each id under the model's own distribution."""
     tops: list[Sequence[tuple[int, float]]] = field(default_factory=list)
     """The likeliest ids at each position, where they were asked for."""
+    offset: int = 0
+    """Characters of the tokens that a completion's log-probabilities have named."""
     finish: str | None = None
     """stop or length; None while it goes on."""
 
@@ -242,10 +245,10 @@ class CompletionForm:
         return {**self._head, "choices": choices, "usage": usage}
 
     def _logprobs_of(self, answer: Answer, first: int, end: int) -> dict[str, Any]:
-        texts = [self._tokenizer.decode([number]) for number in answer.ids[:end]]
-        offsets = [sum(map(len, texts[:place])) for place in range(first, end)]
+        texts = [self._tokenizer.decode([number]) for number in answer.ids[first:end]]
+        *offsets, answer.offset = accumulate(map(len, texts), initial=answer.offset if first else 0)
         return {
-            "tokens": texts[first:],
+            "tokens": texts,
             "token_logprobs": [finite(logprob) for logprob in answer.logprobs[first:end]],
             "top_logprobs": [
                 {self._tokenizer.decode([number]): finite(logprob) for number, logprob in top}

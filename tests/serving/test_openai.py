@@ -109,8 +109,11 @@ def test_completions_continue_texts(client: openai.OpenAI) -> None:
     assert len(given.tokens) == len(given.token_logprobs) == 6
     assert given.text_offset is not None
     assert given.text_offset[0] == 0
-    streamed = client.completions.create(model="base", prompt="Ayşe", max_tokens=6, stream=True)
-    assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[0].text
+    streamed = client.completions.create(model="base", prompt="Ayşe", max_tokens=6, stream=True, logprobs=2)
+    choices = [chunk.choices[0] for chunk in streamed]
+    assert "".join(choice.text for choice in choices) == answer.choices[0].text
+    offsets = [offset for choice in choices if choice.logprobs for offset in choice.logprobs.text_offset or []]
+    assert offsets == given.text_offset
 
 
 def test_embeddings_have_length_1_in_the_clients_own_encoding(client: openai.OpenAI) -> None:
