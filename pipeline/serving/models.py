@@ -60,7 +60,7 @@ class Loaded:
             folder: of the model.
             version: number of the registered version.
             standing: what the review says.
-            device: of the network; one that answers in text is computed on the CPU.
+            device: of the network.
             rows: answers computed together.
 
         Raises:
@@ -71,7 +71,7 @@ class Loaded:
         sha256 = files.sha256_of(folder)
         model = checkpoint.load(folder, device)
         task = open_tasks(folder, Tokenizer.load(folder), model.room())[0]
-        engine = None if isinstance(task, Scoring) else engine_of(model.cpu(), task, rows, folder.name)
+        engine = None if isinstance(task, Scoring) else engine_of(model, task, rows, folder.name)
         if files.sha256_of(folder) != sha256:
             raise UserError(f"{folder}: changed while it was loaded; try again")
         return cls(folder, version, standing, sha256, model, task, engine)
