@@ -87,7 +87,7 @@ def _export(path: Path, as_json: bool) -> int:
         raise UserError(f"{path}: is there already; a run may depend on it: write another file, or delete it first")
     journal = _opened()
     written = snapshot.write(JOURNAL, path)
-    journal.append({"kind": "export", "file": path.as_posix(), "file_sha256": written.sha256})
+    journal.append(snapshot.mark(written))
     if as_json:
         click.echo(json.dumps(asdict(written) | {"path": path.as_posix()}, indent=1))
         return 0
