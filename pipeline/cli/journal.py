@@ -123,7 +123,7 @@ def _erase(user: str, as_json: bool) -> int:
 
 def _opened() -> "Journal":
     """The project's journal, without its size bound: only the server drops entries."""
-    from pipeline.data.journal import Journal
+    from pipeline.data.journal import UNBOUNDED, Journal
     from pipeline.paths import JOURNAL
 
-    return Journal(JOURNAL, 1 << 62, 0)
+    return Journal(JOURNAL, UNBOUNDED, 0)

@@ -55,6 +55,8 @@ __all__ = [
 
 LIMIT_BYTES: Final = 1 << 30
 KEEP_DAYS: Final = 365
+UNBOUNDED: Final = 1 << 62
+"""Limit of everybody but the server, which alone knows the project's bounds."""
 _SEGMENTS = 16  # a full journal has about as many
 _LARGEST_SEGMENT = 16 << 20
 

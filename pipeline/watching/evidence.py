@@ -39,16 +39,16 @@ NOTHING = Evidence({}, {}, {})
 
 def of_journal(folder: Path = JOURNAL) -> Evidence:
     """The evidence in a journal; what is about other models is left out later, by the ids of the observed requests."""
-    entries = list(journal.read(folder))
+    said = list(journal.read(folder, kinds=("rating", "label")))
     texts, answers = {}, {}
-    for entry in entries:
-        if entry["kind"] != "request" or not entry["consent"]:
+    for entry in journal.read(folder, kinds=("request",)):  # one at a time: its ids and log-probabilities are long
+        if not entry["consent"]:
             continue
         text, _ = asked_text(entry["messages"] if "messages" in entry else entry.get("text", ""))
         texts[str(entry["id"])] = text
         if given := [answer["text"] for answer in entry["answers"] if answer.get("text")]:
             answers[str(entry["id"])] = (str(given[0]), language.guess(text))
-    return Evidence(texts, labels_of(entries), answers, journal.standing(entries))
+    return Evidence(texts, labels_of(said), answers, journal.standing(said))
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -79,10 +79,10 @@ def keep_labels(labels: Mapping[str, Any], by: str, folder: Path = JOURNAL) -> i
     Raises:
         UserError: the journal cannot be written.
     """
-    known = labels_of(journal.read(folder))
+    known = labels_of(journal.read(folder, kinds=("label",)))
     fresh = {request: label for request, label in labels.items() if known.get(request) != label_text(label)}
     if fresh:
-        kept = journal.Journal(folder)
+        kept = journal.Journal(folder, journal.UNBOUNDED, 0)  # only the server drops entries, by its own bounds
         for request, label in fresh.items():
             kept.append({"kind": "label", "request": request, "label": label, "by": by})
         kept.close()

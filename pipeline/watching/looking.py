@@ -105,9 +105,9 @@ def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, 
                 f"{OBSERVATIONS}: no request to {model} of the last 90 days; serve it (tohum serve {model}), or name "
                 f"one of: {', '.join(sorted({one.model for one in read(OBSERVATIONS)})) or 'none yet'}"
             )
-        sha256 = observed[-1].model_sha256 or ""
-        observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         state = State.read(folder)
+        sha256 = _watched(state, observed)
+        observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         known = of_journal() if evidence is None else evidence
         judged = {
             "labels": quality.labelled(observed, known.labels, known.answers),
@@ -161,6 +161,16 @@ def accept(model: str, *, window: int = WINDOW) -> int:
         state.seen = observed[-1].time
         state.write(folder)
     return len(observed)
+
+
+def _watched(state: State, observed: Sequence[Observation]) -> str:
+    """Hash of the model to look at: of the newest request, but the last look's while it still answers.
+
+    Another version may be served beside it; were the watch to change at each of its requests, every look would begin a
+    new period with a new rate of false alarms, and end its episodes.
+    """
+    newest = [one.model_sha256 or "" for one in observed[-drift.FEWEST :]]
+    return state.model_sha256 if state.model_sha256 and state.model_sha256 in newest else newest[-1]
 
 
 def _has_news(
