@@ -34,14 +34,17 @@ _SHOWN = 20
 )
 @click.argument("action", type=click.Choice(["status", "export", "erase", "deliver"]))
 @click.argument("target", required=False, metavar="[FILE|USER]")
+@click.option("--keep", is_flag=True, help="Export a file that may be thrown away: the journal lets no rating go.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds for deliver.")
-def command(action: str, target: str | None, as_json: bool, timeout: float) -> int:
+def command(action: str, target: str | None, keep: bool, as_json: bool, timeout: float) -> int:
     """Runs one of the actions."""
     if (target is not None) != (action in ("export", "erase")):
         raise click.UsageError(f"{action} {'takes no argument' if target else 'needs a FILE or a USER'}")
+    if keep and action != "export":
+        raise click.UsageError(f"--keep is an option of export, not of {action}")
     if action == "export":
-        return _export(UserPath().convert(target, None, click.get_current_context()), as_json)
+        return _export(UserPath().convert(target, None, click.get_current_context()), keep, as_json)
     if action == "erase":
         return _erase(str(target), as_json)
     if action == "deliver":
@@ -75,8 +78,8 @@ def _status(as_json: bool) -> int:
     return 1 if found.damaged else 0
 
 
-def _export(path: Path, as_json: bool) -> int:
-    """Writes a snapshot and marks its ratings as exported."""
+def _export(path: Path, keep: bool, as_json: bool) -> int:
+    """Writes a snapshot and marks its ratings as exported, unless `keep`."""
     from pipeline.data import snapshot
     from pipeline.errors import UserError
     from pipeline.paths import INPUTS, JOURNAL
@@ -87,7 +90,8 @@ def _export(path: Path, as_json: bool) -> int:
         raise UserError(f"{path}: is there already; a run may depend on it: write another file, or delete it first")
     journal = _opened()
     written = snapshot.write(JOURNAL, path)
-    journal.append(snapshot.mark(written))
+    if not keep:
+        journal.append(snapshot.mark(written))
     if as_json:
         click.echo(json.dumps(asdict(written) | {"path": path.as_posix()}, indent=1))
         return 0

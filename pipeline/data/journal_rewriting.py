@@ -30,7 +30,7 @@ def of_user(folder: Path, user: str) -> set[int]:
 
 def exported_until(entry: segments.Entry) -> int:
     """Number of the last entry that the file of an `export` holds; ratings may arrive while it is written."""
-    return int(entry.get("until", entry["n"]))
+    return int(entry["until"] if "until" in entry else entry["n"])
 
 
 def droppable(folder: Path, surplus: int, keep_days: int) -> set[int]:
@@ -51,7 +51,7 @@ def droppable(folder: Path, surplus: int, keep_days: int) -> set[int]:
         for line in segments.lines(segment.path, _quietly):
             number, kind = segments.head(line)
             if kind == "export":
-                exported = exported_until(json.loads(line))
+                exported = max(exported, exported_until(json.loads(line)))
             if kind == "rating":
                 waiting.append((number, json.loads(line)["request"]))
             if segment is not found[-1]:

@@ -60,7 +60,7 @@ def status(folder: Path) -> Status:
             ratings.append({name: entry[name] for name in ("kind", "id", "request", "rater", "form", "value")})
             rated.append(number)
         elif entry["kind"] == "export":
-            last_export, exported = entry["file"], exported_until(entry)
+            last_export, exported = entry["file"], max(exported, exported_until(entry))
     stand = standing(ratings)
     given = sum(one["form"] != "undo" for one in {one["id"]: one for one in ratings}.values())
     found = segments.segments(folder)

@@ -154,7 +154,8 @@ def test_append_fails_for_all_that_wait_when_their_commit_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path)
-    begun, said = threading.Barrier(3), []
+    begun = threading.Barrier(3)
+    said: list[str] = []
 
     def broken(batch: list[Any]) -> None:
         if len(batch) == 1 and not said:
