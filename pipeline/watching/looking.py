@@ -97,14 +97,14 @@ def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, 
     if window < drift.FEWEST:
         raise UserError(f"--window is {window}; expected at least {drift.FEWEST} requests")
     moment, folder = now or datetime.now(UTC), WATCH / model
+    since = timestamp(moment - _OLDEST)
+    if next(read(OBSERVATIONS, model, since), None) is None:  # before a folder is made of a mistyped name
+        raise UserError(
+            f"{OBSERVATIONS}: no request to {model} of the last 90 days; serve it (tohum serve {model}), or name "
+            f"one of: {', '.join(sorted({one.model for one in read(OBSERVATIONS)})) or 'none yet'}"
+        )
     with locked(folder):
-        since = timestamp(moment - _OLDEST)
         observed = list(read(OBSERVATIONS, model, since))
-        if not observed:
-            raise UserError(
-                f"{OBSERVATIONS}: no request to {model} of the last 90 days; serve it (tohum serve {model}), or name "
-                f"one of: {', '.join(sorted({one.model for one in read(OBSERVATIONS)})) or 'none yet'}"
-            )
         state = State.read(folder)
         sha256 = _watched(state, observed)
         observed = [one for one in observed if (one.model_sha256 or "") == sha256]
@@ -143,6 +143,8 @@ def accept(model: str, *, window: int = WINDOW) -> int:
         UserError: the watch has no reference of this model yet, or there are too few requests.
     """
     folder, moment = WATCH / model, datetime.now(UTC)
+    if next(read(OBSERVATIONS, model), None) is None:
+        raise UserError(f"{OBSERVATIONS}: no request to {model}; serve it (tohum serve {model})")
     with locked(folder):
         state = State.read(folder)
         base = Reference.read(folder, state.model_sha256)

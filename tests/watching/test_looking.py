@@ -218,8 +218,11 @@ def test_look_names_what_is_missing_when_it_cannot_be_made(server: Server, monke
         server.look()
     with pytest.raises(UserError, match="--window is 5; expected at least 30"):
         server.look(window=5)
-    with pytest.raises(UserError, match=r"no request to other of the last 90 days; .* one of: spam-lora"):
-        looking.look("other", now=server.now())
+    with pytest.raises(UserError, match=r"no request to \.\./other of the last 90 days; .* one of: spam-lora"):
+        looking.look("../other", now=server.now())
+    with pytest.raises(UserError, match=r"no request to \.\./other; serve it"):
+        accept("../other")
+    assert not (WATCH / "../other").exists()
     (WATCH / MODEL / "state.json").write_text("{")
     with pytest.raises(UserError, match=r"state.json: damaged; restore it"):
         server.look()
