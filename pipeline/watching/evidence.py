@@ -15,7 +15,8 @@ from pipeline import config
 from pipeline.data import journal, language
 from pipeline.data.served import asked_text, label_text, labels_of
 from pipeline.errors import UserError
-from pipeline.paths import JOURNAL
+from pipeline.paths import JOURNAL, OBSERVATIONS
+from pipeline.watching import observations
 
 _COLUMNS = ("request", "label")
 
@@ -71,6 +72,11 @@ def read_labels(path: Path) -> dict[str, str]:
             )
         labels[request] = label
     return labels
+
+
+def observed_requests(folder: Path = OBSERVATIONS) -> set[str]:
+    """Ids of all observed requests, which labels are joined by."""
+    return {one.request for one in observations.read(folder)}
 
 
 def keep_labels(labels: Mapping[str, Any], by: str, folder: Path = JOURNAL) -> int:
