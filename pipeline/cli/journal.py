@@ -4,9 +4,9 @@ The server keeps requests of people who consented, and ratings, in the folder jo
 
 status counts them, without a text. export FILE writes all that people allowed to be kept into a file below inputs/,
 which a source `journal` of params.yaml reads. erase USER takes a person's requests and ratings out and
-names the files of inputs/ that still hold them; USER is a pseudonym, or what the server makes one of: KEY/USER, the
-name of an API key and the `user` of its requests. deliver sends requests
-and ratings to MLflow as traces and assessments, once each; the server's own sender does so while it runs.
+names the files of inputs/ that still hold them; USER is a pseudonym, or KEY/USER: the name of an API key
+and the `user` of its requests, which stands alone for a server without keys. deliver sends requests and
+ratings to MLflow as traces and assessments, once each; the server's own sender does so while it runs.
 """
 
 import json
@@ -101,17 +101,26 @@ def _export(path: Path, keep: bool, as_json: bool) -> int:
 
 
 def _erase(user: str, as_json: bool) -> int:
-    """Takes a user out of the journal; exits with 1 while a file of inputs/ still holds them."""
+    """Takes a user out of the journal; exits with 1 while a file of inputs/ still holds them, and for an unknown user."""
     from pipeline.data import journal, snapshot
-    from pipeline.paths import INPUTS
+    from pipeline.data.pseudonyms import full_name
+    from pipeline.paths import INPUTS, JOURNAL
 
-    name = user if journal.is_pseudonym(user) else journal.pseudonym(user, journal.secret())
+    name = user if journal.is_pseudonym(user) else journal.pseudonym(full_name(user), journal.secret())
+    known = any(entry["user"] == name for entry in journal.read(JOURNAL, kinds=("erasure",)))
     erased = _opened().erase(name)
     left = snapshot.holders(INPUTS, name)
     if as_json:
         held = {path.as_posix(): lines for path, lines in left}
         click.echo(json.dumps({"user": name, "erased": erased, "still_in": held}, indent=1))
-        return 1 if left else 0
+        return 1 if left or not (erased or known) else 0
+    if not (erased or known):
+        click.echo(
+            f"error: {user}: no entry is of this user ({name}); expected a pseudonym, KEY/USER, or USER of a server "
+            "without keys, as requests give it in `user`",
+            err=True,
+        )
+        return 1
     click.echo(f"{name}: {erased:,} entries erased; MLflow's traces of them go with the next delivery")
     for path, lines in left:
         shown = ", ".join(map(str, lines[:_SHOWN])) + (" and more" if len(lines) > _SHOWN else "")

@@ -299,4 +299,9 @@ def test_verb_exports_erases_and_names_what_still_holds_a_person(
     (tmp_path / "inputs/ratings-1.jsonl").unlink()
     assert tohum("journal", "erase", name) == 0
     assert "0 entries erased" in capsys.readouterr().out
+    kept.append(request("req-3", pseudonym("-/can", secret())))
+    assert tohum("journal", "erase", "can") == 0
+    assert "1 entries erased" in capsys.readouterr().out
+    assert tohum("journal", "erase", "web/cna") == 1
+    assert "web/cna: no entry is of this user" in capsys.readouterr().err
     assert tohum("journal", "erase") == 2
