@@ -48,10 +48,20 @@ def command(action: str, target: str | None, keep: bool, as_json: bool, timeout:
     if action == "erase":
         return _erase(str(target), as_json)
     if action == "deliver":
-        from pipeline.tracking import sender
-
-        return sender.drain(timeout_s=timeout)
+        return _deliver(timeout)
     return _status(as_json)
+
+
+def _deliver(timeout: float) -> int:
+    """Delivers to the MLflow of params.yaml, also where no server has said yet where the journal goes."""
+    from pipeline import config
+    from pipeline.tracking import sender
+    from pipeline.tracking.journal_box import announce
+
+    tracking = config.load().runtime.tracking
+    if tracking.enabled:
+        announce(tracking.uri, tracking.experiment)
+    return sender.drain(timeout_s=timeout)
 
 
 def _status(as_json: bool) -> int:
@@ -101,7 +111,7 @@ def _export(path: Path, keep: bool, as_json: bool) -> int:
 
 
 def _erase(user: str, as_json: bool) -> int:
-    """Takes a user out of the journal; exits with 1 while a file of inputs/ still holds them, and for an unknown user."""
+    """Takes a user out of the journal; exits with 1 for an unknown one, or while a file of inputs/ holds them."""
     from pipeline.data import journal, snapshot
     from pipeline.data.pseudonyms import full_name
     from pipeline.paths import INPUTS, JOURNAL

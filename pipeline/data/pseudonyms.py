@@ -8,7 +8,6 @@ from pathlib import Path
 from pipeline.paths import SECRETS
 from pipeline.tracking.credentials import write_once
 
-
 NOBODY = "-"
 """Name of the key of requests to a server without keys."""
 
