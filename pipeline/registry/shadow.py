@@ -6,7 +6,7 @@ for it. It informs the person and is no rule of the policy, since labels and rat
 requests, and the journal changes while the version's evidence may not.
 
     classifiers    share of equal labels; where labels arrived, accuracy of both on the same requests
-    text models    share of changed answers; loss of both on the answers that people wrote, as a correction or a late label
+    text models    share of changed answers; loss of both on the answers that people wrote: a correction, a late label
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
