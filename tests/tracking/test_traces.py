@@ -4,6 +4,7 @@ If these fail, people's judgement is lost or counted twice on its way, or stays 
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def test_deliver_journal_starts_a_sender_only_where_entries_wait(
     say(journal, SAID[0])
     deliver_journal(store, tmp_path.name)
     assert started == [True]
+
+
+def test_box_begins_anew_when_the_journal_was_removed(journal: Journal, tmp_path: Path) -> None:
+    say(journal, *SAID)
+    box = JournalBox()
+    box.cursor.number = 5
+    box.save()
+    assert not JournalBox().is_waiting()
+    shutil.rmtree(tmp_path / "journal")
+    say(Journal(), SAID[0])
+    again = JournalBox()
+    assert again.is_waiting()
+    assert [entry["id"] for entry in again.entries()] == ["req-1"]
 
 
 def test_deliver_verb_says_where_the_journal_goes_before_a_server_has(
