@@ -108,6 +108,24 @@ def head(line: bytes) -> tuple[int, str]:
     return (int(match[1]), match[2].decode()) if match else (0, "")
 
 
+def end_of(segment: Segment) -> tuple[int, int]:
+    """Bytes of a segment's lines that end with a line feed, and the number after its last one."""
+    size, following = 0, segment.first
+    with segment.path.open("rb") as stream:
+        for line in stream:
+            if line.endswith(b"\n"):
+                size += len(line)
+                number = head(line)[0] if is_whole(line) else 0
+                following = max(following, number) + 1 if number else following + 1
+    return size, following
+
+
+def last_number(folder: Path) -> int:
+    """Number of the last entry of a log, erased ones too; 0 of an empty one."""
+    found = segments(folder)
+    return end_of(found[-1])[1] - 1 if found else 0
+
+
 def lines(
     path: Path, on_damage: Callable[[Damage], None] = report, after: int = 0, kinds: Collection[str] = ()
 ) -> Iterator[bytes]:

@@ -4,9 +4,9 @@ The server keeps requests of people who consented, and ratings, in the folder jo
 
 status counts them, without a text. export FILE writes all that people allowed to be kept into a file below inputs/,
 which a source `journal` of params.yaml reads. erase USER takes a person's requests and ratings out and
-names the files of inputs/ that still hold them; USER is a pseudonym, or what the server makes one of: KEY/USER, the
-name of an API key and the `user` of its requests. deliver sends requests
-and ratings to MLflow as traces and assessments, once each; the server's own sender does so while it runs.
+names the files of inputs/ that still hold them; USER is a pseudonym, or KEY/USER: the name of an API key
+and the `user` of its requests, which stands alone for a server without keys. deliver sends requests and
+ratings to MLflow as traces and assessments, once each; the server's own sender does so while it runs.
 """
 
 import json
@@ -34,21 +34,34 @@ _SHOWN = 20
 )
 @click.argument("action", type=click.Choice(["status", "export", "erase", "deliver"]))
 @click.argument("target", required=False, metavar="[FILE|USER]")
+@click.option("--keep", is_flag=True, help="Export a file that may be thrown away: the journal lets no rating go.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds for deliver.")
-def command(action: str, target: str | None, as_json: bool, timeout: float) -> int:
+def command(action: str, target: str | None, keep: bool, as_json: bool, timeout: float) -> int:
     """Runs one of the actions."""
     if (target is not None) != (action in ("export", "erase")):
         raise click.UsageError(f"{action} {'takes no argument' if target else 'needs a FILE or a USER'}")
+    if keep and action != "export":
+        raise click.UsageError(f"--keep is an option of export, not of {action}")
     if action == "export":
-        return _export(UserPath().convert(target, None, click.get_current_context()), as_json)
+        return _export(UserPath().convert(target, None, click.get_current_context()), keep, as_json)
     if action == "erase":
         return _erase(str(target), as_json)
     if action == "deliver":
-        from pipeline.tracking import sender
-
-        return sender.drain(timeout_s=timeout)
+        return _deliver(timeout)
     return _status(as_json)
+
+
+def _deliver(timeout: float) -> int:
+    """Delivers to the MLflow of params.yaml, also where no server has said yet where the journal goes."""
+    from pipeline import config
+    from pipeline.tracking import sender
+    from pipeline.tracking.journal_box import announce
+
+    tracking = config.load().runtime.tracking
+    if tracking.enabled:
+        announce(tracking.uri, tracking.experiment)
+    return sender.drain(timeout_s=timeout)
 
 
 def _status(as_json: bool) -> int:
@@ -75,8 +88,8 @@ def _status(as_json: bool) -> int:
     return 1 if found.damaged else 0
 
 
-def _export(path: Path, as_json: bool) -> int:
-    """Writes a snapshot and marks its ratings as exported."""
+def _export(path: Path, keep: bool, as_json: bool) -> int:
+    """Writes a snapshot and marks its ratings as exported, unless `keep`."""
     from pipeline.data import snapshot
     from pipeline.errors import UserError
     from pipeline.paths import INPUTS, JOURNAL
@@ -87,7 +100,8 @@ def _export(path: Path, as_json: bool) -> int:
         raise UserError(f"{path}: is there already; a run may depend on it: write another file, or delete it first")
     journal = _opened()
     written = snapshot.write(JOURNAL, path)
-    journal.append({"kind": "export", "file": path.as_posix(), "file_sha256": written.sha256})
+    if not keep:
+        journal.append(snapshot.mark(written))
     if as_json:
         click.echo(json.dumps(asdict(written) | {"path": path.as_posix()}, indent=1))
         return 0
@@ -97,17 +111,26 @@ def _export(path: Path, as_json: bool) -> int:
 
 
 def _erase(user: str, as_json: bool) -> int:
-    """Takes a user out of the journal; exits with 1 while a file of inputs/ still holds them."""
+    """Takes a user out of the journal; exits with 1 for an unknown one, or while a file of inputs/ holds them."""
     from pipeline.data import journal, snapshot
-    from pipeline.paths import INPUTS
+    from pipeline.data.pseudonyms import full_name
+    from pipeline.paths import INPUTS, JOURNAL
 
-    name = user if journal.is_pseudonym(user) else journal.pseudonym(user, journal.secret())
+    name = user if journal.is_pseudonym(user) else journal.pseudonym(full_name(user), journal.secret())
+    known = any(entry["user"] == name for entry in journal.read(JOURNAL, kinds=("erasure",)))
     erased = _opened().erase(name)
     left = snapshot.holders(INPUTS, name)
     if as_json:
         held = {path.as_posix(): lines for path, lines in left}
         click.echo(json.dumps({"user": name, "erased": erased, "still_in": held}, indent=1))
-        return 1 if left else 0
+        return 1 if left or not (erased or known) else 0
+    if not (erased or known):
+        click.echo(
+            f"error: {user}: no entry is of this user ({name}); expected a pseudonym, KEY/USER, or USER of a server "
+            "without keys, as requests give it in `user`",
+            err=True,
+        )
+        return 1
     click.echo(f"{name}: {erased:,} entries erased; MLflow's traces of them go with the next delivery")
     for path, lines in left:
         shown = ", ".join(map(str, lines[:_SHOWN])) + (" and more" if len(lines) > _SHOWN else "")
@@ -123,7 +146,7 @@ def _erase(user: str, as_json: bool) -> int:
 
 def _opened() -> "Journal":
     """The project's journal, without its size bound: only the server drops entries."""
-    from pipeline.data.journal import Journal
+    from pipeline.data.journal import UNBOUNDED, Journal
     from pipeline.paths import JOURNAL
 
-    return Journal(JOURNAL, 1 << 62, 0)
+    return Journal(JOURNAL, UNBOUNDED, 0)

@@ -53,6 +53,9 @@ def command(  # noqa: PLR0913 - each is an option
         read = evidence.read_labels(labels)
         new = evidence.keep_labels(read, "file")
         click.echo(f"{shown(labels)}: {len(read)} labels, {new} of them new", err=as_json)
+        if strange := len(read.keys() - evidence.observed_requests()):
+            click.echo(f"  {strange} of them are of no observed request and count for nothing: is the column request "
+                       "the id that the server answered?", err=as_json)  # fmt: skip
     if accept:
         count = watching.accept(name, window=window)
         click.echo(f"{name}: the newest {count} requests are the reference of inputs from now on")

@@ -9,7 +9,7 @@ files: pipeline/segments.py. Kinds of entries, with their fields:
               of a thumb "up" or "down", of a correction the text, of an undo what it takes back (pipeline/rated.py)
     label     request, label, time, by (file, endpoint or mlflow): a label that arrives later
     erasure   user: all lines of this user were taken out before it
-    export    file, file_sha256: all ratings before it are in that file below inputs/
+    export    file, file_sha256, until: all ratings up to that number (before it, without) are in that file
 
 Users and raters are pseudonyms (`pseudonym`): an HMAC of a name or key, with a secret that the project makes once.
 
@@ -55,6 +55,8 @@ __all__ = [
 
 LIMIT_BYTES: Final = 1 << 30
 KEEP_DAYS: Final = 365
+UNBOUNDED: Final = 1 << 62
+"""Limit of everybody but the server, which alone knows the project's bounds."""
 _SEGMENTS = 16  # a full journal has about as many
 _LARGEST_SEGMENT = 16 << 20
 
@@ -181,9 +183,11 @@ class Journal:
         try:
             with self._exclusive():
                 self._write(batch)
-        except OSError as error:
+        except BaseException as error:  # also a fault of ours: none of the waiting threads may take it for a success
             for waiting in batch:
-                waiting.error = error
+                waiting.error = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+            if not isinstance(error, OSError):
+                raise
         finally:
             for waiting in batch:
                 waiting.done = True
@@ -232,7 +236,7 @@ class Journal:
             return self._begin(1)
         last = found[-1]
         self._sealed_bytes = _size_of(found[:-1])
-        size, following = _end_of(last)
+        size, following = segments.end_of(last)
         descriptor = os.open(last.path, os.O_WRONLY | os.O_APPEND)
         self._open = _Open(last.path, descriptor, size, following)
         if os.fstat(descriptor).st_size > size:  # half a line, which was never acknowledged
@@ -270,7 +274,8 @@ class Journal:
         os.pwrite(self._lock, b"%020d" % self._generation, 0)
 
     def _read_generation(self) -> int:
-        return int(os.pread(self._lock, 20, 0) or b"0")
+        content = os.pread(self._lock, 20, 0)
+        return int(content) if content.isdigit() else 0  # a power cut may leave zeros; no process outlives one
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -281,18 +286,6 @@ class Journal:
             yield
         finally:
             os.close(self._lock)
-
-
-def _end_of(segment: segments.Segment) -> tuple[int, int]:
-    """Bytes of a segment's lines that end with a line feed, and the number after its last one."""
-    size, following = 0, segment.first
-    with segment.path.open("rb") as stream:
-        for line in stream:
-            if line.endswith(b"\n"):
-                size += len(line)
-                number = segments.head(line)[0] if segments.is_whole(line) else 0
-                following = max(following, number) + 1 if number else following + 1
-    return size, following
 
 
 def _size_of(found: Iterable[segments.Segment]) -> int:

@@ -28,6 +28,11 @@ def of_user(folder: Path, user: str) -> set[int]:
     return gone
 
 
+def exported_until(entry: segments.Entry) -> int:
+    """Number of the last entry that the file of an `export` holds; ratings may arrive while it is written."""
+    return int(entry["until"] if "until" in entry else entry["n"])
+
+
 def droppable(folder: Path, surplus: int, keep_days: int) -> set[int]:
     """Numbers of the entries to drop for age, and of the oldest ones until `surplus` bytes are freed.
 
@@ -46,7 +51,7 @@ def droppable(folder: Path, surplus: int, keep_days: int) -> set[int]:
         for line in segments.lines(segment.path, _quietly):
             number, kind = segments.head(line)
             if kind == "export":
-                exported = number
+                exported = max(exported, exported_until(json.loads(line)))
             if kind == "rating":
                 waiting.append((number, json.loads(line)["request"]))
             if segment is not found[-1]:
@@ -57,7 +62,7 @@ def droppable(folder: Path, surplus: int, keep_days: int) -> set[int]:
         return set()
     kept = {number for number, request in _requests(folder) if request in needed}
     order = [one for one in sizes if one[1] == "request" and one[0] not in kept]
-    order += [one for one in sizes if one[1] in ("rating", "label") and one[0] < exported]
+    order += [one for one in sizes if one[1] in ("rating", "label") and one[0] <= exported]
     gone, freed = set(), 0
     for number, _, size, date in order:
         if date < oldest or freed < surplus:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import segments
+from pipeline.data.journal_rewriting import exported_until
 from pipeline.rated import standing
 from pipeline.segments import Damage
 
@@ -47,7 +48,8 @@ def status(folder: Path) -> Status:
     users: set[str] = set()
     ratings: list[dict[str, Any]] = []
     first = last = last_export = None
-    not_exported = number = 0
+    rated: list[int] = []
+    exported = number = 0
     for entry in segments.read(folder, on_damage=damaged.append):
         kinds[entry["kind"]] += 1
         first, last, number = first or entry["time"], entry["time"], entry["n"]
@@ -56,9 +58,9 @@ def status(folder: Path) -> Status:
             users.add(entry["user"])
         elif entry["kind"] == "rating":
             ratings.append({name: entry[name] for name in ("kind", "id", "request", "rater", "form", "value")})
-            not_exported += 1
+            rated.append(number)
         elif entry["kind"] == "export":
-            last_export, not_exported = entry["file"], 0
+            last_export, exported = entry["file"], max(exported, exported_until(entry))
     stand = standing(ratings)
     given = sum(one["form"] != "undo" for one in {one["id"]: one for one in ratings}.values())
     found = segments.segments(folder)
@@ -68,7 +70,7 @@ def status(folder: Path) -> Status:
         users=len(users),
         ratings=dict(sorted(Counter(one["form"] for one in stand).items())),
         superseded=given - len(stand),
-        not_exported=not_exported,
+        not_exported=sum(one > exported for one in rated),
         labels=kinds["label"],
         erasures=kinds["erasure"],
         oldest=first,

@@ -38,6 +38,8 @@ class Written:
     requests: int
     ratings: int
     labels: int
+    until: int
+    """Number of the journal's last entry before the snapshot was begun: all ratings up to it are in the file."""
 
 
 def write(journal: Path, path: Path) -> Written:
@@ -46,6 +48,7 @@ def write(journal: Path, path: Path) -> Written:
     Raises:
         UserError: the journal has no request with consent.
     """
+    until = segments.last_number(journal)
     ratings, labels = _about(journal)
     n_ratings = n_labels = n_requests = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -63,7 +66,14 @@ def write(journal: Path, path: Path) -> Written:
                 f"{journal}: has no request with consent; only what people allow is journaled (the switch of the page, "
                 "or `store: true` of a request)"
             )
-    return Written(path, sha256_of(path), n_requests, n_ratings, n_labels)
+    return Written(path, sha256_of(path), n_requests, n_ratings, n_labels, until)
+
+
+def mark(written: Written) -> Entry:
+    """The journal's entry about a snapshot that stays: its ratings may go where the journal needs room."""
+    return {
+        "kind": "export", "file": written.path.as_posix(), "file_sha256": written.sha256, "until": written.until,
+    }  # fmt: skip
 
 
 def read(path: Path) -> Iterator[tuple[int, Entry | str]]:

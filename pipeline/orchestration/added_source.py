@@ -35,19 +35,25 @@ _SETTINGS = {
 
 
 def snapshot(own: RunCheckout, processes: Processes, name: str) -> Path:
-    """Exports the project's journal to inputs/<name>.jsonl of the checkout, tracked by DVC; returns the path.
+    """Exports the project's journal to inputs/<name>-<run>.jsonl of the checkout, tracked by DVC; returns the path.
+
+    The same run, started again after a kill, keeps the file that it has: its stages have read it. The journal keeps the
+    ratings, since the branch may be thrown away.
 
     Raises:
         StageError: the journal cannot be exported, or holds nothing with consent.
         UserError: DVC refuses the file.
     """
-    path = INPUTS / f"{name}.jsonl"
+    for pointer in sorted(INPUTS.glob(f"*-{own.folder.name[:8]}.jsonl.dvc")):
+        if (kept := pointer.with_suffix("")).is_file():
+            return kept
+    path = INPUTS / f"{name}-{own.folder.name[:8]}.jsonl"
     exported, target = own.project / path, own.folder / path
     for folder in (exported.parent, target.parent):
         folder.mkdir(exist_ok=True)
     target.unlink(missing_ok=True)  # of the same run, killed
     exported.unlink(missing_ok=True)
-    processes.run([PROGRAM, "--project", str(own.project), "journal", "export", str(exported)],
+    processes.run([PROGRAM, "--project", str(own.project), "journal", "export", str(exported), "--keep"],
                   timeout_s=None, tell=lambda _: None)  # fmt: skip
     shutil.move(exported, target)
     done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(path)], capture_output=True, text=True)

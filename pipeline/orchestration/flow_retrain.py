@@ -49,7 +49,7 @@ def retrain(  # noqa: PLR0913 - each is a parameter of the deployment
             tell(own)
             checkout.write_params(names, set or {})
             run_checkout.require_server(own, registers=True)
-            path = snapshot(own, processes, f"ratings-{time.strftime('%Y-%m-%d', time.gmtime())}-{own.folder.name[:8]}")
+            path = snapshot(own, processes, f"ratings-{time.strftime('%Y-%m-%d', time.gmtime())}")
             get_run_logger().info(f"source {add(path)}: {path}, beside the sources that are there")
             results = run_graph(processes, None, False, None)
             if failed(results):

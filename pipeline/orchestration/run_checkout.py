@@ -35,6 +35,7 @@ from pipeline.paths import (
     DVC_LOCK,
     MEASURES,
     PARAMS,
+    QUEUE,
     REGISTRY,
     RUN_CHECKOUTS,
     SECRETS,
@@ -76,7 +77,8 @@ def opened(run: str, start: str | None = None) -> Iterator[RunCheckout]:
         start: a commit, branch or tag; None for the newer of the project's commit and its upstream branch, fetched.
 
     Raises:
-        UserError: no git repository, no such commit, or a git or dvc command that failed.
+        UserError: no git repository, no such commit, or a git or dvc command that failed. After any UserError, also of
+            the block, a checkout in which no stage has run is removed.
     """
     project = Path.cwd().resolve()
     if _try(project, "git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
@@ -92,8 +94,10 @@ def opened(run: str, start: str | None = None) -> Iterator[RunCheckout]:
             dvc_lock.repair()  # of a killed run that is started again
             _pull(checkout)
             yield checkout
-        except UserError:
-            close(checkout)  # nothing ran that would be worth a look
+        except UserError as error:
+            if _has_run(checkout):  # results that are not saved, such as after a push to a remote that is away
+                raise UserError(f"{error}; {checkout.folder} stays, and the same run, started again, goes on") from None
+            close(checkout)
             raise
         finally:
             os.chdir(project)
@@ -158,6 +162,14 @@ def close(checkout: RunCheckout) -> None:
         if commit == checkout.start:
             _try(checkout.project, "git", "branch", "--quiet", "-D", checkout.branch)
         remove(runs / f"{checkout.folder.name}.lock")
+
+
+def _has_run(checkout: RunCheckout) -> bool:
+    """Whether a stage has run in the checkout: a changed dvc.lock, a commit, or records for MLflow."""
+    here = checkout.folder
+    changed = _try(here, "git", "status", "--porcelain", "--", DVC_LOCK.as_posix())
+    committed = _try(here, "git", "rev-parse", "HEAD") != checkout.start
+    return bool(changed) or committed or any((here / QUEUE).glob("*.jsonl"))
 
 
 def _made(project: Path, folder: Path, branch: str, start: str | None) -> RunCheckout:

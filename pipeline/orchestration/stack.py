@@ -95,12 +95,14 @@ def down() -> str:
     Raises:
         UserError: it does not end.
     """
-    process = supervisor()
+    ends = time.monotonic() + _STOP_S
+    while (process := supervisor()) == 0 and time.monotonic() < ends:  # it has begun, and not named itself yet
+        time.sleep(0.2)
     if process is None:
         stop_left_postgres()
         return "the stack does not run"
-    os.kill(process, signal.SIGTERM)
-    ends = time.monotonic() + _STOP_S
+    if process:  # 0 would be the caller's own process group
+        os.kill(process, signal.SIGTERM)
     while supervisor() is not None:
         if time.monotonic() > ends:
             raise UserError(f"the supervisor, process {process}, does not end; see {STACK / 'supervisor.log'}")
@@ -126,7 +128,7 @@ def status() -> tuple[list[str], bool]:
 
 
 def supervisor() -> int | None:
-    """The supervisor's process; None where none runs."""
+    """The supervisor's process; 0 while it has not named itself, None where none runs."""
     try:
         with LOCK.open("r") as stream:
             try:

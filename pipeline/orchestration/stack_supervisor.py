@@ -109,8 +109,12 @@ class Supervisor:
             return
         while not self.stopped and one.process is not None and one.process.poll() is None:
             if one.service.healthy():
-                stack_postgres.make_databases()
-                return
+                try:
+                    stack_postgres.make_databases()
+                except UserError as error:  # killed since: the loop starts it again
+                    print(f"error: {error}", flush=True)
+                else:
+                    return
             time.sleep(POLL_S)
 
 

@@ -6,10 +6,10 @@ for it. It informs the person and is no rule of the policy, since labels and rat
 requests, and the journal changes while the version's evidence may not.
 
     classifiers    share of equal labels; where labels arrived, accuracy of both on the same requests
-    text models    share of changed answers; loss of both on the answers that people accepted or wrote as a correction
+    text models    share of changed answers; loss of both on the answers that people wrote: a correction, a late label
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from pipeline.outcomes import Outcomes
 from pipeline.paths import JOURNAL
 from pipeline.prompts.request import Request
 from pipeline.registry.store import CANDIDATE, CHAMPION
+from pipeline.segments import Entry
 
 if TYPE_CHECKING:
     from pipeline.registry.lifecycle import Registry
@@ -59,7 +60,7 @@ def of_registry(registry: "Registry", model: str, folder: Path = JOURNAL) -> Sha
     if not registry.is_ours(champion):
         return None
     names = {model, registry.name(model), model.removeprefix(f"{registry.params.register_.name}-")}
-    entries = list(journal.read(folder))
+    entries = list(_entries(folder, names))
     if len(asked_of(entries, names)) < FEWEST:
         return None
     try:
@@ -71,6 +72,17 @@ def of_registry(registry: "Registry", model: str, folder: Path = JOURNAL) -> Sha
             return replayed(*folders, entries, names, registry.params.compute)
     except UserError:
         return None
+
+
+def _entries(folder: Path, names: set[str]) -> Iterator[Entry]:
+    """The journal's entries without long fields that a replay does not need, so that a full one fits in memory."""
+    fields = ("kind", "id", "user", "model", "consent", "time", "text", "messages")
+    for entry in journal.read(folder, kinds=("request", "rating", "label")):
+        if entry["kind"] != "request":
+            yield entry
+        elif entry["model"] in names:
+            first = [{"text": answer.get("text", "")} for answer in entry["answers"][:1]]
+            yield {name: entry[name] for name in fields if name in entry} | {"answers": first}
 
 
 def asked_of(entries: Sequence[Mapping[str, Any]], names: set[str]) -> list[Asked]:
@@ -126,22 +138,13 @@ def replayed(
     }  # fmt: skip
 
 
-def right_answers(entries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> dict[str, str]:
-    """Request -> an answer that people want: a correction, a late label, or the given answer with a thumb up alone."""
-    given = {
-        str(entry["id"]): str(entry["answers"][0].get("text", ""))
-        for entry in entries
-        if entry["kind"] == "request" and entry["answers"]
-    }
-    thumbs: dict[str, set[str]] = {}
-    corrections: dict[str, str] = {}
-    for rating in journal.standing(map(dict, entries)):
-        if rating["form"] == "thumb":
-            thumbs.setdefault(rating["request"], set()).add(rating["value"])
-        elif rating["form"] == "correction":
-            corrections[rating["request"]] = str(rating["value"])
-    liked = {request: given[request] for request, values in thumbs.items() if values == {"up"} and given.get(request)}
-    return liked | dict(labels) | corrections
+def right_answers(entries: Iterable[Mapping[str, Any]], labels: Mapping[str, str]) -> dict[str, str]:
+    """Request -> the answer that a person wrote: a correction, or a late label.
+
+    An answer with a thumb up is left out: the champion wrote it, so its loss on it is low whichever model is better.
+    """
+    standing = journal.standing(map(dict, entries))
+    return dict(labels) | {one["request"]: str(one["value"]) for one in standing if one["form"] == "correction"}
 
 
 def in_words(shadow: Shadow) -> str:
@@ -158,7 +161,7 @@ def in_words(shadow: Shadow) -> str:
         )
     if not shadow["comparisons"]:
         lines.append(
-            f"  {shadow['judged']} of them have a label, a correction or an accepted answer; {shadow['needed']} are "
+            f"  {shadow['judged']} of them have a label or a correction; {shadow['needed']} are "
             "needed to say which model is better"
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from pipeline.config.serving import Serving
+from pipeline.data.pseudonyms import NOBODY
 from pipeline.errors import UserError
 from pipeline.orchestration.same_origin import App, Message, Receive, Scope, Send, refusal
 from pipeline.serving.decoding import failed
@@ -21,7 +22,6 @@ from pipeline.serving.metrics import Metrics
 
 _LOG = logging.getLogger("tohum.serving.access")
 LOOPBACK = ("127.0.0.1", "localhost")
-NOBODY = "-"
 """Owner of a request where no keys are used."""
 _OPEN = ("/", "/health")
 _ALWAYS = ("/health", "/metrics")

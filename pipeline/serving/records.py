@@ -18,12 +18,12 @@ from pipeline.paths import JOURNAL, OBSERVATIONS, WATCH
 from pipeline.serving.errors import ApiError
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.models import Loaded, Slot
-from pipeline.watching.observations import Facts, ObservationLog, Vocabulary, observe
+from pipeline.watching.observations import Facts, ObservationLog, Vocabulary, asked_text, observe
+from pipeline.watching.vocabulary import CHARACTERS_SEEN
 
 _LOG = logging.getLogger("tohum.serving")
 _WRITERS = 32  # entries that wait for one fsync together
 _RATEABLE = 500_000  # newest requests whose ids are kept in memory, some 100 bytes each
-_COUNTED_CHARACTERS = 20_000  # of a text, in tokens for the watch
 
 
 class Records:
@@ -120,8 +120,8 @@ class Records:
         self, identity: str, slot: Slot, loaded: Loaded, asked: str | Sequence[Mapping[str, Any]], **facts: Any
     ) -> None:
         """Counts a request. `facts`: further fields of pipeline.watching.observations.Facts."""
-        text = asked if isinstance(asked, str) else str(asked[-1].get("content", ""))
-        tokens = len(loaded.task.tokenizer.encode(text[:_COUNTED_CHARACTERS]))
+        text, _ = asked_text(asked)
+        tokens = len(loaded.task.tokenizer.encode(text[:CHARACTERS_SEEN]))
         name = _model_name(slot)
         known = Facts(
             request=identity, model=name, version=loaded.version, model_sha256=loaded.sha256, tokens=tokens, **facts

@@ -23,9 +23,9 @@ async def classify(context: Context, request: HttpRequest) -> dict[str, Any]:
     require_endpoint(body.model, loaded, "/v1/classify")
     context.records.require_consent_possible(body.store)
     answers = await context.decoder.score(loaded.score, [Request(text) for text in body.texts])
-    user, data = context.user(request, body.user), []
+    user, data, own = context.user(request, body.user), [], new_request()
     for place, (text, answer) in enumerate(zip(body.texts, answers, strict=True)):
-        identity = new_request()
+        identity = new_request() if place else own  # a label for the answer's id is one for the first text
         if body.store:
             await context.records.keep_request(_entry(identity, loaded, user, text, answer))
         label = label_text(answer.get("label", answer.get("labels")))
@@ -34,7 +34,7 @@ async def classify(context: Context, request: HttpRequest) -> dict[str, Any]:
         )
         data.append({"index": place, "id": identity, **answer})
     context.metrics.tokens.labels(slot.name, "texts").inc(len(data))
-    return {"id": new_request(), "object": "list", "model": slot.name, "data": data}
+    return {"id": own, "object": "list", "model": slot.name, "data": data}
 
 
 async def embeddings(context: Context, request: HttpRequest) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class JournalBox:
         stamp = (found[-1].path, found[-1].path.stat().st_size, self.cursor.number)
         if stamp == self._seen:
             return False
+        if segments.last_number(self._folder()) < self.cursor.number:  # a new journal: the old folder was removed
+            self.cursor = JournalCursor()
         if next(iter(self.entries(1)), None) is None:
             self._seen = stamp
             return False

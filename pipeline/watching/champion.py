@@ -14,6 +14,7 @@ from pipeline.config.recipe import Compute, Kind
 from pipeline.errors import UserError
 from pipeline.paths import MODELS, REGISTRY
 from pipeline.watching.observations import Facts
+from pipeline.watching.vocabulary import CHARACTERS_SEEN
 
 _BATCH_SIZE = 16
 _LONGEST = 2_000  # tokens of a text whose loss is computed
@@ -78,7 +79,8 @@ class Champion:
         from pipeline.tasks import Request, Scoring
 
         model, task = self._opened
-        counted = [Facts(tokens=len(task.tokenizer.encode(text))) for text in texts]
+        # as the server counts them: a page beside a whole book would be drift of fertility
+        counted = [Facts(tokens=len(task.tokenizer.encode(text[:CHARACTERS_SEEN]))) for text in texts]
         if not isinstance(task, Scoring) or not texts:
             return counted
         answers = task.answers(scores(model, task, [Request(text) for text in texts], _BATCH_SIZE))

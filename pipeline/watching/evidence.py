@@ -15,7 +15,8 @@ from pipeline import config
 from pipeline.data import journal, language
 from pipeline.data.served import asked_text, label_text, labels_of
 from pipeline.errors import UserError
-from pipeline.paths import JOURNAL
+from pipeline.paths import JOURNAL, OBSERVATIONS
+from pipeline.watching import observations
 
 _COLUMNS = ("request", "label")
 
@@ -39,16 +40,16 @@ NOTHING = Evidence({}, {}, {})
 
 def of_journal(folder: Path = JOURNAL) -> Evidence:
     """The evidence in a journal; what is about other models is left out later, by the ids of the observed requests."""
-    entries = list(journal.read(folder))
+    said = list(journal.read(folder, kinds=("rating", "label")))
     texts, answers = {}, {}
-    for entry in entries:
-        if entry["kind"] != "request" or not entry["consent"]:
+    for entry in journal.read(folder, kinds=("request",)):  # one at a time: its ids and log-probabilities are long
+        if not entry["consent"]:
             continue
         text, _ = asked_text(entry["messages"] if "messages" in entry else entry.get("text", ""))
         texts[str(entry["id"])] = text
         if given := [answer["text"] for answer in entry["answers"] if answer.get("text")]:
             answers[str(entry["id"])] = (str(given[0]), language.guess(text))
-    return Evidence(texts, labels_of(entries), answers, journal.standing(entries))
+    return Evidence(texts, labels_of(said), answers, journal.standing(said))
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -73,16 +74,21 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
+def observed_requests(folder: Path = OBSERVATIONS) -> set[str]:
+    """Ids of all observed requests, which labels are joined by."""
+    return {one.request for one in observations.read(folder)}
+
+
 def keep_labels(labels: Mapping[str, Any], by: str, folder: Path = JOURNAL) -> int:
     """Appends labels to the journal, those that it does not have already; returns their number.
 
     Raises:
         UserError: the journal cannot be written.
     """
-    known = labels_of(journal.read(folder))
+    known = labels_of(journal.read(folder, kinds=("label",)))
     fresh = {request: label for request, label in labels.items() if known.get(request) != label_text(label)}
     if fresh:
-        kept = journal.Journal(folder)
+        kept = journal.Journal(folder, journal.UNBOUNDED, 0)  # only the server drops entries, by its own bounds
         for request, label in fresh.items():
             kept.append({"kind": "label", "request": request, "label": label, "by": by})
         kept.close()

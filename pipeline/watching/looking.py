@@ -97,17 +97,17 @@ def look(model: str, *, window: int = WINDOW, evidence: Evidence | None = None, 
     if window < drift.FEWEST:
         raise UserError(f"--window is {window}; expected at least {drift.FEWEST} requests")
     moment, folder = now or datetime.now(UTC), WATCH / model
+    since = timestamp(moment - _OLDEST)
+    if next(read(OBSERVATIONS, model, since), None) is None:  # before a folder is made of a mistyped name
+        raise UserError(
+            f"{OBSERVATIONS}: no request to {model} of the last 90 days; serve it (tohum serve {model}), or name "
+            f"one of: {', '.join(sorted({one.model for one in read(OBSERVATIONS)})) or 'none yet'}"
+        )
     with locked(folder):
-        since = timestamp(moment - _OLDEST)
         observed = list(read(OBSERVATIONS, model, since))
-        if not observed:
-            raise UserError(
-                f"{OBSERVATIONS}: no request to {model} of the last 90 days; serve it (tohum serve {model}), or name "
-                f"one of: {', '.join(sorted({one.model for one in read(OBSERVATIONS)})) or 'none yet'}"
-            )
-        sha256 = observed[-1].model_sha256 or ""
-        observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         state = State.read(folder)
+        sha256 = _watched(state, observed)
+        observed = [one for one in observed if (one.model_sha256 or "") == sha256]
         known = of_journal() if evidence is None else evidence
         judged = {
             "labels": quality.labelled(observed, known.labels, known.answers),
@@ -143,6 +143,8 @@ def accept(model: str, *, window: int = WINDOW) -> int:
         UserError: the watch has no reference of this model yet, or there are too few requests.
     """
     folder, moment = WATCH / model, datetime.now(UTC)
+    if next(read(OBSERVATIONS, model), None) is None:
+        raise UserError(f"{OBSERVATIONS}: no request to {model}; serve it (tohum serve {model})")
     with locked(folder):
         state = State.read(folder)
         base = Reference.read(folder, state.model_sha256)
@@ -161,6 +163,16 @@ def accept(model: str, *, window: int = WINDOW) -> int:
         state.seen = observed[-1].time
         state.write(folder)
     return len(observed)
+
+
+def _watched(state: State, observed: Sequence[Observation]) -> str:
+    """Hash of the model to look at: of the newest request, but the last look's while it still answers.
+
+    Another version may be served beside it; were the watch to change at each of its requests, every look would begin a
+    new period with a new rate of false alarms, and end its episodes.
+    """
+    newest = [one.model_sha256 or "" for one in observed[-drift.FEWEST :]]
+    return state.model_sha256 if state.model_sha256 and state.model_sha256 in newest else newest[-1]
 
 
 def _has_news(

@@ -13,7 +13,8 @@ from pipeline.errors import UserError
 
 WORDS_SEEN = 2_000
 """Words of a text that are looked up: a long document would cost more than its answer is worth."""
-_CHARACTERS_SEEN = 20_000
+CHARACTERS_SEEN = 20_000
+"""Characters of a text whose words and tokens are counted."""
 _MOST_WORDS = 200_000
 _VOCABULARY = "vocabulary.json"
 
@@ -76,7 +77,7 @@ def folded_words(text: str) -> list[str]:
     One form for every language, since the language of a short text is not known; numbers are an open class, so that
     each new one would count as an unknown word.
     """
-    plain = unicodedata.normalize("NFC", text[:_CHARACTERS_SEEN]).replace("İ", "i").replace("ı", "i").casefold()
+    plain = unicodedata.normalize("NFC", text[:CHARACTERS_SEEN]).replace("İ", "i").replace("ı", "i").casefold()
     words = language.words(plain)[:WORDS_SEEN]
     return [_without_digits(word) if not word.isalpha() else word for word in words]
 

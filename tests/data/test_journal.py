@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from pipeline import segments
 from pipeline.data import journal as module
+from pipeline.data import snapshot
 from pipeline.data.journal import Damage, Journal, NotKeptError, pseudonym, read, secret, standing, superseded
+from pipeline.data.journal_status import status
 from tests.torture import journal as torture
 
 TURKISH = "İstanbul'da ışık 🌙, café et cafe\u0301"
@@ -147,6 +150,42 @@ def test_append_says_not_kept_and_tears_nothing_on_a_full_disk(
     assert ids(tmp_path) == ["rat-1", "rat-3"]
 
 
+def test_append_fails_for_all_that_wait_when_their_commit_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    begun = threading.Barrier(3)
+    said: list[str] = []
+
+    def broken(batch: list[Any]) -> None:
+        if len(batch) == 1 and not said:
+            said.append("first")
+            begun.wait()
+            while len(journal._queue) < 2:
+                time.sleep(0.001)
+        raise RuntimeError("broken")
+
+    def client(number: int) -> None:
+        if number:
+            begun.wait()
+        try:
+            journal.append(rating(f"rat-{number}"))
+            said.append("kept")
+        except (NotKeptError, RuntimeError):
+            said.append("not kept")
+
+    monkeypatch.setattr(journal, "_write", broken)
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == ["first", *["not kept"] * 3]
+    (tmp_path / ".lock").write_bytes(b"\0" * 20)  # as a power cut may leave it
+    Journal(tmp_path).append(rating("rat-after"))
+    assert ids(tmp_path) == ["rat-after"]
+
+
 def test_two_processes_journals_share_one_sequence(tmp_path: Path, quick: None) -> None:
     first, second = Journal(tmp_path, 1 << 16, 0), Journal(tmp_path, 1 << 16, 0)
     for number in range(60):
@@ -173,6 +212,30 @@ def test_limit_drops_old_requests_but_no_rating_that_was_not_exported(tmp_path: 
     for number in range(400, 1200):
         journal.append(request(f"req-{number}"))
     assert "req-rated" not in ids(tmp_path)
+
+
+def test_limit_keeps_a_rating_that_arrived_while_the_others_were_exported(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, real = Journal(tmp_path / "journal", 1 << 16, 0), snapshot._about
+    for entry in (request("req-early"), rating("rat-early", "req-early"), request("req-late")):
+        journal.append(entry)
+
+    def slow(folder: Path) -> Any:
+        found = real(folder)
+        journal.append(rating("rat-late", "req-late"))
+        return found
+
+    monkeypatch.setattr(snapshot, "_about", slow)
+    written = snapshot.write(tmp_path / "journal", tmp_path / "ratings.jsonl")
+    assert (written.ratings, written.until) == (1, 3)
+    journal.append(snapshot.mark(written))
+    assert status(tmp_path / "journal").not_exported == 1
+    for number in range(800):
+        journal.append(request(f"req-{number}"))
+    held = ids(tmp_path / "journal")
+    assert {"req-late", "rat-late"} <= {*held}
+    assert "req-early" not in held
 
 
 def test_limit_refuses_entries_where_only_unexported_ratings_are_left(tmp_path: Path, quick: None) -> None:

@@ -5,8 +5,9 @@ Lost otherwise: a second training for one alarm, a retraining for people who onl
 
 import difflib
 import json
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,6 +15,8 @@ import yaml
 from pipeline.errors import UserError
 from pipeline.orchestration import added_source, drift
 from pipeline.orchestration.drift import Seen
+from pipeline.orchestration.process import Processes
+from pipeline.orchestration.run_checkout import RunCheckout
 from tests import scratch
 
 LOOK = {"model": "spam-lora", "verdict": "alarm", "evidence": ["quality"], "episode": "e1", "statistics": []}
@@ -81,6 +84,32 @@ def test_add_puts_the_snapshot_beside_the_sources_that_are_there(snapshot: Path)
     assert changed == [], "a line of the person's own was changed"
     assert added_source.add(snapshot) == name
     assert Path("params.yaml").read_text(encoding="utf-8") == after, "the same run, started again, adds it twice"
+
+
+def test_snapshot_is_kept_when_its_run_starts_again_on_another_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: the run, whose params.yaml would name a second snapshot of the same people."""
+    project, run = tmp_path / "project", tmp_path / "project/.tohum/runs/0123456789ab"
+    run.mkdir(parents=True)
+    monkeypatch.chdir(run)
+    own = RunCheckout(project, run, "run/1", "0" * 40, None, False, ())
+    begun: list[list[str]] = []
+
+    class Commands:
+        def run(self, words: list[str], **_: Any) -> None:
+            begun.append(words)
+            Path(words[-2]).write_text("{}\n", encoding="utf-8")
+
+    def dvc(words: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        Path(f"{words[-1]}.dvc").touch()
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", dvc)
+    first = added_source.snapshot(own, cast(Processes, Commands()), "ratings-2026-11-29")
+    assert added_source.snapshot(own, cast(Processes, Commands()), "ratings-2026-11-30") == first
+    assert first == Path("inputs/ratings-2026-11-29-01234567.jsonl")
+    assert [words[-1] for words in begun] == ["--keep"]
 
 
 def test_add_names_sources_that_it_cannot_add_to(snapshot: Path) -> None:

@@ -97,12 +97,14 @@ def test_save_commits_nothing_when_the_data_cannot_be_pushed(clones: Clones) -> 
     away = clones.remote.rename(clones.remote.with_name("away"))
     clones.remote.write_text("no folder", encoding="utf-8")
     try:
-        with pytest.raises(UserError, match="dvc push"):
+        with pytest.raises(UserError, match=r"dvc push.*runs/a stays, and the same run, started again, goes on"):
             one_run("a", 31)
+        assert run_branches(clones) == []
+        assert "steps: 31" in (clones.first / ".tohum/runs/a/dvc.lock").read_text(encoding="utf-8")
     finally:
         clones.remote.unlink()
         away.rename(clones.remote)
-    assert run_branches(clones) == []
+    assert "pushed to origin" in one_run("a", 31)
 
 
 def test_save_makes_no_branch_when_nothing_changed(clones: Clones) -> None:

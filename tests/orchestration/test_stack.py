@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -114,6 +115,38 @@ def _restore_refuses_a_damaged_backup() -> None:
         Path("damaged.tar").write_bytes(content)
         with pytest.raises(UserError, match="damaged"):
             stack_backup.restore(Path("damaged.tar"))
+
+
+def test_down_signals_nobody_while_the_supervisor_has_not_named_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 0 is the caller's own group: a shell, make, or the worker would end."""
+    found, signalled = iter([0, 0, 4711, 4711, None]), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stack, "supervisor", lambda: next(found))
+    monkeypatch.setattr(os, "kill", lambda *words: signalled.append(words))
+    assert stack.down() == "stopped"
+    assert signalled == [(4711, signal.SIGTERM)]
+
+
+def test_supervisor_goes_on_when_the_database_is_killed_before_its_databases_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stack.STACK.mkdir(parents=True)
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    supervisor, asked = Supervisor((stack.Service("postgres", lambda: words, dict, lambda: True),)), []
+
+    def make_databases() -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise UserError("psql: connection refused")
+        supervisor.stopped = True
+
+    monkeypatch.setattr(stack_postgres, "make_databases", make_databases)
+    monkeypatch.setattr(stack_postgres, "account_of_server", dict)
+    supervisor.loop()
+    assert len(asked) == 2
 
 
 def test_up_names_a_port_that_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ import torch
 
 from pipeline import tokenizer
 from pipeline.config.recipe import Compute
+from pipeline.data.journal import Journal
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from pipeline.registry import shadow
+from tests.data.test_journal import rating, request
 from tests.models import shape
 from tests.specs import ANSWERS, SPAM, TaskSpec, labels_of, written
 
@@ -79,7 +81,7 @@ def test_replayed_says_how_many_labels_are_needed_when_there_are_few(folder: Pat
     champion = model(folder, SPAM, 1)
     found = shadow.replayed(champion, champion, [*entries(TEXTS, "text"), *late], {"m"}, COMPUTE)
     assert found["comparisons"] == []
-    assert "19 of them have a label, a correction or an accepted answer; 20 are needed" in shadow.in_words(found)
+    assert "19 of them have a label or a correction; 20 are needed" in shadow.in_words(found)
 
 
 def test_replayed_shows_a_text_model_as_worse_when_its_loss_on_corrections_is_higher(folder: Path) -> None:
@@ -101,7 +103,7 @@ def test_asked_of_leaves_out_requests_without_consent_and_of_other_models() -> N
     assert shadow.asked_of(broken, {"m"}) == []
 
 
-def test_right_answers_prefers_a_correction_and_drops_disputed_ones() -> None:
+def test_right_answers_are_of_people_and_never_the_champions_own() -> None:
     def rating(request: int, form: str, value: str, rater: str = "a") -> dict[str, Any]:
         number = f"rat-{request}-{form}-{rater}"
         return {
@@ -117,4 +119,18 @@ def test_right_answers_prefers_a_correction_and_drops_disputed_ones() -> None:
         rating(0, "thumb", "up"), rating(1, "thumb", "up"), rating(1, "thumb", "down", "b"),
         rating(2, "thumb", "up"), rating(2, "correction", "hayır"), rating(3, "thumb", "down"),
     ]  # fmt: skip
-    assert shadow.right_answers([*entries(TEXTS[:4], "text"), *ratings], {}) == {"req-0": "evet", "req-2": "hayır"}
+    assert shadow.right_answers([*entries(TEXTS[:4], "text"), *ratings], {}) == {"req-2": "hayır"}
+    assert shadow.right_answers(ratings, {"req-2": "evet", "req-0": "evet"}) == {"req-0": "evet", "req-2": "hayır"}
+
+
+def test_entries_read_no_more_of_a_journal_than_a_replay_needs(tmp_path: Path) -> None:
+    kept = Journal(tmp_path)
+    long = [{"text": "evet", "ids": [1] * 9, "logprobs": [-0.5] * 9}, {"text": "hayır"}]
+    for model_name in ("m", "other"):
+        kept.append(request(f"req-{model_name}", model=model_name, answers=long, prompt_ids=[1] * 9))
+    kept.append(rating("rat-1", "req-m"))
+    found = list(shadow._entries(tmp_path, {"m"}))
+    assert [one["id"] for one in found] == ["req-m", "rat-1"]
+    assert found[0]["answers"] == [{"text": "evet"}]
+    assert "prompt_ids" not in found[0]
+    assert len(shadow.asked_of(found, {"m"})) == 1

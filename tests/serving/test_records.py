@@ -122,6 +122,7 @@ def test_ratings_of_a_request_without_consent_are_refused(http: httpx.Client, as
 def test_classify_keeps_labels_that_late_ones_join_by_id(site: Site, http: httpx.Client) -> None:
     answer = http.post("/v1/classify", json={"model": "spam-full", "input": ["free prize", TEXT], "store": True})
     data = answer.json()["data"]
+    assert data[0]["id"] == answer.json()["id"] != data[1]["id"], "a label for the answer would be one for no request"
     assert [row["label"] in ("ham", "spam") for row in data] == [True, True]
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-6 for row in data)
     assert http.post("/v1/labels", json={"request": data[1]["id"], "label": "ham"}).status_code == 200

@@ -4,18 +4,20 @@ If these fail, people's judgement is lost or counted twice on its way, or stays 
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.data.journal import Journal
-from pipeline.paths import QUEUE
+from pipeline.paths import CODE, QUEUE
 from pipeline.tracking import sender
 from pipeline.tracking.delivery_errors import AwayError
 from pipeline.tracking.journal_box import JournalBox, announce
 from pipeline.tracking.mlflow_traces import Traces
 from pipeline.tracking.start_sender import deliver_journal
+from tests.commands import tohum
 from tests.data.test_journal import rating, request
 from tests.tracking.test_sender import free_port, kill, serve
 
@@ -177,3 +179,28 @@ def test_deliver_journal_starts_a_sender_only_where_entries_wait(
     say(journal, SAID[0])
     deliver_journal(store, tmp_path.name)
     assert started == [True]
+
+
+def test_box_begins_anew_when_the_journal_was_removed(journal: Journal, tmp_path: Path) -> None:
+    say(journal, *SAID)
+    box = JournalBox()
+    box.cursor.number = 5
+    box.save()
+    assert not JournalBox().is_waiting()
+    shutil.rmtree(tmp_path / "journal")
+    say(Journal(), SAID[0])
+    again = JournalBox()
+    assert again.is_waiting()
+    assert [entry["id"] for entry in again.entries()] == ["req-1"]
+
+
+def test_deliver_verb_says_where_the_journal_goes_before_a_server_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: a journal that the command calls delivered, because it knows of none."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        Path(name).write_bytes((CODE / name).read_bytes())
+    monkeypatch.setattr(sender, "drain", lambda **_: int(JournalBox().address() is None))
+    assert tohum("journal", "deliver") == 0
+    assert JournalBox().address() == ("sqlite:///mlflow.db", "tohum-use")

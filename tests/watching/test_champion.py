@@ -144,7 +144,10 @@ def test_watch_ends_with_three_once_when_late_labels_contradict_the_answers(
     code, output = watched(capsys, "spam", "--labels", "labels.csv")
     assert code == 0, output
     assert "60 labels, 0 of them new" in output
+    assert "no observed request" not in output
     assert "this episode was reported before" in output
+    Path("labels.csv").write_text(f"request,label\nreq-{'0' * 32},spam\n", encoding="utf-8")
+    assert "1 of them are of no observed request" in watched(capsys, "spam", "--labels", "labels.csv")[1]
 
 
 @pytest.mark.usefixtures("project")

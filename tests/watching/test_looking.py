@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data import journal
 from pipeline.errors import UserError
 from pipeline.paths import OBSERVATIONS, WATCH
-from pipeline.watching import accept, announced, looking, spending
+from pipeline.watching import accept, announced, evidence, looking, spending
 from pipeline.watching.evidence import Evidence
 from pipeline.watching.looking import Look
 from pipeline.watching.observations import read
@@ -164,6 +165,40 @@ def test_look_begins_anew_when_another_model_is_served(server: Server, monkeypat
     assert [episode.ended is None for episode in State.read(WATCH / MODEL).episodes] == [False]
 
 
+def test_look_stays_with_its_model_when_another_version_answers_beside_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.watching import synthetic
+
+    server.serve(200, unknown=0.3)
+    looks = [server.look()]
+    for _ in range(2):
+        for _ in range(50):
+            server.serve(4, unknown=0.3)
+            with monkeypatch.context() as patch:
+                patch.setattr(synthetic, "SHA", "cd" * 32)
+                server.serve(1)
+        looks.append(server.look())
+    assert [found.model_sha256 for found in looks] == [SHA] * 3
+    assert [found.level for found in looks] == [spending.level(number) for number in (1, 2, 3)]
+    assert len({found.episode for found in looks}) == 1
+
+
+def test_keep_labels_drops_nothing_of_a_journal_larger_than_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "journal"
+    request = {"kind": "request", "model": MODEL, "model_sha256": SHA, "task": "spam", "user": "u-a"}
+    kept = journal.Journal(folder, journal.UNBOUNDED, 0)
+    for number in range(20):
+        kept.append(request | {"id": f"req-{number}", "consent": "store", "text": "x" * 400, "answers": []})
+    kept.close()
+    monkeypatch.setattr(journal.Journal.__init__, "__defaults__", (folder, 1 << 12, 365))
+    assert evidence.keep_labels({"req-0": "ham"}, "file", folder) == 1
+    found = evidence.of_journal(folder)
+    assert (len(found.texts), found.labels) == (20, {"req-0": "ham"})
+
+
 def test_accept_makes_new_requests_the_reference_when_drift_is_the_new_state(server: Server) -> None:
     server.serve(200, unknown=0.3)
     assert server.look().verdict == "warning"
@@ -183,8 +218,11 @@ def test_look_names_what_is_missing_when_it_cannot_be_made(server: Server, monke
         server.look()
     with pytest.raises(UserError, match="--window is 5; expected at least 30"):
         server.look(window=5)
-    with pytest.raises(UserError, match=r"no request to other of the last 90 days; .* one of: spam-lora"):
-        looking.look("other", now=server.now())
+    with pytest.raises(UserError, match=r"no request to \.\./other of the last 90 days; .* one of: spam-lora"):
+        looking.look("../other", now=server.now())
+    with pytest.raises(UserError, match=r"no request to \.\./other; serve it"):
+        accept("../other")
+    assert not (WATCH / "../other").exists()
     (WATCH / MODEL / "state.json").write_text("{")
     with pytest.raises(UserError, match=r"state.json: damaged; restore it"):
         server.look()

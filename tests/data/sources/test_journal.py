@@ -18,6 +18,7 @@ from pipeline.data import snapshot
 from pipeline.data.collect import collect
 from pipeline.data.erasure import Wanted, affected
 from pipeline.data.journal import Journal, pseudonym, secret
+from pipeline.data.journal import read as journal_read
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import SPLITS
 from pipeline.data.samples import sample
@@ -278,6 +279,10 @@ def test_verb_exports_erases_and_names_what_still_holds_a_person(
     name = pseudonym("web/ayşe", secret())
     for entry in (request(user=name, text=TURKISH), rating("rat-1", rater=name), request("req-2", "u-b", text="başka")):
         kept.append(entry)
+    assert tohum("journal", "export", "inputs/draft.jsonl", "--keep") == 0
+    (tmp_path / "inputs/draft.jsonl").unlink()
+    assert [entry["kind"] for entry in journal_read(tmp_path / "journal")] == ["request", "rating", "request"]
+    capsys.readouterr()
     assert tohum("journal", "export", "inputs/ratings-1.jsonl") == 0
     assert "2 requests, 1 ratings" in capsys.readouterr().out
     with pytest.raises(UserError, match="is there already"):
@@ -294,4 +299,9 @@ def test_verb_exports_erases_and_names_what_still_holds_a_person(
     (tmp_path / "inputs/ratings-1.jsonl").unlink()
     assert tohum("journal", "erase", name) == 0
     assert "0 entries erased" in capsys.readouterr().out
+    kept.append(request("req-3", pseudonym("-/can", secret())))
+    assert tohum("journal", "erase", "can") == 0
+    assert "1 entries erased" in capsys.readouterr().out
+    assert tohum("journal", "erase", "web/cna") == 1
+    assert "web/cna: no entry is of this user" in capsys.readouterr().err
     assert tohum("journal", "erase") == 2
