@@ -1,5 +1,6 @@
 """What tests share: one thread (two pools on two cores make each other tens of times slower), quiet tools."""
 
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,16 @@ def pytest_configure() -> None:
     """Caps torch's threads only where torch is loaded anyway."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded_modules_out_of_the_collectors_sight() -> None:
+    """Freezes what is loaded: the suite and its libraries are millions of objects, and a collection goes over all.
+
+    A training collects at every validation: seconds each here, a sixth of a second in a process of its own.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
