@@ -201,7 +201,13 @@ def test_a_loaded_registry_model_asks_as_in_training(
         given, columns = [Request(request.text) for request in given], {}
     wanted = expected(task, folder, given)
     facts: Any = SimpleNamespace(
-        model=name, tasks=(task.spec,), sha256=files.sha256_of(folder), metrics={}, gates={}, evaluated={}
+        model=name,
+        tasks=(task.spec,),
+        sha256=files.sha256_of(folder),
+        metrics={},
+        gates={},
+        evaluated={},
+        review={"identity": "any", "signers": {}},
     )
     pack(folder, tmp_path / "version", facts, "card")
     served = mlflow.pyfunc.load_model(str(tmp_path / "version"))
