@@ -88,7 +88,7 @@ def test_key_differs_when_anything_that_decides_the_result_does(tmp_path: Path) 
     samples = tmp_path / "samples"
     samples.mkdir()
     (samples / "test.parquet").write_bytes(b"1")
-    code = closure.code(["pipeline.evaluation"], {"evaluation": ["perplexity"], "tasks": ["next_token"]})
+    code = closure.code(["pipeline.evaluation._measure_all"], {"evaluation": ["perplexity"], "tasks": ["next_token"]})
     same: dict[str, Any] = {
         "model_sha256": "0" * 64, "samples": samples, "code": code, "settings": {"split": "test"}, "compute": COMPUTE,
     }  # fmt: skip
@@ -96,7 +96,7 @@ def test_key_differs_when_anything_that_decides_the_result_does(tmp_path: Path) 
     assert kept_results.key_of(**same) == key
     others = [
         {"model_sha256": "1" * 64},
-        {"code": closure.code(["pipeline.evaluation"], {"evaluation": ["generation"], "tasks": ["next_token"]})},
+        {"code": closure.code(["pipeline.evaluation._measure_all"], {"evaluation": ["generation"], "tasks": ["next_token"]})},
         {"settings": {"split": "validation"}},
         {"compute": COMPUTE.model_copy(update={"precision": "bfloat16"})},
     ]
@@ -107,7 +107,7 @@ def test_key_differs_when_anything_that_decides_the_result_does(tmp_path: Path) 
 
 def test_code_of_a_measure_holds_no_other_measure() -> None:
     """Else a new measure, or a reworded one, would run all of them again."""
-    code = closure.code(["pipeline.evaluation"], {"evaluation": ["perplexity"], "tasks": ["next_token"]})
+    code = closure.code(["pipeline.evaluation._measure_all"], {"evaluation": ["perplexity"], "tasks": ["next_token"]})
     assert "pipeline/evaluation/perplexity.py" in code
     assert "pipeline/model/gpt.py" in code
     assert "pipeline/evaluation/generation.py" not in code

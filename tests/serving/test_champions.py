@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipeline.config.params import Params
 from pipeline.errors import UserError
 from pipeline.registry import VERSION, Registry
 from pipeline.serving.keys import Keys
@@ -19,12 +20,17 @@ NAME = "tohum-chat-full"
 CHAMPION = f"models:/{NAME}@champion"
 
 
+def here() -> Params:
+    """The project's params with the whole address of its store: MLflow keeps one store a relative address."""
+    return params(f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A project with two registered versions of a model, the first promoted."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("champions")
     os.chdir(folder)
-    made = Registry(params())
+    made = Registry(here())
     for seed in (1, 2):
         make_model("chat-full", seed)
         register(made, "chat-full")
@@ -51,7 +57,7 @@ def test_server_follows_the_champion_and_refuses_an_alias_without_a_decision(
     registry: Registry, tmp_path: Path
 ) -> None:
     chosen = settings(tmp_path)
-    shelf = Shelf([CHAMPION, f"models:/{NAME}/2"], params(), "cpu")
+    shelf = Shelf([CHAMPION, f"models:/{NAME}/2"], here(), "cpu")
     server = Server(shelf, chosen, Keys(tmp_path / "keys.json"))
     slot = shelf.slots["chat-full"]
 
@@ -79,13 +85,13 @@ def test_server_follows_the_champion_and_refuses_an_alias_without_a_decision(
         assert version() == "1"
         assert answer(site.address) == first
         with pytest.raises(UserError, match="without a decision"):
-            Shelf([CHAMPION], params(), "cpu")
+            Shelf([CHAMPION], here(), "cpu")
         registry.client.set_registered_model_alias(NAME, "champion", "1")
         until(lambda: not slot.fault, "the repaired alias was not noticed")
 
 
 def test_shelf_serves_every_champion_when_none_is_named(registry: Registry) -> None:
-    shelf = Shelf([], params(), "cpu")
+    shelf = Shelf([], here(), "cpu")
     assert list(shelf.slots) == ["chat-full"]
     loaded = shelf.slots["chat-full"].loaded
     assert loaded is not None
@@ -94,6 +100,6 @@ def test_shelf_serves_every_champion_when_none_is_named(registry: Registry) -> N
 
 def test_shelf_names_models_that_are_not_in_the_registry(registry: Registry) -> None:
     with pytest.raises(UserError, match="not in the registry"):
-        Shelf([f"models:/{NAME}/9"], params(), "cpu")
+        Shelf([f"models:/{NAME}/9"], here(), "cpu")
     with pytest.raises(UserError, match="no champion"):
-        Shelf(["models:/tohum-base@champion"], params(), "cpu")
+        Shelf(["models:/tohum-base@champion"], here(), "cpu")

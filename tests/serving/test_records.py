@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from pipeline.data.journal import Journal, NotKeptError, read, standing
+from pipeline.watching.observations import Observation
 from pipeline.watching.observations import read as read_observations
-from tests.served import Site
+from tests.served import Site, until
 from tests.served import site as running
 
 TEXT = "İstanbul'da ılık bir gün ☀ Şubat"
@@ -73,9 +74,13 @@ def test_journal_keeps_nothing_without_consent_and_the_watch_counts_without_text
     before = len(entries(site, "request"))
     answer = ask()
     assert len(entries(site, "request")) == before
-    observed = [one for one in read_observations(folder(site) / "observations") if one.request == identity(answer)]
-    assert [one.answer_tokens for one in observed] == [6]
-    assert observed[0].characters == len(TEXT)
+
+    def observed() -> list[Observation]:
+        return [one for one in read_observations(folder(site) / "observations") if one.request == identity(answer)]
+
+    until(lambda: bool(observed()), "the request was not counted")  # after its answer was sent
+    assert [one.answer_tokens for one in observed()] == [6]
+    assert observed()[0].characters == len(TEXT)
     for path in (folder(site) / "observations").glob("*"):
         assert "İstanbul" not in path.read_text(encoding="utf-8")
 

@@ -65,6 +65,6 @@ def test_needs_pass_when_everything_is_there(params: Params) -> None:
 
 def test_chat_names_the_models_of_a_try_too() -> None:
     Path(".tohum/try/models").mkdir(parents=True)
-    Path("models/spam-lora").mkdir(parents=True)
+    files.write_json(Path("models/spam-lora/config.json"), {})
     with pytest.raises(UserError, match=r"one of: spam-lora; a try's: tohum --project .tohum/try chat MODEL"):
         tohum("chat", "spam-full")
