@@ -96,7 +96,11 @@ def test_key_differs_when_anything_that_decides_the_result_does(tmp_path: Path) 
     assert kept_results.key_of(**same) == key
     others = [
         {"model_sha256": "1" * 64},
-        {"code": closure.code(["pipeline.evaluation._measure_all"], {"evaluation": ["generation"], "tasks": ["next_token"]})},
+        {
+            "code": closure.code(
+                ["pipeline.evaluation._measure_all"], {"evaluation": ["generation"], "tasks": ["next_token"]}
+            )
+        },
         {"settings": {"split": "validation"}},
         {"compute": COMPUTE.model_copy(update={"precision": "bfloat16"})},
     ]
