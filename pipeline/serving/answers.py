@@ -7,10 +7,11 @@ text around the JSON of the new piece, because there is one event for every toke
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from pipeline.inference.answer_text import AnswerText
 from pipeline.inference.engine import Token
@@ -106,43 +107,48 @@ class Answers:
         return sum(len(answer.ids) for answer in self.answers)
 
 
-class Form(Protocol):
-    """The form of the answers of one endpoint."""
-
-    def opening(self, number: int) -> str:
-        """The event before the first text of an answer; maybe empty."""
-        ...
-
-    def piece(self, piece: Piece, answer: Answer) -> str:
-        """The event of new text with its tokens."""
-        ...
-
-    def ending(self, number: int, finish: str) -> str:
-        """The event after the last text of an answer."""
-        ...
-
-    def usage(self, usage: dict[str, int]) -> str:
-        """The event before the last one, with the numbers of tokens."""
-        ...
-
-    def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
-        ...
-
-
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes an encoder a call
 
 
-class ChatForm:
-    """`chat.completion` and `chat.completion.chunk`."""
+class Form(ABC):
+    """The form of the answers of one endpoint, streamed or not."""
+
+    EVENT: ClassVar[str]
+    """`object` of an event of a stream."""
 
     def __init__(self, identity: str, model: str, tokenizer: Tokenizer, logprobs: bool, with_usage: bool) -> None:
         """`logprobs`: whether each token's are written; `with_usage`: whether the stream ends with the usage."""
         self._tokenizer, self._logprobs = tokenizer, logprobs
-        self._head = {"id": identity, "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+        self._head = {"id": identity, "object": self.EVENT, "created": int(time.time()), "model": model}
         self._before = f"data: {_json(self._head)[:-1]},"
         usage = ',"usage":null' if with_usage else ""
         self._after = f"}}]{usage}}}\n\n"
+
+    @abstractmethod
+    def opening(self, number: int) -> str:
+        """The event before the first text of an answer; maybe empty."""
+
+    @abstractmethod
+    def piece(self, piece: Piece, answer: Answer) -> str:
+        """The event of new text with its tokens."""
+
+    @abstractmethod
+    def ending(self, number: int, finish: str) -> str:
+        """The event after the last text of an answer."""
+
+    @abstractmethod
+    def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+
+    def usage(self, usage: dict[str, int]) -> str:
+        """The event before the last one, with the numbers of tokens."""
+        return f'{self._before}"choices":[],"usage":{_json(usage)}}}\n\n'
+
+
+class ChatForm(Form):
+    """`chat.completion` and `chat.completion.chunk`."""
+
+    EVENT = "chat.completion.chunk"
 
     def opening(self, number: int) -> str:
         """The role."""
@@ -165,10 +171,6 @@ class ChatForm:
             f'{self._before}"choices":[{{"index":{number},"delta":{{}},"logprobs":null,'
             f'"finish_reason":"{finish}"{self._after}'
         )
-
-    def usage(self, usage: dict[str, int]) -> str:
-        """Numbers of tokens."""
-        return f'{self._before}"choices":[],"usage":{_json(usage)}}}\n\n'
 
     def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
         """A `chat.completion`."""
@@ -197,16 +199,10 @@ class ChatForm:
         return {"token": data.decode("utf-8", "replace"), "logprob": finite(logprob), "bytes": list(data)}
 
 
-class CompletionForm:
+class CompletionForm(Form):
     """`text_completion`, streamed or not."""
 
-    def __init__(self, identity: str, model: str, tokenizer: Tokenizer, logprobs: bool, with_usage: bool) -> None:
-        """Arguments as of ChatForm."""
-        self._tokenizer, self._logprobs = tokenizer, logprobs
-        self._head = {"id": identity, "object": "text_completion", "created": int(time.time()), "model": model}
-        self._before = f"data: {_json(self._head)[:-1]},"
-        usage = ',"usage":null' if with_usage else ""
-        self._after = f"}}]{usage}}}\n\n"
+    EVENT = "text_completion"
 
     def opening(self, number: int) -> str:  # noqa: ARG002 - a form
         """Nothing."""
@@ -226,10 +222,6 @@ class CompletionForm:
             f'{self._before}"choices":[{{"index":{number},"text":"","logprobs":null,'
             f'"finish_reason":"{finish}"{self._after}'
         )
-
-    def usage(self, usage: dict[str, int]) -> str:
-        """Numbers of tokens."""
-        return f'{self._before}"choices":[],"usage":{_json(usage)}}}\n\n'
 
     def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
         """A `text_completion`."""
