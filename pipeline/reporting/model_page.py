@@ -192,7 +192,7 @@ def _rules(review: Review | None) -> list[Mapping[str, Any]]:
 
 
 def _waived(verdict: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    return [result for result in (verdict or {}).get("results", []) if result.get("waived") and "waiver" in result]
+    return [result for result in (verdict or {}).get("results", []) if result.get("waiver")]
 
 
 def _costs(name: str, params: Params) -> list[dict[str, Any]]:

@@ -257,3 +257,9 @@ def test_render_shows_doses_and_mitigations_beside_a_risk(params: Params, monkey
     assert "tekilleştirme, ölçümü 5,25 değerinden 0,5 değerine getirdi (5 seed'in ortalaması)." in text(
         render("spam-full", reports.params("tr"))
     )
+
+
+def test_waived_rules_are_those_of_a_verdict_that_a_waiver_was_used_for() -> None:
+    used = {"expectation": "b", "waiver": {"reason": "known", "until": "2027-01-31"}}
+    assert model_page._waived({"results": [{"expectation": "a", "waiver": None}, used]}) == [used]
+    assert model_page._waived(None) == []
