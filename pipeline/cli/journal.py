@@ -1,4 +1,4 @@
-"""Shows, exports, erases or delivers what people sent and rated.
+"""Shows, exports, erases or delivers requests and ratings.
 
 The server keeps requests of people who consented, and ratings, in the folder journal/.
 

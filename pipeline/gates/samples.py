@@ -155,7 +155,7 @@ EXPECTATIONS: list[Row] = [
         "sent_prompts",
         "test_prompts",
         at_most("max_test_prompts"),
-        "what people sent repeats no prompt of the test split; `tohum forget` leaves these records out",
+        "no record of a journal repeats a prompt of the test split; `tohum forget` leaves these records out",
         "{test_prompts} of {prompts} records of a journal have the prompt of a test record",
     ),
     (

@@ -133,8 +133,8 @@ class StaticKVCache(KVCache):
 class RowCache:
     """Keys and values of rows of different lengths, each in a slot of its own; for decoding on a CPU.
 
-    Memory: 2 L G K numbers a position, `slots` times `capacity` positions at most, of which the system commits only
-    those that were written. `reserve` grows it by a copy of the written ones.
+    Memory: 2 L G K numbers a position, `slots` times `capacity` positions at most; the system commits only written
+    positions. `reserve` grows it by a copy of them.
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:

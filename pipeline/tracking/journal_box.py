@@ -37,7 +37,7 @@ class About:
     """What people said of one request."""
 
     ratings: list[Entry] = field(default_factory=list)
-    """Those that stand."""
+    """The ratings that no later one of the same rater has superseded or taken back."""
     known: set[str] = field(default_factory=set)
     """Ids of all ratings in the journal, superseded ones too."""
     label: Any = None

@@ -115,7 +115,10 @@ class Traces:
         self._client.log_spans(self._experiment, [Span.from_dict(span)])
 
     def _assess(self, identity: str, said: About) -> bool:
-        """Makes the assessments of a trace those that stand; False where there is no such trace, or nothing to do."""
+        """Adds, updates or deletes a trace's assessments until they are the valid ones.
+
+        False where there is no such trace, or nothing to do.
+        """
         client = self._client
         assert client is not None
         try:

@@ -109,7 +109,7 @@ def rated(observations: Sequence[Observation], ratings: Iterable[Mapping[str, An
 
     Args:
         observations: of one model.
-        ratings: those that stand (pipeline/data/journal.py).
+        ratings: the valid ones (pipeline/data/journal.py, `standing`).
     """
     known = {observation.request for observation in observations if observation.request}
     judged: dict[tuple[str, str], Judged] = {}

@@ -15,7 +15,7 @@ let turns = [];
 let ownName = null; // that of `user`, in a browser that keeps nothing too
 let running = null; // {turn, controller} of the answer in progress
 
-/** A random name for the journal: whoever has it can delete what was sent. */
+/** A random name for the journal; with it the browser can delete its messages there. */
 function user() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   ownName = remembered(USER) ?? ownName ?? Array.from(bytes, byte => byte.toString(16).padStart(2, "0")).join("");
@@ -201,7 +201,7 @@ function stop() {
   running?.controller.abort();
 }
 
-/** Says what the switch does as it stands. */
+/** Shows the meaning of the switch in its present position. */
 function consent() {
   say(at("store-help"), at("store").checked ? "consent.on" : "consent.off");
   say(at("forget"), "consent.forget");
