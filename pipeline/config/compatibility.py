@@ -242,8 +242,8 @@ def _of_references(params: Params) -> Iterator[str]:
             step = waiting.pop()
             if step == model:
                 yield (
-                    f"finetune.{model}: its `from`, `reference` or judge is made with {model!r} itself; no model can be "
-                    "made from itself"
+                    f"finetune.{model}: its `from`, `reference` or judge is made with {model!r} itself; no model can "
+                    "be made from itself"
                 )
                 return
             if step not in seen:
