@@ -5,16 +5,25 @@ runs with different losses can be compared, unless a loss has a validation of it
 
 A loss declares in its Settings `takes` (what a task may emit), `roles` (reference, judge) and `source`: the experience
 that it learns from (`records`, which is the default, or `rollouts`).
+
+Shapes: B examples, S rows of a batch (several answers an example), N predicted positions, E examples of a table.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from pipeline.contracts import Batch, Examples
+from pipeline.contracts import Batch, Examples, Learner, on_device, row_sums, token_logprobs
+from pipeline.errors import UserError
+from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
+
+_BATCH_SIZE = 32  # examples of `reference_logprobs`: only the number that is computed together
 
 
 class Loss(ABC):
@@ -59,3 +68,53 @@ class Loss(ABC):
             curve and to the tracker as validation_<name>.
         """
         return None
+
+
+def answer_logprobs(learner: Learner, model: GPT, batch: Batch) -> tuple[Tensor, Tensor]:
+    """logprobs_S, ln p(answer | prompt) summed over its tokens, and their number, for every row of a batch."""
+    predictions = learner.task.predictions(model, batch)
+    return row_sums(token_logprobs(predictions), predictions, len(batch["inputs"]))
+
+
+def reference_model(learner: Learner, loss: str) -> GPT:
+    """The frozen reference model on the device of the trained one. Raises UserError without one, or if it differs."""
+    if learner.reference is None:
+        raise UserError(f"params.yaml: loss.name is {loss}, which needs a reference model, and pretraining has none")
+    reference = learner.reference()
+    ours, theirs = learner.model.config.vocab_size, reference.config.vocab_size
+    if ours != theirs:
+        raise UserError(
+            f"params.yaml: reference knows {theirs} tokens, the model that is trained {ours}; name a model of the same "
+            "vocabulary"
+        )
+    return reference.to(learner.model.embed.weight.device).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def reference_logprobs(learner: Learner, reference: GPT, examples: Examples) -> Tensor:
+    """logprobs_KE under the reference model of the K answers of every example (`answer_logprobs`), float32.
+
+    Examples of like length share a batch.
+    """
+    lengths = [learner.task.collate([examples[i]])["inputs"].shape[1] for i in range(len(examples))]
+    order = np.argsort(lengths, kind="stable")
+    parts: list[Tensor] = []
+    for first in range(0, len(order), _BATCH_SIZE):
+        chosen: list[Any] = [examples[int(i)] for i in order[first : first + _BATCH_SIZE]]
+        batch = on_device(learner.task.collate(chosen), reference)
+        with autocast(learner.compute):
+            parts.append(answer_logprobs(learner, reference, batch)[0].reshape(-1, len(chosen)))
+    sorted_KE = torch.cat(parts, dim=1).float()
+    logprobs_KE = torch.empty_like(sorted_KE)
+    logprobs_KE[:, torch.from_numpy(order).to(sorted_KE.device)] = sorted_KE
+    return logprobs_KE
+
+
+def pair_figures(losses_E: Tensor, chosen_E: Tensor, rejected_E: Tensor) -> dict[str, float]:
+    """loss, pair_accuracy and margin of pairs by the rewards of both answers; equal rewards are half right."""
+    margins_E = (chosen_E - rejected_E).double()
+    return {
+        "loss": float(losses_E.double().mean()),
+        "pair_accuracy": float(((margins_E > 0).double() + 0.5 * (margins_E == 0)).mean()),
+        "margin": float(margins_E.mean()),
+    }
