@@ -79,6 +79,10 @@ class Drawn:
         """ln p under the policy that drew the answers; 0 elsewhere."""
         self.group_E = torch.tensor([rollout.group for rollout in rollouts])
 
+    def log_ratios(self, reference_ET: Tensor) -> Tensor:
+        """ln p - ln q of the answer tokens, [E, T], float64; 0 elsewhere; their sums estimate the KL."""
+        return (self.behaviour_ET - reference_ET).double() * self.mask_ET
+
     def constant(self, value: float) -> Tensor:
         """A column of one number, [E]."""
         return torch.full((len(self.lengths_E),), value)
@@ -139,7 +143,7 @@ def group_advantages(scores_E: Tensor, group_E: Tensor, baseline: Baseline, stan
     """
     scores_E = scores_E.double()
     advantages_E = torch.zeros_like(scores_E)
-    for group in group_E.unique().tolist():
+    for group in sorted(set(group_E.tolist())):
         rows = (group_E == group).nonzero()[:, 0]
         scores_G = scores_E[rows]
         if bool((scores_G == scores_G[0]).all()):  # a mean of equal numbers may differ in the last bit
@@ -154,7 +158,7 @@ def group_advantages(scores_E: Tensor, group_E: Tensor, baseline: Baseline, stan
 
 def spread_share(scores_E: Tensor, group_E: Tensor) -> float:
     """Share of the groups whose scores differ."""
-    groups = [scores_E[group_E == group] for group in group_E.unique().tolist()]
+    groups = [scores_E[group_E == group] for group in set(group_E.tolist())]
     return sum(bool((scores_G != scores_G[0]).any()) for scores_G in groups) / len(groups)
 
 

@@ -99,7 +99,7 @@ class GRPO(Loss):
         if kl.weight:
             of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
             reference_ET = drawn.computed(self.learner, of_batch)
-            ratios_E = ((drawn.behaviour_ET - reference_ET).double() * drawn.mask_ET).sum(1)
+            ratios_E = drawn.log_ratios(reference_ET).sum(1)
             self.figures["kl_nats"] = float(ratios_E.mean())
             if kl.form == "k1_in_reward":
                 scores_E = scores_E - kl.weight * ratios_E

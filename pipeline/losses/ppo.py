@@ -136,7 +136,7 @@ class PPO(Loss):
         }
         if settings.kl_weight:
             of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
-            ratios_ET = (drawn.behaviour_ET - drawn.computed(self.learner, of_batch)).double() * mask_ET
+            ratios_ET = drawn.log_ratios(drawn.computed(self.learner, of_batch))
             self.figures["kl_nats"] = float(ratios_ET.sum(1).mean())
             rewards_ET -= settings.kl_weight * ratios_ET
         rewards_ET[drawn.last_ET] += buffer.scores_E.double().cpu()
@@ -172,7 +172,8 @@ class PPO(Loss):
 
     def _value_losses(self, batch: Batch, mask_BT: Tensor) -> Tensor:
         """losses_N: half the squared error, of the value or of its clipped change, whichever is larger."""
-        values_N, before_N, returns_N = self.value(batch), batch["values"][mask_BT], batch["returns"][mask_BT]
+        values_N: Tensor = self.value(batch)
+        before_N, returns_N = batch["values"][mask_BT], batch["returns"][mask_BT]
         errors_N = (values_N - returns_N).square()
         if (limit := self.settings.value.clip) is not None:
             clipped_N = before_N + (values_N - before_N).clamp(-limit, limit)
@@ -187,4 +188,5 @@ class PPO(Loss):
 def _entropy(predictions: Predictions) -> Tensor:
     """entropies_N of the distributions, nats."""
     logprobs_NC = predictions.scores_NC.float().log_softmax(-1)
-    return -(logprobs_NC.exp() * logprobs_NC).sum(-1)
+    entropies_N: Tensor = -(logprobs_NC.exp() * logprobs_NC).sum(-1)
+    return entropies_N
