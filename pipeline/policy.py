@@ -142,24 +142,30 @@ def group_advantages(scores_E: Tensor, group_E: Tensor, baseline: Baseline, stan
     group's standard deviation (denominator G - 1) plus 1e-4, as TRL does. Groups without spread have advantage 0.
     """
     scores_E = scores_E.double()
-    advantages_E = torch.zeros_like(scores_E)
-    for group in sorted(set(group_E.tolist())):
-        rows = (group_E == group).nonzero()[:, 0]
-        scores_G = scores_E[rows]
-        if bool((scores_G == scores_G[0]).all()):  # a mean of equal numbers may differ in the last bit
-            continue
-        size = len(rows)
-        centred_G = scores_G - scores_G.mean()
-        if baseline == "leave_one_out":
-            centred_G = centred_G * (size / (size - 1))
-        advantages_E[rows] = centred_G / (scores_G.std() + _EPSILON) if standardise else centred_G
-    return advantages_E
+    groups = int(group_E.max()) + 1
+    zeros_G = scores_E.new_zeros(groups)
+    sizes_E = zeros_G.index_add(0, group_E, torch.ones_like(scores_E))[group_E]
+    centred_E = scores_E - zeros_G.index_add(0, group_E, scores_E)[group_E] / sizes_E
+    deviations_E = _deviations(centred_E, group_E, sizes_E)
+    if baseline == "leave_one_out":
+        centred_E = centred_E * sizes_E / (sizes_E - 1).clamp(min=1)
+    if standardise:
+        centred_E = centred_E / (deviations_E + _EPSILON)
+    return centred_E * has_spread(scores_E, group_E)  # the mean of equal numbers may differ in the last bit
 
 
-def spread_share(scores_E: Tensor, group_E: Tensor) -> float:
-    """Share of the groups whose scores differ."""
-    groups = [scores_E[group_E == group] for group in set(group_E.tolist())]
-    return sum(bool((scores_G != scores_G[0]).any()) for scores_G in groups) / len(groups)
+def _deviations(centred_E: Tensor, group_E: Tensor, sizes_E: Tensor) -> Tensor:
+    """The standard deviation of each row's group, of scores minus their group's mean."""
+    squares_G = centred_E.new_zeros(int(group_E.max()) + 1).index_add(0, group_E, centred_E.square())
+    return (squares_G[group_E] / (sizes_E - 1).clamp(min=1)).sqrt()
+
+
+def has_spread(scores_E: Tensor, group_E: Tensor) -> Tensor:
+    """Whether the scores of each row's group differ."""
+    empty_G = scores_E.new_zeros(int(group_E.max()) + 1)
+    highest_G = empty_G.scatter_reduce(0, group_E, scores_E, "amax", include_self=False)
+    lowest_G = empty_G.scatter_reduce(0, group_E, scores_E, "amin", include_self=False)
+    return (highest_G > lowest_G)[group_E]
 
 
 def generalised_advantages(rewards_ET: Tensor, values_ET: Tensor, mask_ET: Tensor, gamma: float, lam: float) -> Tensor:

@@ -107,7 +107,8 @@ class GRPO(Loss):
                 columns["reference_logprobs"] = reference_ET
         settings = self.settings
         advantages_E = policy.group_advantages(scores_E, drawn.group_E, settings.baseline, settings.standardise)
-        self.figures["groups_with_spread"] = policy.spread_share(scores_E, drawn.group_E)
+        spread_E = policy.has_spread(scores_E, drawn.group_E)
+        self.figures["rows_with_spread"] = float(spread_E.double().mean())
         return columns | {"advantages": advantages_E.float()}
 
     def _divisor(self, drawn: policy.Drawn) -> Tensor:
