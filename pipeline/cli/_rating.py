@@ -2,8 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -13,8 +12,8 @@ from pipeline import config
 from pipeline.cli._command import spoken
 from pipeline.config.params import Params
 from pipeline.data.pseudonyms import full_name, pseudonym, secret
-from pipeline.paths import INPUTS, MODELS, SAMPLES
-from pipeline.rating import prompts, ratings_file
+from pipeline.paths import INPUTS, MODELS, PARAMS, SAMPLES
+from pipeline.rating import next_round, prompts, ratings_file
 from pipeline.rating.deciding import Decider, Function, Person
 from pipeline.rating.pairs import Model
 from pipeline.rating.session import Outcome, Session, Settings
@@ -73,7 +72,13 @@ def rate(wanted: Round, write: bool, said: IO[str], shown: IO[str]) -> int:
     for line in told(outcome, wanted.settings.count, path, words):
         click.echo(line)
     if outcome.rated:
-        _close(wanted, outcome, path, write, words)
+        steps = [] if outcome.ended != "quit" else [(_again(wanted, path), "continue")]
+        if write:
+            added = next_round.add(path, model.name, model.sha256)
+            click.echo(words("rate.written", params=PARAMS, **asdict(added)))
+        else:
+            steps.append((f"{_again(wanted, path)} --count {outcome.rated} --write", "write"))
+        click.echo(_next(steps, path, f"{model.name}-{path.stem}", words))
     return 1 if outcome.ended == "prompts" else 0
 
 
@@ -90,26 +95,21 @@ def told(outcome: Outcome, count: int, path: Path, words: Words) -> list[str]:
     return lines
 
 
-def _close(wanted: Round, outcome: Outcome, path: Path, write: bool, words: Words) -> None:
-    """Writes the round into params.yaml, if that is wanted, and names the next steps."""
-    name = path.stem
-    steps: list[tuple[str, str]] = []
-    if write:
-        raise NotImplementedError
-    repeated = spoken(shlex.join(["rate", wanted.model, "--to", path.as_posix()]))
-    if outcome.ended == "quit":
-        steps.append((repeated, "continue"))
-    if not write:
-        steps.append((f"{repeated} --count {outcome.rated} --write", "write"))
-    recipe = f"{wanted.model}-{name}"
-    steps += [
+def _again(wanted: Round, path: Path) -> str:
+    return spoken(shlex.join(["rate", wanted.model, "--to", path.as_posix()]))
+
+
+def _next(first: list[tuple[str, str]], path: Path, recipe: str, words: Words) -> str:
+    """The next steps: each a command, and what it does."""
+    steps = [
+        *first,
         (f"dvc add {path.as_posix()}", "track"),
         (spoken("plan") + " && dvc repro", "repro"),
         (spoken("register") + " && " + spoken(f"review {recipe}"), "review"),
         (spoken(f"rate {recipe}"), "again"),
     ]
     width = max(len(step) for step, _ in steps)
-    click.echo("\n".join([words("rate.next"), *(f"  {step:<{width}}  {words(f'rate.{key}')}" for step, key in steps)]))
+    return "\n".join([words("rate.next"), *(f"  {step:<{width}}  {words(f'rate.{key}')}" for step, key in steps)])
 
 
 def _model(name: str, params: Params) -> Model:

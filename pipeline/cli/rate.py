@@ -1,9 +1,9 @@
-"""Shows two answers of a model to a prompt and takes which is better.
+"""Rates pairs of a model's answers: which of two is better.
 
-MODEL is a folder below models/, or models:/NAME@ALIAS of the registry. Its answers are drawn with different seeds. Keys,
-each with Enter: 1, 2, t(ie), c(orrection, typed), s(kip), u(ndo), q(uit); in Turkish also b, d, a, g, ç. Answers may come
-from a pipe, one a line. Every rating is on disk at once in a file below inputs/, one file a round, in the format of
-`tohum journal export`; the same command continues an unfinished round.
+MODEL is a folder below models/, or models:/NAME@ALIAS of the registry. Its answers are drawn with different seeds.
+Keys, each with Enter: 1, 2, t(ie), c(orrection, typed), s(kip), u(ndo), q(uit); in Turkish also b, d, a, g, ç. Answers
+may come from a pipe, one a line. Every rating is on disk at once in a file below inputs/, one file a round, in the
+format of `tohum journal export`; the same command continues an unfinished round.
 
 --by FILE.py lets a function rate(prompt, first, second) decide, which returns 0, 1 or "tie". --write adds the round to
 params.yaml: a source `journal`, and a recipe that learns from the ratings (loss dpo), which `dvc repro` trains.

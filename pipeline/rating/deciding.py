@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import sys
 import textwrap
 import traceback
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pipeline.rating.pairs import Pair
 from pipeline.wording import Words
 
 Action = Literal["choice", "correction", "skip", "undo", "quit"]
-_ANSWERS = {"1": 0, "2": 1, "t": TIE, "tie": TIE}
+_ANSWERS: dict[str, int | str] = {"1": 0, "2": 1, "t": TIE, "tie": TIE}
 _KEYS: dict[str, Action] = {
     "c": "correction", "correction": "correction", "s": "skip", "skip": "skip", "u": "undo", "undo": "undo",
     "q": "quit", "quit": "quit",
@@ -38,8 +37,9 @@ class Decision(NamedTuple):
 class Decider(Protocol):
     """A person or a function."""
 
-    ahead: int
-    """Pairs that are drawn together."""
+    @property
+    def ahead(self) -> int:
+        """Pairs that are drawn together."""
 
     def decide(self, pair: Pair, number: int, count: int) -> Decision:
         """The decision about a pair, the `number`-th of `count`."""

@@ -122,7 +122,9 @@ class Model:
     def _answers(self, rows: dict[int, tuple[int, int]]) -> dict[int, Answer]:
         """The answers of all rows, in the order of the rows."""
         texts = {row: AnswerText(self.task) for row in rows}
-        said, ids, logprobs = dict.fromkeys(rows, ""), {row: [] for row in rows}, {row: [] for row in rows}
+        said = dict.fromkeys(rows, "")
+        ids: dict[int, list[int]] = {row: [] for row in rows}
+        logprobs: dict[int, list[float]] = {row: [] for row in rows}
         finished: dict[int, str] = {}
         while self.engine.busy:
             for token in self.engine.step():

@@ -118,7 +118,9 @@ class Session:
                     break
                 if other > place:
                     places.append(other)
-            pairs = self._model.draw([self._prompts[one] for one in places], self._settings.sampling, self._settings.seed)
+            pairs = self._model.draw(
+                [self._prompts[one] for one in places], self._settings.sampling, self._settings.seed
+            )
             self._drawn = dict(zip(places, pairs, strict=True))
         return self._drawn[place]
 
