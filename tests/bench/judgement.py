@@ -134,21 +134,22 @@ def arguments(name: str, case: Any, batch: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def messages(record: dict[str, str]) -> list[dict[str, str]]:
-    """The prompt of a record as TRL takes it."""
+def prompt(record: dict[str, str]) -> str:
+    """The prompt of a record in template `chat`; TRL reads it as ids of the same special tokens."""
     content = record["instruction"] + (f"\n{record['input']}" if record["input"] else "")
-    return [{"role": "user", "content": content}]
+    return f"<|user|>{content}<|end|><|assistant|>"
 
 
 def pairs(case: Any) -> Any:
-    """The records as a data set of chosen and rejected answers."""
+    """The records as a data set of chosen and rejected answers; TRL appends the end of text."""
     import datasets
 
-    return datasets.Dataset.from_list([
-        {"prompt": messages(row)}
-        | {key: [{"role": "assistant", "content": row[key]}] for key in ("chosen", "rejected")}
-        for row in case.records
-    ])
+    return datasets.Dataset.from_list(
+        [
+            {"prompt": prompt(row), "chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}
+            for row in case.records
+        ]
+    )
 
 
 def network(case: Any, kind: str = "ForCausalLM", **more: Any) -> tuple[Any, Any]:
@@ -196,10 +197,8 @@ def grpo_trainer(name: str, case: Any, seen: list[float]) -> Any:
         **arguments(name, case, micro), gradient_accumulation_steps=rollouts // micro, num_generations=SAMPLES,
         max_completion_length=NEW_TOKENS, temperature=1.0, beta=0.0, shuffle_dataset=False,
     )  # fmt: skip
-    prompts = datasets.Dataset.from_list([{"prompt": messages(row)} for row in case.records])
-    return trl.GRPOTrainer(
-        model, reward_funcs=by_length, args=told, train_dataset=prompts, processing_class=vocabulary
-    )
+    prompts = datasets.Dataset.from_list([{"prompt": prompt(row)} for row in case.records])
+    return trl.GRPOTrainer(model, reward_funcs=by_length, args=told, train_dataset=prompts, processing_class=vocabulary)
 
 
 TRAINERS: dict[str, Callable[[str, Any, list[float]], Any]] = {
