@@ -60,7 +60,7 @@ def write(journal: Path, path: Path) -> Written:
             line["ratings"] = [{name: one[name] for name in _RATING} for one in ratings.get(entry["id"], [])]
             n_ratings += len(line["ratings"])
             n_requests += 1
-            file.write(_dumped(line) + "\n")
+            file.write(dumped(line) + "\n")
         if not n_requests:
             raise UserError(
                 f"{journal}: has no request with consent; only what people allow is journaled (the switch of the page, "
@@ -123,7 +123,8 @@ def _requests(journal: Path) -> Iterable[Entry]:
             yield entry
 
 
-def _dumped(line: Entry) -> str:
+def dumped(line: Entry) -> str:
+    """A line of a snapshot, without its line feed; ASCII where the text holds half of a surrogate pair."""
     text = json.dumps(line, ensure_ascii=False, allow_nan=False)
     try:
         text.encode("utf-8")

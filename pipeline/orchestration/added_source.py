@@ -18,7 +18,7 @@ from pipeline.orchestration.process import PROGRAM, Processes
 from pipeline.orchestration.run_checkout import RunCheckout
 from pipeline.paths import INPUTS, PARAMS
 
-_SETTINGS = {
+SETTINGS = {
     "name": "journal",
     "licence": "words of the users, for this project",
     "consent": "consent",
@@ -70,7 +70,7 @@ def add(path: Path) -> str:
     """
     text = PARAMS.read_text(encoding="utf-8")
     raw: Any = yaml.safe_load(text)
-    source = _SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)}
+    source = SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)}
     if raw["download"]["sources"].get(path.stem) == source:
         return path.stem  # of the same run, killed
     new = inserted(text, {path.stem: source})
@@ -82,19 +82,34 @@ def add(path: Path) -> str:
     return path.stem
 
 
-def inserted(text: str, sources: dict[str, Any]) -> str:
-    """The text of params.yaml with these sources after the last one; every other byte stays."""
+def inserted(text: str, entries: dict[str, Any], section: tuple[str, ...] = ("download", "sources")) -> str:
+    """The text of params.yaml with these entries after the last one of a section; every other byte stays.
+
+    Raises:
+        UserError: a section that is written on one line.
+    """
     node: Any = yaml.compose(text, yaml.SafeLoader)
-    for key in ("download", "sources"):
+    for key in section:
         node = next(value for name, value in node.value if name.value == key)
     if node.flow_style:
-        raise UserError(f"{PARAMS}: download.sources is on one line; write a source a line")
+        where = ".".join(section)
+        raise UserError(f"{PARAMS}: {where} is on one line; write an entry a line ({section[-1][:-1]}: settings)")
     last = node
     while not (isinstance(last, yaml.ScalarNode) or last.flow_style):
         last = last.value[-1][1] if isinstance(last.value[-1], tuple) else last.value[-1]
     end = text.find("\n", last.end_mark.index)
     end = len(text) if end < 0 else end
     column = node.value[0][0].start_mark.column
-    block = yaml.safe_dump(sources, allow_unicode=True, sort_keys=False)
-    lines = "".join(f"\n{' ' * column}{line}" for line in block.rstrip("\n").split("\n"))
+    block = (line for name, entry in entries.items() for line in [f"{_flow(name)}:", *_settings(entry)])
+    lines = "".join(f"\n{' ' * column}{line}" for line in block)
     return text[:end] + lines + text[end:]
+
+
+def _settings(entry: dict[str, Any]) -> list[str]:
+    """A line for each setting, as params.yaml has them: parts and lists in flow style."""
+    return [f"  {name}: {_flow(value)}" for name, value in entry.items()]
+
+
+def _flow(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,1 @@
+"""Rating of two answers of a model, by a person in the terminal or by a function: a file below inputs/ a round."""

@@ -1,0 +1,114 @@
+"""Prompts to rate answers to: of the training split, or of the user; no prompt of the test split."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.config.recipe import Kind
+from pipeline.data import conversations, language
+from pipeline.data.conversations import Message
+from pipeline.errors import UserError
+from pipeline.prompts.request import Request
+from pipeline.seeds import seed_for
+
+_KINDS: tuple[Kind, ...] = ("preferences", "instructions")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt: a question after the earlier messages of its conversation."""
+
+    messages: tuple[Message, ...]
+    """Ends with the user's."""
+
+    @property
+    def text(self) -> str:
+        """The question; of a conversation all messages, each with its role."""
+        if len(self.messages) == 1:
+            return self.messages[0].text
+        return "\n\n".join(f"{message.role}: {message.text}" for message in self.messages)
+
+    @property
+    def request(self) -> Request:
+        """The prompt as a task takes it, and as a server would have it."""
+        return Request.of_messages(self.as_json())
+
+    @property
+    def history(self) -> str:
+        """JSON of the earlier messages, as records have it; empty for none."""
+        return conversations.dumped(self.messages[:-1])
+
+    def as_json(self) -> list[dict[str, str]]:
+        """The messages of a journal's request."""
+        return [{"role": message.role, "content": message.text} for message in self.messages]
+
+
+class Chosen(NamedTuple):
+    """Prompts in the order in which they are asked."""
+
+    prompts: tuple[Asked, ...]
+    left_out: int
+    """Number of the user's prompts that test records have too."""
+
+
+def of_records(samples: Path, seed: int, *purpose: str) -> Chosen:
+    """The different prompts of instructions and preferences of the training split, shuffled.
+
+    Args:
+        samples: the folder data/samples.
+        seed: of the order.
+        purpose: further parts of the seed, such as the round's name.
+
+    Raises:
+        UserError: there are none.
+    """
+    held_out = {_key(asked) for asked in _read(samples, "test")}
+    found = {_key(asked): asked for asked in _read(samples, "train")}
+    prompts = [asked for key, asked in found.items() if key not in held_out]
+    if not prompts:
+        raise UserError(
+            f"{samples}: has no instructions or preferences in its training split; run `dvc repro sample`, or give "
+            "prompts of your own: --prompts FILE"
+        )
+    random.Random(seed_for(seed, "rated prompts", *purpose)).shuffle(prompts)
+    return Chosen(tuple(prompts), 0)
+
+
+def of_texts(texts: Iterable[str], samples: Path) -> Chosen:
+    """The user's prompts in their order, each once, without those of test records."""
+    held_out = {_key(asked) for asked in _read(samples, "test")}
+    given = {_key(asked): asked for asked in (Asked((Message("user", text),)) for text in texts if text.strip())}
+    kept = [asked for key, asked in given.items() if key not in held_out]
+    if not kept:
+        raise UserError("--prompts: every prompt is empty or that of a test record; give others")
+    return Chosen(tuple(kept), len(given) - len(kept))
+
+
+def _read(samples: Path, split: str) -> Iterator[Asked]:
+    """The prompts of a split's records; none where a kind is not there."""
+    import pyarrow.parquet as pq
+
+    for kind in _KINDS:
+        path = samples / kind / f"{split}.parquet"
+        if not path.is_file():
+            continue
+        for batch in pq.ParquetFile(path).iter_batches(columns=["instruction", "input", "history"]):
+            yield from map(_of_record, batch.to_pylist())
+
+
+def _of_record(record: dict[str, Any]) -> Asked:
+    """The prompt of a record; its input follows the instruction, as a person would write both in one message."""
+    earlier = conversations.earlier(record["history"])
+    said = [Message("system", earlier.system)] if earlier.system else []
+    for turn in earlier.turns:
+        said += [Message("user", turn.question), Message("assistant", turn.answer)]
+    text = "\n".join(part for part in (record["instruction"], record["input"]) if part)
+    return Asked((*said, Message("user", text)))
+
+
+def _key(asked: Asked) -> tuple[str, str]:
+    """Equal for prompts that differ in letter case or spaces only."""
+    question = asked.messages[-1].text
+    return language.normal(question, language.guess(question)), asked.history
