@@ -144,9 +144,9 @@ def length_r2(margins_N: np.ndarray, lengths_N: np.ndarray) -> float:
 
 def ceiling_of(ceiling: Ceiling, rows: Sequence[Mapping[str, Any]]) -> float:
     """Expected accuracy of a judge who knows the world's utility, its noise and the share of its shortcut."""
-    from pipeline.data.sources.world import taste
+    from pipeline.data.sources.world import Taste, taste
 
-    stated = ceiling.model_dump()
+    stated = Taste(requests=1, pairs=0, **ceiling.model_dump())
     chances = [
         taste.chance(row["instruction"], row["chosen"], row["rejected"], row["language"], stated) for row in rows
     ]
