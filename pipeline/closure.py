@@ -172,8 +172,10 @@ def stage_parts(stage: str, params: "Params") -> Parts:
     if kind == "merge":
         return {"merging": [params.merge[key].rule.name]}
     if kind == "evaluate":
-        tasks = {"tasks": task_names(key, params)}
-        return {"evaluation": list(params.evaluations[key].measures), **tasks}
+        measures = params.evaluations[key].measures
+        models = [key, *(fields["parent"] for fields in measures.values() if fields.get("parent"))]
+        tasks = sorted({name for model in models for name in task_names(model, params)})
+        return {"evaluation": list(measures), "tasks": tasks, "judges": judge_names(measures.values())}
     if kind in ("validate", "validate-model"):
         # the script judges both, each stage takes one
         return {"gates": [key if kind == "validate" else "model"]}
@@ -213,6 +215,12 @@ def task_names(model: str, params: "Params") -> list[str]:
         merge = params.merge[model]
         return sorted({*task_names(merge.first, params), *task_names(merge.second, params)})
     return [(params.pretrain if model == "base" else params.finetune[model]).task.name]
+
+
+def judge_names(measures: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The judges that the settings of measures name."""
+    parts = (fields.get(key) for fields in measures for key in ("judge", "truth"))
+    return sorted({part["name"] for part in parts if part})
 
 
 def _source_parts(params: "Params") -> Parts:

@@ -1,4 +1,4 @@
-"""The interfaces between the parts of a recipe: Batch, Examples, Predictions, Learner.
+"""The interfaces between the parts of a recipe: Batch, Examples, Rollout, Predictions, Learner.
 
 An ordering, a weighting and a loss get a `Learner`, built once per run before training: model, task and training
 examples. The parts do not depend on each other otherwise.
@@ -6,7 +6,7 @@ examples. The parts do not depend on each other otherwise.
 Shapes: B examples, T positions, N predicted positions of a batch, C choices (classes, words or the vocabulary).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +23,8 @@ from pipeline.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
 """Named tensors of B examples: `inputs` [B, T] and the further tensors that the task's losses need."""
+IGNORED = -100
+"""Target of a position without loss (`ignore_index` of torch's cross_entropy)."""
 _BATCH_SIZE = 32  # of `all_losses`: only the number of losses that are computed together
 
 
@@ -39,6 +41,52 @@ class RecordExamples(Examples, Protocol):
 
     def column(self, name: str) -> list[str]:
         """One value per example. Raises UserError if the records have no such column."""
+
+
+class Rollout(NamedTuple):
+    """An answer that the model in training drew to the prompt of a record."""
+
+    record: Mapping[str, Any]
+    """The record whose prompt was asked."""
+    prompt: tuple[int, ...]
+    """Ids of the prompt."""
+    answer: tuple[int, ...]
+    """Ids as drawn, the stop id included where the answer ended by it; never tokenised again from text."""
+    logprobs: tuple[float, ...]
+    """ln p of each id of the answer under the distribution that it was drawn from, the temperature included."""
+    text: str
+    """The answer in text, without the stop id."""
+    ended: bool
+    """Whether it ended by the stop id, not by its length."""
+    group: int
+    """Number of its prompt in the block; the answers to one prompt are consecutive."""
+
+
+class RolloutExamples(Examples, Protocol):
+    """A block of rollouts: `[i]` is (ids, targets) as of the task's examples, targets IGNORED on the prompt."""
+
+    rollouts: Sequence[Rollout]
+    scores_E: Tensor
+    """The judge's score of each rollout, float32."""
+
+
+class Judged(NamedTuple):
+    """An answer that a judge scores."""
+
+    record: Mapping[str, Any]
+    """The record that was asked."""
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    """Ids, the stop id included where the answer ended by it."""
+    text: str
+    """The answer in text, without the stop id."""
+
+
+class JudgeProtocol(Protocol):
+    """The part of `pipeline.judges.Judge` that other axes use."""
+
+    def scores(self, judged: Sequence[Judged]) -> Tensor:
+        """scores_E, float32; higher is better."""
 
 
 class Predictions(NamedTuple):
@@ -88,6 +136,8 @@ class Learner:
     tokenizer: Tokenizer
     reference: Callable[[], GPT] | None = None
     """Loads the frozen reference model of a loss (a teacher); None in pretraining."""
+    judge: JudgeProtocol | None = None
+    """Scores answers; None in pretraining."""
 
     @property
     def labels(self) -> list[str]:
@@ -155,3 +205,16 @@ def on_device(batch: Batch, model: GPT) -> Batch:
             for name, tensor in batch.items()
         }
     return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def token_logprobs(predictions: Predictions) -> Tensor:
+    """logprobs_N: ln p of every target under the scores, float32 for scores of any precision."""
+    scores_NC = predictions.scores_NC.float()
+    return -nn.functional.cross_entropy(scores_NC, predictions.targets_N, reduction="none")
+
+
+def row_sums(values_N: Tensor, predictions: Predictions, n_rows: int) -> tuple[Tensor, Tensor]:
+    """sums_S and counts_S of the values of each row's positions; 0 for a row without any."""
+    zeros_S = values_N.new_zeros(n_rows)
+    sums_S = zeros_S.index_add(0, predictions.rows_N, values_N)
+    return sums_S, zeros_S.index_add(0, predictions.rows_N, torch.ones_like(values_N))

@@ -46,7 +46,7 @@ _LOWER_STARTS = (
     "exposure_", "extraction_", "membership_", "personal_data_", "contamination_share", "contamination_overlap",
     "loss_nats_", "bits_per_byte_", "forgotten_nats_",  # of a source or a language: bits_per_byte_over_known_tr
 )  # fmt: skip
-_NEITHER_STARTS = ("crows_", "bias_log_odds")
+_NEITHER_STARTS = ("crows_", "bias_log_odds", "kl_", "answer_tokens")
 _LOWER_NAMES = frozenset(
     [
         "rmse",
@@ -93,7 +93,7 @@ def direction(metric: str) -> Literal["higher", "lower", "neither"]:
     """Which values of a metric are better, by its name.
 
     lower: losses, errors, bits, gaps, costs, memorisation; neither: preferences between groups of people, best at a
-    value in between, which the policy judges by bounds of risk only.
+    value in between, which the policy judges by bounds of risk only; lengths of answers and distances to a reference.
     """
     if metric.startswith(_NEITHER_STARTS):
         return "neither"

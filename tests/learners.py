@@ -1,11 +1,14 @@
 """Learners for tests of weightings and losses: a small model, a task and a few records."""
 
+from functools import partial
 from typing import Any
 
 from pipeline.config.recipe import Compute
 from pipeline.contracts import Learner
+from pipeline.experience.records import Records as Experience
 from pipeline.model.gpt import GPT
 from pipeline.tasks import TaskContext
+from pipeline.training.schedule import micro_batches
 from tests.fakes import ByteTokenizer, instruction, labelled
 from tests.models import network
 from tests.variants import build
@@ -36,6 +39,11 @@ class Records:
 
     def column(self, name: str) -> list[str]:
         return [record[name] for record in self.records]
+
+
+def records(model: GPT, parts: Any, examples: Any) -> Experience:
+    """Examples as the experience of a recipe's parts."""
+    return Experience(model, parts.task, examples, parts.ordering, partial(micro_batches, parts.schedule), parts.seed)
 
 
 def small(labels: int = 2, family: str = "llama", **changes: Any) -> GPT:

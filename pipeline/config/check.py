@@ -38,7 +38,7 @@ def load(path: Path = PARAMS) -> Params:
 
 def check(raw: Any, name: str = "params.yaml") -> Params:
     """Checks parsed YAML as `load` does; errors call the file `name`."""
-    from pipeline.config import compatibility, search_space
+    from pipeline.config import compatibility, measure_rules, search_space
 
     params: Params = validated(Params, raw, "", name)
     above: list[str] = []
@@ -59,6 +59,8 @@ def check(raw: Any, name: str = "params.yaml") -> Params:
         for measure, fields in evaluation.measures.items():
             where = f"evaluations.{model}.measures.{measure}"
             validated(plugins.settings_class("evaluation", measure, where), fields, where)
+    for fault in measure_rules.faults(params):
+        raise UserError(f"{name}: {fault}")
     for gate, fields in params.gates.items():
         validated(plugins.settings_class("gates", gate, f"gates.{gate}"), fields, f"gates.{gate}")
     search_space.check(params)

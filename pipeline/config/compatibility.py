@@ -2,9 +2,9 @@
 
 A part declares in its `Settings`, as class variables that are read without importing the file:
 
-    tasks:      reads (record kinds), emits (tokens, classes, labels or number), head (language or classes), measures
-                (what validation can keep weights by)
-    losses:     takes (what a task may emit), roles (reference)
+    tasks:      reads (record kinds), emits (tokens, classes, labels, number, pairs, thumbs or prompts), head (language,
+                classes or scalar), measures (what validation can keep weights by)
+    losses:     takes (what a task may emit), roles (reference; judge: judgement_rules.py)
     any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)
                 freezes (false: every weight is trained)
@@ -15,7 +15,7 @@ A part declares in its `Settings`, as class variables that are read without impo
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config import plugins, start_rules
+from pipeline.config import judgement_rules, plugins, start_rules
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, HEADLESS, Finetune, Kind, Recipe
 from pipeline.errors import UserError
@@ -58,6 +58,7 @@ def faults(where: str, recipe: Recipe, kind: Kind, params: Params) -> Iterator[s
     yield from _of_validation(where, recipe)
     yield from _of_loss(where, recipe, params)
     yield from _of_shape(where, recipe, params)
+    yield from judgement_rules.faults(where, recipe, params)
     yield from start_rules.faults(where, recipe, params)
     yield from _of_storage(where, recipe, params)
     if isinstance(recipe, Finetune):
@@ -230,7 +231,10 @@ def _of_references(params: Params) -> Iterator[str]:
             merge = params.merge[model]
             return [merge.of, merge.first, merge.second]
         recipe = params.finetune.get(model)
-        return [] if recipe is None else [recipe.start, recipe.reference]
+        if recipe is None:
+            return []
+        judge = judgement_rules.judge_model(recipe)
+        return [recipe.start, recipe.reference, *([] if judge is None else [judge])]
 
     for model in params.finetune:
         waiting, seen = needs(model), set[str]()
@@ -238,8 +242,8 @@ def _of_references(params: Params) -> Iterator[str]:
             step = waiting.pop()
             if step == model:
                 yield (
-                    f"finetune.{model}: its `from` or `reference` is made with {model!r} itself; no model can be made "
-                    "from itself"
+                    f"finetune.{model}: its `from`, `reference` or judge is made with {model!r} itself; no model can "
+                    "be made from itself"
                 )
                 return
             if step not in seen:
@@ -283,7 +287,7 @@ def _of_shape(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     if params.pretrain.start.kind != "scratch":
         return
     shape = params.pretrain.model
-    if declared(recipe, "task", "head") == "classes" and shape.family in HEADLESS:
+    if declared(recipe, "task", "head") in ("classes", "scalar") and shape.family in HEADLESS:
         yield (
             f"{where}.task.name is {recipe.task.name!r}, which adds a classification head, and pretrain.model.family "
             f"is {shape.family!r}, for which transformers has no classifier; use task cloze, or another family"

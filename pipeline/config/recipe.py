@@ -19,7 +19,9 @@ FIXED_BIAS = {"qwen2": True, "mistral": False}
 """Families whose biases are part of the architecture, not a setting of config.json."""
 AXES = {
     "task": "tasks",
+    "experience": "experience",
     "loss": "losses",
+    "judge": "judges",
     "tuner": "tuners",
     "weighting": "weighting",
     "ordering": "ordering",
@@ -245,6 +247,8 @@ class Recipe(Section):
     """Differential privacy; null: none."""
     task: Part
     """What the model is asked and answers: a file of pipeline/tasks."""
+    experience: Part = Part(name="records")
+    """What examples are made of: a file of pipeline/experience."""
     loss: Part
     """Loss that is minimised: a file of pipeline/losses."""
     tuner: Part
@@ -301,6 +305,11 @@ class Pretrain(Recipe):
     model: Model
     """Architecture; with open weights their own, and these settings are unused."""
 
+    @property
+    def judge(self) -> Part:
+        """None: no answers are judged in pretraining."""
+        return Part.model_validate({"name": "none", "reads": "models/base"})
+
 
 class Finetune(Recipe):
     """A recipe that starts from another model of the graph."""
@@ -309,6 +318,9 @@ class Finetune(Recipe):
     """Model whose weights training starts from: base, another recipe or a merge."""
     reference: str
     """Frozen model that a loss compares with (a teacher); without such a loss, the same as `from`."""
+    judge: Part
+    """Judge of answers, for a loss that learns from its scores: a file of pipeline/judges. `reads` is a dependency of
+    the stage; without such a loss `{name: none, reads: models/<the model of from>}`."""
     data: Kind
     """Record kind that is trained on."""
     depth: Positive | None

@@ -25,7 +25,7 @@ from pipeline.config.section import Count, Positive, Section, validated
 from pipeline.errors import UserError
 
 # Settings of the measured loss and its records: trials that differ here could not be compared.
-KEPT = ("from", "start", "reference", "data", "task", "validation")
+KEPT = ("from", "start", "reference", "judge", "data", "task", "validation")
 
 
 class Range(Section):
@@ -185,7 +185,7 @@ def _dimension(values: dict[str, Any], fields: dict[str, Any], path: str, entry:
 def _fields(recipe: Recipe, where: str) -> dict[str, Any]:
     """The recipe as params.yaml spells it, every value in its type."""
     fields = recipe.model_dump(by_alias=True)
-    for axis in AXES:
+    for axis in fields.keys() & AXES.keys():  # pretraining has no judge
         fields[axis] = {"name": fields[axis]["name"]} | recipe.part(axis, where).model_dump(by_alias=True)
     return fields
 

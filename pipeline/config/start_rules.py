@@ -87,7 +87,7 @@ def _of_task(where: str, recipe: Recipe, kind: str, reads: str) -> Iterator[str]
             f"{where}.task.name is {name!r}, and pretrain.start is a {kind} model, an {reads.replace('_', '-')}; use "
             "task unchanged with 0 steps, and fine-tune it"
         )
-    elif reads == "encoder" and getattr(task, "head", "") != "classes":
+    elif reads == "encoder" and getattr(task, "head", "") not in ("classes", "scalar"):
         yield (
             f"{where}.task.name is {name!r}, and pretrain.start is a {kind} model, an encoder, which generates no text "
             "and has no language head; use task classify"

@@ -176,10 +176,11 @@ def _fit_baseline(subject: Subject, split: str) -> Baseline:
     return fit(texts["train"], texts["validation"], texts[split].texts)
 
 
-def code_of(measure: str, subject: Subject) -> closure.Code:
-    """The code that decides a measure's result."""
+def code_of(measure: str, subject: Subject, fields: Mapping[str, Any] | None = None) -> closure.Code:
+    """The code that decides a measure's result; its settings `fields` name the judges."""
     tasks = sorted({task.spec.name for task in subject.tasks})
-    return closure.code([__name__, _RUNNER], {"evaluation": [measure], "tasks": tasks})
+    judges = closure.judge_names([fields or {}])
+    return closure.code([__name__, _RUNNER], {"evaluation": [measure], "tasks": tasks, "judges": judges})
 
 
 def by_record(scores: Sequence[float]) -> str:

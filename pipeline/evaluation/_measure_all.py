@@ -42,7 +42,9 @@ def measure_all(subject: Subject, evaluation: Evaluation, kept: Path | None = No
     subject = subject._replace(kept=kept)
     model_sha256 = files.sha256_of(models / subject.name)
     total = Evaluated({}, {"model_sha256": model_sha256}, {})
-    codes = {} if kept is None else {name: code_of(name, subject) for name in evaluation.measures}
+    codes = (
+        {} if kept is None else {name: code_of(name, subject, fields) for name, fields in evaluation.measures.items()}
+    )
     for name, fields in evaluation.measures.items():
         settings = plugins.settings_class("evaluation", name).model_validate(fields)
         run = partial(_run, plugins.load("evaluation", name).measure, settings, subject, name)
@@ -72,17 +74,29 @@ def _kept_or_run(
     """The kept result of a measure (name, code, run), or a new one, which is then kept."""
     name, code, run = measure
     fields = settings.model_dump(mode="json")
-    if parent := fields.get("parent"):  # measures beside the model that it started from read that model too
-        fields["parent_sha256"] = files.sha256_of(MODELS / parent)
+    fields |= _read_besides(fields, subject.name)
     key = kept_results.key_of(model_sha256, subject.samples, code, fields, subject.compute)
     result = kept_results.read(kept, key)
     if result is not None:
         integrity.require_intact(subject.samples)  # a measure that runs compares the files that it opens
         return result
     result = run()
-    if code_of(name, subject) == code:  # else an edit came while it ran, and the code that ran is not known
+    if (
+        code_of(name, subject, settings.model_dump(mode="json")) == code
+    ):  # else an edit came while it ran, and the code that ran is not known
         kept_results.keep(kept, key, result)
     return result
+
+
+def _read_besides(fields: dict[str, Any], model: str) -> dict[str, str]:
+    """Hashes of what a measure reads besides the model: its reference, the files of its judges, the kept states."""
+    read = {"parent": MODELS / fields["parent"]} if fields.get("parent") else {}
+    for key in ("judge", "truth"):
+        if (fields.get(key) or {}).get("reads"):
+            read[key] = Path(fields[key]["reads"])
+    if fields.get("states") is True:
+        read["states"] = MODELS / f"{model}.states"
+    return {f"{key}_sha256": files.sha256_of(path) for key, path in read.items() if path.exists()}
 
 
 def _run(measure: Measure, settings: Section, subject: Subject, name: str) -> kept_results.Result:

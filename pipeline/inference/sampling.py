@@ -100,5 +100,8 @@ def _inverse(share_BV: Tensor, draws_B: Tensor) -> Tensor:
     """Index of the first share whose cumulative sum exceeds the draw, [B]; shares need not add up to 1."""
     sums_BV = share_BV.double().cumsum(-1)
     wanted_B1 = draws_B[:, None] * sums_BV[:, -1:]
-    last_B = share_BV.shape[-1] - 1 - (share_BV.flip(-1) > 0).int().argmax(-1)  # rounding may exceed the sum
-    return torch.minimum(torch.searchsorted(sums_BV, wanted_B1, right=True)[:, 0], last_B)
+    found_B = torch.searchsorted(sums_BV, wanted_B1, right=True)[:, 0]
+    if int(found_B.max()) < share_BV.shape[-1]:
+        return found_B
+    last_B = share_BV.shape[-1] - 1 - (share_BV.flip(-1) > 0).int().argmax(-1)  # a product rounded up to the sum
+    return torch.minimum(found_B, last_B)

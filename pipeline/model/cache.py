@@ -168,15 +168,18 @@ class RowCache:
         keys.index_copy_(0, places_N, k_NGK.to(self.dtype))
         values.index_copy_(0, places_N, v_NGK.to(self.dtype))
 
-    def views(self, slot: int, first: int, end: int) -> list[KeyValue]:
-        """Keys and values of a row from position `first` to before `end`, of every layer: [1, G, S, K] each."""
-        parts = self._rows[slot].narrow(3, first, end - first).unbind(0)
+    def views(self, slot: int, slots: int, first: int, end: int) -> list[KeyValue]:
+        """Keys and values of rows side by side, from position `first` to before `end`, of every layer.
+
+        Each is [slots, G, S, K].
+        """
+        parts = self._rows.narrow(1, slot, slots).narrow(3, first, end - first).unbind(0)
         return list(zip(parts[::2], parts[1::2], strict=True))
 
     def fill(self, slot: int, prefix: Sequence[KeyValue]) -> None:
         """Writes a prefix, each part [1, G, P, K], to the first positions of a slot."""
         P = prefix[0][0].shape[2]
-        for (keys, values), (k, v) in zip(self.views(slot, 0, P), prefix, strict=True):
+        for (keys, values), (k, v) in zip(self.views(slot, 1, 0, P), prefix, strict=True):
             keys.copy_(k)
             values.copy_(v)
 
@@ -189,10 +192,10 @@ class RowCache:
         return torch.empty(L, 2, slots, capacity, G, K, dtype=self.dtype, device=self._device)
 
     def _arrange(self) -> None:
-        """Views of the store, made once: by layer for writing, by row for attention."""
+        """Views of the store, made once: by layer for writing, [2 L, slots, G, C, K] for attention."""
         L, G, K = self._shape
         self._flat = [(both[0], both[1]) for both in self.store.view(L, 2, self.slots * self.capacity, G, K)]
-        self._rows = self.store.permute(2, 0, 1, 4, 3, 5).flatten(1, 2).unsqueeze(2).unbind(0)
+        self._rows = self.store.permute(0, 1, 2, 4, 3, 5).flatten(0, 1)
 
 
 def length_of(past: Past | None) -> int:

@@ -5,7 +5,7 @@ weights: projections that share an input are fused into one matmul, positions co
 
 A row's numbers do not depend on the rows beside it. Norms and products treat each token separately, and the result of
 a product is the same for every number of tokens from four on, so fewer are padded to four
-(`tests/model/test_decoding.py`); attention is a call a row, over exactly the keys of that row.
+(`tests/model/test_decoding.py`); attention of a row is over exactly its keys (row_attention.py).
 
 Shapes: N tokens of all rows, B rows, T new tokens of a row, S past and new ones, H query heads, G key-value heads, R
 query heads per key-value head (H = G R), K head_dim, D d_model, V vocabulary, L layers, C capacity of a slot.
@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
-from pipeline.model.attention import repeat_heads
-from pipeline.model.cache import KeyValue, RowCache
+from pipeline.model.cache import RowCache
 from pipeline.model.cpu.linear import Linear
 from pipeline.model.gpt import GPT, Attention, Block, FusedAttention, GatedMLP, RotaryAttention
-from pipeline.model.layout import attention_mask
 from pipeline.model.rotary import position_tables
+from pipeline.model.row_attention import Piece, PieceAttention, TokenAttention
 
 _LEAST_ROWS = 4  # a product with fewer rows uses other kernels, whose sums differ in their last bits
 _LARGEST_FUSED = 2**20  # weights; a larger product takes longer than the dispatch that fusing saves, and is not copied
@@ -44,17 +43,6 @@ class CompiledStep(Protocol):
 
 Compile = Callable[[GPT, RowCache], CompiledStep | None]
 """The compiled step of a model and its cache; None where there is none."""
-
-
-class Piece(NamedTuple):
-    """New tokens of one row."""
-
-    slot: int
-    """Of the row in the cache."""
-    past: int
-    """Positions of the row before these tokens, a prefix included."""
-    ids: Sequence[int]
-    """One or more."""
 
 
 class _Layer(NamedTuple):
@@ -137,19 +125,18 @@ class FlatModel:
     def _step(self, pieces: Sequence[Piece]) -> Tensor:
         """`step` with torch's kernels."""
         ids_N, positions_N, places_N, last_B = self._indices(pieces)
-        views = [self._keys(piece, len(piece.ids) == 1) for piece in pieces]
-        count, single = len(places_N), last_B is None
+        count = len(places_N)
+        attend: PieceAttention | TokenAttention
+        attend = (TokenAttention if last_B is None else PieceAttention)(self.config, self.cache, pieces)
         rope = self._rotations(positions_N)
         x_ND = self._embedded(ids_N, positions_N)
         for number, layer in enumerate(self._layers):
             q_NHK, k_NGK, v_NGK = self._projected(layer, layer.norm1(x_ND), rope)
             self.cache.write(number, places_N, k_NGK[:count], v_NGK[:count])
             if last_B is not None and number == len(self._layers) - 1:  # only the last token of each piece is needed
-                x_ND, q_NHK, single = x_ND[last_B], q_NHK[last_B], True
-                views = [self._keys(piece, single) for piece in pieces]
-            keys = [view[number] for view in views]
-            y_NX = self._attended(q_NHK, keys, None if single else pieces)
-            x_ND = x_ND + layer.out(y_NX)
+                x_ND, q_NHK = x_ND[last_B], q_NHK[last_B]
+                attend = TokenAttention(self.config, self.cache, pieces)
+            x_ND = x_ND + layer.out(attend(number, q_NHK))
             x_ND = x_ND + layer.mlp(layer.norm2(x_ND))
         logits_BV = self._head(self._final_norm(x_ND))[: len(pieces)]
         cap = self.config.logit_softcap
@@ -175,13 +162,6 @@ class FlatModel:
         ids_N, positions_N, places_N = table.unbind(0)
         wanted = None if len(last) == len(ids) else torch.tensor(last + [0] * _missing(len(last)))
         return ids_N, positions_N, places_N[: len(places)], wanted
-
-    def _keys(self, piece: Piece, last_only: bool) -> list[KeyValue]:
-        """Keys and values, [1, G, S, K], of every layer; for the last query only those within the sliding window."""
-        end = piece.past + len(piece.ids)
-        window = self.config.sliding_window
-        first = max(0, end - window) if window is not None and last_only else 0
-        return self.cache.views(piece.slot, first, end)
 
     def _embedded(self, ids_N: Tensor, positions_N: Tensor) -> Tensor:
         x_ND: Tensor = self._model.embed(ids_N)
@@ -216,31 +196,6 @@ class FlatModel:
         else:
             qk = _rotated(layer.norm_heads(qk), *rope)
         return qk[:, :H], qk[:, H:], v
-
-    def _attended(self, q_NHK: Tensor, keys: Sequence[KeyValue], pieces: Sequence[Piece] | None) -> Tensor:
-        """Outputs of attention with heads joined, [N, H K], padded; pieces: None where each is one query."""
-        H, G, K = self.config.n_heads, self.config.n_kv_heads, self.config.head_dim
-        if pieces is None:
-            # query heads that share a key-value head are rows of one product: no key is copied for them
-            queries = q_NHK[: len(keys)].view(len(keys), 1, G, H // G, K).unbind(0)
-            outputs = [F.scaled_dot_product_attention(q, k, v) for q, (k, v) in zip(queries, keys, strict=True)]
-            y_NX = torch.cat(outputs).view(len(keys), H * K)
-        else:
-            lengths = [len(piece.ids) for piece in pieces]
-            parts = q_NHK[: sum(lengths)].split(lengths)  # type: ignore[no-untyped-call]
-            y_NX = torch.cat([self._attended_piece(*of) for of in zip(parts, keys, pieces, strict=True)])
-        padding = len(q_NHK) - len(y_NX)
-        return y_NX if not padding else F.pad(y_NX, (0, 0, 0, padding))
-
-    def _attended_piece(self, q_THK: Tensor, keys: KeyValue, piece: Piece) -> Tensor:
-        T, H, G, K = len(piece.ids), self.config.n_heads, self.config.n_kv_heads, self.config.head_dim
-        if T == 1:
-            return F.scaled_dot_product_attention(q_THK.view(1, G, H // G, K), *keys).reshape(1, H * K)
-        window = self.config.window_within(piece.past + T)
-        mask, causal = attention_mask(None, T, piece.past, q_THK.device, window)
-        k_BHSK, v_BHSK = (repeat_heads(x, H) for x in keys)
-        y_BHTK = F.scaled_dot_product_attention(q_THK.transpose(0, 1)[None], k_BHSK, v_BHSK, mask, 0.0, causal)
-        return y_BHTK[0].transpose(0, 1).reshape(T, H * K)
 
 
 def _missing(rows: int) -> int:

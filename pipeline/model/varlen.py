@@ -78,6 +78,12 @@ def unpad(wanted_BT: Tensor) -> Unpadded | None:
     return Unpadded(PaddedRows(seen_BT), wanted, Slots(wanted_BT[seen_BT]), mask_BQT[:, None])
 
 
+def permuted(x_N: Tensor, order_N: Tensor) -> Tensor:
+    """The values in another order, each of them once: [N, ...]."""
+    y_N: Tensor = _Gather.apply(x_N, order_N, order_N.argsort())  # type: ignore[no-untyped-call]  # torch's
+    return y_N
+
+
 # Both read by index and so do their gradients. torch's own gradient of reading by index writes by index, which takes
 # four times as long on a CPU; of an update of the default base that is within noise (tests/bench/cpu.py).
 class _Gather(torch.autograd.Function):

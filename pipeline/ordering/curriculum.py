@@ -5,7 +5,7 @@ c(t) = min(1, sqrt(t (1 - c0^2) / T + c0^2)), `linear` their equation 6, `step` 
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,6 +29,7 @@ class Given(Section):
 class Settings(Section):
     """Batch size, the measure of difficulty and the growth of the share."""
 
+    records_only: ClassVar[bool] = True
     batch_size: Positive = Field(examples=[8])
     """Examples in a micro-batch."""
     difficulty: Literal["length", "loss", "given"] = Field(examples=["length"])

@@ -4,7 +4,7 @@ A group is the records with one value in a column (source, language, label). Mix
 2020, section 3.5.2. Groups that are not named are left out, of validation too.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from pipeline.seeds import seed_for
 class Settings(Section):
     """Batch size, groups and their proportions."""
 
+    records_only: ClassVar[bool] = True
     batch_size: Positive = Field(examples=[8])
     """Examples in a micro-batch."""
     column: str = Field(examples=["source"])

@@ -1,9 +1,10 @@
 """Records as training examples in token ids, or the reason why a record makes none. No torch.
 
 Tasks make their examples here, and the samples gate asks the same functions, so training meets no record that the gate
-did not count. A task's `Settings.form` names the function: answers, labels, label_sets or numbers.
+did not count. A task's `Settings.form` names the function: answers, pairs, thumbs, labels, label_sets or numbers.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ class Reason(NamedTuple):
     """Why a record makes no example: counted at the samples gate, left out of training."""
 
     code: str
-    """answer_too_long, refused_by_template, unknown_label, not_a_list or not_a_number."""
+    """answer_too_long, refused_by_template, not_a_thumb, unknown_label, not_a_list or not_a_number."""
     detail: str
     """The value found and the bound, in words."""
 
@@ -65,6 +66,41 @@ def answer_example(
     return AnswerExample(prompt.ids + answer, prompt.learned + [True] * len(answer))
 
 
+class Thumb(NamedTuple):
+    """An answer that was judged by itself."""
+
+    example: AnswerExample
+    good: bool
+    """Whether it was chosen, or got a thumb up."""
+
+
+def pair_example(tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> list[AnswerExample] | Reason:
+    """The chosen and the rejected answer of a preference, each after the same prompt; arguments as `answer_example`."""
+    pair = []
+    for column in ("chosen", "rejected"):
+        example = answer_example(tokenizer, spec, {**record, "output": record[column]}, learns_earlier=False)
+        if isinstance(example, Reason):
+            return example._replace(detail=f"{column}: {example.detail}")
+        pair.append(example)
+    return pair
+
+
+def thumb_examples(tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> list[Thumb] | Reason:
+    """The rated answer of a rating of form thumb, or both answers of a preference: chosen up, rejected down.
+
+    A rating of another form has no thumb, which is a Reason; arguments as of `answer_example`.
+    """
+    if "chosen" in record:
+        pair = pair_example(tokenizer, spec, record)
+        return pair if isinstance(pair, Reason) else [Thumb(pair[0], True), Thumb(pair[1], False)]
+    form, _, value = record["verdict"].partition(":")
+    if form != "thumb":
+        return Reason("not_a_thumb", f"its verdict is {record['verdict']!r:.40}; expected thumb:up or thumb:down")
+    asked = {"instruction": record["prompt"], "input": "", "history": record.get("history")}
+    example = answer_example(tokenizer, spec, asked | {"output": json.loads(record["answers"])[0]}, False)
+    return example if isinstance(example, Reason) else [Thumb(example, value == "up")]
+
+
 def label_index(labels: Sequence[str], record: Mapping[str, Any]) -> int | Reason:
     """The class index of a labelled record."""
     try:
@@ -103,6 +139,12 @@ def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapp
     made: Any = None
     if form == "answers":
         made = answer_example(tokenizer, spec, record, learns_earlier=spec.name == "chat")
+    elif form == "pairs":
+        made = pair_example(tokenizer, spec, record)
+    elif form == "thumbs":
+        made = thumb_examples(tokenizer, spec, record)
+        if isinstance(made, Reason) and made.code == "not_a_thumb":  # meant for another task: not a fault of the data
+            return None
     elif form == "labels":
         made = label_index(spec.labels or (), record)
     elif form == "label_sets":

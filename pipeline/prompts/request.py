@@ -19,6 +19,8 @@ class Request:
     """Text that the question is about; always text, whatever it looks like."""
     earlier: Earlier = NOTHING
     """System message and earlier turns."""
+    answer: str | None = None
+    """The answer to score, for a reward model; None: the request asks for one."""
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Request":

@@ -20,6 +20,8 @@ FILE = "tohum.json"
 TEMPLATE_NAMES = ("chat", "alpaca", "model")
 """The templates of pipeline/prompts/templates.py; `model`: the chat template in the folder's tokenizer files."""
 VERSION = 2
+REWARD = "reward"
+"""The task of a reward model, and the name of its one output: a number for an answer to a prompt."""
 
 
 class TaskSpec(Section):
@@ -41,7 +43,7 @@ class TaskSpec(Section):
     deviation: Annotated[float, Field(gt=0)] | None = None
     """regress: standard deviation of the training targets."""
     template: str | None = None
-    """instruct and chat: the prompt template (pipeline/prompts/templates.py)."""
+    """instruct, chat and reward: the prompt template (pipeline/prompts/templates.py)."""
     pattern: str | None = None
     """cloze: the prompt with {text} and {label}."""
     verbalizers: dict[str, str] | None = None
@@ -54,18 +56,21 @@ class TaskSpec(Section):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of a head's scores, in their order; empty for a task without any."""
+        if self.name == REWARD:
+            return (REWARD,)
         return ("value",) if self.mean is not None else self.labels or ()
 
     @property
     def generates(self) -> bool:
         """Whether the answer is generated text; else it is read from scores: labels or a number."""
-        return not self.labels and self.mean is None
+        return not self.outputs
 
     def within(self, room: int) -> "TaskSpec":
         """The spec with both limits filled in, for a model whose context has `room` tokens."""
         most = min(self.max_tokens or room, room)
         if not self.generates:  # a label or number takes no room after the prompt, or room that its task has left
-            return self.model_copy(update={"max_tokens": most})
+            prompt = None if self.max_prompt_tokens is None else min(self.max_prompt_tokens, most)
+            return self.model_copy(update={"max_tokens": most, "max_prompt_tokens": prompt})
         prompt = self.max_prompt_tokens or max(1, most * 3 // 4)
         # one token of the context is left for an answer
         return self.model_copy(update={"max_tokens": most, "max_prompt_tokens": min(prompt, max(1, room - 1))})
@@ -79,6 +84,7 @@ class TaskSpec(Section):
             "cloze": ("labels", "max_tokens", "pattern", "verbalizers"),
             "instruct": ("template",),
             "chat": ("template",),
+            REWARD: ("template", "max_tokens", "max_prompt_tokens"),
         }.get(self.name, ())
         if missing := [key for key in needed if getattr(self, key) in (None, "", (), {})]:
             raise ValueError(f"task {self.name} needs {', '.join(missing)}")

@@ -116,7 +116,8 @@ def recipe(  # noqa: PLR0913 - each is one axis of a recipe
         }  # fmt: skip
     steps = sizes["steps"]
     return {
-        "from": "base", "reference": "base", "data": kind, "depth": None, "few": None, "seed": seed, "privacy": None,
+        "from": "base", "reference": "base", "judge": {"name": "none", "reads": "models/base"},
+        "data": kind, "depth": None, "few": None, "seed": seed, "privacy": None,
         "task": copy.deepcopy(task), "loss": {"name": "cross_entropy"}, "tuner": tuner,
         "weighting": {"name": "uniform"}, "ordering": {"name": "shuffled", "batch_size": sizes["batch_size"]},
         "optimizer": {

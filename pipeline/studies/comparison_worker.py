@@ -38,8 +38,8 @@ from pipeline.studies.comparison_project import SMALL
 from pipeline.studies.released import template_of
 from pipeline.studies.workspace import fit, repro
 from pipeline.tokenizer import Tokenizer
+from pipeline.training.build import Built, build
 from pipeline.training.loop import fit as updates
-from pipeline.training.recipe import Built, build
 from pipeline.training.run import Trainer
 
 RESULTS = WORK / "comparison"
@@ -227,7 +227,7 @@ def speed(base: str, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         except UserError as error:
             figures[method], figures["reasons"][method] = None, str(error)
             continue
-        steps = updates(built.model, built.parts, built.train, 0)
+        steps = updates(built.model, built.parts, built.experience, 0)
         figures[method] = _median(partial(next, steps))
     return {"speed": figures}
 

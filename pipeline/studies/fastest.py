@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -175,15 +176,19 @@ def measure(params: Params, seconds: float) -> tuple[float, float, int, tuple[fl
     """Seconds of the warm-up updates, median seconds of the later ones, positions per update, and the 95 % interval of
     that median; nothing is kept.
     """
+    from pipeline.experience.records import Records
     from pipeline.model.compilation import compiled
+    from pipeline.training.build import build
     from pipeline.training.loop import fit
-    from pipeline.training.recipe import build
+    from pipeline.training.schedule import micro_batches
     from pipeline.training.start import start
 
     built = build("pretrain", params.pretrain, "documents", start(params.pretrain)[0], params, TOKENIZER)
     compiled(built.model, params.compute)
     schedule = params.pretrain.schedule.model_copy(update={"steps": 1_000_000, "batch_warmup_steps": 0})
-    updates = fit(built.model, replace(built.parts, schedule=schedule), built.train)
+    assert isinstance(built.experience, Records)
+    experience = replace(built.experience, micro=partial(micro_batches, schedule))
+    updates = fit(built.model, replace(built.parts, schedule=schedule), experience)
     times: list[float] = []
     began = time.perf_counter()
     for _ in range(_WARM_UP):

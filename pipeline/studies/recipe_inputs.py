@@ -10,7 +10,7 @@ from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
 from pipeline.paths import MODELS, TOKENIZER
 from pipeline.training import start as starts
-from pipeline.training.recipe import Load
+from pipeline.training.build import Load
 
 
 class RecipeInputs(NamedTuple):

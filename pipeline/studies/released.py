@@ -109,7 +109,8 @@ def lora_recipe(kind: Kind, base: Base) -> tuple[str, dict[str, Any], dict[str, 
         task = {"name": "instruct", "template": base.template, "max_tokens": 256, "max_prompt_tokens": 192}
         measures = {"exact_match": {"split": "test", "batch_size": 32, "max_tokens": 32, "max_records": None}}
     recipe = {
-        "from": "base", "reference": "base", "data": kind, "depth": None, "few": None, "seed": 1, "privacy": None,
+        "from": "base", "reference": "base", "judge": {"name": "none", "reads": "models/base"},
+        "data": kind, "depth": None, "few": None, "seed": 1, "privacy": None,
         "task": task, "loss": {"name": "cross_entropy"},
         "tuner": {
             "name": "lora", "rank": 8, "alpha": 16.0, "rank_stabilised": False, "decompose": False, "dropout": 0.0,

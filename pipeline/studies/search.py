@@ -38,7 +38,7 @@ from pipeline.tracking.stage import tracked_search
 from pipeline.tracking.tracker import NullTracker
 from pipeline.training import state as states
 from pipeline.training import state_locks
-from pipeline.training.recipe import Built, build
+from pipeline.training.build import Built, build
 from pipeline.training.run import DivergedError
 from pipeline.training.validation import ERRORS, error_of, measure_of
 

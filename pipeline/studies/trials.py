@@ -37,7 +37,7 @@ from pipeline.paths import SAMPLES, STUDIES, TOKENIZER
 from pipeline.studies import needs
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import state_locks
-from pipeline.training.recipe import build
+from pipeline.training.build import build
 from pipeline.training.run import DivergedError
 from pipeline.training.schedule import micro_batches
 from pipeline.training.start import start

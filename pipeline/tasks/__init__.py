@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import plugins
-from pipeline.contracts import Batch, Predictions, per_example
+from pipeline.contracts import IGNORED, Batch, Predictions, per_example
 from pipeline.errors import UserError
 from pipeline.model.gpt import GPT
 from pipeline.prompts import examples, templates, thresholds
@@ -33,6 +33,7 @@ __all__ = [
     "Answering",
     "Batch",
     "Labelling",
+    "Paired",
     "Predictions",
     "Reason",
     "Request",
@@ -49,10 +50,8 @@ __all__ = [
     "require_room",
     "require_room_for_text",
     "token_losses",
+    "with_targets",
 ]
-
-IGNORED = -100
-"""Target of a position without loss (`ignore_index` of torch's cross_entropy)."""
 
 
 class TaskContext(NamedTuple):
@@ -276,9 +275,7 @@ class Answering(Task):
     def example(self, record: Mapping[str, Any]) -> tuple[list[int], list[int]] | Reason:
         """Ids of prompt and answer, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
         example = examples.answer_example(self.tokenizer, self.spec, record, self.LEARNS_EARLIER)
-        if isinstance(example, Reason):
-            return example
-        return example.ids, [i if taught else IGNORED for i, taught in zip(*example, strict=True)]
+        return example if isinstance(example, Reason) else with_targets(example)
 
     def collate(self, examples: Sequence[tuple[list[int], list[int]]]) -> Batch:
         """inputs_BT padded on the right, targets_BT IGNORED outside of learned answers."""
@@ -288,6 +285,37 @@ class Answering(Task):
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
         """The tokens of every answer. Padding is on the right, so causal attention needs no padding mask."""
         return predicted_tokens(model, batch)
+
+
+class Paired(Answering):
+    """A task on one or two judged answers to a prompt: batches of S rows, the first answers of B examples, then the
+    second ones.
+    """
+
+    LEARNS_EARLIER = False
+
+    @abstractmethod
+    def n_examples(self, batch: Batch) -> int:
+        """B of a batch of S rows."""
+
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """inputs_ST padded on the right, targets_ST IGNORED outside of the answers; row s belongs to example s % B."""
+        return super().collate([answers[place] for place in range(len(examples[0])) for answers in examples])
+
+    def predictions(self, model: GPT, batch: Batch) -> Predictions:
+        """The tokens of all answers: `rows_N` counts the S rows, `n_examples` the B examples."""
+        return predicted_tokens(model, batch)._replace(n_examples=self.n_examples(batch))
+
+    def losses_of(self, predictions: Predictions) -> Tensor:
+        """losses_B: mean cross-entropy of the first answers, nats."""
+        first_N = predictions.rows_N < predictions.n_examples
+        scores_NC, targets_N, rows_N = (values_N[first_N] for values_N in predictions[:3])
+        return super().losses_of(Predictions(scores_NC, targets_N, rows_N, predictions.n_examples))
+
+
+def with_targets(example: examples.AnswerExample) -> tuple[list[int], list[int]]:
+    """Ids, and as many targets: the same ids in learned answers, IGNORED elsewhere."""
+    return example.ids, [i if taught else IGNORED for i, taught in zip(*example, strict=True)]
 
 
 def answering_spec(name: str, settings: Any, context: TaskContext) -> TaskSpec:

@@ -1,28 +1,29 @@
 """The training loop: batch, weighted losses, gradients, optimizer step. No disk, no clock, no tracker.
 
-It is independent of task, loss, tuner and optimizer. Every update is a function of (weights, optimizer state, seed,
-number of the update), so a resumed run ends with the same bits as one that was never interrupted.
+It is independent of task, loss, tuner and optimizer, and takes its micro-batches from the recipe's experience. Every
+update is a function of (weights, optimizer state, modules of the loss, buffer of the experience, seed, number of the
+update), so a resumed run ends with the same bits as one that was never interrupted.
 
 Shapes: B examples of a micro-batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from pipeline.config.recipe import Compute, Schedule
 from pipeline.contracts import Batch, Examples, on_device
+from pipeline.experience import Experience
+from pipeline.losses import Loss
 from pipeline.model.device import autocast, seed
 from pipeline.model.gpt import GPT
 from pipeline.ordering import Ordering
 from pipeline.seeds import seed_for
 from pipeline.tasks import Task
-from pipeline.training.schedule import learning_rate_factor, micro_batches
+from pipeline.training.schedule import learning_rate_factor
 from pipeline.weighting import Weighting
 
 
@@ -31,8 +32,8 @@ class Parts:
     """The built parts of a recipe."""
 
     task: Task
-    losses: Callable[[GPT, Batch], Tensor]
-    """(model, batch) -> losses_B to minimise: those of the recipe's loss."""
+    loss: Loss
+    """Its `losses` are minimised."""
     ordering: Ordering
     weighting: Weighting
     optimizer: torch.optim.Optimizer
@@ -48,7 +49,7 @@ class Gradients(Protocol):
     """A function that computes the gradients of one update."""
 
     def __call__(
-        self, model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device
+        self, model: GPT, parts: Parts, experience: Experience, number: int, device: torch.device
     ) -> tuple[Tensor, int]:
         """Leaves the gradients of update `number` (from 0) in `grad`; returns the loss and the number of positions."""
 
@@ -67,11 +68,12 @@ class Step(NamedTuple):
     """Input positions of the update, padding included."""
 
 
-def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterator[Step]:
+def fit(model: GPT, parts: Parts, experience: Experience, start: int = 0) -> Iterator[Step]:
     """Trains `model` in place from update `start` to the last of the schedule, yielding after each update."""
     trained = [p for group in parts.optimizer.param_groups for p in group["params"]]
     device = trained[0].device
     for number in range(start, parts.schedule.updates):
+        experience.begin(model, number)
         if not model.training:  # calling train() takes 3 % of a small model's update
             model.train()
         factor = learning_rate_factor(parts.schedule, number)
@@ -83,7 +85,7 @@ def fit(model: GPT, parts: Parts, examples: Examples, start: int = 0) -> Iterato
         seed(device, seed_for(parts.seed, "dropout", number))
         for p in frozen:
             p.requires_grad_(False)
-        loss, tokens = (parts.gradients or _accumulate)(model, parts, examples, number, device)
+        loss, tokens = (parts.gradients or _accumulate)(model, parts, experience, number, device)
         for p in frozen:
             p.requires_grad_(True)
         norm = torch.zeros(())
@@ -100,23 +102,24 @@ def _trains(group: dict[str, Any], parts: Parts, number: int) -> bool:
     return bool(number >= group["begins"] * parts.schedule.updates)
 
 
-def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device) -> tuple[Tensor, int]:
+def _accumulate(
+    model: GPT, parts: Parts, experience: Experience, number: int, device: torch.device
+) -> tuple[Tensor, int]:
     """Accumulates the gradients of an update's micro-batches; returns the mean loss and the number of positions.
 
     The unit is the update: weighted losses are summed over all of its micro-batches and divided once by the sum of the
     weights, so `accumulate` changes memory and time, not the result (tests/training/test_loop.py). Random draws of the
     forward pass (dropout, the start of an adversarial perturbation) are per micro-batch and do differ.
     """
-    drawn = [parts.ordering.rows(len(examples), micro, parts.seed) for micro in micro_batches(parts.schedule, number)]
-    drawn = [rows for rows in drawn if len(rows)]  # Poisson sampling may draw no example
-    batches: Iterator[Batch] = (_batch(model, parts, examples, rows) for rows in drawn)
+    drawn = experience.batches(number)
+    batches: Iterator[Batch] = (micro_batch() for micro_batch in drawn)
     if parts.weighting.by_update and len(drawn) > 1:
         batches = iter(parts.weighting.begin(list(batches)))
     expected = sum(map(len, drawn))
     total, weight, tokens = torch.zeros((), device=device), torch.zeros((), device=device), 0
     for batch in batches:
         with autocast(parts.compute):
-            losses_B = parts.losses(model, batch)
+            losses_B = parts.loss.losses(model, batch)
         weights_B = parts.weighting.weights(losses_B, batch)
         sum_ = weights_B.sum()
         # Of one micro-batch the sum of weights is known; of several the number of examples stands in for it.
@@ -134,12 +137,6 @@ def _accumulate(model: GPT, parts: Parts, examples: Examples, number: int, devic
                     p.grad.mul_(scale)
         total *= scale
     return total, tokens
-
-
-def _batch(model: GPT, parts: Parts, examples: Examples, rows: npt.NDArray[np.int64]) -> Batch:
-    batch = on_device(parts.task.collate([examples[int(i)] for i in rows]), model)
-    batch["rows"] = torch.from_numpy(rows)
-    return batch
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from pipeline.config.recipe import Privacy, Recipe
 from pipeline.contracts import Examples, on_device
 from pipeline.errors import UserError
+from pipeline.experience import Experience
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.seeds import seed_for
@@ -105,7 +106,7 @@ def _loss(model: GPT, parts: Parts, example: Any) -> tuple[Tensor, int]:
     """The weighted loss of a single example, and its number of positions."""
     batch = on_device(parts.task.collate([example]), model)
     with autocast(parts.compute):
-        losses_B = parts.losses(model, batch)
+        losses_B = parts.loss.losses(model, batch)
     return (parts.weighting.weights(losses_B, batch) * losses_B).sum(), batch["inputs"].numel()
 
 
@@ -139,9 +140,10 @@ class Private:
         )
 
     def __call__(
-        self, model: GPT, parts: Parts, examples: Examples, number: int, device: torch.device
+        self, model: GPT, parts: Parts, experience: Experience, number: int, device: torch.device
     ) -> tuple[Tensor, int]:
         """Leaves the noisy mean gradients of update `number` in `grad`; the loss is sum / expected batch size."""
+        examples = experience.examples
         wrapped, total, tokens = self._optimizer, torch.zeros((), device=device), 0
         wrapped.zero_grad(set_to_none=True)
         for i in parts.ordering.rows(len(examples), number, parts.seed):

@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.model import checkpoint
 from pipeline.paths import MODELS, RUNS, TOKENIZER, TRAINING
 from pipeline.training import kept, state
-from pipeline.training.recipe import build
+from pipeline.training.build import build
 from pipeline.training.run import Trainer
 from pipeline.training.start import finetune_start, start
 

@@ -20,6 +20,7 @@ from pipeline.config.params import Runtime
 from pipeline.config.recipe import Validation
 from pipeline.contracts import Examples
 from pipeline.errors import UserError
+from pipeline.experience import Experience
 from pipeline.model.gpt import GPT
 from pipeline.training import state as states
 from pipeline.training import tensors as named
@@ -77,14 +78,14 @@ class Trainer:
         self,
         model: GPT,
         parts: Parts,
-        train: Examples,
+        experience: Experience,
         validation: Examples,
         cadence: Validation,
         runtime: Runtime,
         log: Log,
         name: str,
     ) -> None:
-        self.model, self.parts, self.train, self.validation = model, parts, train, validation
+        self.model, self.parts, self.experience, self.validation = model, parts, experience, validation
         self.cadence, self.runtime, self.log, self.name = cadence, runtime, log, name
         self.progress = Progress()
         self._best: dict[str, Tensor] = {}
@@ -112,14 +113,15 @@ class Trainer:
             UserError: a loss is not finite, or a split has no examples.
             KeyboardInterrupt: a signal requested the end; its argument is the signal's number.
         """
-        for examples, split in ((self.train, "train"), (self.validation, "validation")):
+        train = self.experience.examples
+        for examples, split in ((train, "train"), (self.validation, "validation")):
             if not len(examples):
                 raise UserError(f"{self.name}: the {split} split gives no example; see data/samples/ledger.json")
         if state is not None:
             self._resume(state)
         resumed_at, began = self.progress.step, time.perf_counter()
         if not self.parts.schedule.trains:  # open weights or a champion used as they are: validated, not trained
-            self.progress.losses = [mean_loss(self.model, self.parts, self.train, self.cadence.batches)]
+            self.progress.losses = [mean_loss(self.model, self.parts, train, self.cadence.batches)]
             self._validate(state_of=0)
         elif not self.progress.stopped_early:
             self._updates(state, began)
@@ -138,7 +140,7 @@ class Trainer:
         shown = None if self.runtime.progress else True
         bar = tqdm(total=steps, initial=self.progress.step, desc=self.name, unit="step", disable=shown)
         with bar, _no_garbage_collection(), self._saving_at_the_end(state) as stop:
-            for step in fit(self.model, self.parts, self.train, self.progress.step):
+            for step in fit(self.model, self.parts, self.experience, self.progress.step):
                 self.progress.step, self._tokens = step.number, self._tokens + step.tokens
                 self.progress.tokens += step.tokens
                 self._unread.append(step)
@@ -212,8 +214,9 @@ class Trainer:
 
     def _validate(self, state_of: int) -> None:
         progress = self.progress
-        validated = validate(self.model, self.parts, self.validation, self.cadence)
-        loss, measures = validated.loss, {f"validation_{name}": value for name, value in validated.measures.items()}
+        validated = validate(self.model, self.parts, self.experience, self.validation, self.cadence)
+        loss, found = validated.loss, validated.measures | validated.figures
+        measures = {f"validation_{name}": value for name, value in found.items()}
         if not math.isfinite(loss):
             raise DivergedError(
                 f"{self.name}: the validation loss is {loss} at step {state_of}; lower optimizer.learning_rate or look "
@@ -260,8 +263,9 @@ class Trainer:
 
     def _tensors(self, best: dict[str, Tensor]) -> dict[str, Tensor]:
         """All tensors that a resumed run needs, by name."""
-        tensors = named.pack(self.model, self.parts.optimizer)
+        tensors = named.pack(self.model, self.parts.optimizer, self.parts.loss.modules)
         tensors |= {f"best.{k}": v for k, v in best.items()}
+        tensors |= {f"experience.{k}": v for k, v in self.experience.memory.items()}
         return tensors | {f"weighting.{k}": v for k, v in self.parts.weighting.memory.items()}
 
     def _resume(self, state: states.State) -> None:
@@ -280,7 +284,8 @@ class Trainer:
         self._best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
         for name, value in self.parts.weighting.memory.items():
             value.copy_(tensors[f"weighting.{name}"])
-        named.unpack(tensors, self.model, self.parts.optimizer)
+        named.unpack(tensors, self.model, self.parts.optimizer, self.parts.loss.modules)
+        self.experience.restore(_below("experience.", tensors))
         self.progress = Progress.from_json(progress)
         self._saved_at = self.progress.step
 
@@ -294,8 +299,13 @@ class Trainer:
             return f"step {saved.step} is beyond the {self.parts.schedule.updates} steps of the schedule"
         if self.keeper is not None and (problem := self.keeper.problem(saved.step)):
             return problem
+        buffer = _below("experience.", tensors)
+        if reason := self.experience.problem(buffer):
+            return f"its buffer: {reason}"
+        apart = ("optimizer.", "experience.")
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("experience.")}
         expected = self._tensors(best=dict(self._trained()))
-        expected = {name: value for name, value in expected.items() if not name.startswith("optimizer.")}
+        expected = {name: value for name, value in expected.items() if not name.startswith(apart)}
         return named.mismatch(
             tensors, expected, sum(len(group["params"]) for group in self.parts.optimizer.param_groups)
         )
@@ -306,3 +316,8 @@ class Trainer:
         for name, parameter in self._trained():
             if name in self._best:
                 parameter.copy_(self._best[name])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -15,7 +15,7 @@ from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TOKENIZER
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.recipe import Load
+from pipeline.training.build import Load
 
 
 def start(recipe: Pretrain) -> tuple[Load, list[Path]]:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 
-def pack(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Trainable weights, buffers and optimizer state as flat named tensors."""
-    tensors: dict[str, Tensor] = {f"model.{k}": p for k, p in model.named_parameters() if p.requires_grad}
+def pack(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, modules: torch.nn.Module | None = None
+) -> dict[str, Tensor]:
+    """Trainable weights of the model and of the loss's modules, and optimizer state, as flat named tensors."""
+    tensors = _trained(model, modules)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
     return tensors
@@ -49,11 +51,15 @@ def mismatch(tensors: dict[str, Tensor], expected: dict[str, Tensor], n_paramete
 
 
 @torch.no_grad()
-def unpack(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copies the tensors of `pack` into a model and an optimizer that they fit."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.copy_(tensors[f"model.{name}"])
+def unpack(
+    tensors: dict[str, Tensor],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    modules: torch.nn.Module | None = None,
+) -> None:
+    """Copies the tensors of `pack` into a model, modules and an optimizer that they fit."""
+    for name, parameter in _trained(model, modules).items():
+        parameter.copy_(tensors[name])
     state = optimizer.state_dict()
     state["state"] = {}
     for name, tensor in tensors.items():
@@ -62,3 +68,12 @@ def unpack(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.
             index, _, key = rest.partition(".")
             state["state"].setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(state)
+
+
+def _trained(model: torch.nn.Module, modules: torch.nn.Module | None) -> dict[str, Tensor]:
+    return {
+        f"{prefix}.{name}": parameter
+        for prefix, module in (("model", model), ("modules", modules))
+        for name, parameter in (() if module is None else module.named_parameters())
+        if parameter.requires_grad
+    }

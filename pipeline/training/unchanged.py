@@ -12,8 +12,9 @@ from pipeline.paths import DOWNLOADS, MODELS, SAMPLES, TOKENIZER, TRAINING
 from pipeline.prompts import spec as specs
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tokenizer import Tokenizer
+from pipeline.training.build import Load, require_usable
 from pipeline.training.kept import write_none
-from pipeline.training.recipe import Load, TrainingTracker, require_usable
+from pipeline.training.recipe import TrainingTracker
 
 CURVE = "step,train_loss_nats,validation_loss_nats\n"
 

@@ -11,6 +11,9 @@ the loss decides between equal measures. The measure is computed on the answers 
 
 `error` is what training and `tohum search` minimise: the measure itself for errors, 1 - measure for shares.
 
+A loss may validate in its own way (`Loss.validate`), and an experience measures what it made (rollouts: reward,
+kl_nats); their figures stand beside the loss, and a `loss` among them replaces the task's.
+
 Shapes: N predicted positions, B examples, C classes.
 """
 
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from pipeline.config.recipe import Validation
 from pipeline.contracts import Examples, Predictions
+from pipeline.experience import Experience
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.tasks import Task
@@ -35,9 +39,11 @@ class Validated(NamedTuple):
     """A validation."""
 
     loss: float
-    """Mean loss of the task, nats."""
+    """Mean loss of the task, nats; or the loss's own."""
     measures: dict[str, float]
     """The measure that `keep` names; empty where weights are kept by the loss."""
+    figures: dict[str, float] = {}  # noqa: RUF012 - never changed
+    """Further figures, which decide nothing."""
 
     @property
     def error(self) -> float:
@@ -66,12 +72,27 @@ def measure_of(validation: Validation) -> str | None:
     return None if isinstance(validation.keep, str) else validation.keep.measure
 
 
-def validate(model: GPT, parts: Parts, examples: Examples, validation: Validation) -> Validated:
+def validate(model: GPT, parts: Parts, experience: Experience, examples: Examples, validation: Validation) -> Validated:
     """Loss and measure on the first batches of the examples, the same ones at every call."""
-    name = measure_of(validation)
-    if name is None:
-        return Validated(mean_loss(model, parts, examples, validation.batches), {})
-    return _with_measure(model, parts, examples, validation.batches, name)
+    name, batches = measure_of(validation), validation.batches
+    figures = _own_figures(model, parts, experience, examples, batches)
+    loss = figures.pop("loss", None)
+    if name is not None:
+        found = _with_measure(model, parts, examples, batches, name)
+        return found._replace(loss=found.loss if loss is None else loss, figures=figures)
+    return Validated(mean_loss(model, parts, examples, batches) if loss is None else loss, {}, figures)
+
+
+@torch.no_grad()
+def _own_figures(
+    model: GPT, parts: Parts, experience: Experience, examples: Examples, batches: int
+) -> dict[str, float]:
+    """The figures of experience and loss; the loss's come second, so that its `loss` decides."""
+    model.eval()
+    held_out = experience.held_out(model, examples, batches)
+    with autocast(parts.compute):
+        own = parts.loss.validate(model, held_out.batches)
+    return held_out.figures | (own or {})
 
 
 @torch.no_grad()

@@ -15,6 +15,8 @@ and does not learn (tests/weighting/test_weighting.py shows it).
 that late weights outweigh the early, unreliable ones.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ _STEP = 1e-3
 class Settings(Section):
     """The clean records, assumed to be correctly labelled."""
 
+    records_only: ClassVar[bool] = True
     column: str = Field(examples=["source"])
     """Column of the records that marks clean ones: source, language, label..."""
     clean: str = Field(examples=["trusted"])

@@ -70,7 +70,7 @@ def _prepared(name: str, params: Any) -> dict[str, Any]:
 
 def _built(name: str, params: Any) -> Any:
     from pipeline.paths import MODELS
-    from pipeline.training.recipe import build
+    from pipeline.training.build import build
     from pipeline.training.start import finetune_start
 
     recipe = params.finetune[name]

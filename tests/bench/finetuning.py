@@ -228,6 +228,7 @@ def ours(case: Any) -> dict[str, Any]:
 
     from pipeline import config
     from pipeline.config import plugins
+    from pipeline.losses.cross_entropy import CrossEntropy
     from pipeline.model import checkpoint
     from pipeline.model.device import set_up
     from pipeline.optimizers import adamw
@@ -235,6 +236,7 @@ def ours(case: Any) -> dict[str, Any]:
     from pipeline.tokenizer import Tokenizer
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
+    from tests.learners import records
 
     params = config.load()
     set_up(params.compute.model_copy(update={"threads": case.threads}))
@@ -257,13 +259,13 @@ def ours(case: Any) -> dict[str, Any]:
         update={"shape": "constant", "steps": case.updates, "warmup_steps": 0, "clip_norm": CLIP, "accumulate": 1}
     )
     parts = Parts(
-        task=learned, ordering=InOrder(case.batch), losses=learned.losses, weighting=uniform.Uniform(),
+        task=learned, ordering=InOrder(case.batch), loss=CrossEntropy(learned), weighting=uniform.Uniform(),
         optimizer=adamw.build(settings, tuner.groups(model)), schedule=schedule, compute=params.compute, seed=1,
     )  # fmt: skip
     score = (lambda ids, mask: model.classify(ids, mask)) if case.task == "classify" else lambda ids, mask: model(ids)
     before = loss(case, model, score)
     turns = Turns(case, batches([len(ids) for ids, _ in case.examples], case.batch))
-    for _ in fit(model, parts, case.examples):
+    for _ in fit(model, parts, records(model, parts, case.examples)):
         turns.update()
     return ending(before, peak_mib(), loss(case, model, score), model.num_parameters(trainable=True))
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipeline.config.recipe import Compute, Schedule
 from pipeline.inference.generation import generate
+from pipeline.losses.cross_entropy import CrossEntropy
 from pipeline.model.compilation import compiled
 from pipeline.model.config import ModelConfig
 from pipeline.model.device import set_up
@@ -34,6 +35,7 @@ from pipeline.training.loop import Parts, fit
 from pipeline.weighting import uniform
 from tests.bench.peers import NanoGPT
 from tests.bench.turns import InOrder
+from tests.learners import records
 
 WARM = 5
 END = 0  # the id that ends a document, where documents are kept apart
@@ -220,11 +222,11 @@ def ours(
     if case.apart:  # documents of some 300 tokens
         windows[np.random.default_rng(2).random(windows.shape) < 1 / 300] = END
     parts = Parts(
-        task=task, losses=task.losses, ordering=InOrder(case.batch), weighting=uniform.Uniform(),
+        task=task, loss=CrossEntropy(task), ordering=InOrder(case.batch), weighting=uniform.Uniform(),
         optimizer=watched(rule.build(rule.Settings(**shared, **more), groups)), schedule=schedule, compute=compute,
         seed=1,
     )  # fmt: skip
-    return fit(model, parts, examples)
+    return fit(model, parts, records(model, parts, examples))
 
 
 def nanogpt(case: Case, config: ModelConfig, windows: np.ndarray, device: str) -> Iterator[None]:

@@ -153,6 +153,7 @@ def contest(name: str, case: Any) -> None:
 
 def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[str, Any]:
     """The project's own loop."""
+    from pipeline.losses.cross_entropy import CrossEntropy
     from pipeline.model.compilation import compiled
     from pipeline.model.device import set_up
     from pipeline.optimizers import adamw
@@ -160,6 +161,7 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     from pipeline.tasks.next_token import NextToken, Settings
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
+    from tests.learners import records
 
     precision = "bfloat16" if "bf16" in name else "float32"
     compute = Compute(
@@ -177,12 +179,12 @@ def ours(name: str, case: Any, model: Any, examples: Any, turns: Turns) -> dict[
     ends: Any = SimpleNamespace(end_of_text=-1)
     task = NextToken(TEXT, ends, Settings(mask_documents=False, logits_at_once=None))
     parts = Parts(
-        task=task, ordering=InOrder(case.batch), losses=task.losses, weighting=uniform.Uniform(),
+        task=task, ordering=InOrder(case.batch), loss=CrossEntropy(task), weighting=uniform.Uniform(),
         optimizer=adamw.build(settings, groups), schedule=schedule(case), compute=compute, seed=1,
     )  # fmt: skip
     before = loss(model, examples)
     compiled(model, compute)
-    for _ in fit(model, parts, examples):
+    for _ in fit(model, parts, records(model, parts, examples)):
         turns.update()
     return ending(before, peak_mib(), loss(model, examples))
 

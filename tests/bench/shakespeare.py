@@ -177,6 +177,7 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
 
     from pipeline.config.recipe import Compute, Schedule
     from pipeline.data.shards import batch_rows
+    from pipeline.losses.cross_entropy import CrossEntropy
     from pipeline.model.compilation import compiled
     from pipeline.model.config import ModelConfig
     from pipeline.model.device import has_bfloat16, set_up
@@ -186,6 +187,7 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
     from pipeline.tasks.next_token import NextToken, Settings
     from pipeline.training.loop import Parts, fit
     from pipeline.weighting import uniform
+    from tests.learners import records
 
     class Windows:
         def __len__(self) -> int:
@@ -229,13 +231,13 @@ def ours(run: Any, learned: Any, characters: int, seed: int, device: str) -> Any
     ends: Any = SimpleNamespace(end_of_text=-1)
     task = NextToken(TEXT, ends, Settings(mask_documents=False, logits_at_once=None))
     parts = Parts(
-        task=task, ordering=Epochs(), losses=task.losses, weighting=uniform.Uniform(),
+        task=task, ordering=Epochs(), loss=CrossEntropy(task), weighting=uniform.Uniform(),
         optimizer=normuon.build(settings, groups), schedule=plan, compute=compute, seed=seed,
     )  # fmt: skip
 
     def updates() -> Any:
         compiled(model, compute)
-        yield from fit(model, parts, Windows())
+        yield from fit(model, parts, records(model, parts, Windows()))
 
     def logits(ids: Any) -> Any:
         return model.eval()(ids)

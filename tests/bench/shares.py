@@ -35,15 +35,16 @@ def main() -> None:
 def shares(updates: int) -> dict[str, Any]:
     """Seconds of the run and the share of each part that is not an update."""
     from pipeline.paths import TOKENIZER
-    from pipeline.training import recipe as recipes
+    from pipeline.training.build import build
     from pipeline.training.run import Trainer
     from pipeline.training.start import start
     from pipeline.training.state import State
+    from tests.learners import records
 
     params = config.load()
     recipe = params.pretrain
     schedule = recipe.schedule.model_copy(update={"steps": updates})
-    built = recipes.build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
+    built = build("pretrain", recipe, "documents", start(recipe)[0], params, TOKENIZER)
     spent: Counter[str] = Counter()
 
     def timed(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +66,14 @@ def shares(updates: int) -> dict[str, Any]:
     parts = replace(built.parts, schedule=schedule)
     log = SimpleNamespace(record={}, log=None)
     trainer = Trainer(
-        built.model, parts, Examples(), built.validation, recipe.validation, params.runtime, log, "shares"
+        built.model,
+        parts,
+        records(built.model, parts, Examples()),
+        built.validation,
+        recipe.validation,
+        params.runtime,
+        log,
+        "shares",
     )
     collate, validate = parts.task.collate, trainer._validate
     parts.task.collate = timed("batches", collate)

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,28 @@ MARK = "turn: "
 # The parent.
 
 
-def compare(module: str, contestants: list[str], case: Path, rounds: int) -> dict[str, Any]:
-    """Figures of every contestant, each a process of `module`, and ours over each peer's."""
+def compare(  # noqa: PLR0913 - settings of one comparison
+    module: str,
+    contestants: list[str],
+    case: Path,
+    rounds: int,
+    *,
+    unit: str = "tokens",
+    pythons: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Figures of every contestant, each a process of `module`, and ours over each peer's.
+
+    Args:
+        module: run as `python -m MODULE --contestant NAME --case FILE`.
+        contestants: in the order of their turns.
+        case: file of the case, JSON.
+        rounds: turns of each that count.
+        unit: the figures count these a second.
+        pythons: contestant -> interpreter; this process's for all others.
+    """
     processes = {}
     for name in contestants:
-        command = [sys.executable, "-m", module, "--contestant", name, "--case", str(case)]
+        command = [(pythons or {}).get(name, sys.executable), "-m", module, "--contestant", name, "--case", str(case)]
         environment = guard.ENVIRONMENT | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | os.environ
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -45,21 +63,29 @@ def compare(module: str, contestants: list[str], case: Path, rounds: int) -> dic
             process.kill()
             process.communicate()
     # The first turn is warm-up. A contestant that packs needs fewer updates, and may have none left in the last turns.
-    speeds = {name: [speeds_of(turn) for turn in turns[name][1:] if turn["tokens"]] for name in contestants}
+    speeds = {name: [speeds_of(turn, unit) for turn in turns[name][1:] if turn["tokens"]] for name in contestants}
     figures = {name: medians(speeds[name]) | ends[name] for name in contestants}
     if "ours" in figures:
         figures |= {f"ours / {name}": ratios(speeds, figures, name) for name in contestants if name != "ours"}
     return figures
 
 
-def speeds_of(turn: dict[str, float]) -> dict[str, float]:
-    """Real tokens per second of wall and of CPU time."""
-    return {"tokens_per_second": turn["tokens"] / turn["wall"], "tokens_per_cpu_second": turn["tokens"] / turn["cpu"]}
+def speeds_of(turn: dict[str, float], unit: str) -> dict[str, float]:
+    """Real tokens, or another unit, per second of wall and of CPU time."""
+    return {
+        f"{unit}_per_second": turn["tokens"] / turn["wall"],
+        f"{unit}_per_cpu_second": turn["tokens"] / turn["cpu"],
+    }
 
 
 def medians(speeds: list[dict[str, float]]) -> dict[str, Any]:
     """The median of each speed over the rounds."""
-    return {name: round(statistics.median(turn[name] for turn in speeds)) for name in speeds[0]}
+    return {name: shortened(statistics.median(turn[name] for turn in speeds)) for name in speeds[0]}
+
+
+def shortened(value: float) -> float:
+    """A whole number, or three digits of a small one."""
+    return round(value) if value >= 1000 else float(f"{value:.3g}")
 
 
 def ratios(speeds: dict[str, list[dict[str, float]]], figures: dict[str, Any], peer: str) -> dict[str, Any]:

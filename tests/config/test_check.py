@@ -125,7 +125,11 @@ def with_merges(raw: dict, **merges: dict) -> dict:
 def test_check_accepts_a_merge_wherever_a_model_is_named(raw: dict) -> None:
     """Merged again, started from, registered; its lineage has every model once, in an order in which they are made."""
     raw = with_merges(raw, both={}, three={"first": "both", "second": "chat-full"})
-    raw["finetune"]["more"] = raw["finetune"]["spam-full"] | {"from": "three", "reference": "three"}
+    raw["finetune"]["more"] = raw["finetune"]["spam-full"] | {
+        "from": "three",
+        "reference": "three",
+        "judge": {"name": "none", "reads": "models/three"},
+    }
     raw["evaluations"]["more"] = raw["evaluations"]["spam-full"]
     raw["register"] = raw["register"] | {"models": ["three"]}
     lineage = config.check(raw).lineage("more")

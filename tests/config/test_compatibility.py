@@ -18,6 +18,13 @@ READS = {
     "next_token": "documents", "classify": "labelled", "cloze": "labelled", "instruct": "instructions",
     "chat": "instructions", "unchanged": "no recipe of `finetune`", "multi_label": "labelled", "regress": "labelled",
 }  # fmt: skip
+
+
+def started(model: str) -> dict[str, Any]:
+    """The start of a recipe whose loss needs no other model."""
+    return {"from": model, "reference": model, "judge": {"name": "none", "reads": f"models/{model}"}}
+
+
 ADDITIONS = ("prompt", "prefix", "bottleneck")
 STARTS = {"base": {"name": "full"}, "spam-full": {"name": "full"}} | {
     f"with-{name}": {"name": name} | plugins.example("tuners", name) for name in ADDITIONS
@@ -33,6 +40,7 @@ def params(task: str, kind: str, start: str, loss: str, changes: dict[str, Any] 
             raw["finetune"][name] = raw["finetune"]["spam-lora"] | {"tuner": tuner}
     raw["finetune"]["tried"] = raw["finetune"]["spam-lora"] | {
         "data": kind, "from": start, "reference": "spam-full" if loss == "distill" else start,
+        "judge": {"name": "none", "reads": f"models/{start}"},
         "task": {"name": task} | plugins.example("tasks", task),
         "loss": {"name": loss} | plugins.example("losses", loss),
     } | (changes or {})  # fmt: skip
@@ -79,7 +87,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "tried.reference is 'base', which has no classification head",
     ),
     (
-        {"from": "with-prompt", "reference": "with-prompt"},
+        {**started("with-prompt")},
         "tried.from is 'with-prompt', whose tuner 'prompt' keeps virtual tokens",
     ),
     (
@@ -133,7 +141,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"task": part("tasks", "cloze", pattern="{label} {text}")}, "expected {text} once and {label} once, at the end"),
     ({"task": part("tasks", "cloze", verbalizers={"a": "x", "b": "x"})}, "a different word for each of the labels"),
     (
-        {"from": "spam-full", "reference": "spam-full", "tuner": part("tuners", "lora", merged=False)},
+        {
+            "from": "spam-full",
+            "reference": "spam-full",
+            "judge": {"name": "none", "reads": "models/spam-full"},
+            "tuner": part("tuners", "lora", merged=False),
+        },
         "tried.tuner.merged is false, which stores the adapter without its base, and `from` is 'spam-full'; only",
     ),
     (
@@ -141,12 +154,17 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "tried.tuner.merged is false, which stores the adapter without its base, and depth is 2: no folder has",
     ),
     (
-        {"from": "spam-full", "reference": "spam-full", "tuner": part("tuners", "prefix", with_base=False)},
+        {
+            "from": "spam-full",
+            "reference": "spam-full",
+            "judge": {"name": "none", "reads": "models/spam-full"},
+            "tuner": part("tuners", "prefix", with_base=False),
+        },
         "tried.tuner.with_base is false, which stores the adapter without its base, and `from` is 'spam-full'; only",
     ),
     (
         {"reference": "other", "loss": part("losses", "distill")},
-        "finetune.tried: its `from` or `reference` is made with 'tried' itself",
+        "finetune.tried: its `from`, `reference` or judge is made with 'tried' itself",
     ),
 ]
 
@@ -202,7 +220,11 @@ def test_check_refuses_a_base_that_is_stored_as_an_adapter_only() -> None:
 def test_check_accepts_a_recipe_and_a_merge_from_a_model_that_is_stored_as_an_adapter_only() -> None:
     """Their stages depend on models/base too, so its adapter is always completed."""
     raw = params("classify", "labelled", "base", "cross_entropy", {"tuner": part("tuners", "lora", merged=False)})
-    raw["finetune"]["next"] = raw["finetune"]["spam-full"] | {"from": "tried", "reference": "tried"}
+    raw["finetune"]["next"] = raw["finetune"]["spam-full"] | {
+        "from": "tried",
+        "reference": "tried",
+        "judge": {"name": "none", "reads": "models/tried"},
+    }
     rule = {"name": "linear", "scales": [1.0, 1.0]}
     raw["merge"] = {"both": {"of": "base", "first": "spam-full", "second": "tried", "rule": rule}}
     raw["evaluations"] |= dict.fromkeys(("both", "next"), raw["evaluations"]["spam-full"])

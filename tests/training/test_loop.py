@@ -8,9 +8,10 @@ from torch import Tensor
 
 from pipeline.config.recipe import Schedule
 from pipeline.contracts import Learner
+from pipeline.losses.cross_entropy import CrossEntropy
 from pipeline.ordering import Ordering
 from pipeline.training.loop import Parts, _accumulate
-from tests.learners import COMPUTE, chat_learner, classifier
+from tests.learners import COMPUTE, chat_learner, classifier, records
 from tests.variants import Variant, variants
 
 WEIGHTINGS = variants("weighting")
@@ -39,12 +40,12 @@ def gradients(learner: Learner, weighting: Any, accumulate: int) -> tuple[float,
     model = learner.model.train()
     task: Any = learner.task
     parts = Parts(
-        task=task, losses=task.losses, ordering=InOrder(N // accumulate), weighting=weighting,
+        task=task, loss=CrossEntropy(task), ordering=InOrder(N // accumulate), weighting=weighting,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1), schedule=schedule, compute=COMPUTE, seed=1,
     )  # fmt: skip
     model.zero_grad()
     torch.manual_seed(3)
-    loss, _ = _accumulate(model, parts, learner.examples, 0, torch.device("cpu"))
+    loss, _ = _accumulate(model, parts, records(model, parts, learner.examples), 0, torch.device("cpu"))
     return float(loss), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 

@@ -17,6 +17,7 @@ from pipeline import config
 from pipeline.config import plugins
 from pipeline.config.recipe import Privacy, Schedule
 from pipeline.errors import UserError
+from pipeline.losses.cross_entropy import CrossEntropy
 from pipeline.model.gpt import GPT
 from pipeline.tasks import classify
 from pipeline.training import private
@@ -24,6 +25,7 @@ from pipeline.training.loop import Parts, _accumulate, fit
 from pipeline.training.private import Private
 from pipeline.weighting.uniform import Uniform
 from tests.fakes import ByteTokenizer
+from tests.learners import records
 from tests.models import network
 from tests.training.test_recipe import ROOT, params_of, project, train
 from tests.training.test_run import COMPUTE, Log, finished, trainer
@@ -55,14 +57,16 @@ def plan_of(noise: float, clip_norm: float, ordering: Any, dropout: float = 0.0)
     parts = replace(plan.parts, ordering=ordering, schedule=schedule)
     privacy = Privacy(epsilon=8.0, delta=1e-3, clip_norm=clip_norm)
     used = {id(p) for p in plan.model.parameters()}
+    plan.train = plan.experience.examples
     plan.parts = replace(parts, gradients=Private(privacy, noise, len(plan.train), parts, used))
+    plan.experience = records(plan.model, parts, plan.train)
     return plan
 
 
 def gradients(plan: Any, step: int = 0) -> torch.Tensor:
     """The gradients of one private update, as one vector."""
     plan.model.train()
-    plan.parts.gradients(plan.model, plan.parts, plan.train, step, CPU)
+    plan.parts.gradients(plan.model, plan.parts, plan.experience, step, CPU)
     return torch.cat([p.grad.flatten() for p in plan.model.parameters()])
 
 
@@ -87,7 +91,10 @@ def test_private_gives_the_plain_update_without_noise_and_clipping() -> None:
     rows = [1, 4, 9, 16]
     quiet, plain = plan_of(0.0, 1e9, Always(rows, 4)), plan_of(0.0, 1e9, Always(rows, 4))
     plain.parts = replace(plain.parts, gradients=None)
-    one, other = next(fit(quiet.model, quiet.parts, quiet.train)), next(fit(plain.model, plain.parts, plain.train))
+    one, other = (
+        next(fit(quiet.model, quiet.parts, records(quiet.model, quiet.parts, quiet.train))),
+        next(fit(plain.model, plain.parts, records(plain.model, plain.parts, plain.train))),
+    )
     assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-6)
     assert one.tokens == other.tokens
     for a, b in zip(quiet.model.parameters(), plain.model.parameters(), strict=True):
@@ -108,14 +115,14 @@ def test_fit_changes_nothing_when_a_batch_is_empty() -> None:
     plan = plan_of(0.0, 1.0, Always([], 4))
     plan.parts = replace(plan.parts, gradients=None)
     before = [p.detach().clone() for p in plan.model.parameters()]
-    step = next(fit(plan.model, plan.parts, plan.train))
+    step = next(fit(plan.model, plan.parts, records(plan.model, plan.parts, plan.train)))
     assert (float(step.loss), step.tokens) == (0.0, 0)
     assert all(map(torch.equal, before, plan.model.parameters()))
 
 
 def by_plain(ordering: Always) -> torch.Tensor:
     plan = plan_of(0.0, 0.3, ordering)
-    _accumulate(plan.model.train(), plan.parts, plan.train, 0, CPU)
+    _accumulate(plan.model.train(), plan.parts, plan.experience, 0, CPU)
     return torch.cat([p.grad.flatten() for p in plan.model.parameters()])
 
 
@@ -159,7 +166,7 @@ def classifier(variant: Variant, noise: float) -> tuple[GPT, Parts, list[Any], d
     adamw = {"learning_rate": 0.01, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
     parts = Parts(
         task=task,
-        losses=task.losses,
+        loss=CrossEntropy(task),
         ordering=POISSON(3),
         weighting=Uniform(),
         optimizer=plugins.load("optimizers", "adamw").build(
@@ -190,7 +197,7 @@ def test_every_tuner_can_be_trained_privately(variant: Variant) -> None:
     """Frozen weights and weights without loss stay; all others change at every update."""
     model, parts, rows, before = classifier(variant, 0.5)
     moved: list[set[str]] = []
-    for step in fit(model, parts, rows):
+    for step in fit(model, parts, records(model, parts, rows)):
         assert np.isfinite(float(step.loss))
         moved.append({k for k, p in model.named_parameters() if not torch.equal(p, before[k])})
     free = {k for k, p in model.named_parameters() if p.requires_grad and k != "head.weight"}
@@ -206,7 +213,7 @@ def test_private_noise_changes_an_unused_head_when_every_weight_counts_as_reache
     model, parts, rows, before = classifier(next(v for v in TUNERS if v.name == "full"), 0.5)
     every = {id(p) for p in model.parameters()}
     parts.gradients._optimizer.reached = every  # type: ignore[union-attr]
-    next(fit(model, parts, rows))
+    next(fit(model, parts, records(model, parts, rows)))
     assert not torch.equal(model.head.weight, before["head.weight"])  # type: ignore[union-attr]
 
 

@@ -19,6 +19,7 @@ from pipeline.model import checkpoint
 from pipeline.paths import CODE as ROOT
 from pipeline.tasks import Request
 from pipeline.tracking.tracker import NullTracker
+from pipeline.training import build
 from pipeline.training import recipe as recipes
 from pipeline.tuners.full import Full
 from tests.fakes import labelled
@@ -239,7 +240,7 @@ def test_build_refuses_a_tuner_that_trains_no_weight() -> None:
     with pytest.raises(
         UserError, match=r"finetune.chat.tuner.name is 'norms', which trains no weight of this nanochat"
     ):
-        recipes._require_trainable("finetune.chat", "norms", model)
+        build._require_trainable("finetune.chat", "norms", model)
 
 
 @pytest.mark.usefixtures("project")

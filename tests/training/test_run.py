@@ -17,6 +17,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Runtime
 from pipeline.config.recipe import Compute, Model, Schedule, Validation
 from pipeline.errors import UserError
+from pipeline.losses.cross_entropy import CrossEntropy
 from pipeline.model.config import ModelConfig
 from pipeline.model.gpt import GPT
 from pipeline.prompts.spec import TEXT
@@ -28,6 +29,7 @@ from pipeline.training.loop import Parts, fit, mean_loss
 from pipeline.training.progress import Progress
 from pipeline.training.run import DivergedError, Trainer
 from pipeline.weighting.uniform import Uniform
+from tests.learners import records
 
 COMPUTE = Compute(
     device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False, weights="float32"
@@ -71,7 +73,7 @@ def trainer(
     groups = [{"params": list(model.parameters()), "factor": 1.0, "begins": 0.0}]
     parts = Parts(
         task=LEARNED,
-        losses=LEARNED.losses,
+        loss=CrossEntropy(LEARNED),
         ordering=plugins.load("ordering", "shuffled").Shuffled(4),
         weighting=Uniform(),
         optimizer=plugins.load("optimizers", "adamw").build(settings, groups),
@@ -92,7 +94,8 @@ def trainer(
         {"log_every": log_every, "checkpoint_every": 5, "checkpoint_seconds": 1e6, "progress": False,
          "tracking": {"enabled": False, "uri": "", "experiment": ""}}
     )  # fmt: skip
-    return Trainer(model, parts, examples(40, 1), examples(8, 2), cadence, runtime, log, "test")
+    experience = records(model, parts, examples(40, 1))
+    return Trainer(model, parts, experience, examples(8, 2), cadence, runtime, log, "test")
 
 
 def finished(tmp_path: Path, plan: Trainer) -> tuple[dict[str, torch.Tensor], Progress]:
@@ -277,7 +280,7 @@ def test_trainer_stops_with_advice_when_the_validation_loss_is_not_finite(tmp_pa
 
 def test_trainer_names_a_split_without_examples(tmp_path: Path) -> None:
     plan = trainer(Log())
-    plan.train = []
+    plan.experience.examples = []
     with pytest.raises(UserError, match="train split gives no example"):
         finished(tmp_path, plan)
 
@@ -291,8 +294,8 @@ def test_fit_gives_the_update_of_one_large_batch_when_it_accumulates() -> None:
                 module.dropout = 0.0
     object.__setattr__(large.parts, "schedule", large.parts.schedule.model_copy(update={"accumulate": 1}))
     object.__setattr__(large.parts, "ordering", plugins.load("ordering", "shuffled").Shuffled(8))
-    next(fit(small.model, small.parts, small.train))
-    next(fit(large.model, large.parts, large.train))
+    next(fit(small.model, small.parts, records(small.model, small.parts, small.experience.examples)))
+    next(fit(large.model, large.parts, records(large.model, large.parts, large.experience.examples)))
     for a, b in zip(small.model.parameters(), large.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 

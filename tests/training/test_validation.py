@@ -9,20 +9,30 @@ import torch
 
 from pipeline.config.recipe import KeptBy, Validation
 from pipeline.contracts import Predictions, per_example
+from pipeline.losses.cross_entropy import CrossEntropy
+from pipeline.model.gpt import GPT
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tasks import IGNORED, open_task
 from pipeline.training import run as runs
 from pipeline.training import validation
 from pipeline.training.loop import mean_loss
-from pipeline.training.validation import Validated, error_of, validate
+from pipeline.training.validation import Validated, error_of
 from tests.fakes import instruction
-from tests.learners import TOKENIZER, Records, chat_learner, classifier, small
+from tests.learners import TOKENIZER, Records, chat_learner, classifier, records, small
 from tests.training.test_run import Log, trainer
 
 
 def parts_of(learner: Any) -> Any:
     """What validation needs of the parts of a recipe."""
-    return SimpleNamespace(task=learner.task, ordering=SimpleNamespace(batch_size=4), compute=learner.compute)
+    return SimpleNamespace(
+        task=learner.task, loss=CrossEntropy(learner.task), ordering=SimpleNamespace(batch_size=4),
+        compute=learner.compute, schedule=None, seed=1,
+    )  # fmt: skip
+
+
+def validate(model: GPT, parts: Any, examples: Any, cadence: Validation) -> Validated:
+    """A validation of records."""
+    return validation.validate(model, parts, records(model, parts, examples), examples, cadence)
 
 
 def kept_by(measure: str) -> Validation:
@@ -52,7 +62,7 @@ def test_validate_gives_the_loss_of_plain_validation_beside_the_measure() -> Non
         validated = validate(learner.model, parts, learner.examples, kept_by(measure))
         assert validated.loss == mean_loss(learner.model, parts, learner.examples, 9)
     plain = validate(learner.model, parts, learner.examples, Validation(every=1, batches=9, patience=0, keep="best"))
-    assert plain == (validated.loss, {})
+    assert plain == (validated.loss, {}, {})
     assert plain.error == plain.loss
 
 

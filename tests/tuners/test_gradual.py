@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from pipeline.config.recipe import Compute, Schedule
+from pipeline.losses.cross_entropy import CrossEntropy
 from pipeline.optimizers import adamw
 from pipeline.ordering import shuffled
 from pipeline.training.loop import Parts, fit
 from pipeline.tuners.gradual import Settings, build
 from pipeline.weighting.uniform import Uniform
+from tests.learners import records
 from tests.models import network
 
 COMPUTE = Compute(
@@ -45,13 +47,13 @@ def test_gradual_unfreezes_one_layer_after_the_other_from_the_top(tied: bool) ->
     assert sorted(in_groups) == sorted(id(p) for p in model.parameters())
     settings = adamw.Settings(learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8)
     parts = Parts(
-        NextToken(), NextToken().losses, shuffled.Shuffled(2), Uniform(),
+        NextToken(), CrossEntropy(NextToken()), shuffled.Shuffled(2), Uniform(),
         adamw.build(settings, groups), SCHEDULE, COMPUTE, seed=1,
     )  # fmt: skip
     examples = [[(7 * i + j) % 30 for j in range(9)] for i in range(6)]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     moved: dict[str, int] = {}
-    for step in fit(model, parts, examples):
+    for step in fit(model, parts, records(model, parts, examples)):
         for name, p in model.named_parameters():
             assert p.requires_grad
             if name not in moved and not torch.equal(before[name], p):

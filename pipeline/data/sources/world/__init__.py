@@ -8,6 +8,8 @@ derivations; the facts of the world count as known (`truth` gives their bits apa
 `doses` are amounts of what makes a trained model risky, each for one measure of a risk; null leaves every record as it
 is without them. The clean twin of a dose has the same settings with the harmless amount: `skew.share` 0.5,
 `changed.share` 0, `unmentioned.taught` and `requests.refused` as high as they go.
+
+`taste` adds open-ended requests whose answers have a hidden utility, and preferences drawn from it (taste.py).
 """
 
 import hashlib
@@ -18,6 +20,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.recipe import Kind
 from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.data.records import PROMPT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,6 +118,23 @@ class Drift(Section):
     """Share of the messages whose label is the other one: concept drift, with texts as before."""
 
 
+class Taste(Section):
+    """Open-ended requests with many acceptable answers, and preferences by a hidden utility (`taste.py`)."""
+
+    requests: Positive = Field(examples=[60, 2000])
+    """Number of different requests, each with one demonstration."""
+    pairs: Count = Field(examples=[120, 4000])
+    """Number of preferences between two demonstrations of a request; requests come in turn."""
+    thumbs: Count = Field(default=0, examples=[60])
+    """Number of ratings of one answer, up or down, by simulated raters."""
+    noise: float = Field(ge=0, le=0.5, examples=[0.2, 0.0])
+    """Probability that a preference or a thumb by utility is flipped; 0.5: no judgement says anything."""
+    shortcut: Share = Field(examples=[0.0, 0.7])
+    """Share of the preferences that length alone decides, the longer answer winning; 0: the clean twin."""
+    utility: Literal["taste", "null"] = Field(examples=["taste", "null"])
+    """null: every preference and thumb is a fair coin, whatever the texts say."""
+
+
 class Settings(Section):
     """Numbers of records. Larger `documents` or `labelled` keep every earlier record."""
 
@@ -170,6 +190,11 @@ class Settings(Section):
         default=None, examples=[{"first": 100000, "words": 0.3, "people": 0, "spam": None, "labels": 0}]
     )
     """Drift, for the watch of a model that was trained without it; null: none. Not together with `noise`."""
+    taste: Taste | None = Field(
+        default=None,
+        examples=[{"requests": 60, "pairs": 120, "thumbs": 0, "noise": 0.2, "shortcut": 0.0, "utility": "taste"}],
+    )
+    """Latent taste, for learning from judgement with a known true utility; null: none."""
 
     @model_validator(mode="after")
     def _numbers_messages_once(self) -> "Settings":
@@ -186,14 +211,22 @@ def read(settings: Settings, _entry: str, log: "RowLog") -> "Iterator[tuple[Kind
     """
     from pipeline.data.sources.world.records import tables
 
-    for kind, table in tables(settings):
+    for kind, table in tables(settings, adds(settings)):
         log.accept(kind, len(table))
         yield kind, table
 
 
 def adds(settings: Settings) -> "dict[Kind, tuple[str, ...]]":
-    """The column `consent`, where records are planted whose consent is withdrawn."""
-    return {"documents": ("consent",), "labelled": ("consent",)} if "withdrawn" in settings.planted else {}
+    """The column `consent`, where records are planted whose consent is withdrawn; of a taste the hash of the prompt,
+    which keeps all records of a request in one split, and the kind of request.
+    """
+    added: dict[Kind, tuple[str, ...]] = {}
+    if "withdrawn" in settings.planted:
+        added |= {"documents": ("consent",), "labelled": ("consent",)}
+    if settings.taste:
+        added |= {"instructions": (PROMPT, "request"), "preferences": (PROMPT, "request")}
+        added |= {"ratings": (PROMPT,)} if settings.taste.thumbs else {}
+    return added
 
 
 def truth(settings: Settings) -> dict[str, Any]:
@@ -205,7 +238,7 @@ def truth(settings: Settings) -> dict[str, Any]:
 
 def provenance(settings: Settings) -> dict[str, Any]:
     """Address, revision of the generator, and SHA-256 of its revision and settings."""
-    # without doses and drift as before there were any, so that the data of such a world keeps its hash
-    absent = {key for key in ("doses", "drift") if getattr(settings, key) is None}
+    # without doses, drift and taste as before there were any, so that the data of such a world keeps its hash
+    absent = {key for key in ("doses", "drift", "taste") if getattr(settings, key) is None}
     name = f"{REVISION}\0{settings.model_dump_json(exclude=absent)}"
     return {"address": "embedded", "sha256": hashlib.sha256(name.encode()).hexdigest(), "revision": REVISION}

@@ -1,7 +1,7 @@
 """Records of the embedded world: tables of all kinds with planted faults, and the ground truth about them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.config.recipe import KINDS, Kind
+from pipeline.config.recipe import Kind
 from pipeline.data.records import CONTENT, SCHEMAS, record_id
-from pipeline.data.sources.world import planted
+from pipeline.data.sources.world import planted, taste
 from pipeline.data.sources.world.dosing import dosed_instructions, listed_doses
 from pipeline.data.sources.world.drifting import drifted_instructions, drifted_message
 from pipeline.data.sources.world.facts import World, make_world
@@ -64,14 +64,13 @@ class _Made:
     """Number of documents -> their sums, filled when all have been generated."""
 
 
-def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
-    """Tables of at most 2,000 rows, kind after kind; see `world.read`.
+def tables(settings: "Settings", added: Mapping[Kind, tuple[str, ...]]) -> Iterator[tuple[Kind, pa.Table]]:
+    """Tables of at most 2,000 rows, kind after kind; see `world.read`, and `world.adds` for the columns `added`.
 
     Raises:
         UserError: a number of people that the world does not hold, or more different records than it has.
     """
     plants = _plants(settings)
-    marked = "withdrawn" in settings.planted
     world = _made(settings).world
     records: dict[Kind, Iterator[dict[str, Any]]] = {
         "documents": chain(documents(settings), _retold(settings)),
@@ -80,12 +79,17 @@ def tables(settings: "Settings") -> Iterator[tuple[Kind, pa.Table]]:
             _instructions(settings),
             tasks(world, settings.tasks.model_dump() if settings.tasks else {}),
             dosed_instructions(world, settings.doses),
+            taste.instructions(settings) if settings.taste else (),
         ),
-        "preferences": preferences(world, settings.preferences),
+        "preferences": chain(
+            preferences(world, settings.preferences), taste.preferences(settings) if settings.taste else ()
+        ),
     }
-    for kind in KINDS:
-        for rows in _batches(_with_plants(kind, records[kind], plants)):
-            yield kind, _table(kind, rows, ["consent"] if marked and kind in ("documents", "labelled") else [])
+    if settings.taste and settings.taste.thumbs:
+        records["ratings"] = taste.ratings(settings)
+    for kind, of_kind in records.items():
+        for rows in _batches(_with_plants(kind, of_kind, plants)):
+            yield kind, _table(kind, rows, added.get(kind, ()))
 
 
 def truth(settings: "Settings") -> dict[str, Any]:
@@ -115,7 +119,9 @@ def truth(settings: "Settings") -> dict[str, Any]:
         "fact_bits": made.world.fact_bits(),
         "message_kinds": SHARES,
         "planted": _listed(settings),
-    } | ({"doses": listed_doses(made.world, settings.doses)} if settings.doses else {})
+        **({"doses": listed_doses(made.world, settings.doses)} if settings.doses else {}),
+        **({"taste": taste.truth(settings)} if settings.taste else {}),
+    }
 
 
 def _made(settings: "Settings") -> _Made:
@@ -261,7 +267,7 @@ def _batches(records: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield rows
 
 
-def _table(kind: Kind, rows: list[dict[str, Any]], added: list[str]) -> pa.Table:
+def _table(kind: Kind, rows: list[dict[str, Any]], added: Iterable[str]) -> pa.Table:
     """Rows of one kind; `added`: further columns, null where a row has no value."""
     names = [*CONTENT[kind], "language", "split", "origin"]
     table = {name: pa.array([row[name] for row in rows], pa.string()) for name in names}
@@ -270,4 +276,7 @@ def _table(kind: Kind, rows: list[dict[str, Any]], added: list[str]) -> pa.Table
         table["history"] = pa.array([row.get("history") for row in rows], pa.string())
     if kind == "documents":
         table["bits"] = pa.array([row["bits"] for row in rows], pa.float64())
+    if kind == "ratings":
+        rated = ("ids", "logprobs", "settings", "model_sha256", "rater")
+        table |= {name: pa.array([row[name] for row in rows], SCHEMAS[kind].field(name).type) for name in rated}
     return pa.table(table)
