@@ -12,7 +12,9 @@ from pipeline.losses import Loss
 from pipeline.model.gpt import GPT
 from pipeline.prompts.request import Request
 from pipeline.seeds import seed_for
+from pipeline.losses.ppo import PPO
 from tests.losses import oracle
+from tests.variants import build
 
 
 class Rollout(NamedTuple):
@@ -39,12 +41,13 @@ class Block:
         return oracle.example(self.rollouts[i].prompt, self.rollouts[i].answer)
 
 
-def drawn(model: GPT, samples: int, seed: int, temperature: float = oracle.TEMPERATURE) -> Block:
+def drawn(model: GPT, samples: int, seed: int, temperature: float = oracle.TEMPERATURE, groups: int = 4) -> Block:
     """Samples of every prompt."""
     task, rollouts = oracle.task(), []
-    engine = Engine(model.eval(), max_rows=samples * len(oracle.RECORDS))
+    records = [oracle.RECORDS[group % len(oracle.RECORDS)] for group in range(groups)]
+    engine = Engine(model.eval(), max_rows=samples * groups)
     rows: dict[int, tuple[list[int], list[float]]] = {}
-    for group, record in enumerate(oracle.RECORDS):
+    for group, record in enumerate(records):
         prompt = task.prompt(Request(record["instruction"]))
         settings = RowSettings(
             oracle.MAX_TOKENS, temperature, stop=frozenset({task.stop}), seed=seed_for(seed, "rollouts", group)
@@ -57,7 +60,7 @@ def drawn(model: GPT, samples: int, seed: int, temperature: float = oracle.TEMPE
             rows[token.row][0].append(token.id)
     for row, (ids, _) in sorted(rows.items()):
         group = row // samples
-        record = oracle.RECORDS[group]
+        record = records[group]
         prompt = tuple(task.prompt(Request(record["instruction"])))
         text = task.answer(oracle.Letters().decode(ids))
         rollouts.append(Rollout(record, prompt, tuple(ids), (), text, ids[-1] == 0, group))
@@ -78,24 +81,47 @@ def _logprobs(model: GPT, task: Any, rollouts: Sequence[Rollout], temperature: f
     return found
 
 
-def batch_of(loss: Loss, model: GPT, block: Block, rows: Sequence[int] | None = None) -> Batch:
-    """Rows of a block with the experience's and the loss's columns."""
-    task: TaskProtocol = oracle.task()
-    rows = list(range(len(block))) if rows is None else list(rows)
-    batch = task.collate([block[row] for row in rows])
+def columns_of(loss: Loss, model: GPT, block: Block) -> dict[str, Tensor]:
+    """Columns of the experience and of the loss."""
     width = max(len(one.prompt) + len(one.answer) - 1 for one in block.rollouts)
     behaviour = torch.zeros(len(block), width)
     for row, one in enumerate(block.rollouts):
         start = len(one.prompt) - 1
         behaviour[row, start : start + len(one.answer)] = torch.tensor(one.logprobs)
-    columns = {
+    return {
         "behaviour_logprobs": behaviour,
         "score": block.scores_E,
         "group": torch.tensor([one.group for one in block.rollouts]),
         "ended": torch.tensor([float(one.ended) for one in block.rollouts]),
         **loss.columns(model, block),
     }
+
+
+def batch_of(block: Block, columns: dict[str, Tensor], rows: Sequence[int] | None = None) -> Batch:
+    """Rows of a block with their columns."""
+    rows = list(range(len(block))) if rows is None else list(rows)
+    batch = oracle.task().collate([block[row] for row in rows])
     for name, value in columns.items():
         part = value[rows]
         batch[name] = part[:, : batch["inputs"].shape[1]] if part.dim() > 1 else part
     return batch
+
+
+class World:
+    """A loss of the oracle's world on blocks of its own rollouts."""
+
+    def __init__(self, name: str, groups: int = 64, samples: int = 4, dropout: float = 0.0, **changes: Any) -> None:
+        self.model, self.reference = oracle.policy(0, dropout=dropout), oracle.policy(1, 9.0)
+        self.loss = build("losses", name, oracle.learner(self.model, self.reference), **changes)
+        if isinstance(self.loss, PPO):
+            with torch.no_grad():
+                self.loss.value.head.weight.normal_(0.0, 1.0, generator=torch.Generator().manual_seed(3))
+        self.groups, self.samples = groups, samples
+
+    def fill(self, number: int) -> Block:
+        self.block = drawn(self.model, self.samples, number, groups=self.groups)
+        self.columns = columns_of(self.loss, self.model, self.block)
+        return self.block
+
+    def batch(self, rows: Sequence[int] | None = None) -> Batch:
+        return batch_of(self.block, self.columns, rows)

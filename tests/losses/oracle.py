@@ -63,9 +63,9 @@ def task() -> Asked:
     return Asked(spec, Letters())  # type: ignore[arg-type]
 
 
-def policy(seed: int = 0, scale: float = 12.0) -> GPT:
+def policy(seed: int = 0, scale: float = 12.0, dropout: float = 0.0) -> GPT:
     """A network whose distributions differ from token to token."""
-    model = network("llama", vocab_size=4, context_length=8, n_layers=1, d_model=8, d_ff=8, head_dim=4)
+    model = network("llama", vocab_size=4, context_length=8, n_layers=1, d_model=8, d_ff=8, head_dim=4, dropout=dropout)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

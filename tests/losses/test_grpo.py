@@ -10,7 +10,7 @@ import torch
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_format import exported_name
 from tests.losses import oracle, trl_grpo
-from tests.losses.blocks import Block, Rollout, batch_of
+from tests.losses.blocks import Block, Rollout, batch_of, columns_of
 from tests.models import network
 from tests.variants import build
 
@@ -46,7 +46,8 @@ def test_grpo_equals_trl_on_the_same_completions(found: Any) -> None:
         standardise=scale == "group", divisor=DIVISORS[loss_type],
         clip={"low": 0.2, "high": high}, kl={"weight": beta, "form": form},
     )  # fmt: skip
-    batch = batch_of(loss, model, golden_block(found["behaviour"], temperature))
+    block = golden_block(found["behaviour"], temperature)
+    batch = batch_of(block, columns_of(loss, model, block))
     torch.testing.assert_close(batch["advantages"], torch.tensor(found["advantages"]), atol=1e-6, rtol=1e-6)
     value = loss.losses(model, batch).mean()
     assert float(value.detach()) == pytest.approx(found["loss"], abs=1e-6)

@@ -9,7 +9,7 @@ import torch
 from pipeline.losses.ppo import PPO
 from pipeline.model.gpt import GPT
 from tests.losses import oracle
-from tests.losses.blocks import Block, batch_of, drawn
+from tests.losses.blocks import Block, batch_of, columns_of, drawn
 from tests.variants import build
 
 
@@ -89,7 +89,7 @@ def test_ppo_equals_a_plain_implementation_on_the_same_buffer(changes: dict[str,
     loss = with_values(build("losses", "ppo", oracle.learner(model, reference), **changes))
     block = drawn(model, samples=3, seed=5)
     before = [plain_values(loss, one.prompt, one.answer) for one in block.rollouts]
-    batch = batch_of(loss, model, block)
+    batch = batch_of(block, columns_of(loss, model, block))
     for _ in range(2):
         expected = plain_ppo(loss, model, reference, block, before)
         found = loss.losses(model, batch)
