@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.contracts import IGNORED, Batch, Learner
-from pipeline.errors import UserError
-from pipeline.losses.kto import mismatched
 from pipeline.model import checkpoint
 from pipeline.prompts.spec import TaskSpec
 from pipeline.tasks.preference import Preference
