@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import torch
+
 from pipeline.config.recipe import Compute
 from pipeline.contracts import Learner
 from pipeline.experience.records import Records as Experience
@@ -21,6 +23,10 @@ MESSAGES = [
     labelled("ödül kazandın", "spam", source="trusted"), labelled("akşama gel", "ham", source="trusted"),
     labelled("ödül", "spam", source="found"), labelled("gel", "spam", source="found"),
     labelled("kazandın", "ham", source="found"), labelled("akşam", "ham", source="found"),
+]  # fmt: skip
+PREFERENCES = [
+    instruction("Nerede?", "", chosen="İzmir", rejected="hiç"), instruction("Kim?", "", chosen="Ayşe", rejected="o geldi"),
+    instruction("Ne zaman?", "", given="dün", chosen="dün akşam", rejected="yok"),
 ]  # fmt: skip
 ANSWERS = [instruction("Nerede?", "İzmir"), instruction("Kim?", "Ayşe geldi")]
 
@@ -65,3 +71,20 @@ def chat_learner(model: GPT | None = None, **more: Any) -> Learner:
     task = build("tasks", "instruct", context, template="chat", max_tokens=48, max_prompt_tokens=36)
     records = Records(ANSWERS, task)
     return Learner(model or small(0), task, records, COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
+
+
+def judged_learner(name: str, model: GPT | None = None, **more: Any) -> Learner:
+    """A learner of preferences by task preference, reward or thumbs; its reference is a smaller model."""
+    context = TaskContext(TOKENIZER, 48, [])  # type: ignore[arg-type]
+    task = build("tasks", name, context, template="chat", max_tokens=48, max_prompt_tokens=36)
+    model = model or small(0)
+    if name == "reward":
+        model.add_score(1, torch.Generator().manual_seed(1))
+    more = {"reference": lambda: small(0, n_layers=1)} | more
+    return Learner(model, task, Records(PREFERENCES, task), COMPUTE, TOKENIZER, **more)  # type: ignore[arg-type]
+
+
+def batch_of(loss: Any, learner: Learner, rows: list[int]) -> dict[str, Any]:
+    """These examples with the columns of the loss, as training gives them."""
+    columns = loss.columns(learner.model, learner.examples)
+    return learner.batch(rows) | {name: column_E[rows] for name, column_E in columns.items()}

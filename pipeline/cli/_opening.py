@@ -13,7 +13,7 @@ from pipeline.data.conversations import texts
 from pipeline.data.shards import Shard
 from pipeline.evaluation import Subject
 from pipeline.paths import PROVENANCE
-from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.spec import REWARD, TaskSpec
 
 _SHOWN = 3
 _READ = 512  # records of the training split that the examples are chosen from
@@ -55,6 +55,8 @@ def _taught(task: TaskSpec) -> str:
         return f"it answers a text with any of {len(task.outputs)} labels: {', '.join(task.outputs)}."
     if task.name == "regress":
         return f"it answers a text with a number; the numbers of its training texts have the mean {task.mean:.6g}."
+    if task.name == REWARD:
+        return "a reward model; it scores an answer to a question, and gives none."
     if task.labels:
         return f"a classifier; it answers a text with one of {len(task.labels)} labels: {', '.join(task.labels)}."
     if task.name == "chat":

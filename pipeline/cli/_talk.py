@@ -11,9 +11,11 @@ import torch
 from pipeline import config, files, foreign
 from pipeline.cli._opening import opening
 from pipeline.data.conversations import Earlier, Turn
+from pipeline.errors import UserError
 from pipeline.evaluation import Subject, open_subject, text_scores
 from pipeline.inference.answers import Sampling, stream_answer
 from pipeline.paths import MODELS
+from pipeline.prompts.spec import REWARD
 from pipeline.seeds import seed_for
 from pipeline.tasks import Request, Scoring
 
@@ -27,9 +29,14 @@ def talk(name: str, sampling: Sampling, seed: int | None) -> None:
         seed: of the draws; None gives another answer each time.
 
     Raises:
-        UserError: no such model.
+        UserError: no such model, or a reward model.
     """
     subject, recipe = _open(name)
+    if subject.tasks[0].spec.name == REWARD:
+        raise UserError(
+            f"{name} is a reward model: it scores answers and gives none; chat with another model. Its registered "
+            "version scores a table with the columns text and answer, `tohum serve` the answers of a POST /v1/classify"
+        )
     for sentence in opening(subject, config.load(), recipe):
         click.echo(sentence, err=True)
     generator = _generator(seed, subject.model.embed.weight.device)

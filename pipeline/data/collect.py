@@ -199,7 +199,7 @@ def _added(entry: str, source: Source) -> dict[Kind, tuple[str, ...]]:
     module = plugins.load("data/sources", source.name)
     if hasattr(module, "adds"):
         return dict(module.adds(settings))
-    if not getattr(settings, "columns", None):
+    if getattr(settings, "columns", None) is None:
         return {}
     shape = Shape.of(settings, f"download.sources.{entry}")
     return {shape.kind: shape.added} if shape.added else {}

@@ -28,9 +28,10 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.inference.sampling import Filter, pick
 from pipeline.model.cache import KeyValue
-from pipeline.model.decoding import Compile, FlatModel, Piece
+from pipeline.model.decoding import Compile, FlatModel
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
+from pipeline.model.row_attention import Piece
 from pipeline.seeds import seed_for
 
 _PIECE = 256  # tokens of a prompt in one pass; fixed by the prompt alone, so its numbers are the same in any company

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.recipe import Compute
-from pipeline.contracts import Judged
+from pipeline.contracts import Judged, JudgeProtocol
 from pipeline.errors import UserError
 from pipeline.inference.answers import ends
 from pipeline.inference.divergence import Drawn, draw
 from pipeline.inference.engine import RowSettings
-from pipeline.judges import Judge
 from pipeline.model.gpt import GPT
 from pipeline.seeds import seed_for
 from pipeline.tasks import Request, Task
@@ -49,7 +48,7 @@ class Sampled(NamedTuple):
         kept = [i for i in range(len(self.drawn)) if i % self.samples < samples]
         return Sampled(self.records, samples, [self.drawn[i] for i in kept], [self.texts[i] for i in kept])
 
-    def scores(self, judge: Judge) -> Floats:
+    def scores(self, judge: JudgeProtocol) -> Floats:
         """scores_PS of a judge.
 
         Raises:

@@ -46,11 +46,12 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         """One answer per text or request, in order.
 
-        `label` and `score` (its probability); `labels` and `probabilities` (multi_label); `value` (regress); or
-        `completion`.
+        `label` and `score` (its probability); `labels` and `probabilities` (multi_label); `value` (regress);
+        `reward` of the request's own answer (reward); or `completion`.
 
         Raises:
-            UserError: a text that is no string, an unknown or impossible setting.
+            UserError: a text that is no string, an unknown or impossible setting; for a reward model a request without
+                an answer to score, which every plain text is.
         """
         requests = [_request(row, text) for row, text in enumerate(texts)]
         if isinstance(self.task, Scoring):

@@ -3,7 +3,8 @@
     answers(predictor, table, {"max_tokens": 20})  ->  [{"completion": "..."}]
 
 Columns: `text`, and for a task with a prompt template the optional `input` and `history`, as records of instructions
-have them. Faults name the row and the column, for the 400 of MLflow's scoring server.
+have them; of a reward model `answer` too, the text to score. Faults name the row and the column, for the 400 of
+MLflow's scoring server.
 """
 
 import math
@@ -14,23 +15,24 @@ from pipeline.data import conversations
 from pipeline.errors import UserError
 from pipeline.inference.predictor import GENERATION, Predictor
 from pipeline.prompts.request import Request
-from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.spec import REWARD, TaskSpec
 from pipeline.tasks import Scoring
 
 TEXT = "text"
-INPUT, HISTORY = "input", "history"
+INPUT, HISTORY, ANSWER = "input", "history", "answer"
 
 
 def columns(task: TaskSpec) -> dict[str, bool]:
     """Name -> whether it is required, for each column of a model's requests."""
-    return {TEXT: True} | ({INPUT: False, HISTORY: False} if task.template else {})
+    scored = {ANSWER: True} if task.name == REWARD else {}
+    return {TEXT: True} | scored | ({INPUT: False, HISTORY: False} if task.template else {})
 
 
 def answers(predictor: Predictor, table: Any, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """One answer per row.
 
     `label`, `score` and the `probabilities` of all labels; `labels` and `probabilities` (multi_label); `value`
-    (regress); or `completion`.
+    (regress); `reward` (reward); or `completion`.
 
     Args:
         predictor: a loaded model.
@@ -52,9 +54,11 @@ def _requests(table: Any, known: Mapping[str, bool]) -> list[Request]:
     there = [str(name) for name in table.columns]
     fault = next((f"a column {name!r}" for name in there if name not in known), None)
     fault = fault or next((f"two columns {name!r}" for name in there if there.count(name) > 1), None)
-    if fault or TEXT not in there:
+    missing = next((name for name, required in known.items() if required and name not in there), None)
+    if fault or missing:
+        needed = " and ".join(repr(name) for name, required in known.items() if required)
         optional = "".join(f" and optionally {name}" for name, required in known.items() if not required)
-        raise UserError(f"the request has {fault or f'no column {TEXT!r}'}; expected {TEXT!r}{optional}")
+        raise UserError(f"the request has {fault or f'no column {missing!r}'}; expected {needed}{optional}")
     return [_request(number, row) for number, row in enumerate(table.to_dict("records"), start=1)]
 
 
@@ -67,13 +71,13 @@ def _request(number: int, row: Mapping[str, Any]) -> Request:
             f"row {number}: {HISTORY}: {error}; expected the earlier messages as JSON, "
             '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
         ) from None
-    return Request(text, given, earlier)
+    return Request(text, given, earlier, _cell(number, ANSWER, row[ANSWER]) if ANSWER in row else None)
 
 
 def _cell(number: int, name: str, value: Any) -> str:
     """The text in a cell; an empty one only where the column is optional."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
-    if missing and name != TEXT:
+    if missing and name not in (TEXT, ANSWER):
         return ""
     if not isinstance(value, str):
         found = "null" if missing else f"{value!r:.40} ({type(value).__name__})"

@@ -1,7 +1,8 @@
 """Direct preference optimisation: pairs of answers train the model, without a reward model (Rafailov et al. 2023).
 
-The reward of an answer is the gain in its likelihood over a frozen reference: r = ln p(answer | prompt) -
-ln p_ref(answer | prompt), summed over its tokens, or their mean with `length_normalised`. With d = r(chosen) - r(rejected):
+The reward of an answer is the gain in its likelihood over a frozen reference, r = ln p(answer | prompt) -
+ln p_ref(answer | prompt): a sum over its tokens, or their mean with `length_normalised`. With d = r(chosen) -
+r(rejected):
 
     sigmoid   -ln sigmoid(beta d)                            equation 7; with smoothing e: (1 - e) of that and e of the
                                                              swapped pair (cDPO, Mitchell 2023)

@@ -67,7 +67,7 @@ def merge(name: str, chosen: Merge, models: Path) -> dict[str, float]:
     return figures
 
 
-HEADS = frozenset({"classify", "multi_label", "regress"})
+HEADS = frozenset({"classify", "multi_label", "regress", "reward"})
 """Tasks whose answers are the outputs of a linear head; merged heads must answer the same task."""
 
 

@@ -43,7 +43,7 @@ _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
-PROBLEM_TYPES = {"multi_label": "multi_label_classification", "regress": "regression"}
+PROBLEM_TYPES = {"multi_label": "multi_label_classification", "regress": "regression", "reward": "regression"}
 """Task -> `problem_type` of its head in transformers; other heads answer with one label."""
 
 

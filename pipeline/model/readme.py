@@ -27,7 +27,7 @@ from transformers import pipeline
 {use}
 ```
 """
-_HEADS = ("classify", "multi_label", "regress")
+_HEADS = ("classify", "multi_label", "regress", "reward")
 """Tasks that answer by a classification head."""
 _PIPELINES = {
     "classify": (
@@ -90,6 +90,32 @@ Answers with a number. The head's output is in standard deviations from the mean
 is `{mean} + {deviation} * score`. {reads}
 The model was trained on texts of at most {limit} tokens, {included}; Tohum leaves out the middle of a longer
 text, `truncation=True` its end.
+"""
+
+_REWARD = """
+A reward model: it scores an answer to messages by one number, the higher the better; only differences between answers
+to the same messages mean anything. Messages are written by the template {template}, an instruction with an input as one
+message: {joined}. The head reads the token that ends the answer. The model was trained on texts of at most {limit}
+tokens; Tohum leaves out the middle of a longer question or answer.
+"""
+
+_REWARD_CODE = """
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModelForSequenceClassification.from_pretrained("FOLDER")
+
+
+def reward(question, answer):
+    chat = [{{"role": "user", "content": question}}, {{"role": "assistant", "content": answer}}]
+    ids = tokenizer.apply_chat_template(chat, return_dict=False)
+    ids = ids[: len(ids) - ids[::-1].index({end})]  # up to the end of the answer
+    return model(torch.tensor([ids])).logits.item()
+
+
+print(reward("a question", "an answer") - reward("a question", "another answer"))
+```
 """
 
 _CLOZE = """
@@ -256,7 +282,10 @@ def text(
         adapter: the adapter's folder, which may be absent.
         architecture: of the network.
     """
-    words, code = _task(task, input_format.max_tokens, architecture)
+    if task["name"] == "reward":
+        words, code = _reward(task, input_format)
+    else:
+        words, code = _task(task, input_format.max_tokens, architecture)
     config = json.loads((adapter / CONFIG).read_bytes()) if (adapter / CONFIG).is_file() else {}
     head = _HEAD.format(family=family) + words
     if not config:
@@ -327,6 +356,13 @@ def _head(task: Mapping[str, Any], limit: int, architecture: Architecture) -> tu
     mean, deviation = repr(task["mean"]), repr(task["deviation"])
     code = _pipeline("regress").replace("MEAN", mean).replace("DEVIATION", deviation)
     return _REGRESS.format(**around, mean=mean, deviation=deviation), code
+
+
+def _reward(task: Mapping[str, Any], input_format: InputFormat) -> tuple[str, str]:
+    """As `_task`, for a reward model."""
+    template = task["template"]
+    said = _REWARD.format(template=template, joined=_JOINED[template], limit=task["max_tokens"])
+    return said, _REWARD_CODE.format(end=input_format.ends[0])
 
 
 def _open_weights(task: Mapping[str, Any], limit: int, architecture: Architecture) -> tuple[str, str]:

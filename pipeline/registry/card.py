@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.spec import REWARD, TaskSpec
 from pipeline.registry import card_header, obligations
 from pipeline.registry.facts import Facts, chain, gather, waived
 from pipeline.registry.markdown import table
@@ -248,6 +248,8 @@ def _decision(task: TaskSpec, words: Words) -> str:
     if task.name == "regress":
         mean, deviation = words.general(task.mean or 0.0, 6), words.general(task.deviation or 0.0, 6)
         return words("card.answers number", mean=mean, deviation=deviation)
+    if task.name == REWARD:
+        return words("card.answers reward")
     if not task.labels:
         return ""
     key = "card.answers labels" if task.name == "multi_label" else "card.answers label"

@@ -13,7 +13,7 @@ _METRICS = {
     "accuracy": "accuracy", "macro_f1": "f1", "micro_f1": "f1", "exact_match": "exact_match", "chrf": "chrf",
     "rouge_l": "rouge", "perplexity": "perplexity", "rmse": "rmse", "mae": "mae",
 }  # fmt: skip
-_CLASSIFIES = ("classify", "cloze", "multi_label", "regress")
+_CLASSIFIES = ("classify", "cloze", "multi_label", "regress", "reward")
 _HUB = "hf://datasets/"
 
 

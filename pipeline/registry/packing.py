@@ -20,7 +20,7 @@ from pipeline.config import plugins
 from pipeline.errors import UserError
 from pipeline.model.library_folder import is_library
 from pipeline.paths import CODE
-from pipeline.prompts.spec import TaskSpec
+from pipeline.prompts.spec import REWARD, TaskSpec
 from pipeline.prompts.templates import FOLDERS_OWN
 from pipeline.registry import contents, evidence
 from pipeline.registry.card import Facts
@@ -93,6 +93,8 @@ def _save(folder: Path, target: Path, task: TaskSpec) -> None:
     from importlib.metadata import version
 
     example = [{"text": "Where does Ayşe live?" if task.template else "Merhaba"}]
+    if task.name == REWARD:
+        example[0]["answer"] = "In İzmir."
     served: tuple[str, ...] = (*_SERVED_WITH, "transformers") if is_library(folder) else _SERVED_WITH
     served += ("jinja2",) if task.template == FOLDERS_OWN else ()
     requirements = [f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *served)]
@@ -133,6 +135,8 @@ def signature(task: TaskSpec) -> mlflow.models.ModelSignature:
     shares = ColSpec(Map(DataType.double), "probabilities")  # label -> probability
     if task.name == "regress":
         return ModelSignature(texts, Schema([ColSpec("double", "value")]))
+    if task.name == REWARD:
+        return ModelSignature(texts, Schema([ColSpec("double", "reward")]))
     if task.name == "multi_label":
         return ModelSignature(texts, Schema([ColSpec(Array(DataType.string), "labels"), shares]))
     if task.labels:

@@ -17,6 +17,7 @@ from pipeline.reporting import (
     answers_beside,
     energy,
     in_words,
+    judgement_page,
     lineage_picture,
     model_slices,
     plots,
@@ -55,6 +56,8 @@ def write(params: Params) -> None:
     with files.replace_folder(MODEL_PAGES) as temporary:
         for name in models:
             files.write_text(temporary / f"{name}.html", render(name, params, models))
+        if judgement_page.learners(params):
+            files.write_text(temporary / judgement_page.FILE, judgement_page.render(params, models))
 
 
 def render(

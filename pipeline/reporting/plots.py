@@ -15,26 +15,26 @@ from pipeline.reporting.methods import Cost, Method
 from pipeline.reporting.wording import Words, load
 
 # Stand-ins that become the page's own colours: text and axes, bars and curves, a second series, marks of the baseline.
-_INK, _PLOT, _SECOND, _MARK = "#010203", "#3b7a57", "#c9b458", "#b3261e"
-_OF_THE_PAGE = {_INK: "currentColor", _PLOT: "var(--plot)", _SECOND: "var(--plot-two)", _MARK: "var(--bad)"}
+INK, PLOT, SECOND, MARK = "#010203", "#3b7a57", "#c9b458", "#b3261e"
+_OF_THE_PAGE = {INK: "currentColor", PLOT: "var(--plot)", SECOND: "var(--plot-two)", MARK: "var(--bad)"}
 _NUMBER = re.compile(r"(?<=>)([−+-]?\d+)\.(\d+)(?=</text>)")
 
 
-def _figure(width: float, height: float) -> Any:
+def drawing(width: float, height: float) -> Any:
     """An empty matplotlib figure with reproducible SVG."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams |= {"svg.hashsalt": "tohum", "svg.fonttype": "none", "font.size": 9, "legend.facecolor": "none"}
     matplotlib.rcParams |= dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     )
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Any, words: Words, title: str) -> str:
+def svg(figure: Any, words: Words, title: str) -> str:
     """The figure as inline SVG with a title, for readers that see no pictures."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -48,7 +48,7 @@ def _svg(figure: Any, words: Words, title: str) -> str:
 
 def _bars(axes: Any, pairs: list[tuple[str, float]]) -> Any:
     """Horizontal bars with names, the first at the top; returns them."""
-    bars = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color=_PLOT)
+    bars = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color=PLOT)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     return bars
@@ -64,7 +64,7 @@ def scores(models: list[dict[str, Any]], words: Words) -> str:
     ]
     if not rows:
         return ""
-    figure = _figure(7, 0.6 + 0.35 * len(rows))
+    figure = drawing(7, 0.6 + 0.35 * len(rows))
     axes = figure.subplots()
     _bars(axes, [(name, value) for name, _, value, _ in rows])
     baselines = [
@@ -76,14 +76,14 @@ def scores(models: list[dict[str, Any]], words: Words) -> str:
         axes.text(1.04, place, words.number(value, 3), va="center")  # right of every interval
         if bounds := in_words.interval_bounds(metrics, score):
             below, above = max(0.0, value - bounds[0]), max(0.0, bounds[1] - value)
-            axes.errorbar(value, place, xerr=[[below], [above]], color=_INK, capsize=2, linewidth=1)
+            axes.errorbar(value, place, xerr=[[below], [above]], color=INK, capsize=2, linewidth=1)
     if baselines:
-        axes.plot(*zip(*baselines, strict=True), "|", color=_MARK, markersize=13, markeredgewidth=2,
+        axes.plot(*zip(*baselines, strict=True), "|", color=MARK, markersize=13, markeredgewidth=2,
                   label=words("baseline.name"))  # fmt: skip
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, handlelength=1)
     axes.set_xlim(0, 1.15)
     axes.set_xlabel(words("plot.scores"))
-    return _svg(figure, words, words("plot.scores"))
+    return svg(figure, words, words("plot.scores"))
 
 
 def by_time(methods: list[Method], costs: dict[str, Cost], words: Words | None = None) -> str:
@@ -108,10 +108,10 @@ def _points(points: list[tuple[float, Method]], label: str, words: Words) -> str
         return ""
     score = points[0][1].score
     chosen = sorted(((cost, method) for cost, method in points if method.score == score), key=lambda point: point[0])
-    figure = _figure(8, 1.5 + 0.25 * len(chosen))
+    figure = drawing(8, 1.5 + 0.25 * len(chosen))
     axes = figure.subplots()
     for place, (cost, method) in enumerate(chosen):
-        axes.errorbar(cost, method.mean, yerr=method.spread, fmt="o", color=_PLOT, capsize=3)
+        axes.errorbar(cost, method.mean, yerr=method.spread, fmt="o", color=PLOT, capsize=3)
         left = place % 2 == 1  # neighbours are named on two sides, so that names of like costs stay readable
         axes.annotate(
             method.name, (cost, method.mean), textcoords="offset points",
@@ -119,19 +119,19 @@ def _points(points: list[tuple[float, Method]], label: str, words: Words) -> str
         )  # fmt: skip
     baseline = next((method.baseline for _, method in chosen if method.baseline is not None), None)
     if baseline is not None:
-        axes.axhline(baseline.accuracy, color=_MARK, linestyle="--", linewidth=1, label=words("baseline.name"))
+        axes.axhline(baseline.accuracy, color=MARK, linestyle="--", linewidth=1, label=words("baseline.name"))
         axes.legend(frameon=False)
     _plain_log(axes)
     axes.set_xlabel(label)
     axes.set_ylabel(words("plot.held out", score=words.metric(score)))
-    return _svg(figure, words, label)
+    return svg(figure, words, label)
 
 
 def by_length(families: dict[str, list[tuple[int, Method]]], words: Words | None = None) -> str:
     """Score against the number of virtual tokens, a line a family, with the standard deviation over seeds."""
     if not families:
         return ""
-    figure = _figure(7, 3.2)
+    figure = drawing(7, 3.2)
     axes = figure.subplots()
     for name, family in families.items():
         axes.errorbar(
@@ -143,12 +143,12 @@ def by_length(families: dict[str, list[tuple[int, Method]]], words: Words | None
     axes.set_xlabel(words("plot.virtual tokens"))
     axes.set_ylabel(words("plot.held out", score=words.metric(score)))
     axes.legend()
-    return _svg(figure, words, words("plot.virtual tokens"))
+    return svg(figure, words, words("plot.virtual tokens"))
 
 
 def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float], words: Words) -> str:
     """Loss against tokens for every size: measured points and the law's curves."""
-    figure = _figure(7, 4)
+    figure = drawing(7, 4)
     axes = figure.subplots()
     sizes = sorted({trial["weights"] for trial in trials})
     for place, size in enumerate(sizes):
@@ -158,20 +158,20 @@ def scaling(trials: list[dict[str, float]], law: Callable[[float, float], float]
         axes.plot(
             *zip(*own, strict=True),
             "o",
-            color=_INK,
+            color=INK,
             alpha=strength,
             label=words("scaling.curve", weights=words.integer(size)),
         )
-        axes.plot(tokens, [law(size, count) for count in tokens], "-", color=_INK, alpha=strength, linewidth=1)
+        axes.plot(tokens, [law(size, count) for count in tokens], "-", color=INK, alpha=strength, linewidth=1)
     floor = law(math.inf, math.inf)
     axes.axhline(
-        floor, color=_PLOT, linestyle="--", linewidth=1, label=words("scaling.floor", loss=words.number(floor, 3))
+        floor, color=PLOT, linestyle="--", linewidth=1, label=words("scaling.floor", loss=words.number(floor, 3))
     )
     axes.set_xscale("log")
     axes.set_xlabel(words("scaling.trained on"))
     axes.set_ylabel(words("scaling.held out"))
     axes.legend()
-    return _svg(figure, words, words("scaling.picture"))
+    return svg(figure, words, words("scaling.picture"))
 
 
 def _plain_log(axes: Any) -> None:
@@ -186,11 +186,11 @@ def _plain_log(axes: Any) -> None:
 
 def bits(pairs: list[tuple[str, float]], words: Words) -> str:
     """Bars of bits per byte, by name of the model."""
-    figure = _figure(7, 1.7)
+    figure = drawing(7, 1.7)
     axes = figure.subplots()
     axes.bar_label(_bars(axes, pairs), fmt="%.3f", padding=3)
     axes.set_xlabel(words("plot.bits"))
-    return _svg(figure, words, words("plot.bits"))
+    return svg(figure, words, words("plot.bits"))
 
 
 def curves(models: list[dict[str, Any]], words: Words) -> str:
@@ -200,7 +200,7 @@ def curves(models: list[dict[str, Any]], words: Words) -> str:
         return ""
     columns = min(3, len(models))
     rows = -(-len(models) // columns)
-    figure = _figure(3.2 * columns, 2.2 * rows)
+    figure = drawing(3.2 * columns, 2.2 * rows)
     for axes, model in zip(figure.subplots(rows, columns, squeeze=False).flat, models, strict=False):
         steps = [point["step"] for point in model["curve"]]
         for key, style in (("train_loss_nats", "--"), ("validation_loss_nats", "-")):
@@ -209,7 +209,7 @@ def curves(models: list[dict[str, Any]], words: Words) -> str:
                 [point[key] for point in model["curve"]],
                 style,
                 label=words(f"plot.{key.split('_')[0]}"),
-                color=_PLOT,
+                color=PLOT,
             )
         axes.set_title(model["name"])
         axes.set_xlabel(words("plot.step"))
@@ -217,21 +217,21 @@ def curves(models: list[dict[str, Any]], words: Words) -> str:
         axes.legend(frameon=False)
     for axes in list(figure.axes)[len(models) :]:
         axes.remove()
-    return _svg(figure, words, words("compare.curves"))
+    return svg(figure, words, words("compare.curves"))
 
 
 def costs(rows: list[dict[str, Any]], words: Words) -> str:
     """Seconds of every stage from its run record: work, and start-up, imports and hashing."""
     if not rows:
         return ""
-    figure = _figure(8, 0.8 + 0.25 * len(rows))
+    figure = drawing(8, 0.8 + 0.25 * len(rows))
     axes = figure.subplots()
     names = [row["stage"] for row in rows]
     work = [row.get("seconds_work", 0.0) for row in rows]
     rest = [max(0.0, row.get("seconds_total", 0.0) - w) for row, w in zip(rows, work, strict=True)]
-    axes.barh(names, work, color=_PLOT, label=words("plot.work"))
-    axes.barh(names, rest, left=work, color=_SECOND, label=words("plot.rest"))
+    axes.barh(names, work, color=PLOT, label=words("plot.work"))
+    axes.barh(names, rest, left=work, color=SECOND, label=words("plot.rest"))
     axes.invert_yaxis()
     axes.set_xlabel(words("plot.stage seconds"))
     axes.legend(frameon=False)
-    return _svg(figure, words, words("costs.heading"))
+    return svg(figure, words, words("costs.heading"))

@@ -15,7 +15,7 @@ from pipeline.baseline import BesideBaseline
 from pipeline.config.params import Grid, Params, Report
 from pipeline.data.personal import masked
 from pipeline.paths import EVALUATION, REPORTS, TRAINING
-from pipeline.reporting import energy, in_words, methods, plots
+from pipeline.reporting import energy, in_words, judgement_page, methods, plots
 from pipeline.reporting.advice import Advice, advice, compared_with_best
 from pipeline.reporting.claims import findings
 from pipeline.reporting.methods import Cost, Method, lengths
@@ -46,6 +46,7 @@ def render(params: Params) -> str:
         curve_picture=plots.curves(models, words),
         bits_picture=plots.bits(known, words) if known else "",
         waivers=[waiver.model_dump() for waiver in params.waivers],
+        judgement=judgement_page.FILE if judgement_page.learners(params) else "",
     )
 
 

@@ -127,6 +127,8 @@ class ClassifyBody(Body):
 
     model: str
     input: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    answer: str | Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
+    """Of a reward model: the answer to score to each input."""
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     store: bool = False
 
@@ -134,6 +136,11 @@ class ClassifyBody(Body):
     def texts(self) -> list[str]:
         """The texts to classify."""
         return [self.input] if isinstance(self.input, str) else list(self.input)
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers to score."""
+        return [self.answer] if isinstance(self.answer, str) else list(self.answer or ())
 
 
 class EmbeddingBody(Body):

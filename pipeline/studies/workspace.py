@@ -134,8 +134,8 @@ def sources(data: Path, guessed: Guess, rights: str) -> dict[str, Any]:
     if guessed.kind == "documents":
         return {"own": entry}
     texts = {"own-text": guessed.running_text()}
-    if "instruction" in guessed.columns:
-        texts["own-questions"] = {"text": guessed.columns["instruction"]}
+    if (question := guessed.columns.get("instruction", guessed.columns.get("prompt"))) is not None:
+        texts["own-questions"] = {"text": question}
     documents = {
         name: {k: v for k, v in entry.items() if k != "label_form"}
         | {"kind": "documents", "columns": columns, "labels": {}}

@@ -72,7 +72,8 @@ class InputFormat:
     template: str | None = None
     """Chat template, one of CHAT_TEMPLATES, or FOLDERS_OWN; None: texts, no messages."""
     ends: tuple[int, ...] = ()
-    """Ids that end an answer, the usual one first: `eos_token_id` of generation_config.json; (): not a generator."""
+    """Ids that end an answer, the usual one first: `eos_token_id` of generation_config.json, and of a reward model the
+    one that its head reads; (): the task has no answers in text."""
 
 
 def first_task(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +103,9 @@ def describe(tokenizer: "Tokenizer", task: Mapping[str, Any], context_length: in
         case "instruct" | "chat":
             ends = _ends(tokenizer) if task["template"] == FOLDERS_OWN else (end,)
             return InputFormat((), (), context_length, "left", task["template"], ends)
+        case "reward":
+            end = _ends(tokenizer)[0] if task["template"] == FOLDERS_OWN else end
+            return InputFormat((), (), context_length, "right", task["template"], (end,))
         case "unchanged":
             around = tokenizer.text_prefix, tokenizer.text_suffix
             before, after = around if any(around) else ((end,), ())
@@ -155,9 +159,10 @@ def pad_token(tokenizer: "Tokenizer", input_format: InputFormat) -> str | None:
     there).
     """
     names = {number: text for text, number in tokenizer.special.items()}
-    if tokenizer.pad not in input_format.after:
+    read = (*input_format.after, *(input_format.ends if input_format.side == "right" else ()))  # a reward model's end
+    if tokenizer.pad not in read:
         return names[tokenizer.pad]
-    taken = {*input_format.after, tokenizer.unknown}  # unknown text in a padded batch would count as padding
+    taken = {*read, tokenizer.unknown}  # unknown text in a padded batch would count as padding
     return next((text for text, number in tokenizer.special.items() if number not in taken), None)
 
 

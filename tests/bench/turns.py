@@ -22,7 +22,7 @@ MARK = "turn: "
 # The parent.
 
 
-def compare(  # noqa: PLR0913 - settings of one comparison
+def compare(
     module: str,
     contestants: list[str],
     case: Path,

@@ -172,9 +172,7 @@ def main() -> None:
             )
         )  # fmt: skip
     for name, settings in REWARD.items():
-        rows = [
-            {key: pair["prompt_ids"] + pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in pairs()
-        ]
+        rows = [{key: pair["prompt_ids"] + pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in pairs()]
         model = AutoModelForSequenceClassification.from_pretrained(temporary / "reward", dtype=torch.float32)
         args = trl.RewardConfig(**shared, **settings)
         found[name] = losses(

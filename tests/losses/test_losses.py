@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline.config import plugins
 from pipeline.contracts import Learner
 from pipeline.errors import UserError
 from pipeline.losses.adversarial import perturbed, symmetric_kl
@@ -14,7 +15,7 @@ from pipeline.losses.distill import similarity_loss
 from pipeline.model.capture import Capture
 from pipeline.model.layers import keep_layers
 from pipeline.tasks import TaskContext
-from tests.learners import COMPUTE, TOKENIZER, chat_learner, classifier, small
+from tests.learners import COMPUTE, TOKENIZER, batch_of, chat_learner, classifier, judged_learner, small
 from tests.models import network
 from tests.variants import Variant, build, variants
 
@@ -28,13 +29,27 @@ def losses_of(name: str, learner: Learner, **changes: Any) -> Any:
     return build("losses", name, learner, **changes).losses
 
 
-@pytest.mark.parametrize("make", [classifier, chat_learner])
-@pytest.mark.parametrize("variant", variants("losses"), ids=str)
-def test_every_loss_falls_with_every_kind_of_task(variant: Variant, make: Any) -> None:
+def learners_of(variant: Variant) -> list[str]:
+    """The tasks that a loss is tried with."""
+    settings = plugins.settings_class("losses", variant.name)
+    if "pairs" in settings.takes:
+        return ["reward" if settings.head == "scalar" else "preference"]
+    return ["thumbs"] if "thumbs" in settings.takes else ["classify", "instruct"]
+
+
+MAKES: dict[str, Any] = {"classify": classifier, "instruct": chat_learner}
+CASES = [(variant, task) for variant in variants("losses") for task in learners_of(variant)]
+
+
+@pytest.mark.parametrize(("variant", "task"), CASES, ids=str)
+def test_every_loss_falls_with_every_kind_of_task(variant: Variant, task: str) -> None:
     """Lost otherwise: a combination that params allow would fail, or learn nothing."""
-    learner = make(reference=lambda: teacher(2 if make is classifier else 0))
-    losses = variant.build(learner).losses
-    batch = learner.batch(range(2))
+    if task in MAKES:
+        learner = MAKES[task](reference=lambda: teacher(2 if task == "classify" else 0))
+    else:
+        learner = judged_learner(task)
+    loss = variant.build(learner)
+    losses, batch = loss.losses, batch_of(loss, learner, [0, 1])
     optimizer = torch.optim.Adam(learner.trainable_parameters(), lr=3e-3)
     torch.manual_seed(1)
     before = losses(learner.model, batch).detach()

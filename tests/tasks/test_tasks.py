@@ -35,6 +35,8 @@ TASKS = [task for task in variants.variants("tasks") if task.name != "unchanged"
 CONTEXT = TaskContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"], label_cells=["1", "2.5"])  # type: ignore[arg-type]
 LABELS = {"multi_label": ('["ham", "spam"]', "[]"), "regress": ("1", "2.5")}
 """Label cells of the two records for tasks that read another form than one label."""
+JUDGED = ("preference", "thumbs", "reward")
+"""Tasks whose batches have two answers an example."""
 
 
 def model() -> GPT:
@@ -45,6 +47,14 @@ def records_of(variant: Variant) -> list[dict[str, Any]]:
     """The two records, with labels in the form that the task reads."""
     cells = LABELS.get(variant.name, ("spam", "ham"))
     return [record | {"label": cell} for record, cell in zip(RECORDS, cells, strict=True)]
+
+
+def first_ids(name: str, example: Any) -> list[int]:
+    """Ids of an example's text, or of its first answer."""
+    ids: list[int] = {"preference": lambda: example[0][0], "thumbs": lambda: example[0][0][0]}.get(
+        name, lambda: example[0]
+    )()
+    return ids
 
 
 def made(name: str, **changes: Any) -> Any:
@@ -87,7 +97,7 @@ def test_every_task_has_predictions_that_give_its_losses(variant: Variant) -> No
     batch = learned.collate([learned.example(record) for record in records_of(variant)])
     predictions = learned.predictions(network, batch)
     losses = learned.losses_of(predictions)
-    if variant.name not in LABELS:
+    if variant.name not in (*LABELS, *JUDGED):
         by_hand = per_example(token_losses(predictions.scores_NC, predictions.targets_N), predictions)
         torch.testing.assert_close(losses, by_hand)
     torch.testing.assert_close(learned.losses(network, batch), losses)
@@ -198,14 +208,16 @@ def test_every_task_of_a_trained_model_asks_as_in_training(variant: Variant) -> 
     spec = parsed(written([learned.spec.within(64)]), Path("tohum.json"))[0]
     opened = open_task(spec, TOKENIZER)
     for text in ("", "kısa", "uzun bir metin " * 20):
-        prompt = opened.prompt(Request(text))
-        assert len(prompt) <= spec.max_prompt_tokens < 64
+        asked = Request(text, answer="x" if variant.name == "reward" else None)
+        prompt = opened.prompt(asked)
+        assert len(prompt) <= spec.max_tokens <= 64 if asked.answer else spec.max_prompt_tokens < 64
         if learned.spec.max_prompt_tokens is None:  # next_token learns windows
             continue
-        assert prompt == learned.prompt(Request(text))
+        assert prompt == learned.prompt(asked)
         if hasattr(plugins.settings_class("tasks", variant.name), "form"):
-            example = learned.example(records_of(variant)[1] | {"text": text} | instruction(text, "x"))
-            assert example[0][: len(prompt)] == prompt
+            words = instruction(text, "x", chosen="x", rejected="y")
+            example = learned.example(records_of(variant)[1] | {"text": text} | words)
+            assert first_ids(variant.name, example)[: len(prompt)] == prompt
 
 
 def test_classify_cuts_the_middle_of_a_long_text() -> None:

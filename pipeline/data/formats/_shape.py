@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from pipeline.config.recipe import Kind
+from pipeline.data import judgements
 from pipeline.data.formats._template import Template, is_template
 from pipeline.data.label_cells import LabelForm
-from pipeline.data.records import CONTENT, RESERVED, ROLES, TIME
+from pipeline.data.records import PROMPT, RESERVED, ROLES, TIME
 from pipeline.errors import UserError
 
 OPTIONAL = frozenset({"input"})  # a file without it: every input is empty
@@ -64,10 +65,10 @@ class Shape:
     label_separator: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind == "ratings":
-            raise ValueError("kind is ratings, which source journal reads; write {name: journal, path: ..., ...}")
         messages = [MESSAGES] if self.kind in ("documents", "instructions") else []
-        known = (*CONTENT[self.kind], *EXTRA, *messages, *ROLES)
+        choices = judgements.CHOICE if self.kind in ("preferences", "ratings") else ()
+        rater = [judgements.RATER] if self.kind == "ratings" else []
+        known = tuple(dict.fromkeys((*self.content, *choices, *rater, *EXTRA, *messages, *ROLES)))
         if unknown := sorted(set(self.columns) - set(known)):
             raise ValueError(
                 f"columns names {unknown}, which {self.kind} do not have; one of: {', '.join(known)}; records keep a "
@@ -79,18 +80,25 @@ class Shape:
                 f"{FURTHER}: {{our name: the file's}}"
             )
         for ours, template in self.templates.items():
-            if ours == "label" or ours not in CONTENT[self.kind]:
+            if ours in ("label", "choice", "thumb") or ours not in self.content:
                 raise ValueError(f"columns.{ours} is {template.text!r}; a template is for texts, expected a column")
             _ = template.columns
-        if MESSAGES in self.columns and set(self.columns) & set(CONTENT[self.kind]):
-            raise ValueError(f"columns names messages, which replace {', '.join(CONTENT[self.kind])}; keep one of them")
-        if self.labels and self.kind != "labelled":
-            raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
+        if MESSAGES in self.columns and set(self.columns) & set(self.content):
+            raise ValueError(f"columns names messages, which replace {', '.join(self.content)}; keep one of them")
+        self._require_labels()
         self._require_a_label_form()
         if self.split is not None and "split" in self.columns:
             raise ValueError("split pins every record and columns.split reads it from a column; keep one of them")
         if self.language != "auto" and "language" in self.columns:
             raise ValueError("language is given twice, in language and in columns.language; write language: auto")
+
+    def _require_labels(self) -> None:
+        """Raises ValueError where labels are given to records without, or judgements are none of ours."""
+        meanings = judgements.meanings(self.kind, self.columns)
+        if self.labels and self.kind != "labelled" and not meanings:
+            raise ValueError(f"labels is for kind labelled, found kind {self.kind}; write labels: {{}}")
+        if meanings and (unknown := sorted(set(self.labels.values()) - set(meanings))):
+            raise ValueError(f"labels names {', '.join(unknown)}; expected the file's value: {' or '.join(meanings)}")
 
     def _require_a_label_form(self) -> None:
         """Raises ValueError where label_form, label_separator and labels contradict each other."""
@@ -133,7 +141,18 @@ class Shape:
     @property
     def added(self) -> tuple[str, ...]:
         """The columns beyond the kind's schema: roles and further columns."""
-        return (*(ours for ours in ROLES if ours in self.columns), *self.further)
+        prompt = (PROMPT,) if self.judges else ()
+        return (*(ours for ours in ROLES if ours in self.columns), *prompt, *self.further)
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """Our content columns that the file has: those of the kind's records, or those of a judgement."""
+        return judgements.content(self.kind, self.columns)
+
+    @property
+    def judges(self) -> bool:
+        """Whether a row is a judgement of answers (pipeline/data/judgements.py)."""
+        return bool(judgements.meanings(self.kind, self.columns))
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -145,9 +164,12 @@ class Shape:
             return (Field(MESSAGES, self.columns[MESSAGES], True), *self._tools, *mapped)
         content = [
             Field(ours, self.columns.get(ours, ours), self._is_required(ours))
-            for ours in CONTENT[self.kind]
+            for ours in self.content
             if ours not in self.templates
         ]
+        if self.kind == "ratings":
+            name = self.columns.get(judgements.RATER, judgements.RATER)
+            content.append(Field(judgements.RATER, name, judgements.RATER in self.columns, True))
         parts = dict.fromkeys(name for template in self.templates.values() for name in template.columns)
         content += [Field(f"{{{name}}}", name, True, True) for name in parts]
         tools = self._tools if self.kind in ("instructions", "preferences") else ()
@@ -167,8 +189,9 @@ class Shape:
         """Whether the file must have a column: all but an `input` that is not mapped, and an `instruction` of
         preferences that is not mapped, whose question then stands in the two lists of messages.
         """
-        if self.kind == "preferences" and ours == "instruction" and {"chosen", "rejected"} <= set(self.columns):
-            return ours in self.columns
+        if self.kind == "preferences" and ours == "instruction":
+            answers = {"first", "second"} if self.judges else {"chosen", "rejected"}
+            return ours in self.columns or not answers <= set(self.columns)
         return ours not in OPTIONAL or ours in self.columns
 
     def places(self, names: list[str], shown: str, hint: str = "") -> list[int | None]:

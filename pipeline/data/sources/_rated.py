@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.recipe import Kind
-from pipeline.data import conversations, language
+from pipeline.data import conversations, judgements, language
 from pipeline.data.ledger import RowLog
-from pipeline.data.records import CONSENT, PROMPT, TIME, record_id
+from pipeline.data.records import CONSENT, PROMPT, TIME
 
 if TYPE_CHECKING:
     from pipeline.data.sources.journal import Settings
@@ -103,7 +103,7 @@ class _Request:
             "history": self.history or None,
             CONSENT: said.get("consent") or self.line["consent"],
             TIME: f"{(said.get('time') or self.line['time'])[:19]}Z",
-            PROMPT: record_id("documents", language.normal(self.prompt, code), history=self.history),
+            PROMPT: judgements.prompt_id(self.prompt, code, self.history),
         }
 
     def _rated(self, rating: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.recipe import Kind
-from pipeline.data import conversations, label_cells, message_shapes
+from pipeline.data import conversations, judgements, label_cells, message_shapes
 from pipeline.data.formats._shape import ABSENT, MESSAGES, OPTIONAL, TOOLS, BadRow, Field, Row, Shape
 from pipeline.data.ledger import RowLog
 from pipeline.data.records import SPLITS, TEXTS, TIME, schema
+from pipeline.data.sources import _judged
 from pipeline.errors import UserError
 
 TABLE_ROWS = 2000
@@ -38,11 +39,14 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog
         UserError: all rows were rejected, or there are none.
     """
     batch: list[dict[str, Any]] = []
-    characters = kept = 0
+    characters = kept = ties = 0
     seen: list[tuple[int, BadRow]] = []
     guess = _guesser(shape)
     for line, values in rows:
         record = values if isinstance(values, BadRow) else _record(values, shape)
+        if record is None:
+            ties += 1
+            continue
         if isinstance(record, BadRow):
             log.reject(shape.kind, file, line, record.reason, record.detail)
             seen = seen or [(line, record)]
@@ -59,11 +63,15 @@ def tables(rows: Iterator[Row], shape: Shape, file: str, shown: str, log: RowLog
             batch, characters = [], 0
     if batch:
         yield shape.kind, _table(batch, shape, log)
+    if ties:
+        log.notes.append(f"{file}: {ties:,} ties left out: neither answer is preferred")
     if not kept:
-        raise UserError(_nothing(shown, shape, seen))
+        raise UserError(_nothing(shown, shape, seen, ties))
 
 
-def _nothing(shown: str, shape: Shape, seen: list[tuple[int, BadRow]]) -> str:
+def _nothing(shown: str, shape: Shape, seen: list[tuple[int, BadRow]], ties: int) -> str:
+    if ties and not seen:
+        return f"{shown}: each of its {ties:,} rows is a tie; expected at least one preference"
     if not seen:
         return f"{shown}: holds no record; expected at least one of kind {shape.kind}"
     line, rejected = seen[0]
@@ -82,7 +90,8 @@ def _guesser(shape: Shape) -> Callable[[str], str]:
     return guess
 
 
-def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
+def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow | None:
+    """The record of a row, or the reason why it is rejected; None for a tie, of which no preference can be made."""
     row = {field.ours: value for field, value in zip(shape.fields, values, strict=True)}
     for name in TOOLS:
         if row.pop(name, ABSENT) not in (ABSENT, None, "", [], {}):
@@ -100,6 +109,8 @@ def _record(values: tuple[Any, ...], shape: Shape) -> dict[str, Any] | BadRow:
                 return checked
             record[field.ours] = checked
     record |= read
+    if shape.judges:
+        return _judged.record(record, shape)
     if shape.kind == "preferences" and record["chosen"] == record["rejected"]:
         return BadRow("equal_pair", "chosen and rejected are the same text; expected a preference")
     return record
@@ -128,7 +139,9 @@ def _from_messages(row: dict[str, Any], shape: Shape) -> dict[str, Any] | BadRow
         return _running_text(row, shape)
     if MESSAGES in row:
         return _conversation({"output": message_shapes.messages(row.pop(MESSAGES))}, shape.columns[MESSAGES])
-    answers = {"instructions": ("output",), "preferences": ("chosen", "rejected")}.get(shape.kind, ())
+    answers: tuple[str, ...] = ()
+    if shape.kind in ("instructions", "preferences"):
+        answers = tuple(name for name in ("output", "chosen", "rejected", "first", "second") if name in shape.content)
     question = row.get("instruction")
     if not answers or not (
         question is ABSENT or any(isinstance(row[name], list) for name in ("instruction", *answers))
@@ -180,6 +193,11 @@ def _value(field: Field, value: Any, shape: Shape) -> str | BadRow | None:
         return ""
     if field.ours == "label":
         return _label(field, value, shape)
+    if shape.judges and field.ours in ("choice", "thumb"):
+        return _judged.judgement(field, value, shape)
+    if field.ours == judgements.RATER:
+        cell = _cell(field, value)
+        return "" if cell is None else cell
     if (fault := _fault(field, value)) is not None:
         return fault
     if field.ours == "split" and value not in SPLITS:

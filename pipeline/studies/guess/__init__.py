@@ -96,7 +96,8 @@ class Guess:
             return self.columns
         if "messages" in self.columns:
             return {"messages": self.columns["messages"]}
-        role = {"labelled": "text", "instructions": "output", "preferences": "chosen"}[self.kind]
+        roles = {"labelled": "text", "instructions": "output", "preferences": "chosen", "ratings": "answer"}
+        role = "first" if "first" in self.columns else roles[self.kind]
         return {"text": self.columns.get(role, role)}
 
     def as_json(self) -> str:
@@ -299,6 +300,8 @@ def _further_texts(chosen: Roles, columns: Columns) -> list[str]:
 
 def _labels(chosen: Roles, columns: Columns, inputs: Inputs, form: Format) -> tuple[dict[str, str], bool, list[str]]:
     """The labels, whether they are codes, and a sentence on them."""
+    if chosen.labels:
+        return chosen.labels, True, [f"{', '.join(f'{code}: {name}' for code, name in chosen.labels.items())} (labels)"]
     if chosen.kind != "labelled":
         return {}, False, []
     column = columns.by_name[chosen.columns["label"]]

@@ -62,11 +62,6 @@ def pairs(picker: Picker) -> Roles | None:
             continue
         if asked in ("input", "long", "source") and answer.is_label(picker.rows) and picker.wishes.kind is None:
             continue
-        if _is_verdict(picker) and picker.wishes.kind is None:
-            picker.refuse(
-                "a prompt, a completion and a verdict in each row (unpaired preferences) are not supported; keep "
-                "the good rows and set KIND=instructions"
-            )
         columns = {"instruction": question.name, "output": answer.name}
         context = _context(picker, {question.name, answer.name})
         if asked == "instruction" and context is None:
@@ -126,14 +121,6 @@ def _translation(picker: Picker) -> Roles | None:
 def _context(picker: Picker, but: set[str]) -> Column | None:
     """The column of an `input`, which may be empty everywhere."""
     return picker.best("input", lambda c: c.seen == 0 or says(c), but, most=1000)
-
-
-def _is_verdict(picker: Picker) -> bool:
-    """Whether a boolean label stands beside prompt and completion."""
-    return any(
-        plain(name) == "label" and column.values and all(isinstance(value, bool) for value in column.values)
-        for name, column in picker.all.items()
-    )
 
 
 def _is_whole(column: Column) -> bool:

@@ -34,6 +34,8 @@ class Roles:
     kind: Kind
     columns: dict[str, str]
     sentences: tuple[str, ...] = field(default=())
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of judgements: the file's value -> ours, where it is not understood as it is."""
 
 
 class Picker:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from pipeline.config.recipe import Kind
-from pipeline.studies.guess import answers, texts
+from pipeline.studies.guess import answers, judged, texts
 from pipeline.studies.guess.columns import Columns
 from pipeline.studies.guess.picker import Picker, Roles, Wishes
 
 _CHOICES: dict[Kind, tuple[Callable[[Picker], Roles | None], ...]] = {
-    "preferences": (answers.preferences,),
+    "preferences": (judged.choices, answers.preferences),
+    "ratings": (judged.thumbs,),
     "instructions": (answers.messages, answers.pairs, answers.written_messages, answers.named_pair),
     "labelled": (texts.labelled,),
     "documents": (texts.documents,),
