@@ -132,7 +132,7 @@ class GRPO(Loss):
         losses_B = policy.zero_losses(model, batch)
         if not len(rows):
             return losses_B
-        return losses_B.index_add(0, rows, self._computed(model, {name: value[rows] for name, value in batch.items()}))
+        return losses_B.index_add(0, rows, self._computed(model, policy.rows_of(batch, rows)))
 
     def _computed(self, model: GPT, batch: Batch) -> Tensor:
         settings = self.settings
