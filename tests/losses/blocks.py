@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.contracts import Batch, TaskProtocol
+from pipeline.contracts import Batch
 from pipeline.inference.engine import Engine, RowSettings
 from pipeline.losses import Loss
+from pipeline.losses.ppo import PPO
 from pipeline.model.gpt import GPT
 from pipeline.prompts.request import Request
 from pipeline.seeds import seed_for
-from pipeline.losses.ppo import PPO
 from tests.losses import oracle
 from tests.variants import build
 

@@ -71,7 +71,7 @@ def policy(seed: int = 0, scale: float = 12.0, dropout: float = 0.0) -> GPT:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, 0.02 * scale, generator=generator)
-    return model
+    return model.eval()
 
 
 def score(record: Mapping[str, Any], text: str) -> float:
@@ -93,6 +93,10 @@ def example(prompt: Sequence[int], answer: Sequence[int]) -> tuple[list[int], li
     return [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
 
 
+Table = dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
+"""(prompt, answer) -> a number for every token of the answer."""
+
+
 class Exact(NamedTuple):
     """Expectations over all prompts, equally likely, and all answers."""
 
@@ -103,8 +107,10 @@ class Exact(NamedTuple):
     """Gradient of the expected reward."""
     kl_X: Tensor
     """Gradient of the KL."""
-    logprobs: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
-    """(prompt, answer) -> ln p of every token."""
+    logprobs: "Table"
+    """ln p of every token under the policy."""
+    reference: "Table"
+    """The same under the reference."""
 
 
 def answer_logprobs(model: GPT, prompt: Sequence[int], temperature: float) -> Tensor:
@@ -125,19 +131,22 @@ def scores(record: Mapping[str, Any]) -> Tensor:
 
 def exact(model: GPT, reference: GPT, temperature: float = TEMPERATURE) -> Exact:
     """By enumeration, with automatic differentiation for the gradients."""
-    reward, kl, logprobs = torch.zeros(()), torch.zeros(()), {}
+    reward, kl = torch.zeros(()), torch.zeros(())
+    logprobs: Table = {}
+    theirs: Table = {}
     for record in RECORDS:
         prompt = tuple(Letters().encode(record["instruction"]))
         ours_AT = answer_logprobs(model, prompt, temperature)
         with torch.no_grad():
             theirs_AT = answer_logprobs(reference, prompt, temperature)
         share_A = ours_AT.sum(1).exp()
-        assert abs(float(share_A.sum()) - 1) < 1e-5
+        assert abs(float(share_A.detach().sum()) - 1) < 1e-5
         reward = reward + (share_A * scores(record)).sum() / len(RECORDS)
         kl = kl + (share_A * (ours_AT - theirs_AT).sum(1)).sum() / len(RECORDS)
-        for answer, row in zip(answers(), ours_AT.tolist(), strict=True):
-            logprobs[prompt, answer] = tuple(row[: len(answer)])
-    return Exact(reward.detach(), kl.detach(), gradient_of(reward, model), gradient_of(kl, model), logprobs)
+        for row, answer in enumerate(answers()):
+            logprobs[prompt, answer] = tuple(ours_AT[row, : len(answer)].tolist())
+            theirs[prompt, answer] = tuple(theirs_AT[row, : len(answer)].tolist())
+    return Exact(reward.detach(), kl.detach(), gradient_of(reward, model), gradient_of(kl, model), logprobs, theirs)
 
 
 def best_value(reference: GPT, weight: float, temperature: float = TEMPERATURE) -> float:
