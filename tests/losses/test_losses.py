@@ -30,7 +30,7 @@ def losses_of(name: str, learner: Learner, **changes: Any) -> Any:
 
 
 def learners_of(variant: Variant) -> list[str]:
-    """The tasks that a loss is tried with; none for rollouts, whose losses have tests of their own."""
+    """The tasks that a loss is tried with; losses of rollouts have tests of their own."""
     settings = plugins.settings_class("losses", variant.name)
     if getattr(settings, "source", "records") == "rollouts":
         return []

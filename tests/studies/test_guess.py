@@ -106,7 +106,6 @@ def test_guess_reads_gzip(tmp_path: Path) -> None:
      ("a.csv", "text,text\na b c,d e f\n", "columns ['text'] occur more than once"),
      ("a.json", '{"text": ["a b"], "label": [1]}', "one JSON object without an array of objects, with keys ['text'"),
      ("a.json", '["bir", "iki"]', "found str; expected an object"),
-     ("a.jsonl", '{"prompt": "a b", "completion": "c d", "label": true}\n' * 3, "unpaired preferences"),
      ("a.csv", "\n \n", "no row")],
 )  # fmt: skip
 def test_guess_raises_user_error_when_nothing_can_be_recognised(
