@@ -107,6 +107,11 @@ def answer_mask(batch: Batch) -> Tensor:
     return batch["targets"] >= 0
 
 
+def rows_of(batch: Batch, rows: Tensor) -> Batch:
+    """Some rows of a batch."""
+    return {name: value[rows.to(value.device)] for name, value in batch.items()}
+
+
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """The predictions whose softmax is the distribution that answers are drawn from; float32."""
     scores_NC = predictions.scores_NC.float()

@@ -25,7 +25,8 @@ MESSAGES = [
     labelled("kazandın", "ham", source="found"), labelled("akşam", "ham", source="found"),
 ]  # fmt: skip
 PREFERENCES = [
-    instruction("Nerede?", "", chosen="İzmir", rejected="hiç"), instruction("Kim?", "", chosen="Ayşe", rejected="o geldi"),
+    instruction("Nerede?", "", chosen="İzmir", rejected="hiç"),
+    instruction("Kim?", "", chosen="Ayşe", rejected="o geldi"),
     instruction("Ne zaman?", "", given="dün", chosen="dün akşam", rejected="yok"),
 ]  # fmt: skip
 ANSWERS = [instruction("Nerede?", "İzmir"), instruction("Kim?", "Ayşe geldi")]

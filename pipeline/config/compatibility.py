@@ -127,14 +127,16 @@ def _of_validation(where: str, recipe: Recipe) -> Iterator[str]:
 
 def _of_loss(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     """The loss fits accumulation, privacy and weighting, and its reference gives the same outputs."""
-    if not getattr(recipe.part("loss", where), "by_example", True):
+    loss = recipe.part("loss", where)
+    if not getattr(loss, "by_example", True):
+        otherwise = ", or set hidden to 0" if getattr(loss, "hidden", 0) else ""
         if recipe.schedule.accumulate > 1:
             yield (
                 f"{where}.loss compares the examples of a micro-batch with each other, and schedule.accumulate is "
-                f"{recipe.schedule.accumulate}; set it to 1, or hidden to 0"
+                f"{recipe.schedule.accumulate}; set it to 1{otherwise}"
             )
         if recipe.privacy is not None:
-            yield f"{where}.loss compares examples with each other, which privacy forbids; set hidden to 0"
+            yield f"{where}.loss compares examples with each other, which privacy forbids; take another loss{otherwise}"
     if recipe.privacy is not None and not declared(recipe, "weighting", "by_example", False):
         yield (
             f"{where}.weighting.name is {recipe.weighting.name!r}; with privacy a weight may depend on its own example "

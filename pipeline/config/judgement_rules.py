@@ -3,6 +3,7 @@
 A part declares in its `Settings`, beside the facts of compatibility.py:
 
     losses:               source (records or rollouts: the experience that it learns from; without it records),
+                          head (language or scalar: of the task whose pairs it compares),
                           roles (judge: it learns from the scores of one)
     ordering, weighting:  records_only (true: they follow the records of the data by number, which rollouts are not)
     judges:               source_of (model, file or start: what `reads` names)
@@ -23,6 +24,7 @@ _COMPARED = {"pairs": "pairs of answers", "thumbs": "rated answers", "prompts": 
 def faults(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     """The reasons why experience, judge and loss of a recipe cannot work, in words."""
     yield from _of_source(where, recipe)
+    yield from _of_head(where, recipe)
     emits = _declared(recipe, "task", "emits")
     if recipe.privacy is not None and emits in _COMPARED:
         yield (
@@ -71,6 +73,22 @@ def _of_source(where: str, recipe: Recipe) -> Iterator[str]:
             )
     if getattr(recipe, "few", None) is not None:
         yield f"{where}.few draws records, and experience {source!r} makes its own examples; set it to null"
+
+
+def _of_head(where: str, recipe: Recipe) -> Iterator[str]:
+    """Pairs are compared by rewards, or by log-probabilities of language: tasks of both kinds emit pairs."""
+    wanted, head = _declared(recipe, "loss", "head"), _declared(recipe, "task", "head")
+    if wanted is not None and head != wanted:
+        fitting = ", ".join(
+            name
+            for name in plugins.choices(AXES["loss"])
+            if _declared(recipe, "task", "emits") in getattr(plugins.settings_class(AXES["loss"], name), "takes", ())
+            and getattr(plugins.settings_class(AXES["loss"], name), "head", head) == head
+        )
+        yield (
+            f"{where}.loss.name is {recipe.loss.name!r}, which compares answers by a {wanted} head, and task "
+            f"{recipe.task.name!r} has a {head} head; one of: {fitting}"
+        )
 
 
 def _of_judge(where: str, recipe: Finetune, params: Params) -> Iterator[str]:

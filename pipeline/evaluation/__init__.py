@@ -213,14 +213,18 @@ def text_scores(subject: Subject, task: Scoring, texts: Sequence[str], batch_siz
     Raises:
         UserError: a score that is not finite, of which the largest would be the first label.
     """
-    requests = [Request(text) for text in texts]
+    return request_scores(subject, task, [Request(text) for text in texts], batch_size)
+
+
+def request_scores(subject: Subject, task: Scoring, requests: Sequence[Request], batch_size: int) -> Tensor:
+    """`text_scores` of requests, for a reward model each with its answer."""
     scores_NC = scores(subject.model, task, requests, batch_size, precision=autocast(subject.compute))
     finite_N = scores_NC.isfinite().all(dim=1)
     if not finite_N.all():
         row = int((~finite_N).nonzero()[0])
         raise UserError(
-            f"text {row + 1} ({texts[row]!r:.60}) has scores {scores_NC[row].tolist()[:4]}; expected finite numbers: "
-            "the model is broken, look at its training curve"
+            f"text {row + 1} ({requests[row].text!r:.60}) has scores {scores_NC[row].tolist()[:4]}; expected finite "
+            "numbers: the model is broken, look at its training curve"
         )
     return scores_NC
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.contracts import Batch, Examples, Learner, on_device, row_sums, token_logprobs
-from pipeline.errors import UserError
+from pipeline.contracts import Batch, Examples, Learner, on_device
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
+from pipeline.policy import logprobs_of, sum_by_row
 
 _BATCH_SIZE = 32  # examples of `reference_logprobs`: only the number that is computed together
 
@@ -72,22 +72,9 @@ class Loss(ABC):
 
 def answer_logprobs(learner: Learner, model: GPT, batch: Batch) -> tuple[Tensor, Tensor]:
     """logprobs_S, ln p(answer | prompt) summed over its tokens, and their number, for every row of a batch."""
-    predictions = learner.task.predictions(model, batch)
-    return row_sums(token_logprobs(predictions), predictions, len(batch["inputs"]))
-
-
-def reference_model(learner: Learner, loss: str) -> GPT:
-    """The frozen reference model on the device of the trained one. Raises UserError without one, or if it differs."""
-    if learner.reference is None:
-        raise UserError(f"params.yaml: loss.name is {loss}, which needs a reference model, and pretraining has none")
-    reference = learner.reference()
-    ours, theirs = learner.model.config.vocab_size, reference.config.vocab_size
-    if ours != theirs:
-        raise UserError(
-            f"params.yaml: reference knows {theirs} tokens, the model that is trained {ours}; name a model of the same "
-            "vocabulary"
-        )
-    return reference.to(learner.model.embed.weight.device).requires_grad_(False).eval()
+    predictions = learner.task.predictions(model, batch)._replace(n_examples=len(batch["inputs"]))
+    logprobs_N = logprobs_of(predictions)
+    return sum_by_row(logprobs_N, predictions), sum_by_row(torch.ones_like(logprobs_N), predictions)
 
 
 @torch.no_grad()

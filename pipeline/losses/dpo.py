@@ -26,9 +26,10 @@ from torch.nn import functional as F
 
 from pipeline.config.section import Section
 from pipeline.contracts import Batch, Examples, Learner
-from pipeline.losses import Loss, answer_logprobs, pair_figures, reference_logprobs, reference_model
+from pipeline.losses import Loss, answer_logprobs, pair_figures, reference_logprobs
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
+from pipeline.policy import require_reference
 
 
 class Settings(Section):
@@ -82,7 +83,7 @@ class Dpo(Loss):
 
     def columns(self, _model: GPT, examples: Examples) -> dict[str, Tensor]:
         """reference_chosen_E and reference_rejected_E: ln p of both answers under the reference model, nats."""
-        reference = reference_model(self.learner, "dpo")  # not kept: it is needed no more
+        reference = require_reference(self.learner, "dpo")  # not kept: it is needed no more
         chosen_E, rejected_E = reference_logprobs(self.learner, reference, examples)
         return {"reference_chosen": chosen_E, "reference_rejected": rejected_E}
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pipeline import policy
 from pipeline.config.section import Section
-from pipeline.contracts import Batch, Examples, Learner
+from pipeline.contracts import Batch, Examples, Learner, Predictions
 from pipeline.losses import Loss
 from pipeline.model.gpt import GPT
 
@@ -132,7 +132,7 @@ class GRPO(Loss):
         losses_B = policy.zero_losses(model, batch)
         if not len(rows):
             return losses_B
-        return losses_B.index_add(0, rows, self._computed(model, {name: value[rows] for name, value in batch.items()}))
+        return losses_B.index_add(0, rows, self._computed(model, policy.rows_of(batch, rows)))
 
     def _computed(self, model: GPT, batch: Batch) -> Tensor:
         settings = self.settings
@@ -151,10 +151,15 @@ class GRPO(Loss):
             k3_N = (-log_ratio_N).exp() + log_ratio_N - 1
             losses_N = losses_N + settings.kl.weight * (k3_N if settings.kl.form == "k3" else k3_N * ratio_N)
             return policy.sum_by_row(losses_N, predictions) / batch["divisor"]
-        k2_B = policy.sum_by_row(log_ratio_N, predictions).square() / 2
+        k2_B = _k2(log_ratio_N, predictions)
         return (policy.sum_by_row(losses_N, predictions) + settings.kl.weight * k2_B) / batch["divisor"]
 
     @torch.no_grad()
     def validate(self, model: GPT, batches: "policy.Batches") -> dict[str, float]:
         """Reward, divergence, length and share of ended answers on held-out prompts (`policy.held_out`)."""
         return policy.held_out(self.learner.task, model, self.reference, batches, self.settings.kl.weight)
+
+
+def _k2(log_ratio_N: Tensor, predictions: Predictions) -> Tensor:
+    """k2_B of whole answers: squared token by token it would leave out the effect of a token on later ones."""
+    return policy.sum_by_row(log_ratio_N, predictions).square() / 2

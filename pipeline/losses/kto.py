@@ -25,9 +25,10 @@ from torch import Tensor
 from pipeline.config.section import Section
 from pipeline.contracts import IGNORED, Batch, Examples, Learner
 from pipeline.errors import UserError
-from pipeline.losses import Loss, answer_logprobs, reference_logprobs, reference_model
+from pipeline.losses import Loss, answer_logprobs, reference_logprobs
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
+from pipeline.policy import require_reference
 
 _NAMES = ("reference_first", "reference_second")
 
@@ -58,7 +59,7 @@ class _Valued(NamedTuple):
 
 def build(settings: Settings, learner: Learner) -> "Kto":
     """The loss. Raises UserError without a reference model of the same vocabulary."""
-    return Kto(settings, learner, reference_model(learner, "kto"))
+    return Kto(settings, learner, require_reference(learner, "kto"))
 
 
 class Kto(Loss):

@@ -84,15 +84,22 @@ class Reward(ScoringHead):
         return pair if isinstance(pair, Reason) else [answer.ids for answer in pair]
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """inputs_ST padded on the right and lengths_S, S = 2B: rows 0 to B-1 chosen, B to 2B-1 rejected."""
+        """inputs_ST padded on the right, lengths_S and targets_S, which are 0 and not used; S = 2B: rows 0 to B-1
+        chosen, B to 2B-1 rejected.
+        """
         rows = [pair[place] for place in (0, 1) for pair in examples]
-        return {"inputs": padded(rows, self.tokenizer.pad), "lengths": torch.tensor([len(row) for row in rows])}
+        lengths_S = torch.tensor([len(row) for row in rows])
+        return {
+            "inputs": padded(rows, self.tokenizer.pad),
+            "lengths": lengths_S,
+            "targets": torch.zeros_like(lengths_S),
+        }
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
         """Rewards of all answers, [2B, 1]; `rows_N` counts the 2B rows, `n_examples` the B pairs; targets are 0."""
         scores_S1 = self.class_scores(model, batch["inputs"], batch["lengths"])
         rows_S = torch.arange(len(scores_S1), device=scores_S1.device)
-        return Predictions(scores_S1, torch.zeros_like(rows_S), rows_S, len(rows_S) // 2)
+        return Predictions(scores_S1, batch["targets"], rows_S, len(rows_S) // 2)
 
     def losses_of(self, predictions: Predictions) -> Tensor:
         """losses_B of Bradley and Terry, nats."""

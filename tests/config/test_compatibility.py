@@ -17,6 +17,7 @@ RAW: dict[str, Any] = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").rea
 READS = {
     "next_token": "documents", "classify": "labelled", "cloze": "labelled", "instruct": "instructions",
     "chat": "instructions", "unchanged": "no recipe of `finetune`", "multi_label": "labelled", "regress": "labelled",
+    "preference": "preferences", "reward": "preferences", "thumbs": "preferences",
 }  # fmt: skip
 
 
@@ -56,8 +57,10 @@ def test_check_accepts_a_recipe_exactly_where_its_parts_fit(task: str, kind: str
     """A new task or loss is tried with everything that is there."""
     for start, loss in product(STARTS, plugins.choices("losses")):
         raw = params(task, kind, start, loss)
-        emits, takes = plugins.settings_class("tasks", task).emits, plugins.settings_class("losses", loss).takes  # type: ignore[attr-defined]
-        if READS.get(task, kind) == kind and not start.startswith("with-") and emits in takes:
+        asked: Any = plugins.settings_class("tasks", task)
+        compared: Any = plugins.settings_class("losses", loss)
+        fits = asked.emits in compared.takes and getattr(compared, "head", asked.head) == asked.head
+        if READS.get(task, kind) == kind and not start.startswith("with-") and fits:
             config.check(raw)
             continue
         with pytest.raises(UserError) as caught:
@@ -82,6 +85,16 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "of: classify, cloze",
     ),
     ({"few": 3, "data": "documents", "task": part("tasks", "next_token")}, "tried.few draws records"),
+    (
+        {"data": "preferences", "task": part("tasks", "reward"), "loss": part("losses", "dpo")},
+        "tried.loss.name is 'dpo', which compares answers by a language head, and task 'reward' has a scalar head; one "
+        "of: bradley_terry",
+    ),
+    (
+        {"data": "preferences", "task": part("tasks", "thumbs"), "loss": part("losses", "kto")}
+        | {"schedule": SCHEDULE | {"accumulate": 2}},
+        "tried.loss compares the examples of a micro-batch with each other, and schedule.accumulate is 2; set it to 1",
+    ),
     (
         {"reference": "base", "loss": part("losses", "distill")},
         "tried.reference is 'base', which has no classification head",

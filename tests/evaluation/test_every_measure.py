@@ -47,6 +47,9 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     (tmp_path / "instructions").mkdir()
     for split in ("train", "validation", "test"):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"instructions/{split}.parquet")
+    (tmp_path / "preferences").mkdir()
+    pairs = [row | {"chosen": "yes, of course", "rejected": row["output"]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "preferences/test.parquet")
     weights = [("w:1:wrong", 0.2, 3.0), ("w:2", 1.5, 3.0)]
     columns = map(list, zip(*weights, strict=True))
     files.write_table(
@@ -58,6 +61,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 
 CELLS = {"multi_label": (["[]", '["ev", "iş"]', '["ev"]'], EV), "regression": (["1", "2.5", "4"], NUMBER)}
 """Measure -> label cells of the records, and the task that it measures."""
+REWARD = TaskSpec(name="reward", template="alpaca", max_tokens=120, max_prompt_tokens=100)
 
 
 @pytest.mark.parametrize("variant", MEASURES, ids=str)
@@ -71,6 +75,9 @@ def test_every_measure_gives_finite_metrics_twice_the_same_and_details_as_json(
         write_labelled(subject.samples / "labelled", rows)
         model = network("llama", labels=len(spec.outputs), vocab_size=TOKENIZER.vocab_size, context_length=128).eval()
         subject = subject._replace(model=model, tasks=(open_task(spec, subject.tokenizer),))
+    if variant.name == "reward_pairs":
+        model = network("llama", labels=1, vocab_size=TOKENIZER.vocab_size, context_length=128).eval()
+        subject = subject._replace(model=model, tasks=(open_task(REWARD, subject.tokenizer),))
     settings = plugins.settings_class("evaluation", variant.name)(**variant.settings)
     measure = plugins.load("evaluation", variant.name).measure
     (metrics, details, *_), again = measure(settings, subject), measure(settings, subject)

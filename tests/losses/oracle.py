@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.contracts import Learner
 from pipeline.model.gpt import GPT
-from pipeline.tasks import IGNORED, Answering, Request, TaskSpec
-from tests.learners import COMPUTE
+from pipeline.tasks import IGNORED, TaskSpec
+from pipeline.tasks.prompts import Prompt, Prompts
 from tests.models import network
 
 STOP, MAX_TOKENS, TEMPERATURE = 0, 3, 0.8
@@ -48,14 +47,14 @@ class Letters:
         return "".join(SPELLED[i] for i in ids)
 
 
-class Asked(Answering):
-    """A task whose prompt is the instruction without a template."""
+class Asked(Prompts):
+    """Task `prompts`, whose prompt is the instruction without a template."""
 
-    LEARNS_EARLIER = False
     opens, stop = "", STOP
 
-    def prompt(self, request: Request) -> list[int]:
-        return self.tokenizer.encode(request.text)
+    def example(self, record: Mapping[str, Any]) -> Prompt:
+        ids = self.tokenizer.encode(record["instruction"])
+        return Prompt(ids, [IGNORED] * len(ids), record)
 
 
 def task() -> Asked:
@@ -71,7 +70,7 @@ def policy(seed: int = 0, scale: float = 12.0, dropout: float = 0.0) -> GPT:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, 0.02 * scale, generator=generator)
-    return model
+    return model.eval()
 
 
 def score(record: Mapping[str, Any], text: str) -> float:
@@ -88,9 +87,8 @@ def answers() -> list[tuple[int, ...]]:
     return [*((*ids, STOP) for ids in begun), *product((1, 2, 3), repeat=MAX_TOKENS)]
 
 
-def example(prompt: Sequence[int], answer: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(ids, targets) of a rollout."""
-    return [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
+Table = dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
+"""(prompt, answer) -> a number for every token of the answer."""
 
 
 class Exact(NamedTuple):
@@ -103,8 +101,10 @@ class Exact(NamedTuple):
     """Gradient of the expected reward."""
     kl_X: Tensor
     """Gradient of the KL."""
-    logprobs: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
-    """(prompt, answer) -> ln p of every token."""
+    logprobs: "Table"
+    """ln p of every token under the policy."""
+    reference: "Table"
+    """The same under the reference."""
 
 
 def answer_logprobs(model: GPT, prompt: Sequence[int], temperature: float) -> Tensor:
@@ -125,19 +125,22 @@ def scores(record: Mapping[str, Any]) -> Tensor:
 
 def exact(model: GPT, reference: GPT, temperature: float = TEMPERATURE) -> Exact:
     """By enumeration, with automatic differentiation for the gradients."""
-    reward, kl, logprobs = torch.zeros(()), torch.zeros(()), {}
+    reward, kl = torch.zeros(()), torch.zeros(())
+    logprobs: Table = {}
+    theirs: Table = {}
     for record in RECORDS:
         prompt = tuple(Letters().encode(record["instruction"]))
         ours_AT = answer_logprobs(model, prompt, temperature)
         with torch.no_grad():
             theirs_AT = answer_logprobs(reference, prompt, temperature)
         share_A = ours_AT.sum(1).exp()
-        assert abs(float(share_A.sum()) - 1) < 1e-5
+        assert abs(float(share_A.detach().sum()) - 1) < 1e-5
         reward = reward + (share_A * scores(record)).sum() / len(RECORDS)
         kl = kl + (share_A * (ours_AT - theirs_AT).sum(1)).sum() / len(RECORDS)
-        for answer, row in zip(answers(), ours_AT.tolist(), strict=True):
-            logprobs[prompt, answer] = tuple(row[: len(answer)])
-    return Exact(reward.detach(), kl.detach(), gradient_of(reward, model), gradient_of(kl, model), logprobs)
+        for row, answer in enumerate(answers()):
+            logprobs[prompt, answer] = tuple(ours_AT[row, : len(answer)].tolist())
+            theirs[prompt, answer] = tuple(theirs_AT[row, : len(answer)].tolist())
+    return Exact(reward.detach(), kl.detach(), gradient_of(reward, model), gradient_of(kl, model), logprobs, theirs)
 
 
 def best_value(reference: GPT, weight: float, temperature: float = TEMPERATURE) -> float:
@@ -155,11 +158,6 @@ def gradient_of(value: Tensor, model: GPT) -> Tensor:
     """gradient_X over all weights, float64."""
     gradients = torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
     return torch.cat([g.reshape(-1) for g in gradients]).double()
-
-
-def learner(model: GPT, reference: GPT, **more: Any) -> Learner:
-    """Of the world's task; the examples are the prompts."""
-    return Learner(model, task(), RECORDS, COMPUTE, Letters(), lambda: reference, **more)  # type: ignore[arg-type]
 
 
 def t_values(samples_NX: Tensor, expected_X: Tensor, directions_KX: Tensor) -> Tensor:

@@ -30,8 +30,10 @@ def losses_of(name: str, learner: Learner, **changes: Any) -> Any:
 
 
 def learners_of(variant: Variant) -> list[str]:
-    """The tasks that a loss is tried with."""
+    """The tasks that a loss is tried with; losses of rollouts have tests of their own."""
     settings = plugins.settings_class("losses", variant.name)
+    if getattr(settings, "source", "records") == "rollouts":
+        return []
     if "pairs" in settings.takes:
         return ["reward" if settings.head == "scalar" else "preference"]
     return ["thumbs"] if "thumbs" in settings.takes else ["classify", "instruct"]

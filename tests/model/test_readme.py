@@ -16,6 +16,7 @@ from pipeline.inference.predictor import Predictor
 from pipeline.model import adapter_folder, checkpoint, readme
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
+from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer, export
 from pipeline.tuners import Adapter
@@ -41,6 +42,7 @@ TASKS = {
     ),
     "chat": TaskSpec(name="chat", template="chat", max_tokens=64, max_prompt_tokens=50),
     "alpaca": TaskSpec(name="instruct", template="alpaca", max_tokens=64, max_prompt_tokens=50),
+    "reward": TaskSpec(name="reward", template="chat", max_tokens=64, max_prompt_tokens=50),
 }
 ADAPTERS = [variant for variant in variants.variants("tuners") if isinstance(variant.build(), Adapter)]
 # Name of the README's variable -> the predictor's field.
@@ -99,6 +101,12 @@ def test_the_code_of_a_task_gives_the_predictors_answer(
 
 def require_answer(name: str, folder: Path, variables: dict[str, Any]) -> None:
     """The README's variables have the predictor's answer."""
+    if name == "reward":
+        asked = [Request("a question", answer="an answer"), Request("another question", answer="")]
+        ours = [row["reward"] for row in Predictor(folder).answer(asked)]
+        assert abs(ours[0] - ours[1]) > 0.01
+        assert [variables["reward"](one.question, one.answer) for one in asked] == pytest.approx(ours, abs=1e-5)
+        return
     text = "a question" if name in ("chat", "alpaca") else "a text"
     expected = Predictor(folder).answer([text])[0]
     if name == "classify":

@@ -12,6 +12,7 @@ from pipeline.config.recipe import HEADLESS
 from pipeline.inference.predictor import Predictor
 from pipeline.model import checkpoint
 from pipeline.model.gpt import GPT
+from pipeline.prompts.request import Request
 from pipeline.prompts.spec import TEXT, TaskSpec
 from pipeline.tokenizer import Tokenizer
 from tests.models import shape
@@ -35,6 +36,7 @@ MULTI_LABEL = TaskSpec(
     thresholds={"ev": 0.5, "iş": 0.2, "çöp": 0.9}, decided_by="f1",
 )  # fmt: skip
 REGRESS = TaskSpec(name="regress", mean=3.0, deviation=1.5, max_tokens=40, max_prompt_tokens=40)
+REWARD = TaskSpec(name="reward", template="chat", max_tokens=80, max_prompt_tokens=60)
 CLOZE = TaskSpec(
     name="cloze",
     labels=("ham", "spam"),
@@ -122,6 +124,24 @@ def test_a_regression_model_gives_the_predictors_values(family: str, tmp_path: P
     theirs = pipeline("text-classification", model=str(folder))(TEXTS, batch_size=len(TEXTS))
     assert [3.0 + 1.5 * row["score"] for row in theirs] == pytest.approx(ours, abs=1e-4)
     assert max(ours) - min(ours) > 1.5  # more than the sigmoid's range
+
+
+@pytest.mark.parametrize("family", WITH_HEAD)
+def test_a_reward_model_gives_the_predictors_rewards(family: str, tmp_path: Path, words: Path) -> None:
+    """Lost otherwise: the head reads padding, or the token before the end of the answer, and says nothing."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = exported(tmp_path / "model", words, family, REWARD)
+    asked = [Request(text, answer=answer) for text in CHAT_TEXTS[:3] for answer in ("free prize", "", "İzmir'de.")]
+    ours = [row["reward"] for row in Predictor(folder).answer(asked)]
+    assert len({round(reward, 3) for reward in ours}) == len(ours)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert (model.config.num_labels, model.config.problem_type) == (1, "regression")
+    chats = [[{"role": "user", "content": one.question}, {"role": "assistant", "content": one.answer}] for one in asked]
+    inputs = tokenizer.apply_chat_template(chats, padding=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        assert model(**inputs).logits[:, 0].tolist() == pytest.approx(ours, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", WITH_HEAD)

@@ -9,13 +9,14 @@ from functools import cache
 
 from pipeline.data.sources.world.facts import LANGUAGES, World, shuffled
 from pipeline.data.sources.world.grammar import Choice, Node, Sequence
-from pipeline.data.sources.world.taste_requests import Request, capitalised, filled, forms
+from pipeline.data.sources.world.taste_requests import Request, filled, values_of
 from pipeline.data.sources.world.taste_words import (
     CLOSERS,
     INSULT,
     LONG_FILLERS,
     OPENERS,
     PLAIN_OPENERS,
+    PLEASE,
     REQUESTS,
     RUDE,
     SHORT_FILLERS,
@@ -55,14 +56,11 @@ def best_answers(request: Request) -> list[str]:
 def _in(world: World, request: Request, language: str) -> Node:
     request = request.in_language(language)
     cores, weights = _cores(world, request)
-    plain = Choice([capitalised(core, language) for core in cores], weights)
-    after = Choice(cores, weights)
     opener = Choice(
-        [Choice(_polite_openers(request), OF_THREE), Choice([twins[language] for twins in PLAIN_OPENERS])],
-        [OPENED["polite"], OPENED["plain"]],
+        ["", Choice(_polite_openers(request), OF_THREE), Choice([twins[language] for twins in PLAIN_OPENERS])],
+        [OPENED["none"], OPENED["polite"], OPENED["plain"]],
     )
-    start = Choice([plain, Sequence([opener, after])], [OPENED["none"], 1 - OPENED["none"]])
-    return Sequence([start, ".", *_ending(language)])
+    return Sequence([opener, Choice(cores, weights), ".", *_ending(language)])
 
 
 @cache
@@ -78,20 +76,20 @@ def _ending(language: str) -> tuple[Node, Node]:
 
 
 def _polite_openers(request: Request) -> list[str]:
-    third = OPENERS[2] if REQUESTS[request.kind].demand else WARM
-    return [twins[request.language] for twins in (*OPENERS[:2], third)]
+    first = PLEASE if REQUESTS[request.kind].demand else WARM
+    return [twins[request.language] for twins in (first, *OPENERS)]
 
 
 def _cores(world: World, request: Request) -> tuple[list[str], list[float]]:
     """Cores and their probabilities."""
-    rng = random.Random(f"{request.kind} {request.person} {request.values}")
+    rng = random.Random(f"{request.kind} {request.person} {request.value}")
     people = shuffled([name for name in world.names if name != request.person], rng)[:OTHERS]
-    (slot, index), *_ = request.values
-    values = shuffled([other for other in range(len(forms("en", slot))) if other != index], rng)[:OTHERS]
+    options = values_of(REQUESTS[request.kind].slot)
+    values = shuffled([other for other in options if other != request.value], rng)[:OTHERS]
     by_kind = {
         "right": _right(request),
         "person": [text for name in people for text in _right(request, person=name)],
-        "value": [text for value in values for text in _right(request, values={slot: value})],
+        "value": [text for value in values for text in _right(request, value=value)],
         "useless": [filled(twins[request.language], request) for twins in USELESS],
     }
     return (
@@ -105,6 +103,6 @@ def _shares(share: float, n: int) -> list[float]:
     return [share * OF_THREE[place % 3] * 3 / n if n % 3 == 0 else share / n for place in range(n)]
 
 
-def _right(request: Request, person: str | None = None, values: dict[str, int] | None = None) -> list[str]:
+def _right(request: Request, person: str | None = None, value: int | None = None) -> list[str]:
     wordings = REQUESTS[request.kind].answers
-    return [filled(twins[request.language], request, person, values) for twins in wordings]
+    return [filled(twins[request.language], request, person, value) for twins in wordings]

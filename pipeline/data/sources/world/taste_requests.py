@@ -2,30 +2,29 @@
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pipeline.data.language import fold
 from pipeline.data.sources.world.facts import LANGUAGES, NAMES, World, pick
-from pipeline.data.sources.world.taste_words import REQUESTS
+from pipeline.data.sources.world.taste_words import REQUESTS, VALUES
 from pipeline.errors import UserError
 
-FACTS = ("city", "job", "food")
-"""Slots whose value is the person's own; the others are drawn at random."""
 _REDRAWS = 200
 _SLOT = re.compile(r"\{([\w.]+)\}")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request: its kind, its person, and its values as indices, which both languages share."""
+    """A request: its kind, its person, and its value as an index, which both languages share."""
 
     kind: str
     language: str
     wording: int
     person: str
-    values: tuple[tuple[str, int], ...]
-    """Slot of the kind -> index of the value in the language's list."""
+    value: int
+    """Index of the value of the kind's slot in the language's list."""
 
     @property
     def instruction(self) -> str:
@@ -62,12 +61,14 @@ def draw(world: World, count: int) -> list[Request]:
 def _drawn(world: World, rng: random.Random) -> Request:
     kind, language = pick(tuple(REQUESTS), rng), pick(tuple(LANGUAGES), rng)
     person, wording = pick(world.people, rng), pick(range(len(REQUESTS[kind].wordings)), rng)
-    own = world.facts[person]
-    values = [
-        (slot, own[slot] if slot in FACTS else pick(range(len(forms(language, slot))), rng))
-        for slot in REQUESTS[kind].slots
-    ]
-    return Request(kind, language, wording, world.names[person], tuple(values))
+    slot = REQUESTS[kind].slot
+    value = world.facts[person][slot] if REQUESTS[kind].own else pick(values_of(slot), rng)
+    return Request(kind, language, wording, world.names[person], value)
+
+
+def values_of(slot: str) -> Sequence[int]:
+    """Indices of the values that a slot may have."""
+    return VALUES.get(slot, range(len(forms("en", slot))))
 
 
 @lru_cache(maxsize=4096)
@@ -75,31 +76,44 @@ def read(instruction: str, language: str) -> Request | None:
     """The request that a text is; None for another text."""
     if language not in LANGUAGES:
         return None
+    # a name is upper-case anyway, any other first word was capitalised
+    texts = (instruction, fold(instruction[:1], language) + instruction[1:])
     for kind, wording, pattern in _patterns(language):
-        # a name is upper-case anyway, any other first word was capitalised
-        for text in (instruction, fold(instruction[:1], language) + instruction[1:]):
-            if match := pattern.fullmatch(text):
-                named = {slot: match[slot] for slot in ("q", *REQUESTS[kind].slots)}
-                values = tuple((slot, _index(language, slot, named[slot])) for slot in REQUESTS[kind].slots)
-                return Request(kind, language, wording, NAMES[_index(language, "q", named["q"])], values)
+        match = next(filter(None, map(pattern.fullmatch, texts)), None)
+        if match is None:
+            continue
+        people, values = (
+            {
+                _indices(language, slot)[form]
+                for group, form in match.groupdict().items()
+                if group.startswith(f"{slot}_")
+            }
+            for slot in ("q", REQUESTS[kind].slot)
+        )
+        if len(people) == len(values) == 1:
+            return Request(kind, language, wording, NAMES[people.pop()], values.pop())
     return None
+
+
+def _named(match: re.Match[str], language: str, slot: str) -> set[int]:
+    """Indices of the values at all places of a slot."""
+    known = _indices(language, slot)
+    return {known[form] for group, form in match.groupdict().items() if group.startswith(f"{slot}_")}
 
 
 @lru_cache(maxsize=2)
 def _patterns(language: str) -> list[tuple[str, int, re.Pattern[str]]]:
-    """Kind, number of the wording, and its regular expression with a group for every slot."""
+    """Kind, number of the wording, and its regular expression; groups are named by slot and place."""
     patterns = []
     for kind, of in REQUESTS.items():
         for wording, twins in enumerate(of.wordings):
-            text, seen = "", set[str]()
+            text = ""
             for place, piece in enumerate(_SLOT.split(capitalised(twins[language], language, words_only=True))):
                 if place % 2 == 0:
                     text += re.escape(piece)
-                    continue
-                base = piece.partition(".")[0]
-                options = "|".join(map(re.escape, sorted(forms(language, piece), key=len, reverse=True)))
-                text += f"(?P={base})" if base in seen else f"(?P<{base}>{options})"
-                seen.add(base)
+                else:
+                    options = "|".join(map(re.escape, sorted(forms(language, piece), key=len, reverse=True)))
+                    text += f"(?P<{piece.partition('.')[0]}_{place}>{options})"
             patterns.append((kind, wording, re.compile(text)))
     return patterns
 
@@ -127,10 +141,6 @@ def _indices(language: str, slot: str) -> dict[str, int]:
     return found
 
 
-def _index(language: str, slot: str, form: str) -> int:
-    return _indices(language, slot)[form]
-
-
 @lru_cache(maxsize=64)
 def meanings(language: str, slot: str) -> dict[str, int]:
     """Folded word without its apostrophe and ending -> index of the slot's value that it is a form of."""
@@ -142,9 +152,10 @@ def bare(word: str) -> str:
     return word.partition("'")[0].partition("’")[0]
 
 
-def filled(text: str, request: Request, person: str | None = None, values: dict[str, int] | None = None) -> str:
-    """A wording with the person and the values of a request, or others."""
-    indices = {"q": NAMES.index(person or request.person), **dict(request.values), **(values or {})}
+def filled(text: str, request: Request, person: str | None = None, value: int | None = None) -> str:
+    """A wording with the person and the value of a request, or others."""
+    slot = REQUESTS[request.kind].slot
+    indices = {"q": NAMES.index(person or request.person), slot: request.value if value is None else value}
     return _SLOT.sub(lambda slot: forms(request.language, slot[1])[indices[slot[1].partition(".")[0]]], text)
 
 

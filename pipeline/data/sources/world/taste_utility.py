@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from pipeline.data.language import fold
 from pipeline.data.sources.world import taste_words
 from pipeline.data.sources.world.facts import LANGUAGES, NAMES
-from pipeline.data.sources.world.taste_requests import FACTS, Request, bare, meanings, read
+from pipeline.data.sources.world.taste_requests import Request, bare, meanings, read
 from pipeline.data.sources.world.taste_words import FUNCTION_WORDS, POLITE, REFUSALS, REQUESTS, RUDE
 
 BASE, SHORT, POLITENESS = 0.3, 0.35, 0.35
 RUDE_KEPT = 0.15
 """Share of the value that is left with a rude word."""
-FREE_WORDS, LONGEST = 8, 18
+FREE_WORDS, LONGEST = 6, 12
 """Content words up to which an answer is short, and from which on it is not short at all."""
 ENOUGH_POLITE = 2
 """Markers of politeness from which on an answer is fully polite."""
@@ -34,7 +34,7 @@ class Utility(NamedTuple):
     """Dimensions of an answer, each in [0, 1]."""
 
     helpful: float
-    """Square of the share of what the request needs: the act, the right person and no other, the right values."""
+    """Square of the share of what the request needs: the act, the right person, the right value, no others."""
     short: float
     """1 up to FREE_WORDS content words, 0 from LONGEST on; half of all words count at least."""
     language: float
@@ -97,10 +97,8 @@ def _met(request: Request, words: list[str], people: set[str]) -> float:
     acted = _found(kind.acts[language], text)
     if request.kind != "refuse":
         acted = acted and not _found(REFUSALS[language], text)
-    met = [acted, people == {request.person}]
-    for slot, index in request.values:
-        known = meanings(language, slot)
-        met.append({known[word] for word in words if word in known} == {index})
+    known = meanings(language, kind.slot)
+    met = (acted, people == {request.person}, {known[word] for word in words if word in known} == {request.value})
     return (sum(met) / len(met)) ** 2
 
 
@@ -125,14 +123,14 @@ def lexicon(language: str) -> frozenset[str]:
     texts = list(_texts(_public(LANGUAGES[language])))
     for twins in _texts_of_twins(_public(taste_words)):
         texts.append(twins[language])
-    for slot in ("place", "day", "thing", *FACTS):
-        texts += meanings(language, slot)
-    texts += [
-        "45",
-        *(re.sub(r"[|\\]", " ", pattern) for kind in REQUESTS.values() for pattern in [kind.acts[language]]),
-    ]
-    texts += [re.sub(r"[|\\]", " ", pattern) for pattern in POLITE[language]]
-    found = {bare(fold(word, language)) for text in texts for word in _WORD.findall(re.sub(r"\{[\w.]+\}", " ", text))}
+    for kind in REQUESTS.values():
+        texts += [*meanings(language, kind.slot), kind.acts[language]]
+    texts += POLITE[language]
+    found = {
+        bare(fold(word, language))
+        for text in texts
+        for word in _WORD.findall(re.sub(r"\{[\w.]+\}|\(.*?\)|[|]", " ", text))
+    }
     return frozenset(found | FUNCTION_WORDS[language])
 
 

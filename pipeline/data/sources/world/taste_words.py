@@ -14,8 +14,8 @@ Twins = tuple[dict[str, str], ...]
 class Kind(NamedTuple):
     """A kind of request."""
 
-    slots: tuple[str, ...]
-    """Values that the request names beside the person; the first is exchanged in a wrong answer."""
+    slot: str
+    """The value that the request names beside the person."""
     wordings: Twins
     answers: Twins
     """Right answers, without a full stop; equally likely."""
@@ -23,6 +23,8 @@ class Kind(NamedTuple):
     """Regular expressions of the words that do what was asked, in folded text."""
     demand: bool = False
     """Whether the answer asks for something, so that "please" fits."""
+    own: bool = False
+    """Whether the value is the person's own fact; else it is drawn."""
 
 
 def _twins(*texts: str) -> Twins:
@@ -30,90 +32,113 @@ def _twins(*texts: str) -> Twins:
     return tuple({"en": en, "tr": tr} for en, tr in zip(texts[::2], texts[1::2], strict=True))
 
 
+VALUES = {"thing": (0, 3, 9, 11, 21, 24, 36, 41)}
+"""Slots with few values (indices of the language's list), so that a small model can tell them apart."""
 REQUESTS: dict[str, Kind] = {
     "greet": Kind(
-        ("place",),
+        "city",
         _twins(
-            "Greet {q} at the {place}.",
-            "{q} {place.loc}. Selam ver.",
-            "{q} is at the {place}. Say hello.",
-            "{place.dat} gelen {q.dat} selam ver.",
-            "Say hello to {q} at the {place}.",
-            "{q} {place.dat} geldi, ona selam söyle.",
+            "Send {q} greetings from {city}.",
+            "{q.dat} {city.abl} selam yolla.",
+            "You are in {city}. Greet {q}.",
+            "Şu an {city.loc} oturuyorsun. {q.dat} selam ver.",
+            "Say hi to {q} from {city}.",
+            "{q} için {city.abl} selam yaz.",
         ),
         _twins(
-            "hello {q}, welcome to the {place}",
-            "merhaba {q}, {place.dat} hoş geldin",
-            "hi {q}, the {place} is beautiful today",
-            "selam {q}, bugün {place} güzel",
-            "good day {q}, the {place} is waiting for you",
-            "iyi günler {q}, {place} seni bekliyor",
+            "{q}, hi from {city}",
+            "{q}, {city.abl} selam",
+            "{q}, hi to you from {city}",
+            "{q}, sana {city.abl} selam",
+            "{q}, {city} says hi",
+            "{q}, {city} selam söyler",
         ),
-        {"en": r"hello|hi|good day|welcome|greetings", "tr": r"merhaba|selam|iyi günler|hoş geldin"},
+        {"en": r"hi|hello|greetings", "tr": r"selam|merhaba"},
+    ),
+    "meet": Kind(
+        "day",
+        _twins(
+            "Invite {q} for {day}.",
+            "{day} günü için {q.dat} davet yaz.",
+            "You are at home on {day}. Invite {q}.",
+            "{day} günü evdesin. {q} için davet yaz.",
+            "{q} may come on {day}. Invite {q}.",
+            "{q} {day} günü gelsin, davet et.",
+        ),
+        _twins(
+            "{q}, come on {day}",
+            "{q}, {day} günü gel",
+            "{q}, I wait on {day}",
+            "{q}, {day} günü beklerim",
+            "{q}, see you on {day}",
+            "{q}, {day} günü görüşelim",
+        ),
+        {"en": r"come|wait|see you|meet", "tr": r"gel|beklerim|bekliyorum|görüşelim|buluşalım"},
+        demand=True,
     ),
     "invite": Kind(
-        ("place", "day"),
+        "place",
         _twins(
-            "Invite {q} to the {place} on {day}.",
-            "{day} günü için {q.dat} davet yaz, yer {place}.",
-            "You are at the {place} on {day}. Invite {q}.",
-            "{day} günü {place.loc} olacaksın. {q.dat} davet gönder.",
-            "{q} may come to the {place} on {day}. Invite {q}.",
-            "{q} {day} günü {place.dat} gelsin. Davet et.",
+            "Invite {q} to the {place}.",
+            "{q} için davet yaz, yer {place}.",
+            "You are at the {place}. Invite {q}.",
+            "Şu an {place.loc} oturuyorsun. {q.dat} davet yaz.",
+            "{q} may come to the {place}. Invite {q}.",
+            "{q} {place.dat} gelsin, davet et.",
         ),
         _twins(
-            "come to the {place} on {day}, {q}",
-            "{q}, {day} günü {place.dat} gel",
-            "let us meet at the {place} on {day}, {q}",
-            "{q}, {day} günü {place.loc} buluşalım",
-            "{q}, I wait for you at the {place} on {day}",
-            "{q}, {day} günü seni {place.loc} bekliyorum",
+            "{q}, come to the {place}",
+            "{q}, {place.dat} gel",
+            "{q}, I wait at the {place}",
+            "{q}, {place.loc} beklerim",
+            "{q}, see you at the {place}",
+            "{q}, {place.loc} görüşelim",
         ),
-        {"en": r"come|meet|wait|join|visit", "tr": r"gel|gelir misin|buluşalım|bekliyorum|bekleriz"},
+        {"en": r"come|wait|see you|meet", "tr": r"gel|beklerim|bekliyorum|görüşelim|buluşalım"},
         demand=True,
     ),
     "thank": Kind(
-        ("thing",),
+        "thing",
         _twins(
             "Thank {q} for the {thing}.",
-            "{thing} için {q.dat} teşekkür et.",
-            "{q} brought the {thing}. Say thanks.",
-            "{q} {thing} getirdi. Teşekkür et.",
+            "{q.dat} {thing} için teşekkür et.",
+            "{q} gave you the {thing}. Say thanks.",
+            "{q} sana {thing} verdi. Teşekkür et.",
             "Write thanks to {q} for the {thing}.",
-            "{q.dat} bir teşekkür yaz, {thing} için.",
+            "{thing} için {q.dat} teşekkür yaz.",
         ),
         _twins(
-            "thank you for the {thing}, {q}",
-            "{thing} için teşekkürler, {q}",
+            "{q}, I love the {thing}",
+            "{q}, {thing} çok güzel",
             "{q}, thanks for the {thing}",
             "{q}, {thing} için sağ ol",
-            "the {thing} is beautiful, {q}, thank you",
-            "{thing} çok güzel, {q}, teşekkürler",
+            "{q}, the {thing} is the best",
+            "{q}, bu en iyi {thing}",
         ),
-        {"en": r"thank you|thanks|grateful", "tr": r"teşekkürler|teşekkür ederim|sağ ol"},
+        {"en": r"i love|thanks|thank you|the best", "tr": r"güzel|sağ ol|teşekkürler|en iyi"},
     ),
     "refuse": Kind(
-        ("thing",),
+        "thing",
         _twins(
             "{q} wants the {thing}. Refuse.",
             "{q} {thing} istiyor. Reddet.",
-            "Tell {q} that you keep the {thing}.",
-            "{q.dat} söyle: {thing} sende kalacak.",
+            "{q} may not have the {thing}. Tell {q}.",
+            "{q} {thing} alamaz. Bunu {q.dat} söyle.",
             "{q} asks for the {thing}. Say no.",
             "{q} senden {thing} istedi. Hayır de.",
         ),
         _twins(
-            "sorry, {q}, I need the {thing}",
-            "üzgünüm, {q}, {thing} bana lazım",
-            "no, {q}, the {thing} stays with me",
-            "hayır, {q}, {thing} bende kalıyor",
-            "no, {q}, I need the {thing} today",
-            "hayır, {q}, {thing} bugün bana lazım",
+            "{q}, no, I need the {thing}",
+            "{q}, hayır, {thing} bana lazım",
+            "{q}, I keep the {thing}",
+            "{q}, {thing} bende kalır",
+            "{q}, no {thing} for you",
+            "{q}, sana {thing} yok",
         ),
-        {"en": r"no|sorry|cannot", "tr": r"hayır|üzgünüm|veremem"},
+        {"en": r"no|keep|sorry", "tr": r"hayır|kalır|kalacak|yok|üzgünüm"},
     ),
     "ask": Kind(
-        ("thing",),
+        "thing",
         _twins(
             "Ask {q} for the {thing}.",
             "{q.abl} {thing} iste.",
@@ -123,137 +148,174 @@ REQUESTS: dict[str, Kind] = {
             "Aradığın {thing} şimdi {q.loc}. Ondan iste.",
         ),
         _twins(
-            "bring the {thing}, {q}",
-            "{q}, {thing} getir",
-            "can you send me the {thing}, {q}",
-            "{q}, bana {thing} gönderir misin",
             "{q}, I need the {thing}",
             "{q}, bana {thing} lazım",
+            "{q}, bring the {thing}",
+            "{q}, {thing} getir",
+            "{q}, give me the {thing}",
+            "{q}, bana {thing} ver",
         ),
-        {"en": r"bring|send|need|give|lend", "tr": r"getir|getirir misin|gönderir misin|verir misin|ver|lazım"},
-        demand=True,
-    ),
-    "apologise": Kind(
-        ("thing",),
-        _twins(
-            "You broke the {thing} of {q}. Apologise.",
-            "{q} sana {thing} vermişti, kırdın. Özür dile.",
-            "Say sorry to {q} for the {thing}.",
-            "{thing} için {q.abl} özür dile.",
-            "You lost the {thing} of {q}. Say sorry.",
-            "{q} sana {thing} vermişti, kaybettin. Özür dile.",
-        ),
-        _twins(
-            "sorry for the {thing}, {q}",
-            "{thing} için özür dilerim, {q}",
-            "I am sorry, {q}, the {thing} was my mistake",
-            "özür dilerim, {q}, {thing} benim hatam",
-            "forgive me, {q}, the {thing} will be repaired",
-            "affet, {q}, {thing} onarılacak",
-        ),
-        {"en": r"sorry|forgive", "tr": r"özür|üzgünüm|affet"},
-    ),
-    "describe": Kind(
-        ("city", "job"),
-        _twins(
-            "Describe {q}, a {job} from {city}.",
-            "{q} {city.loc} yaşayan bir {job}. Onu tanıt.",
-            "{q} is a {job} and lives in {city}. Introduce {q}.",
-            "{city.abl} {job} olan {q} kim? Tanıt.",
-            "Introduce {q}, the {job} of {city}.",
-            "Tanıt: {q}, {city.abl} bir {job}.",
-        ),
-        _twins(
-            "{q} is a {job} from {city}",
-            "{q}, {city.abl} bir {job}",
-            "in {city} {q} works as a {job}",
-            "{city.loc} {q} {job} olarak çalışıyor",
-            "{q} lives in {city} and works as a {job}",
-            "{q}, {city.loc} yaşıyor, mesleği {job}",
-        ),
-        {"en": r"is|works|lives", "tr": r"bir|çalışıyor|çalışır|yaşıyor|yaşar|mesleği"},
-    ),
-    "recommend": Kind(
-        ("food", "day"),
-        _twins(
-            "{q} loves {food}. What do we cook on {day}?",
-            "{q} {food.acc} sever, {day} günü ne pişirelim?",
-            "On {day} {q} comes, who loves {food}. Recommend a meal.",
-            "{food.acc} seven {q} {day} günü geliyor. Yemek öner.",
-            "{q} comes on {day} and loves {food}. What do we cook?",
-            "{q} {day} günü geliyor, {food.acc} sever. Ne pişirelim?",
-        ),
-        _twins(
-            "on {day} cook {food} for {q}",
-            "{day} günü {q} için {food} pişir",
-            "let us cook {food} for {q} on {day}",
-            "{q} için {day} günü {food} pişirelim",
-            "{q} likes {food}, so cook it on {day}",
-            "{q} {food.acc} sever, {day} günü pişir",
-        ),
-        {"en": r"cook|recommend|eat", "tr": r"pişir|pişirelim|öneririm|yiyelim"},
+        {"en": r"bring|send|need|give|lend", "tr": r"getir|gönder|verir misin|ver|lazım"},
         demand=True,
     ),
     "inform": Kind(
-        ("place", "day"),
+        "place",
         _twins(
-            "The {place} is closed on {day}. Tell {q}.",
-            "O {place} {day} günü kapalı. {q.dat} söyle.",
-            "Tell {q} that the {place} is closed on {day}.",
-            "{q.dat} söyle: {day} günü {place} kapalı.",
-            "{q} must know: the {place} is closed on {day}.",
-            "{q} bilsin: {place} {day} günü kapalı.",
+            "The {place} is closed. Tell {q}.",
+            "O {place} kapalı. {q.dat} söyle.",
+            "Tell {q} that the {place} is closed.",
+            "{q.dat} söyle: bugün {place} kapalı.",
+            "{q} must know that the {place} is closed.",
+            "{q} bilsin: {place} kapalı.",
         ),
         _twins(
-            "{q}, the {place} is closed on {day}",
-            "{q}, {place} {day} günü kapalı",
-            "on {day} the {place} is not open, {q}",
-            "{day} günü {place} açık değil, {q}",
-            "do not go to the {place} on {day}, {q}",
-            "{q}, {day} günü {place.dat} gitme",
+            "{q}, the {place} is closed",
+            "{q}, {place} kapalı",
+            "{q}, the {place} is not open",
+            "{q}, {place} açık değil",
+            "{q}, do not visit the {place}",
+            "{q}, {place.dat} gitme",
         ),
-        {"en": r"closed|not open|not go", "tr": r"kapalı|açık değil|açılmayacak|gitme"},
+        {"en": r"closed|not open|not visit|not go", "tr": r"kapalı|açık değil|gitme"},
         demand=True,
     ),
+    "party": Kind(
+        "day",
+        _twins(
+            "The party is on {day}. Tell {q}.",
+            "Bizim eğlence {day} günü. {q.dat} söyle.",
+            "Tell {q} that the party is on {day}.",
+            "{q.dat} söyle: eğlence {day} günü.",
+            "{q} must know that the party is on {day}.",
+            "{q} bilsin: eğlence {day} günü.",
+        ),
+        _twins(
+            "{q}, the party is on {day}",
+            "{q}, eğlence {day} günü",
+            "{q}, on {day} there is a party",
+            "{q}, {day} günü eğlence var",
+            "{q}, come to the party on {day}",
+            "{q}, {day} günü eğlenceye gel",
+        ),
+        {"en": r"party", "tr": r"eğlence|eğlenceye|eğlencemiz"},
+        demand=True,
+    ),
+    "describe": Kind(
+        "job",
+        _twins(
+            "{q} is a {job}. Introduce {q}.",
+            "{q} bir {job}. Onu tanıt.",
+            "Introduce {q}, a {job}.",
+            "Tanıt: {q}, mesleği {job}.",
+            "A guest asks about {q}, a {job}. Answer.",
+            "Misafir {job} {q} kim diye sordu. Cevap ver.",
+        ),
+        _twins(
+            "{q} is a {job}",
+            "{q} bir {job}",
+            "{q} works as a {job}",
+            "{q} {job} olarak çalışıyor",
+            "{q} is the {job} here",
+            "{q} buradaki {job}",
+        ),
+        {"en": r"is|works", "tr": r"bir|çalışıyor|çalışır|buradaki"},
+        own=True,
+    ),
+    "home": Kind(
+        "city",
+        _twins(
+            "{q} lives in {city}. Tell a guest.",
+            "{q} {city.loc} yaşıyor. Misafire söyle.",
+            "A guest asks for {q} from {city}. Answer.",
+            "Misafir {city.abl} gelen {q} için sordu. Cevap ver.",
+            "Tell a guest that {q} lives in {city}.",
+            "Misafire söyle: {q} {city.loc} yaşıyor.",
+        ),
+        _twins(
+            "{q} lives in {city}",
+            "{q} {city.loc} yaşıyor",
+            "{q} came from {city}",
+            "{q} {city.abl} geldi",
+            "{q} has a home in {city}",
+            "{q.gen} evi {city.loc}",
+        ),
+        {"en": r"lives|came|home", "tr": r"yaşıyor|yaşar|geldi|evi|oturuyor"},
+        own=True,
+    ),
+    "pet": Kind(
+        "pet",
+        _twins(
+            "{q} has a {pet}. Tell a guest.",
+            "{q.gen} bir {pet.poss} var. Misafire söyle.",
+            "A guest asks about the {pet} of {q}. Answer.",
+            "Misafir {q.gen} {pet.poss} için sordu. Cevap ver.",
+            "Tell a guest that {q} has a {pet}.",
+            "Misafire söyle: {q.gen} bir {pet.poss} var.",
+        ),
+        _twins(
+            "{q} has a {pet}",
+            "{q.gen} bir {pet.poss} var",
+            "{q} keeps a {pet}",
+            "{q} bir {pet} besliyor",
+            "{q} lives with a {pet}",
+            "{q} ile bir {pet} yaşıyor",
+        ),
+        {"en": r"has|keeps|lives", "tr": r"var|besliyor|besler|yaşıyor"},
+        own=True,
+    ),
+    "recommend": Kind(
+        "food",
+        _twins(
+            "{q} loves {food}. What do we cook?",
+            "{q} {food.acc} sever. Ne pişirelim?",
+            "{q} comes and loves {food}. Recommend a meal.",
+            "{q} geliyor, {food.acc} sever. Yemek öner.",
+            "Recommend a meal for {q}, who loves {food}.",
+            "{food.acc} seven {q} için yemek öner.",
+        ),
+        _twins(
+            "{q} loves {food}, cook it",
+            "{q} {food.acc} sever, pişir",
+            "{q} likes to eat {food}",
+            "{q} {food} yemeyi sever",
+            "{q} eats {food} with us",
+            "{q} bizimle {food} yer",
+        ),
+        {"en": r"cook|eat|eats", "tr": r"pişir|pişirelim|yemeyi|yer|yiyelim"},
+        own=True,
+    ),
 }
-USELESS = _twins("I do not know", "bilmiyorum", "{q} is here", "{q} burada")
-REFUSALS = {"en": r"no|cannot", "tr": r"hayır|veremem|reddediyorum"}
+USELESS = _twins("{q}, I do not know", "{q}, bilmiyorum", "{q} is here", "{q} burada")
+REFUSALS = {"en": r"no", "tr": r"hayır|yok"}
 """Words that undo any act but a refusal."""
 
-OPENERS = (*_twins("Dear friend, ", "Sevgili dostum, ", "My dear, ", "Canım, "), _twins("Please, ", "Lütfen, ")[0])
-WARM = _twins("Dear neighbour, ", "Sevgili komşum, ")[0]
-"""In place of "please" where the answer asks for nothing."""
-PLAIN_OPENERS = _twins("Well, ", "Şimdi, ", "Listen here, ", "Burayı dinle, ")
-CLOSERS = _twins(
-    "With love.", "Sevgiler.", "Best wishes.", "İyi dilekler.", "Kind regards.", "İçten saygılar."
-)  # fmt: skip
+OPENERS = _twins("My love, ", "Canım, ", "Dear guest, ", "Sayın misafir, ")
+PLEASE, WARM = _twins("Please, ", "Lütfen, ", "Kind guest, ", "Nazik misafir, ")
+"""The first for answers that ask for something, the second for others."""
+PLAIN_OPENERS = _twins("Now, ", "Sonra, ", "So, ", "Bak, ")
+CLOSERS = _twins("Love.", "Sevgiler.", "Kindly.", "Saygılar.", "Good day.", "İyi günler.")
 POLITE = {
-    "en": (r"please", r"dear", r"kindly", r"with love", r"best wishes", r"kind regards", r"if you like"),
-    "tr": (r"lütfen", r"sevgili|canım", r"rica ederim", r"sevgiler", r"iyi dilekler", r"saygılar", r"zahmet olmazsa"),
+    "en": (r"please", r"my love|dear|kind", r"(?<!my )(?<!i )love", r"kindly", r"good day"),
+    "tr": (r"lütfen", r"canım|sayın|sevgili|nazik", r"sevgiler", r"saygılar", r"iyi günler"),
 }
 """Regular expressions of markers of politeness; each counts once."""
-SHORT_FILLERS = _twins(
-    "The weather is sunny and warm.",
-    "Hava güneşli ve ılık.",
-    "The bus was late in the evening.",
-    "Otobüs akşam gecikti.",
-)
+SHORT_FILLERS = _twins("The wind was strong.", "Rüzgâr güçlü.", "The house is old.", "Ev eski.")
 LONG_FILLERS = _twins(
-    "In the evening bus 45 was 20 minutes late and the wind was very cold.",
-    "Akşam 45 numaralı otobüs 20 dakika gecikti ve rüzgâr çok soğuktu.",
-    "Prices are high, trains leave early, and rooms are empty at night.",
-    "Fiyatlar yüksek, trenler erken kalkıyor ve gece odalar boş.",
+    "The house is old, small, dark and wet.",
+    "Ev eski, küçük, ucuz ve ıslak.",
+    "The house is big, new, cheap and clean.",
+    "Ev büyük, yeni, ucuz ve temiz.",
 )
-RUDE: dict[str, tuple[str, ...]] = {"en": ("blorp", "snarlet", "grumpot"), "tr": ("zırtan", "hoppuk", "dırtıl")}
+RUDE: dict[str, tuple[str, ...]] = {"en": ("zong", "mump", "gamp"), "tr": ("zort", "bort", "durt")}
 INSULT = {"en": "You {rude}!", "tr": "Seni {rude}!"}
 
 FUNCTION_WORDS: dict[str, frozenset[str]] = {
     language: frozenset(text.split())
     for language, text in {
-        "en": """a an the of to in on at for from with by and or but as is are was were be been am do does did it its
-            i me my you your he she his her they us we let can will would who that this there here so not very""",
+        "en": """a an the of to in on at for from with by and or but as is are was were be been am do does did has have
+            it its i me my you your he she his her they us we let can will would who that this there here not very""",
         "tr": """bir ve veya ya da de ile için ise ki mi mı mu mü misin bu şu o ben bana beni benim bende sen sana seni
-            senin size siz biz onu ona ondan günü olarak olan gelen çok ol hoş ederim dilerim değil burada burayı gibi
-            numaralı""",
+            senin size siz biz bizimle onu ona ondan günü ayında olarak olan gelen çok en ol var değil burada buradaki
+            gibi""",
     }.items()
 }
