@@ -65,11 +65,11 @@ class Timing(NamedTuple):
 
 def sizes(batch: Batch, padded: bool) -> footprint.BatchShape:
     """The sizes of a micro-batch; `padded`: padding is computed too (a model of transformers)."""
-    inputs, targets = batch["inputs"], batch["targets"]
+    inputs, targets = batch["inputs"], batch.get("targets")
     tokens, predicted = inputs.numel(), 0
     if "lengths" in batch:  # one output a text
         tokens = tokens if padded else int(batch["lengths"].sum())
-    elif targets.shape == inputs.shape:
+    elif targets is not None and targets.shape == inputs.shape:
         wanted_BT = targets != IGNORED
         predicted = int(wanted_BT.sum())
         tokens = tokens if padded else int((wanted_BT.flip(1).cumsum(1) > 0).sum())
