@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +15,7 @@ from pipeline.data.pseudonyms import full_name, pseudonym, secret
 from pipeline.paths import INPUTS, MODELS, PARAMS, SAMPLES
 from pipeline.rating import next_round, prompts, ratings_file
 from pipeline.rating.deciding import Decider, Function, Person
-from pipeline.rating.pairs import Model
+from pipeline.rating.pairs import Model, key_of
 from pipeline.rating.session import Outcome, Session, Settings
 from pipeline.wording import Words, read
 
@@ -62,7 +62,7 @@ def rate(wanted: Round, write: bool, said: IO[str], shown: IO[str]) -> int:
     rater = pseudonym(full_name(wanted.rater), secret()) if function is None else function.rater
     decider: Decider = Person(words, said, shown) if function is None else function
     with ratings_file.opened(path, model, rater, "store" if function is None else "synthetic") as file:
-        session = Session(model, asked.prompts, file, decider, wanted.settings)
+        session = Session(model, asked.prompts, file, decider, _with_judged(wanted.settings))
         click.echo(words("rate.opening", model=wanted.model, path=path, rater=rater), err=True)
         if file.ratings:
             click.echo(words.count("rate.continued", len(file.ratings)), err=True)
@@ -110,6 +110,11 @@ def _next(first: list[tuple[str, str]], path: Path, recipe: str, words: Words) -
     ]
     width = max(len(step) for step, _ in steps)
     return "\n".join([words("rate.next"), *(f"  {step:<{width}}  {words(f'rate.{key}')}" for step, key in steps)])
+
+
+def _with_judged(settings: Settings) -> Settings:
+    judged = frozenset(key_of(asked, texts) for asked, texts in prompts.judged_pairs(SAMPLES))
+    return replace(settings, judged=judged)
 
 
 def _model(name: str, params: Params) -> Model:

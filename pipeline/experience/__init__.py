@@ -80,6 +80,11 @@ class Experience(ABC):
         update of a block.
         """
 
+    @property
+    def sized(self) -> Examples:
+        """Examples of the sizes that updates have, for the forecast of memory: with rollouts of the longest ones."""
+        return self.examples
+
     @abstractmethod
     def batches(self, number: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """The micro-batches of update `number` (from 0) without empty ones.

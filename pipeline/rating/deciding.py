@@ -159,5 +159,6 @@ def _place(error: Exception, path: Path) -> str:
     """`line 12: ` of the user's file; empty where the error has no line in it."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"line {error.lineno}: "
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    return f"line {frames[-1].lineno}: " if frames else ""
+    here = path.resolve()
+    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).resolve() == here]
+    return f"line {lines[-1]}: " if lines else ""

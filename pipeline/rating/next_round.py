@@ -59,7 +59,7 @@ def add(path: Path, model: str, model_sha256: str) -> Added:
     new = {
         ("download", "sources"): {names.source: source},
         ("finetune",): {names.recipe: recipe},
-        ("evaluations",): {names.recipe: raw["evaluations"].get(model, {"measures": {}, "thresholds": {}})},
+        ("evaluations",): {names.recipe: _evaluation(raw, names.source, model)},
     }
     for section, entries in new.items():
         known = raw
@@ -126,6 +126,17 @@ def _recipe(raw: Any, path: Path, model: str, model_sha256: str) -> dict[str, An
         },
         "validation": {"every": max(1, steps // 4), "batches": 10, "patience": 0, "keep": "last"},
     }  # fmt: skip
+
+
+def _evaluation(raw: Any, source: str, model: str) -> dict[str, Any]:
+    """The rated model's evaluation, and agreement with held-out ratings, which must be above chance."""
+    rated = raw["evaluations"].get(model, {"measures": {}, "thresholds": {}})
+    agreement = {"split": "held_out", "source": source, "parent": model, "batch_size": 32}
+    known = {name: rated["measures"][name] for name in rated["measures"] if name != "rated_pairs"}
+    return {
+        "measures": known | {"rated_pairs": agreement},
+        "thresholds": rated["thresholds"] | {"rated_pairs_low": {"at_least": 0.5, "at_most": None}},
+    }
 
 
 def _pairs(path: Path) -> int:

@@ -1,8 +1,12 @@
-"""Pairs of answers to rate: drawn from one model with different seeds, never of equal text, in shuffled order."""
+"""Pairs of answers to rate: drawn from one model with different seeds, never of equal text, in shuffled order.
+
+An answer that is empty or holds a broken character, which the gates would stop, is drawn again; so is a pair that was
+judged already, in an earlier round or another source.
+"""
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,12 @@ class Answer:
     """ln p of each id under the model's own distribution (temperature 1, no filter)."""
     finish: str
     """stop or length."""
+
+
+Drawn = tuple[int, Answer]
+"""An answer with its seed."""
+Judged = tuple[str, str, frozenset[str]]
+"""Question, history and texts of a pair."""
 
 
 @dataclass(frozen=True)
@@ -74,32 +84,40 @@ class Model:
             )
         return cls(folder.name, sha256, task, Engine(model.eval()))
 
-    def draw(self, prompts: Sequence[Asked], sampling: Sampling, seed: int) -> list[Pair | None]:
-        """A pair for every prompt; None where no two of `DRAWS` answers differ, or the prompt is too long.
+    def draw(
+        self, prompts: Sequence[Asked], sampling: Sampling, seed: int, judged: Collection[Judged] = ()
+    ) -> list[Pair | None]:
+        """A pair for every prompt; None where `DRAWS` answers give none, or the prompt is too long.
 
-        A pair depends on weights, prompt, settings and seed alone, not on the prompts beside it.
+        A pair depends on weights, prompt, settings, seed and `judged` alone, not on the prompts beside it.
+
+        Args:
+            prompts: in any order.
+            sampling: how tokens are drawn.
+            seed: of the draws.
+            judged: pairs that were judged already, as of `key_of`.
         """
         ids = [self._prompt_ids(asked) for asked in prompts]
-        kept: list[list[tuple[int, Answer]]] = [[] for _ in prompts]
+        kept: list[list[Drawn]] = [[] for _ in prompts]
+        found: list[tuple[Drawn, Drawn] | None] = [None for _ in prompts]
         for numbers in ((0, 1), *((number,) for number in range(2, DRAWS))):
-            open_prompts = [place for place, found in enumerate(kept) if len(found) < 2 and ids[place]]
             rows: dict[int, tuple[int, int]] = {}
-            for place in open_prompts:
-                for number in numbers:
-                    row_seed = self._seed(seed, prompts[place], number)
+            for place, asked in enumerate(prompts):
+                for number in numbers if found[place] is None and ids[place] else ():
+                    row_seed = self._seed(seed, asked, number)
                     [row] = self.engine.add(ids[place], self._settings(sampling, row_seed))
                     rows[row] = (place, row_seed)
             for row, answer in self._answers(rows).items():
                 place, row_seed = rows[row]
-                texts = {known.text.strip() for _, known in kept[place]}
-                if answer.text.strip() and answer.text.strip() not in texts and len(kept[place]) < 2:
+                if found[place] is None and _is_fit(answer.text):
+                    found[place] = _pair_of(prompts[place], kept[place], (row_seed, answer), judged)
                     kept[place].append((row_seed, answer))
         return [
-            self._pair(asked, found, sampling, seed) if len(found) == 2 else None
-            for asked, found in zip(prompts, kept, strict=True)
+            None if pair is None else self._pair(asked, pair, sampling, seed)
+            for asked, pair in zip(prompts, found, strict=True)
         ]
 
-    def _pair(self, asked: Asked, found: list[tuple[int, Answer]], sampling: Sampling, seed: int) -> Pair:
+    def _pair(self, asked: Asked, found: tuple[Drawn, Drawn], sampling: Sampling, seed: int) -> Pair:
         """The pair with its sides shuffled."""
         ordered = list(found)
         random.Random(self._seed(seed, asked, "sides")).shuffle(ordered)
@@ -137,3 +155,21 @@ class Model:
                     said[row] += texts[row].end()
                     finished[row] = token.finished
         return {row: Answer(said[row], ids[row], logprobs[row], finished[row]) for row in rows}
+
+
+def key_of(asked: Asked, texts: Sequence[str]) -> Judged:
+    """The key by which equal pairs of a prompt are known, whichever stands first."""
+    return asked.messages[-1].text, asked.history, frozenset(text.strip() for text in texts)
+
+
+def _is_fit(text: str) -> bool:
+    return bool(text.strip()) and "\ufffd" not in text
+
+
+def _pair_of(asked: Asked, kept: Sequence[Drawn], new: Drawn, judged: Collection[Judged]) -> tuple[Drawn, Drawn] | None:
+    """The new answer with the first earlier one of another text with which it was not judged; None if there is none."""
+    for old in kept:
+        key = key_of(asked, (old[1].text, new[1].text))
+        if len(key[2]) == 2 and key not in judged:
+            return old, new
+    return None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pipeline.config.recipe import Kind
 from pipeline.data import conversations, language
 from pipeline.data.conversations import Message
+from pipeline.data.records import SPLITS
 from pipeline.errors import UserError
 from pipeline.prompts.request import Request
 from pipeline.seeds import seed_for
@@ -84,6 +85,18 @@ def of_texts(texts: Iterable[str], samples: Path) -> Chosen:
     if not kept:
         raise UserError("--prompts: every prompt is empty or that of a test record; give others")
     return Chosen(tuple(kept), len(given) - len(kept))
+
+
+def judged_pairs(samples: Path) -> Iterator[tuple[Asked, tuple[str, str]]]:
+    """Prompt and both answers of every preference in data/samples."""
+    import pyarrow.parquet as pq
+
+    for split in SPLITS:
+        path = samples / "preferences" / f"{split}.parquet"
+        if path.is_file():
+            columns = ["instruction", "input", "history", "chosen", "rejected"]
+            for batch in pq.ParquetFile(path).iter_batches(columns=columns):
+                yield from ((_of_record(row), (row["chosen"], row["rejected"])) for row in batch.to_pylist())
 
 
 def _read(samples: Path, split: str) -> Iterator[Asked]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.inference.answers import Sampling
 from pipeline.rating.deciding import Decider, Decision
-from pipeline.rating.pairs import Model, Pair
+from pipeline.rating.pairs import Judged, Model, Pair
 from pipeline.rating.prompts import Asked
 from pipeline.rating.ratings_file import RatingsFile
 
@@ -18,6 +18,8 @@ class Settings:
     """Ratings, those of earlier sessions included."""
     sampling: Sampling
     seed: int
+    judged: frozenset[Judged] = frozenset()
+    """Pairs that were judged already."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Outcome:
     skipped: int
     """Of this session; they are asked again in the next one."""
     equal: int
-    """Prompts of this session whose answers were all equal, empty, or without room in the context."""
+    """Prompts of this session whose answers were all equal, broken or judged before, or had no room."""
     ended: str
     """complete, quit, or prompts (no further prompt is left)."""
 

@@ -7,6 +7,7 @@ from pipeline.data.sources import files
 
 TXT = {"name": "txt", "encoding": "utf-8", "documents": "file", "separator": None, "max_characters": None}
 CSV = {"name": "csv", "encoding": "utf-8", "delimiter": ",", "header": True, "quoting": "standard"}
+SEMICOLON = CSV | {"delimiter": ";"}
 TSV = {"name": "tsv", "encoding": "utf-8", "header": False, "quoting": "none"}
 JSON = {"name": "json", "encoding": "utf-8", "records": None}
 JSONL = {"name": "jsonl", "encoding": "utf-8"}
@@ -25,7 +26,7 @@ class Reader:
         path.write_bytes(data.encode() if isinstance(data, str) else data)
         return self.read(str(path), kind, **fields)
 
-    def read(self, path: str, kind: str = "labelled", **fields) -> list[dict]:
+    def read(self, path: str, kind: str = "labelled", notes: list[str] | None = None, **fields) -> list[dict]:
         spelled = {
             "sha256": None,
             "columns": {},
@@ -40,6 +41,8 @@ class Reader:
         rows = [row for _, table in files.read(entry, "mine", log) for row in table.to_pylist()]
         log.flush()
         assert log.accepted[kind] == len(rows)
+        if notes is not None:
+            notes += log.notes
         return rows
 
     def reasons(self) -> list[tuple[int, str]]:

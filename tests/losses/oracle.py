@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.contracts import Learner
 from pipeline.model.gpt import GPT
-from pipeline.tasks import IGNORED, Answering, Request, TaskSpec
-from tests.learners import COMPUTE
+from pipeline.tasks import IGNORED, TaskSpec
+from pipeline.tasks.prompts import Prompt, Prompts
 from tests.models import network
 
 STOP, MAX_TOKENS, TEMPERATURE = 0, 3, 0.8
@@ -48,14 +47,14 @@ class Letters:
         return "".join(SPELLED[i] for i in ids)
 
 
-class Asked(Answering):
-    """A task whose prompt is the instruction without a template."""
+class Asked(Prompts):
+    """Task `prompts`, whose prompt is the instruction without a template."""
 
-    LEARNS_EARLIER = False
     opens, stop = "", STOP
 
-    def prompt(self, request: Request) -> list[int]:
-        return self.tokenizer.encode(request.text)
+    def example(self, record: Mapping[str, Any]) -> Prompt:
+        ids = self.tokenizer.encode(record["instruction"])
+        return Prompt(ids, [IGNORED] * len(ids), record)
 
 
 def task() -> Asked:
@@ -86,11 +85,6 @@ def answers() -> list[tuple[int, ...]]:
     """All answers: those that end by the stop id, and those of MAX_TOKENS without it."""
     begun = [ids for size in range(MAX_TOKENS) for ids in product((1, 2, 3), repeat=size)]
     return [*((*ids, STOP) for ids in begun), *product((1, 2, 3), repeat=MAX_TOKENS)]
-
-
-def example(prompt: Sequence[int], answer: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(ids, targets) of a rollout."""
-    return [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
 
 
 Table = dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
@@ -164,11 +158,6 @@ def gradient_of(value: Tensor, model: GPT) -> Tensor:
     """gradient_X over all weights, float64."""
     gradients = torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
     return torch.cat([g.reshape(-1) for g in gradients]).double()
-
-
-def learner(model: GPT, reference: GPT, **more: Any) -> Learner:
-    """Of the world's task; the examples are the prompts."""
-    return Learner(model, task(), RECORDS, COMPUTE, Letters(), lambda: reference, **more)  # type: ignore[arg-type]
 
 
 def t_values(samples_NX: Tensor, expected_X: Tensor, directions_KX: Tensor) -> Tensor:

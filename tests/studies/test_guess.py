@@ -43,6 +43,21 @@ def csv_of(rows: list[dict[str, str]], delimiter: str = ",") -> str:
         ("a.jsonl", "\n".join(map(json.dumps, QA)), "instructions", {"instruction": "question", "output": "answer"}),
         ("p.json", json.dumps([{"prompt": "a", "chosen": "b", "rejected": "c"}] * 3), "preferences",
          {"instruction": "prompt", "chosen": "chosen", "rejected": "rejected"}),
+        ("r.csv", "\ufeffSoru;Yanıt A;Yanıt B;Tercih\r\n" + "".join(
+            f"Soru {k} nedir?;Bu {k}, budur.;O {k}, odur.;{('A', 'B', 'berabere')[k % 3]}\r\n" for k in range(12)),
+         "preferences", {"instruction": "Soru", "first": "Yanıt A", "second": "Yanıt B", "choice": "Tercih"}),
+        ("arena.jsonl", "".join(json.dumps({"model_a": "x", "model_b": "y", "prompt": f"What is {k}?", "response_a": f"It is {k}, I think.",
+                                            "response_b": f"No idea of {k}.",
+                                            "winner": ("model_a", "tie (bothbad)")[k % 2]}) + "\n" for k in range(12)),
+         "preferences", {"instruction": "prompt", "first": "response_a", "second": "response_b", "choice": "winner"}),
+        ("zero.csv", "prompt,response_0,response_1,best\n" + "".join(
+            f"What is {k}?,It is {k}.,No idea {k}.,{k % 2}\n" for k in range(12)),
+         "preferences", {"instruction": "prompt", "first": "response_0", "second": "response_1", "choice": "best"}),
+        ("thumb.csv", "Soru;Cevap;Beğeni;rater\n" + "".join(
+            f"Soru {k} nedir?;Bu {k}, budur.;{'👍👎'[k % 2]};u-{k}\n" for k in range(12)),
+         "ratings", {"prompt": "Soru", "answer": "Cevap", "thumb": "Beğeni", "rater": "rater"}),
+        ("kto.jsonl", '{"prompt": "a b", "completion": "c d", "label": true}\n' * 3, "ratings",
+         {"prompt": "prompt", "answer": "completion", "thumb": "label"}),
         ("c.csv", "text\nbir\niki\n", "documents", {"text": "text"}),
         ("veri", "".join(f"{'xy'[k % 2]};Bu {k}, bir cümle\n" for k in range(12)), "labelled",
          {"text": "1", "label": "0"}),

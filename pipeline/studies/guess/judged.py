@@ -15,8 +15,8 @@ _SIDES = (
 )  # fmt: skip
 """Words in which the names of the two answers' columns differ, in plain letters."""
 _ANSWERS = (*NAMES["output"], "option", "model", "candidate", "generation", "text", "secenek", "metin")
-_CHOICE_NAMES = """choice chosen preference preferred winner better best vote verdict judgement judgment label result rating
-tercih secim secilen kazanan iyi oy karar sonuc etiket"""
+_CHOICE_NAMES = """choice chosen preference preferred winner better best vote verdict judgement judgment label result
+rating tercih secim secilen kazanan iyi oy karar sonuc etiket"""
 _CHOICES = frozenset(_CHOICE_NAMES.split())
 _THUMB_NAMES = """thumb thumbs feedback rating vote like liked good helpful verdict judgement judgment begeni begendi oy
 degerlendirme geri puan yararli iyi"""

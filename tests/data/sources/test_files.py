@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.recipe import Part
+from pipeline.data import judgements
 from pipeline.data.conversations import earlier
 from pipeline.data.sources import _inputs, files
 from pipeline.errors import UserError
-from tests.data.reading import CSV, JSON, JSONL, TXT
+from tests.data.reading import CSV, JSON, JSONL, SEMICOLON, TXT
 
 
 def test_files_map_labels_columns_and_split_as_in_params(read):
@@ -380,6 +381,72 @@ def test_files_reject_a_row_that_offers_tools_beside_prompt_and_completion(read)
     assert [reason for _, reason in read.reasons()] == ["tools"]
 
 
-def test_files_leave_ratings_to_the_source_journal(read):
-    with pytest.raises(ValueError, match="which source journal reads"):
-        read("a.jsonl", "{}", "ratings", format=JSONL)
+CHOICES = {"instruction": "soru", "first": "cevap_a", "second": "cevap_b", "choice": "tercih"}
+CHOSEN = "soru;cevap_a;cevap_b;tercih\nBir?;Evet, olur.;Hayır.;A\nİki?;x;y;b\nÜç?;x;y;berabere\nDört?;x;y;cevap_a\n"
+
+
+def test_files_read_choices_as_preferences_and_count_ties(read):
+    log: list[str] = []
+    made = read("a.csv", CHOSEN, "preferences", format=SEMICOLON, columns=CHOICES, language="tr", notes=log)
+    assert [(row["instruction"], row["chosen"], row["rejected"]) for row in made] == [
+        ("Bir?", "Evet, olur.", "Hayır."), ("İki?", "y", "x"), ("Dört?", "x", "y"),
+    ]  # fmt: skip
+    assert log == ["a.csv: 1 ties left out: neither answer is preferred"]
+    assert read.reasons() == []
+    assert made[1]["prompt_id"] == judgements.prompt_id("iki?", "tr"), "a prompt's judgements would be split apart"
+
+
+def test_files_read_choices_as_ratings_with_their_ties(read):
+    columns = CHOICES | {"prompt": CHOICES["instruction"]}
+    del columns["instruction"]
+    made = read("a.csv", CHOSEN, "ratings", format=SEMICOLON, columns=columns)
+    assert [row["verdict"] for row in made] == ["choice:0", "choice:1", "choice:tie", "choice:0"]
+    assert (json.loads(made[0]["answers"]), made[0]["rater"]) == (["Evet, olur.", "Hayır."], "unknown")
+
+
+def test_files_read_thumbs_as_ratings(read):
+    text = "prompt,answer,thumb,rater\nWhat?,Yes.,👍🏽,u-1\nWhat?,No.,down,u-1\nWho?,Me.,beğendim,\nWho?,You.,0,u-2\n"
+    made = read("a.csv", text, "ratings", columns={})
+    assert [(row["verdict"], row["rater"]) for row in made] == [
+        ("thumb:up", "u-1"), ("thumb:down", "u-1"), ("thumb:up", "unknown"), ("thumb:down", "u-2"),
+    ]  # fmt: skip
+    assert made[0]["prompt_id"] == made[1]["prompt_id"] != made[2]["prompt_id"]
+
+
+def test_files_take_the_users_words_for_a_judgement_before_their_own(read):
+    text = "prompt,answer,stars\nWhat?,Yes.,5\nWhat?,No.,1\nWhat?,Hm.,3\n"
+    columns, labels = {"thumb": "stars"}, {"5": "up", "4": "up", "2": "down", "1": "down"}
+    made = read("a.csv", text, "ratings", columns=columns, labels=labels)
+    assert [row["verdict"] for row in made] == ["thumb:up", "thumb:down"]
+    assert read.reasons() == [(4, "unknown_judgement")]
+
+
+def test_files_reject_judgements_that_say_nothing(read):
+    text = "soru;cevap_a;cevap_b;tercih\nBir?;x;y;??\nİki?;x;y;\nÜç?;x;x;A\nDört?;x;y;A\n"
+    made = read("a.csv", text, "preferences", format=SEMICOLON, columns=CHOICES)
+    assert [row["instruction"] for row in made] == ["Dört?"]
+    assert read.reasons() == [(2, "unknown_judgement"), (3, "unknown_judgement"), (4, "equal_pair")]
+    with pytest.raises(ValueError, match="each of its 1 rows is a tie"):
+        read("b.csv", "soru;cevap_a;cevap_b;tercih\nBir?;x;y;eşit\n", "preferences", format=SEMICOLON, columns=CHOICES)
+
+
+def test_files_refuse_a_mapping_that_judges_nothing(read):
+    with pytest.raises(ValueError, match="labels names left; expected the file's value: first or second or tie"):
+        read("a.csv", CHOSEN, "preferences", format=SEMICOLON, columns=CHOICES, labels={"A": "left"})
+    with pytest.raises(ValueError, match=r"no column 'thumb' \(our thumb\)"):
+        read("a.csv", "prompt,answer\na,b\n", "ratings", columns={})
+    with pytest.raises(ValueError, match=r"columns\.choice is .*expected a column"):
+        read("a.csv", CHOSEN, "preferences", format=SEMICOLON, columns=CHOICES | {"choice": "{tercih}!"})
+
+
+@pytest.mark.parametrize(
+    ("cell", "side", "thumb"),
+    [("A", "first", None), ("answer_b", "second", None), ("2", "second", None), (1, "first", "up"), (0, None, "down"),
+     ("tie (bothbad)", "tie", None), ("Model A is better", "first", None), ("eşit", "tie", None), (True, None, "up"),
+     ("İkinci", "second", None), ("fark yok", "tie", None), ("thumbs up", None, "up"), ("👎", None, "down"),
+     ("Beğenmedim", None, "down"), ("a or b", None, None), ("maybe", None, None), ("", None, None), (None, None, None),
+     ([1], None, None), ("=", "tie", None), ("+1", "first", "up")],
+)  # fmt: skip
+def test_judgements_are_read_in_both_languages(cell, side, thumb):
+    assert judgements.choice_of(cell, {}, {"first": "answer_a", "second": "answer_b"}) == side
+    assert judgements.thumb_of(cell, {}) == thumb

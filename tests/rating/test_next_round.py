@@ -1,0 +1,96 @@
+"""A round in params.yaml: valid, with replay of earlier rounds, and without a change of the user's own lines."""
+
+import difflib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.rating import next_round
+from pipeline.rating.pairs import Model
+from tests.commands import tohum
+
+JUDGE = "def rate(prompt, first, second):\n    return 0 if len(first) > len(second) else 1\n"
+
+
+def rated(path: str, *more: str) -> int:
+    Path("judge.py").write_text(JUDGE)
+    return tohum("rate", "chat-full", "--by", "judge.py", "--count", "6", "--max-tokens", "2", "--to", path, *more)
+
+
+def params() -> Any:
+    return yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+
+
+def test_write_adds_source_recipe_and_evaluation(
+    project: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, old = Path("params.yaml").read_text(encoding="utf-8"), params()
+    assert rated("inputs/ratings-1.jsonl", "--write") == 0
+    assert "tohum register && tohum review chat-full-ratings-1" in capsys.readouterr().out
+    after, new = Path("params.yaml").read_text(encoding="utf-8"), params()
+    recipe, evaluation = new["finetune"]["chat-full-ratings-1"], new["evaluations"]["chat-full-ratings-1"]
+    assert (recipe["from"], recipe["reference"], recipe["loss"]["name"]) == ("chat-full", "chat-full", "dpo")
+    assert recipe["ordering"]["shares"] == {model.sha256: 3.0}
+    assert evaluation["measures"]["rated_pairs"]["source"] == "ratings-1"
+    assert evaluation["measures"]["exact_match"] == old["evaluations"]["chat-full"]["measures"]["exact_match"]
+    assert evaluation["thresholds"]["rated_pairs_low"] == {"at_least": 0.5, "at_most": None}
+    assert new["download"]["sources"]["ratings-1"]["path"] == "inputs/ratings-1.jsonl"
+    changed = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] == "-"]
+    assert changed == [f"-   models: {_listed(old)}"]
+
+
+def _listed(raw: Any) -> str:
+    return f"[{', '.join(raw['register']['models'])}]"
+
+
+def test_write_again_takes_the_grown_file_and_keeps_the_rest(project: Path) -> None:
+    rated("inputs/ratings-1.jsonl", "--write")
+    first = params()
+    rated("inputs/ratings-1.jsonl", "--count", "9", "--write")
+    second = params()
+    assert second["download"]["sources"]["ratings-1"].pop("sha256") != first["download"]["sources"]["ratings-1"].pop(
+        "sha256"
+    )
+    assert second == first
+
+
+def test_write_mixes_earlier_rounds_in_as_replay(project: Path, model: Model) -> None:
+    """Three files: two of earlier models, off-policy by now, and the newest."""
+    rated("inputs/ratings-1.jsonl")
+    for number in (1, 2):
+        old = Path("inputs/ratings-1.jsonl").read_text(encoding="utf-8").replace(model.sha256, str(number) * 64)
+        path = Path(f"inputs/old-{number}.jsonl")
+        path.write_text(old, encoding="utf-8")
+        raw = params()
+        text = next_round.inserted(
+            Path("params.yaml").read_text(encoding="utf-8"),
+            {path.stem: next_round.SETTINGS | {"path": str(path), "sha256": None}},
+        )
+        Path("params.yaml").write_text(text, encoding="utf-8")
+        assert list(params()["download"]["sources"]) == [*raw["download"]["sources"], path.stem]
+    next_round.add(Path("inputs/ratings-1.jsonl"), "chat-full", model.sha256)
+    recipe = params()["finetune"]["chat-full-ratings-1"]
+    assert recipe["ordering"]["shares"] == {model.sha256: 3.0, "1" * 64: 1.0, "2" * 64: 1.0}
+
+
+def test_write_refuses_what_gives_no_round(project: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    rated("inputs/ratings-1.jsonl")
+    path, before = Path("inputs/ratings-1.jsonl"), Path("params.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"finetune\.spam-full: no recipe .* with task instruct or preference"):
+        next_round.add(path, "spam-full", model.sha256)
+    with pytest.raises(UserError, match="is no longer the rated model"):
+        next_round.add(path, "chat-full", "0" * 64)
+    Path("judge.py").write_text("def rate(prompt, first, second):\n    return 'tie'\n")
+    tohum("rate", "chat-full", "--by", "judge.py", "--count", "2", "--max-tokens", "2", "--to", "inputs/ties.jsonl")
+    with pytest.raises(UserError, match="holds no choice between two answers"):
+        next_round.add(Path("inputs/ties.jsonl"), "chat-full", model.sha256)
+    assert Path("params.yaml").read_bytes() == before
+    raw = params()
+    Path("params.yaml").write_text(yaml.safe_dump(raw, default_flow_style=True), encoding="utf-8")
+    with pytest.raises(UserError, match="is on one line"):
+        next_round.add(path, "chat-full", model.sha256)
+    shutil.rmtree("inputs")
