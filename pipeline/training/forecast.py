@@ -43,7 +43,7 @@ from pipeline.tasks import IGNORED, Task
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint
 from pipeline.training import forecast_rollouts as rollouts
-from pipeline.training.forecast_batches import MOST, declared, drawn, rollouts_of
+from pipeline.training.forecast_batches import MOST, declared, drawn
 from pipeline.training.forecast_rollouts import between, clocks
 from pipeline.training.schedule import resolved
 
@@ -228,8 +228,8 @@ def _timed(  # noqa: PLR0913 - a network and everything that its update consists
     memory.prepare(model, compute)
     runs = list(itertools.islice(_runs(model, task, optimizer, compute, batch), _WARM_UP + _TIMED))[_WARM_UP:]
     timing = Timing(*(min(times) for times in zip(*runs, strict=True)))
-    if rows := rollouts_of(recipe):
-        timing = timing._replace(token=rollouts.token_seconds(model, compute, rows, batch["inputs"].shape[1]))
+    token = rollouts.token_seconds(recipe, model, compute, batch["inputs"].shape[1])
+    timing = timing._replace(token=token)
     return counts, timing
 
 

@@ -2,12 +2,9 @@
 
 import time
 
-import torch
-
-from pipeline.config.recipe import Compute, Finetune, Recipe
+from pipeline.config import plugins
+from pipeline.config.recipe import AXES, Compute, Finetune, Recipe
 from pipeline.contracts import Batch
-from pipeline.inference.engine import Engine, RowSettings
-from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.training import footprint
 from pipeline.training.forecast_batches import declared, rollouts_of
@@ -27,18 +24,20 @@ def beside(recipe: Recipe, batches: list[Batch]) -> footprint.Beside:
     )
 
 
-def token_seconds(model: GPT, compute: Compute, rows: int, longest: int) -> float:
-    """Seconds of a token of so many answers by the decoding engine, at the longest positions."""
+def token_seconds(recipe: Recipe, model: GPT, compute: Compute, longest: int) -> float:
+    """Seconds of a token of every answer of a block, at the longest positions; 0 with records."""
+    if not (rows := rollouts_of(recipe)):
+        return 0.0
     model.eval()
-    times = []
-    with torch.inference_mode(), autocast(compute):
-        engine = Engine(model, max_rows=rows)
-        prompt = [0] * max(1, min(longest, engine.room - _TIMED - _WARM_UP - 1))
-        engine.add(prompt, RowSettings(_TIMED + _WARM_UP, temperature=1.0), samples=rows)
-        while engine.busy:
-            began = clocks(compute)
-            engine.step()
-            times.append(between(began, clocks(compute)))
+    # by name: an import would make every training stale when the decoding engine is edited
+    steps = plugins.load(AXES["experience"], recipe.experience.name).steps(
+        model, compute, rows, longest, _WARM_UP + _TIMED
+    )
+    times, began = [], clocks(compute)
+    for _ in steps:
+        ended = clocks(compute)
+        times.append(between(began, ended))
+        began = ended
     return min(times[_WARM_UP:])
 
 

@@ -32,11 +32,12 @@ from pipeline.errors import UserError
 from pipeline.experience import Context, Experience, HeldOut, MicroBatch, Rows, batch_of, micro_rows, ranks_share
 from pipeline.experience.rollouts import buffer as buffers
 from pipeline.experience.rollouts.buffer import Buffer
-from pipeline.experience.rollouts.drawing import Draws, draw
+from pipeline.experience.rollouts.drawing import Draws, draw, steps
 from pipeline.model.gpt import GPT
 from pipeline.seeds import seed_for
 from pipeline.tasks import IGNORED, Task
 
+__all__ = ["Rollouts", "Settings", "build", "steps"]
 _SHOWN = 60  # characters of a prompt or an answer in a message
 
 
