@@ -4,14 +4,14 @@
 
 PYTHON is the interpreter of an environment with TRL. Contestants are processes of their own that take turns (turns.py)
 with the same start weights, records, prompts, batch sizes, learning rate, AdamW and clipping, on one thread; the median
-turn counts, in updates a CPU second. The records are those of the world's latent taste.
+turn counts, in updates a CPU second. The records are those of the world's latent taste; the model has seen its
+demonstrations.
 
-`trl-default` has the settings that TRL chooses itself: bfloat16 where the processor multiplies it, activations computed
-again for the backward pass, the reference model beside the trained one. `trl-best`: float32, no checkpointing, reference
-log-probabilities computed before training, all rollouts of an update in one batch. `padding_free` does nothing in TRL
-1.16's DPO. A GRPO update has 64 rollouts (8 prompts, 8 answers each) of at most 24 tokens at temperature 1, scored by
-their length, without a KL term (TRL's default); `rollout_tokens` is their mean length, because the learning rate hardly
-moves the model.
+`trl-default` has the settings that TRL chooses itself: bfloat16, activations computed again for the backward pass, the
+reference model beside the trained one. `trl-best`: float32, no checkpointing, reference log-probabilities computed
+before training, all rollouts of an update in one batch (`padding_free` does nothing in TRL 1.16's DPO). A GRPO update
+has 64 rollouts (8 prompts, 8 answers each) of at most 24 tokens at temperature 1, scored by their length, without a KL
+term (TRL's default); `rollout_tokens` is their mean length, as the learning rate hardly moves the model.
 """
 
 import argparse
