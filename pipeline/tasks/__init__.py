@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from pipeline.config import plugins
 from pipeline.contracts import IGNORED, Batch, Predictions, per_example
 from pipeline.errors import UserError
-from pipeline.model import shared_prompts
 from pipeline.model.gpt import GPT
 from pipeline.prompts import examples, templates, thresholds
 from pipeline.prompts import spec as specs
@@ -305,7 +304,7 @@ class Paired(Answering):
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
         """The tokens of all answers: `rows_N` counts the S rows, `n_examples` the B examples."""
-        return predicted_tokens(model, batch, shares_prompts=True)._replace(n_examples=self.n_examples(batch))
+        return predicted_tokens(model, batch)._replace(n_examples=self.n_examples(batch))
 
     def losses_of(self, predictions: Predictions) -> Tensor:
         """losses_B: mean cross-entropy of the first answers, nats."""
@@ -400,13 +399,9 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
 
 
-def predicted_tokens(model: GPT, batch: Batch, shares_prompts: bool = False) -> Predictions:
-    """Next-token scores at the positions whose target is not IGNORED; the language head runs on these only.
-
-    `shares_prompts`: ids before the first of these are computed once for all rows that have them in common.
-    """
+def predicted_tokens(model: GPT, batch: Batch) -> Predictions:
+    """Next-token scores at the positions whose target is not IGNORED; the language head runs on these only."""
     kept_BT = batch["targets"] != IGNORED
     rows_N = torch.nonzero(kept_BT)[:, 0]
-    compute = shared_prompts.hidden if shares_prompts else GPT.hidden
-    hidden_ND = compute(model, batch["inputs"], wanted_BT=kept_BT)
+    hidden_ND = model.hidden(batch["inputs"], wanted_BT=kept_BT)
     return Predictions(model.logits(hidden_ND), batch["targets"][kept_BT], rows_N, len(kept_BT))
