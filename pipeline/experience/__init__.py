@@ -96,6 +96,10 @@ class Experience(ABC):
         """
 
     @abstractmethod
+    def seen(self, updates: int) -> int:
+        """How many training examples (of rollouts: prompts) the first updates read, repeats counted."""
+
+    @abstractmethod
     def held_out(self, model: GPT, examples: Examples, batches: int) -> HeldOut:
         """The first `batches` validation batches, the same ones at every call for the same weights.
 

@@ -24,6 +24,7 @@ from pipeline.model.gpt import GPT
 from pipeline.policy import logprobs_of, sum_by_row
 
 _BATCH_SIZE = 32  # examples of `reference_logprobs`: only the number that is computed together
+_EQUAL = 1e-5  # rewards that differ by less are equal but for rounding, as those of a model that is its own reference
 
 
 class Loss(ABC):
@@ -102,6 +103,6 @@ def pair_figures(losses_E: Tensor, chosen_E: Tensor, rejected_E: Tensor) -> dict
     margins_E = (chosen_E - rejected_E).double()
     return {
         "loss": float(losses_E.double().mean()),
-        "pair_accuracy": float(((margins_E > 0).double() + 0.5 * (margins_E == 0)).mean()),
+        "pair_accuracy": float(((margins_E > _EQUAL).double() + 0.5 * (margins_E.abs() <= _EQUAL)).mean()),
         "margin": float(margins_E.mean()),
     }

@@ -131,7 +131,7 @@ def ours(_name: str, case: Any) -> dict[str, Any]:
     for _ in fit(model, parts, experience):
         turns.update()
         if case.kind == "grpo":
-            lengths += [len(rollout.answer) for rollout in experience.rollouts]
+            lengths += [len(rollout.answer) for rollout in experience._full().rollouts]
     return {"peak_mib": peak_mib()} | ({"rollout_tokens": round(sum(lengths) / len(lengths), 2)} if lengths else {})
 
 
@@ -139,6 +139,25 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "sft": ({"name": "instruct"}, {"name": "cross_entropy"}, {"name": "records"}),
     "dpo": ({"name": "preference"}, {"name": "dpo", "beta": BETA}, {"name": "records"}),
     "reward": ({"name": "reward"}, {"name": "bradley_terry"}, {"name": "records"}),
+    "grpo": (
+        {"name": "prompts"},
+        {
+            "name": "grpo",
+            "baseline": "group",
+            "standardise": True,
+            "divisor": "tokens",
+            "clip": {"low": 0.2, "high": 0.2},
+            "kl": {"weight": 0.0, "form": "k1_in_reward"},
+        },
+        {
+            "name": "rollouts",
+            "prompts": PROMPTS,
+            "samples": SAMPLES,
+            "updates": 1,
+            "max_tokens": NEW_TOKENS,
+            "temperature": 1.0,
+        },
+    ),
 }
 """Kind -> settings of task, loss and experience."""
 
@@ -175,7 +194,7 @@ def parts_of(case: Any) -> tuple[Any, Any, Any]:
     task = part("tasks", task_told | limits, TaskContext(vocabulary, model.config.context_length, []))
     task.prepare(model, torch.Generator().manual_seed(3))
     examples = Listed([task.example(record) for record in case.records], case.records)
-    learner = Learner(model, task, examples, compute, vocabulary, lambda: checkpoint.load(Path(case.model)))
+    learner = Learner(model, task, examples, compute, vocabulary, lambda: checkpoint.load(Path(case.model)), Lengths())
     loss = part("losses", loss_told, learner)
     plain = {"shape": "constant", "steps": case.updates, "warmup_steps": 0, "clip_norm": CLIP, "accumulate": 1}
     schedule = next(iter(params.finetune.values())).schedule.model_copy(update=plain)
@@ -192,6 +211,15 @@ def parts_of(case: Any) -> tuple[Any, Any, Any]:
         optimizer=part("optimizers", adamw | {"epsilon": EPSILON}, groups), schedule=schedule, compute=compute, seed=1,
     )  # fmt: skip
     return model, parts, experience
+
+
+class Lengths:
+    """A judge: the number of an answer's tokens."""
+
+    def scores(self, judged: Any) -> Any:
+        import torch
+
+        return torch.tensor([float(len(one.answer)) for one in judged])
 
 
 class Listed:
