@@ -304,8 +304,8 @@ class Paired(Answering):
         return super().collate([answers[place] for place in range(len(examples[0])) for answers in examples])
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """The tokens of all answers: `rows_N` counts the S rows, `n_examples` the B examples. The prompt of both answers
-        is computed once.
+        """The tokens of all answers: `rows_N` counts the S rows, `n_examples` the B examples. What the prompts of both
+        answers have in common is computed once.
         """
         kept_ST = batch["targets"] != IGNORED
         scores_NC = model.logits(shared_prompts.hidden(model, batch["inputs"], kept_ST))
