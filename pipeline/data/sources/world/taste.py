@@ -80,26 +80,36 @@ def preferences(settings: "Settings") -> Iterator[dict[str, Any]]:
 
 
 def ratings(settings: "Settings") -> Iterator[dict[str, Any]]:
-    """Thumbs of simulated raters: up from THUMB_UP on, flipped with `noise`; coins where the utility is null."""
+    """Thumbs of simulated raters: up from THUMB_UP on, flipped with `noise`; coins where the utility is null.
+
+    The second thumb of a rater on the same answer, where there is one, has an origin that ends in `:contradicted`.
+    """
     world, taste, asked = _world(settings.seed, settings.people), _stated(settings), requests(settings)
     for index in range(taste.thumbs):
         request, rng = asked[index % len(asked)], world.rng("taste", "thumb", index)
         text = sample(answers(world, request), rng)
         up = utility(request.instruction, text, request.language).value >= THUMB_UP
-        flipped = rng.random() < (taste.noise if taste.utility == "taste" else 0.5)
-        base = _base(request)
-        yield {name: base[name] for name in ("language", "prompt_id")} | {
-            "prompt": base["instruction"],
-            "answers": json.dumps([text], ensure_ascii=False),
-            "verdict": "thumb:up" if up != flipped else "thumb:down",
-            "correction": "",
-            "ids": [[]],
-            "logprobs": [[]],
-            "settings": "{}",
-            "model_sha256": "world",
-            "rater": f"world:{index % RATERS}",
-            "origin": f"world:taste:thumb:{index}",
-        }
+        up = up != (rng.random() < (taste.noise if taste.utility == "taste" else 0.5))
+        origin = f"world:taste:thumb:{index}"
+        yield _thumb(request, text, up, index % RATERS, origin)
+        if rng.random() < taste.contradicted:
+            yield _thumb(request, text, not up, index % RATERS, f"{origin}:contradicted")
+
+
+def _thumb(request: Request, text: str, up: bool, person: int, origin: str) -> dict[str, Any]:
+    base = _base(request)
+    return {name: base[name] for name in ("language", "prompt_id")} | {
+        "prompt": base["instruction"],
+        "answers": json.dumps([text], ensure_ascii=False),
+        "verdict": "thumb:up" if up else "thumb:down",
+        "correction": "",
+        "ids": [[]],
+        "logprobs": [[]],
+        "settings": "{}",
+        "model_sha256": "world",
+        "rater": f"world:{person}",
+        "origin": origin,
+    }
 
 
 def ceiling(settings: "Settings") -> float:
