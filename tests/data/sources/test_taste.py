@@ -217,6 +217,8 @@ def test_preferences_raise_when_there_are_too_few_different_answers(monkeypatch:
     monkeypatch.setattr(taste, "answers", lambda _world, _request: Choice(["Yes.", "No."]))
     with pytest.raises(UserError, match=r"taste\.pairs is 2; .* after 1, choose fewer or more requests"):
         list(taste.preferences(settings(requests=1, pairs=2)))
+    with pytest.raises(UserError, match=r"taste\.thumbs is 3; .* after 2, choose fewer or more requests"):
+        list(taste.ratings(settings(requests=1, thumbs=3)))
 
 
 def test_preferences_have_the_stated_noise_when_compared_with_the_truth(pairs: list[dict[str, Any]]) -> None:

@@ -1,8 +1,11 @@
 """The hidden utility of an answer: how well any text serves a request, in [0, 1].
 
-It is computed from the request and the answer alone. value = helpful x language x (RUDE_KEPT + (1 - RUDE_KEPT) x clean)
-x (BASE + SHORT x short + POLITE x polite): a text that helps nobody, or is in no known words, is worth nothing, however
-short and polite it is. Each dimension is in [0, 1], and the value never falls when one of them rises.
+It is computed from the request and the answer alone:
+
+    value = helpful * language * (RUDE_KEPT + (1 - RUDE_KEPT) * clean) * (BASE + SHORT * short + POLITENESS * polite)
+
+A text that helps nobody, or is in no known words, is worth nothing, however short and polite it is. Each dimension is
+in [0, 1], and the value never falls when one of them rises.
 """
 
 import re
@@ -57,7 +60,7 @@ class Utility(NamedTuple):
 WEIGHTS = {"base": BASE, "short": SHORT, "polite": POLITENESS, "rude_kept": RUDE_KEPT}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def utility(instruction: str, answer: str, language: str) -> Utility:
     """The utility of any text as an answer; helpful is 0 where the instruction is no request of the taste.
 
