@@ -61,7 +61,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def train(task: str, loss: str, kind: str, tuner: dict[str, Any]) -> Path:
     """Trains models/judged from the base."""
     raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
-    raw["runtime"]["progress"], raw["search"] = False, {}
+    raw["runtime"]["progress"], raw["search"], raw["compute"]["threads"] = False, {}, 1
     chosen = raw["finetune"]["spam-lora"]
     settings = {} if loss == "bradley_terry" else {"beta": 0.1}
     chosen |= {"task": {"name": task} | LIMITS, "loss": {"name": loss} | settings, "data": kind, "tuner": tuner}
