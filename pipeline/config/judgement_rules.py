@@ -73,6 +73,11 @@ def _of_source(where: str, recipe: Recipe) -> Iterator[str]:
             )
     if _declared(recipe, "task", "emits") == "prompts":
         yield from _of_lengths(where, recipe)
+    if recipe.schedule.epochs is not None:
+        yield (
+            f"{where}.schedule.epochs is {recipe.schedule.epochs:g}, and experience {source!r} makes its own examples; "
+            f"write schedule.steps: a pass over the prompts takes records / experience.prompts x experience.updates"
+        )
     if getattr(recipe, "few", None) is not None:
         yield f"{where}.few draws records, and experience {source!r} makes its own examples; set it to null"
 

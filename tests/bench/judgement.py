@@ -4,14 +4,14 @@
 
 PYTHON is the interpreter of an environment with TRL. Contestants are processes of their own that take turns (turns.py)
 with the same start weights, records, prompts, batch sizes, learning rate, AdamW and clipping, on one thread; the median
-turn counts, in updates a CPU second. The records are those of the world's latent taste.
+turn counts, in updates a CPU second. The records are those of the world's latent taste; the model has seen its
+demonstrations.
 
-`trl-default` has the settings that TRL chooses itself: bfloat16 where the processor multiplies it, activations computed
-again for the backward pass, the reference model beside the trained one. `trl-best`: float32, no checkpointing, reference
-log-probabilities computed before training, all rollouts of an update in one batch. `padding_free` does nothing in TRL
-1.16's DPO. A GRPO update has 64 rollouts (8 prompts, 8 answers each) of at most 24 tokens at temperature 1, scored by
-their length, without a KL term (TRL's default); `rollout_tokens` is their mean length, because the learning rate hardly
-moves the model.
+`trl-default` has the settings that TRL chooses itself: bfloat16, activations computed again for the backward pass, the
+reference model beside the trained one. `trl-best`: float32, no checkpointing, reference log-probabilities computed
+before training, all rollouts of an update in one batch (`padding_free` does nothing in TRL 1.16's DPO). A GRPO update
+has 64 rollouts (8 prompts, 8 answers each) of at most 24 tokens at temperature 1, scored by their length, without a KL
+term (TRL's default); `rollout_tokens` is their mean length, as the learning rate hardly moves the model.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def ours(_name: str, case: Any) -> dict[str, Any]:
     for _ in fit(model, parts, experience):
         turns.update()
         if case.kind == "grpo":
-            lengths += [len(rollout.answer) for rollout in experience.rollouts]
+            lengths += [len(rollout.answer) for rollout in experience._full().rollouts]
     return {"peak_mib": peak_mib()} | ({"rollout_tokens": round(sum(lengths) / len(lengths), 2)} if lengths else {})
 
 
@@ -139,6 +139,25 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "sft": ({"name": "instruct"}, {"name": "cross_entropy"}, {"name": "records"}),
     "dpo": ({"name": "preference"}, {"name": "dpo", "beta": BETA}, {"name": "records"}),
     "reward": ({"name": "reward"}, {"name": "bradley_terry"}, {"name": "records"}),
+    "grpo": (
+        {"name": "prompts"},
+        {
+            "name": "grpo",
+            "baseline": "group",
+            "standardise": True,
+            "divisor": "tokens",
+            "clip": {"low": 0.2, "high": 0.2},
+            "kl": {"weight": 0.0, "form": "k1_in_reward"},
+        },
+        {
+            "name": "rollouts",
+            "prompts": PROMPTS,
+            "samples": SAMPLES,
+            "updates": 1,
+            "max_tokens": NEW_TOKENS,
+            "temperature": 1.0,
+        },
+    ),
 }
 """Kind -> settings of task, loss and experience."""
 
@@ -175,7 +194,7 @@ def parts_of(case: Any) -> tuple[Any, Any, Any]:
     task = part("tasks", task_told | limits, TaskContext(vocabulary, model.config.context_length, []))
     task.prepare(model, torch.Generator().manual_seed(3))
     examples = Listed([task.example(record) for record in case.records], case.records)
-    learner = Learner(model, task, examples, compute, vocabulary, lambda: checkpoint.load(Path(case.model)))
+    learner = Learner(model, task, examples, compute, vocabulary, lambda: checkpoint.load(Path(case.model)), Lengths())
     loss = part("losses", loss_told, learner)
     plain = {"shape": "constant", "steps": case.updates, "warmup_steps": 0, "clip_norm": CLIP, "accumulate": 1}
     schedule = next(iter(params.finetune.values())).schedule.model_copy(update=plain)
@@ -192,6 +211,15 @@ def parts_of(case: Any) -> tuple[Any, Any, Any]:
         optimizer=part("optimizers", adamw | {"epsilon": EPSILON}, groups), schedule=schedule, compute=compute, seed=1,
     )  # fmt: skip
     return model, parts, experience
+
+
+class Lengths:
+    """A judge: the number of an answer's tokens."""
+
+    def scores(self, judged: Any) -> Any:
+        import torch
+
+        return torch.tensor([float(len(one.answer)) for one in judged])
 
 
 class Listed:

@@ -102,6 +102,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"weighting": part("weighting", "reweight")},
         "tried.weighting.name is 'reweight', which follows the records of the data",
     ),
+    (
+        {"schedule": RAW["finetune"]["chat-lora"]["schedule"] | {"steps": None, "epochs": 2.0}},
+        "tried.schedule.epochs is 2, and experience 'rollouts' makes its own examples; write schedule.steps",
+    ),
     ({"few": 3}, "tried.few draws records, and experience 'rollouts' makes its own examples; set it to null"),
     (PRIVATE, "tried.privacy is set, and task 'prompts' trains on rollouts, for which no budget is kept"),
     (

@@ -13,33 +13,32 @@ rollouts, judge, columns, losses, gradients; each check compares a part of the e
     rows        the losses of micro-batches in another order, padded otherwise, are those of the whole block
 
     planted bug                                       found by
-    log-probabilities off by one                      ratio, gradient
-    KL with the other sign                            gradient, kl
-    KL counted twice                                  gradient, kl
+    log-probabilities off by one                      ratio gradient
+    KL with the other sign                            gradient kl
+    KL counted twice                                  gradient kl
     KL at each token alone                            gradient
-    only the first answer as baseline                 gradient, advantages
-    leave-one-out over all answers                    gradient, advantages
+    only the first answer as baseline                 gradient advantages
+    leave-one-out over all answers                    gradient advantages
     doubled standard deviation                        advantages
     divided by the length                             gradient
-    tokens after the end                              ratio, drawn
-    tokens of the padding                             ratio, gradient
+    tokens of the padding                             ratio gradient
     dropout in the ratio                              ratio
-    temperature left out of the loss                  ratio, gradient
-    temperature left out of the sampler's numbers     ratio, drawn
-    top-p left in the sampler                         gradient
-    stale log-probabilities                           drawn
-    answers tokenised again                           drawn, ratio
-    the end left out of the answer                    gradient
+    temperature left out of the loss                  drawn gradient
     padding whitened                                  advantages
     groups without spread                             advantages
-    value at the next token                           gradient, advantages
-    value after the end                               advantages
-    advantages of another group                       gradient, advantages
-    reference that is the policy                      gradient, kl
-    reference updated along                           kl
-    score of another answer                           score, gradient
+    value at the next token                           gradient advantages
+    advantages of another group                       gradient advantages
+    reference that is the policy                      gradient kl
+    tokens after the end                              drawn
+    temperature left out of the sampler's numbers     drawn ratio
+    top-p left in the sampler                         gradient
+    stale log-probabilities                           drawn
+    answers tokenised again                           gradient
+    the end left out of the answer                    drawn
+    score of another answer                           score gradient
     columns of other rows                             rows
-    clipped on the other side                         (test_grpo.py, TRL's numbers)
+    reference updated along                           kl
+    clipped on the other side                         TRL's numbers (test_grpo.py)
 """
 
 import copy
@@ -58,6 +57,7 @@ from pipeline.experience.rollouts import drawing
 from pipeline.losses import grpo, ppo
 from tests.losses import oracle
 from tests.losses.evidence import WEIGHT, Case, failed
+from tests.losses.world import World
 
 RLOO = {
     "baseline": "leave_one_out", "standardise": False, "divisor": "constant",
@@ -226,3 +226,26 @@ def test_checks_find_a_planted_bug(name: str) -> None:
     with ExitStack() as stack:
         planted(bug, stack)
         assert failed(CASES[bug.case], bug.found_by, bug.again) == set(bug.found_by.split())
+
+
+def test_table_names_the_bugs_and_their_checks() -> None:
+    assert __doc__ is not None
+    for name, bug in BUGS.items():
+        assert f"    {name:<50}{bug.found_by}\n" in __doc__
+
+
+@pytest.mark.parametrize(("name", "updates", "share"), [("grpo", 1, 0.7), ("ppo", 4, 0.4)])
+def test_training_reaches_a_share_of_the_best_value_under_kl(name: str, updates: int, share: float) -> None:
+    """Of the gain in exact E[score] - weight KL that p = q exp(score / weight) / Z has: "the reward went up" would pass
+    some of the bugs above.
+    """
+    kl = {"kl_weight": WEIGHT} if name == "ppo" else {"kl": {"weight": WEIGHT, "form": "k1_in_reward"}}
+    start = oracle.policy(1, 2.5, n_layers=2, d_model=32, d_ff=64, head_dim=16)
+    world = World(name, groups=16, samples=8, updates=updates, accumulate=1, start=start, **kl)
+    before = oracle.exact(world.model, world.reference)
+    for _ in world.trained(steps=90, rate=4e-3):
+        pass
+    after = oracle.exact(world.model.eval(), world.reference)
+    best = oracle.best_value(world.reference, WEIGHT)
+    gain = float(after.reward - WEIGHT * after.kl - before.reward)
+    assert gain >= share * (best - float(before.reward))
