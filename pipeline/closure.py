@@ -214,7 +214,11 @@ def task_names(model: str, params: "Params") -> list[str]:
     if model in params.merge:
         merge = params.merge[model]
         return sorted({*task_names(merge.first, params), *task_names(merge.second, params)})
-    return [(params.pretrain if model == "base" else params.finetune[model]).task.name]
+    from pipeline.config import plugins
+
+    task = (params.pretrain if model == "base" else params.finetune[model]).task.name
+    named = getattr(plugins.settings_class("tasks", task), "answers_as", task)  # that of tohum.json
+    return sorted({task, named})
 
 
 def judge_names(measures: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from pipeline.model.gpt import GPT
 from pipeline.paths import CODE as ROOT
 from pipeline.registry import Registry, admission
 from tests.models import shape
-from tests.specs import ANSWERS, SPAM, TEXT, labels_of, written
+from tests.specs import ANSWERS, REWARD, SPAM, TEXT, labels_of, written
 
 
 def params(uri: str = "sqlite:///mlflow.db") -> Params:
@@ -32,9 +32,9 @@ def make_model(name: str, seed: int = 1) -> Path:
     vocabulary = tokenizer.Tokenizer.load(words).vocab_size
     draw = torch.Generator().manual_seed(seed)
     model = GPT(shape(n_layers=1, n_kv_heads=2, context_length=64, vocab_size=vocabulary), draw)
-    task = {"base": TEXT, "spam-full": SPAM, "chat-full": ANSWERS}[name]
-    if task.labels:
-        model.add_score(2, draw)
+    task = {"base": TEXT, "spam-full": SPAM, "chat-full": ANSWERS, "reward": REWARD}[name]
+    if task.outputs:
+        model.add_score(len(task.outputs), draw)
     folder = Path("models") / name
     checkpoint.save(model, folder, tokenizer=words, labels=labels_of(task), metadata=written([task]))
     evaluate(name)

@@ -6,12 +6,13 @@ from pipeline.prompts.spec import TEXT, TaskSpec, written
 
 SPAM = TaskSpec(name="classify", labels=("ham", "spam"), max_tokens=32, max_prompt_tokens=32)
 ANSWERS = TaskSpec(name="instruct", template="chat", max_tokens=40, max_prompt_tokens=30)
+REWARD = TaskSpec(name="reward", template="chat", max_tokens=40, max_prompt_tokens=30)
 WORDS = TaskSpec(
     name="cloze", labels=("ham", "spam"), pattern="{text}{label}", verbalizers={"ham": " e", "spam": " s"},
     max_tokens=32, max_prompt_tokens=31,
 )  # fmt: skip
 
-__all__ = ["ANSWERS", "SPAM", "TEXT", "WORDS", "changed", "labels_of", "written"]
+__all__ = ["ANSWERS", "REWARD", "SPAM", "TEXT", "WORDS", "changed", "labels_of", "written"]
 
 
 def changed(spec: TaskSpec, **changes: Any) -> TaskSpec:
@@ -21,4 +22,4 @@ def changed(spec: TaskSpec, **changes: Any) -> TaskSpec:
 
 def labels_of(spec: TaskSpec) -> list[str] | None:
     """The labels as `checkpoint.save` takes them."""
-    return list(spec.labels) if spec.labels else None
+    return list(spec.outputs) or None

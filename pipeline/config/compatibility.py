@@ -3,7 +3,8 @@
 A part declares in its `Settings`, as class variables that are read without importing the file:
 
     tasks:      reads (record kinds), emits (tokens, classes, labels, number, pairs, thumbs or prompts), head (language,
-                classes or scalar), measures (what validation can keep weights by)
+                classes or scalar), measures (what validation can keep weights by), answers_as (the task that the
+                trained model's folder names; without it the task itself)
     losses:     takes (what a task may emit), roles (reference; judge: judgement_rules.py)
     any part:   own_families (true: not for a start that transformers computes; start_rules.py)
     tuners:     additions (true: what it adds stays beside the weights, and no recipe can start from the model)

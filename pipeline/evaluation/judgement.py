@@ -46,7 +46,7 @@ class Settings(Section):
     """Only the records of this source of `download.sources`; null: all."""
     max_records: Positive | None = Field(examples=[3])
     """Ask the first so many distinct prompts; null: all."""
-    parent: str | None = Field(examples=["m", None])
+    parent: str | None = Field(examples=[None])
     """Reference: base, or a model that this one was trained from; null: none, and neither wins nor a KL."""
     judge: Part | None = Field(examples=[{"name": "rule", "reads": "models/base", "check": "exact_match"}])
     """A judge (pipeline/judges), such as the reward model that was learned from; null: none."""
@@ -54,7 +54,7 @@ class Settings(Section):
     """The judge that is right: `{name: world, ...}`, which no training should have seen; null: not known."""
     samples: Positive = Field(examples=[2])
     """Answers to each prompt."""
-    pool: Count = Field(0, examples=[4, 0])
+    pool: Count = Field(0, examples=[0])
     """Answers of the reference to each prompt, for best-of-n and the best possible reward at a KL; 0: neither."""
     budget_nats: float = Field(10.0, gt=0, examples=[10.0])
     """KL at which the best possible reward is stated."""

@@ -80,6 +80,11 @@ class Experience(ABC):
         update of a block.
         """
 
+    @property
+    def sized(self) -> Examples:
+        """Examples of the sizes that updates have, for the forecast of memory: with rollouts of the longest ones."""
+        return self.examples
+
     @abstractmethod
     def batches(self, number: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """The micro-batches of update `number` (from 0) without empty ones.
@@ -89,6 +94,10 @@ class Experience(ABC):
             rank: of this process among those that share the update.
             world: their number. The rows of all ranks one after another are those of one process.
         """
+
+    @abstractmethod
+    def seen(self, updates: int) -> int:
+        """How many training examples (of rollouts: prompts) the first updates read, repeats counted."""
 
     @abstractmethod
     def held_out(self, model: GPT, examples: Examples, batches: int) -> HeldOut:
@@ -144,7 +153,8 @@ def batch_of(
     if taken := collated.keys() & (columns.keys() | {"rows"}):
         raise ValueError(f"column {min(taken)!r} of the loss has the name of a tensor of the task; rename it")
     wanted = torch.from_numpy(rows)
-    width = collated["targets"].shape[1] if collated["targets"].shape == collated["inputs"].shape else None
+    targets = collated.get("targets")  # a reward model has none
+    width = targets.shape[1] if targets is not None and targets.shape == collated["inputs"].shape else None
     for name, column in columns.items():
         part = column[wanted.to(column.device)]
         if width is not None and part.dim() > 1:

@@ -1,7 +1,8 @@
 """Records as training examples in token ids, or the reason why a record makes none. No torch.
 
 Tasks make their examples here, and the samples gate asks the same functions, so training meets no record that the gate
-did not count. A task's `Settings.form` names the function: answers, pairs, thumbs, labels, label_sets or numbers.
+did not count. A task's `Settings.form` names the function: answers, prompts, pairs, thumbs, labels, label_sets or
+numbers.
 """
 
 import json
@@ -74,6 +75,16 @@ class Thumb(NamedTuple):
     """Whether it was chosen, or got a thumb up."""
 
 
+def prompt_ids(tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> list[int] | Reason:
+    """The prompt of a record of instructions or preferences, without an answer; arguments as `answer_example`."""
+    assert spec.template is not None
+    assert spec.max_prompt_tokens is not None
+    try:
+        return templates.prompt(tokenizer, spec.template, Request.of_record(record), spec.max_prompt_tokens).ids
+    except RefusedConversationError as error:
+        return Reason("refused_by_template", str(error))
+
+
 def pair_example(tokenizer: Vocabulary, spec: TaskSpec, record: Mapping[str, Any]) -> list[AnswerExample] | Reason:
     """The chosen and the rejected answer of a preference, each after the same prompt; arguments as `answer_example`."""
     pair = []
@@ -139,6 +150,8 @@ def reason(form: str | None, tokenizer: Vocabulary, spec: TaskSpec, record: Mapp
     made: Any = None
     if form == "answers":
         made = answer_example(tokenizer, spec, record, learns_earlier=spec.name == "chat")
+    elif form == "prompts":
+        made = prompt_ids(tokenizer, spec, record)
     elif form == "pairs":
         made = pair_example(tokenizer, spec, record)
     elif form == "thumbs":

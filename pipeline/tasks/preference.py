@@ -24,6 +24,7 @@ class Settings(Section):
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "pairs"
     form: ClassVar[str] = "pairs"
+    answers_as: ClassVar[str] = "instruct"
     template: Literal["chat", "alpaca", "model"] = Field(examples=["chat", "alpaca"])
     """As of `instruct`; a model that was tuned on instructions keeps its template."""
     max_tokens: Positive = Field(examples=[64])

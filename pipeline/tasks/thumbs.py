@@ -26,6 +26,7 @@ class Settings(Section):
     head: ClassVar[str] = "language"
     emits: ClassVar[str] = "thumbs"
     form: ClassVar[str] = "thumbs"
+    answers_as: ClassVar[str] = "instruct"
     template: Literal["chat", "alpaca", "model"] = Field(examples=["chat", "alpaca"])
     """As of `instruct`; a model that was tuned on instructions keeps its template."""
     max_tokens: Positive = Field(examples=[64])

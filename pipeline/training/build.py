@@ -62,10 +62,11 @@ class Built:
 
     def require_memory(self, where: str, recipe: Recipe, compute: Compute) -> int:
         """The expected peak in MiB. Raises UserError if it is more than the machine has."""
-        ordering, n = self.parts.ordering, len(self.train)
+        sized = self.experience.sized
+        ordering, n = self.parts.ordering, len(sized)
         batches = forecast.sampled(
             self.task,
-            self.train,
+            sized,
             lambda micro: ordering.rows(n, micro, recipe.seed),
             (self.parts.schedule.steps or 0) * self.parts.schedule.accumulate,
         )

@@ -154,9 +154,11 @@ class Trainer:
                     self._log(step, self._tokens / (time.perf_counter() - began))
                 if validates:
                     self._validate(state_of=step.number)
-                    bar.set_postfix(loss=f"{self.progress.curve[-1]['validation_loss_nats']:.3f}", refresh=False)
-                    if not self.progress.states or step.number == steps or self.progress.stopped_early:
-                        self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
+                if validates or self.experience.figures:
+                    bar.set_postfix(_shown(self.progress, self.experience.figures), refresh=False)
+                digests = not self.progress.states or step.number == steps or self.progress.stopped_early
+                if validates and digests:
+                    self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
                 if keeps and self.keeper is not None:
                     self.keeper.save(self._tensors(best=self._best), self.progress.as_json())
                 bar.update()
@@ -208,6 +210,7 @@ class Trainer:
                 "gradient_norm": float(step.gradient_norm),
                 "tokens_per_second": tokens_per_second,
                 **getattr(self.parts.optimizer, "figures", {}),
+                **{f"block_{name}": value for name, value in self.experience.figures.items()},
             },
             step.number,
         )
@@ -316,6 +319,14 @@ class Trainer:
         for name, parameter in self._trained():
             if name in self._best:
                 parameter.copy_(self._best[name])
+
+
+def _shown(progress: Progress, figures: dict[str, float]) -> dict[str, str]:
+    """The end of the progress bar: the last validation's loss, and of a block of rollouts its reward and KL."""
+    shown = {"loss": f"{progress.curve[-1]['validation_loss_nats']:.3f}"} if progress.curve else {}
+    return shown | {
+        word: f"{figures[name]:.3f}" for word, name in (("reward", "reward"), ("kl", "kl_nats")) if name in figures
+    }
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

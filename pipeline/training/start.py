@@ -50,4 +50,5 @@ def finetune_start(recipe: Finetune) -> tuple[Load, list[Path]]:
     def load(_: torch.Generator, device: torch.device) -> GPT:
         return checkpoint.load(MODELS / recipe.start, str(device))
 
-    return load, [MODELS / recipe.start, MODELS / recipe.reference, SAMPLES / recipe.data]
+    judge = Path(recipe.judge.settings("judges", "judge").reads)
+    return load, [MODELS / recipe.start, MODELS / recipe.reference, judge, SAMPLES / recipe.data]

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.contracts import Learner
 from pipeline.model.gpt import GPT
-from pipeline.tasks import IGNORED, Answering, Request, TaskSpec
-from tests.learners import COMPUTE
+from pipeline.tasks import IGNORED, TaskSpec
+from pipeline.tasks.prompts import Prompt, Prompts
 from tests.models import network
 
-STOP, MAX_TOKENS, TEMPERATURE = 0, 3, 0.8
+STOP, MAX_TOKENS = 0, 3
 SPELLED = {STOP: "", 1: "a", 2: "b", 3: "ab"}
 PROMPTS = ("b", "aab", "abab", "ba")
 EVEN = "ba"
@@ -48,14 +47,14 @@ class Letters:
         return "".join(SPELLED[i] for i in ids)
 
 
-class Asked(Answering):
-    """A task whose prompt is the instruction without a template."""
+class Asked(Prompts):
+    """Task `prompts`, whose prompt is the instruction without a template."""
 
-    LEARNS_EARLIER = False
     opens, stop = "", STOP
 
-    def prompt(self, request: Request) -> list[int]:
-        return self.tokenizer.encode(request.text)
+    def example(self, record: Mapping[str, Any]) -> Prompt:
+        ids = self.tokenizer.encode(record["instruction"])
+        return Prompt(ids, [IGNORED] * len(ids), record)
 
 
 def task() -> Asked:
@@ -63,9 +62,10 @@ def task() -> Asked:
     return Asked(spec, Letters())  # type: ignore[arg-type]
 
 
-def policy(seed: int = 0, scale: float = 12.0, dropout: float = 0.0) -> GPT:
+def policy(seed: int = 0, scale: float = 12.0, **changes: Any) -> GPT:
     """A network whose distributions differ from token to token."""
-    model = network("llama", vocab_size=4, context_length=8, n_layers=1, d_model=8, d_ff=8, head_dim=4, dropout=dropout)
+    shape = {"vocab_size": 4, "context_length": 8, "n_layers": 1, "d_model": 8, "d_ff": 8, "head_dim": 4}
+    model = network("llama", **shape | changes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -86,11 +86,6 @@ def answers() -> list[tuple[int, ...]]:
     """All answers: those that end by the stop id, and those of MAX_TOKENS without it."""
     begun = [ids for size in range(MAX_TOKENS) for ids in product((1, 2, 3), repeat=size)]
     return [*((*ids, STOP) for ids in begun), *product((1, 2, 3), repeat=MAX_TOKENS)]
-
-
-def example(prompt: Sequence[int], answer: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(ids, targets) of a rollout."""
-    return [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
 
 
 Table = dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
@@ -129,7 +124,7 @@ def scores(record: Mapping[str, Any]) -> Tensor:
     return torch.tensor([score(record, Letters().decode(answer)) for answer in answers()], dtype=torch.float64)
 
 
-def exact(model: GPT, reference: GPT, temperature: float = TEMPERATURE) -> Exact:
+def exact(model: GPT, reference: GPT, temperature: float = 1.0) -> Exact:
     """By enumeration, with automatic differentiation for the gradients."""
     reward, kl = torch.zeros(()), torch.zeros(())
     logprobs: Table = {}
@@ -149,7 +144,7 @@ def exact(model: GPT, reference: GPT, temperature: float = TEMPERATURE) -> Exact
     return Exact(reward.detach(), kl.detach(), gradient_of(reward, model), gradient_of(kl, model), logprobs, theirs)
 
 
-def best_value(reference: GPT, weight: float, temperature: float = TEMPERATURE) -> float:
+def best_value(reference: GPT, weight: float, temperature: float = 1.0) -> float:
     """The largest possible E[score] - weight KL, reached by p = q exp(score / weight) / Z (Korbak et al. 2022)."""
     with torch.no_grad():
         values = [
@@ -166,13 +161,12 @@ def gradient_of(value: Tensor, model: GPT) -> Tensor:
     return torch.cat([g.reshape(-1) for g in gradients]).double()
 
 
-def learner(model: GPT, reference: GPT, **more: Any) -> Learner:
-    """Of the world's task; the examples are the prompts."""
-    return Learner(model, task(), RECORDS, COMPUTE, Letters(), lambda: reference, **more)  # type: ignore[arg-type]
-
-
 def t_values(samples_NX: Tensor, expected_X: Tensor, directions_KX: Tensor) -> Tensor:
-    """t_K: distance of the samples' mean from the expectation, in standard errors, along every direction."""
+    """t_K: distance of the samples' mean from the expectation, in standard errors, along every direction; NaN for one
+    sample.
+    """
+    if len(samples_NX) < 2:
+        return torch.full((len(directions_KX),), torch.nan)
     along_NK = samples_NX @ directions_KX.T
     errors_K = along_NK.std(0) / len(samples_NX) ** 0.5
     return (along_NK.mean(0) - directions_KX @ expected_X) / errors_K.clamp(min=1e-12)

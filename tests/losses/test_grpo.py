@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from pipeline.contracts import Rollout
+from pipeline.experience import batch_of
+from pipeline.experience.rollouts.buffer import Buffer
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_format import exported_name
 from tests.losses import oracle, trl_grpo
-from tests.losses.blocks import Block, Rollout, batch_of, columns_of
+from tests.losses.world import learner
 from tests.models import network
 from tests.variants import build
 
@@ -29,12 +33,13 @@ def golden_model(phase: float) -> GPT:
     return model
 
 
-def golden_block(behaviour: list[list[float]], temperature: float) -> Block:
+def golden_buffer(behaviour: list[list[float]], temperature: float) -> Buffer:
+    """TRL's completions as a block."""
     rollouts = [
         Rollout({}, tuple(trl_grpo.PROMPTS[row // 4]), tuple(ids), tuple(behaviour[row]), "", ids[-1] == 0, row // 4)
         for row, ids in enumerate(trl_grpo.COMPLETIONS)
     ]
-    return Block(rollouts, torch.tensor(trl_grpo.REWARDS), temperature, trl_grpo.MAX_TOKENS)
+    return Buffer(0, rollouts, np.arange(8), torch.tensor(trl_grpo.REWARDS), temperature, trl_grpo.MAX_TOKENS)
 
 
 @pytest.mark.parametrize("found", TRL, ids=lambda found: "-".join(map(str, found["case"])))
@@ -42,12 +47,13 @@ def test_grpo_equals_trl_on_the_same_completions(found: Any) -> None:
     """Loss to 1e-6, advantages and gradient: three divisors, clipping, k3, temperature."""
     (loss_type, scale, beta, form, high, temperature), model = found["case"], golden_model(0.0)
     loss = build(
-        "losses", "grpo", oracle.learner(model, golden_model(0.3)), baseline="group",
+        "losses", "grpo", learner(model, golden_model(0.3), 4), baseline="group",
         standardise=scale == "group", divisor=DIVISORS[loss_type],
         clip={"low": 0.2, "high": high}, kl={"weight": beta, "form": form},
     )  # fmt: skip
-    block = golden_block(found["behaviour"], temperature)
-    batch = batch_of(block, columns_of(loss, model, block))
+    buffer = golden_buffer(found["behaviour"], temperature)
+    buffer.columns = loss.columns(model, buffer)
+    batch = batch_of(model, oracle.task(), buffer, np.arange(8), buffer.all_columns)
     torch.testing.assert_close(batch["advantages"], torch.tensor(found["advantages"]), atol=1e-6, rtol=1e-6)
     value = loss.losses(model, batch).mean()
     assert float(value.detach()) == pytest.approx(found["loss"], abs=1e-6)

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.losses.ppo import PPO
 from tests.losses import plain
-from tests.losses.blocks import World
+from tests.losses.world import World
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,8 @@ def test_ppo_equals_a_plain_implementation_on_the_same_buffer(changes: dict[str,
     world = World("ppo", groups=4, samples=3, **changes)
     loss, model = world.loss, world.model
     assert isinstance(loss, PPO)
-    block = world.fill(5)
+    world.fill(0)
+    block = world.buffer
     before = [plain.values(loss, one.prompt, one.answer) for one in block.rollouts]
 
     def log_ratio(one: Any, t: int) -> float:

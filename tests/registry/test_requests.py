@@ -24,12 +24,15 @@ HISTORY = json.dumps(TALK, ensure_ascii=False)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the packed models spam-full, chat-full and base."""
+    """A folder with the packed models spam-full, chat-full, base and reward."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("project")
     os.chdir(folder)
-    for name in ("spam-full", "chat-full", "base"):
+    with_reward = params()
+    for entries in (with_reward.finetune, with_reward.evaluations):  # its card names the parts of chat-full
+        entries["reward"] = entries["chat-full"]  # type: ignore[index, assignment]
+    for name in ("spam-full", "chat-full", "base", "reward"):
         make_model(name)
-        pack(Path("models") / name, Path("packed") / name, admission.admit(name, params()), "card")
+        pack(Path("models") / name, Path("packed") / name, admission.admit(name, with_reward), "card")
     yield folder
     os.chdir(before)
 
@@ -41,7 +44,7 @@ def servers(project: Path) -> dict[str, Any]:
     from fastapi.testclient import TestClient
     from mlflow.pyfunc.scoring_server import init
 
-    names = ("spam-full", "chat-full", "base")
+    names = ("spam-full", "chat-full", "base", "reward")
     return {name: TestClient(init(mlflow.pyfunc.load_model(str(project / "packed" / name)))) for name in names}
 
 
@@ -163,3 +166,25 @@ def test_answers_refuses_settings_that_are_no_numbers(project: Path, settings: d
     predictor = Predictor(project / "models/base")
     with pytest.raises(UserError, match=reason):
         requests.answers(predictor, pd.DataFrame({"text": ["a"]}), settings)
+
+
+def test_the_server_of_a_reward_model_scores_answers_and_refuses_a_text_without_one(
+    servers: dict[str, Any], project: Path
+) -> None:
+    """Lost otherwise: a question alone would get the score of an empty answer, which looks like any other."""
+    texts, said = ["Ayşe nerede?", "Ayşe nerede?"], ["İzmir'de.", "free prize"]
+    status, body = post(servers["reward"], table(*texts, answer=said))
+    assert status == 200
+    asked = [Request(text, answer=answer) for text, answer in zip(texts, said, strict=True)]
+    predictor = Predictor(project / "models/reward")
+    rewards = [row["reward"] for row in body["predictions"]]
+    assert rewards == pytest.approx([row["reward"] for row in predictor.answer(asked)])
+    assert abs(rewards[0] - rewards[1]) > 1e-4
+    status, body = post(servers["reward"], table(*texts))
+    assert (status, "answer" in str(body)) == (400, True)
+    with pytest.raises(UserError, match="no column 'answer'; expected 'text' and 'answer' and optionally input"):
+        requests.answers(predictor, pd.DataFrame({"text": texts}))
+    with pytest.raises(UserError, match="row 2: answer is null; expected a string"):
+        requests.answers(predictor, pd.DataFrame({"text": texts, "answer": ["x", None]}))
+    with pytest.raises(UserError, match="comes without an answer, and this is a reward model"):
+        predictor.answer(["Ayşe nerede?"])
