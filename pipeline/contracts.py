@@ -205,3 +205,16 @@ def on_device(batch: Batch, model: GPT) -> Batch:
             for name, tensor in batch.items()
         }
     return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def token_logprobs(predictions: Predictions) -> Tensor:
+    """logprobs_N: ln p of every target under the scores, float32 for scores of any precision."""
+    scores_NC = predictions.scores_NC.float()
+    return -nn.functional.cross_entropy(scores_NC, predictions.targets_N, reduction="none")
+
+
+def row_sums(values_N: Tensor, predictions: Predictions, n_rows: int) -> tuple[Tensor, Tensor]:
+    """sums_S and counts_S of the values of each row's positions; 0 for a row without any."""
+    zeros_S = values_N.new_zeros(n_rows)
+    sums_S = zeros_S.index_add(0, predictions.rows_N, values_N)
+    return sums_S, zeros_S.index_add(0, predictions.rows_N, torch.ones_like(values_N))

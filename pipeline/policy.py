@@ -20,7 +20,8 @@ from pipeline.errors import UserError
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 
-_CHUNK = 32  # rows of a pass over a buffer: only the number that are computed together
+_SCORES = 2**24  # of a pass over a buffer, 64 MiB in float32: only the number that are computed together
+_ROWS = (8, 256)  # fewest and most rows of such a pass
 _EPSILON = 1e-4  # added to the standard deviation of a group, as in TRL
 
 Baseline = Literal["group", "leave_one_out"]
@@ -92,8 +93,10 @@ class Drawn:
         """values_ET: a function batch -> values_N at all answer tokens of the buffer; 0 elsewhere."""
         values_ET = torch.zeros(self.mask_ET.shape)
         by_length = (self.lengths_E + self.mask_ET.int().argmax(1)).argsort(stable=True).tolist()
-        for first in range(0, len(by_length), _CHUNK):
-            rows = by_length[first : first + _CHUNK]
+        fitting = _SCORES // (learner.model.config.vocab_size * int(self.lengths_E.max()))
+        size = max(_ROWS[0], min(_ROWS[1], fitting))
+        for first in range(0, len(by_length), size):
+            rows = by_length[first : first + size]
             batch = on_device(learner.task.collate([self.buffer[row] for row in rows]), learner.model)
             with autocast(learner.compute):
                 values_N = values_of(batch)

@@ -71,6 +71,13 @@ def _of_source(where: str, recipe: Recipe) -> Iterator[str]:
                 f"{where}.{axis}.name is {getattr(recipe, axis).name!r}, which follows the records of the data, and "
                 f"experience {source!r} makes new examples; one of: {fitting}"
             )
+    if _declared(recipe, "task", "emits") == "prompts":
+        yield from _of_lengths(where, recipe)
+    if recipe.schedule.epochs is not None:
+        yield (
+            f"{where}.schedule.epochs is {recipe.schedule.epochs:g}, and experience {source!r} makes its own examples; "
+            f"write schedule.steps: a pass over the prompts takes records / experience.prompts x experience.updates"
+        )
     if getattr(recipe, "few", None) is not None:
         yield f"{where}.few draws records, and experience {source!r} makes its own examples; set it to null"
 
@@ -88,6 +95,16 @@ def _of_head(where: str, recipe: Recipe) -> Iterator[str]:
         yield (
             f"{where}.loss.name is {recipe.loss.name!r}, which compares answers by a {wanted} head, and task "
             f"{recipe.task.name!r} has a {head} head; one of: {fitting}"
+        )
+
+
+def _of_lengths(where: str, recipe: Recipe) -> Iterator[str]:
+    """Prompt and answer are no longer than an example of the trained model's task."""
+    task, answers = recipe.part("task", where), recipe.part("experience", where).max_tokens
+    if (longest := task.max_prompt_tokens + answers) > task.max_tokens:
+        yield (
+            f"{where}.experience.max_tokens is {answers} and task.max_prompt_tokens {task.max_prompt_tokens}, together "
+            f"{longest}; task.max_tokens is {task.max_tokens}: raise it, or lower either"
         )
 
 

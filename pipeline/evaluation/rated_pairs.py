@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch.nn import functional
 
 from pipeline.config.section import Positive, Section
-from pipeline.contracts import on_device, row_sums, token_logprobs
+from pipeline.contracts import on_device
 from pipeline.data.personal import mask
 from pipeline.data.records import PROMPT
 from pipeline.errors import UserError
@@ -34,13 +35,13 @@ _SHOWN = 20  # pairs that are most wrong
 class Settings(Section):
     """Split, source and reference."""
 
-    split: Literal["validation", "test", "held_out"] = Field(examples=["held_out", "test"])
+    split: Literal["validation", "test", "held_out"] = Field(examples=["test"])
     """Split of the preferences; held_out: validation and test, for a recipe that keeps its last weights, as validation
     then chooses nothing."""
     source: str | None = Field(examples=[None])
     """Only pairs of this source of `download.sources`, such as the newest round of ratings; null: all."""
-    parent: str = Field(examples=["m"])
-    """The reference: base, or the model that this one was trained from."""
+    parent: str | None = Field(examples=[None])
+    """The reference: base, or the model that this one was trained from; null: none, the likelihoods are compared."""
     batch_size: Positive = Field(examples=[4])
     """Pairs in a batch."""
 
@@ -63,14 +64,9 @@ def measure(settings: Settings, subject: Subject) -> Measured:
             f"data/samples/preferences has no held-out pair{named}; rate more, or raise split.validation and split.test"
         )
     rows, chosen = [rows[place] for place in fitting], [examples[place] for place in fitting]
-    parent = open_subject(settings.parent, subject.compute)
-    if parent.tokenizer.vocab_size != subject.tokenizer.vocab_size:
-        raise UserError(
-            f"evaluations.{subject.name}.measures.rated_pairs.parent is {settings.parent!r}, which has another "
-            "vocabulary; name a model that this one was trained from"
-        )
     margins_N = _margins(task, subject, chosen, settings.batch_size)
-    margins_N = margins_N - _margins(task, parent, chosen, settings.batch_size)
+    if settings.parent is not None:
+        margins_N = margins_N - _margins(task, _parent(settings.parent, subject), chosen, settings.batch_size)
     right = [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins_N.tolist()]
     prompts = [row.get(PROMPT) or row["id"] for row in rows]
     accuracy = sum(right) / len(right)
@@ -81,6 +77,16 @@ def measure(settings: Settings, subject: Subject) -> Measured:
         {"most_wrong": _most_wrong(rows, margins_N.tolist()), "left_out": len(examples) - len(fitting)},
         (Outcomes("rated_pairs_accuracy", rows, right, prompts),),
     )
+
+
+def _parent(name: str, subject: Subject) -> Subject:
+    parent = open_subject(name, subject.compute)
+    if parent.tokenizer.vocab_size != subject.tokenizer.vocab_size:
+        raise UserError(
+            f"evaluations.{subject.name}.measures.rated_pairs.parent is {name!r}, which has another vocabulary; name a "
+            "model that this one was trained from"
+        )
+    return parent
 
 
 def _records(subject: Subject, split: str, source: str | None) -> list[dict[str, Any]]:
@@ -97,8 +103,9 @@ def _margins(task: preference.Preference, subject: Subject, pairs: Sequence[Any]
         batch = on_device(task.collate(pairs[first : first + batch_size]), model)
         with autocast(subject.compute):
             predictions = task.predictions(model, batch)
-            logprobs_S, _ = row_sums(token_logprobs(predictions), predictions, len(batch["inputs"]))
-        chosen_B, rejected_B = logprobs_S.double().cpu().chunk(2)
+        logprobs_N = -functional.cross_entropy(predictions.scores_NC.float(), predictions.targets_N, reduction="none")
+        sums_S = logprobs_N.new_zeros(len(batch["inputs"])).index_add(0, predictions.rows_N, logprobs_N)
+        chosen_B, rejected_B = sums_S.double().cpu().chunk(2)
         margins.append(chosen_B - rejected_B)
     return torch.cat(margins)
 

@@ -96,6 +96,10 @@ class Experience(ABC):
         """
 
     @abstractmethod
+    def seen(self, updates: int) -> int:
+        """How many training examples (of rollouts: prompts) the first updates read, repeats counted."""
+
+    @abstractmethod
     def held_out(self, model: GPT, examples: Examples, batches: int) -> HeldOut:
         """The first `batches` validation batches, the same ones at every call for the same weights.
 
@@ -149,7 +153,8 @@ def batch_of(
     if taken := collated.keys() & (columns.keys() | {"rows"}):
         raise ValueError(f"column {min(taken)!r} of the loss has the name of a tensor of the task; rename it")
     wanted = torch.from_numpy(rows)
-    width = collated["targets"].shape[1] if collated["targets"].shape == collated["inputs"].shape else None
+    targets = collated.get("targets")  # a reward model has none
+    width = targets.shape[1] if targets is not None and targets.shape == collated["inputs"].shape else None
     for name, column in columns.items():
         part = column[wanted.to(column.device)]
         if width is not None and part.dim() > 1:

@@ -59,6 +59,10 @@ class Records(Experience):
             if len(rows)
         ]
 
+    def seen(self, updates: int) -> int:
+        """Examples of their micro-batches; with Poisson sampling the expected number."""
+        return self.micro(updates).start * self.ordering.batch_size
+
     def held_out(self, model: GPT, examples: Examples, batches: int) -> HeldOut:
         """Consecutive batches of the validation split."""
         return HeldOut(self._in_order(model, examples, batches), {})

@@ -38,9 +38,7 @@ def build(settings: Settings, context: Context) -> "Function":
     """The judge. Raises UserError for a file that is not there, fails when it is run, or has no such function."""
     path = Path(settings.reads)
     if not path.is_file():
-        raise UserError(
-            f"params.yaml: {context.where}.reads is {settings.reads!r}, and there is no such file; write it"
-        )
+        raise UserError(f"params.yaml: {context.where}.reads is {settings.reads!r}; there is no such file; write it")
     try:
         names = runpy.run_path(str(path))
     except Exception as error:

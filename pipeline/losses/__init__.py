@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.contracts import Batch, Examples, Learner, on_device
+from pipeline.contracts import Batch, Examples, Learner, on_device, row_sums, token_logprobs
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
-from pipeline.policy import logprobs_of, sum_by_row
 
 _BATCH_SIZE = 32  # examples of `reference_logprobs`: only the number that is computed together
+_EQUAL = 1e-5  # rewards that differ by less are equal but for rounding, as those of a model that is its own reference
 
 
 class Loss(ABC):
@@ -72,9 +72,8 @@ class Loss(ABC):
 
 def answer_logprobs(learner: Learner, model: GPT, batch: Batch) -> tuple[Tensor, Tensor]:
     """logprobs_S, ln p(answer | prompt) summed over its tokens, and their number, for every row of a batch."""
-    predictions = learner.task.predictions(model, batch)._replace(n_examples=len(batch["inputs"]))
-    logprobs_N = logprobs_of(predictions)
-    return sum_by_row(logprobs_N, predictions), sum_by_row(torch.ones_like(logprobs_N), predictions)
+    predictions = learner.task.predictions(model, batch)
+    return row_sums(token_logprobs(predictions), predictions, len(batch["inputs"]))
 
 
 @torch.no_grad()
@@ -102,6 +101,6 @@ def pair_figures(losses_E: Tensor, chosen_E: Tensor, rejected_E: Tensor) -> dict
     margins_E = (chosen_E - rejected_E).double()
     return {
         "loss": float(losses_E.double().mean()),
-        "pair_accuracy": float(((margins_E > 0).double() + 0.5 * (margins_E == 0)).mean()),
+        "pair_accuracy": float(((margins_E > _EQUAL).double() + 0.5 * (margins_E.abs() <= _EQUAL)).mean()),
         "margin": float(margins_E.mean()),
     }

@@ -146,8 +146,10 @@ def mismatched(batch: Batch, pad: int, room: int) -> Batch:
     predicted_ST = answers_SA.gather(1, place_ST.clamp(0, len(index_A) - 1))
     answered_ST = (place_ST >= 0) & (place_ST < lengths_S1)
     prompt_ST = inputs_ST.gather(1, index_T.expand_as(place_ST).clamp(max=inputs_ST.shape[1] - 1))
-    after_ST = torch.where(answered_ST, predicted_ST, pad).roll(1, 1)  # the tokens themselves, one position later
+    given_ST = torch.where(
+        answered_ST, predicted_ST.roll(1, 1), pad
+    )  # a token is read one position after its prediction
     return batch | {
-        "inputs": torch.where(place_ST <= 0, prompt_ST, after_ST),
+        "inputs": torch.where(place_ST <= 0, prompt_ST, given_ST),
         "targets": torch.where(answered_ST, predicted_ST, IGNORED),
     }

@@ -53,6 +53,7 @@ class Settings(Section):
     takes: ClassVar[frozenset[str]] = frozenset({"prompts"})
     roles: ClassVar[frozenset[str]] = frozenset({"reference", "judge"})
     source: ClassVar[str] = "rollouts"
+    trains_model: ClassVar[bool] = True
     gamma: Share = Field(examples=[1.0])
     """Discount of the reward of a later token."""
     gae_lambda: Share = Field(examples=[0.95, 1.0])

@@ -11,7 +11,7 @@ Shapes: B answers, N wanted positions of all, T positions of a row of the batch,
 positions of those.
 """
 
-from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -25,12 +25,21 @@ _LEAST_SAVED = 0.1  # share of the ids, below which every answer is a row of its
 _LONGEST_ROW = 384  # ids of a prompt with its branches, unless one answer is longer; attention takes the square
 
 
+class _Answer(NamedTuple):
+    """A row of the batch up to its last wanted position."""
+
+    number: int
+    """In the batch."""
+    ids: list[int]
+    wanted: list[bool]
+
+
 class _Row(NamedTuple):
     """A prompt and the answers that are computed with it."""
 
-    prompt: list[int]
-    branches: list[int]
-    """Numbers of the answers in the batch."""
+    prompt: int
+    """Number of first ids that all of them share."""
+    answers: list[_Answer]
     length: int
     """Ids of the prompt and of all branches."""
 
@@ -48,9 +57,9 @@ def hidden(model: GPT, inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor |
     rows = _rows(inputs_BT, wanted_BT, prompts_B) if _suits(model, inputs_BT) else None
     if rows is None:
         return model.hidden(inputs_BT, wanted_BT=wanted_BT)
-    packed = _packed(rows, inputs_BT, wanted_BT)
+    packed = _packed(rows)
     x_ND = model.hidden(packed.ids_RS, mask=packed.mask, positions_BT=packed.positions_RS, wanted_BT=packed.wanted_RS)
-    return x_ND if packed.order_N is None else permuted(x_ND, packed.order_N)
+    return x_ND if packed.order_2N is None else permuted(x_ND, *packed.order_2N.unbind(0))
 
 
 def _suits(model: GPT, inputs_BT: Tensor) -> bool:
@@ -61,33 +70,26 @@ def _suits(model: GPT, inputs_BT: Tensor) -> bool:
 
 def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None) -> list[_Row] | None:
     """Prompts with their answers; None where too little is saved."""
-    if len(inputs_BT) < 2:
-        return None
-    starts = (wanted_BT.int().argmax(1) if prompts_B is None else prompts_B).tolist()
-    ends = _ends(wanted_BT)
-    answers_of: dict[tuple[int, ...], list[int]] = {}
-    for number, (ids, start, end) in enumerate(zip(inputs_BT.tolist(), starts, ends, strict=True)):
-        if end:
-            answers_of.setdefault(tuple(ids[:start]), []).append(number)
+    answers_of: dict[tuple[int, ...], list[_Answer]] = {}
+    starts = None if prompts_B is None else prompts_B.tolist()
+    for number, (ids, wanted) in enumerate(zip(inputs_BT.tolist(), wanted_BT.tolist(), strict=True)):
+        if True in wanted:
+            end = len(wanted) - wanted[::-1].index(True)
+            start = wanted.index(True) if starts is None else starts[number]
+            answers_of.setdefault(tuple(ids[:start]), []).append(_Answer(number, ids[:end], wanted[:end]))
     rows: list[_Row] = []
     for prompt, answers in answers_of.items():
-        row = _Row(list(prompt), [], len(prompt))
-        for number in answers:
-            branch = ends[number] - len(prompt)
-            if row.branches and row.length + branch > _LONGEST_ROW:
+        row = _Row(len(prompt), [], len(prompt))
+        for answer in answers:
+            branch = len(answer.ids) - len(prompt)
+            if row.answers and row.length + branch > _LONGEST_ROW:
                 rows.append(row)
-                row = _Row(list(prompt), [], len(prompt))
-            row = _Row(row.prompt, [*row.branches, number], row.length + branch)
+                row = _Row(len(prompt), [], len(prompt))
+            row = _Row(row.prompt, [*row.answers, answer], row.length + branch)
         rows.append(row)
-    before, now = sum(ends), sum(row.length for row in rows)
-    return rows if before and before - now >= _LEAST_SAVED * before else None
-
-
-def _ends(wanted_BT: Tensor) -> list[int]:
-    """Number of ids up to the last wanted position of every answer; 0 where none is wanted."""
-    T = wanted_BT.shape[1]
-    ends: list[int] = ((T - wanted_BT.flip(1).int().argmax(1)) * wanted_BT.any(1)).tolist()
-    return ends
+    before = sum(len(answer.ids) for row in rows for answer in row.answers)
+    saved = before - sum(row.length for row in rows)
+    return rows if before and saved >= _LEAST_SAVED * before else None
 
 
 class _Packed(NamedTuple):
@@ -96,44 +98,44 @@ class _Packed(NamedTuple):
     wanted_RS: Tensor
     mask: Tensor
     """[R, 1, S, S], true where a token may attend: the prompt before it, and its own branch."""
-    order_N: Tensor | None
-    """Place among the rows' wanted positions of each position that the caller wants; None: the same order."""
+    order_2N: Tensor | None
+    """Place among the rows' wanted positions of each position that the caller wants, and the inverse permutation; None:
+    the same order."""
 
 
-def _packed(rows: list[_Row], inputs_BT: Tensor, wanted_BT: Tensor) -> _Packed:
+def _packed(rows: list[_Row]) -> _Packed:
     width = max(row.length for row in rows)
-    ends, counts = _ends(wanted_BT), wanted_BT.sum(1)
-    ids_RS, positions_RS = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
-    branches_RS = torch.full((len(rows), width), -1)
-    wanted_RS = torch.zeros(len(rows), width, dtype=torch.bool)
-    places_T = torch.arange(max(width, inputs_BT.shape[1]))
-    for r, row in enumerate(rows):
-        P = len(row.prompt)
-        ids_RS[r, :P] = inputs_BT[row.branches[0], :P]
-        positions_RS[r, :P], branches_RS[r, :P] = places_T[:P], 0
-        first = P
-        for branch, number in enumerate(row.branches, start=1):
-            end = ends[number]
-            here = slice(first, first + end - P)
-            ids_RS[r, here], wanted_RS[r, here] = inputs_BT[number, P:end], wanted_BT[number, P:end]
-            positions_RS[r, here], branches_RS[r, here] = places_T[P:end], branch
-            first += end - P
+    ids, positions, branches, wanted = [], [], [], []
+    for P, answers, length in rows:
+        padding = width - length
+        row_ids, row_positions, row_branches = answers[0].ids[:P], list(range(P)), [0] * P
+        row_wanted = [False] * P
+        for branch, answer in enumerate(answers, start=1):
+            row_ids += answer.ids[P:]
+            row_positions += range(P, len(answer.ids))
+            row_branches += [branch] * (len(answer.ids) - P)
+            row_wanted += answer.wanted[P:]
+        ids.append(row_ids + [0] * padding)
+        positions.append(row_positions + [0] * padding)
+        branches.append(row_branches + [-1] * padding)
+        wanted.append(row_wanted + [False] * padding)
+    ids_RS, positions_RS, branches_RS = torch.tensor([ids, positions, branches]).unbind(0)
     of_row = (branches_RS[:, None] == 0) | (branches_RS[:, None] == branches_RS[:, :, None])
     mask = of_row & (positions_RS[:, None] <= positions_RS[:, :, None])
-    return _Packed(ids_RS, positions_RS, wanted_RS, mask[:, None], _order(rows, counts))
+    return _Packed(ids_RS, positions_RS, torch.tensor(wanted), mask[:, None], _order(rows))
 
 
-def _order(rows: Iterable[_Row], counts_B: Tensor) -> Tensor | None:
-    """Where the wanted positions of the answers, in the batch's order, are among those of the rows."""
-    numbers = [number for row in rows for number in row.branches]
-    if numbers == sorted(numbers):
+def _order(rows: list[_Row]) -> Tensor | None:
+    """Where the wanted positions of the answers, in the batch's order, are among those of the rows, and the inverse."""
+    answers = [answer for row in rows for answer in row.answers]
+    if all(a.number < b.number for a, b in pairwise(answers)):
         return None
-    numbers_A = torch.tensor(numbers)
-    firsts_B = torch.zeros_like(counts_B).index_copy(0, numbers_A, _firsts(counts_B[numbers_A]))
-    within_N = torch.arange(int(counts_B.sum())) - _firsts(counts_B).repeat_interleave(counts_B)
-    return firsts_B.repeat_interleave(counts_B) + within_N
-
-
-def _firsts(counts_B: Tensor) -> Tensor:
-    """Number of values before those of each, where they lie one after the other."""
-    return counts_B.cumsum(0) - counts_B
+    first, places = 0, {}
+    for answer in answers:
+        places[answer.number] = range(first, first + sum(answer.wanted))
+        first += len(places[answer.number])
+    order = [place for number in sorted(places) for place in places[number]]
+    inverse = [0] * len(order)
+    for wanted, place in enumerate(order):
+        inverse[place] = wanted
+    return torch.tensor([order, inverse])

@@ -78,9 +78,9 @@ def unpad(wanted_BT: Tensor) -> Unpadded | None:
     return Unpadded(PaddedRows(seen_BT), wanted, Slots(wanted_BT[seen_BT]), mask_BQT[:, None])
 
 
-def permuted(x_N: Tensor, order_N: Tensor) -> Tensor:
-    """The values in another order, each of them once: [N, ...]."""
-    y_N: Tensor = _Gather.apply(x_N, order_N, order_N.argsort())  # type: ignore[no-untyped-call]  # torch's
+def permuted(x_N: Tensor, order_N: Tensor, inverse_N: Tensor) -> Tensor:
+    """The values in another order, each of them once, [N, ...]; `inverse_N` is the inverse permutation."""
+    y_N: Tensor = _Gather.apply(x_N, order_N, inverse_N)  # type: ignore[no-untyped-call]  # torch's
     return y_N
 
 

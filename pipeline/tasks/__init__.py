@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.config import plugins
 from pipeline.contracts import IGNORED, Batch, Predictions, per_example
 from pipeline.errors import UserError
+from pipeline.model import shared_prompts
 from pipeline.model.gpt import GPT
 from pipeline.prompts import examples, templates, thresholds
 from pipeline.prompts import spec as specs
@@ -303,8 +304,12 @@ class Paired(Answering):
         return super().collate([answers[place] for place in range(len(examples[0])) for answers in examples])
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
-        """The tokens of all answers: `rows_N` counts the S rows, `n_examples` the B examples."""
-        return predicted_tokens(model, batch)._replace(n_examples=self.n_examples(batch))
+        """The tokens of all answers: `rows_N` counts the S rows, `n_examples` the B examples. What the prompts of both
+        answers have in common is computed once.
+        """
+        kept_ST = batch["targets"] != IGNORED
+        scores_NC = model.logits(shared_prompts.hidden(model, batch["inputs"], kept_ST))
+        return Predictions(scores_NC, batch["targets"][kept_ST], torch.nonzero(kept_ST)[:, 0], self.n_examples(batch))
 
     def losses_of(self, predictions: Predictions) -> Tensor:
         """losses_B: mean cross-entropy of the first answers, nats."""

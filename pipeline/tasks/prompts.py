@@ -28,7 +28,7 @@ class Settings(Section):
     """As of `instruct`; a model that was tuned on instructions keeps its template."""
     max_tokens: Positive = Field(examples=[64])
     """Longest prompt with its answer in tokens; at most the model's context_length."""
-    max_prompt_tokens: Positive = Field(examples=[40])
+    max_prompt_tokens: Positive = Field(examples=[54])
     """Longest prompt in tokens, in training and in use; a longer one is cut."""
 
 

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from pipeline.config.section import Positive, Section
 from pipeline.contracts import Batch, Predictions
 from pipeline.errors import UserError
+from pipeline.model import shared_prompts
 from pipeline.model.gpt import GPT
+from pipeline.model.library import LibraryModel
 from pipeline.prompts import examples, templates
 from pipeline.prompts.vocabulary import without_middle
 from pipeline.tasks import Reason, Request, ScoringHead, TaskContext, TaskSpec, answering_spec, padded
@@ -84,20 +86,27 @@ class Reward(ScoringHead):
         return pair if isinstance(pair, Reason) else [answer.ids for answer in pair]
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """inputs_ST padded on the right, lengths_S and targets_S, which are 0 and not used; S = 2B: rows 0 to B-1
-        chosen, B to 2B-1 rejected.
+        """inputs_ST padded on the right, lengths_S, shared_S (first ids that both answers of a pair have in common) and
+        targets_S, which are 0 and not used; S = 2B: rows 0 to B-1 chosen, B to 2B-1 rejected.
         """
         rows = [pair[place] for place in (0, 1) for pair in examples]
         lengths_S = torch.tensor([len(row) for row in rows])
         return {
             "inputs": padded(rows, self.tokenizer.pad),
             "lengths": lengths_S,
+            "shared": torch.tensor([shared(*pair) for pair in examples] * 2),
             "targets": torch.zeros_like(lengths_S),
         }
 
     def predictions(self, model: GPT, batch: Batch) -> Predictions:
         """Rewards of all answers, [2B, 1]; `rows_N` counts the 2B rows, `n_examples` the B pairs; targets are 0."""
-        scores_S1 = self.class_scores(model, batch["inputs"], batch["lengths"])
+        if isinstance(model, LibraryModel):
+            scores_S1 = self.class_scores(model, batch["inputs"], batch["lengths"])
+        else:  # what both answers begin with is computed once
+            assert model.score is not None
+            index_T = torch.arange(batch["inputs"].shape[1], device=batch["inputs"].device)
+            last_ST = index_T == batch["lengths"][:, None] - 1
+            scores_S1 = model.score(shared_prompts.hidden(model, batch["inputs"], last_ST, batch["shared"]))
         rows_S = torch.arange(len(scores_S1), device=scores_S1.device)
         return Predictions(scores_S1, batch["targets"], rows_S, len(rows_S) // 2)
 
@@ -117,3 +126,9 @@ class Reward(ScoringHead):
     def shown(self, answer: Mapping[str, Any]) -> str:
         """The reward."""
         return f"reward {answer['reward']:.6g}"
+
+
+def shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of ids with which both begin; the last one of the shorter is not counted."""
+    most = min(len(first), len(second)) - 1
+    return next((at for at in range(most) if first[at] != second[at]), most)

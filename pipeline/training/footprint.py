@@ -83,6 +83,17 @@ class Counts(NamedTuple):
     """Of the token embeddings and an untied head, which stay in bfloat16 with NF4."""
 
 
+class Beside(NamedTuple):
+    """Whole models that a loss needs beside the trained one, each taken for one of its size."""
+
+    frozen: int = 0
+    """A reference, a reward model."""
+    trained: int = 0
+    """A value model."""
+    cached: int = 0
+    """Positions of the KV cache in which answers are drawn, over all rows."""
+
+
 class Footprint(NamedTuple):
     """Bytes by what they hold; `total` is the peak."""
 
@@ -108,7 +119,14 @@ class Footprint(NamedTuple):
         return ", ".join(f"{name} {value / MIB:,.0f}" for name, value in parts if value >= MIB)
 
 
-def footprint(config: ModelConfig, counts: Counts, optimizer: str, compute: Compute, batch: BatchShape) -> Footprint:
+def footprint(  # noqa: PLR0913 - a network, how it is trained, and all that is held beside it
+    config: ModelConfig,
+    counts: Counts,
+    optimizer: str,
+    compute: Compute,
+    batch: BatchShape,
+    beside: Beside = Beside(),
+) -> Footprint:
     """The expected peak of a training.
 
     Args:
@@ -117,6 +135,7 @@ def footprint(config: ModelConfig, counts: Counts, optimizer: str, compute: Comp
         optimizer: name of the optimizer; muon keeps one moment of a matrix, the others two of every weight.
         compute: precision, checkpointing and the precision of frozen weights.
         batch: the largest micro-batch.
+        beside: further models, and the cache of drawn answers.
     """
     library = config.family not in _SAVED and config.family not in ("mistral", "qwen2")
     frozen = counts.total - counts.trained
@@ -134,8 +153,19 @@ def footprint(config: ModelConfig, counts: Counts, optimizer: str, compute: Comp
     states = _MATRIX_STATES.get(optimizer, _STATES)
     trained = 4.0 * counts.trained
     conversion = 0.0 if compute.weights == "float32" else 4.0 * counts.total + held
+    other = 4.0 * counts.total
+    kept = pieces * activations * (1 + beside.trained)
+    # 2 K G floats a position and block; answers are drawn between the updates
+    kept = max(kept, 8.0 * config.n_layers * config.n_kv_heads * config.head_dim * beside.cached)
     return Footprint(
-        process, held, trained, states * trained, trained, pieces * activations, pieces * logits, conversion
+        process,
+        held + other * (beside.frozen + beside.trained),
+        trained + other * beside.trained,
+        states * (trained + other * beside.trained),
+        trained,
+        kept,
+        pieces * logits,
+        conversion,
     )
 
 

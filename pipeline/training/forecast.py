@@ -31,6 +31,7 @@ from pipeline.config.recipe import Compute, Finetune, Recipe
 from pipeline.contracts import Batch, Examples
 from pipeline.entry import entry
 from pipeline.errors import UserError
+from pipeline.inference.engine import Engine, RowSettings
 from pipeline.model import library_folder, memory
 from pipeline.model.config import ModelConfig
 from pipeline.model.device import autocast, set_up
@@ -42,7 +43,7 @@ from pipeline.paths import MODELS, TOKENIZER
 from pipeline.tasks import IGNORED, Task
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint
-from pipeline.training.forecast_batches import MOST, declared, drawn
+from pipeline.training.forecast_batches import MOST, declared, drawn, rollouts_of
 from pipeline.training.schedule import resolved
 
 _PREFIX = "forecast: "
@@ -52,11 +53,14 @@ _BYTES_A_SECOND = 2e8  # loading, hashing and saving of a model together
 
 
 class Timing(NamedTuple):
-    """Seconds of one micro-batch: an update without its optimizer step, a pass without gradients, the step."""
+    """Seconds of one micro-batch: an update without its optimizer step, a pass without gradients, the step; and of one
+    token of every answer of a block, with rollouts.
+    """
 
     update: float
     forward: float
     step: float
+    token: float = 0.0
 
     def deeper(self, other: "Timing", n: float) -> "Timing":
         """Of a deeper network: n times as many blocks more than this one as `other` has."""
@@ -65,11 +69,11 @@ class Timing(NamedTuple):
 
 def sizes(batch: Batch, padded: bool) -> footprint.BatchShape:
     """The sizes of a micro-batch; `padded`: padding is computed too (a model of transformers)."""
-    inputs, targets = batch["inputs"], batch["targets"]
+    inputs, targets = batch["inputs"], batch.get("targets")
     tokens, predicted = inputs.numel(), 0
     if "lengths" in batch:  # one output a text
         tokens = tokens if padded else int(batch["lengths"].sum())
-    elif targets.shape == inputs.shape:
+    elif targets is not None and targets.shape == inputs.shape:
         wanted_BT = targets != IGNORED
         predicted = int(wanted_BT.sum())
         tokens = tokens if padded else int((wanted_BT.flip(1).cumsum(1) > 0).sum())
@@ -79,7 +83,21 @@ def sizes(batch: Batch, padded: bool) -> footprint.BatchShape:
 def of_parts(recipe: Recipe, compute: Compute, model: GPT, batches: list[Batch]) -> footprint.Footprint:
     """The footprint of a training whose model and examples are there."""
     size = _largest(recipe, batches, isinstance(model, LibraryModel))
-    return footprint.footprint(model.config, _counts(model), recipe.optimizer.name, compute, size)
+    return footprint.footprint(
+        model.config, _counts(model), recipe.optimizer.name, compute, size, _beside(recipe, batches)
+    )
+
+
+def _beside(recipe: Recipe, batches: list[Batch]) -> footprint.Beside:
+    """Models that the loss needs, and the cache in which a block's answers are drawn."""
+    roles = declared(recipe, "loss", "roles")
+    judge = isinstance(recipe, Finetune) and recipe.judge.name == "reward_model"
+    longest = max((batch["inputs"].shape[1] for batch in batches), default=0) + 1
+    return footprint.Beside(
+        ("reference" in roles) + judge,
+        int(declared(recipe, "loss", "trains_model") or 0),
+        rollouts_of(recipe) * longest,
+    )
 
 
 def sampled(task: Task, examples: Examples, rows: Callable[[int], Any], number: int) -> list[Batch]:
@@ -132,7 +150,8 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
     )
     config = shape.model_copy(update={"n_layers": depth})
     size = _largest(recipe, batches, padded)
-    expected = footprint.footprint(config, counts, recipe.optimizer.name, compute, size)
+    beside = _beside(recipe, batches)
+    expected = footprint.footprint(config, counts, recipe.optimizer.name, compute, size, beside)
     timing = timings[0].deeper(timings[1], (depth - least) / (most - least))
     loading = 4 * counts.total / _BYTES_A_SECOND
     seconds = _seconds(recipe, timing) + loading + time.perf_counter() - began
@@ -219,7 +238,25 @@ def _timed(  # noqa: PLR0913 - a network and everything that its update consists
     counts = _counts(model)
     memory.prepare(model, compute)
     runs = list(itertools.islice(_runs(model, task, optimizer, compute, batch), _WARM_UP + _TIMED))[_WARM_UP:]
-    return counts, Timing(*(min(times) for times in zip(*runs, strict=True)))
+    timing = Timing(*(min(times) for times in zip(*runs, strict=True)))
+    if rows := rollouts_of(recipe):
+        timing = timing._replace(token=_token_seconds(model, compute, rows, batch["inputs"].shape[1]))
+    return counts, timing
+
+
+def _token_seconds(model: GPT, compute: Compute, rows: int, longest: int) -> float:
+    """Seconds of a token of so many answers by the decoding engine, at the longest positions."""
+    model.eval()
+    times = []
+    with torch.inference_mode(), autocast(compute):
+        engine = Engine(model, max_rows=rows)
+        prompt = [0] * max(1, min(longest, engine.room - _TIMED - _WARM_UP - 1))
+        engine.add(prompt, RowSettings(_TIMED + _WARM_UP, temperature=1.0), samples=rows)
+        while engine.busy:
+            began = _clocks(compute)
+            engine.step()
+            times.append(_between(began, _clocks(compute)))
+    return min(times[_WARM_UP:])
 
 
 def _counts(model: GPT) -> footprint.Counts:
@@ -270,12 +307,22 @@ def _losses(model: GPT, task: Task | None, batch: Batch) -> Tensor:
 
 
 def _seconds(recipe: Recipe, timing: Timing) -> float:
-    """Seconds of all updates and validations."""
+    """Seconds of all updates and validations; with rollouts as if no answer ended before its longest."""
     schedule, validation = recipe.schedule, recipe.validation
     assert schedule.steps is not None  # resolved
+    update = timing.update * (1 + int(declared(recipe, "loss", "trains_model") or 0))
+    timing = timing._replace(update=update)
     updates = schedule.steps * (schedule.accumulate * timing.update + timing.step)
     validations = -(-schedule.steps // validation.every) if schedule.steps else 1
-    return updates + validations * validation.batches * timing.forward
+    total = updates + validations * validation.batches * timing.forward
+    if not (rows := rollouts_of(recipe)):
+        return total
+    settings = recipe.experience.model_dump()
+    blocks, size = -(-schedule.steps // settings["updates"]), recipe.part("ordering", "recipe").batch_size
+    share = validation.batches * size / rows  # answers of a validation
+    drawn = settings["max_tokens"] * timing.token * (blocks + validations * share)
+    others = _beside(recipe, []).frozen + _beside(recipe, []).trained  # a pass of each over a block
+    return total + drawn + others * blocks * rows / size * timing.forward
 
 
 def main() -> None:

@@ -105,8 +105,27 @@ def _of_samples(recipe: Recipe, kind: Kind, where: str, shape: ModelConfig, word
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
     size = min(recipe.part("ordering", where).batch_size, len(examples))
     starts = islice(range(0, len(examples) - size + 1, size), MOST)
-    made = [task.collate([examples[int(i)] for i in order[first : first + size]]) for first in starts]
+    answer = [task.stop] * answer_tokens(recipe)
+    made = [
+        task.collate([_answered(examples[int(i)], answer) for i in order[first : first + size]]) for first in starts
+    ]
     return Drawn(made, len(examples), "samples", task)
+
+
+def rollouts_of(recipe: Recipe) -> int:
+    """Answers of a block; 0 with records."""
+    settings = recipe.experience.model_dump()
+    return int(settings.get("prompts", 0) * settings.get("samples", 0))
+
+
+def answer_tokens(recipe: Recipe) -> int:
+    """Most tokens of an answer that is drawn in training; 0 with records."""
+    return int(recipe.experience.model_dump().get("max_tokens", 0))
+
+
+def _answered(example: Any, answer: list[int]) -> Any:
+    """A prompt with a drawn answer of the greatest length; any other example as it is."""
+    return (example.ids + answer, example.targets + answer) if answer else example
 
 
 def _longest(recipe: Recipe, where: str, shape: ModelConfig) -> Batch:
@@ -129,7 +148,8 @@ def _of_lengths(recipe: Recipe, lengths_B2: np.ndarray, shape: ModelConfig) -> B
         rows_B = torch.from_numpy(prompts_B)
         ids_BT = _random((len(rows_B), int(rows_B.max())), shape)
         return {"inputs": ids_BT, "targets": ids_BT[:, 0], "lengths": rows_B}
-    ends_B = np.minimum(prompts_B + lengths_B2[:, 1] + 1, most)
+    answers_B = answer_tokens(recipe) or lengths_B2[:, 1] + 1
+    ends_B = np.minimum(prompts_B + answers_B, most)
     prompts_B = np.minimum(prompts_B, ends_B - 1)
     ids_BT = _random((len(ends_B), int(ends_B.max())), shape)
     places_T = np.arange(ids_BT.shape[1])

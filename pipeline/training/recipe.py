@@ -26,7 +26,6 @@ from pipeline.training.kept import Kept, updates_of
 from pipeline.training.loop import Parts, scores_and_targets
 from pipeline.training.progress import Progress
 from pipeline.training.run import Log
-from pipeline.training.schedule import micro_batches
 
 WEIGHTS = "weights.parquet"
 """In a model folder: the weight of every training record, if the weighting records weights."""
@@ -129,12 +128,11 @@ def _summary(progress: Progress, built: Built) -> dict[str, float]:
     """Deterministic figures of the run, for `dvc metrics`."""
     total, trainable = built.model.num_parameters(), built.model.num_parameters(trainable=True)
     last = progress.curve[-1]
-    records, parts = len(built.train), built.parts
-    drawn = micro_batches(parts.schedule, progress.step).start * parts.ordering.batch_size  # with poisson: expected
+    records = len(built.train)
     return {
         "steps": progress.step,
         "records": records,  # examples to train on: records, or windows of documents
-        "epochs": drawn / records,
+        "epochs": built.experience.seen(progress.step) / records,
         "best_step": progress.best_step,
         "stopped_early": int(progress.stopped_early),
         "train_loss_nats": last["train_loss_nats"],

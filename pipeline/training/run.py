@@ -154,10 +154,11 @@ class Trainer:
                     self._log(step, self._tokens / (time.perf_counter() - began))
                 if validates:
                     self._validate(state_of=step.number)
-                bar.set_postfix(_shown(self.progress, self.experience.figures), refresh=False)
-                if validates:
-                    if not self.progress.states or step.number == steps or self.progress.stopped_early:
-                        self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
+                if validates or self.experience.figures:
+                    bar.set_postfix(_shown(self.progress, self.experience.figures), refresh=False)
+                digests = not self.progress.states or step.number == steps or self.progress.stopped_early
+                if validates and digests:
+                    self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
                 if keeps and self.keeper is not None:
                     self.keeper.save(self._tensors(best=self._best), self.progress.as_json())
                 bar.update()

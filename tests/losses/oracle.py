@@ -19,7 +19,7 @@ from pipeline.tasks import IGNORED, TaskSpec
 from pipeline.tasks.prompts import Prompt, Prompts
 from tests.models import network
 
-STOP, MAX_TOKENS, TEMPERATURE = 0, 3, 0.8
+STOP, MAX_TOKENS = 0, 3
 SPELLED = {STOP: "", 1: "a", 2: "b", 3: "ab"}
 PROMPTS = ("b", "aab", "abab", "ba")
 EVEN = "ba"
@@ -62,9 +62,10 @@ def task() -> Asked:
     return Asked(spec, Letters())  # type: ignore[arg-type]
 
 
-def policy(seed: int = 0, scale: float = 12.0, dropout: float = 0.0) -> GPT:
+def policy(seed: int = 0, scale: float = 12.0, **changes: Any) -> GPT:
     """A network whose distributions differ from token to token."""
-    model = network("llama", vocab_size=4, context_length=8, n_layers=1, d_model=8, d_ff=8, head_dim=4, dropout=dropout)
+    shape = {"vocab_size": 4, "context_length": 8, "n_layers": 1, "d_model": 8, "d_ff": 8, "head_dim": 4}
+    model = network("llama", **shape | changes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -123,7 +124,7 @@ def scores(record: Mapping[str, Any]) -> Tensor:
     return torch.tensor([score(record, Letters().decode(answer)) for answer in answers()], dtype=torch.float64)
 
 
-def exact(model: GPT, reference: GPT, temperature: float = TEMPERATURE) -> Exact:
+def exact(model: GPT, reference: GPT, temperature: float = 1.0) -> Exact:
     """By enumeration, with automatic differentiation for the gradients."""
     reward, kl = torch.zeros(()), torch.zeros(())
     logprobs: Table = {}
@@ -143,7 +144,7 @@ def exact(model: GPT, reference: GPT, temperature: float = TEMPERATURE) -> Exact
     return Exact(reward.detach(), kl.detach(), gradient_of(reward, model), gradient_of(kl, model), logprobs, theirs)
 
 
-def best_value(reference: GPT, weight: float, temperature: float = TEMPERATURE) -> float:
+def best_value(reference: GPT, weight: float, temperature: float = 1.0) -> float:
     """The largest possible E[score] - weight KL, reached by p = q exp(score / weight) / Z (Korbak et al. 2022)."""
     with torch.no_grad():
         values = [
@@ -161,7 +162,11 @@ def gradient_of(value: Tensor, model: GPT) -> Tensor:
 
 
 def t_values(samples_NX: Tensor, expected_X: Tensor, directions_KX: Tensor) -> Tensor:
-    """t_K: distance of the samples' mean from the expectation, in standard errors, along every direction."""
+    """t_K: distance of the samples' mean from the expectation, in standard errors, along every direction; NaN for one
+    sample.
+    """
+    if len(samples_NX) < 2:
+        return torch.full((len(directions_KX),), torch.nan)
     along_NK = samples_NX @ directions_KX.T
     errors_K = along_NK.std(0) / len(samples_NX) ** 0.5
     return (along_NK.mean(0) - directions_KX @ expected_X) / errors_K.clamp(min=1e-12)

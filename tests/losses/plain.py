@@ -97,5 +97,8 @@ def ppo_losses(
 
 
 def log_ratios(ours: Mapping[Any, Sequence[float]], theirs: Mapping[Any, Sequence[float]]) -> LogRatio:
-    """From tables (prompt, answer) -> ln p of every token."""
-    return lambda one, t: ours[one.prompt, one.answer][t] - theirs[one.prompt, one.answer][t]
+    """From tables (prompt, answer) -> ln p of every token; NaN for an answer that is not in them."""
+    nothing = (math.nan,) * 9
+    return lambda one, t: (
+        ours.get((one.prompt, one.answer), nothing)[t] - theirs.get((one.prompt, one.answer), nothing)[t]
+    )

@@ -13,35 +13,35 @@ rollouts, judge, columns, losses, gradients; each check compares a part of the e
     rows        the losses of micro-batches in another order, padded otherwise, are those of the whole block
 
     planted bug                                       found by
-    log-probabilities off by one                      ratio, gradient
-    KL with the other sign                            gradient, kl
-    KL counted twice                                  gradient, kl
+    log-probabilities off by one                      ratio gradient
+    KL with the other sign                            gradient kl
+    KL counted twice                                  gradient kl
     KL at each token alone                            gradient
-    only the first answer as baseline                 gradient, advantages
-    leave-one-out over all answers                    gradient, advantages
+    only the first answer as baseline                 gradient advantages
+    leave-one-out over all answers                    gradient advantages
     doubled standard deviation                        advantages
     divided by the length                             gradient
-    tokens after the end                              ratio, drawn
-    tokens of the padding                             ratio, gradient
+    tokens of the padding                             ratio gradient
     dropout in the ratio                              ratio
-    temperature left out of the loss                  ratio, gradient
-    temperature left out of the sampler's numbers     ratio, drawn
-    top-p left in the sampler                         gradient
-    stale log-probabilities                           drawn
-    answers tokenised again                           drawn, ratio
-    the end left out of the answer                    gradient
+    temperature left out of the loss                  drawn gradient
     padding whitened                                  advantages
     groups without spread                             advantages
-    value at the next token                           gradient, advantages
-    value after the end                               advantages
-    advantages of another group                       gradient, advantages
-    reference that is the policy                      gradient, kl
-    reference updated along                           kl
-    score of another answer                           score, gradient
+    value at the next token                           gradient advantages
+    advantages of another group                       gradient advantages
+    reference that is the policy                      gradient kl
+    tokens after the end                              drawn
+    temperature left out of the sampler's numbers     drawn ratio
+    top-p left in the sampler                         gradient
+    stale log-probabilities                           drawn
+    answers tokenised again                           gradient
+    the end left out of the answer                    drawn
+    score of another answer                           score gradient
     columns of other rows                             rows
-    clipped on the other side                         (test_grpo.py, TRL's numbers)
+    reference updated along                           kl
+    clipped on the other side                         TRL's numbers (test_grpo.py)
 """
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
@@ -52,8 +52,12 @@ import torch
 from torch import Tensor
 
 from pipeline import policy, tasks
+from pipeline.experience import rollouts
+from pipeline.experience.rollouts import drawing
 from pipeline.losses import grpo, ppo
+from tests.losses import oracle
 from tests.losses.evidence import WEIGHT, Case, failed
+from tests.losses.world import World
 
 RLOO = {
     "baseline": "leave_one_out", "standardise": False, "divisor": "constant",
@@ -68,6 +72,7 @@ CASES = {
     "standardised": Case("grpo", RLOO | {"baseline": "group", "standardise": True}, BIASED),
     "even": Case("grpo", RLOO | {"standardise": True, "kl": {"weight": 0.0, "form": "k2"}}, "advantages"),
     "dropout": Case("grpo", RLOO, dropout=0.3),
+    "tempered": Case("grpo", RLOO, temperature=0.8),
     "ppo": Case("ppo", GAE_1),
     "whitened": Case("ppo", GAE_1 | {"gae_lambda": 0.9, "whiten": True}, BIASED),
 }
@@ -96,6 +101,8 @@ class Bug(NamedTuple):
     case: str
     found_by: str
     patches: tuple[tuple[Any, str, Change], ...]
+    again: bool = True
+    """Whether the draws are those of a sound run."""
 
 
 def planted(bug: Bug, stack: ExitStack) -> None:
@@ -124,6 +131,29 @@ def updated_along(columns: Any, loss: Any, model: Any, examples: Any) -> Any:
     return made
 
 
+def stale(with_logprobs: Any, experience: Any, model: Any, buffer: Any) -> Any:
+    if not hasattr(experience, "first"):
+        experience.first = copy.deepcopy(model)
+    return with_logprobs(experience, experience.first, buffer)
+
+
+def tokenised_again(
+    rollout: Any, experience: Any, prompt: Any, ids: Any, logprobs: Any, ended: bool, group: int
+) -> Any:
+    letters = oracle.Letters()
+    ids = tuple(letters.encode(letters.decode(ids))) + ((oracle.STOP,) if ended else ())
+    return rollout(experience, prompt, ids, logprobs[: len(ids)], ended, group)
+
+
+def without_end(rollout: Any, experience: Any, prompt: Any, ids: Any, logprobs: Any, ended: bool, group: int) -> Any:
+    made = rollout(experience, prompt, ids, logprobs, ended, group)
+    return made._replace(answer=ids[:-1], logprobs=logprobs[:-1]) if ended and len(ids) > 1 else made
+
+
+def next_rows(batch_of: Any, model: Any, task: Any, examples: Any, rows: Any, columns: Any) -> Any:
+    return batch_of(model, task, examples, rows, {name: column.roll(1, 0) for name, column in columns.items()})
+
+
 BUGS = {
     "log-probabilities off by one": Bug("rloo", "ratio gradient", ((policy, "logprobs_of", shifted_targets),)),
     "KL with the other sign": Bug("rloo", "gradient kl", ((policy.Drawn, "log_ratios", lambda of, *a: -of(*a)),)),
@@ -149,7 +179,7 @@ BUGS = {
     ),
     "dropout in the ratio": Bug("dropout", "ratio", ((policy, "without_dropout", lambda *_: nullcontext()),)),
     "temperature left out of the loss": Bug(
-        "rloo", "ratio gradient", ((policy, "at_temperature", lambda _, made, _t: made),)
+        "tempered", "drawn gradient", ((policy, "at_temperature", lambda _, made, _t: made),)
     ),
     "padding whitened": Bug(
         "whitened", "advantages", ((policy, "whitened", lambda of, x_ET, mask_ET: of(x_ET, mask_ET | True)),)
@@ -167,6 +197,24 @@ BUGS = {
     "reference that is the policy": Bug(
         "rloo", "gradient kl", ((policy, "require_reference", lambda _, learner, _name: learner.model),)
     ),
+    "tokens after the end": Bug(
+        "rloo", "drawn", ((drawing, "RowSettings", lambda of, *a, **k: of(*a, **k | {"stop": frozenset()})),), False
+    ),
+    "temperature left out of the sampler's numbers": Bug(
+        "tempered", "drawn ratio", ((drawing, "engine_is_exact", lambda *_: True),), False
+    ),
+    "top-p left in the sampler": Bug(
+        "rloo", "gradient", ((drawing, "RowSettings", lambda of, *a, **k: of(*a, **k | {"top_p": 0.8})),), False
+    ),
+    "stale log-probabilities": Bug("tempered", "drawn", ((rollouts.Rollouts, "_with_logprobs", stale),), False),
+    "answers tokenised again": Bug("tempered", "gradient", ((rollouts.Rollouts, "_rollout", tokenised_again),), False),
+    "the end left out of the answer": Bug(
+        "tempered", "drawn", ((rollouts.Rollouts, "_rollout", without_end),), False
+    ),
+    "score of another answer": Bug(
+        "rloo", "score gradient", ((rollouts.Rollouts, "_scores", lambda of, *a: of(*a).roll(1)),)
+    ),
+    "columns of other rows": Bug("rloo", "rows", ((rollouts, "batch_of", next_rows),)),
     "reference updated along": Bug("rloo", "kl", ((grpo.GRPO, "columns", updated_along),)),
 }  # fmt: skip
 
@@ -177,4 +225,27 @@ def test_checks_find_a_planted_bug(name: str) -> None:
     bug = BUGS[name]
     with ExitStack() as stack:
         planted(bug, stack)
-        assert failed(CASES[bug.case], bug.found_by) == set(bug.found_by.split())
+        assert failed(CASES[bug.case], bug.found_by, bug.again) == set(bug.found_by.split())
+
+
+def test_table_names_the_bugs_and_their_checks() -> None:
+    assert __doc__ is not None
+    for name, bug in BUGS.items():
+        assert f"    {name:<50}{bug.found_by}\n" in __doc__
+
+
+@pytest.mark.parametrize(("name", "updates", "share"), [("grpo", 1, 0.7), ("ppo", 4, 0.4)])
+def test_training_reaches_a_share_of_the_best_value_under_kl(name: str, updates: int, share: float) -> None:
+    """Of the gain in exact E[score] - weight KL that p = q exp(score / weight) / Z has: "the reward went up" would pass
+    some of the bugs above.
+    """
+    kl = {"kl_weight": WEIGHT} if name == "ppo" else {"kl": {"weight": WEIGHT, "form": "k1_in_reward"}}
+    start = oracle.policy(1, 2.5, n_layers=2, d_model=32, d_ff=64, head_dim=16)
+    world = World(name, groups=16, samples=8, updates=updates, accumulate=1, start=start, **kl)
+    before = oracle.exact(world.model, world.reference)
+    for _ in world.trained(steps=90, rate=4e-3):
+        pass
+    after = oracle.exact(world.model.eval(), world.reference)
+    best = oracle.best_value(world.reference, WEIGHT)
+    gain = float(after.reward - WEIGHT * after.kl - before.reward)
+    assert gain >= share * (best - float(before.reward))

@@ -1,26 +1,32 @@
 """The oracle's world on the real path: rollouts, judge, columns, losses and updates of a training."""
 
+import copy
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from pipeline.config.recipe import Schedule
-from pipeline.contracts import Batch, Judged, Learner, Rollout
-from pipeline.experience import Context, batch_of
-from pipeline.experience.rollouts import Rollouts
+from pipeline.contracts import Batch, Judged, Learner
+from pipeline.experience import Context, batch_of, rollouts
 from pipeline.experience.rollouts.buffer import Buffer
+from pipeline.experience.rollouts.drawing import draw
 from pipeline.judges import Judge
 from pipeline.losses import Loss
 from pipeline.losses.grpo import GRPO
 from pipeline.losses.ppo import PPO
+from pipeline.model.gpt import GPT
 from pipeline.training.loop import Parts, Step, _accumulate, fit
 from tests.learners import COMPUTE, Records
 from tests.losses import oracle
 from tests.variants import build
 
 CPU = torch.device("cpu")
+_DRAWN: dict[Any, Any] = {}
 
 
 class Scores(Judge):
@@ -46,13 +52,16 @@ class World:
         name: str,
         groups: int = 64,
         samples: int = 4,
-        temperature: float = oracle.TEMPERATURE,
+        temperature: float = 1.0,
         dropout: float = 0.0,
         accumulate: int = 2,
         updates: int = 1,
+        start: GPT | None = None,
         **changes: Any,
     ) -> None:
         self.model, self.reference = oracle.policy(0, dropout=dropout), oracle.policy(1, 9.0)
+        if start is not None:
+            self.model, self.reference = start, copy.deepcopy(start)
         self.learner = learner(self.model, self.reference, groups)
         self.loss: Loss = build("losses", name, self.learner, **changes)
         if isinstance(self.loss, PPO):
@@ -66,7 +75,7 @@ class World:
             1, self.learner.examples, "finetune.tried",
         )  # fmt: skip
         self.accumulate = accumulate
-        self.experience: Rollouts = build(
+        self.experience: rollouts.Rollouts = build(
             "experience", "rollouts", context, prompts=groups, samples=samples, updates=updates,
             max_tokens=oracle.MAX_TOKENS, temperature=temperature,
         )  # fmt: skip
@@ -83,10 +92,18 @@ class World:
         assert isinstance(self.loss, GRPO | PPO)
         return self.loss.figures
 
-    def fill(self, number: int) -> Sequence[Rollout]:
-        """The rollouts for update `number`."""
-        self.experience.begin(self.model, number)
-        return self.buffer.rollouts
+    def fill(self, number: int, again: bool = False) -> None:
+        """Draws the block of update `number`; `again`: takes the draws of an earlier call with equal weights."""
+        memo = mock.patch.object(rollouts, "draw", self._drawn_before) if again else nullcontext()
+        with memo:
+            self.experience.begin(self.model, number)
+
+    def _drawn_before(self, model: GPT, task: Any, prompts: Any, draws: Any, compute: Any) -> Any:
+        weights = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+        key = (weights, draws, tuple(map(tuple, prompts)))
+        if key not in _DRAWN:
+            _DRAWN[key] = draw(model, task, prompts, draws, compute)
+        return _DRAWN[key]
 
     def batch(self) -> Batch:
         """The whole block in its own order."""

@@ -46,7 +46,8 @@ def csv_of(rows: list[dict[str, str]], delimiter: str = ",") -> str:
         ("r.csv", "\ufeffSoru;Yanıt A;Yanıt B;Tercih\r\n" + "".join(
             f"Soru {k} nedir?;Bu {k}, budur.;O {k}, odur.;{('A', 'B', 'berabere')[k % 3]}\r\n" for k in range(12)),
          "preferences", {"instruction": "Soru", "first": "Yanıt A", "second": "Yanıt B", "choice": "Tercih"}),
-        ("arena.jsonl", "".join(json.dumps({"model_a": "x", "model_b": "y", "prompt": f"What is {k}?", "response_a": f"It is {k}, I think.",
+        ("arena.jsonl", "".join(json.dumps({"model_a": "x", "model_b": "y", "prompt": f"What is {k}?",
+                                            "response_a": f"It is {k}, I think.",
                                             "response_b": f"No idea of {k}.",
                                             "winner": ("model_a", "tie (bothbad)")[k % 2]}) + "\n" for k in range(12)),
          "preferences", {"instruction": "prompt", "first": "response_a", "second": "response_b", "choice": "winner"}),

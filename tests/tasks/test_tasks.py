@@ -32,6 +32,7 @@ RECORDS: list[dict[str, Any]] = [
     WINDOWS[1] | MESSAGES[1] | instruction("Kim?", "Ayşe", given="Ayşe geldi.", chosen="Ayşe", rejected="o"),
 ]
 TASKS = [task for task in variants.variants("tasks") if task.name != "unchanged"]  # it has no examples
+TAUGHT = [task for task in TASKS if task.name != "prompts"]  # it learns from rollouts alone
 CONTEXT = TaskContext(TOKENIZER, SHAPE.context_length, ["ham", "spam"], label_cells=["1", "2.5"])  # type: ignore[arg-type]
 LABELS = {"multi_label": ('["ham", "spam"]', "[]"), "regress": ("1", "2.5")}
 """Label cells of the two records for tasks that read another form than one label."""
@@ -61,7 +62,7 @@ def made(name: str, **changes: Any) -> Any:
     return variants.build("tasks", name, CONTEXT, **changes)
 
 
-@pytest.mark.parametrize("variant", TASKS, ids=str)
+@pytest.mark.parametrize("variant", TAUGHT, ids=str)
 def test_every_task_gives_a_loss_per_example_and_lowers_it(variant: Variant) -> None:
     """Two dozen updates on two examples must lower the loss of any task."""
     torch.manual_seed(0)
@@ -78,7 +79,7 @@ def test_every_task_gives_a_loss_per_example_and_lowers_it(variant: Variant) -> 
     assert learned.losses(network, batch).mean() < 0.8 * before.mean()
 
 
-@pytest.mark.parametrize("variant", TASKS, ids=str)
+@pytest.mark.parametrize("variant", TAUGHT, ids=str)
 def test_every_task_gives_an_example_the_same_loss_alone_and_in_a_batch(variant: Variant) -> None:
     """Padding would otherwise change the loss of an example beside a longer one."""
     network, learned = model().eval(), variant.build(CONTEXT)
@@ -89,7 +90,7 @@ def test_every_task_gives_an_example_the_same_loss_alone_and_in_a_batch(variant:
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", TASKS, ids=str)
+@pytest.mark.parametrize("variant", TAUGHT, ids=str)
 def test_every_task_has_predictions_that_give_its_losses(variant: Variant) -> None:
     """Lost otherwise: a teacher would be compared at other positions than those that are trained."""
     network, learned = model().eval(), variant.build(CONTEXT)

@@ -113,6 +113,10 @@ class Rollouts(Experience):
         ]
         return [self._micro_batch(buffer, rows) for rows in shares if len(rows)]
 
+    def seen(self, updates: int) -> int:
+        """Prompts of their blocks."""
+        return -(-updates // self.settings.updates) * self.settings.prompts
+
     def _micro_batch(self, buffer: Buffer, rows: Rows) -> MicroBatch:
         return MicroBatch(rows, lambda: batch_of(self._learner.model, self._task, buffer, rows, self._columns))
 

@@ -24,12 +24,12 @@ from pipeline.data.sources.world.taste_words import (
     WARM,
 )
 
-RIGHT_LANGUAGE = 0.88
-CORES = {"right": 0.70, "person": 0.10, "value": 0.12, "useless": 0.08}
+RIGHT_LANGUAGE = 0.92
+CORES = {"right": 0.82, "person": 0.05, "value": 0.05, "useless": 0.08}
 """Probability of each kind of core."""
-OPENED = {"polite": 0.50, "plain": 0.12, "none": 0.38}
-FILLED = {"none": 0.50, "short": 0.20, "long": 0.30}
-CLOSED = {"polite": 0.42, "rude": 0.12, "none": 0.46}
+OPENED = {"polite": 0.40, "plain": 0.12, "none": 0.48}
+FILLED = {"none": 0.48, "short": 0.20, "long": 0.32}
+CLOSED = {"polite": 0.38, "rude": 0.16, "none": 0.46}
 OF_THREE = (0.5, 0.3, 0.2)
 """Probabilities of three wordings."""
 OTHERS = 2

@@ -21,7 +21,7 @@ from pipeline.data.sources.world.taste_words import FUNCTION_WORDS, POLITE, REFU
 BASE, SHORT, POLITENESS = 0.3, 0.35, 0.35
 RUDE_KEPT = 0.15
 """Share of the value that is left with a rude word."""
-FREE_WORDS, LONGEST = 6, 12
+FREE_WORDS, LONGEST = 6, 10
 """Content words up to which an answer is short, and from which on it is not short at all."""
 ENOUGH_POLITE = 2
 """Markers of politeness from which on an answer is fully polite."""

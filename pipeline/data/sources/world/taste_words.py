@@ -32,8 +32,12 @@ def _twins(*texts: str) -> Twins:
     return tuple({"en": en, "tr": tr} for en, tr in zip(texts[::2], texts[1::2], strict=True))
 
 
-VALUES = {"thing": (0, 3, 9, 11, 21, 24, 36, 41)}
-"""Slots with few values (indices of the language's list), so that a small model can tell them apart."""
+VALUES = {
+    "thing": (0, 3, 9, 11, 21, 24, 36, 41),
+    "place": (0, 6, 7, 8, 9, 11, 13, 15),
+    "city": (2, 3, 4, 6, 7, 9),
+}
+"""Values that are drawn, as indices of the language's list: few, so that a small model can learn to tell them apart."""
 REQUESTS: dict[str, Kind] = {
     "greet": Kind(
         "city",
@@ -207,8 +211,12 @@ REQUESTS: dict[str, Kind] = {
             "{q} bir {job}. Onu tanıt.",
             "Introduce {q}, a {job}.",
             "Tanıt: {q}, mesleği {job}.",
-            "A guest asks about {q}, a {job}. Answer.",
-            "Misafir {job} {q} kim diye sordu. Cevap ver.",
+            "Tell a guest that {q} is a {job}.",
+            "Misafire söyle: {q} bir {job}.",
+            "{q} works as a {job}. Tell a guest.",
+            "{q} {job} olarak çalışıyor. Misafire söyle.",
+            "A guest wants to know the job of {q}: {job}.",
+            "Misafir {q.gen} işini sordu: {job}.",
         ),
         _twins(
             "{q} is a {job}",
@@ -226,8 +234,12 @@ REQUESTS: dict[str, Kind] = {
         _twins(
             "{q} lives in {city}. Tell a guest.",
             "{q} {city.loc} yaşıyor. Misafire söyle.",
-            "A guest asks for {q} from {city}. Answer.",
-            "Misafir {city.abl} gelen {q} için sordu. Cevap ver.",
+            "{q} is from {city}. Tell a guest.",
+            "{q} {city.abl} geldi. Misafire söyle.",
+            "The home of {q} is in {city}. Tell a guest.",
+            "{q.gen} evi {city.loc}. Misafire söyle.",
+            "A guest wants to know the city of {q}: {city}.",
+            "Misafir {q.gen} şehrini sordu: {city}.",
             "Tell a guest that {q} lives in {city}.",
             "Misafire söyle: {q} {city.loc} yaşıyor.",
         ),
@@ -247,8 +259,12 @@ REQUESTS: dict[str, Kind] = {
         _twins(
             "{q} has a {pet}. Tell a guest.",
             "{q.gen} bir {pet.poss} var. Misafire söyle.",
-            "A guest asks about the {pet} of {q}. Answer.",
-            "Misafir {q.gen} {pet.poss} için sordu. Cevap ver.",
+            "{q} keeps a {pet}. Tell a guest.",
+            "{q} bir {pet} besliyor. Misafire söyle.",
+            "Tell a guest about the {pet} of {q}.",
+            "Misafire {q.gen} hayvanını söyle: {pet}.",
+            "A guest wants to know the pet of {q}: {pet}.",
+            "Misafir {q.gen} hayvanını sordu: {pet}.",
             "Tell a guest that {q} has a {pet}.",
             "Misafire söyle: {q.gen} bir {pet.poss} var.",
         ),
@@ -272,6 +288,10 @@ REQUESTS: dict[str, Kind] = {
             "{q} geliyor, {food.acc} sever. Yemek öner.",
             "Recommend a meal for {q}, who loves {food}.",
             "{food.acc} seven {q} için yemek öner.",
+            "{q} is a guest and likes {food}. What do we cook?",
+            "Misafir {q} {food.acc} sever. Ne pişirelim?",
+            "{q} likes {food} best. Recommend a meal.",
+            "{q} en çok {food.acc} sever. Yemek öner.",
         ),
         _twins(
             "{q} loves {food}, cook it",
@@ -301,10 +321,10 @@ POLITE = {
 """Regular expressions of markers of politeness; each counts once."""
 SHORT_FILLERS = _twins("The wind was strong.", "Rüzgâr güçlü.", "The house is old.", "Ev eski.")
 LONG_FILLERS = _twins(
-    "The house is old, small, dark and wet.",
-    "Ev eski, küçük, ucuz ve ıslak.",
-    "The house is big, new, cheap and clean.",
-    "Ev büyük, yeni, ucuz ve temiz.",
+    "The house is old, small and wet.",
+    "Ev eski, küçük ve ıslak.",
+    "The house is big, new and clean.",
+    "Ev büyük, yeni ve temiz.",
 )
 RUDE: dict[str, tuple[str, ...]] = {"en": ("zong", "mump", "gamp"), "tr": ("zort", "bort", "durt")}
 INSULT = {"en": "You {rude}!", "tr": "Seni {rude}!"}
