@@ -5,9 +5,8 @@
 
 Prints JSON. The stages of the graph run with the recipes of profile `preferences`, in a folder for each world: `taste`,
 `null` (every preference is a coin's) and `shortcut` (length alone decides a share of the pairs). Base and supervised
-model are those of `taste` in all of them, whose documents and demonstrations are the same. Every seed has a reward model
-of its own. With `--folder` trained models are kept and used
-again.
+model are those of `taste` in all of them, whose documents and demonstrations are the same. Every seed has a reward
+model of its own. With `--folder` trained models are kept and used again.
 
 Claims and their figures were written down before the first run (infra/profiles/preferences.yaml); `holds` says of each
 whether it holds on every seed that was run.
@@ -15,9 +14,9 @@ whether it holds on every seed that was run.
 
 import argparse
 import contextlib
+import io
 import json
 import math
-import os
 import shutil
 import statistics
 import sys
@@ -50,7 +49,14 @@ FAR = {"steps": 200, "kl_weight": 0.0}
 BUDGET, CHOSEN_KL = 10.0, frontier.kl_of_best(64)
 """KL at which rewards are judged; KL up to which the rule without the truth goes, that of best-of-64: as far as the
 reward model has seen better answers of the supervised model."""
-LIMITS = {"share_of_best": 0.85, "win_rate": 0.70, "chosen": 0.95, "best_of_n": 0.95, "ceiling_gap": 0.03, "seconds": 60}
+LIMITS = {
+    "share_of_best": 0.85,
+    "win_rate": 0.70,
+    "chosen": 0.95,
+    "best_of_n": 0.95,
+    "ceiling_gap": 0.03,
+    "seconds": 60,
+}
 
 
 def params(world: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -75,8 +81,16 @@ def params(world: str, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def run(world: str, seeds: Sequence[int], recipes: Sequence[str], folder: Path, start: Path | None) -> dict[str, Any]:
-    """Figures of one world: model -> metrics, points along the training, CPU seconds of training."""
-    from stages import download, evaluate, finetune, pretrain, sample, tokenize
+    """Figures of one world: model -> metrics, points along the training, CPU seconds of training.
+
+    Args:
+        world: one of WORLDS.
+        seeds: of the recipes.
+        recipes: names in RECIPES.
+        folder: of the project.
+        start: a project whose base and supervised model are taken; None: they are trained.
+    """
+    from stages import download, pretrain, sample, tokenize
 
     folder.mkdir(parents=True, exist_ok=True)
     with working_in(folder):
@@ -86,29 +100,41 @@ def run(world: str, seeds: Sequence[int], recipes: Sequence[str], folder: Path, 
         if not Path("data/samples/manifest.json").exists():
             for stage in (download, tokenize, sample):
                 stage.main()
-        for name in SHARED:
-            if start is not None and not (MODELS / name).exists():
-                for path in (MODELS / name, Path(f"{MODELS / name}.states")):
-                    shutil.copytree(start / path, path)
-                TRAINING.mkdir(parents=True, exist_ok=True)
-                for path in (start / TRAINING).glob(f"{name}.*"):
-                    shutil.copy(path, TRAINING)
+        if start is not None:
+            _take(start)
         if not (MODELS / "base").exists():
             pretrain.main()
         names = ["sft", *(name for name in made["finetune"] if name.rpartition("-s")[0] in recipes)]
-        found = {}
-        for name in names:
-            before = time.process_time()
-            if not (MODELS / name).exists():
-                with mock.patch.object(sys, "argv", ["finetune", name]):
-                    finetune.main()
-                files.write_json(Path(f"seconds/{name}.json"), {"seconds": time.process_time() - before})
-            if not (EVALUATION / name / "metrics.json").exists():
-                with mock.patch.object(sys, "argv", ["evaluate", name]):
-                    evaluate.main()
-            found[name] = _figures(name)
-            print(world, name, json.dumps({k: v for k, v in found[name].items() if k != "along"}), file=sys.stderr)
-    return found
+        return {name: _trained(name, world) for name in names}
+
+
+def _take(start: Path) -> None:
+    """Copies base and supervised model with their training summaries, unless they are there."""
+    for name in SHARED:
+        for path in (MODELS / name, Path(f"{MODELS / name}.states")):
+            if not path.exists():
+                shutil.copytree(start / path, path)
+        TRAINING.mkdir(parents=True, exist_ok=True)
+        for source in (start / TRAINING).glob(f"{name}.*"):
+            shutil.copy(source, TRAINING)
+
+
+def _trained(name: str, world: str) -> dict[str, Any]:
+    """Trains and measures a model, unless it is there, and returns its figures."""
+    from stages import evaluate, finetune
+
+    before = time.process_time()
+    if not (MODELS / name).exists():
+        with mock.patch.object(sys, "argv", ["finetune", name]):
+            finetune.main()
+        files.write_json(Path(f"seconds/{name}.json"), {"seconds": time.process_time() - before})
+    if not (EVALUATION / name / "metrics.json").exists():
+        with mock.patch.object(sys, "argv", ["evaluate", name]):
+            evaluate.main()
+    figures = _figures(name)
+    shown = {key: value for key, value in figures.items() if key not in ("along", "frontier")}
+    print(world, name, json.dumps(shown), file=sys.stderr, flush=True)
+    return figures
 
 
 def _figures(name: str) -> dict[str, Any]:
@@ -159,7 +185,9 @@ def claims(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             add(f"null world, {name}: win rate", {name: one["true_win_rate"]},
                 {name: one["true_win_rate_low"] <= 0.5 <= one["true_win_rate_high"]})  # fmt: skip
     for world, turns in (("shortcut", True), ("taste", False)):
-        far = {name: one["along"] for name, one in found.get(world, {}).items() if name.startswith("far-") and one["along"]}
+        far = {
+            name: one["along"] for name, one in found.get(world, {}).items() if name.startswith("far-") and one["along"]
+        }
         add(f"{world}: turning point of the truth is {'found' if turns else 'not found'}",
             {name: one["curves"]["true"]["turning"] or math.nan for name, one in far.items()},
             {name: one["curves"]["true"]["turns"] is turns for name, one in far.items()})  # fmt: skip
@@ -207,7 +235,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tohum-preferences-")))
         start = options.start
-        stack.enter_context(contextlib.redirect_stdout(open(os.devnull, "w")))
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         for world in options.worlds.split(","):
             recipes = options.recipes.split(",") if options.recipes else RECIPES[world]
             found[world] = run(world, seeds, recipes, folder.absolute() / world, start and start.absolute())
