@@ -60,6 +60,7 @@ class Settings(Section):
     takes: ClassVar[frozenset[str]] = frozenset({"prompts"})
     roles: ClassVar[frozenset[str]] = frozenset({"reference", "judge"})
     source: ClassVar[str] = "rollouts"
+    compares_samples: ClassVar[bool] = True
     baseline: Literal["group", "leave_one_out"] = Field(examples=["group", "leave_one_out"])
     """Subtracted from an answer's score: the mean of its group, or of the other answers of its group."""
     standardise: bool = Field(examples=[False, True])
