@@ -7,15 +7,23 @@ Shapes: E rollouts of a buffer, B rows of a batch, T positions (position t predi
 collate), N answer tokens of a batch in the order of its rows, C ids of the vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from pipeline.contracts import Batch, Examples, Learner, Predictions, TaskProtocol, on_device
+from pipeline.contracts import (
+    Batch,
+    Learner,
+    Predictions,
+    RolloutExamples,
+    TaskProtocol,
+    on_device,
+    row_sums,
+    token_logprobs,
+)
 from pipeline.errors import UserError
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
@@ -25,47 +33,17 @@ _ROWS = (8, 256)  # fewest and most rows of such a pass
 _EPSILON = 1e-4  # added to the standard deviation of a group, as in TRL
 
 Baseline = Literal["group", "leave_one_out"]
+Buffer = RolloutExamples
+"""The rollouts of a block, or of held-out prompts."""
 Batches = Iterable[Batch]
 Values = Callable[[Batch], Tensor]
 """batch -> values_N at the answer tokens."""
 
 
-class Answer(Protocol):
-    """The part of a rollout that estimators read."""
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """Ids that the model read."""
-
-    @property
-    def answer(self) -> tuple[int, ...]:
-        """Ids as drawn, the stop id included where it ended by it."""
-
-    @property
-    def logprobs(self) -> tuple[float, ...]:
-        """ln p of each id of `answer` under the distribution that it was drawn from."""
-
-    @property
-    def group(self) -> int:
-        """Number of its prompt in the block."""
-
-
-class Buffer(Examples, Protocol):
-    """The rollouts of a block, or of held-out prompts, as examples."""
-
-    rollouts: Sequence[Answer]
-    scores_E: Tensor
-    """Of the judge."""
-    temperature: float
-    """At which the answers were drawn."""
-    max_tokens: int
-    """Most tokens of an answer."""
-
-
 class Drawn:
     """The answers of a buffer as tensors on the CPU."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: RolloutExamples) -> None:
         rollouts = buffer.rollouts
         self.buffer = buffer
         self.lengths_E = torch.tensor([len(rollout.answer) for rollout in rollouts])
@@ -121,14 +99,14 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     return predictions if temperature == 1 else predictions._replace(scores_NC=scores_NC / temperature)
 
 
-def logprobs_of(predictions: Predictions) -> Tensor:
-    """logprobs_N: ln p of the target at every position."""
-    return -F.cross_entropy(predictions.scores_NC.float(), predictions.targets_N, reduction="none")
+def logprobs_of(predictions: Predictions, temperature: float = 1.0) -> Tensor:
+    """logprobs_N: ln p of the target at every position, at a temperature."""
+    return token_logprobs(at_temperature(predictions, temperature))
 
 
 def sum_by_row(values_N: Tensor, predictions: Predictions) -> Tensor:
     """sums_B: the sum of the values over each row's answer tokens; 0 for a row without any."""
-    return values_N.new_zeros(predictions.n_examples).index_add(0, predictions.rows_N, values_N)
+    return row_sums(values_N, predictions, predictions.n_examples)[0]
 
 
 def zero_losses(model: GPT, batch: Batch) -> Tensor:
@@ -229,7 +207,7 @@ def has_dropout(model: GPT) -> bool:
 
 def reference_logprobs(task: TaskProtocol, reference: GPT, temperature: float) -> Values:
     """The function batch -> logprobs_N of a reference model."""
-    return lambda batch: logprobs_of(at_temperature(task.predictions(reference, batch), temperature))
+    return lambda batch: logprobs_of(task.predictions(reference, batch), temperature)
 
 
 @contextmanager

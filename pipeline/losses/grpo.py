@@ -60,6 +60,7 @@ class Settings(Section):
     takes: ClassVar[frozenset[str]] = frozenset({"prompts"})
     roles: ClassVar[frozenset[str]] = frozenset({"reference", "judge"})
     source: ClassVar[str] = "rollouts"
+    compares_samples: ClassVar[bool] = True
     baseline: Literal["group", "leave_one_out"] = Field(examples=["group", "leave_one_out"])
     """Subtracted from an answer's score: the mean of its group, or of the other answers of its group."""
     standardise: bool = Field(examples=[False, True])
@@ -95,7 +96,7 @@ class GRPO(Loss):
         drawn, kl = policy.Drawn(buffer), self.settings.kl
         scores_E = buffer.scores_E.double()
         columns = {"temperature": drawn.constant(buffer.temperature), "divisor": self._divisor(drawn)}
-        self.figures = {"score": float(scores_E.mean()), "answer_tokens": float(drawn.lengths_E.double().mean())}
+        self.figures = {}
         if kl.weight:
             of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
             reference_ET = drawn.computed(self.learner, of_batch)
@@ -107,8 +108,7 @@ class GRPO(Loss):
                 columns["reference_logprobs"] = reference_ET
         settings = self.settings
         advantages_E = policy.group_advantages(scores_E, drawn.group_E, settings.baseline, settings.standardise)
-        spread_E = policy.has_spread(scores_E, drawn.group_E)
-        self.figures["rows_with_spread"] = float(spread_E.double().mean())
+        self.figures["rows_with_advantage"] = float((advantages_E != 0).double().mean())
         return columns | {"advantages": advantages_E.float()}
 
     def _divisor(self, drawn: policy.Drawn) -> Tensor:
@@ -138,9 +138,9 @@ class GRPO(Loss):
         settings = self.settings
         with policy.without_dropout(model, self._drops):
             predictions = self.learner.task.predictions(model, batch)
-        predictions = policy.at_temperature(predictions, float(batch["temperature"][0]))
+        temperature = float(batch["temperature"][0])
         mask_BT = policy.answer_mask(batch)
-        logprobs_N, behaviour_N = policy.logprobs_of(predictions), batch["behaviour_logprobs"][mask_BT]
+        logprobs_N, behaviour_N = policy.logprobs_of(predictions, temperature), batch["behaviour_logprobs"][mask_BT]
         ratio_N = (logprobs_N - behaviour_N).exp()
         advantages_N = batch["advantages"][predictions.rows_N]
         losses_N = policy.clipped_surrogate(ratio_N, advantages_N, settings.clip.low, settings.clip.high)

@@ -131,10 +131,7 @@ class PPO(Loss):
         drawn = policy.Drawn(buffer)
         mask_ET = drawn.mask_ET
         rewards_ET = torch.zeros(mask_ET.shape, dtype=torch.float64)
-        self.figures = {
-            "score": float(buffer.scores_E.double().mean()),
-            "answer_tokens": float(drawn.lengths_E.double().mean()),
-        }
+        self.figures = {}
         if settings.kl_weight:
             of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
             ratios_ET = drawn.log_ratios(drawn.computed(self.learner, of_batch))
@@ -152,7 +149,7 @@ class PPO(Loss):
             "advantages": advantages_ET.float(),
             "returns": returns_ET.float(),
             "values": values_ET,
-            "divisor": drawn.constant(self.figures["answer_tokens"]),
+            "divisor": drawn.constant(float(drawn.lengths_E.double().mean())),
             "temperature": drawn.constant(buffer.temperature),
         }
 
@@ -161,14 +158,14 @@ class PPO(Loss):
         settings, mask_BT = self.settings, policy.answer_mask(batch)
         with policy.without_dropout(model, self._drops):
             predictions = self.learner.task.predictions(model, batch)
-        predictions = policy.at_temperature(predictions, float(batch["temperature"][0]))
-        ratio_N = (policy.logprobs_of(predictions) - batch["behaviour_logprobs"][mask_BT]).exp()
+        temperature = float(batch["temperature"][0])
+        ratio_N = (policy.logprobs_of(predictions, temperature) - batch["behaviour_logprobs"][mask_BT]).exp()
         advantages_N = batch["advantages"][mask_BT]
         losses_N = policy.clipped_surrogate(ratio_N, advantages_N, settings.clip.low, settings.clip.high)
         if settings.value.weight:
             losses_N = losses_N + settings.value.weight * self._value_losses(batch, mask_BT)
         if settings.entropy:
-            losses_N = losses_N - settings.entropy * _entropy(predictions)
+            losses_N = losses_N - settings.entropy * _entropy(policy.at_temperature(predictions, temperature))
         return policy.sum_by_row(losses_N, predictions) / batch["divisor"]
 
     def _value_losses(self, batch: Batch, mask_BT: Tensor) -> Tensor:

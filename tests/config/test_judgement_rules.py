@@ -65,6 +65,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         INSTRUCT | {"judge": NO},
         "tried.experience.name is 'rollouts', and loss 'cross_entropy' learns from records; write records, or choose",
     ),
+    (
+        {"experience": part("experience", "rollouts", samples=1)},
+        "tried.experience.samples is 1, and loss 'grpo' compares the answers to a prompt",
+    ),
     ({"judge": NO}, "tried.judge.name is 'none', and loss 'grpo' learns from scores; one of: function, reward_model"),
     (
         INSTRUCT | {"experience": {"name": "records"}},
