@@ -92,9 +92,9 @@ def run(world: str, seeds: Sequence[int], recipes: Sequence[str], folder: Path, 
     """
     from stages import download, pretrain, sample, tokenize
 
+    made = params(world, seeds)
     folder.mkdir(parents=True, exist_ok=True)
     with working_in(folder):
-        made = params(world, seeds)
         text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
         Path("params.yaml").write_text(text, encoding="utf-8")
         if not Path("data/samples/manifest.json").exists():
