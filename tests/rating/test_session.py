@@ -46,7 +46,7 @@ def test_rate_takes_keys_and_continues_where_it_ended(
     assert "3 of 4" in out
     assert "x: no such key" in out
     assert "2 of 4 rated" in out
-    words = "tohum rate chat-full --to inputs/ratings-1.jsonl --rater ayşe --max-tokens 2".split()
+    words = ["tohum", "rate", "chat-full", "--to", "inputs/ratings-1.jsonl", "--rater", "ayşe", "--max-tokens", "2"]
     assert f"{shlex.join(words)} --count 4 " in out  # with other options it would be another round
     assert f"{shlex.join(words)} --count 2 --write" in out
     assert list(standing().values()) == [("choice", 0), ("choice", 1)]
