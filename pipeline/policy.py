@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline import answer_passes
 from pipeline.contracts import (
     Batch,
     Learner,
     Predictions,
     RolloutExamples,
-    TaskProtocol,
     on_device,
     row_sums,
     token_logprobs,
@@ -70,22 +70,17 @@ class Drawn:
     def computed(self, learner: Learner, values_of: Values) -> Tensor:
         """values_ET: a function batch -> values_N at all answer tokens of the buffer; 0 elsewhere."""
         values_ET = torch.zeros(self.mask_ET.shape)
-        by_length = (self.lengths_E + self.mask_ET.int().argmax(1)).argsort(stable=True).tolist()
+        places = list(range(len(self.lengths_E)))  # in their own order: answers to a prompt are consecutive
         fitting = _SCORES // (learner.model.config.vocab_size * int(self.lengths_E.max()))
         size = max(_ROWS[0], min(_ROWS[1], fitting))
-        for first in range(0, len(by_length), size):
-            rows = by_length[first : first + size]
+        for first in range(0, len(places), size):
+            rows = places[first : first + size]
             batch = on_device(learner.task.collate([self.buffer[row] for row in rows]), learner.model)
             with autocast(learner.compute):
                 values_N = values_of(batch)
             chosen_BT = torch.zeros(len(rows), self.mask_ET.shape[1])
             values_ET[rows] = chosen_BT.masked_scatter(self.mask_ET[rows], values_N.float().cpu())
         return values_ET
-
-
-def answer_mask(batch: Batch) -> Tensor:
-    """mask_BT: true where a token of the answer is predicted."""
-    return batch["targets"] >= 0
 
 
 def rows_of(batch: Batch, rows: Tensor) -> Batch:
@@ -205,9 +200,9 @@ def has_dropout(model: GPT) -> bool:
     return bool(model.dropout) or any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
 
 
-def reference_logprobs(task: TaskProtocol, reference: GPT, temperature: float) -> Values:
-    """The function batch -> logprobs_N of a reference model."""
-    return lambda batch: logprobs_of(task.predictions(reference, batch), temperature)
+def model_logprobs(model: GPT, temperature: float) -> Values:
+    """The function batch -> logprobs_N of a model: the reference, or the policy that answered."""
+    return lambda batch: logprobs_of(answer_passes.predictions(model, batch), temperature)
 
 
 @contextmanager
@@ -222,11 +217,10 @@ def without_dropout(model: GPT, drops: bool) -> Iterator[None]:
 
 
 @torch.no_grad()
-def held_out(task: TaskProtocol, model: GPT, reference: GPT, batches: Batches, kl_weight: float) -> dict[str, float]:
+def held_out(model: GPT, reference: GPT, batches: Batches, kl_weight: float) -> dict[str, float]:
     """The policy on held-out prompts: means over their answers.
 
     Args:
-        task: of the rollouts.
         model: the policy that drew the answers.
         reference: it is compared with.
         batches: of a buffer of answers, with columns score, ended and temperature.
@@ -243,7 +237,9 @@ def held_out(task: TaskProtocol, model: GPT, reference: GPT, batches: Batches, k
     count = 0
     for batch in batches:
         temperature = float(batch["temperature"][0])
-        ours, theirs = (at_temperature(task.predictions(one, batch), temperature) for one in (model, reference))
+        ours, theirs = (
+            at_temperature(answer_passes.predictions(one, batch), temperature) for one in (model, reference)
+        )
         ours_NC, theirs_NC = (one.scores_NC.float().log_softmax(-1) for one in (ours, theirs))
         sums["kl_nats"] += float((ours_NC.exp() * (ours_NC - theirs_NC)).sum(-1).double().sum())
         sums["reward"] += float(batch["score"].double().sum())

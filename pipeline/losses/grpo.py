@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline import policy
+from pipeline import answer_passes, policy
 from pipeline.config.section import Section
 from pipeline.contracts import Batch, Examples, Learner, Predictions
 from pipeline.losses import Loss
@@ -98,7 +98,7 @@ class GRPO(Loss):
         columns = {"temperature": drawn.constant(buffer.temperature), "divisor": self._divisor(drawn)}
         self.figures = {}
         if kl.weight:
-            of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
+            of_batch = policy.model_logprobs(self.reference, buffer.temperature)
             reference_ET = drawn.computed(self.learner, of_batch)
             ratios_E = drawn.log_ratios(reference_ET).sum(1)
             self.figures["kl_nats"] = float(ratios_E.mean())
@@ -137,9 +137,9 @@ class GRPO(Loss):
     def _computed(self, model: GPT, batch: Batch) -> Tensor:
         settings = self.settings
         with policy.without_dropout(model, self._drops):
-            predictions = self.learner.task.predictions(model, batch)
+            predictions = answer_passes.predictions(model, batch)
         temperature = float(batch["temperature"][0])
-        mask_BT = policy.answer_mask(batch)
+        mask_BT = answer_passes.answer_mask(batch)
         logprobs_N, behaviour_N = policy.logprobs_of(predictions, temperature), batch["behaviour_logprobs"][mask_BT]
         ratio_N = (logprobs_N - behaviour_N).exp()
         advantages_N = batch["advantages"][predictions.rows_N]
@@ -157,7 +157,7 @@ class GRPO(Loss):
     @torch.no_grad()
     def validate(self, model: GPT, batches: "policy.Batches") -> dict[str, float]:
         """Reward, divergence, length and share of ended answers on held-out prompts (`policy.held_out`)."""
-        return policy.held_out(self.learner.task, model, self.reference, batches, self.settings.kl.weight)
+        return policy.held_out(model, self.reference, batches, self.settings.kl.weight)
 
 
 def _k2(log_ratio_N: Tensor, predictions: Predictions) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import answer_passes
 from pipeline.contracts import Rollout
 from pipeline.errors import UserError
 from pipeline.experience import batch_of
@@ -87,13 +88,13 @@ def test_grpo_computes_no_row_without_advantage() -> None:
     """Their gradient is 0 whatever they are: lost otherwise is the time of every prompt that the model knows."""
     made = world()
     batch, seen = made.batch(), list[int]()
-    predictions = made.learner.task.predictions
+    predictions = answer_passes.predictions
 
     def spy(model: GPT, part: Any) -> Any:
         seen.append(len(part["inputs"]))
         return predictions(model, part)
 
-    with mock.patch.object(made.learner.task, "predictions", spy):
+    with mock.patch.object(answer_passes, "predictions", spy):
         found = made.loss.losses(made.model, batch)
     zeros = int((batch["advantages"] == 0).sum())
     assert zeros >= 3  # the prompt whose answers all have one score

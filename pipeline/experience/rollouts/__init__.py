@@ -175,9 +175,7 @@ class Rollouts(Experience):
         training = model.training
         model.eval()
         drawn = policy.Drawn(cast(policy.Buffer, buffer))
-        logprobs_ET = drawn.computed(
-            self._learner, policy.reference_logprobs(self._task, model, self.settings.temperature)
-        )
+        logprobs_ET = drawn.computed(self._learner, policy.model_logprobs(model, self.settings.temperature))
         model.train(training)
         found = []
         for row, rollout in enumerate(buffer.rollouts):
