@@ -25,8 +25,8 @@ _PASSES = 3
 """Over the pairs of the newest round."""
 _LEAST_STEPS = 20
 _BATCH = 8
-_LEARNING_RATE = 1e-4
-_LOSS = {"name": "dpo", "beta": 0.3, "sft_weight": 0.3}
+_LEARNING_RATE = 2e-4
+_LOSS = {"name": "dpo", "beta": 0.1, "sft_weight": 1.0}
 """The likelihood of chosen answers is held too: on a few hundred pairs of own answers dpo alone takes it from both, and
 gives it to texts that nobody judged."""
 _ANSWERING = frozenset({"instruct", "preference"})
