@@ -40,9 +40,9 @@ class Settings(Section):
 
     split: Literal["validation", "test"] = Field(examples=["test"])
     """Split of the records whose prompts are asked."""
-    data: Literal["instructions", "preferences"] = Field("instructions", examples=["instructions"])
+    data: Literal["instructions", "preferences"] = Field(default="instructions", examples=["instructions"])
     """Kind of these records."""
-    source: str | None = Field(None, examples=[None])
+    source: str | None = Field(default=None, examples=[None])
     """Only the records of this source of `download.sources`; null: all."""
     max_records: Positive | None = Field(examples=[3])
     """Ask the first so many distinct prompts; null: all."""
@@ -50,21 +50,21 @@ class Settings(Section):
     """Reference: base, or a model that this one was trained from; null: none, and neither wins nor a KL."""
     judge: Part | None = Field(examples=[{"name": "rule", "reads": "models/base", "check": "exact_match"}])
     """A judge (pipeline/judges), such as the reward model that was learned from; null: none."""
-    truth: Part | None = Field(None, examples=[None])
+    truth: Part | None = Field(default=None, examples=[None])
     """The judge that is right: `{name: world, ...}`, which no training should have seen; null: not known."""
     samples: Positive = Field(examples=[2])
     """Answers to each prompt."""
-    pool: Count = Field(0, examples=[0])
+    pool: Count = Field(default=0, examples=[0])
     """Answers of the reference to each prompt, for best-of-n and the best possible reward at a KL; 0: neither."""
-    budget_nats: float = Field(10.0, gt=0, examples=[10.0])
+    budget_nats: float = Field(default=10.0, gt=0, examples=[10.0])
     """KL at which the best possible reward is stated."""
-    states: bool = Field(False, examples=[False])
+    states: bool = Field(default=False, examples=[False])
     """Measure the kept training states (the recipe's `states`) too: reward against KL along the training."""
     max_tokens: Positive = Field(examples=[8])
     """Longest answer in tokens."""
-    temperature: float = Field(1.0, gt=0, examples=[1.0])
+    temperature: float = Field(default=1.0, gt=0, examples=[1.0])
     """Divides the logits before softmax, of the model and the reference."""
-    seed: int = Field(1, examples=[1])
+    seed: int = Field(default=1, examples=[1])
     """Seed of the samples."""
 
 

@@ -116,8 +116,8 @@ def planted(bug: Bug, stack: ExitStack) -> None:
         stack.enter_context(mock.patch.object(owner, name, changed))
 
 
-def shifted_targets(logprobs_of: Any, predictions: Any) -> Tensor:
-    return logprobs_of(predictions._replace(targets_N=predictions.targets_N.roll(1)))
+def shifted_targets(logprobs_of: Any, predictions: Any, temperature: float = 1.0) -> Tensor:
+    return logprobs_of(predictions._replace(targets_N=predictions.targets_N.roll(1)), temperature)
 
 
 def first_only(_of: Any, scores_E: Tensor, group_E: Tensor, *_: Any) -> Tensor:
