@@ -18,7 +18,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Finetune, Recipe
 
-_COMPARED = {"pairs": "pairs of answers", "thumbs": "rated answers", "prompts": "rollouts"}
+COMPARED = {"pairs": "pairs of answers", "thumbs": "rated answers", "prompts": "rollouts"}
 """What a task emits -> the examples in words, where an example is no single text with its answer."""
 
 
@@ -27,9 +27,9 @@ def faults(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     yield from _of_source(where, recipe)
     yield from _of_head(where, recipe)
     emits = _declared(recipe, "task", "emits")
-    if recipe.privacy is not None and emits in _COMPARED:
+    if recipe.privacy is not None and emits in COMPARED:
         yield (
-            f"{where}.privacy is set, and task {recipe.task.name!r} trains on {_COMPARED[emits]}, for which no budget "
+            f"{where}.privacy is set, and task {recipe.task.name!r} trains on {COMPARED[emits]}, for which no budget "
             "is kept; set it to null"
         )
     if isinstance(recipe, Finetune):

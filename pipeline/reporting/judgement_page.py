@@ -85,7 +85,7 @@ def _model(model: Mapping[str, Any], words: Words) -> dict[str, Any]:
         "curve": _curve(model["curve"], words),
         "along": along["points"] if several else [],
         "along_picture": pictures.along(model["name"], along, metrics, words) if several else "",
-        "turning": [_turning(judge, curve, words) for judge, curve in along["curves"].items()],
+        "turning": [_turning(judge, along["curves"][judge], words) for judge in _JUDGES if judge in along["curves"]],
         "pairs": model["details"].get("reward_pairs"),
         "shown": _SHOWN,
     }
@@ -94,7 +94,8 @@ def _model(model: Mapping[str, Any], words: Words) -> dict[str, Any]:
 def _sentences(metrics: Mapping[str, float], details: Mapping[str, Any], words: Words) -> list[str]:
     """Wins, KL and share of the best possible in sentences."""
     said = []
-    for judge, won in details.get("wins", {}).items():
+    for judge in (judge for judge in _JUDGES if judge in details.get("wins", {})):
+        won = details["wins"][judge]
         said.append(
             words(
                 f"judgement.won.{judge}", rate=words.percent(won["rate"]), low=words.percent(won["low"]),
@@ -156,24 +157,26 @@ def _curve(curve: Sequence[Mapping[str, float]], words: Words) -> dict[str, Any]
 
 
 def _frontiers(models: Sequence[Mapping[str, Any]], words: Words) -> list[dict[str, Any]]:
-    """Reward against KL, a picture for each reference with a pool: its models, best-of-n and the best possible."""
+    """Reward against KL, a picture for each reference: all its models, best-of-n and the best possible by the model
+    whose pool more judges scored.
+    """
     by_parent: dict[str, list[Mapping[str, Any]]] = {}
     for model in models:
-        if "frontier" in model["details"].get("judgement", {}):
+        if model["details"].get("judgement", {}).get("parent"):
             by_parent.setdefault(model["details"]["judgement"]["parent"], []).append(model)
     made = []
     for parent, own in by_parent.items():
-        found = own[0]["details"]["judgement"]["frontier"]
+        pooled = [model for model in own if "frontier" in model["details"]["judgement"]]
+        if not pooled:
+            continue
+        source = max(pooled, key=lambda model: len(model["details"]["judgement"]["frontier"]["best_of"]))
+        found = source["details"]["judgement"]["frontier"]
         value = found["in"]
-        reference = {**found, "reward": own[0]["metrics"][f"{value}_reward_parent"]}
+        reference = {**found, "reward": source["metrics"][f"{value}_reward_parent"]}
         points = [
-            {
-                "name": model["name"],
-                "kl_nats": model["metrics"]["kl_nats"],
-                "reward": model["metrics"][f"{value}_reward"],
-            }
-            for model in own
-            if f"{value}_reward" in model["metrics"]
+            {"name": one["name"], "kl_nats": one["metrics"]["kl_nats"], "reward": one["metrics"][f"{value}_reward"]}
+            for one in own
+            if f"{value}_reward" in one["metrics"]
         ]
         made.append(
             {"parent": parent, "picture": pictures.frontier(points, reference, words), "points": points, "value": value,

@@ -31,10 +31,11 @@ def frontier(models: Sequence[Mapping[str, Any]], reference: Mapping[str, Any], 
             label = words("judgement.best of", judge=words(f"judgement.{judge}"))
             xs, ys = _by_root([(row["kl_nats"], row[f"{value}_reward"]) for row in points])
             axes.plot(xs, ys, ":s", color=colour, markersize=3, linewidth=1.5, label=label)
+    furthest = max((math.sqrt(max(0.0, model["kl_nats"])) for model in models), default=0.0)
     for place, model in enumerate(models):
         x = math.sqrt(max(0.0, model["kl_nats"]))
         axes.plot(x, model["reward"], "o", color=PLOT)
-        left = place % 2 == 1
+        left = place % 2 == 1 or x > 0.8 * furthest
         axes.annotate(
             model["name"], (x, model["reward"]), textcoords="offset points", xytext=(-5, -11) if left else (5, 5),
             ha="right" if left else "left",
@@ -122,6 +123,6 @@ def _by_root(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 def _kl_axis(axes: Any, words: Words) -> None:
     """An x axis by the square root of the KL, with the KL itself at its ticks."""
     most = axes.get_xlim()[1] ** 2
-    kept = [0.0, *(kl for kl in (2.0**power for power in range(-4, 20)) if most / 40 <= kl <= most)]
+    kept = [0.0, *(kl for kl in (2.0**power for power in range(-4, 20)) if most / 20 <= kl <= most)]
     axes.set_xticks([math.sqrt(kl) for kl in kept], [f"{kl:g}" for kl in kept])
     axes.set_xlabel(words("judgement.kl axis"))

@@ -43,9 +43,9 @@ RECIPES = {
     "null": ("reward", "dpo", "grpo", "ppo"),
     "shortcut": ("reward", "far"),
 }
-"""World -> its recipes; `far` is `grpo` without a price of the KL and with more updates, to go too far."""
+"""World -> its recipes; `far` is `grpo` without a price of the KL at twice the rate, to go too far."""
 SHARED = ("base", "sft")
-FAR = {"steps": 200, "kl_weight": 0.0}
+FAR = {"steps": 120, "kl_weight": 0.0, "learning_rate": 0.003}
 BUDGET, CHOSEN_KL = 10.0, frontier.kl_of_best(64)
 """KL at which rewards are judged; KL up to which the rule without the truth goes, that of best-of-64: as far as the
 reward model has seen better answers of the supervised model."""
@@ -74,6 +74,7 @@ def params(world: str, seeds: Sequence[int]) -> dict[str, Any]:
             recipe["seed"] = seed
             if name == "far":
                 recipe["loss"]["kl"]["weight"], recipe["schedule"]["steps"] = FAR["kl_weight"], FAR["steps"]
+                recipe["optimizer"]["learning_rate"] = FAR["learning_rate"]
                 recipe["validation"]["keep"] = "last"
             made["finetune"][f"{name}-s{seed}"], made["evaluations"][f"{name}-s{seed}"] = recipe, evaluation
     made["register"]["models"], made["search"], made["experiments"] = [], {}, {}
@@ -92,9 +93,9 @@ def run(world: str, seeds: Sequence[int], recipes: Sequence[str], folder: Path, 
     """
     from stages import download, pretrain, sample, tokenize
 
+    made = params(world, seeds)
     folder.mkdir(parents=True, exist_ok=True)
     with working_in(folder):
-        made = params(world, seeds)
         text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
         Path("params.yaml").write_text(text, encoding="utf-8")
         if not Path("data/samples/manifest.json").exists():

@@ -50,7 +50,7 @@ class Settings(Section):
     """Answers to each prompt."""
     updates: Positive = Field(examples=[4])
     """Updates that learn from a block before the next is drawn."""
-    max_tokens: Positive = Field(examples=[24])
+    max_tokens: Positive = Field(examples=[8])
     """Longest answer in tokens."""
     temperature: float = Field(gt=0, examples=[1.0])
     """Temperature of the draws; log-probabilities and ratios are at this temperature."""
