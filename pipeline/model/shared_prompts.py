@@ -11,6 +11,7 @@ Shapes: B answers, N wanted positions of all, T positions of a row of the batch,
 positions of those.
 """
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,7 +23,6 @@ from pipeline.model.library import LibraryModel
 from pipeline.model.varlen import permuted
 
 _LEAST_SAVED = 0.1  # share of the ids, below which every answer is a row of its own
-_LONGEST_ROW = 384  # ids of a prompt with its branches, unless one answer is longer; attention takes the square
 
 
 class _Answer(NamedTuple):
@@ -54,7 +54,7 @@ def hidden(model: GPT, inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor |
         wanted_BT: boolean.
         prompts_B: number of first ids that answers may share, before the first wanted position; None: all of those.
     """
-    rows = _rows(inputs_BT, wanted_BT, prompts_B) if _suits(model, inputs_BT) else None
+    rows = _rows(inputs_BT, wanted_BT, prompts_B, model.config.d_model) if _suits(model, inputs_BT) else None
     if rows is None:
         return model.hidden(inputs_BT, wanted_BT=wanted_BT)
     packed = _packed(rows)
@@ -68,7 +68,16 @@ def _suits(model: GPT, inputs_BT: Tensor) -> bool:
     return plain and not narrow and inputs_BT.device.type == "cpu" and not isinstance(model, LibraryModel)
 
 
-def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None) -> list[_Row] | None:
+def _longest(prompt: int, d_model: int) -> int:
+    """Length of a row from which on a further row with the prompt takes less time.
+
+    Products take a time in proportion to S D^2, attention to S^2 D; on a CPU both are as large at S = 2 D, all in all
+    S (2 D + S) for a row. Per answer of b tokens, S = P + k b, that is least where k b = sqrt(P (2 D + P)).
+    """
+    return prompt + math.isqrt(prompt * (2 * d_model + prompt))
+
+
+def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None, d_model: int) -> list[_Row] | None:
     """Prompts with their answers; None where too little is saved."""
     answers_of: dict[tuple[int, ...], list[_Answer]] = {}
     starts = None if prompts_B is None else prompts_B.tolist()
@@ -82,7 +91,7 @@ def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None) -> lis
         row = _Row(len(prompt), [], len(prompt))
         for answer in answers:
             branch = len(answer.ids) - len(prompt)
-            if row.answers and row.length + branch > _LONGEST_ROW:
+            if row.answers and row.length + branch > _longest(len(prompt), d_model):
                 rows.append(row)
                 row = _Row(len(prompt), [], len(prompt))
             row = _Row(row.prompt, [*row.answers, answer], row.length + branch)
