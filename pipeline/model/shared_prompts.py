@@ -48,7 +48,7 @@ def hidden(model: GPT, inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor |
     """Hidden states [N, D] at the wanted positions, in their order, as `GPT.hidden` with `wanted_BT` gives them.
 
     Args:
-        model: a GPT; with virtual tokens, a sliding window shorter than the rows, compiled blocks, on a GPU or computed
+        model: a GPT; with virtual tokens, compiled blocks, on a GPU or computed
             by transformers every answer is a row of its own.
         inputs_BT: ids of prompt and answer, padded on the right.
         wanted_BT: boolean.
@@ -57,15 +57,14 @@ def hidden(model: GPT, inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor |
     rows = _rows(inputs_BT, wanted_BT, prompts_B, model.config.d_model) if _suits(model, inputs_BT) else None
     if rows is None:
         return model.hidden(inputs_BT, wanted_BT=wanted_BT)
-    packed = _packed(rows)
+    packed = _packed(rows, model.config.sliding_window)
     x_ND = model.hidden(packed.ids_RS, mask=packed.mask, positions_BT=packed.positions_RS, wanted_BT=packed.wanted_RS)
     return x_ND if packed.order_2N is None else permuted(x_ND, *packed.order_2N.unbind(0))
 
 
 def _suits(model: GPT, inputs_BT: Tensor) -> bool:
     plain = model.virtual is None and model.capture is None and not model.static_shapes
-    narrow = model.config.window_within(inputs_BT.shape[1]) is not None
-    return plain and not narrow and inputs_BT.device.type == "cpu" and not isinstance(model, LibraryModel)
+    return plain and inputs_BT.device.type == "cpu" and not isinstance(model, LibraryModel)
 
 
 def _longest(prompt: int, d_model: int) -> int:
@@ -112,7 +111,7 @@ class _Packed(NamedTuple):
     the same order."""
 
 
-def _packed(rows: list[_Row]) -> _Packed:
+def _packed(rows: list[_Row], window: int | None) -> _Packed:
     width = max(row.length for row in rows)
     ids, positions, branches, wanted = [], [], [], []
     for P, answers, length in rows:
@@ -130,7 +129,10 @@ def _packed(rows: list[_Row]) -> _Packed:
         wanted.append(row_wanted + [False] * padding)
     ids_RS, positions_RS, branches_RS = torch.tensor([ids, positions, branches]).unbind(0)
     of_row = (branches_RS[:, None] == 0) | (branches_RS[:, None] == branches_RS[:, :, None])
-    mask = of_row & (positions_RS[:, None] <= positions_RS[:, :, None])
+    distance_RSS = positions_RS[:, :, None] - positions_RS[:, None]
+    mask = of_row & (distance_RSS >= 0)
+    if window is not None:
+        mask &= distance_RSS < window
     return _Packed(ids_RS, positions_RS, torch.tensor(wanted), mask[:, None], _order(rows))
 
 
