@@ -161,6 +161,7 @@ def test_rate_by_a_function_marks_it_as_the_rater(project: Path) -> None:
         ("def rate(prompt, first, second):\n    return True\n", "rate returned True"),
         ("def rate(prompt, first, second):\n    x = 1\n    return x / 0\n", "line 3: ZeroDivisionError"),
         ("def rate(\n", "line 1: SyntaxError"),
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit"),
         ("import nothing_there\n", "line 1: ModuleNotFoundError"),
         ("rate = 3\n", r"has no function rate\(prompt, first, second\)"),
     ],
