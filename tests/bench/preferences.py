@@ -43,7 +43,7 @@ RECIPES = {
     "null": ("reward", "dpo", "grpo", "ppo"),
     "shortcut": ("reward", "far"),
 }
-"""World -> its recipes; `far` is `grpo` without a price of the KL, for fewer updates, so that its kept states lie close."""
+"""World -> its recipes; `far` is `grpo` without a price of the KL, for fewer updates, so that kept states lie close."""
 SHARED = ("base", "sft")
 FAR = {"steps": 60, "kl_weight": 0.0, "learning_rate": 0.0015}
 BUDGET, CHOSEN_KL = 10.0, frontier.kl_of_best(64)
@@ -186,7 +186,7 @@ def claims(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         add(f"{kind}: KL, nats", {name: one["kl_nats"] for name, one in own.items()}, {})
         shares = {f"{name}, n={n}": share for name, one in own.items() for n, share in _beside_best_of(one).items()}
         add(f"{kind}: reward beside best-of-n at equal KL", shares,
-            {name: share >= LIMITS["best_of_n"] for name, share in shares.items()})  # fmt: skip
+            {name: share >= LIMITS["best_of_n"] for name, share in shares.items() if math.isfinite(share)})  # fmt: skip
     for name, one in null.items():
         if "true_win_rate" in one and name != "sft":
             add(f"null world, {name}: win rate", {name: one["true_win_rate"]},
@@ -214,7 +214,9 @@ def chosen(points: Sequence[dict[str, float]]) -> float:
 
 
 def _beside_best_of(one: dict[str, Any]) -> dict[int, float]:
-    """n -> true reward along the training at the KL of best-of-n, as a share of best-of-n's by the same judge."""
+    """n -> true reward along the training at the KL of best-of-n, as a share of best-of-n's by the same judge; not a
+    number where the training ended before that KL, so that the claim says nothing about this n.
+    """
     if not (one.get("along") and one.get("frontier")):
         return {}
     points = one["along"]["points"]
@@ -223,9 +225,10 @@ def _beside_best_of(one: dict[str, Any]) -> dict[int, float]:
     rising = np.maximum.accumulate(distance)
     shares = {}
     for row in one["frontier"]["best_of"]:
-        if row["by"] == judge and row["n"] > 1 and math.sqrt(row["kl_nats"]) <= rising[-1]:
+        if row["by"] == judge and row["n"] > 1:
+            reached = math.sqrt(row["kl_nats"]) <= rising[-1]
             reward = np.interp(math.sqrt(row["kl_nats"]), rising, [point["true_reward"] for point in points])
-            shares[row["n"]] = float(reward) / row["true_reward"]
+            shares[row["n"]] = float(reward) / row["true_reward"] if reached else math.nan
     return shares
 
 

@@ -70,6 +70,8 @@ def test_chosen_state_is_the_last_within_the_budget_and_knows_no_truth() -> None
 def test_best_of_n_is_compared_at_its_own_kl() -> None:
     shares = preferences._beside_best_of(policy())
     assert set(shares) == {4, 16}
+    short = preferences._beside_best_of(policy(along={"points": POINTS[:2], "curves": {}}))
+    assert (math.isfinite(short[4]), math.isfinite(short[16])) == (True, False)  # shown as null: not reached
     low, high = math.sqrt(0.7), math.sqrt(2.0)
     between = (math.sqrt(frontier.kl_of_best(16)) - low) / (high - low)
     assert shares[16] == pytest.approx((0.6 + 0.2 * between) / 0.78)
