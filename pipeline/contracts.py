@@ -68,6 +68,10 @@ class RolloutExamples(Examples, Protocol):
     rollouts: Sequence[Rollout]
     scores_E: Tensor
     """The judge's score of each rollout, float32."""
+    temperature: float
+    """At which the answers were drawn."""
+    max_tokens: int
+    """Most tokens of an answer."""
 
 
 class Judged(NamedTuple):

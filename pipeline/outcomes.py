@@ -46,7 +46,7 @@ _LOWER_STARTS = (
     "exposure_", "extraction_", "membership_", "personal_data_", "contamination_share", "contamination_overlap",
     "loss_nats_", "bits_per_byte_", "forgotten_nats_",  # of a source or a language: bits_per_byte_over_known_tr
 )  # fmt: skip
-_NEITHER_STARTS = ("crows_", "bias_log_odds", "kl_", "answer_tokens")
+_NEITHER_STARTS = ("crows_", "bias_log_odds", "kl_", "answer_tokens", "reward_length_", "judged_length_")
 _LOWER_NAMES = frozenset(
     [
         "rmse",
@@ -55,6 +55,7 @@ _LOWER_NAMES = frozenset(
         "calibrated_brier",
         "ece",
         "calibrated_ece",
+        "reward_ece",
         "bits_per_byte",
         "perplexity",
         "hamming_loss",

@@ -7,15 +7,23 @@ Shapes: E rollouts of a buffer, B rows of a batch, T positions (position t predi
 collate), N answer tokens of a batch in the order of its rows, C ids of the vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from pipeline.contracts import Batch, Examples, Learner, Predictions, TaskProtocol, on_device
+from pipeline import answer_passes
+from pipeline.contracts import (
+    Batch,
+    Learner,
+    Predictions,
+    RolloutExamples,
+    on_device,
+    row_sums,
+    token_logprobs,
+)
 from pipeline.errors import UserError
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
@@ -25,47 +33,17 @@ _ROWS = (8, 256)  # fewest and most rows of such a pass
 _EPSILON = 1e-4  # added to the standard deviation of a group, as in TRL
 
 Baseline = Literal["group", "leave_one_out"]
+Buffer = RolloutExamples
+"""The rollouts of a block, or of held-out prompts."""
 Batches = Iterable[Batch]
 Values = Callable[[Batch], Tensor]
 """batch -> values_N at the answer tokens."""
 
 
-class Answer(Protocol):
-    """The part of a rollout that estimators read."""
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """Ids that the model read."""
-
-    @property
-    def answer(self) -> tuple[int, ...]:
-        """Ids as drawn, the stop id included where it ended by it."""
-
-    @property
-    def logprobs(self) -> tuple[float, ...]:
-        """ln p of each id of `answer` under the distribution that it was drawn from."""
-
-    @property
-    def group(self) -> int:
-        """Number of its prompt in the block."""
-
-
-class Buffer(Examples, Protocol):
-    """The rollouts of a block, or of held-out prompts, as examples."""
-
-    rollouts: Sequence[Answer]
-    scores_E: Tensor
-    """Of the judge."""
-    temperature: float
-    """At which the answers were drawn."""
-    max_tokens: int
-    """Most tokens of an answer."""
-
-
 class Drawn:
     """The answers of a buffer as tensors on the CPU."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: RolloutExamples) -> None:
         rollouts = buffer.rollouts
         self.buffer = buffer
         self.lengths_E = torch.tensor([len(rollout.answer) for rollout in rollouts])
@@ -92,22 +70,17 @@ class Drawn:
     def computed(self, learner: Learner, values_of: Values) -> Tensor:
         """values_ET: a function batch -> values_N at all answer tokens of the buffer; 0 elsewhere."""
         values_ET = torch.zeros(self.mask_ET.shape)
-        by_length = (self.lengths_E + self.mask_ET.int().argmax(1)).argsort(stable=True).tolist()
+        places = list(range(len(self.lengths_E)))  # in their own order: answers to a prompt are consecutive
         fitting = _SCORES // (learner.model.config.vocab_size * int(self.lengths_E.max()))
         size = max(_ROWS[0], min(_ROWS[1], fitting))
-        for first in range(0, len(by_length), size):
-            rows = by_length[first : first + size]
+        for first in range(0, len(places), size):
+            rows = places[first : first + size]
             batch = on_device(learner.task.collate([self.buffer[row] for row in rows]), learner.model)
             with autocast(learner.compute):
                 values_N = values_of(batch)
             chosen_BT = torch.zeros(len(rows), self.mask_ET.shape[1])
             values_ET[rows] = chosen_BT.masked_scatter(self.mask_ET[rows], values_N.float().cpu())
         return values_ET
-
-
-def answer_mask(batch: Batch) -> Tensor:
-    """mask_BT: true where a token of the answer is predicted."""
-    return batch["targets"] >= 0
 
 
 def rows_of(batch: Batch, rows: Tensor) -> Batch:
@@ -121,14 +94,14 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     return predictions if temperature == 1 else predictions._replace(scores_NC=scores_NC / temperature)
 
 
-def logprobs_of(predictions: Predictions) -> Tensor:
-    """logprobs_N: ln p of the target at every position."""
-    return -F.cross_entropy(predictions.scores_NC.float(), predictions.targets_N, reduction="none")
+def logprobs_of(predictions: Predictions, temperature: float = 1.0) -> Tensor:
+    """logprobs_N: ln p of the target at every position, at a temperature."""
+    return token_logprobs(at_temperature(predictions, temperature))
 
 
 def sum_by_row(values_N: Tensor, predictions: Predictions) -> Tensor:
     """sums_B: the sum of the values over each row's answer tokens; 0 for a row without any."""
-    return values_N.new_zeros(predictions.n_examples).index_add(0, predictions.rows_N, values_N)
+    return row_sums(values_N, predictions, predictions.n_examples)[0]
 
 
 def zero_losses(model: GPT, batch: Batch) -> Tensor:
@@ -227,9 +200,9 @@ def has_dropout(model: GPT) -> bool:
     return bool(model.dropout) or any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
 
 
-def reference_logprobs(task: TaskProtocol, reference: GPT, temperature: float) -> Values:
-    """The function batch -> logprobs_N of a reference model."""
-    return lambda batch: logprobs_of(at_temperature(task.predictions(reference, batch), temperature))
+def model_logprobs(model: GPT, temperature: float) -> Values:
+    """The function batch -> logprobs_N of a model: the reference, or the policy that answered."""
+    return lambda batch: logprobs_of(answer_passes.predictions(model, batch), temperature)
 
 
 @contextmanager
@@ -244,11 +217,10 @@ def without_dropout(model: GPT, drops: bool) -> Iterator[None]:
 
 
 @torch.no_grad()
-def held_out(task: TaskProtocol, model: GPT, reference: GPT, batches: Batches, kl_weight: float) -> dict[str, float]:
+def held_out(model: GPT, reference: GPT, batches: Batches, kl_weight: float) -> dict[str, float]:
     """The policy on held-out prompts: means over their answers.
 
     Args:
-        task: of the rollouts.
         model: the policy that drew the answers.
         reference: it is compared with.
         batches: of a buffer of answers, with columns score, ended and temperature.
@@ -265,7 +237,9 @@ def held_out(task: TaskProtocol, model: GPT, reference: GPT, batches: Batches, k
     count = 0
     for batch in batches:
         temperature = float(batch["temperature"][0])
-        ours, theirs = (at_temperature(task.predictions(one, batch), temperature) for one in (model, reference))
+        ours, theirs = (
+            at_temperature(answer_passes.predictions(one, batch), temperature) for one in (model, reference)
+        )
         ours_NC, theirs_NC = (one.scores_NC.float().log_softmax(-1) for one in (ours, theirs))
         sums["kl_nats"] += float((ours_NC.exp() * (ours_NC - theirs_NC)).sum(-1).double().sum())
         sums["reward"] += float(batch["score"].double().sum())

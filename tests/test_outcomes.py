@@ -79,7 +79,8 @@ DIRECTIONS = {
     "crows_full_share": "neither", "crows_shared_share": "neither", "forgotten_nats_own": "lower",
     "choice_accuracy_plain": "higher", "pairs_accuracy_plain": "higher",
     "true_reward": "higher", "judge_reward": "higher", "true_win_rate": "higher", "judge_win_rate": "higher",
-    "kl_nats": "neither", "answer_tokens": "neither", "rated_pairs_accuracy": "higher",
+    "kl_nats": "neither", "answer_tokens": "neither", "rated_pairs_accuracy": "higher", "reward_accuracy": "higher",
+    "reward_loss_nats": "lower", "reward_ece": "lower", "reward_length_share": "neither",
 }  # fmt: skip
 
 

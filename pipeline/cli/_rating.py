@@ -57,7 +57,7 @@ def rate(wanted: Round, write: bool, said: IO[str], shown: IO[str]) -> int:
     params = config.load()
     words, model = words_of(params), _model(wanted.model, params)
     path = wanted.path or ratings_file.round_path(INPUTS, model.sha256)
-    asked = _prompts(wanted, path)
+    asked = _prompts(wanted, path, params)
     function = wanted.function
     rater = pseudonym(full_name(wanted.rater), secret()) if function is None else function.rater
     decider: Decider = Person(words, said, shown) if function is None else function
@@ -125,7 +125,7 @@ def _model(name: str, params: Params) -> Model:
     return Model.read(download(name, params))
 
 
-def _prompts(wanted: Round, path: Path) -> prompts.Chosen:
+def _prompts(wanted: Round, path: Path, params: Params) -> prompts.Chosen:
     if wanted.texts is not None:
         return prompts.of_texts(wanted.texts, SAMPLES)
-    return prompts.of_records(SAMPLES, wanted.settings.seed, path.stem)
+    return prompts.of_records(SAMPLES, params.split, wanted.settings.seed, path.stem)

@@ -4,7 +4,8 @@ A part declares in its `Settings`, beside the facts of compatibility.py:
 
     losses:               source (records or rollouts: the experience that it learns from; without it records),
                           head (language or scalar: of the task whose pairs it compares),
-                          roles (judge: it learns from the scores of one)
+                          roles (judge: it learns from the scores of one),
+                          compares_samples (true: an answer is compared with the others to its prompt)
     ordering, weighting:  records_only (true: they follow the records of the data by number, which rollouts are not)
     judges:               source_of (model, file or start: what `reads` names)
 """
@@ -17,7 +18,7 @@ from pipeline.config import plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Finetune, Recipe
 
-_COMPARED = {"pairs": "pairs of answers", "thumbs": "rated answers", "prompts": "rollouts"}
+COMPARED = {"pairs": "pairs of answers", "thumbs": "rated answers", "prompts": "rollouts"}
 """What a task emits -> the examples in words, where an example is no single text with its answer."""
 
 
@@ -26,9 +27,9 @@ def faults(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     yield from _of_source(where, recipe)
     yield from _of_head(where, recipe)
     emits = _declared(recipe, "task", "emits")
-    if recipe.privacy is not None and emits in _COMPARED:
+    if recipe.privacy is not None and emits in COMPARED:
         yield (
-            f"{where}.privacy is set, and task {recipe.task.name!r} trains on {_COMPARED[emits]}, for which no budget "
+            f"{where}.privacy is set, and task {recipe.task.name!r} trains on {COMPARED[emits]}, for which no budget "
             "is kept; set it to null"
         )
     if isinstance(recipe, Finetune):
@@ -71,6 +72,12 @@ def _of_source(where: str, recipe: Recipe) -> Iterator[str]:
                 f"{where}.{axis}.name is {getattr(recipe, axis).name!r}, which follows the records of the data, and "
                 f"experience {source!r} makes new examples; one of: {fitting}"
             )
+    samples = getattr(recipe.part("experience", where), "samples", None)
+    if _declared(recipe, "loss", "compares_samples", False) and samples == 1:
+        yield (
+            f"{where}.experience.samples is 1, and loss {recipe.loss.name!r} compares the answers to a prompt: none "
+            "has an advantage; set it to 2 or more"
+        )
     if _declared(recipe, "task", "emits") == "prompts":
         yield from _of_lengths(where, recipe)
     if recipe.schedule.epochs is not None:

@@ -248,7 +248,7 @@ class Recipe(Section):
     task: Part
     """What the model is asked and answers: a file of pipeline/tasks."""
     experience: Part = Part(name="records")
-    """What examples are made of: a file of pipeline/experience."""
+    """Source of the examples, records of the data or rollouts: a file of pipeline/experience."""
     loss: Part
     """Loss that is minimised: a file of pipeline/losses."""
     tuner: Part

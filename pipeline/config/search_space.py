@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.config import compatibility
+from pipeline.config import compatibility, judgement_rules, plugins
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Finetune, Kind, Recipe
 from pipeline.config.section import Count, Positive, Section, validated
@@ -26,6 +26,8 @@ from pipeline.errors import UserError
 
 # Settings of the measured loss and its records: trials that differ here could not be compared.
 KEPT = ("from", "start", "reference", "judge", "data", "task", "validation")
+KEPT_OF_JUDGEMENT = ("loss", "experience.name", "experience.max_tokens", "experience.temperature")
+"""Kept too where the loss validates in its own way: on pairs, thumbs and rollouts."""
 
 
 class Range(Section):
@@ -168,6 +170,14 @@ def _dimension(values: dict[str, Any], fields: dict[str, Any], path: str, entry:
     where = f"{entry}.space.{path}"
     if path.split(".")[0] in KEPT:
         raise UserError(f"params.yaml: {where}: trials are compared by one loss, so these stay: {', '.join(KEPT)}")
+    compared = fields["task"]["name"] in _compared() and any(
+        f"{path}.".startswith(f"{kept}.") or f"{kept}.".startswith(f"{path}.") for kept in KEPT_OF_JUDGEMENT
+    )
+    if compared:
+        raise UserError(
+            f"params.yaml: {where}: trials are compared by the loss's own validation, so these stay: "
+            f"{', '.join(KEPT_OF_JUDGEMENT)}"
+        )
     section, last = _section(fields, path, where)
     dimension: Range | Choices = validated(Choices if "choices" in values else Range, values, where)
     value = section[last]
@@ -180,6 +190,15 @@ def _dimension(values: dict[str, Any], fields: dict[str, Any], path: str, entry:
     if isinstance(value, float):
         return Range(low=float(dimension.low), high=float(dimension.high), log=dimension.log)
     return dimension
+
+
+def _compared() -> list[str]:
+    """The tasks whose losses validate in their own way."""
+    return [
+        name
+        for name in plugins.choices("tasks")
+        if getattr(plugins.settings_class("tasks", name), "emits", None) in judgement_rules.COMPARED
+    ]
 
 
 def _fields(recipe: Recipe, where: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline import policy
+from pipeline import answer_passes, policy
 from pipeline.config.section import Section
 from pipeline.contracts import Batch, Examples, Learner, Predictions
 from pipeline.losses import Loss
@@ -60,6 +60,7 @@ class Settings(Section):
     takes: ClassVar[frozenset[str]] = frozenset({"prompts"})
     roles: ClassVar[frozenset[str]] = frozenset({"reference", "judge"})
     source: ClassVar[str] = "rollouts"
+    compares_samples: ClassVar[bool] = True
     baseline: Literal["group", "leave_one_out"] = Field(examples=["group", "leave_one_out"])
     """Subtracted from an answer's score: the mean of its group, or of the other answers of its group."""
     standardise: bool = Field(examples=[False, True])
@@ -95,9 +96,9 @@ class GRPO(Loss):
         drawn, kl = policy.Drawn(buffer), self.settings.kl
         scores_E = buffer.scores_E.double()
         columns = {"temperature": drawn.constant(buffer.temperature), "divisor": self._divisor(drawn)}
-        self.figures = {"score": float(scores_E.mean()), "answer_tokens": float(drawn.lengths_E.double().mean())}
+        self.figures = {}
         if kl.weight:
-            of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
+            of_batch = policy.model_logprobs(self.reference, buffer.temperature)
             reference_ET = drawn.computed(self.learner, of_batch)
             ratios_E = drawn.log_ratios(reference_ET).sum(1)
             self.figures["kl_nats"] = float(ratios_E.mean())
@@ -107,8 +108,7 @@ class GRPO(Loss):
                 columns["reference_logprobs"] = reference_ET
         settings = self.settings
         advantages_E = policy.group_advantages(scores_E, drawn.group_E, settings.baseline, settings.standardise)
-        spread_E = policy.has_spread(scores_E, drawn.group_E)
-        self.figures["rows_with_spread"] = float(spread_E.double().mean())
+        self.figures["rows_with_advantage"] = float((advantages_E != 0).double().mean())
         return columns | {"advantages": advantages_E.float()}
 
     def _divisor(self, drawn: policy.Drawn) -> Tensor:
@@ -137,10 +137,10 @@ class GRPO(Loss):
     def _computed(self, model: GPT, batch: Batch) -> Tensor:
         settings = self.settings
         with policy.without_dropout(model, self._drops):
-            predictions = self.learner.task.predictions(model, batch)
-        predictions = policy.at_temperature(predictions, float(batch["temperature"][0]))
-        mask_BT = policy.answer_mask(batch)
-        logprobs_N, behaviour_N = policy.logprobs_of(predictions), batch["behaviour_logprobs"][mask_BT]
+            predictions = answer_passes.predictions(model, batch)
+        temperature = float(batch["temperature"][0])
+        mask_BT = answer_passes.answer_mask(batch)
+        logprobs_N, behaviour_N = policy.logprobs_of(predictions, temperature), batch["behaviour_logprobs"][mask_BT]
         ratio_N = (logprobs_N - behaviour_N).exp()
         advantages_N = batch["advantages"][predictions.rows_N]
         losses_N = policy.clipped_surrogate(ratio_N, advantages_N, settings.clip.low, settings.clip.high)
@@ -157,7 +157,7 @@ class GRPO(Loss):
     @torch.no_grad()
     def validate(self, model: GPT, batches: "policy.Batches") -> dict[str, float]:
         """Reward, divergence, length and share of ended answers on held-out prompts (`policy.held_out`)."""
-        return policy.held_out(self.learner.task, model, self.reference, batches, self.settings.kl.weight)
+        return policy.held_out(model, self.reference, batches, self.settings.kl.weight)
 
 
 def _k2(log_ratio_N: Tensor, predictions: Predictions) -> Tensor:

@@ -1,10 +1,10 @@
-"""PPO: clipped policy gradient with a learned value of every token (Schulman et al. 2017; for language models Ziegler
-et al. 2019, Ouyang et al. 2022).
+"""PPO: clipped policy gradient with a learned value of every token (Schulman et al. 2017).
 
-The reward of a token is -kl_weight ln(p / q), p of the policy that answered and q of the reference; that of the last
-token has the judge's score besides. Advantages are estimated by GAE once a block, before its first update, and
-whitened over the answer tokens of the block. Losses are means over the answer tokens of the block, so long answers
-weigh more. Several epochs over a block are `experience.updates` and the ordering.
+For language models as in Ziegler et al. 2019 and Ouyang et al. 2022. The reward of a token is -kl_weight ln(p / q), p
+of the policy that answered and q of the reference; that of the last token has the judge's score besides. Advantages
+are estimated by GAE once a block, before its first update, and whitened over the answer tokens of the block. Losses
+are means over the answer tokens of the block, so long answers weigh more. Several epochs over a block are
+`experience.updates` and the ordering.
 
 The value model is a network of its own: a copy of the judge's reward model, trunk and head, where the judge has one of
 this vocabulary (Ouyang et al. 2022, appendix C.4); else a copy of the model before training with a head that starts at
@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline import policy
+from pipeline import answer_passes, policy
 from pipeline.config.section import Section, Share
 from pipeline.contracts import Batch, Examples, Learner, Predictions
 from pipeline.errors import UserError
@@ -88,8 +88,7 @@ class ValueModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """values_N at the positions that predict the tokens of answers, float32."""
-        hidden_ND = self.trunk.hidden(batch["inputs"], wanted_BT=policy.answer_mask(batch))
-        values_N: Tensor = self.head(hidden_ND)[:, 0].float()
+        values_N: Tensor = self.head(answer_passes.hidden_states(self.trunk, batch))[:, 0].float()
         return values_N
 
 
@@ -131,12 +130,9 @@ class PPO(Loss):
         drawn = policy.Drawn(buffer)
         mask_ET = drawn.mask_ET
         rewards_ET = torch.zeros(mask_ET.shape, dtype=torch.float64)
-        self.figures = {
-            "score": float(buffer.scores_E.double().mean()),
-            "answer_tokens": float(drawn.lengths_E.double().mean()),
-        }
+        self.figures = {}
         if settings.kl_weight:
-            of_batch = policy.reference_logprobs(self.learner.task, self.reference, buffer.temperature)
+            of_batch = policy.model_logprobs(self.reference, buffer.temperature)
             ratios_ET = drawn.log_ratios(drawn.computed(self.learner, of_batch))
             self.figures["kl_nats"] = float(ratios_ET.sum(1).mean())
             rewards_ET -= settings.kl_weight * ratios_ET
@@ -152,23 +148,23 @@ class PPO(Loss):
             "advantages": advantages_ET.float(),
             "returns": returns_ET.float(),
             "values": values_ET,
-            "divisor": drawn.constant(self.figures["answer_tokens"]),
+            "divisor": drawn.constant(float(drawn.lengths_E.double().mean())),
             "temperature": drawn.constant(buffer.temperature),
         }
 
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B: surrogate + weight x value loss - factor x entropy, summed over the answer, over the divisor."""
-        settings, mask_BT = self.settings, policy.answer_mask(batch)
+        settings, mask_BT = self.settings, answer_passes.answer_mask(batch)
         with policy.without_dropout(model, self._drops):
-            predictions = self.learner.task.predictions(model, batch)
-        predictions = policy.at_temperature(predictions, float(batch["temperature"][0]))
-        ratio_N = (policy.logprobs_of(predictions) - batch["behaviour_logprobs"][mask_BT]).exp()
+            predictions = answer_passes.predictions(model, batch)
+        temperature = float(batch["temperature"][0])
+        ratio_N = (policy.logprobs_of(predictions, temperature) - batch["behaviour_logprobs"][mask_BT]).exp()
         advantages_N = batch["advantages"][mask_BT]
         losses_N = policy.clipped_surrogate(ratio_N, advantages_N, settings.clip.low, settings.clip.high)
         if settings.value.weight:
             losses_N = losses_N + settings.value.weight * self._value_losses(batch, mask_BT)
         if settings.entropy:
-            losses_N = losses_N - settings.entropy * _entropy(predictions)
+            losses_N = losses_N - settings.entropy * _entropy(policy.at_temperature(predictions, temperature))
         return policy.sum_by_row(losses_N, predictions) / batch["divisor"]
 
     def _value_losses(self, batch: Batch, mask_BT: Tensor) -> Tensor:
@@ -183,7 +179,7 @@ class PPO(Loss):
 
     def validate(self, model: GPT, batches: policy.Batches) -> dict[str, float]:
         """Reward, divergence, length and share of ended answers on held-out prompts (`policy.held_out`)."""
-        return policy.held_out(self.learner.task, model, self.reference, batches, self.settings.kl_weight)
+        return policy.held_out(model, self.reference, batches, self.settings.kl_weight)
 
 
 def _entropy(predictions: Predictions) -> Tensor:

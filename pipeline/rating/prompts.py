@@ -1,4 +1,4 @@
-"""Prompts to rate answers to: of the training split, or of the user; no prompt of the test split."""
+"""Prompts to rate answers to: of the training and validation splits, or of the user; never of the test split."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.config.params import Split
 from pipeline.config.recipe import Kind
-from pipeline.data import conversations, language
+from pipeline.data import conversations, judgements, language
 from pipeline.data.conversations import Message
 from pipeline.data.records import SPLITS
+from pipeline.data.split import split_of
 from pipeline.errors import UserError
 from pipeline.prompts.request import Request
 from pipeline.seeds import seed_for
 
+_EVERY = 8
 _KINDS: tuple[Kind, ...] = ("preferences", "instructions")
 
 
@@ -54,11 +57,16 @@ class Chosen(NamedTuple):
     """Number of the user's prompts that test records have too."""
 
 
-def of_records(samples: Path, seed: int, *purpose: str) -> Chosen:
-    """The different prompts of instructions and preferences of the training split, shuffled.
+def of_records(samples: Path, split: Split, seed: int, *purpose: str) -> Chosen:
+    """The different prompts of instructions and preferences, shuffled; none of the test split.
+
+    They are the training split's, and of the validation split those whose ratings are held out too: a rating is in the
+    split of its prompt's hash. Every eighth prompt is held out as long as there are such, so that a round can be told
+    from chance (measure rated_pairs).
 
     Args:
         samples: the folder data/samples.
+        split: shares and seed of the splits.
         seed: of the order.
         purpose: further parts of the seed, such as the round's name.
 
@@ -66,15 +74,39 @@ def of_records(samples: Path, seed: int, *purpose: str) -> Chosen:
         UserError: there are none.
     """
     held_out = {_key(asked) for asked in _read(samples, "test")}
-    found = {_key(asked): asked for asked in _read(samples, "train")}
-    prompts = [asked for key, asked in found.items() if key not in held_out]
-    if not prompts:
+    trained = {_key(asked): asked for asked in _read(samples, "train")}
+    validated = {_key(asked): asked for asked in _read(samples, "validation")}
+    learned: list[Asked] = []
+    checked: list[Asked] = []
+    for key, asked in (validated | trained).items():
+        is_learned = split_of(_prompt_id(asked), split) == "train"
+        if key not in held_out and (key in trained or not is_learned):
+            (learned if is_learned else checked).append(asked)
+    if not learned and not checked:
         raise UserError(
             f"{samples}: has no instructions or preferences in its training split; run `dvc repro sample`, or give "
             "prompts of your own: --prompts FILE"
         )
-    random.Random(seed_for(seed, "rated prompts", *purpose)).shuffle(prompts)
-    return Chosen(tuple(prompts), 0)
+    draw = random.Random(seed_for(seed, "rated prompts", *purpose))
+    draw.shuffle(learned)
+    draw.shuffle(checked)
+    return Chosen(tuple(_interleaved(learned, checked)), 0)
+
+
+def _interleaved(learned: list[Asked], checked: list[Asked]) -> Iterator[Asked]:
+    """Both lists in their order, every eighth prompt of the second as long as there are any."""
+    first, second = iter(learned), iter(checked)
+    for place in range(len(learned) + len(checked)):
+        turns = (second, first) if place % _EVERY == _EVERY - 1 else (first, second)
+        asked = next(turns[0], None) or next(turns[1], None)
+        assert asked is not None
+        yield asked
+
+
+def _prompt_id(asked: Asked) -> str:
+    """The hash by which a journal's records of this prompt are split."""
+    question = asked.messages[-1].text
+    return judgements.prompt_id(question, language.guess(question), asked.history)
 
 
 def of_texts(texts: Iterable[str], samples: Path) -> Chosen:

@@ -24,11 +24,11 @@ class Settings(Section):
     emits: ClassVar[str] = "prompts"
     form: ClassVar[str] = "prompts"
     answers_as: ClassVar[str] = "instruct"
-    template: Literal["chat", "alpaca", "model"] = Field(examples=["chat", "alpaca"])
+    template: Literal["chat", "alpaca", "model"] = Field(examples=["chat"])
     """As of `instruct`; a model that was tuned on instructions keeps its template."""
     max_tokens: Positive = Field(examples=[64])
     """Longest prompt with its answer in tokens; at most the model's context_length."""
-    max_prompt_tokens: Positive = Field(examples=[54])
+    max_prompt_tokens: Positive = Field(examples=[40])
     """Longest prompt in tokens, in training and in use; a longer one is cut."""
 
 

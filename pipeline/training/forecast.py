@@ -31,7 +31,6 @@ from pipeline.config.recipe import Compute, Finetune, Recipe
 from pipeline.contracts import Batch, Examples
 from pipeline.entry import entry
 from pipeline.errors import UserError
-from pipeline.inference.engine import Engine, RowSettings
 from pipeline.model import library_folder, memory
 from pipeline.model.config import ModelConfig
 from pipeline.model.device import autocast, set_up
@@ -43,7 +42,9 @@ from pipeline.paths import MODELS, TOKENIZER
 from pipeline.tasks import IGNORED, Task
 from pipeline.tokenizer import Tokenizer
 from pipeline.training import footprint
-from pipeline.training.forecast_batches import MOST, declared, drawn, rollouts_of
+from pipeline.training import forecast_rollouts as rollouts
+from pipeline.training.forecast_batches import MOST, declared, drawn
+from pipeline.training.forecast_rollouts import between, clocks
 from pipeline.training.schedule import resolved
 
 _PREFIX = "forecast: "
@@ -84,19 +85,7 @@ def of_parts(recipe: Recipe, compute: Compute, model: GPT, batches: list[Batch])
     """The footprint of a training whose model and examples are there."""
     size = _largest(recipe, batches, isinstance(model, LibraryModel))
     return footprint.footprint(
-        model.config, _counts(model), recipe.optimizer.name, compute, size, _beside(recipe, batches)
-    )
-
-
-def _beside(recipe: Recipe, batches: list[Batch]) -> footprint.Beside:
-    """Models that the loss needs, and the cache in which a block's answers are drawn."""
-    roles = declared(recipe, "loss", "roles")
-    judge = isinstance(recipe, Finetune) and recipe.judge.name == "reward_model"
-    longest = max((batch["inputs"].shape[1] for batch in batches), default=0) + 1
-    return footprint.Beside(
-        ("reference" in roles) + judge,
-        int(declared(recipe, "loss", "trains_model") or 0),
-        rollouts_of(recipe) * longest,
+        model.config, _counts(model), recipe.optimizer.name, compute, size, rollouts.beside(recipe, batches)
     )
 
 
@@ -150,7 +139,7 @@ def forecast(where: str, params: Params) -> dict[str, Any]:
     )
     config = shape.model_copy(update={"n_layers": depth})
     size = _largest(recipe, batches, padded)
-    beside = _beside(recipe, batches)
+    beside = rollouts.beside(recipe, batches)
     expected = footprint.footprint(config, counts, recipe.optimizer.name, compute, size, beside)
     timing = timings[0].deeper(timings[1], (depth - least) / (most - least))
     loading = 4 * counts.total / _BYTES_A_SECOND
@@ -239,24 +228,9 @@ def _timed(  # noqa: PLR0913 - a network and everything that its update consists
     memory.prepare(model, compute)
     runs = list(itertools.islice(_runs(model, task, optimizer, compute, batch), _WARM_UP + _TIMED))[_WARM_UP:]
     timing = Timing(*(min(times) for times in zip(*runs, strict=True)))
-    if rows := rollouts_of(recipe):
-        timing = timing._replace(token=_token_seconds(model, compute, rows, batch["inputs"].shape[1]))
+    token = rollouts.token_seconds(recipe, model, compute, batch["inputs"].shape[1])
+    timing = timing._replace(token=token)
     return counts, timing
-
-
-def _token_seconds(model: GPT, compute: Compute, rows: int, longest: int) -> float:
-    """Seconds of a token of so many answers by the decoding engine, at the longest positions."""
-    model.eval()
-    times = []
-    with torch.inference_mode(), autocast(compute):
-        engine = Engine(model, max_rows=rows)
-        prompt = [0] * max(1, min(longest, engine.room - _TIMED - _WARM_UP - 1))
-        engine.add(prompt, RowSettings(_TIMED + _WARM_UP, temperature=1.0), samples=rows)
-        while engine.busy:
-            began = _clocks(compute)
-            engine.step()
-            times.append(_between(began, _clocks(compute)))
-    return min(times[_WARM_UP:])
 
 
 def _counts(model: GPT) -> footprint.Counts:
@@ -269,32 +243,20 @@ def _runs(
     """The times of one micro-batch, again and again."""
     while True:
         model.train()
-        began = _clocks(compute)
+        began = clocks(compute)
         with autocast(compute):
             losses = _losses(model, task, batch)
         losses.mean().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        updated = _clocks(compute)
+        updated = clocks(compute)
         with autocast(compute):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        stepped = _clocks(compute)
+        stepped = clocks(compute)
         model.eval()
         with torch.no_grad(), autocast(compute):
             _losses(model, task, batch)
-        ended = _clocks(compute)
-        yield Timing(_between(began, updated), _between(stepped, ended), _between(updated, stepped))
-
-
-def _clocks(compute: Compute) -> tuple[float, ...]:
-    """Seconds by the wall clock and, on a CPU, of this process on all of its cores."""
-    return (time.perf_counter(),) if compute.device == "cuda" else (time.perf_counter(), time.process_time())
-
-
-def _between(began: tuple[float, ...], ended: tuple[float, ...]) -> float:
-    """Seconds between two readings: by the clock that says fewer. A wait for a core is no time of the process, and on a
-    machine without neighbours its threads together take no less than the wall clock says.
-    """
-    return min(b - a for a, b in zip(began, ended, strict=True))
+        ended = clocks(compute)
+        yield Timing(between(began, updated), between(stepped, ended), between(updated, stepped))
 
 
 def _losses(model: GPT, task: Task | None, batch: Batch) -> Tensor:
@@ -315,14 +277,8 @@ def _seconds(recipe: Recipe, timing: Timing) -> float:
     updates = schedule.steps * (schedule.accumulate * timing.update + timing.step)
     validations = -(-schedule.steps // validation.every) if schedule.steps else 1
     total = updates + validations * validation.batches * timing.forward
-    if not (rows := rollouts_of(recipe)):
-        return total
-    settings = recipe.experience.model_dump()
-    blocks, size = -(-schedule.steps // settings["updates"]), recipe.part("ordering", "recipe").batch_size
-    share = validation.batches * size / rows  # answers of a validation
-    drawn = settings["max_tokens"] * timing.token * (blocks + validations * share)
-    others = _beside(recipe, []).frozen + _beside(recipe, []).trained  # a pass of each over a block
-    return total + drawn + others * blocks * rows / size * timing.forward
+    size = recipe.part("ordering", "recipe").batch_size
+    return total + rollouts.seconds(recipe, size, timing.token, timing.forward)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Progress of a training: everything that a resumed run needs besides tensors, as strict JSON."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,12 @@ class Progress:
         best = next((point for point in self.curve if point["step"] == self.best_step), {})
         losses = ("validation_loss_nats",)
         return {f"best_{k}": v for k, v in best.items() if k.startswith("validation_") and k not in losses}
+
+    def shown(self, figures: Mapping[str, float]) -> dict[str, str]:
+        """The end of the progress bar: the last validation's loss, and reward and KL of a block of rollouts."""
+        said = {"loss": f"{self.curve[-1]['validation_loss_nats']:.3f}"} if self.curve else {}
+        names = {"reward": "reward", "kl": "kl_nats"}
+        return said | {word: f"{figures[name]:.3f}" for word, name in names.items() if name in figures}
 
     def as_json(self) -> dict[str, Any]:
         """Strict JSON: infinite best values (none yet) become null."""

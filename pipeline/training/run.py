@@ -22,6 +22,7 @@ from pipeline.contracts import Examples
 from pipeline.errors import UserError
 from pipeline.experience import Experience
 from pipeline.model.gpt import GPT
+from pipeline.training import content
 from pipeline.training import state as states
 from pipeline.training import tensors as named
 from pipeline.training.interruption import StopRequest, deferred_signals
@@ -155,7 +156,7 @@ class Trainer:
                 if validates:
                     self._validate(state_of=step.number)
                 if validates or self.experience.figures:
-                    bar.set_postfix(_shown(self.progress, self.experience.figures), refresh=False)
+                    bar.set_postfix(self.progress.shown(self.experience.figures), refresh=False)
                 digests = not self.progress.states or step.number == steps or self.progress.stopped_early
                 if validates and digests:
                     self.progress.states[str(step.number)] = named.digest(self._tensors(best={}))
@@ -227,7 +228,8 @@ class Trainer:
             )
         gc.collect()  # the collector is off during updates; here the device waits anyway
         mean = sum(progress.losses) / len(progress.losses)
-        progress.curve.append({"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss} | measures)
+        point = {"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss} | measures
+        progress.curve.append(dict(sorted(point.items())))  # as in a saved state: the curve's columns after a kill
         progress.losses = []
         self.log.log({"validation_loss_nats": loss} | measures, state_of)
         progress.best_loss = min(progress.best_loss, loss)
@@ -266,10 +268,7 @@ class Trainer:
 
     def _tensors(self, best: dict[str, Tensor]) -> dict[str, Tensor]:
         """All tensors that a resumed run needs, by name."""
-        tensors = named.pack(self.model, self.parts.optimizer, self.parts.loss.modules)
-        tensors |= {f"best.{k}": v for k, v in best.items()}
-        tensors |= {f"experience.{k}": v for k, v in self.experience.memory.items()}
-        return tensors | {f"weighting.{k}": v for k, v in self.parts.weighting.memory.items()}
+        return content.tensors(self.model, self.parts, self.experience, best)
 
     def _resume(self, state: states.State) -> None:
         if saved := state.load(self._mismatch):
@@ -284,11 +283,8 @@ class Trainer:
         tensors, progress = saved
         if reason := self._mismatch(tensors, progress):
             raise UserError(f"{self.name}: the saved state does not fit this training: {reason}")
-        self._best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-        for name, value in self.parts.weighting.memory.items():
-            value.copy_(tensors[f"weighting.{name}"])
-        named.unpack(tensors, self.model, self.parts.optimizer, self.parts.loss.modules)
-        self.experience.restore(_below("experience.", tensors))
+        self._best = content.below("best.", tensors)
+        content.restore(tensors, self.model, self.parts, self.experience)
         self.progress = Progress.from_json(progress)
         self._saved_at = self.progress.step
 
@@ -302,16 +298,7 @@ class Trainer:
             return f"step {saved.step} is beyond the {self.parts.schedule.updates} steps of the schedule"
         if self.keeper is not None and (problem := self.keeper.problem(saved.step)):
             return problem
-        buffer = _below("experience.", tensors)
-        if reason := self.experience.problem(buffer):
-            return f"its buffer: {reason}"
-        apart = ("optimizer.", "experience.")
-        tensors = {name: value for name, value in tensors.items() if not name.startswith("experience.")}
-        expected = self._tensors(best=dict(self._trained()))
-        expected = {name: value for name, value in expected.items() if not name.startswith(apart)}
-        return named.mismatch(
-            tensors, expected, sum(len(group["params"]) for group in self.parts.optimizer.param_groups)
-        )
+        return content.mismatch(tensors, self._tensors(best=dict(self._trained())), self.parts, self.experience)
 
     @torch.no_grad()
     def _keep(self) -> None:
@@ -319,16 +306,3 @@ class Trainer:
         for name, parameter in self._trained():
             if name in self._best:
                 parameter.copy_(self._best[name])
-
-
-def _shown(progress: Progress, figures: dict[str, float]) -> dict[str, str]:
-    """The end of the progress bar: the last validation's loss, and of a block of rollouts its reward and KL."""
-    shown = {"loss": f"{progress.curve[-1]['validation_loss_nats']:.3f}"} if progress.curve else {}
-    return shown | {
-        word: f"{figures[name]:.3f}" for word, name in (("reward", "reward"), ("kl", "kl_nats")) if name in figures
-    }
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from pipeline import closure, syntax
+from pipeline.config import plugins
 from pipeline.config.check import check
 from pipeline.config.recipe import AXES
 from pipeline.errors import UserError
@@ -66,7 +67,7 @@ def test_closure_of_a_training_holds_the_named_part_of_every_axis_and_no_sibling
     recipes = {"pretrain": params.pretrain} | {f"finetune@{name}": recipe for name, recipe in params.finetune.items()}
     for stage, recipe in recipes.items():
         for axis, folder in AXES.items():
-            own = f"pipeline/{folder}/{getattr(recipe, axis).name}.py"
+            own = path_of(f"pipeline.{folder}.{getattr(recipe, axis).name}")
             files = {path for path in found[stage] if path.startswith(f"pipeline/{folder}/")}
             assert own in files, (stage, axis)
             assert not files - reached_files("stages.pretrain", "stages.finetune") - {own} - imported_by(own), stage
@@ -86,7 +87,30 @@ def reached_files(*modules: str) -> frozenset[str]:
 
 
 def imported_by(path: str) -> frozenset[str]:
-    return reached_files(path.removesuffix(".py").replace("/", "."))
+    return reached_files(path.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."))
+
+
+def test_closure_of_rollouts_holds_their_judge_and_the_engine_and_that_of_records_does_not() -> None:
+    """An edit of the decoding engine may change answers that are drawn in training, and nothing else."""
+    raw = yaml.safe_load((ROOT / "infra/profiles/embedded.yaml").read_text(encoding="utf-8"))
+    raw["search"], raw["finetune"]["drawn"] = {}, raw["finetune"]["chat-lora"] | {
+        "judge": {"name": "rule", "reads": "models/base", "check": "number"},
+        "task": {"name": "prompts", "template": "chat", "max_tokens": 128, "max_prompt_tokens": 96},
+        "experience": {"name": "rollouts"} | plugins.example("experience", "rollouts"),
+        "loss": {"name": "grpo"} | plugins.example("losses", "grpo"),
+    }  # fmt: skip
+    raw["evaluations"]["drawn"] = raw["evaluations"]["chat-lora"]
+    params = check(raw)
+    found = closure.stages(params, dvc_yaml())
+    drawn = {
+        "pipeline/inference/engine.py", "pipeline/experience/rollouts/buffer.py", "pipeline/judges/rule.py",
+        "pipeline/tasks/prompts.py",
+    }  # fmt: skip
+    assert drawn <= found["finetune@drawn"].keys()
+    assert not drawn & found["finetune@chat-lora"].keys()
+    assert not drawn & found["pretrain"].keys()
+    assert {"pipeline/judges/none.py", "pipeline/experience/records.py"} <= found["finetune@chat-lora"].keys()
+    assert "pipeline/tasks/instruct.py" in found["evaluate@drawn"]  # tohum.json names it
 
 
 def test_data_stages_take_the_named_sources_formats_and_gates() -> None:

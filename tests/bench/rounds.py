@@ -40,7 +40,7 @@ from pipeline.data.sources.world import taste
 from pipeline.inference.answers import Sampling, ends
 from pipeline.inference.engine import RowSettings
 from pipeline.paths import CODE as ROOT
-from pipeline.rating import next_round, ratings_file
+from pipeline.rating import next_round, prompts, ratings_file
 from pipeline.rating.deciding import Decision
 from pipeline.rating.pairs import Model, Pair
 from pipeline.rating.prompts import Asked
@@ -169,10 +169,10 @@ def wins(ours_PS: np.ndarray, theirs_PS: np.ndarray) -> float:
 
 def round_of(newest: str, number: int, seed: int, count: int, choose: Any) -> str:
     """Rates answers of the newest model, and trains and evaluates the next; returns its name."""
-    model, rows = Model.read(Path("models") / newest), requests_of("train")
-    np.random.default_rng(seed_for(seed, "prompts", number)).shuffle(rows)
-    asked = tuple(Asked((Message("user", row["instruction"]),)) for row in rows)
+    model, rows = Model.read(Path("models") / newest), [*requests_of("train"), *requests_of("validation")]
     rater = Rater(choose, {row["instruction"]: row["language"] for row in rows})
+    chosen = prompts.of_records(Path("data/samples"), config.load().split, seed, str(number)).prompts
+    asked = tuple(one for one in chosen if one.text in rater.language)
     path = Path(f"inputs/ratings-{number}.jsonl")
     with ratings_file.opened(path, model, "u-0", "synthetic") as file:
         outcome = Session(model, asked, file, rater, Settings(count, SAMPLING, seed)).run()

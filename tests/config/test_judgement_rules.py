@@ -65,6 +65,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         INSTRUCT | {"judge": NO},
         "tried.experience.name is 'rollouts', and loss 'cross_entropy' learns from records; write records, or choose",
     ),
+    (
+        {"experience": part("experience", "rollouts", samples=1)},
+        "tried.experience.samples is 1, and loss 'grpo' compares the answers to a prompt",
+    ),
     ({"judge": NO}, "tried.judge.name is 'none', and loss 'grpo' learns from scores; one of: function, reward_model"),
     (
         INSTRUCT | {"experience": {"name": "records"}},
@@ -114,8 +118,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "tried.privacy is set, and task 'preference' trains on pairs of answers, for which no budget is kept",
     ),
     (
-        {"task": part("tasks", "prompts", max_tokens=50)},
-        "tried.experience.max_tokens is 24 and task.max_prompt_tokens 40, together 64; task.max_tokens is 50: raise it",
+        {"task": part("tasks", "prompts", max_tokens=56, max_prompt_tokens=54)},
+        "tried.experience.max_tokens is 8 and task.max_prompt_tokens 54, together 62; task.max_tokens is 56: raise it",
     ),
     (
         {"task": part("tasks", "instruct"), "data": "instructions"},
@@ -147,3 +151,18 @@ def test_check_refuses_a_judge_in_pretraining() -> None:
     raw["pretrain"]["judge"] = RULE
     with pytest.raises(UserError, match=r"pretrain\.judge"):
         config.check(raw)
+
+
+@pytest.mark.parametrize(
+    "path", ["loss.kl.weight", "loss", "experience.temperature", "experience.max_tokens", "experience", "judge.check"]
+)
+def test_check_refuses_a_search_whose_trials_would_be_validated_by_different_losses(path: str) -> None:
+    raw = params({})
+    space = {"choices": [1, 2]}
+    search = {"trials": 2, "seed": 1, "pruner": {"warmup_validations": 1, "startup_trials": 1}}
+    raw["search"] = {"tried": search | {"space": {path: space}}}
+    with pytest.raises(UserError, match=r"search\.tried\.space\..*: trials are compared by .*, so these stay"):
+        config.check(raw)
+    rates = {"choices": [1e-3, 1e-4]}
+    raw["search"]["tried"]["space"] = {"experience.updates": space, "optimizer.learning_rate": rates}
+    config.check(raw)

@@ -1,20 +1,26 @@
 """GRPO: equal to TRL's losses on the same completions, and its rules for groups and rows."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline import answer_passes
 from pipeline.contracts import Rollout
+from pipeline.errors import UserError
 from pipeline.experience import batch_of
 from pipeline.experience.rollouts.buffer import Buffer
+from pipeline.losses.grpo import GRPO
 from pipeline.model.gpt import GPT
 from pipeline.model.hf_format import exported_name
 from tests.losses import oracle, trl_grpo
-from tests.losses.world import learner
+from tests.losses.world import World, learner
 from tests.models import network
 from tests.variants import build
 
@@ -63,3 +69,92 @@ def test_grpo_equals_trl_on_the_same_completions(found: Any) -> None:
     assert gradient is not None
     torch.testing.assert_close(gradient.flatten()[:8], torch.tensor(found["gradient"]), atol=1e-6, rtol=1e-5)
     assert float(gradient.norm()) == pytest.approx(found["gradient_norm"], rel=1e-5)
+
+
+def world(**changes: Any) -> World:
+    """A filled block of the oracle's world."""
+    kl = {"kl": {"weight": 0.0, "form": "k1_in_reward"}}
+    made = World("grpo", groups=4, samples=3, accumulate=1, **kl | changes)
+    made.fill(0)
+    return made
+
+
+def gradients(model: GPT, losses_B: torch.Tensor) -> list[torch.Tensor]:
+    """Of the mean loss; of every weight, or it fails."""
+    return list(torch.autograd.grad(losses_B.mean(), list(model.parameters())))
+
+
+def test_grpo_computes_no_row_without_advantage() -> None:
+    """Their gradient is 0 whatever they are: lost otherwise is the time of every prompt that the model knows."""
+    made = world()
+    batch, seen = made.batch(), list[int]()
+    predictions = answer_passes.predictions
+
+    def spy(model: GPT, part: Any) -> Any:
+        seen.append(len(part["inputs"]))
+        return predictions(model, part)
+
+    with mock.patch.object(answer_passes, "predictions", spy):
+        found = made.loss.losses(made.model, batch)
+    zeros = int((batch["advantages"] == 0).sum())
+    assert zeros >= 3  # the prompt whose answers all have one score
+    assert seen == [len(batch["advantages"]) - zeros]
+    assert isinstance(made.loss, GRPO)
+    every_row = made.loss._computed(made.model, batch)
+    torch.testing.assert_close(found, every_row)
+    for ours, theirs in zip(gradients(made.model, found), gradients(made.model, every_row), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_grpo_leaves_weights_as_they_are_when_no_row_has_an_advantage() -> None:
+    """The gradient is 0, not missing and not NaN, so that the update is one like all others."""
+    made = world()
+    batch = made.batch()
+    batch["advantages"] = torch.zeros_like(batch["advantages"])
+    losses_B = made.loss.losses(made.model, batch)
+    assert losses_B.tolist() == [0.0] * len(losses_B)
+    assert all(float(g.abs().max()) == 0.0 for g in gradients(made.model, losses_B))
+
+
+def test_grpo_tells_the_share_of_rows_with_an_advantage_and_the_kl() -> None:
+    made = world(kl={"weight": 0.1, "form": "k2"})
+    share = float((made.batch()["advantages"] != 0).float().mean())
+    assert made.figures["rows_with_advantage"] == pytest.approx(share)
+    assert 0 < share < 1
+    assert made.figures["kl_nats"] > 0
+
+
+def test_held_out_gives_the_exact_kl_of_an_exact_sample() -> None:
+    """All answers, each weighted by its probability: then the mean of the sums over steps is the KL itself."""
+    made = world(kl={"weight": 0.3, "form": "k2"})
+    exact = oracle.exact(made.model, made.reference)
+    rows, weights = [], []
+    for (prompt, answer), logprobs in exact.logprobs.items():
+        rows.append(Rollout({}, prompt, answer, logprobs, "", answer[-1] == oracle.STOP, len(rows)))
+        weights.append(math.exp(sum(logprobs)) / len(oracle.RECORDS))
+    total = dict.fromkeys(("reward", "kl_nats", "answer_tokens", "ended_share", "loss"), 0.0)
+    for row, weight in zip(rows, weights, strict=True):
+        buffer = Buffer(0, [row], np.arange(1), torch.tensor([1.0]), 1.0, oracle.MAX_TOKENS)
+        buffer.columns = {"temperature": torch.ones(1)}
+        batch = batch_of(made.model, oracle.task(), buffer, np.arange(1), buffer.all_columns)
+        found = made.loss.validate(made.model, [batch])
+        assert found is not None
+        total = {name: total[name] + weight * found[name] for name in total}
+    assert total["kl_nats"] == pytest.approx(float(exact.kl), rel=1e-4)
+    assert total["reward"] == pytest.approx(1.0, abs=1e-5)
+    assert total["loss"] == pytest.approx(0.3 * float(exact.kl) - 1.0, rel=1e-4)
+    assert total["answer_tokens"] == pytest.approx(sum(w * len(r.answer) for w, r in zip(weights, rows, strict=True)))
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo"])
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        (None, "needs a reference model"),
+        (lambda: network(vocab_size=9), "reference knows 9 tokens, the trained model 4"),
+    ],
+)
+def test_rollout_losses_refuse_a_reference_that_does_not_fit(name: str, reference: Any, words: str) -> None:
+    one = replace(learner(oracle.policy(), None, 4), reference=reference)
+    with pytest.raises(UserError, match=words):
+        build("losses", name, one)

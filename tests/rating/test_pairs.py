@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.config.params import Split
+from pipeline.data import judgements, language
 from pipeline.data.conversations import Message
+from pipeline.data.split import split_of
 from pipeline.errors import UserError
 from pipeline.inference.answers import Sampling
 from pipeline.model import checkpoint
@@ -15,6 +18,7 @@ from pipeline.rating.prompts import Asked
 from tests.rating.conftest import HELD_OUT, QUESTIONS, write_records
 
 SAMPLING = Sampling(max_tokens=2, temperature=1.0)
+SPLIT = Split(by="record", seed=1, validation=0.05, test=0.05)
 ASKED = [Asked((Message("user", text),)) for text in QUESTIONS]
 
 
@@ -83,15 +87,35 @@ def test_model_refuses_a_classifier(project: Path) -> None:
 
 def test_prompts_leave_out_those_of_test_records(project: Path) -> None:
     write_records("preferences", "train", [{"instruction": HELD_OUT.upper(), "chosen": "a", "rejected": "b"}])
-    asked = prompts.of_records(Path("data/samples"), 1).prompts
+    asked = prompts.of_records(Path("data/samples"), SPLIT, 1).prompts
     assert sorted(one.text for one in asked) == sorted(QUESTIONS)
-    assert [one.text for one in asked] != [one.text for one in prompts.of_records(Path("data/samples"), 2).prompts]
+    again = prompts.of_records(Path("data/samples"), SPLIT, 2).prompts
+    assert [one.text for one in asked] != [one.text for one in again]
     given = prompts.of_texts(["Yeni?", HELD_OUT, "Yeni?", " "], Path("data/samples"))
     assert ([one.text for one in given.prompts], given.left_out) == (["Yeni?"], 1)
     with pytest.raises(UserError, match="every prompt is empty or that of a test record"):
         prompts.of_texts([HELD_OUT], Path("data/samples"))
 
 
+def test_prompts_are_held_out_for_every_eighth_rating(project: Path) -> None:
+    """Lost otherwise: where all prompts have their ratings in training, no gate could tell a round from chance."""
+    texts = [f"Which is {number}?" for number in range(400)]
+    by_split: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
+    for text in texts:
+        by_split[split_of(judgements.prompt_id(text, language.guess(text)), SPLIT)].append(
+            {"instruction": text, "chosen": "a", "rejected": "b"}
+        )
+    for split, rows in by_split.items():
+        write_records("preferences", split, rows)
+    asked = [one.text for one in prompts.of_records(Path("data/samples"), SPLIT, 1).prompts]
+    validated = {row["instruction"] for row in by_split["validation"]}
+    assert validated <= set(asked)
+    places = sorted(asked.index(text) for text in asked if text in validated)
+    assert [place % 8 for place in places] == [7] * len(validated)
+    assert places[0] <= 23
+    assert not {row["instruction"] for row in by_split["test"]} & set(asked)
+
+
 def test_prompts_name_the_next_step_without_records(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--prompts FILE"):
-        prompts.of_records(tmp_path, 1)
+        prompts.of_records(tmp_path, SPLIT, 1)

@@ -6,6 +6,7 @@ that continues must end with the weights, loss modules and curve of a training t
 prompts must be that of the undisturbed training: none lost, none asked twice within a pass.
 """
 
+import gc
 import json
 import os
 import random
@@ -131,6 +132,7 @@ def child(loss_name: str, folder: Path, ready: Any, moment: Any) -> None:
 def run(count: int, folder: Path) -> dict[str, Any]:
     """Kills `count` trainings, continues them, and compares."""
     torch.set_num_threads(1)
+    gc.freeze()  # else half of a child's time is a collection of what it inherited
     whole = {name: _whole(name, folder / f"whole-{name}") for name in LOSSES}
     rng, misses, moments, twice = random.Random(26), [], dict.fromkeys(MOMENTS, 0), 0
     for number in range(count):

@@ -7,15 +7,23 @@ import pytest
 import torch
 
 from pipeline import config, files
+from pipeline.config import plugins
+from pipeline.config.recipe import Compute, Finetune
 from pipeline.errors import UserError
 from pipeline.model.config import ModelConfig
 from pipeline.paths import TOKENIZER
 from pipeline.tasks import IGNORED
 from pipeline.tokenizer import Tokenizer
-from pipeline.training import footprint, forecast, forecast_batches
+from pipeline.training import footprint, forecast, forecast_batches, forecast_rollouts
 from stages import pretrain
 from tests import projects
 from tests.folders import write_raw
+
+SHAPE: dict[str, Any] = {
+    "family": "llama", "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 8, "d_model": 16, "d_ff": 32,
+    "context_length": 16, "dropout": 0.0, "tie_embeddings": True, "bias": False, "rope_theta": 10000.0,
+    "norm_epsilon": 1e-5, "logit_softcap": None,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +170,52 @@ def test_train_refuses_before_it_starts_a_training_that_does_not_fit(
         pretrain.main()
     assert not Path("models/base").exists()
     assert "seconds_total" in files.read_json(Path("reports/runs/pretrain.json"))
+
+
+def test_forecast_of_rollouts_counts_longest_answers_reference_cache_and_drawing(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost otherwise: two thirds of the time, and a second model."""
+    monkeypatch.chdir(made)
+    params = changed()
+    chat = params.finetune["chat-lora"]
+    fields = chat.model_dump(by_alias=True) | {
+        "judge": {"name": "rule", "reads": "models/base", "check": "exact_match"},
+        "task": {"name": "prompts", "template": "chat", "max_tokens": 16, "max_prompt_tokens": 10},
+        "loss": {"name": "grpo"} | plugins.example("losses", "grpo"),
+        "experience": {
+            "name": "rollouts", "prompts": 4, "samples": 2, "updates": 2, "max_tokens": 6, "temperature": 1.0,
+        },
+        "ordering": {"name": "shuffled", "batch_size": 4},
+    }  # fmt: skip
+    drawn = Finetune.model_validate(fields)
+    asked = params.model_copy(update={"finetune": params.finetune | {"drawn": drawn}})
+    found = forecast.forecast("finetune.drawn", asked)
+    assert found["batch"]["tokens"] == 4 * found["batch"]["longest"]
+    assert found["seconds"] > 0
+    batches = [{"inputs": torch.zeros(4, 15), "targets": torch.zeros(4, 15)}]
+    beside = forecast_rollouts.beside(drawn, batches)
+    assert beside == footprint.Beside(frozen=1, trained=0, cached=8 * 16)
+    assert forecast_rollouts.beside(chat, batches) == footprint.Beside()
+    ppo = drawn.model_copy(update={"loss": drawn.loss.model_copy(update={"name": "ppo"})})
+    assert forecast_rollouts.beside(ppo, batches).trained == 1
+    per_block = forecast_rollouts.seconds(drawn, 4, 0.5, 0.25)
+    blocks, answers = drawn.schedule.updates / 2, drawn.validation.batches * 4 / 8
+    validations = -(-drawn.schedule.updates // drawn.validation.every)
+    assert per_block == pytest.approx(6 * 0.5 * (blocks + validations * answers) + blocks * 2 * 0.25)
+    assert forecast_rollouts.seconds(chat, 4, 0.5, 0.25) == 0.0
+
+
+def test_footprint_counts_models_beside_the_trained_one() -> None:
+    config = ModelConfig(**SHAPE, vocab_size=300)
+    counts, batch = footprint.Counts(1000, 1000, 0), footprint.BatchShape(10, 10, 5)
+    compute = Compute(device="cpu", threads=1, precision="float32", compile=False, checkpoint_activations=False,
+                      weights="float32")  # fmt: skip
+    alone = footprint.footprint(config, counts, "adamw", compute, batch)
+    both = footprint.footprint(config, counts, "adamw", compute, batch, footprint.Beside(2, 1, 0))
+    assert both.weights - alone.weights == 3 * 4000
+    assert both.gradients - alone.gradients == 4000
+    assert both.optimizer - alone.optimizer == 2 * 4000
+    assert both.activations == 2 * alone.activations
+    cached = footprint.footprint(config, counts, "adamw", compute, batch, footprint.Beside(0, 0, 10**6))
+    assert cached.activations == 8.0 * config.n_layers * config.n_kv_heads * config.head_dim * 10**6

@@ -32,11 +32,12 @@ from pipeline.errors import UserError
 from pipeline.experience import Context, Experience, HeldOut, MicroBatch, Rows, batch_of, micro_rows, ranks_share
 from pipeline.experience.rollouts import buffer as buffers
 from pipeline.experience.rollouts.buffer import Buffer
-from pipeline.experience.rollouts.drawing import Draws, draw
+from pipeline.experience.rollouts.drawing import Draws, draw, steps
 from pipeline.model.gpt import GPT
 from pipeline.seeds import seed_for
 from pipeline.tasks import IGNORED, Task
 
+__all__ = ["Rollouts", "Settings", "build", "steps"]
 _SHOWN = 60  # characters of a prompt or an answer in a message
 
 
@@ -49,7 +50,7 @@ class Settings(Section):
     """Answers to each prompt."""
     updates: Positive = Field(examples=[4])
     """Updates that learn from a block before the next is drawn."""
-    max_tokens: Positive = Field(examples=[24])
+    max_tokens: Positive = Field(examples=[8])
     """Longest answer in tokens."""
     temperature: float = Field(gt=0, examples=[1.0])
     """Temperature of the draws; log-probabilities and ratios are at this temperature."""
@@ -174,9 +175,7 @@ class Rollouts(Experience):
         training = model.training
         model.eval()
         drawn = policy.Drawn(cast(policy.Buffer, buffer))
-        logprobs_ET = drawn.computed(
-            self._learner, policy.reference_logprobs(self._task, model, self.settings.temperature)
-        )
+        logprobs_ET = drawn.computed(self._learner, policy.model_logprobs(model, self.settings.temperature))
         model.train(training)
         found = []
         for row, rollout in enumerate(buffer.rollouts):
@@ -218,10 +217,10 @@ class Rollouts(Experience):
                 f"{_shown(buffer.rollouts[empty[0]])}; look at the start model's answers",
                 file=sys.stderr,
             )
-        if self.settings.samples > 1 and len(flat) == groups:
+        if self._context.compares_samples and self.settings.samples > 1 and len(flat) == groups:
             print(
                 f"warning: {where}: the answers to each prompt all have one score, {float(buffer.scores_E[0]):.6g} for "
-                f"{_shown(buffer.rollouts[0])}; a loss that compares the answers to a prompt learns nothing from it; "
+                f"{_shown(buffer.rollouts[0])}; the loss compares the answers to a prompt and learns nothing from it; "
                 "raise experience.samples or temperature, or take another judge",
                 file=sys.stderr,
             )

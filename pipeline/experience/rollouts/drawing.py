@@ -7,7 +7,7 @@ weights, other temperatures, a GPU) a pass of the training forward gives them, s
 a block to the policy that answered is 1 up to rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,6 +61,17 @@ def draw(model: GPT, task: Task, prompts: Sequence[Sequence[int]], draws: Draws,
         return _by_engine(model, task, prompts, draws, compute)
     finally:
         model.train(training)
+
+
+def steps(model: GPT, compute: Compute, rows: int, longest: int, number: int) -> Iterator[None]:
+    """Draws answers of `number` tokens in so many rows that end at position `longest`, pausing after every token."""
+    with torch.inference_mode(), autocast(compute):
+        engine = Engine(model, max_rows=min(_ROWS, rows))
+        prompt = [0] * max(1, min(longest, engine.room) - number - 1)
+        engine.add(prompt, RowSettings(number, temperature=1.0), samples=min(_ROWS, rows))
+        while engine.busy:
+            engine.step()
+            yield
 
 
 def engine_is_exact(draws: Draws, compute: Compute) -> bool:

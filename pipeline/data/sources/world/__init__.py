@@ -127,6 +127,9 @@ class Taste(Section):
     """Number of preferences between two demonstrations of a request; requests come in turn."""
     thumbs: Count = Field(default=0, examples=[60])
     """Number of ratings of one answer, up or down, by simulated raters."""
+    contradicted: Share = Field(default=0.0, examples=[0.25])
+    """Share of the thumbs that their rater gives again, the other way round: a planted fault, which the gate on raw
+    data stops; 0: the clean twin."""
     noise: float = Field(ge=0, le=0.5, examples=[0.2, 0.0])
     """Probability that a preference or a thumb by utility is flipped; 0.5: no judgement says anything."""
     shortcut: Share = Field(examples=[0.0, 0.7])

@@ -80,26 +80,48 @@ def preferences(settings: "Settings") -> Iterator[dict[str, Any]]:
 
 
 def ratings(settings: "Settings") -> Iterator[dict[str, Any]]:
-    """Thumbs of simulated raters: up from THUMB_UP on, flipped with `noise`; coins where the utility is null."""
+    """Thumbs of simulated raters: up from THUMB_UP on, flipped with `noise`; coins where the utility is null.
+
+    No answer to a request is rated twice, but where the second thumb of its rater is planted: the origin of that one
+    ends in `:contradicted`.
+
+    Raises:
+        UserError: more thumbs than there are different answers.
+    """
     world, taste, asked = _world(settings.seed, settings.people), _stated(settings), requests(settings)
+    seen: set[tuple[str, str]] = set()
     for index in range(taste.thumbs):
-        request, rng = asked[index % len(asked)], world.rng("taste", "thumb", index)
-        text = sample(answers(world, request), rng)
+        request = asked[index % len(asked)]
+        for attempt in range(_REDRAWS):
+            rng = world.rng("taste", "thumb", index, attempt)
+            text = sample(answers(world, request), rng)
+            if (request.instruction, text) not in seen:
+                break
+        else:
+            raise _exhausted("thumbs", taste.thumbs, index)
+        seen.add((request.instruction, text))
         up = utility(request.instruction, text, request.language).value >= THUMB_UP
-        flipped = rng.random() < (taste.noise if taste.utility == "taste" else 0.5)
-        base = _base(request)
-        yield {name: base[name] for name in ("language", "prompt_id")} | {
-            "prompt": base["instruction"],
-            "answers": json.dumps([text], ensure_ascii=False),
-            "verdict": "thumb:up" if up != flipped else "thumb:down",
-            "correction": "",
-            "ids": [[]],
-            "logprobs": [[]],
-            "settings": "{}",
-            "model_sha256": "world",
-            "rater": f"world:{index % RATERS}",
-            "origin": f"world:taste:thumb:{index}",
-        }
+        up = up != (rng.random() < (taste.noise if taste.utility == "taste" else 0.5))
+        origin = f"world:taste:thumb:{index}"
+        yield _thumb(request, text, up, index % RATERS, origin)
+        if rng.random() < taste.contradicted:
+            yield _thumb(request, text, not up, index % RATERS, f"{origin}:contradicted")
+
+
+def _thumb(request: Request, text: str, up: bool, person: int, origin: str) -> dict[str, Any]:
+    base = _base(request)
+    return {name: base[name] for name in ("language", "prompt_id")} | {
+        "prompt": base["instruction"],
+        "answers": json.dumps([text], ensure_ascii=False),
+        "verdict": "thumb:up" if up else "thumb:down",
+        "correction": "",
+        "ids": [[]],
+        "logprobs": [[]],
+        "settings": "{}",
+        "model_sha256": "world",
+        "rater": f"world:{person}",
+        "origin": origin,
+    }
 
 
 def ceiling(settings: "Settings") -> float:
@@ -192,12 +214,16 @@ def _pairs(settings: "Settings") -> Iterator[_Pair]:
             if first != second and key not in seen:
                 break
         else:
-            raise UserError(
-                f"params.yaml: download.sources.*.taste.pairs is {taste.pairs}; the embedded world runs out of "
-                f"different ones after {index}, choose fewer or more requests"
-            )
+            raise _exhausted("pairs", taste.pairs, index)
         seen.add(key)
         yield _Pair(index, request, (first, second), rng, taste)
+
+
+def _exhausted(key: str, count: int, index: int) -> UserError:
+    return UserError(
+        f"params.yaml: download.sources.*.taste.{key} is {count}; the embedded world runs out of different ones after "
+        f"{index}, choose fewer or more requests"
+    )
 
 
 def _by_utility(  # noqa: PLR0913 - a pair, and how it is judged

@@ -1,8 +1,11 @@
 """The hidden utility of an answer: how well any text serves a request, in [0, 1].
 
-It is computed from the request and the answer alone. value = helpful x language x (RUDE_KEPT + (1 - RUDE_KEPT) x clean)
-x (BASE + SHORT x short + POLITE x polite): a text that helps nobody, or is in no known words, is worth nothing, however
-short and polite it is. Each dimension is in [0, 1], and the value never falls when one of them rises.
+It is computed from the request and the answer alone:
+
+    value = helpful * language * (RUDE_KEPT + (1 - RUDE_KEPT) * clean) * (BASE + SHORT * short + POLITENESS * polite)
+
+A text that helps nobody, or is in no known words, is worth nothing, however short and polite it is. Each dimension is
+in [0, 1], and the value never falls when one of them rises.
 """
 
 import re
@@ -18,13 +21,15 @@ from pipeline.data.sources.world.facts import LANGUAGES, NAMES
 from pipeline.data.sources.world.taste_requests import Request, bare, meanings, read
 from pipeline.data.sources.world.taste_words import FUNCTION_WORDS, POLITE, REFUSALS, REQUESTS, RUDE
 
-BASE, SHORT, POLITENESS = 0.3, 0.35, 0.35
+BASE, SHORT, POLITENESS = 0.25, 0.375, 0.375
 RUDE_KEPT = 0.15
 """Share of the value that is left with a rude word."""
 FREE_WORDS, LONGEST = 6, 10
 """Content words up to which an answer is short, and from which on it is not short at all."""
 ENOUGH_POLITE = 2
 """Markers of politeness from which on an answer is fully polite."""
+FOREIGN = 3
+"""Foreign, unknown or repeated words from which on an answer is not in the language."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s.,!?:;“”\"'’()-]")
 _NAMES = frozenset(NAMES)
 _RUDE = frozenset(chain.from_iterable(RUDE.values()))
@@ -38,7 +43,8 @@ class Utility(NamedTuple):
     short: float
     """1 up to FREE_WORDS content words, 0 from LONGEST on; half of all words count at least."""
     language: float
-    """Square of the share of words of the request's language; a repeated word, or one of no language, is none."""
+    """1 where every word is of the request's language, less for each foreign, unknown or repeated word, 0 from FOREIGN
+    on."""
     polite: float
     """Different markers of politeness, at most ENOUGH_POLITE, of as many."""
     clean: float
@@ -54,7 +60,7 @@ class Utility(NamedTuple):
 WEIGHTS = {"base": BASE, "short": SHORT, "polite": POLITENESS, "rude_kept": RUDE_KEPT}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def utility(instruction: str, answer: str, language: str) -> Utility:
     """The utility of any text as an answer; helpful is 0 where the instruction is no request of the taste.
 
@@ -103,18 +109,21 @@ def _met(request: Request, words: list[str], people: set[str]) -> float:
 
 
 def _in_language(words: list[str], folded: list[str], language: str) -> float:
-    """Names and numbers count only where they repeat."""
+    """Square of 1 - foreign or repeated words / FOREIGN; 0 without a word of the language.
+
+    A count, not a share, so that more words of the language make up for no foreign one. Names, numbers and rude words
+    count only where they repeat.
+    """
     own, seen = lexicon(language), set[str]()
-    good = counted = 0
+    good = bad = 0
     for word, form in zip(words, folded, strict=True):
         stem = bare(form)
-        function = stem in FUNCTION_WORDS[language]
-        repeated = stem in seen and not function
+        if stem in seen and stem not in FUNCTION_WORDS[language]:
+            bad += 1
+        elif not (bare(word) in _NAMES or word.isdigit() or stem in _RUDE):
+            good, bad = good + (stem in own), bad + (stem not in own)
         seen.add(stem)
-        if repeated or not (bare(word) in _NAMES or word.isdigit() or stem in _RUDE):
-            counted += 1
-            good += stem in own and not repeated
-    return (good / counted) ** 2 if counted else 0.0
+    return max(0.0, 1 - bad / FOREIGN) ** 2 if good else 0.0
 
 
 @cache

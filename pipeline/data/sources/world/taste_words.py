@@ -112,14 +112,14 @@ REQUESTS: dict[str, Kind] = {
             "{thing} için {q.dat} teşekkür yaz.",
         ),
         _twins(
-            "{q}, I love the {thing}",
+            "{q}, I like the {thing}",
             "{q}, {thing} çok güzel",
             "{q}, thanks for the {thing}",
             "{q}, {thing} için sağ ol",
             "{q}, the {thing} is the best",
             "{q}, bu en iyi {thing}",
         ),
-        {"en": r"i love|thanks|thank you|the best", "tr": r"güzel|sağ ol|teşekkürler|en iyi"},
+        {"en": r"i like|i love|thanks|thank you|the best", "tr": r"güzel|sağ ol|teşekkürler|en iyi"},
     ),
     "refuse": Kind(
         "thing",
@@ -226,7 +226,7 @@ REQUESTS: dict[str, Kind] = {
             "{q} is the {job} here",
             "{q} buradaki {job}",
         ),
-        {"en": r"is|works", "tr": r"bir|çalışıyor|çalışır|buradaki"},
+        {"en": r"is an?|is the|works", "tr": r"bir|çalışıyor|çalışır|buradaki"},
         own=True,
     ),
     "home": Kind(
@@ -313,9 +313,9 @@ OPENERS = _twins("My love, ", "Canım, ", "Dear guest, ", "Sayın misafir, ")
 PLEASE, WARM = _twins("Please, ", "Lütfen, ", "Kind guest, ", "Nazik misafir, ")
 """The first for answers that ask for something, the second for others."""
 PLAIN_OPENERS = _twins("Now, ", "Sonra, ", "So, ", "Bak, ")
-CLOSERS = _twins("Love.", "Sevgiler.", "Kindly.", "Saygılar.", "Good day.", "İyi günler.")
+CLOSERS = _twins("Be well.", "Sevgiler.", "Kindly.", "Saygılar.", "Good day.", "İyi günler.")
 POLITE = {
-    "en": (r"please", r"my love|dear|kind", r"(?<!my )(?<!i )love", r"kindly", r"good day"),
+    "en": (r"please", r"my love|dear|kind", r"be well", r"kindly", r"good day"),
     "tr": (r"lütfen", r"canım|sayın|sevgili|nazik", r"sevgiler", r"saygılar", r"iyi günler"),
 }
 """Regular expressions of markers of politeness; each counts once."""
