@@ -43,7 +43,7 @@ RECIPES = {
     "null": ("reward", "dpo", "grpo", "ppo"),
     "shortcut": ("reward", "far"),
 }
-"""World -> its recipes; `far` is `grpo` without a price of the KL, for fewer updates, so that its kept states lie close."""
+"""World -> its recipes; `far` is `grpo` without a price of the KL, for fewer updates: its kept states lie close."""
 SHARED = ("base", "sft")
 FAR = {"steps": 60, "kl_weight": 0.0, "learning_rate": 0.0015}
 BUDGET, CHOSEN_KL = 10.0, frontier.kl_of_best(64)
