@@ -156,6 +156,15 @@ def test_reward_model_gives_the_score_of_prompt_and_answer(reward: tuple[Path, G
     assert not any(p.requires_grad for p in judge.model.parameters())
 
 
+def test_reward_model_reads_the_end_of_a_text_that_is_longer_than_its_context(reward: tuple[Path, GPT, Any]) -> None:
+    folder, model, tokenizer = reward
+    judge = build("judges", "reward_model", context(tokenizer), reads=str(folder))
+    prompt, answer = tuple(range(5, 45)), tuple(range(50, 62))
+    with torch.no_grad():
+        expected = float(model.classify(torch.tensor([[*prompt, *answer][-48:]]))[0, 0])
+    assert judge.scores([Judged({}, prompt, answer, "")]).tolist() == pytest.approx([expected], abs=1e-6)
+
+
 def test_reward_model_refuses_another_pin_template_vocabulary_or_kind_of_model(reward: tuple[Path, GPT, Any]) -> None:
     folder, _, tokenizer = reward
     with pytest.raises(UserError, match=r"whose files have SHA-256 [0-9a-f]{64}; write it as sha256"):
