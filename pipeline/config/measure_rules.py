@@ -1,7 +1,7 @@
 """Which models and files a measure may read besides its own model, so that DVC knows when its results are old.
 
-A stage evaluate@X depends on models/base, models/X and data/samples. Whatever else a measure reads must decide the bytes
-of models/X (a model that it was trained from, or the judge that it learned from), or be pinned by its SHA-256.
+A stage evaluate@X depends on models/base, models/X and data/samples. Whatever else a measure reads must decide the
+bytes of models/X (a model that it was trained from, or the judge that it learned from), or be pinned by its SHA-256.
 """
 
 from collections.abc import Iterator, Mapping

@@ -44,6 +44,8 @@ class Context:
     """The validation examples, in the order of their use."""
     where: str
     """The recipe's path in params.yaml."""
+    compares_samples: bool = True
+    """Whether the loss compares an answer with the others to its prompt: then those must differ in their scores."""
 
 
 class MicroBatch(NamedTuple):

@@ -11,8 +11,8 @@ positions loses its beginning (`Scored.cut`).
 
 Beginnings that several texts share are computed once: a prompt that all texts begin with becomes keys and values
 (`prefix` of `GPT.hidden`), and texts that begin alike, such as the choices of one question or the two sentences of a
-minimal pair, share a row (model/shared_rows.py). Logits are computed only where they score a token. Models that transformers
-computes (`LibraryModel`) have neither: each of their texts is a row of its own.
+minimal pair, share a row (model/shared_rows.py). Logits are computed only where they score a token. Models that
+transformers computes (`LibraryModel`) have neither: each of their texts is a row of its own.
 
 Shapes: N scored positions of a batch, M scored tokens (several may follow one position), V vocabulary.
 """
@@ -26,11 +26,11 @@ import torch
 
 from pipeline.config.recipe import Compute
 from pipeline.errors import UserError
-from pipeline.model.shared_rows import Packed, Text, batches, mask_of, packed_batch, rows_of, shared_ids
 from pipeline.model.cache import KeyValue, KVRecorder
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.model.library import LibraryModel
+from pipeline.model.shared_rows import Packed, Text, batches, mask_of, packed_batch, rows_of, shared_ids
 from pipeline.tasks import Task
 from pipeline.tokenizer import Tokenizer
 

@@ -1,10 +1,10 @@
-"""PPO: clipped policy gradient with a learned value of every token (Schulman et al. 2017; for language models Ziegler
-et al. 2019, Ouyang et al. 2022).
+"""PPO: clipped policy gradient with a learned value of every token (Schulman et al. 2017).
 
-The reward of a token is -kl_weight ln(p / q), p of the policy that answered and q of the reference; that of the last
-token has the judge's score besides. Advantages are estimated by GAE once a block, before its first update, and
-whitened over the answer tokens of the block. Losses are means over the answer tokens of the block, so long answers
-weigh more. Several epochs over a block are `experience.updates` and the ordering.
+For language models as in Ziegler et al. 2019 and Ouyang et al. 2022. The reward of a token is -kl_weight ln(p / q), p
+of the policy that answered and q of the reference; that of the last token has the judge's score besides. Advantages
+are estimated by GAE once a block, before its first update, and whitened over the answer tokens of the block. Losses
+are means over the answer tokens of the block, so long answers weigh more. Several epochs over a block are
+`experience.updates` and the ordering.
 
 The value model is a network of its own: a copy of the judge's reward model, trunk and head, where the judge has one of
 this vocabulary (Ouyang et al. 2022, appendix C.4); else a copy of the model before training with a head that starts at

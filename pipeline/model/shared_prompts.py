@@ -11,6 +11,7 @@ Shapes: B answers, N wanted positions of all, T positions of a row of the batch,
 positions of those.
 """
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,7 +23,6 @@ from pipeline.model.library import LibraryModel
 from pipeline.model.varlen import permuted
 
 _LEAST_SAVED = 0.1  # share of the ids, below which every answer is a row of its own
-_LONGEST_ROW = 384  # ids of a prompt with its branches, unless one answer is longer; attention takes the square
 
 
 class _Answer(NamedTuple):
@@ -48,27 +48,35 @@ def hidden(model: GPT, inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor |
     """Hidden states [N, D] at the wanted positions, in their order, as `GPT.hidden` with `wanted_BT` gives them.
 
     Args:
-        model: a GPT; with virtual tokens, a sliding window shorter than the rows, compiled blocks, on a GPU or computed
+        model: a GPT; with virtual tokens, compiled blocks, on a GPU or computed
             by transformers every answer is a row of its own.
         inputs_BT: ids of prompt and answer, padded on the right.
         wanted_BT: boolean.
         prompts_B: number of first ids that answers may share, before the first wanted position; None: all of those.
     """
-    rows = _rows(inputs_BT, wanted_BT, prompts_B) if _suits(model, inputs_BT) else None
+    rows = _rows(inputs_BT, wanted_BT, prompts_B, model.config.d_model) if _suits(model, inputs_BT) else None
     if rows is None:
         return model.hidden(inputs_BT, wanted_BT=wanted_BT)
-    packed = _packed(rows)
+    packed = _packed(rows, model.config.sliding_window)
     x_ND = model.hidden(packed.ids_RS, mask=packed.mask, positions_BT=packed.positions_RS, wanted_BT=packed.wanted_RS)
     return x_ND if packed.order_2N is None else permuted(x_ND, *packed.order_2N.unbind(0))
 
 
 def _suits(model: GPT, inputs_BT: Tensor) -> bool:
     plain = model.virtual is None and model.capture is None and not model.static_shapes
-    narrow = model.config.window_within(inputs_BT.shape[1]) is not None
-    return plain and not narrow and inputs_BT.device.type == "cpu" and not isinstance(model, LibraryModel)
+    return plain and inputs_BT.device.type == "cpu" and not isinstance(model, LibraryModel)
 
 
-def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None) -> list[_Row] | None:
+def _longest(prompt: int, d_model: int) -> int:
+    """Length of a row from which on a further row with the prompt takes less time.
+
+    Products take a time in proportion to S D^2, attention to S^2 D; on a CPU both are as large at S = 2 D, all in all
+    S (2 D + S) for a row. Per answer of b tokens, S = P + k b, that is least where k b = sqrt(P (2 D + P)).
+    """
+    return prompt + math.isqrt(prompt * (2 * d_model + prompt))
+
+
+def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None, d_model: int) -> list[_Row] | None:
     """Prompts with their answers; None where too little is saved."""
     answers_of: dict[tuple[int, ...], list[_Answer]] = {}
     starts = None if prompts_B is None else prompts_B.tolist()
@@ -82,7 +90,7 @@ def _rows(inputs_BT: Tensor, wanted_BT: Tensor, prompts_B: Tensor | None) -> lis
         row = _Row(len(prompt), [], len(prompt))
         for answer in answers:
             branch = len(answer.ids) - len(prompt)
-            if row.answers and row.length + branch > _LONGEST_ROW:
+            if row.answers and row.length + branch > _longest(len(prompt), d_model):
                 rows.append(row)
                 row = _Row(len(prompt), [], len(prompt))
             row = _Row(row.prompt, [*row.answers, answer], row.length + branch)
@@ -103,7 +111,7 @@ class _Packed(NamedTuple):
     the same order."""
 
 
-def _packed(rows: list[_Row]) -> _Packed:
+def _packed(rows: list[_Row], window: int | None) -> _Packed:
     width = max(row.length for row in rows)
     ids, positions, branches, wanted = [], [], [], []
     for P, answers, length in rows:
@@ -121,7 +129,10 @@ def _packed(rows: list[_Row]) -> _Packed:
         wanted.append(row_wanted + [False] * padding)
     ids_RS, positions_RS, branches_RS = torch.tensor([ids, positions, branches]).unbind(0)
     of_row = (branches_RS[:, None] == 0) | (branches_RS[:, None] == branches_RS[:, :, None])
-    mask = of_row & (positions_RS[:, None] <= positions_RS[:, :, None])
+    distance_RSS = positions_RS[:, :, None] - positions_RS[:, None]
+    mask = of_row & (distance_RSS >= 0)
+    if window is not None:
+        mask &= distance_RSS < window
     return _Packed(ids_RS, positions_RS, torch.tensor(wanted), mask[:, None], _order(rows))
 
 

@@ -76,7 +76,8 @@ def of_records(samples: Path, split: Split, seed: int, *purpose: str) -> Chosen:
     held_out = {_key(asked) for asked in _read(samples, "test")}
     trained = {_key(asked): asked for asked in _read(samples, "train")}
     validated = {_key(asked): asked for asked in _read(samples, "validation")}
-    learned, checked = [], []
+    learned: list[Asked] = []
+    checked: list[Asked] = []
     for key, asked in (validated | trained).items():
         is_learned = split_of(_prompt_id(asked), split) == "train"
         if key not in held_out and (key in trained or not is_learned):

@@ -88,7 +88,8 @@ def stage_inputs(stage: str, params: Params) -> list[Path]:
     verb, _, name = stage.partition("@")
     if verb == "finetune" and (recipe := params.finetune.get(name)):
         start, reference, ticket = MODELS / recipe.start, MODELS / recipe.reference, f"{recipe.data}.json"
-        return [_BASE, start, reference, SAMPLES / recipe.data, TICKETS / "samples" / ticket]
+        judge = Path(recipe.judge.model_dump()["reads"])
+        return [_BASE, start, reference, judge, SAMPLES / recipe.data, TICKETS / "samples" / ticket]
     if verb == "merge" and (merge := params.merge.get(name)):
         return [_BASE, MODELS / merge.of, MODELS / merge.first, MODELS / merge.second]
     if verb == "evaluate" and name in params.evaluations:

@@ -16,6 +16,7 @@ from torch import nn
 from pipeline import experience as experiences
 from pipeline import integrity, judges
 from pipeline.config import plugins
+from pipeline.config.compatibility import declared
 from pipeline.config.params import Params
 from pipeline.config.recipe import AXES, Compute, Finetune, Kind, Recipe
 from pipeline.contracts import Examples, Learner
@@ -222,7 +223,14 @@ def _parts(  # noqa: PLR0913 - everything that parts are built from
     loss: Loss = _part(recipe, "loss", where, learner)
     loss.modules.to(learner.model.embed.weight.device)
     context = experiences.Context(
-        learner, ordering, loss, partial(micro_batches, schedule), recipe.seed, validation, where
+        learner,
+        ordering,
+        loss,
+        partial(micro_batches, schedule),
+        recipe.seed,
+        validation,
+        where,
+        declared(recipe, "loss", "compares_samples", False),
     )
     experience: Experience = _part(recipe, "experience", where, context)
     parts = Parts(

@@ -119,13 +119,16 @@ class Footprint(NamedTuple):
         return ", ".join(f"{name} {value / MIB:,.0f}" for name, value in parts if value >= MIB)
 
 
+_NOTHING = Beside()
+
+
 def footprint(  # noqa: PLR0913 - a network, how it is trained, and all that is held beside it
     config: ModelConfig,
     counts: Counts,
     optimizer: str,
     compute: Compute,
     batch: BatchShape,
-    beside: Beside = Beside(),
+    beside: Beside = _NOTHING,
 ) -> Footprint:
     """The expected peak of a training.
 

@@ -19,8 +19,8 @@ import torch
 
 from pipeline.config.recipe import Compute
 from pipeline.evaluation import Subject, crows_pairs
-from pipeline.model.shared_rows import Text, batches, rows_of
 from pipeline.model import checkpoint
+from pipeline.model.shared_rows import Text, batches, rows_of
 from pipeline.prompts.spec import TEXT
 from pipeline.tasks import open_task
 from pipeline.tokenizer import Tokenizer

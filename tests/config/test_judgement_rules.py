@@ -118,7 +118,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "tried.privacy is set, and task 'preference' trains on pairs of answers, for which no budget is kept",
     ),
     (
-        {"task": part("tasks", "prompts", max_tokens=56)},
+        {"task": part("tasks", "prompts", max_tokens=56, max_prompt_tokens=54)},
         "tried.experience.max_tokens is 8 and task.max_prompt_tokens 54, together 62; task.max_tokens is 56: raise it",
     ),
     (

@@ -102,23 +102,50 @@ def write_model(folder: Path, scale: float = 1.0, head: bool = True) -> None:
     save_file(weights(scale, head), str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
+def mismatched_thumbs() -> list[dict[str, Any]]:
+    """`thumbs` with the answer of the row before it in its batch, as KTOTrainer adds it when it tokenises."""
+    rows = thumbs()
+    for number, row in enumerate(rows):
+        first = number - number % BATCH
+        row["KL_completion_ids"] = rows[first + (number - first - 1) % BATCH]["completion_ids"]
+    return rows
+
+
+def on_ids(trainer: Any) -> Any:
+    """The trainer on rows of ids, in their order."""
+    from torch.utils.data import SequentialSampler
+
+    class OnIds(trainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    return OnIds
+
+
+def losses(trainer: Any) -> list[float]:
+    """The loss of every update of a training, not rounded as in its log."""
+    seen: list[float] = []
+    compute = trainer.compute_loss
+
+    def recorded(*inputs: Any, **more: Any) -> Any:
+        loss = compute(*inputs, **more)
+        seen.append(float((loss[0] if isinstance(loss, tuple) else loss).detach()))
+        return loss
+
+    trainer.compute_loss = recorded
+    trainer.train()
+    return seen
+
+
 def main() -> None:
     """Trains with TRL and writes the losses of every update."""
     import trl
     from datasets import Dataset
     from tokenizers import Tokenizer, models
-    from torch.utils.data import SequentialSampler
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
-
-    def on_ids(trainer: Any) -> Any:
-        class OnIds(trainer):  # type: ignore[misc]
-            def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-                return dataset
-
-            def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-                return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
-
-        return OnIds
 
     words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(VOCABULARY)}, unk_token="t2"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="t0", pad_token="t1", unk_token="t2")
@@ -127,59 +154,32 @@ def main() -> None:
     write_model(temporary / "reference", 0.9)
     write_model(temporary / "reward", head=False)
     shared = {
-        "output_dir": str(temporary / "out"), "per_device_train_batch_size": BATCH, "learning_rate": RATE, "bf16": False,
-        "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0, "max_steps": UPDATES, "use_cpu": True,
-        "logging_steps": 1, "save_strategy": "no", "report_to": "none", "gradient_checkpointing": False, "max_length": None,
-        "adam_beta1": 0.9, "adam_beta2": 0.95, "adam_epsilon": 1e-8, "disable_tqdm": True,
+        "output_dir": str(temporary / "out"), "per_device_train_batch_size": BATCH, "max_steps": UPDATES,
+        "learning_rate": RATE, "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 0.0,
+        "adam_beta1": 0.9, "adam_beta2": 0.95, "adam_epsilon": 1e-8, "bf16": False, "use_cpu": True,
+        "gradient_checkpointing": False, "max_length": None, "logging_steps": 1, "save_strategy": "no",
+        "report_to": "none", "disable_tqdm": True,
     }  # fmt: skip
 
-    def losses(trainer: Any) -> list[float]:
-        seen: list[float] = []
-        compute = trainer.compute_loss
-
-        def recorded(*inputs: Any, **more: Any) -> Any:
-            loss = compute(*inputs, **more)
-            seen.append(float((loss[0] if isinstance(loss, tuple) else loss).detach()))
-            return loss
-
-        trainer.compute_loss = recorded
-        trainer.train()
-        return seen
+    def trained(trainer: Any, args: Any, model: Any, rows: list[dict[str, Any]], **more: Any) -> list[float]:
+        table = Dataset.from_list(rows)
+        return losses(on_ids(trainer)(model=model, args=args, train_dataset=table, processing_class=tokenizer, **more))
 
     def causal(name: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(temporary / name, dtype=torch.float32)
 
     found: dict[str, Any] = {}
-    for name, settings in DPO.items():
-        args = trl.DPOConfig(**shared, beta=BETA, **settings)
-        found[name] = losses(
-            on_ids(trl.DPOTrainer)(
-                model=causal("start"), ref_model=causal("reference"), args=args,
-                train_dataset=Dataset.from_list(pairs()), processing_class=tokenizer,
-            )
-        )  # fmt: skip
-    for name, settings in KTO.items():
-        rows = thumbs()
-        for first in range(0, len(rows), BATCH):
-            for place in range(first, first + BATCH):
-                before = first + (place - first - 1) % BATCH
-                rows[place]["KL_completion_ids"] = rows[before]["completion_ids"]
-        args = trl.KTOConfig(**shared, beta=BETA, **settings)
-        found[name] = losses(
-            on_ids(trl.KTOTrainer)(
-                model=causal("start"), ref_model=causal("reference"), args=args, train_dataset=Dataset.from_list(rows),
-                processing_class=tokenizer,
-            )
-        )  # fmt: skip
+    for names, trainer, configured, rows in (
+        (DPO, trl.DPOTrainer, trl.DPOConfig, pairs()),
+        (KTO, trl.KTOTrainer, trl.KTOConfig, mismatched_thumbs()),
+    ):
+        for name, settings in names.items():
+            args = configured(**shared, beta=BETA, **settings)
+            found[name] = trained(trainer, args, causal("start"), rows, ref_model=causal("reference"))
+    whole = [{key: pair["prompt_ids"] + pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in pairs()]
     for name, settings in REWARD.items():
-        rows = [{key: pair["prompt_ids"] + pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in pairs()]
         model = AutoModelForSequenceClassification.from_pretrained(temporary / "reward", dtype=torch.float32)
-        args = trl.RewardConfig(**shared, **settings)
-        found[name] = losses(
-            on_ids(trl.RewardTrainer)(
-                model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-            )
-        )
+        found[name] = trained(trl.RewardTrainer, trl.RewardConfig(**shared, **settings), model, whole)
     content = {"trl": trl.__version__, "torch": torch.__version__, "losses": found}
     FILE.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -14,7 +14,7 @@ from pipeline.losses.ppo import PPO
 from tests.losses import oracle, plain
 from tests.losses.world import World
 
-BLOCKS, WEIGHT, LIMIT = 24, 0.1, 5.0
+BLOCKS, WEIGHT, LIMIT = 16, 0.1, 5.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Case:
     temperature: float = 1.0
     kl_weight: float = WEIGHT
     """Of the exact gradient."""
+    blocks: int = BLOCKS
+    """Whose gradients are averaged."""
 
 
 class Evidence(NamedTuple):
@@ -57,7 +59,7 @@ def failed(case: Case, checks: str = "", again: bool = True) -> set[str]:
 def evidence(case: Case, again: bool = True) -> Evidence:
     """A run of some blocks with fixed weights, and of more with other weights; fewer where no check needs a mean."""
     checks = set(case.checks.split())
-    blocks = BLOCKS if checks & {"gradient", "kl"} else 1
+    blocks = case.blocks if checks & {"gradient", "kl"} else 1
     later_blocks = 8 if "kl" in checks else 1
     world = World(case.loss, dropout=case.dropout, temperature=case.temperature, **case.settings)
     ratios = list[Tensor]()
@@ -86,7 +88,7 @@ def evidence(case: Case, again: bool = True) -> Evidence:
             parameter *= 1.2
     world.model.eval()
     after, later = oracle.exact(world.model, world.reference, case.temperature), list[float]()
-    for number in range(BLOCKS, BLOCKS + later_blocks):
+    for number in range(case.blocks, case.blocks + later_blocks):
         world.fill(number, again)
         drawn = max(drawn, drawn_error(after, world))
         later.append(world.figures.get("kl_nats", float("nan")))

@@ -33,7 +33,8 @@ rollouts, judge, columns, losses, gradients; each check compares a part of the e
     temperature left out of the sampler's numbers     drawn ratio
     top-p left in the sampler                         gradient
     stale log-probabilities                           drawn
-    answers tokenised again                           gradient
+    answers tokenised again                           drawn ratio
+    tokenised again before their numbers              gradient
     the end left out of the answer                    drawn
     score of another answer                           score gradient
     columns of other rows                             rows
@@ -64,21 +65,22 @@ RLOO = {
     "kl": {"weight": WEIGHT, "form": "k1_in_reward"},
 }  # fmt: skip
 GAE_1 = {"gae_lambda": 1.0, "whiten": False, "kl_weight": WEIGHT}
-BIASED = "ratio drawn score kl advantages rows"
-"""All checks but `gradient`."""
+QUICK = "ratio drawn score advantages rows"
+"""The checks of a single block."""
 CASES = {
     "rloo": Case("grpo", RLOO),
-    "k2": Case("grpo", RLOO | {"kl": {"weight": 3 * WEIGHT, "form": "k2"}}, kl_weight=3 * WEIGHT),
-    "standardised": Case("grpo", RLOO | {"baseline": "group", "standardise": True}, BIASED),
+    "k2": Case("grpo", RLOO | {"kl": {"weight": 3 * WEIGHT, "form": "k2"}}, "gradient " + QUICK, kl_weight=3 * WEIGHT),
+    "standardised": Case("grpo", RLOO | {"baseline": "group", "standardise": True}, QUICK),
     "even": Case("grpo", RLOO | {"standardise": True, "kl": {"weight": 0.0, "form": "k2"}}, "advantages"),
-    "dropout": Case("grpo", RLOO, dropout=0.3),
+    "dropout": Case("grpo", RLOO, QUICK, dropout=0.3),
     "tempered": Case("grpo", RLOO, temperature=0.8),
+    "long": Case("grpo", RLOO, temperature=0.8, blocks=40),
     "ppo": Case("ppo", GAE_1),
-    "whitened": Case("ppo", GAE_1 | {"gae_lambda": 0.9, "whiten": True}, BIASED),
+    "whitened": Case("ppo", GAE_1 | {"gae_lambda": 0.9, "whiten": True}, QUICK),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "long"])
 def test_losses_agree_with_exact_values(name: str) -> None:
     """Gradients within their standard errors, everything else to rounding."""
     assert failed(CASES[name]) == set()
@@ -157,7 +159,7 @@ def next_rows(batch_of: Any, model: Any, task: Any, examples: Any, rows: Any, co
 BUGS = {
     "log-probabilities off by one": Bug("rloo", "ratio gradient", ((policy, "logprobs_of", shifted_targets),)),
     "KL with the other sign": Bug("rloo", "gradient kl", ((policy.Drawn, "log_ratios", lambda of, *a: -of(*a)),)),
-    "KL counted twice": Bug("ppo", "gradient kl", ((policy.Drawn, "log_ratios", lambda of, *a: 2 * of(*a)),)),
+    "KL counted twice": Bug("rloo", "gradient kl", ((policy.Drawn, "log_ratios", lambda of, *a: 2 * of(*a)),)),
     "KL at each token alone": Bug(
         "k2", "gradient", ((grpo, "_k2", lambda _, ratio_N, made: policy.sum_by_row(ratio_N.square(), made) / 2),)
     ),
@@ -207,7 +209,12 @@ BUGS = {
         "rloo", "gradient", ((drawing, "RowSettings", lambda of, *a, **k: of(*a, **k | {"top_p": 0.8})),), False
     ),
     "stale log-probabilities": Bug("tempered", "drawn", ((rollouts.Rollouts, "_with_logprobs", stale),), False),
-    "answers tokenised again": Bug("tempered", "gradient", ((rollouts.Rollouts, "_rollout", tokenised_again),), False),
+    "answers tokenised again": Bug(
+        "rloo", "drawn ratio", ((rollouts.Rollouts, "_rollout", tokenised_again),), False
+    ),
+    "tokenised again before their numbers": Bug(
+        "long", "gradient", ((rollouts.Rollouts, "_rollout", tokenised_again),), False
+    ),
     "the end left out of the answer": Bug(
         "tempered", "drawn", ((rollouts.Rollouts, "_rollout", without_end),), False
     ),

@@ -267,7 +267,7 @@ BROKEN_KTO: dict[str, Any] = {
 def test_kto_with_a_planted_bug_is_not_trls(bug: str, folders: Path) -> None:
     trained = Trained("kto", folders)
     wrong = trained.loss.losses(trained.model, BROKEN_KTO[bug](trained.batch([0, 1, 2, 3]))).mean()
-    assert abs(float(wrong) - TRL["kto"][0]) > 1e-3
+    assert abs(wrong.item() - TRL["kto"][0]) > 1e-3
 
 
 def test_kto_without_its_reference_point_is_not_trls(folders: Path) -> None:
@@ -316,7 +316,7 @@ BROKEN_REWARD: dict[str, Any] = {
 def test_bradley_terry_with_a_planted_bug_is_not_trls(bug: str, folders: Path) -> None:
     trained = Trained("bradley_terry", folders)
     wrong = trained.loss.losses(trained.model, BROKEN_REWARD[bug](trained.batch([0, 1, 2, 3]))).mean()
-    assert abs(float(wrong) - TRL["reward"][0]) > 1e-3
+    assert abs(wrong.item() - TRL["reward"][0]) > 1e-3
 
 
 def test_bradley_terry_has_centred_rewards_only_with_center(folders: Path) -> None:
@@ -326,8 +326,8 @@ def test_bradley_terry_has_centred_rewards_only_with_center(folders: Path) -> No
         with torch.no_grad():
             shift = trained.model.score.weight.new_zeros(1)
         trained.model.score.bias = torch.nn.Parameter(shift + 5.0)
-    assert float(plain.losses([0, 1, 2, 3]).mean()) == pytest.approx(TRL["reward"][0], abs=1e-6)
-    assert float(centred.losses([0, 1, 2, 3]).mean()) > 40
+    assert plain.losses([0, 1, 2, 3]).mean().item() == pytest.approx(TRL["reward"][0], abs=1e-6)
+    assert centred.losses([0, 1, 2, 3]).mean().item() > 40
 
 
 @pytest.mark.parametrize(

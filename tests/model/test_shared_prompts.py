@@ -42,7 +42,7 @@ def computed_together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3", "nanochat"])
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "qwen3", "nanochat"])
 @pytest.mark.parametrize("order", [[0, 3, 6, 1, 4, 2, 5], [0, 1, 2, 3, 4, 5, 6]])
 def test_hidden_gives_states_and_gradients_of_a_row_for_each_answer(
     family: str, order: list[int], computed_together: list[int]
@@ -59,7 +59,7 @@ def test_hidden_gives_states_and_gradients_of_a_row_for_each_answer(
         states.append(x_ND.detach())
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
         model.zero_grad(set_to_none=True)
-    assert computed_together == [7, 3]
+    assert computed_together == [7, 5]  # of the prompts of five, of three and of one id: one, two and two
     torch.testing.assert_close(states[1], states[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
 
@@ -77,7 +77,7 @@ def test_hidden_shares_no_more_than_the_given_first_ids() -> None:
 
 
 def test_hidden_splits_long_rows(monkeypatch: pytest.MonkeyPatch, computed_together: list[int]) -> None:
-    monkeypatch.setattr(shared_prompts, "_LONGEST_ROW", 10)
+    monkeypatch.setattr(shared_prompts, "_longest", lambda _prompt, _d_model: 10)
     monkeypatch.setattr(shared_prompts, "_LEAST_SAVED", 0.0)
     model = network("qwen3")
     inputs_BT, wanted_BT = batch_of([0, 3, 1, 4, 2, 5, 6])
@@ -91,7 +91,18 @@ def test_hidden_computes_rows_by_themselves_where_nothing_is_saved(computed_toge
     inputs_BT, wanted_BT = batch_of([0, 1, 2, 3, 4, 5, 6])
     model = network("qwen3")
     shared_prompts.hidden(model, inputs_BT[:3], wanted_BT[:3])  # three prompts
-    shared_prompts.hidden(network("mistral"), inputs_BT, wanted_BT)  # its window is shorter than the rows
     model.static_shapes = True
     shared_prompts.hidden(model, inputs_BT, wanted_BT)
-    assert computed_together == [3, 7, 7]
+    assert computed_together == [3, 7]
+
+
+@pytest.mark.parametrize(("prompt", "answer", "d_model"), [(17, 13, 96), (30, 22, 96), (44, 15, 576), (5, 40, 96)])
+def test_longest_row_takes_the_least_time_for_an_answer(prompt: int, answer: int, d_model: int) -> None:
+    """Time of a row of S ids: S (2 D + S)."""
+
+    def time_of(answers: float) -> float:
+        ids = prompt + answers * answer
+        return ids * (2 * d_model + ids) / answers
+
+    best = (shared_prompts._longest(prompt, d_model) - prompt) / answer
+    assert time_of(best) <= min(time_of(0.9 * best), time_of(1.1 * best))

@@ -217,10 +217,10 @@ class Rollouts(Experience):
                 f"{_shown(buffer.rollouts[empty[0]])}; look at the start model's answers",
                 file=sys.stderr,
             )
-        if self.settings.samples > 1 and len(flat) == groups:
+        if self._context.compares_samples and self.settings.samples > 1 and len(flat) == groups:
             print(
                 f"warning: {where}: the answers to each prompt all have one score, {float(buffer.scores_E[0]):.6g} for "
-                f"{_shown(buffer.rollouts[0])}; a loss that compares the answers to a prompt learns nothing from it; "
+                f"{_shown(buffer.rollouts[0])}; the loss compares the answers to a prompt and learns nothing from it; "
                 "raise experience.samples or temperature, or take another judge",
                 file=sys.stderr,
             )
