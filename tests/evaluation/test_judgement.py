@@ -166,7 +166,10 @@ def test_params_refuse_a_measure_that_reads_a_model_which_its_own_was_not_made_w
     with pytest.raises(UserError, match="write `null` for no judge"):
         config.check(raw)
     fields["judge"] = {"name": "function", "reads": "inputs/judge.py", "function": "score"}
-    with pytest.raises(UserError, match=r"'inputs/judge\.py', which the model was not made with; one of: models/base, models/chat-full$"):
+    with pytest.raises(
+        UserError,
+        match=r"'inputs/judge\.py', which the model was not made with; one of: models/base, models/chat-full$",
+    ):
         config.check(raw)  # a file cannot be pinned
     for wrong, words in (({"check": "taste"}, "judge.check"), ({"name": "taste"}, "judge")):
         fields["judge"] = truth | wrong
