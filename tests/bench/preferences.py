@@ -76,6 +76,10 @@ def params(world: str, seeds: Sequence[int]) -> dict[str, Any]:
                 recipe["loss"]["kl"]["weight"], recipe["schedule"]["steps"] = FAR["kl_weight"], FAR["steps"]
                 recipe["optimizer"]["learning_rate"] = FAR["learning_rate"]
                 recipe["validation"]["keep"] = "last"
+            if name == "reward":
+                stated = made["download"]["sources"]["taste"]["taste"]
+                ceiling = {key: stated[key] for key in ("noise", "shortcut", "utility")}
+                evaluation["measures"]["reward_pairs"]["ceiling"] = ceiling
             made["finetune"][f"{name}-s{seed}"], made["evaluations"][f"{name}-s{seed}"] = recipe, evaluation
     made["register"]["models"], made["search"], made["experiments"] = [], {}, {}
     return made
@@ -157,8 +161,10 @@ def claims(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     def add(claim: str, values: dict[str, float], holds: dict[str, bool]) -> None:
         if values:
-            made[claim] = {"values": {k: round(v, 4) for k, v in values.items()}, "holds": all(holds.values()),
-                           "mean": round(statistics.fmean(values.values()), 4)}  # fmt: skip
+            known = [value for value in values.values() if math.isfinite(value)]
+            shown = {k: round(v, 4) if math.isfinite(v) else None for k, v in values.items()}
+            mean = round(statistics.fmean(known), 4) if known else None
+            made[claim] = {"values": shown, "holds": all(holds.values()), "mean": mean}
 
     for kind in ("grpo-truth", "ppo-truth", "grpo", "ppo", "dpo", "kto"):
         own = {name: one for name, one in taste.items() if name.rpartition("-s")[0] == kind}
