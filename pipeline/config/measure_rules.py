@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config.params import Params
+from pipeline.config.recipe import Part
 
 
 def faults(params: Params) -> Iterator[str]:
@@ -28,16 +29,22 @@ def faults(params: Params) -> Iterator[str]:
 
 
 def _of_judge(where: str, part: Any, known: set[str]) -> Iterator[str]:
-    """A judge is named or null, and reads something that the model was made with, or that is pinned."""
+    """A judge is named or null, and reads something that the model was made with, or that is pinned.
+
+    Raises:
+        UserError: an unknown judge, or one with wrong settings.
+    """
     if not isinstance(part, Mapping):
         return
     if part.get("name") == "none":
         yield f"{where}.name is 'none'; write `null` for no judge"
-    reads = part.get("reads")
-    if reads is not None and reads not in known and not part.get("sha256"):
+        return
+    settings = Part.model_validate(part).settings("judges", where)
+    if settings.reads not in known and getattr(settings, "sha256", None) is None:
+        pinned = ", or pin a folder below inputs/ by its sha256" if hasattr(settings, "sha256") else ""
         yield (
-            f"{where}.reads is {reads!r}, which the model was not made with; one of: {', '.join(sorted(known))}, or "
-            "pin it by its sha256 (`sha256sum`)"
+            f"{where}.reads is {settings.reads!r}, which the model was not made with; one of: "
+            f"{', '.join(sorted(known))}{pinned}"
         )
 
 

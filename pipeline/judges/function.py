@@ -22,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.judges import Context, Judge, Judged
 
 Score = Callable[[Mapping[str, Any], str], float]
+_FAULTS = (Exception, SystemExit)  # sys.exit(0) would end the training as if it had succeeded
 
 
 class Settings(Section):
@@ -41,7 +42,7 @@ def build(settings: Settings, context: Context) -> "Function":
         raise UserError(f"params.yaml: {context.where}.reads is {settings.reads!r}; there is no such file; write it")
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:
+    except _FAULTS as error:
         raise UserError(f"{_place(path, error)}: {_words(error)}; correct the file") from error
     function = names.get(settings.function)
     if not callable(function):
@@ -67,7 +68,7 @@ class Function(Judge):
         of = f"record {judged.record.get('id')}, answer {judged.text[:60]!r}"
         try:
             found = self._function(dict(judged.record), judged.text)
-        except Exception as error:
+        except _FAULTS as error:
             raise UserError(f"{_place(self._path, error)}: {_words(error)}, for {of}; correct the file") from error
         try:
             score = float(found)
@@ -78,7 +79,7 @@ class Function(Judge):
         return score
 
 
-def _place(path: Path, error: Exception) -> str:
+def _place(path: Path, error: BaseException) -> str:
     """The file, with the line where the error arose in it."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{path}:{error.lineno}"
@@ -86,5 +87,5 @@ def _place(path: Path, error: Exception) -> str:
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -20,6 +20,9 @@ from pipeline.judges import Context, Judge, Judged
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*")
 _GROUPED = re.compile(r"[-+]?\d{1,3}([.,])\d{3}(\1\d{3})*")
 """Thousands apart: by commas, or where there are several groups by points."""
+_DECIMAL = re.compile(r"([-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)|([-+]?(?:\d+|\d{1,3}(?:,\d{3})+))(?:\.(\d+))?")
+"""Thousands by points and a decimal comma, or by commas and a decimal point."""
+_WITHOUT_SIGNS = str.maketrans("", "", ".,")
 
 
 class Settings(Section):
@@ -64,7 +67,10 @@ def expected(record: Mapping[str, Any]) -> str:
 
 
 def last_number(text: str) -> float | None:
-    """The last number in a text, 1,234.5 and 1.234.567 read as English and Turkish write them; None without any."""
+    """The last number in a text, 1,234.5 and 1.234.567,5 read as English and Turkish write them; None without any.
+
+    A single group of three digits is thousands behind a comma and decimals behind a point: 1,234 and 1.234.
+    """
     found = _NUMBER.findall(text)
     if not found:
         return None
@@ -72,10 +78,11 @@ def last_number(text: str) -> float | None:
     grouped = _GROUPED.fullmatch(digits)
     if grouped and (grouped[1] == "," or digits.count(".") > 1):
         return float(digits.replace(grouped[1], ""))
-    try:
-        return float(digits.replace(",", ""))
-    except ValueError:  # 1.2.3 is no number
+    parts = _DECIMAL.fullmatch(digits)
+    if parts is None:  # 1.2.3 is no number
         return None
+    whole, decimals = (parts[1], parts[2]) if parts[1] else (parts[3], parts[4])
+    return float(f"{whole.translate(_WITHOUT_SIGNS)}.{decimals or 0}")
 
 
 def _contains(answer: str, wanted: str, of: str) -> bool:

@@ -43,7 +43,7 @@ RECIPES = {
     "null": ("reward", "dpo", "grpo", "ppo"),
     "shortcut": ("reward", "far"),
 }
-"""World -> its recipes; `far` is `grpo` without a price of the KL, for fewer updates, so that kept states lie close."""
+"""World -> its recipes; `far` is `grpo` without a price of the KL, for fewer updates: its kept states lie close."""
 SHARED = ("base", "sft")
 FAR = {"steps": 60, "kl_weight": 0.0, "learning_rate": 0.0015}
 BUDGET, CHOSEN_KL = 10.0, frontier.kl_of_best(64)
@@ -196,7 +196,7 @@ def claims(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             name: one["along"] for name, one in found.get(world, {}).items() if name.startswith("far-") and one["along"]
         }
         add(f"{world}: turning point of the truth is {'found' if turns else 'not found'}",
-            {name: -1.0 if (d := one["curves"]["true"]["turning"]) is None else d for name, one in far.items()},
+            {name: math.nan if (d := one["curves"]["true"]["turning"]) is None else d for name, one in far.items()},
             {name: one["curves"]["true"]["turns"] is turns for name, one in far.items()})  # fmt: skip
         kept = {name: chosen(one["points"]) for name, one in far.items()}
         add(f"{world}: share of the best true reward at the last state within {CHOSEN_KL:.2f} nats", kept,

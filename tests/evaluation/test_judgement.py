@@ -165,6 +165,16 @@ def test_params_refuse_a_measure_that_reads_a_model_which_its_own_was_not_made_w
     fields["judge"] = {"name": "none", "reads": "models/base"}
     with pytest.raises(UserError, match="write `null` for no judge"):
         config.check(raw)
+    fields["judge"] = {"name": "function", "reads": "inputs/judge.py", "function": "score"}
+    with pytest.raises(
+        UserError,
+        match=r"'inputs/judge\.py', which the model was not made with; one of: models/base, models/chat-full$",
+    ):
+        config.check(raw)  # a file cannot be pinned
+    for wrong, words in (({"check": "taste"}, "judge.check"), ({"name": "taste"}, "judge")):
+        fields["judge"] = truth | wrong
+        with pytest.raises(UserError, match=f"judgement.{words}"):
+            config.check(raw)  # not at the end of a long training
     fields["judge"] = None
     parts = stage_parts("evaluate@chat-full", config.check(raw))
     assert (parts["judges"], parts["tasks"]) == (["rule"], ["instruct", "next_token"])

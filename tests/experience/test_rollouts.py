@@ -10,7 +10,7 @@ import torch
 from pipeline import policy
 from pipeline.errors import UserError
 from pipeline.tasks import IGNORED
-from tests.learners import small
+from tests.learners import TOKENIZER, small
 from tests.rollouts import QUESTIONS, Lengths, learner, rollouts
 
 
@@ -107,8 +107,9 @@ def test_logprobs_are_those_of_the_training_forward_at_the_temperature_of_the_dr
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3", "nanochat"])
 def test_engine_gives_the_logprobs_of_the_training_forward_in_every_family(family: str) -> None:
-    """The first update of a block would otherwise not be on-policy."""
-    experience = rollouts(learner(small(0, family)))
+    """The first update of a block would otherwise not be on-policy; that pass is without dropout too."""
+    experience = rollouts(learner(small(0, family, dropout=0.3)))
+    experience._learner.model.train()
     experience.begin(experience._learner.model, 0)
     ours = [value for rollout in experience._full().rollouts for value in rollout.logprobs]
     again = experience._with_logprobs(experience._learner.model, experience._full())
@@ -128,6 +129,23 @@ def test_drawing_together_as_on_a_gpu_gives_answers_that_end_alike() -> None:
             assert answer.ended == (answer.ids[-1] == of.task.stop)  # type: ignore[attr-defined]
             assert len(answer.ids) <= 5
             assert answer.ended or len(answer.ids) == 5
+
+
+def test_drawing_together_ends_answers_at_end_of_text_where_the_template_ends_turns_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the engine's do: else a GPU would learn from the text behind the end."""
+    from pipeline.experience.rollouts import drawing
+
+    of = learner()
+    end, turn = TOKENIZER.end_of_text, TOKENIZER.special["<|end|>"]
+    monkeypatch.setattr(type(of.task), "stop", turn)
+    drawn = [[7, end, 9], [7, 8, 9, 6, 5], [7], [8, 9, 6, 5, end]]
+    monkeypatch.setattr(drawing, "generate", lambda *_, stop, **__: drawn if stop == {turn} else None)
+    prompts = [of.examples[i].ids for i in range(4)]
+    found = drawing._together(of.model, of.task, prompts, drawing.Draws(1, 5, 1.0, 3), of.compute)  # type: ignore[arg-type]
+    assert [answer.ids for answer in found] == [(7, end), (7, 8, 9, 6, 5), (7, turn), (8, 9, 6, 5, end)]
+    assert [answer.ended for answer in found] == [True, False, True, True]
 
 
 def test_restored_buffer_gives_the_same_batches() -> None:

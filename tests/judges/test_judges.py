@@ -40,6 +40,7 @@ def context(tokenizer: Any = None, template: str = "chat") -> Context:
         ("number", "12 - 5 = 7.", "7", 1.0),
         ("number", "bilmiyorum", "7", 0.0),
         ("number", "7", "8", 0.0),
+        ("number", "Toplam 35 kg", "3,5", 0.0),
     ],
 )
 def test_rule_scores_an_answer_by_the_expected_one(check: str, answer: str, expected: str, score: float) -> None:
@@ -59,9 +60,13 @@ def test_rule_compares_with_the_chosen_answer_of_preferences_and_names_a_record_
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1.234.567 TL", 1234567.0), ("3.5", 3.5), ("1,234.5", 1234.5), ("-7,", -7.0), ("yok", None), ("1.2.3", None)],
-)
-def test_last_number_reads_english_and_turkish_thousands(text: str, number: float | None) -> None:
+    [
+        ("1.234.567 TL", 1234567.0), ("3.5", 3.5), ("1,234.5", 1234.5), ("-7,", -7.0), ("yok", None), ("1.2.3", None),
+        ("3,5 kg", 3.5), ("-0,25", -0.25), ("1.234,5", 1234.5), ("1,234", 1234.0), ("1.234.567,89", 1234567.89),
+        ("1,234,567.5", 1234567.5), ("1,2,3", None), ("12,34.5", None),
+    ],
+)  # fmt: skip
+def test_last_number_reads_english_and_turkish_thousands_and_decimals(text: str, number: float | None) -> None:
     assert last_number(text) == number
 
 
@@ -81,6 +86,7 @@ def test_function_scores_with_the_record_and_the_answer(tmp_path: Path) -> None:
     [
         ("def score(record, answer)\n    return 1\n", r"judge\.py:1: SyntaxError: .*; correct the file"),
         ("x = 1 / 0\n", r"judge\.py:1: ZeroDivisionError: division by zero; correct the file"),
+        ("raise SystemExit(0)\n", r"judge\.py:1: SystemExit: 0; correct the file"),
         (
             "def grade(r, a): ...\n",
             r"it has no function 'score', which finetune\.tuned\.judge\.function names",
@@ -98,6 +104,7 @@ def test_function_names_file_and_line_of_a_file_that_cannot_judge(tmp_path: Path
     ("body", "words"),
     [
         ("return record['missing']", r"judge\.py:2: KeyError: 'missing', for record r1, answer 'abc'; correct"),
+        ("raise SystemExit(0)", r"judge\.py:2: SystemExit: 0, for record r1, answer 'abc'; correct the file"),
         ("return None", r"score gives None for record r1, answer 'abc'; expected a finite number"),
         ("return float('nan')", r"score gives nan for record r1"),
     ],
@@ -147,6 +154,15 @@ def test_reward_model_gives_the_score_of_prompt_and_answer(reward: tuple[Path, G
     assert judge.scores(answers).tolist() == pytest.approx(expected, abs=1e-6)
     assert judge.scores(answers[1:]).tolist() == pytest.approx(expected[1:], abs=1e-6)
     assert not any(p.requires_grad for p in judge.model.parameters())
+
+
+def test_reward_model_reads_the_end_of_a_text_that_is_longer_than_its_context(reward: tuple[Path, GPT, Any]) -> None:
+    folder, model, tokenizer = reward
+    judge = build("judges", "reward_model", context(tokenizer), reads=str(folder))
+    prompt, answer = tuple(range(5, 45)), tuple(range(50, 62))
+    with torch.no_grad():
+        expected = float(model.classify(torch.tensor([[*prompt, *answer][-48:]]))[0, 0])
+    assert judge.scores([Judged({}, prompt, answer, "")]).tolist() == pytest.approx([expected], abs=1e-6)
 
 
 def test_reward_model_refuses_another_pin_template_vocabulary_or_kind_of_model(reward: tuple[Path, GPT, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import answer_passes
+from pipeline import answer_passes, policy
 from pipeline.contracts import Rollout
 from pipeline.errors import UserError
 from pipeline.experience import batch_of
@@ -124,18 +124,19 @@ def test_grpo_tells_the_share_of_rows_with_an_advantage_and_the_kl() -> None:
     assert made.figures["kl_nats"] > 0
 
 
-def test_held_out_gives_the_exact_kl_of_an_exact_sample() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_held_out_gives_the_exact_kl_of_an_exact_sample(temperature: float) -> None:
     """All answers, each weighted by its probability: then the mean of the sums over steps is the KL itself."""
     made = world(kl={"weight": 0.3, "form": "k2"})
-    exact = oracle.exact(made.model, made.reference)
+    exact = oracle.exact(made.model, made.reference, temperature)
     rows, weights = [], []
     for (prompt, answer), logprobs in exact.logprobs.items():
         rows.append(Rollout({}, prompt, answer, logprobs, "", answer[-1] == oracle.STOP, len(rows)))
         weights.append(math.exp(sum(logprobs)) / len(oracle.RECORDS))
     total = dict.fromkeys(("reward", "kl_nats", "answer_tokens", "ended_share", "loss"), 0.0)
     for row, weight in zip(rows, weights, strict=True):
-        buffer = Buffer(0, [row], np.arange(1), torch.tensor([1.0]), 1.0, oracle.MAX_TOKENS)
-        buffer.columns = {"temperature": torch.ones(1)}
+        buffer = Buffer(0, [row], np.arange(1), torch.tensor([1.0]), temperature, oracle.MAX_TOKENS)
+        buffer.columns = {"temperature": torch.tensor([temperature])}
         batch = batch_of(made.model, oracle.task(), buffer, np.arange(1), buffer.all_columns)
         found = made.loss.validate(made.model, [batch])
         assert found is not None
@@ -144,6 +145,15 @@ def test_held_out_gives_the_exact_kl_of_an_exact_sample() -> None:
     assert total["reward"] == pytest.approx(1.0, abs=1e-5)
     assert total["loss"] == pytest.approx(0.3 * float(exact.kl) - 1.0, rel=1e-4)
     assert total["answer_tokens"] == pytest.approx(sum(w * len(r.answer) for w, r in zip(weights, rows, strict=True)))
+
+
+def test_columns_do_not_depend_on_the_rows_that_are_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of a large vocabulary is computed in parts, which must come back to their own rows."""
+    made = world(kl={"weight": 0.1, "form": "k3"})
+    whole = made.buffer.columns["reference_logprobs"]
+    monkeypatch.setattr(policy, "_ROWS", (5, 5))
+    parts = made.loss.columns(made.model, made.buffer)["reference_logprobs"]
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo"])

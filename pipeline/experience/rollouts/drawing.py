@@ -2,7 +2,7 @@
 
 On a CPU the decoding engine draws them: answers leave the batch where they end, and the answers to one prompt share its
 prefill. It gives the log-probabilities too where they are those of the training forward up to 1e-6 nats: at temperature
-1, in float32, with the network that is trained (tests/experience/test_drawing.py). Elsewhere (bfloat16, lowered
+1, in float32, with the network that is trained (tests/experience/test_rollouts.py). Elsewhere (bfloat16, lowered
 weights, other temperatures, a GPU) a pass of the training forward gives them, so that the ratio of the first update of
 a block to the policy that answered is 1 up to rounding.
 """
@@ -113,8 +113,14 @@ def _together(model: GPT, task: Task, prompts: Sequence[Sequence[int]], draws: D
             stop={task.stop}, generator=torch.Generator(device).manual_seed(draws.seed),
         )  # fmt: skip
     room = model.room()
-    answers = []
-    for prompt, ids in zip(rows, found, strict=True):
-        ended = len(ids) < min(draws.max_tokens, room - len(prompt))
-        answers.append(Answer((*ids, task.stop) if ended else tuple(ids), None, ended))
-    return answers
+    return [
+        _ended(ids, min(draws.max_tokens, room - len(prompt)), task) for prompt, ids in zip(rows, found, strict=True)
+    ]
+
+
+def _ended(ids: list[int], longest: int, task: Task) -> Answer:
+    """The answer of drawn ids without the stop id: they end at end-of-text too, as the engine's do."""
+    end = task.tokenizer.end_of_text
+    if end in ids:
+        return Answer(tuple(ids[: ids.index(end) + 1]), None, True)
+    return Answer((*ids, task.stop), None, True) if len(ids) < longest else Answer(tuple(ids), None, False)
