@@ -24,6 +24,8 @@ def faults(params: Params) -> Iterator[str]:
                     f"{', '.join(sorted(models))}, or null"
                 )
             yield from _of_ceiling(where, fields, params)
+            if fields.get("states"):
+                yield from _of_states(where, fields, model, params)
             for key in ("judge", "truth"):
                 yield from _of_judge(f"{where}.{key}", fields.get(key), {f"models/{name}" for name in models} | judges)
 
@@ -59,6 +61,18 @@ def _of_ceiling(where: str, fields: Mapping[str, Any], params: Params) -> Iterat
         yield (
             f"{where}.ceiling is {dict(fields['ceiling'])}, and download.sources.{fields['source']}.taste states "
             f"{stated}; write those, or null"
+        )
+
+
+def _of_states(where: str, fields: Mapping[str, Any], model: str, params: Params) -> Iterator[str]:
+    """Kept states are those of a recipe, and their curve begins at the model that it starts from."""
+    recipe = params.finetune.get(model)
+    if recipe is None or not recipe.states:
+        yield f"{where}.states is true, and finetune.{model}.states keeps none; set one of them"
+    elif fields.get("parent") != recipe.start:
+        yield (
+            f"{where}.parent is {fields.get('parent')!r}, and the states of {model} begin at {recipe.start!r}; write "
+            "that, or states: false"
         )
 
 

@@ -176,5 +176,15 @@ def test_params_refuse_a_measure_that_reads_a_model_which_its_own_was_not_made_w
         with pytest.raises(UserError, match=f"judgement.{words}"):
             config.check(raw)  # not at the end of a long training
     fields["judge"] = None
+    raw["evaluations"]["chat-full"]["measures"]["judgement"] = fields | {"states": True}
+    raw["finetune"]["chat-full"]["states"] = 0
+    with pytest.raises(UserError, match=r"states is true, and finetune\.chat-full\.states keeps none"):
+        config.check(raw)
+    raw["finetune"]["chat-full"]["states"] = 4
+    config.check(raw)
+    raw["evaluations"]["chat-full"]["measures"]["judgement"] |= {"parent": None}
+    with pytest.raises(UserError, match=r"parent is None, and the states of chat-full begin at 'base'"):
+        config.check(raw)
+    raw["evaluations"]["chat-full"]["measures"]["judgement"] = fields
     parts = stage_parts("evaluate@chat-full", config.check(raw))
     assert (parts["judges"], parts["tasks"]) == (["rule"], ["instruct", "next_token"])
