@@ -94,8 +94,8 @@ class _Setting(NamedTuple):
 def measure(settings: Settings, subject: Subject) -> Measured:
     """true_reward and judge_reward (means), true_win_rate and judge_win_rate against the parent with their 95 %
     intervals, kl_nats with its log-ratio estimate, answer_tokens, ended_share; with a pool best_possible_reward and
-    best_possible_share, the model's reward as a share of it; details: wins, samples beside the parent's, best-of-n, the
-    best possible by KL, and the states along the training.
+    best_possible_share, the model's reward as a share of it (not by a reward model, whose scores have no zero);
+    details: wins, samples beside the parent's, best-of-n, the best possible by KL, and the states along the training.
 
     Raises:
         UserError: no prompts, neither judge nor truth, no parent where one is needed, or a judge that cannot score.
@@ -225,7 +225,8 @@ def _frontier(
     possible = [{"budget_nats": budget} | frontier.best_at(budget, pool[value])._asdict() for budget in budgets]
     best = float(possible[-1]["reward"])
     metrics = {"best_possible_reward": best}
-    if best > 0:
+    has_zero = value == "true" or (settings.judge is not None and settings.judge.name != "reward_model")
+    if best > 0 and has_zero:  # of a reward model only differences mean anything
         metrics["best_possible_share"] = float(rewards[value].mean()) / best
     return {"in": value, "samples": settings.pool, "best_of": best_of, "best_possible": possible}, metrics
 

@@ -122,6 +122,18 @@ def test_judgement_measures_the_kept_states_and_leaves_the_model_as_it_was(subje
         pass
 
 
+def test_frontier_gives_no_share_of_a_reward_without_a_zero() -> None:
+    """Lost otherwise: the same reward model, its scores moved by a constant, gives any share one likes."""
+    pool = np.random.default_rng(1).random((4, 8))
+    fields: dict[str, Any] = {"split": "test", "max_records": None, "parent": "ref", "samples": 2, "max_tokens": 8,
+                              "pool": 8}  # fmt: skip
+    for judge, expected in ((LONG, True), ({"name": "reward_model", "reads": "models/r", "sha256": None}, False)):
+        settings = judgement.Settings.model_validate(fields | {"judge": judge})
+        _, metrics = judgement._frontier(settings, {"judge": pool}, {"judge": pool[:, :2]})
+        assert ("best_possible_share" in metrics) is expected
+        assert "best_possible_reward" in metrics
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
