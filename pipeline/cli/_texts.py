@@ -15,7 +15,8 @@ def read_texts(path: Path, column: str, identity: str) -> tuple[list[str], list[
     """Texts and ids of a file, in its order.
 
     Args:
-        path: UTF-8, of a suffix in SUFFIXES.
+        path: UTF-8, of a suffix in SUFFIXES; columns of csv apart by commas, semicolons or tabs, whichever its first
+            line has most of.
         column: the column of the texts; of txt the line is the text.
         identity: the column of the ids; a file without it has the row numbers, from 1.
 
@@ -55,7 +56,9 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as stream:
         if path.suffix == ".csv":
-            yield from csv.DictReader(stream)
+            heads = stream.readline()
+            stream.seek(0)
+            yield from csv.DictReader(stream, delimiter=max(",;\t", key=heads.count))
         elif path.suffix == ".txt":
             yield from ({"text": line} for line in stream.read().splitlines() if line.strip())
         else:

@@ -138,8 +138,10 @@ def test_rate_says_where_prompts_run_out(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("inputs").mkdir(exist_ok=True)
-    Path("inputs/prompts.csv").write_text("prompt\n" + "\n".join(f"Say {n}" for n in range(6)), encoding="utf-8")
-    assert rate("1|" * 9, monkeypatch, "--prompts", "inputs/prompts.csv", "--count", "9") == 1
+    Path("inputs/prompts.csv").write_text(
+        "istem;no\n" + "\n".join(f"Say {n};{n}" for n in range(6)), encoding="utf-8-sig"
+    )
+    assert rate("1|" * 9, monkeypatch, "--prompts", "inputs/prompts.csv", "--column", "istem", "--count", "9") == 1
     assert "No further prompt is left" in capsys.readouterr().out
 
 
