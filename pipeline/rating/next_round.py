@@ -5,8 +5,10 @@ models gave the answers. They stay in the data with their model's hash and are m
 `mixture` over the column `model_sha256`: most of every batch is of the newest round.
 """
 
+import glob
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ _LOSS = {"name": "dpo", "beta": 1.0, "sft_weight": 0.3}
 """Near the reference, and with the likelihood of chosen answers held too: on a few hundred pairs of own answers dpo
 alone takes it from both answers and gives it to texts that nobody judged. By `tests.bench.rounds`' first round."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_ANSWERING = frozenset({"instruct", "preference"})
+_ANSWERING = frozenset({"instruct", "preference", "thumbs", "prompts"})
 """Tasks whose template and limits a recipe over preferences takes over."""
 
 
@@ -55,22 +57,12 @@ def add(path: Path, model: str, model_sha256: str) -> Added:
         UserError: a model that no recipe of params.yaml makes, or that has changed since; a file without a choice; a
             params.yaml that config refuses afterwards. Nothing is written then.
     """
-    if not _NAME.fullmatch(path.stem):
-        raise UserError(
-            f"{path}: source and recipe are named as the file, {path.stem!r}; expected letters without accents, "
-            "digits, - and _: name it otherwise"
-        )
     text = PARAMS.read_text(encoding="utf-8")
     raw: Any = yaml.safe_load(text)
     names = Added(path.stem, f"{model}-{path.stem}")
+    _require_own_source(raw, path)
     recipe = _recipe(raw, path, model, model_sha256)
     source = SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)}
-    known = raw["download"]["sources"].get(names.source)
-    if known is not None and known.get("path") != source["path"]:
-        raise UserError(
-            f"{PARAMS}: download.sources.{names.source} is another source, and that of {path} would have its name; "
-            "name the file of the round otherwise"
-        )
     new = {
         ("download", "sources"): {names.source: source},
         ("finetune",): {names.recipe: recipe},
@@ -96,11 +88,32 @@ def add(path: Path, model: str, model_sha256: str) -> Added:
     return names
 
 
+def _require_own_source(raw: Any, path: Path) -> None:
+    """Raises UserError where a source cannot be named as the file, another one is, or one reads the file already."""
+    if not _NAME.fullmatch(path.stem):
+        raise UserError(
+            f"{path}: source and recipe are named as the file, {path.stem!r}; expected letters without accents, "
+            "digits, - and _: name it otherwise"
+        )
+    for other, read in _journals(raw):
+        if read == path and other != path.stem:
+            raise UserError(
+                f"{PARAMS}: download.sources.{other} reads {path} already, and every rating would come twice; name the "
+                "file of the round otherwise: --to"
+            )
+    known = raw["download"]["sources"].get(path.stem)
+    if known is not None and known.get("path") != path.as_posix():
+        raise UserError(
+            f"{PARAMS}: download.sources.{path.stem} is another source, and that of {path} would have its name; "
+            "name the file of the round otherwise"
+        )
+
+
 def _recipe(raw: Any, path: Path, model: str, model_sha256: str) -> dict[str, Any]:
     base = raw["finetune"].get(model)
     if base is None or base["task"]["name"] not in _ANSWERING:
         raise UserError(
-            f"finetune.{model}: no recipe of {PARAMS} with task {' or '.join(sorted(_ANSWERING))} makes the rated "
+            f"finetune.{model}: no recipe of {PARAMS} with one of the tasks {', '.join(sorted(_ANSWERING))} makes the rated "
             f"model; write a recipe with `data: preferences` and `loss: {{name: dpo, ...}}` by hand"
         )
     if files.sha256_of(MODELS / model) != model_sha256:
@@ -165,16 +178,20 @@ def _pairs(path: Path) -> int:
 def _earlier(raw: Any, path: Path) -> list[str]:
     """Hashes of the models of earlier rounds, each once, in the order of their sources."""
     found: dict[str, None] = {}
-    for source in raw["download"]["sources"].values():
-        other = Path(source.get("path", ""))
-        if source["name"] != "journal" or other == path or not other.is_file() or not source.get("choices"):
-            continue
-        for _, line in snapshot.read(other):
+    for _, other in _journals(raw):
+        for _, line in snapshot.read(other) if other != path else ():
             if isinstance(line, dict) and any(
                 rating["form"] == "choice" and rating["value"] != "tie" for rating in line["ratings"]
             ):
                 found[line["model_sha256"]] = None
     return list(found)
+
+
+def _journals(raw: Any) -> Iterator[tuple[str, Path]]:
+    """Source and file of every snapshot whose choices become preferences."""
+    for name, source in raw["download"]["sources"].items():
+        if source["name"] == "journal" and source.get("choices"):
+            yield from ((name, Path(found)) for found in sorted(glob.glob(source["path"], recursive=True)))
 
 
 def _written(new: dict[tuple[str, ...], dict[str, Any]]) -> str:

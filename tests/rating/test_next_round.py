@@ -72,15 +72,31 @@ def test_write_mixes_earlier_rounds_in_as_replay(project: Path, model: Model) ->
         )
         Path("params.yaml").write_text(text, encoding="utf-8")
         assert list(params()["download"]["sources"]) == [*raw["download"]["sources"], path.stem]
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("inputs/old-2.jsonl", "inputs/*.jsonl"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"old-2 reads inputs/ratings-1\.jsonl already"):
+        next_round.add(Path("inputs/ratings-1.jsonl"), "chat-full", model.sha256)
+    Path("params.yaml").write_text(text.replace("inputs/old-2.jsonl", "inputs/*-2.jsonl"), encoding="utf-8")
     next_round.add(Path("inputs/ratings-1.jsonl"), "chat-full", model.sha256)
     recipe = params()["finetune"]["chat-full-ratings-1"]
     assert recipe["ordering"]["shares"] == {model.sha256: 3.0, "1" * 64: 1.0, "2" * 64: 1.0}
 
 
+def test_write_takes_the_limits_of_a_model_that_learned_from_a_judge(project: Path, model: Model) -> None:
+    rated("inputs/ratings-1.jsonl")
+    raw = params()
+    raw["finetune"]["chat-full"]["task"] |= {"name": "prompts", "max_tokens": 77}
+    recipe = next_round._recipe(raw, Path("inputs/ratings-1.jsonl"), "chat-full", model.sha256)
+    assert (recipe["task"]["name"], recipe["task"]["max_tokens"]) == ("preference", 77)
+
+
 def test_write_refuses_what_gives_no_round(project: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     rated("inputs/ratings-1.jsonl")
     path, before = Path("inputs/ratings-1.jsonl"), Path("params.yaml").read_bytes()
-    with pytest.raises(UserError, match=r"finetune\.spam-full: no recipe .* with task instruct or preference"):
+    with pytest.raises(
+        UserError,
+        match=r"finetune\.spam-full: no recipe .* with one of the tasks instruct, preference, prompts, thumbs",
+    ):
         next_round.add(path, "spam-full", model.sha256)
     with pytest.raises(UserError, match="is no longer the rated model"):
         next_round.add(path, "chat-full", "0" * 64)
