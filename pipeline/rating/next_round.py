@@ -113,8 +113,8 @@ def _recipe(raw: Any, path: Path, model: str, model_sha256: str) -> dict[str, An
     base = raw["finetune"].get(model)
     if base is None or base["task"]["name"] not in _ANSWERING:
         raise UserError(
-            f"finetune.{model}: no recipe of {PARAMS} with one of the tasks {', '.join(sorted(_ANSWERING))} makes the rated "
-            f"model; write a recipe with `data: preferences` and `loss: {{name: dpo, ...}}` by hand"
+            f"finetune.{model}: no recipe of {PARAMS} with one of the tasks {', '.join(sorted(_ANSWERING))} makes the "
+            "rated model; write a recipe with `data: preferences` and `loss: {name: dpo, ...}` by hand"
         )
     if files.sha256_of(MODELS / model) != model_sha256:
         raise UserError(

@@ -141,10 +141,13 @@ def opened(path: Path, model: Model, rater: str, consent: str) -> Iterator[Ratin
 
 
 def round_path(folder: Path, sha256: str) -> Path:
-    """The file of this model's round, `ratings-<n>.jsonl`: the first that is about it, else the first free number."""
+    """The file of this model's round, `ratings-<n>.jsonl`: the first that is about it, else the first free number.
+
+    The number of a file that DVC tracks and has not fetched is not free.
+    """
     number = 1
-    while (path := folder / f"ratings-{number}.jsonl").exists():
-        first = next((line for _, line in snapshot.read(path)), None)
+    while (path := folder / f"ratings-{number}.jsonl").exists() or Path(f"{path}.dvc").exists():
+        first = next((line for _, line in snapshot.read(path)), None) if path.exists() else None
         if isinstance(first, dict) and first["model_sha256"] == sha256:
             return path
         number += 1

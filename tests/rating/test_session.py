@@ -223,6 +223,8 @@ def test_file_is_refused_where_another_round_or_process_owns_it(project: Path, m
     with pytest.raises(UserError, match=r"line 1 rates the model 000000000000\.\.\."), opened(TO):
         pass
     assert ratings_file.round_path(Path("inputs"), model.sha256) == Path("inputs/ratings-2.jsonl")
+    Path("inputs/ratings-2.jsonl.dvc").touch()  # tracked, and not fetched
+    assert ratings_file.round_path(Path("inputs"), model.sha256) == Path("inputs/ratings-3.jsonl")
     TO.write_text("[]\n")
     with pytest.raises(UserError, match="line 1: found list"), opened(TO):
         pass
