@@ -78,6 +78,7 @@ def test_judgement_shows_a_judge_that_contradicts_the_truth(subject: Subject) ->
     assert metrics["true_reward"] == -metrics["judge_reward"]
     assert metrics["judge_win_rate_low"] <= metrics["judge_win_rate"] <= metrics["judge_win_rate_high"]
     assert metrics["kl_nats"] > 0
+    assert metrics["kl_log_ratio_nats"] == pytest.approx(metrics["kl_nats"], abs=0.1)  # of the model to ref, not back
     by = {one.metric: float(np.mean(one.values)) for one in outcomes}
     assert {name: metrics[name] for name in by} == pytest.approx(by)
     assert set(by) == {"true_reward", "judge_reward", "true_win_rate", "judge_win_rate", "kl_nats", "answer_tokens"}
@@ -97,7 +98,9 @@ def test_judgement_of_a_model_beside_itself_has_no_kl_and_wins_half(subject: Sub
     assert details["wins"]["true"]["verdict"] == "cannot tell"
 
 
-def test_judgement_measures_the_kept_states_and_leaves_the_model_as_it_was(subject: Subject) -> None:
+def test_judgement_measures_the_kept_states_and_leaves_the_model_as_it_was(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     for update in (2, 5, 9):
         folder = Path(f"models/m.states/step-{update:08d}")
@@ -106,7 +109,13 @@ def test_judgement_measures_the_kept_states_and_leaves_the_model_as_it_was(subje
         own["model.embed.weight"] = own["model.embed.weight"] * (1 + update / 100)
         save_file(own | {"optimizer.0.step": torch.tensor(1.0)}, folder / "tensors.safetensors")
     integrity.write_manifest(Path("models/m.states"))
-    _, details, _ = measured(subject, states=True)
+    fitted: list[np.ndarray] = []
+    fit = judgement.frontier.fit
+    monkeypatch.setattr(judgement.frontier, "fit", lambda kl, gains, seed: fitted.append(gains) or fit(kl, gains, seed))
+    metrics, details, _ = measured(subject, states=True)
+    for name, gains_CP in zip(("true", "judge"), fitted, strict=True):
+        gains = [point[f"{name}_reward"] - metrics[f"{name}_reward_parent"] for point in details["along"]["points"]]
+        assert np.mean(gains_CP, axis=1) == pytest.approx(gains)
     points, curves = details["along"]["points"], details["along"]["curves"]
     assert [point["update"] for point in points] == [0, 2, 5, 9]
     assert [point["kl_nats"] for point in points] == sorted(point["kl_nats"] for point in points)

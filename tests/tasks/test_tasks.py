@@ -62,6 +62,17 @@ def made(name: str, **changes: Any) -> Any:
     return variants.build("tasks", name, CONTEXT, **changes)
 
 
+def test_thumbs_are_up_for_liked_and_chosen_answers_alone() -> None:
+    """Lost otherwise: kto raises the answers that people disliked."""
+    task = made("thumbs")
+    pairs = task.collate([task.example(record) for record in RECORDS])
+    assert pairs["good"].tolist() == [[True, True], [False, False]]  # the chosen answers, the rejected ones
+    rated = {"prompt": "Nerede?", "history": None, "answers": '["İzmir"]'}
+    batch = task.collate([task.example(rated | {"verdict": f"thumb:{value}"}) for value in ("down", "up")])
+    assert batch["good"].tolist() == [[False, True]]
+    assert isinstance(task.example(rated | {"verdict": "choice:0"}), Reason)
+
+
 @pytest.mark.parametrize("variant", TAUGHT, ids=str)
 def test_every_task_gives_a_loss_per_example_and_lowers_it(variant: Variant) -> None:
     """Two dozen updates on two examples must lower the loss of any task."""
