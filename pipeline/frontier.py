@@ -26,6 +26,7 @@ from pipeline.seeds import seed_for
 Floats = npt.NDArray[np.float64]
 LEAST_CHECKPOINTS = 3
 """With a KL above 0, that a curve is fitted through."""
+_LEAST_FALL = 1e-9  # above rounding
 _STEEPEST = 1e-6  # of beta: a sharper tilt takes the best samples alone
 
 
@@ -49,7 +50,7 @@ class Curve(NamedTuple):
     alpha: float
     beta: float
     turning: float | None
-    """Square root of the KL at which the curve is highest; None where that is not in the range measured."""
+    """Square root of the KL at which the curve is highest: 0 where it only falls, None where it only rises."""
     fall: float
     """Gain at the best checkpoint less that at the last one. The best one is chosen on a third of the prompts
     and measured on the others, so that chance makes no peak."""
@@ -62,7 +63,7 @@ class Curve(NamedTuple):
 
         The curve alone would find one in every gain that levels off.
         """
-        return self.turning is not None and self.fall_low > 0
+        return self.turning is not None and self.fall_low > _LEAST_FALL
 
     def gain(self, kl_nats: float) -> float:
         """The fitted gain at a KL."""
@@ -172,10 +173,13 @@ def _gain(alpha: float, beta: float, distance: float) -> float:
 
 
 def _turning(alpha: float, beta: float, furthest: float) -> float | None:
-    """The distance at which the curve is highest, exp(alpha / beta - 1); None where that is beyond the furthest."""
-    if beta <= 0 or (power := alpha / beta - 1) >= math.log(furthest):
-        return None
-    return math.exp(power)
+    """The distance up to `furthest` at which the curve is highest; None where that is the furthest itself.
+
+    A peak is at exp(alpha / beta - 1) if beta is above 0; a curve that ends below its start has its highest place at 0.
+    """
+    if beta > 0 and (power := alpha / beta - 1) < math.log(furthest):
+        return math.exp(power)
+    return 0.0 if _gain(alpha, beta, furthest) < 0 else None
 
 
 def within_budget(kl_nats_C: Sequence[float], budget_nats: float) -> int:

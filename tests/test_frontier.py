@@ -84,6 +84,8 @@ def test_fit_finds_the_planted_turning_point_and_none_in_a_rising_curve() -> Non
     rising = frontier.fit(kl.tolist(), (0.3 * (1 - np.exp(-np.sqrt(kl))))[:, None] + noise)
     assert rising.turning is not None
     assert not rising.turns
+    falling = frontier.fit(kl.tolist(), (-0.05 * np.sqrt(kl))[:, None] + noise)
+    assert (falling.turning, falling.turns) == (0.0, True)
     with pytest.raises(ValueError, match="2 checkpoints with a KL above 0 and 150 prompts"):
         frontier.fit([0.0, 1.0, 2.0], noise[:3])
 

@@ -35,6 +35,8 @@ class Round:
     """Decides in place of a person."""
     rater: str
     settings: Settings
+    said: tuple[str, ...] = ()
+    """The other options of the command, as words, with which the same round is continued."""
 
 
 def words_of(params: Params) -> Words:
@@ -72,12 +74,12 @@ def rate(wanted: Round, write: bool, said: IO[str], shown: IO[str]) -> int:
     for line in told(outcome, wanted.settings.count, path, words):
         click.echo(line)
     if outcome.rated:
-        steps = [] if outcome.ended != "quit" else [(_again(wanted, path), "continue")]
+        steps = [] if outcome.ended != "quit" else [(_again(wanted, path, wanted.settings.count), "continue")]
         if write:
             added = next_round.add(path, model.name, model.sha256)
             click.echo(words("rate.written", params=PARAMS, **asdict(added)))
         else:
-            steps.append((f"{_again(wanted, path)} --count {outcome.rated} --write", "write"))
+            steps.append((f"{_again(wanted, path, outcome.rated)} --write", "write"))
         click.echo(_next(steps, path, f"{model.name}-{path.stem}", words))
     return 1 if outcome.ended == "prompts" else 0
 
@@ -95,8 +97,9 @@ def told(outcome: Outcome, count: int, path: Path, words: Words) -> list[str]:
     return lines
 
 
-def _again(wanted: Round, path: Path) -> str:
-    return spoken(shlex.join(["rate", wanted.model, "--to", path.as_posix()]))
+def _again(wanted: Round, path: Path, count: int) -> str:
+    """The command that continues the round: other options would ask about other answers, or for another person."""
+    return spoken(shlex.join(["rate", wanted.model, "--to", path.as_posix(), *wanted.said, "--count", str(count)]))
 
 
 def _next(first: list[tuple[str, str]], path: Path, recipe: str, words: Words) -> str:

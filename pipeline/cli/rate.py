@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from pipeline.cli._command import UserPath, verb
+from pipeline.cli._command import UserPath, shown, verb
 
 GROUP = "Use a model"
 ORDER = 33
@@ -74,7 +75,21 @@ def command(  # noqa: PLR0913 - each is an option
     settings = Settings(count, Sampling(max_tokens, temperature, top_k, top_p), seed)
     texts = None if prompts == "records" else _texts(prompts, column)
     function = None if by is None else Function.of(by)
-    return rate(Round(model, texts, path, function, rater or getpass.getuser(), settings), write, sys.stdin, sys.stdout)
+    person = rater or getpass.getuser()
+    return rate(Round(model, texts, path, function, person, settings, _said()), write, sys.stdin, sys.stdout)
+
+
+def _said() -> tuple[str, ...]:
+    """The options that were given and decide about the round, as words; its length and --write left out."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("model", "path", "count", "write"):
+            value = context.params[name]
+            words += [option.opts[0], shown(value) if isinstance(value, Path) else str(value)]
+    return tuple(words)
 
 
 def _texts(prompts: str, column: str) -> list[str]:

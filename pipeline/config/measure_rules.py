@@ -23,6 +23,7 @@ def faults(params: Params) -> Iterator[str]:
                     f"{where}.parent is {parent!r}, which {model} was not trained from; one of: "
                     f"{', '.join(sorted(models))}, or null"
                 )
+            yield from _of_ceiling(where, fields, params)
             for key in ("judge", "truth"):
                 yield from _of_judge(f"{where}.{key}", fields.get(key), {f"models/{name}" for name in models} | judges)
 
@@ -44,6 +45,20 @@ def _of_judge(where: str, part: Any, known: set[str]) -> Iterator[str]:
         yield (
             f"{where}.reads is {settings.reads!r}, which the model was not made with; one of: "
             f"{', '.join(sorted(known))}{pinned}"
+        )
+
+
+def _of_ceiling(where: str, fields: Mapping[str, Any], params: Params) -> Iterator[str]:
+    """A ceiling has the figures of the world whose pairs are measured: others would be a false yardstick."""
+    source = params.download.sources.get(str(fields.get("source")))
+    taste = getattr(source, "taste", None)
+    if not (isinstance(fields.get("ceiling"), Mapping) and isinstance(taste, Mapping)):
+        return
+    stated = {key: taste.get(key) for key in fields["ceiling"]}
+    if stated != fields["ceiling"]:
+        yield (
+            f"{where}.ceiling is {dict(fields['ceiling'])}, and download.sources.{fields['source']}.taste states "
+            f"{stated}; write those, or null"
         )
 
 

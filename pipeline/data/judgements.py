@@ -35,6 +35,7 @@ _WORDS = {
 _SIGNS = {"👍": "up", "👎": "down", "+": "up", "-": "down", "+1": "up", "-1": "down", "=": TIE}
 _OTHERS = """answer response option model output completion candidate text side is better bothbad good bad thumb thumbs
 cevap yanit yaniti secenek taraf daha de yok"""
+_SIGNED = re.compile(r"[-+−]\s*\d")
 _BESIDE = frozenset(_OTHERS.split())
 """Words that may stand beside one of the above: `answer A`, `model_b`, `thumbs up`, `fark yok`, `tie (bothbad)`."""
 _KNOWN = {word: meaning for meaning, words in _WORDS.items() for word in words.split() if meaning in ("up", "down")}
@@ -81,7 +82,11 @@ def choice_of(value: Any, labels: dict[str, str], columns: dict[str, str]) -> st
     by_name = {columns.get(side, side): side for side in ("first", "second")}
     if cell in by_name:
         return by_name[cell]
-    return TIE if _SIGNS.get(cell) == TIE else _SIDES.get(_bare(cell, _SIDES))
+    if _SIGNS.get(cell) == TIE:
+        return TIE
+    if _SIGNED.match(cell):  # of -1 and 1 either may be the first answer
+        return None
+    return _SIDES.get(_bare(cell, _SIDES))
 
 
 def thumb_of(value: Any, labels: dict[str, str]) -> str | None:

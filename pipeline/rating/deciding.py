@@ -121,7 +121,7 @@ class Function:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{path}: {_place(error, path)}{type(error).__name__}: {error}") from None
         if not callable(rate := getattr(module, "rate", None)):
             raise UserError(f'{path}: has no function rate(prompt, first, second), which returns 0, 1 or "tie"')
@@ -137,7 +137,7 @@ class Function:
         first, second = (answer.text for answer in pair.answers)
         try:
             value = self.rate(pair.asked.text, first, second)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"{self.path}: {_place(error, self.path)}{type(error).__name__}: {error}; the prompt was "
                 f"{pair.asked.text!r:.80}; ratings so far are kept"
@@ -155,7 +155,7 @@ def _plain(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), printable)
 
 
-def _place(error: Exception, path: Path) -> str:
+def _place(error: BaseException, path: Path) -> str:
     """`line 12: ` of the user's file; empty where the error has no line in it."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"line {error.lineno}: "

@@ -6,6 +6,7 @@ models gave the answers. They stay in the data with their model's hash and are m
 """
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _LEARNING_RATE = 2e-4
 _LOSS = {"name": "dpo", "beta": 1.0, "sft_weight": 0.3}
 """Near the reference, and with the likelihood of chosen answers held too: on a few hundred pairs of own answers dpo
 alone takes it from both answers and gives it to texts that nobody judged. By `tests.bench.rounds`' first round."""
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _ANSWERING = frozenset({"instruct", "preference"})
 """Tasks whose template and limits a recipe over preferences takes over."""
 
@@ -53,11 +55,22 @@ def add(path: Path, model: str, model_sha256: str) -> Added:
         UserError: a model that no recipe of params.yaml makes, or that has changed since; a file without a choice; a
             params.yaml that config refuses afterwards. Nothing is written then.
     """
+    if not _NAME.fullmatch(path.stem):
+        raise UserError(
+            f"{path}: source and recipe are named as the file, {path.stem!r}; expected letters without accents, "
+            "digits, - and _: name it otherwise"
+        )
     text = PARAMS.read_text(encoding="utf-8")
     raw: Any = yaml.safe_load(text)
     names = Added(path.stem, f"{model}-{path.stem}")
     recipe = _recipe(raw, path, model, model_sha256)
     source = SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)}
+    known = raw["download"]["sources"].get(names.source)
+    if known is not None and known.get("path") != source["path"]:
+        raise UserError(
+            f"{PARAMS}: download.sources.{names.source} is another source, and that of {path} would have its name; "
+            "name the file of the round otherwise"
+        )
     new = {
         ("download", "sources"): {names.source: source},
         ("finetune",): {names.recipe: recipe},

@@ -34,6 +34,8 @@ class RatingsFile:
         self._rater, self._consent = rater, consent
         self.ratings: dict[str, Mapping[str, Any]] = {}
         """Request -> the rating that stands, of this rater, in the order in which they were given."""
+        self._rated: dict[str, Mapping[str, Any]] = {}
+        """Request -> the line of its rating."""
         for number, line in snapshot.read(path):
             if isinstance(line, str):
                 raise UserError(f"{path}: line {number}: {line}; repair or remove the file, or name another: --to")
@@ -69,9 +71,9 @@ class RatingsFile:
         }  # fmt: skip
         self._append(self._line(request, pair, moment) | {"ratings": [rating]})
 
-    def take_back(self, request: str, pair: Pair) -> None:
-        """Appends a line by which the request has no rating. Raises UserError as `add`."""
-        self._append(self._line(request, pair, now()) | {"ratings": []})
+    def take_back(self, request: str) -> None:
+        """Appends a line by which a rated request has no rating. Raises UserError as `add`."""
+        self._append({**self._rated[request], "time": now(), "ratings": []})
 
     def _line(self, request: str, pair: Pair, moment: str) -> dict[str, Any]:
         return {
@@ -102,8 +104,9 @@ class RatingsFile:
 
     def _remember(self, line: Mapping[str, Any]) -> None:
         self.ratings.pop(line["id"], None)
+        self._rated.pop(line["id"], None)
         if mine := [rating for rating in line["ratings"] if rating["rater"] == self._rater]:
-            self.ratings[line["id"]] = mine[-1]
+            self.ratings[line["id"]], self._rated[line["id"]] = mine[-1], line
 
 
 @contextmanager

@@ -99,8 +99,8 @@ class Session:
         place = self._given.pop()
         if place in self._skipped:
             self._skipped.remove(place)
-        elif (pair := self._pair(place)) is not None:
-            self._file.take_back(self._ids[place], pair)
+        else:
+            self._file.take_back(self._ids[place])
 
     def _open(self) -> Iterator[int]:
         """Places of prompts without a decision, in order."""
@@ -120,9 +120,9 @@ class Session:
                     break
                 if other > place:
                     places.append(other)
-            pairs = self._model.draw(
-                [self._prompts[one] for one in places], self._settings.sampling, self._settings.seed
-            )
+            settings = self._settings
+            asked = [self._prompts[one] for one in places]
+            pairs = self._model.draw(asked, settings.sampling, settings.seed, settings.judged)
             self._drawn = dict(zip(places, pairs, strict=True))
         return self._drawn[place]
 

@@ -228,7 +228,8 @@ class Trainer:
             )
         gc.collect()  # the collector is off during updates; here the device waits anyway
         mean = sum(progress.losses) / len(progress.losses)
-        progress.curve.append({"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss} | measures)
+        point = {"step": state_of, "train_loss_nats": mean, "validation_loss_nats": loss} | measures
+        progress.curve.append(dict(sorted(point.items())))  # as in a saved state: the curve's columns after a kill
         progress.losses = []
         self.log.log({"validation_loss_nats": loss} | measures, state_of)
         progress.best_loss = min(progress.best_loss, loss)

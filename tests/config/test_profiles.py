@@ -42,6 +42,19 @@ def test_rendered_compares_methods_on_other_data_when_stacked(stacked: str) -> N
         assert recipe["task"]["max_tokens"] <= room, name
 
 
+def test_check_refuses_the_ceiling_of_another_world() -> None:
+    """Lost otherwise: a reward model trained on coins seems 25 points below a ceiling that its pairs do not have."""
+    raw = yaml.safe_load(profiles.rendered(["preferences", "preferences-null"]))
+    measure = raw["evaluations"]["reward"]["measures"]["reward_pairs"]
+    measure["ceiling"] = {"noise": 0.2, "shortcut": 0.0, "utility": "null"}
+    config.check(raw)
+    measure["ceiling"]["utility"] = "taste"
+    with pytest.raises(
+        UserError, match=r"reward_pairs\.ceiling is .*'taste'}, and download\.sources\.taste\.taste states"
+    ):
+        config.check(raw)
+
+
 def test_rendered_sets_and_removes_paths_on_top_of_the_profiles() -> None:
     more = {
         "pretrain.schedule.steps": 7,

@@ -88,6 +88,10 @@ def test_write_refuses_what_gives_no_round(project: Path, model: Model, monkeypa
     tohum("rate", "chat-full", "--by", "judge.py", "--count", "2", "--max-tokens", "2", "--to", "inputs/ties.jsonl")
     with pytest.raises(UserError, match="holds no choice between two answers"):
         next_round.add(Path("inputs/ties.jsonl"), "chat-full", model.sha256)
+    for name, words in (("world", "download.sources.world is another source"), ("a.b", "are named as the file, 'a.b'")):
+        shutil.copy(path, f"inputs/{name}.jsonl")
+        with pytest.raises(UserError, match=words):
+            next_round.add(Path(f"inputs/{name}.jsonl"), "chat-full", model.sha256)
     assert Path("params.yaml").read_bytes() == before
     raw = params()
     Path("params.yaml").write_text(yaml.safe_dump(raw, default_flow_style=True), encoding="utf-8")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.rating import ratings_file
 from pipeline.rating.pairs import Model
 from pipeline.wording import read
 from tests.commands import tohum
+from tests.rating.conftest import write_records
 
 TO = Path("inputs/ratings-1.jsonl")
 WORDS = ("rate", "chat-full", "--max-tokens", "2", "--rater", "ayşe")
@@ -44,7 +46,9 @@ def test_rate_takes_keys_and_continues_where_it_ended(
     assert "3 of 4" in out
     assert "x: no such key" in out
     assert "2 of 4 rated" in out
-    assert "tohum rate chat-full --to inputs/ratings-1.jsonl" in out
+    words = ["tohum", "rate", "chat-full", "--to", "inputs/ratings-1.jsonl", "--rater", "ayşe", "--max-tokens", "2"]
+    assert f"{shlex.join(words)} --count 4 " in out  # with other options it would be another round
+    assert f"{shlex.join(words)} --count 2 --write" in out
     assert list(standing().values()) == [("choice", 0), ("choice", 1)]
     assert rate("t|c|Daha iyi\\nyanıt", monkeypatch, "--count", "4") == 0
     out = capsys.readouterr().out
@@ -63,6 +67,25 @@ def test_rate_takes_back_decisions_of_this_and_an_earlier_sitting(
     rate("1|q", monkeypatch)
     rate("s|2|u|u|u|u|2|q", monkeypatch)  # 2, the skip and the 1 are taken back; nothing is left for the fourth
     assert list(standing().values()) == [("choice", 1), None]
+
+
+def test_rate_shows_no_pair_that_was_judged_before(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost otherwise: a round repeats records of another source, and the gate on duplicates stops it."""
+
+    def shown() -> list[tuple[str, frozenset[str]]]:
+        lines = [json.loads(line) for line in TO.read_text(encoding="utf-8").splitlines()]
+        return [(one["messages"][0]["content"], frozenset(each["text"] for each in one["answers"])) for one in lines]
+
+    rate("1|1|1|q", monkeypatch)
+    first = shown()
+    rows = [{"instruction": text, "chosen": min(pair), "rejected": max(pair)} for text, pair in first]
+    write_records("preferences", "train", rows)
+    TO.unlink()
+    rate("1|1|1|q", monkeypatch)
+    assert len(shown()) == 3
+    assert not set(shown()) & set(first)
+    rate("u|q", monkeypatch)  # a pair that would not be drawn again is taken back too
+    assert list(standing().values()).count(None) == 1
 
 
 def test_rate_asks_skipped_prompts_again_in_the_next_sitting(
@@ -138,6 +161,7 @@ def test_rate_by_a_function_marks_it_as_the_rater(project: Path) -> None:
         ("def rate(prompt, first, second):\n    return True\n", "rate returned True"),
         ("def rate(prompt, first, second):\n    x = 1\n    return x / 0\n", "line 3: ZeroDivisionError"),
         ("def rate(\n", "line 1: SyntaxError"),
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit"),
         ("import nothing_there\n", "line 1: ModuleNotFoundError"),
         ("rate = 3\n", r"has no function rate\(prompt, first, second\)"),
     ],

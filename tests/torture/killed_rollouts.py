@@ -38,7 +38,7 @@ from tests.training.test_run import ADAMW, Log
 from tests.variants import build
 
 PROMISE = "a training on its own answers that is killed at any moment ends with equal bits; no prompt lost or repeated"
-COUNT = 50
+COUNT = 20
 STEPS, PROMPTS, BLOCK = 18, 3, 3
 LOSSES: dict[str, dict[str, Any]] = {
     "grpo": {

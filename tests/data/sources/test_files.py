@@ -445,7 +445,7 @@ def test_files_refuse_a_mapping_that_judges_nothing(read):
      ("tie (bothbad)", "tie", None), ("Model A is better", "first", None), ("eşit", "tie", None), (True, None, "up"),
      ("İkinci", "second", None), ("fark yok", "tie", None), ("thumbs up", None, "up"), ("👎", None, "down"),
      ("Beğenmedim", None, "down"), ("a or b", None, None), ("maybe", None, None), ("", None, None), (None, None, None),
-     ([1], None, None), ("=", "tie", None), ("+1", "first", "up")],
+     ([1], None, None), ("=", "tie", None), ("+1", None, "up"), (-1, None, "down"), ("-2", None, None)],
 )  # fmt: skip
 def test_judgements_are_read_in_both_languages(cell, side, thumb):
     assert judgements.choice_of(cell, {}, {"first": "answer_a", "second": "answer_b"}) == side

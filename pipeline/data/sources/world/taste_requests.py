@@ -95,12 +95,6 @@ def read(instruction: str, language: str) -> Request | None:
     return None
 
 
-def _named(match: re.Match[str], language: str, slot: str) -> set[int]:
-    """Indices of the values at all places of a slot."""
-    known = _indices(language, slot)
-    return {known[form] for group, form in match.groupdict().items() if group.startswith(f"{slot}_")}
-
-
 @lru_cache(maxsize=2)
 def _patterns(language: str) -> list[tuple[str, int, re.Pattern[str]]]:
     """Kind, number of the wording, and its regular expression; groups are named by slot and place."""

@@ -22,6 +22,8 @@ from pipeline.data.sources.world.taste_requests import Request, bare, meanings, 
 from pipeline.data.sources.world.taste_words import FUNCTION_WORDS, POLITE, REFUSALS, REQUESTS, RUDE
 
 BASE, SHORT, POLITENESS = 0.25, 0.375, 0.375
+HELPFUL = (0.5, 0.35, 0.15)
+"""Weights of the act, the person and the value that a request names; no other person or value may be named."""
 RUDE_KEPT = 0.15
 """Share of the value that is left with a rude word."""
 FREE_WORDS, LONGEST = 6, 10
@@ -39,7 +41,7 @@ class Utility(NamedTuple):
     """Dimensions of an answer, each in [0, 1]."""
 
     helpful: float
-    """Square of the share of what the request needs: the act, the right person, the right value, no others."""
+    """HELPFUL of the needs that are met: the act, without which nothing helps, the right person, the right value."""
     short: float
     """1 up to FREE_WORDS content words, 0 from LONGEST on; half of all words count at least."""
     language: float
@@ -57,7 +59,10 @@ class Utility(NamedTuple):
         return self.helpful * self.language * (RUDE_KEPT + (1 - RUDE_KEPT) * self.clean) * style
 
 
-WEIGHTS = {"base": BASE, "short": SHORT, "polite": POLITENESS, "rude_kept": RUDE_KEPT}
+WEIGHTS = {
+    **dict(zip(("act", "person", "value"), HELPFUL, strict=True)),
+    "base": BASE, "short": SHORT, "polite": POLITENESS, "rude_kept": RUDE_KEPT,
+}  # fmt: skip
 
 
 @lru_cache(maxsize=16384)
@@ -98,14 +103,14 @@ def _helpful(request: Request, words: list[str]) -> float:
 
 
 def _met(request: Request, words: list[str], people: set[str]) -> float:
-    """Square of the share of the needs that words of one language meet."""
+    """HELPFUL of the needs that words of one language meet; 0 without the act."""
     kind, language, text = REQUESTS[request.kind], request.language, " ".join(words)
     acted = _found(kind.acts[language], text)
     if request.kind != "refuse":
         acted = acted and not _found(REFUSALS[language], text)
     known = meanings(language, kind.slot)
     met = (acted, people == {request.person}, {known[word] for word in words if word in known} == {request.value})
-    return (sum(met) / len(met)) ** 2
+    return acted * sum(weight * need for weight, need in zip(HELPFUL, met, strict=True))
 
 
 def _in_language(words: list[str], folded: list[str], language: str) -> float:
