@@ -7,6 +7,8 @@ A part declares in its `Settings`, beside the facts of compatibility.py:
                           roles (judge: it learns from the scores of one),
                           compares_samples (true: an answer is compared with the others to its prompt)
     ordering, weighting:  records_only (true: they follow the records of the data by number, which rollouts are not)
+    weighting:            by_task_loss (true: a weight depends on the task's own loss, which of compared answers of
+                          language is that of the first one)
     judges:               source_of (model, file or start: what `reads` names)
 """
 
@@ -27,6 +29,12 @@ def faults(where: str, recipe: Recipe, params: Params) -> Iterator[str]:
     yield from _of_source(where, recipe)
     yield from _of_head(where, recipe)
     emits = _declared(recipe, "task", "emits")
+    compared = emits in ("pairs", "thumbs") and _declared(recipe, "task", "head") == "language"
+    if compared and _declared(recipe, "weighting", "by_task_loss", False):
+        yield (
+            f"{where}.weighting.name is {recipe.weighting.name!r}, which weighs an example by the likelihood of its "
+            f"first answer, and loss {recipe.loss.name!r} judges answers; set it to uniform"
+        )
     if recipe.privacy is not None and emits in COMPARED:
         yield (
             f"{where}.privacy is set, and task {recipe.task.name!r} trains on {COMPARED[emits]}, for which no budget "

@@ -101,6 +101,12 @@ def pair_figures(losses_E: Tensor, chosen_E: Tensor, rejected_E: Tensor) -> dict
     margins_E = (chosen_E - rejected_E).double()
     return {
         "loss": float(losses_E.double().mean()),
-        "pair_accuracy": float(((margins_E > _EQUAL).double() + 0.5 * (margins_E.abs() <= _EQUAL)).mean()),
+        "pair_accuracy": share_above(margins_E),
         "margin": float(margins_E.mean()),
     }
+
+
+def share_above(values_N: Tensor) -> float:
+    """The share of values above 0; those that are 0 but for rounding count half."""
+    values_N = values_N.double()
+    return float(((values_N > _EQUAL).double() + 0.5 * (values_N.abs() <= _EQUAL)).mean())

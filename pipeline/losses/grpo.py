@@ -12,7 +12,8 @@ An answer's advantage is its score minus the mean of its group; the loss is PPO'
 Forms of the divergence from the reference, all on sampled tokens. Tested against exact gradients
 (tests/losses/oracle.py):
 
-    k1_in_reward   score - weight * ln(p / q) of the whole answer: the gradient of the KL is unbiased
+    k1_in_reward   score - weight * ln(p / q) of the whole answer: the gradient of the KL is unbiased; `standardise`
+                   divides it too, so that in a group of equal scores it decides alone, whatever its weight
     k2             half the squared ln(p / q) of the whole answer as a loss: unbiased before the first update of a
                    block, with more variance
     k3             q/p - ln(q/p) - 1 at every token as a loss: the gradient is biased (of the KL with p and q exchanged,

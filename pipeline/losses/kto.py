@@ -25,7 +25,7 @@ from torch import Tensor
 from pipeline.config.section import Section
 from pipeline.contracts import IGNORED, Batch, Examples, Learner
 from pipeline.errors import UserError
-from pipeline.losses import Loss, answer_logprobs, reference_logprobs
+from pipeline.losses import Loss, answer_logprobs, reference_logprobs, share_above
 from pipeline.model.device import autocast
 from pipeline.model.gpt import GPT
 from pipeline.policy import require_reference
@@ -88,8 +88,8 @@ class Kto(Loss):
 
     @torch.no_grad()
     def validate(self, model: GPT, batches: Iterable[Batch]) -> dict[str, float]:
-        """loss, thumb_accuracy (share of answers on the right side of z0), margin (mean reward of liked answers less
-        that of disliked ones; 0 without both) and z0_nats.
+        """loss, thumb_accuracy (share of answers on the right side of z0, those on it half), margin (mean reward of
+        liked answers less that of disliked ones; 0 without both) and z0_nats.
         """
         with autocast(self.learner.compute):
             valued = [(self._valued(model, batch), batch["good"]) for batch in batches]
@@ -101,7 +101,7 @@ class Kto(Loss):
         both = bool(good.any()) and not bool(good.all())
         return {
             "loss": float(losses_E.mean()),
-            "thumb_accuracy": float(((right > 0).double() + 0.5 * (right == 0)).mean()),
+            "thumb_accuracy": share_above(right),
             "margin": float(rewards[good].mean() - rewards[~good].mean()) if both else 0.0,
             "z0_nats": float(torch.stack([one.z0 for one, _ in valued]).double().mean()),
         }

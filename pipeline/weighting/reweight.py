@@ -34,6 +34,7 @@ class Settings(Section):
     """The clean records, assumed to be correctly labelled."""
 
     records_only: ClassVar[bool] = True
+    by_task_loss: ClassVar[bool] = True
     column: str = Field(examples=["source"])
     """Column of the records that marks clean ones: source, language, label..."""
     clean: str = Field(examples=["trusted"])

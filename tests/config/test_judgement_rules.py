@@ -107,6 +107,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "tried.weighting.name is 'reweight', which follows the records of the data",
     ),
     (
+        {"weighting": part("weighting", "reweight"), "task": part("tasks", "thumbs"), "loss": part("losses", "kto"),
+         "judge": NO, "experience": {"name": "records"}},
+        "tried.weighting.name is 'reweight', which weighs an example by the likelihood of its first answer, and loss "
+        "'kto' judges answers; set it to uniform",
+    ),
+    (
         {"schedule": RAW["finetune"]["chat-lora"]["schedule"] | {"steps": None, "epochs": 2.0}},
         "tried.schedule.epochs is 2, and experience 'rollouts' makes its own examples; write schedule.steps",
     ),

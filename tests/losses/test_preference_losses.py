@@ -227,6 +227,18 @@ def test_validation_counts_equal_rewards_as_half_right(folders: Path) -> None:
     assert figures == {"loss": pytest.approx(0.6931472), "pair_accuracy": 0.5, "margin": pytest.approx(0, abs=1e-6)}
 
 
+def test_kto_counts_answers_at_the_reference_point_as_half_right(folders: Path) -> None:
+    """By rounding alone they would be on either side of it."""
+    trained = Trained("kto", folders)
+    trained.model.load_state_dict(checkpoint.load(folders / "reference").state_dict())
+    batch = trained.batch([0, 1, 2, 3])
+    noise_B = torch.tensor([1e-6, -1e-6, 2e-6, 1e-6])
+    figures = trained.loss.validate(
+        trained.model.eval(), [batch | {"reference_first": batch["reference_first"] + noise_B}]
+    )
+    assert figures["thumb_accuracy"] == 0.5
+
+
 def test_reference_log_probabilities_are_computed_once_and_do_not_follow_the_model(folders: Path) -> None:
     trained = Trained("dpo", folders)
     before = {name: column.clone() for name, column in trained.columns.items()}
