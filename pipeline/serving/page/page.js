@@ -55,7 +55,8 @@ function keyGiven(wrong) {
 /** Reads the served models anew and shows the chosen one. */
 async function look() {
   const before = model;
-  models = (await withKey(() => ask("/v1/models"))).data;
+  // a reward model scores the answer that a program brings: there is nothing to ask it here
+  models = (await withKey(() => ask("/v1/models"))).data.filter(one => one.task !== "reward");
   model = models.find(one => one.id === before?.id) ?? models.find(one => one.ready) ?? models[0] ?? null;
   at("model").replaceChildren(...models.map(one => new Option(one.id, one.id, false, one.id === model?.id)));
   describe();
