@@ -6,6 +6,7 @@ reference's log-probabilities and the loss come from GRPOTrainer's own methods; 
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def main() -> None:
         model, reference = network(0.0), network(0.3)
         more = {"disable_dropout": True, "gradient_checkpointing": False, "bf16": False}
         args = GRPOConfig(
-            output_dir="/tmp/trl_grpo", per_device_train_batch_size=8, num_generations=4, max_completion_length=4,
+            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=8, num_generations=4, max_completion_length=4,
             steps_per_generation=1, gradient_accumulation_steps=1, use_cpu=True, report_to=[], epsilon=0.2,
             loss_type=loss_type, scale_rewards=scale, beta=0.0, epsilon_high=high, temperature=temperature,
             use_bias_correction_kl=form == "k3_corrected", **more,
