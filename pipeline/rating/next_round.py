@@ -29,7 +29,7 @@ _PASSES = 3
 _LEAST_STEPS = 20
 _BATCH = 8
 _LEARNING_RATE = 2e-4
-_LOSS = {"name": "dpo", "beta": 1.0, "sft_weight": 0.3}
+_LOSS = {"name": "dpo", "beta": 0.6, "sft_weight": 0.3}
 """Near the reference, and with the likelihood of chosen answers held too: on a few hundred pairs of own answers dpo
 alone takes it from both answers and gives it to texts that nobody judged. By `tests.bench.rounds`' first round."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
