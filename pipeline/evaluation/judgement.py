@@ -32,7 +32,7 @@ from pipeline.seeds import seed_for
 NUMBERS = (1, 4, 16, 64)
 """n of best-of-n, as far as the pool reaches."""
 _BUDGETS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
-_SHOWN = 4  # samples each of those that lost most, that changed least and that gained most
+_SHOWN = 4  # samples each of the largest losses, the smallest changes and the largest gains
 
 
 class Settings(Section):
@@ -263,7 +263,7 @@ def _shown(
     rows: Sequence[Mapping[str, Any]], own: Sampled, rewards: Mapping[str, Floats], theirs: Sampled | None,
     beside: Mapping[str, Floats],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """First answers to show, the largest losses first: those that lost most, changed least and gained most."""
+    """First answers to show: the largest losses, the smallest changes, the largest gains."""
     name = next(iter(rewards))
     gain_P = rewards[name][:, 0] - (beside[name][:, 0] if beside else 0.0)
     order = np.argsort(gain_P, kind="stable").tolist()

@@ -77,7 +77,7 @@ class Experience(ABC):
     examples: Examples
     """The training examples; of rollouts the prompts."""
 
-    def begin(self, model: GPT, number: int) -> None:  # noqa: B027 - records need nothing
+    def begin(self, model: GPT, number: int) -> None:  # noqa: B027 - a default: nothing to make
         """Makes the examples of update `number` (from 0) where they are not there yet: with rollouts at the first
         update of a block.
         """
@@ -93,7 +93,7 @@ class Experience(ABC):
 
         Args:
             number: of the update, which `begin` has prepared.
-            rank: of this process among those that share the update.
+            rank: number of this process, of `world` that share the update.
             world: their number. The rows of all ranks one after another are those of one process.
         """
 
@@ -120,7 +120,7 @@ class Experience(ABC):
         """The reason why `restore` would refuse a saved memory, or None."""
         return f"it has {min(memory)}, which is not part of this run" if memory else None
 
-    def restore(self, memory: Mapping[str, Tensor]) -> None:  # noqa: B027 - records keep nothing
+    def restore(self, memory: Mapping[str, Tensor]) -> None:  # noqa: B027 - a default: nothing to restore
         """Continues with the memory of a saved state, for which `problem` gives None."""
 
     @property

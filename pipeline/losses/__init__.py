@@ -40,7 +40,7 @@ class Loss(ABC):
     def losses(self, model: GPT, batch: Batch) -> Tensor:
         """losses_B in nats, with gradients."""
 
-    def columns(self, model: GPT, examples: Examples) -> dict[str, Tensor]:  # noqa: ARG002 - for those that have some
+    def columns(self, model: GPT, examples: Examples) -> dict[str, Tensor]:  # noqa: ARG002 - for losses with columns
         """Further tensors of every example, computed once and given to `losses` in `batch` under their names.
 
         They are computed before the first update, for the training and for the validation records; with rollouts
@@ -107,6 +107,6 @@ def pair_figures(losses_E: Tensor, chosen_E: Tensor, rejected_E: Tensor) -> dict
 
 
 def share_above(values_N: Tensor) -> float:
-    """The share of values above 0; those that are 0 but for rounding count half."""
+    """The share of values above 0; a value within rounding of 0 counts half."""
     values_N = values_N.double()
     return float(((values_N > _EQUAL).double() + 0.5 * (values_N.abs() <= _EQUAL)).mean())

@@ -6,6 +6,7 @@ models gave the answers. They stay in the data with their model's hash and are m
 """
 
 import glob
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def add(path: Path, model: str, model_sha256: str) -> Added:
     names = Added(path.stem, f"{model}-{path.stem}")
     _require_own_source(raw, path)
     recipe = _recipe(raw, path, model, model_sha256)
-    source = SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)}
+    source = SETTINGS | {"path": path.as_posix(), "sha256": files.sha256_of(path)} | _kinds(path)
     new = {
         ("download", "sources"): {names.source: source},
         ("finetune",): {names.recipe: recipe},
@@ -80,12 +81,23 @@ def add(path: Path, model: str, model_sha256: str) -> Added:
     config.check(raw, PARAMS.name)
     files.write_text(PARAMS, text)
     # the file may have grown, and a registered model's next version is registered too
-    changes: dict[str, Any] = {f"download.sources.{names.source}.sha256": source["sha256"]}
+    changes: dict[str, Any] = {
+        f"download.sources.{names.source}.{key}": source[key] for key in ("sha256", "corrections")
+    }
     registered = raw["register"]["models"]
     if model in registered and names.recipe not in registered:
         changes["register.models"] = [*registered, names.recipe]
     edit.change(PARAMS, changes)
     return names
+
+
+def _kinds(path: Path) -> dict[str, bool]:
+    """Labels and corrections of the source only where the file has some: each adds columns to the records of further
+    kinds, and all models that learn from those would be trained anew.
+    """
+    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    corrected = any(rating["form"] == "correction" for line in lines for rating in line["ratings"])
+    return {"corrections": corrected, "labels": False}
 
 
 def _require_own_source(raw: Any, path: Path) -> None:

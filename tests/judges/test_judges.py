@@ -1,4 +1,4 @@
-"""Judges: scores of rules, functions, reward models and the world, and the sentences of those that cannot score."""
+"""Judges: scores of rules, functions, reward models and the world, and the errors of judges that cannot score."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,6 +1,7 @@
 """A round in params.yaml: valid, with replay of earlier rounds, and without a change of the user's own lines."""
 
 import difflib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ def test_write_again_takes_the_grown_file_and_keeps_the_rest(project: Path) -> N
         "sha256"
     )
     assert second == first
+
+
+def test_write_reads_corrections_only_where_the_file_has_some(project: Path) -> None:
+    """Lost otherwise: columns are added to instructions and labelled texts, and every model is trained anew."""
+    path = Path("inputs/ratings-1.jsonl")
+    rated(str(path), "--write")
+    source = params()["download"]["sources"]["ratings-1"]
+    assert (source["choices"], source["corrections"], source["labels"]) == (True, False, False)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines[0]["ratings"][0] |= {"form": "correction", "value": "Günaydın"}
+    path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+    rated(str(path), "--write")
+    assert params()["download"]["sources"]["ratings-1"]["corrections"] is True
 
 
 def test_write_mixes_earlier_rounds_in_as_replay(project: Path, model: Model) -> None:
